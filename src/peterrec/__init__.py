@@ -1,0 +1,1 @@
+"""peterrec: one user model, reused for many tasks."""

@@ -1,0 +1,123 @@
+"""The catalogue: external item id <-> index, with counts and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray
+from peterrec.errors import ArtifactError, DataError
+
+IdType = Literal["text", "integer"]
+ItemId = str | int
+
+
+class Catalogue:
+    """Ordered item ids. Position p has index p + `first`; `first` leaves room for the special tokens.
+
+    Args:
+        ids: (n,) distinct ids, text or integer, most frequent first.
+        counts: (n,) events of each item.
+        first: index of the first item: 4 for a source catalogue, 0 for the targets of a ranking task.
+    """
+
+    def __init__(self, ids: pa.Array, counts: IntArray, *, first: int = FIRST_ITEM) -> None:
+        self.ids = _plain(ids)
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.first = first
+        if len(self.ids) != len(self.counts):
+            raise DataError(f"{len(self.ids)} item ids but {len(self.counts)} counts", remedy="give one count per item")
+        if pc.count_distinct(self.ids).as_py() != len(self.ids):
+            raise DataError("an item id stands twice in a catalogue", remedy="make the ids distinct")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def id_type(self) -> IdType:
+        """Whether the external ids are text or integers."""
+        return "integer" if pa.types.is_integer(self.ids.type) else "text"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hexadecimal) of the ordered ids."""
+        digest = hashlib.sha256(f"{self.id_type}\n".encode())
+        for item in self.ids.to_pylist():
+            text = str(item).encode()
+            digest.update(f"{len(text)}:".encode() + text)
+        return digest.hexdigest()
+
+    def encode(self, ids: pa.Array | Sequence[ItemId]) -> IntArray:
+        """Return the index of each id, [UNK] (3) where the catalogue does not have it; (n,) int64.
+
+        Integers match a text catalogue by their decimal digits; text matches an integer catalogue if it is the
+        plain decimal form of an integer.
+        """
+        array = self._coerce(ids)
+        found = pc.index_in(array, value_set=self.ids)
+        return np.asarray(pc.fill_null(pc.add(pc.cast(found, pa.int64()), self.first), UNK), dtype=np.int64)
+
+    def knows(self, ids: pa.Array | Sequence[ItemId]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which ids the catalogue has; (n,) bool."""
+        return np.asarray(pc.is_in(self._coerce(ids), value_set=self.ids).to_numpy(zero_copy_only=False), dtype=bool)
+
+    def decode(self, indices: IntArray) -> list[ItemId]:
+        """Return the external ids of item indices (not of special tokens)."""
+        positions = np.asarray(indices).reshape(-1) - self.first
+        if len(positions) and (positions.min() < 0 or positions.max() >= len(self)):
+            raise DataError("an index is not an item of the catalogue", remedy="decode item indices only")
+        values: list[ItemId] = self.ids.take(pa.array(positions)).to_pylist()
+        return values
+
+    def _coerce(self, ids: pa.Array | Sequence[ItemId]) -> pa.Array:
+        if isinstance(ids, pa.ChunkedArray):
+            ids = ids.combine_chunks()
+        if not isinstance(ids, pa.Array):
+            kinds = {type(value) for value in ids}
+            if len(kinds) > 1 or not kinds <= {str, int}:
+                ids = [str(value) for value in ids]
+            ids = pa.array(ids, type=pa.string() if not ids or isinstance(ids[0], str) else pa.int64())
+        array = _plain(ids)
+        if array.type.equals(self.ids.type):
+            return array
+        if self.id_type == "text":
+            return pc.cast(array, pa.string())
+        canonical = pc.match_substring_regex(array, r"^(0|-?[1-9][0-9]{0,17})$")
+        return pc.cast(pc.if_else(canonical, array, pa.scalar(None, pa.string())), pa.int64())
+
+    def write(self, path: Path) -> None:
+        """Write as Parquet: columns `item_id`, `index`, `count`."""
+        index = np.arange(self.first, self.first + len(self), dtype=np.int64)
+        table = pa.table({"item_id": self.ids, "index": index, "count": self.counts})
+        pq.write_table(table, path, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> Catalogue:
+        """Read what `write` wrote.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        try:
+            table = pq.read_table(path)
+            index = table["index"].to_numpy()
+            first = int(index[0]) if len(index) else FIRST_ITEM
+            if not np.array_equal(index, np.arange(first, first + len(index))):
+                raise ArtifactError("holds rows that are not in order", remedy="make the artifact again", path=path)
+            return cls(table["item_id"].combine_chunks(), table["count"].to_numpy(), first=first)
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise ArtifactError(f"cannot be read ({error})", remedy="make the artifact again", path=path) from error
+
+
+def _plain(ids: pa.Array) -> pa.Array:
+    if isinstance(ids, pa.ChunkedArray):
+        ids = ids.combine_chunks()
+    return pc.cast(ids, pa.int64() if pa.types.is_integer(ids.type) else pa.string())

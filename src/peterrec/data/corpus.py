@@ -1,0 +1,145 @@
+"""Reading a corpus: the memory-mapped sequences, the catalogue and the tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.errors import ArtifactError, TaskError
+from peterrec.storage import check_format, read_json
+
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
+REMAKE = "run `peterrec prepare` again"
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """Users of one part (train, valid or test) of a task.
+
+    Attributes:
+        user_ids: (n,) external user ids, as text.
+        sequences: n rows of source item indices.
+        labels: (n,) int64 class of each user (classification), else None.
+        targets: n rows of target indices, 0-based in the task's target catalogue (ranking), else None.
+    """
+
+    user_ids: pa.Array
+    sequences: Sequences
+    labels: IntArray | None = None
+    targets: Sequences | None = None
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as prepared: its kind, its parts, and its class names or target catalogue."""
+
+    name: str
+    kind: Literal["classification", "ranking"]
+    path: Path
+    class_names: tuple[str, ...] = ()
+    targets: Catalogue | None = None
+
+    def part(self, part: Part) -> TaskPart:
+        """Read the users of one part.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        path = self.path / f"{part}.parquet"
+        try:
+            table = pq.read_table(path)
+            sequences = _ragged(table["sequence"])
+            if self.kind == "classification":
+                labels = table["label"].to_numpy().astype(np.int64)
+                return TaskPart(table["user_id"].combine_chunks(), sequences, labels=labels)
+            return TaskPart(table["user_id"].combine_chunks(), sequences, targets=_ragged(table["targets"]))
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
+
+
+class Corpus:
+    """A prepared corpus, opened for reading. Opening costs nothing per user: sequences are memory-mapped."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Corpus:
+        """Open a folder written by `prepare`.
+
+        Raises:
+            ArtifactError: not a corpus, or of another format version.
+        """
+        path = Path(path)
+        manifest = read_json(path / "manifest.json")
+        check_format(manifest, "corpus", path)
+        return cls(path, manifest)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The source catalogue."""
+        catalogue = Catalogue.read(self.path / "catalogue.parquet")
+        if catalogue.fingerprint != self.manifest["catalogue_fingerprint"]:
+            raise ArtifactError("does not match the manifest beside it", remedy=REMAKE, path=self.path)
+        return catalogue
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """All users' source sequences, memory-mapped."""
+        items = self._map("items.npy")
+        offsets = self._map("offsets.npy")
+        if len(offsets) != self.manifest["users"] + 1 or offsets[-1] != len(items):
+            raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
+        return Sequences(items, offsets)
+
+    @cached_property
+    def user_hashes(self) -> npt.NDArray[np.uint64]:
+        """(users,) `splits.user_hash` of each user, memory-mapped."""
+        hashes: npt.NDArray[np.uint64] = self._map("user_hashes.npy")
+        return hashes
+
+    @property
+    def task_names(self) -> list[str]:
+        """Names of the tasks prepared with this corpus."""
+        return [task["name"] for task in self.manifest["tasks"]]
+
+    def task(self, name: str) -> Task:
+        """Open a task.
+
+        Raises:
+            TaskError: no such task; the message lists those there are.
+        """
+        if name not in self.task_names:
+            known = ", ".join(self.task_names) or "none"
+            raise TaskError(f"has no task {name!r} (it has: {known})", remedy="name one of these", path=self.path)
+        path = self.path / "tasks" / name
+        meta = read_json(path / "task.json")
+        targets = Catalogue.read(path / "targets.parquet") if meta["kind"] == "ranking" else None
+        return Task(name, meta["kind"], path, tuple(meta.get("class_names", ())), targets)
+
+    def _map(self, name: str) -> Any:
+        path = self.path / "cache" / name
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
+
+
+def _ragged(column: pa.ChunkedArray) -> Sequences:
+    array = column.combine_chunks()
+    offsets = np.asarray(array.offsets, dtype=np.int64)
+    return Sequences(np.asarray(array.values, dtype=np.int32)[offsets[0] : offsets[-1]], offsets - offsets[0])

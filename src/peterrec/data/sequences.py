@@ -1,0 +1,79 @@
+"""Many sequences in one flat array with offsets, and batches cut from it without a loop over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.integer]
+
+PAD, TCL, MASK, UNK = 0, 1, 2, 3
+FIRST_ITEM = 4
+SPECIAL_TOKENS = ("[PAD]", "[TCL]", "[MASK]", "[UNK]")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Ragged integer sequences: row i is `items[offsets[i]:offsets[i + 1]]`, oldest first.
+
+    Attributes:
+        items: (total,) int32, possibly memory-mapped.
+        offsets: (rows + 1,) int64, starting at 0, never decreasing.
+    """
+
+    items: IntArray
+    offsets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> IntArray:
+        return self.items[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> IntArray:
+        """(rows,) int64: the number of items of each row."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int] | IntArray]) -> Sequences:
+        """Build from rows in memory."""
+        arrays = [np.asarray(row, dtype=np.int32) for row in rows]
+        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+        np.cumsum([len(array) for array in arrays], out=offsets[1:])
+        return cls(np.concatenate(arrays) if arrays else np.empty(0, np.int32), offsets)
+
+    def take(self, rows: IntArray) -> Sequences:
+        """Return the given rows, in the given order, as a new object in memory."""
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        index = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Sequences(np.asarray(self.items)[index], offsets)
+
+    def repeat(self) -> IntArray:
+        """(total,) int64: for every item, the row it belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+
+def pad_windows(items: IntArray, starts: IntArray, lengths: IntArray, width: int) -> npt.NDArray[np.int64]:
+    """Cut windows out of a flat array and pad them on the right with [PAD].
+
+    Args:
+        items: (total,) the flat array.
+        starts: (B,) first position of each window.
+        lengths: (B,) items in each window, at most `width`.
+        width: columns of the result.
+
+    Returns:
+        (B, width) int64.
+    """
+    columns = np.arange(width)
+    inside = columns[None, :] < lengths[:, None]
+    index = np.where(inside, starts[:, None] + columns[None, :], 0)
+    if len(items) == 0:
+        return np.zeros((len(starts), width), dtype=np.int64)
+    return np.where(inside, items[index], PAD).astype(np.int64)
