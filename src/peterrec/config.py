@@ -215,6 +215,7 @@ class PretrainConfig(Config):
     epochs: PositiveInt = 10
     patience: PositiveInt = Field(default=3, description="epochs without a better validation loss before stopping")
     valid_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
+    valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
     checkpoint_every: PositiveInt = Field(default=200, description="steps between checkpoints for --resume")
     seed: int = 0
     optim: OptimConfig = OptimConfig(lr=2e-3)

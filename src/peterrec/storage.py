@@ -77,24 +77,35 @@ def _swap(work: Path, path: Path) -> None:
     _fsync(path.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a temporary name, fsync and rename.
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name whose file becomes `path`, fsynced, when the block ends well.
 
     Raises:
         StorageError: the disk is full or the place is not writable.
     """
     with storage_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            yield temporary
+            temporary.chmod(0o644)
+            _fsync(temporary)
+            temporary.replace(path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         _fsync(path.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path` through a temporary name, fsync and rename.
+
+    Raises:
+        StorageError: the disk is full or the place is not writable.
+    """
+    with replace_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,1 +1,1 @@
-"""."""
+"""Pre-training and adaptation, through Lightning."""

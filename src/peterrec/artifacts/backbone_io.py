@@ -1,0 +1,103 @@
+"""A pre-trained backbone on disk: config.json, model.safetensors, catalogue.parquet, README.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from peterrec._version import __version__
+from peterrec.artifacts.cards import backbone_card
+from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
+from peterrec.config import BackboneConfig, build_config
+from peterrec.data.catalogue import Catalogue
+from peterrec.errors import ArtifactError, FingerprintError
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.next_item import NextItemModel
+from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_file, write_json
+
+
+@dataclass(frozen=True)
+class PretrainedBackbone:
+    """What a backbone folder holds.
+
+    Attributes:
+        network: backbone and next-item scores.
+        catalogue: the source catalogue that its embedding rows stand for.
+        max_length: the most recent events it was trained to read.
+        unknown: what is done with items outside the catalogue: skipped, or kept in place as [UNK].
+        training: how it was made: corpus fingerprint, curve, metrics, seed. Plain values.
+    """
+
+    network: NextItemModel
+    catalogue: Catalogue
+    max_length: int
+    unknown: Literal["skip", "unk"] = "skip"
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all its tensors."""
+        return fingerprint(self.network.state_dict())
+
+
+def save_backbone(
+    path: Path, pretrained: PretrainedBackbone, *, config_yaml: str = "", overwrite: bool = False
+) -> None:
+    """Write a backbone folder, atomically.
+
+    Raises:
+        ArtifactError: the folder exists and `overwrite` is false.
+        StorageError: the disk is full or the place is not writable.
+    """
+    network = pretrained.network
+    meta = {
+        "kind": "backbone",
+        "format_version": FORMAT_VERSION,
+        "peterrec_version": __version__,
+        "backbone": network.backbone.config.model_dump(mode="json"),
+        "items": network.backbone.items,
+        "max_length": pretrained.max_length,
+        "unknown": pretrained.unknown,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "fingerprint": pretrained.fingerprint,
+        "catalogue_fingerprint": pretrained.catalogue.fingerprint,
+        "training": pretrained.training,
+    }
+    with new_folder(path, overwrite=overwrite) as folder:
+        write_json(folder / "config.json", meta)
+        write_tensors(folder / "model.safetensors", network.state_dict())
+        pretrained.catalogue.write(folder / "catalogue.parquet")
+        write_file(folder / "README.md", backbone_card(meta).encode())
+        if config_yaml:
+            write_file(folder / "config.yaml", config_yaml.encode())
+
+
+def load_backbone(path: Path) -> PretrainedBackbone:
+    """Read a backbone folder and check its fingerprints.
+
+    Raises:
+        ArtifactError: missing, damaged, or not a backbone.
+        FormatVersionError: written in another format version.
+        FingerprintError: tensors or catalogue are not those that were saved.
+    """
+    meta = read_json(path / "config.json")
+    check_format(meta, "backbone", path)
+    try:
+        config = build_config(BackboneConfig, meta["backbone"], path / "config.json")
+        network = NextItemModel(Backbone(config, int(meta["items"])))
+        catalogue = Catalogue.read(path / "catalogue.parquet")
+        load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
+        pretrained = PretrainedBackbone(network, catalogue, meta["max_length"], meta["unknown"], meta["training"])
+        expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
+    except KeyError as error:
+        raise ArtifactError(f"lacks the key {error}", remedy="make it again", path=path / "config.json") from error
+    found = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
+    for part, value in expected.items():
+        if found[part] != value:
+            raise FingerprintError(
+                f"its {part} have fingerprint {found[part]}, but its config.json says {value}",
+                remedy="a file of it was changed or mixed with another's: make the backbone again",
+                path=path,
+            )
+    return pretrained

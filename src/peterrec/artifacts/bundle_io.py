@@ -1,0 +1,189 @@
+"""An adapter bundle on disk: patch, head, labels or targets, metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from peterrec._version import __version__
+from peterrec.artifacts.cards import bundle_card
+from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
+from peterrec.config import BackboneConfig, PatchConfig, build_config
+from peterrec.data.catalogue import Catalogue
+from peterrec.errors import ArtifactError, FingerprintError
+from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.nn.patch import Patch
+from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_file, write_json
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything one task adds to a backbone.
+
+    Attributes:
+        name: of the task.
+        kind: of the task.
+        strategy: what was trained.
+        patch: the patch, or None (strategy `head`).
+        patch_config: how the patch is made, or None.
+        head: class scores or item scores.
+        class_names: of a classification task, in the head's order.
+        targets: target catalogue of a ranking task, in the head's order.
+        max_length: most recent events read.
+        backbone_fingerprint: of the only backbone it works on.
+        catalogue_fingerprint: of that backbone's catalogue.
+        all_params: parameters of backbone, patch and head together.
+        metrics: plain values: `valid` metrics, learning curve.
+    """
+
+    name: str
+    kind: Literal["classification", "ranking"]
+    strategy: str
+    patch: Patch | None
+    patch_config: PatchConfig | None
+    head: ClassificationHead | ItemHead
+    class_names: tuple[str, ...]
+    targets: Catalogue | None
+    max_length: int
+    backbone_fingerprint: str
+    catalogue_fingerprint: str
+    all_params: int
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def patch_params(self) -> int:
+        """Parameters of the patch."""
+        return sum(p.numel() for p in self.patch.parameters()) if self.patch is not None else 0
+
+    @property
+    def head_params(self) -> int:
+        """Parameters of the head."""
+        return sum(p.numel() for p in self.head.parameters())
+
+    @property
+    def trainable_params(self) -> int:
+        """Parameters that were trained: patch and head."""
+        return self.patch_params + self.head_params
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors, as `patch.*` and `head.*`."""
+        patch = self.patch.state_dict() if self.patch is not None else {}
+        return {f"patch.{k}": v for k, v in patch.items()} | {f"head.{k}": v for k, v in self.head.state_dict().items()}
+
+
+def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite: bool = False) -> None:
+    """Write a bundle folder, atomically.
+
+    Raises:
+        ArtifactError: the folder exists and `overwrite` is false.
+        StorageError: the disk is full or the place is not writable.
+    """
+    tensors = bundle.tensors()
+    meta = {
+        "kind": "bundle",
+        "format_version": FORMAT_VERSION,
+        "peterrec_version": __version__,
+        "name": bundle.name,
+        "kind_of_task": bundle.kind,
+        "strategy": bundle.strategy,
+        "patch": bundle.patch_config.model_dump(mode="json") if bundle.patch_config is not None else None,
+        "outputs": len(bundle.class_names) if bundle.targets is None else len(bundle.targets),
+        "max_length": bundle.max_length,
+        "patch_params": bundle.patch_params,
+        "head_params": bundle.head_params,
+        "trainable_params": bundle.trainable_params,
+        "all_params": bundle.all_params,
+        "trainable_share": bundle.trainable_params / bundle.all_params,
+        "backbone_fingerprint": bundle.backbone_fingerprint,
+        "catalogue_fingerprint": bundle.catalogue_fingerprint,
+        "targets_fingerprint": bundle.targets.fingerprint if bundle.targets is not None else None,
+        "fingerprint": fingerprint(tensors),
+    }
+    with new_folder(path, overwrite=overwrite) as folder:
+        write_json(folder / "adapter_config.json", meta)
+        write_tensors(folder / "adapter_model.safetensors", tensors)
+        write_json(folder / "metrics.json", bundle.metrics)
+        if bundle.targets is not None:
+            bundle.targets.write(folder / "targets.parquet")
+        else:
+            write_json(folder / "labels.json", {"class_names": list(bundle.class_names)})
+        write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
+        if config_yaml:
+            write_file(folder / "config.yaml", config_yaml.encode())
+
+
+def load_bundle(path: Path, backbone: BackboneConfig, fingerprints: tuple[str, str]) -> Bundle:
+    """Read a bundle for the backbone with these (tensor, catalogue) fingerprints.
+
+    Raises:
+        ArtifactError: missing, damaged, or not a bundle.
+        FormatVersionError: written in another format version.
+        FingerprintError: it belongs to another backbone or catalogue, or its own files were changed.
+    """
+    meta = read_json(path / "adapter_config.json")
+    check_format(meta, "bundle", path)
+    try:
+        _check_owner(meta, fingerprints, path)
+        return _build(path, meta, backbone)
+    except KeyError as error:
+        raise ArtifactError(f"lacks {error}", remedy="make the bundle again", path=path) from error
+
+
+def _check_owner(meta: dict[str, Any], fingerprints: tuple[str, str], path: Path) -> None:
+    for part, found in zip(("backbone", "catalogue"), fingerprints, strict=True):
+        expected = meta[f"{part}_fingerprint"]
+        if expected != found:
+            raise FingerprintError(
+                f"was made for the {part} {expected}, but this {part} is {found}",
+                remedy="load it on the backbone it was adapted from, or adapt the task to this one",
+                path=path,
+            )
+
+
+def _build(path: Path, meta: dict[str, Any], backbone: BackboneConfig) -> Bundle:
+    tensors = read_tensors(path / "adapter_model.safetensors")
+    if fingerprint(tensors) != meta["fingerprint"]:
+        raise FingerprintError(
+            f"its tensors have fingerprint {fingerprint(tensors)}, its adapter_config.json says {meta['fingerprint']}",
+            remedy="a file of it was changed: make the bundle again",
+            path=path,
+        )
+    ranking = meta["kind_of_task"] == "ranking"
+    patch, patch_config = None, None
+    if meta["patch"] is not None:
+        patch_config = build_config(PatchConfig, meta["patch"], path / "adapter_config.json")
+        patch = Patch(patch_config, backbone)
+        load_into(patch, _under("patch.", tensors), path)
+    head = (ItemHead if ranking else ClassificationHead)(backbone.channels, meta["outputs"])
+    load_into(head, _under("head.", tensors), path)
+    targets = Catalogue.read(path / "targets.parquet") if ranking else None
+    names = () if ranking else tuple(read_json(path / "labels.json")["class_names"])
+    if (len(targets) if targets is not None else len(names)) != meta["outputs"] or (
+        targets is not None and targets.fingerprint != meta["targets_fingerprint"]
+    ):
+        raise FingerprintError(
+            "its labels or targets are not those it was trained with", remedy="make the bundle again", path=path
+        )
+    return Bundle(
+        name=meta["name"],
+        kind=meta["kind_of_task"],
+        strategy=meta["strategy"],
+        patch=patch,
+        patch_config=patch_config,
+        head=head,
+        class_names=names,
+        targets=targets,
+        max_length=meta["max_length"],
+        backbone_fingerprint=meta["backbone_fingerprint"],
+        catalogue_fingerprint=meta["catalogue_fingerprint"],
+        all_params=meta["all_params"],
+        metrics=read_json(path / "metrics.json"),
+    )
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

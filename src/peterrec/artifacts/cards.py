@@ -1,0 +1,70 @@
+"""The README.md (model card) that every artifact carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def backbone_card(meta: dict[str, Any]) -> str:
+    """Return the model card of a backbone, from its config.json."""
+    config, training = meta["backbone"], meta["training"]
+    metrics = "".join(f"| {name} | {_number(value)} |\n" for name, value in training.get("metrics", {}).items())
+    return f"""# A peterrec backbone
+
+A {config["kind"]} user model: {len(config["dilations"])} residual blocks of dilated convolutions
+(dilations {config["dilations"]}, the second convolution of a block at twice that), {config["channels"]} channels,
+kernel {config["kernel_size"]}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
+
+It was pre-trained to predict the next item at every position, on {training.get("users", "?")} users.
+On held-out users, for the last item of each:
+
+| metric | value |
+|---|---|
+{metrics}
+- Reads at most the {meta["max_length"]} most recent events of a user; unknown items: {meta["unknown"]}.
+- Fingerprint: `{meta["fingerprint"]}`
+- Fingerprint of the catalogue: `{meta["catalogue_fingerprint"]}`
+- Written by peterrec {meta["peterrec_version"]}.
+
+```python
+from peterrec import UserModel
+
+model = UserModel.from_pretrained("THIS_FOLDER")
+vectors = model.represent([["item-1", "item-2"]])
+```
+
+It learned from what people did, so it repeats what they did, biases included. Check it on your own users before
+decisions about people rest on it.
+"""
+
+
+def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Return the model card of a bundle, from its adapter_config.json and metrics.json."""
+    what = "recommend" if meta["kind_of_task"] == "ranking" else "predict"
+    rows = "".join(f"| {name} | {_number(value)} |\n" for name, value in metrics.get("valid", {}).items())
+    return f"""# Adapter bundle `{meta["name"]}`
+
+Strategy `{meta["strategy"]}` for the {meta["kind_of_task"]} task `{meta["name"]}`:
+{meta["trainable_params"]:,} trained parameters, {100 * meta["trainable_share"]:.2f} % of all.
+
+On the validation users:
+
+| metric | value |
+|---|---|
+{rows}
+- Works only on the backbone `{meta["backbone_fingerprint"]}`
+- and the catalogue `{meta["catalogue_fingerprint"]}`.
+- Written by peterrec {meta["peterrec_version"]}.
+
+```python
+from peterrec import UserModel
+
+model = UserModel.from_pretrained("BACKBONE_FOLDER")
+model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
+answers = model.{what}([["item-1", "item-2"]], bundle="{meta["name"]}")
+```
+"""
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,57 @@
+"""Tensors on disk (safetensors) and their fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from peterrec.errors import ArtifactError
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 (hexadecimal) of names, types, shapes and bytes of all tensors, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors; the caller writes into a `storage.new_folder`, which makes it atomic."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors.
+
+    Raises:
+        ArtifactError: the file is missing, cut short or not safetensors.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError("is missing", remedy="make the artifact again", path=path) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"is damaged ({error})", remedy="make the artifact again", path=path) from error
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors into a module that must have exactly these names and shapes.
+
+    Raises:
+        ArtifactError: names or shapes differ.
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"its tensors do not fit its configuration ({error})", remedy="make the artifact again", path=path
+        ) from error

@@ -1,0 +1,146 @@
+"""Batches cut from flat arrays: histories of similar length together, no loop over samples, resumable anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from peterrec.data.sequences import IntArray, Sequences, pad_windows
+from peterrec.errors import ArtifactError
+
+WIDTH_STEP = 8  # widths are rounded up to a multiple, so that few distinct shapes occur
+POOL = 50  # batches that are sorted by length together: enough for similar lengths, few enough to stay random
+
+Tokens = npt.NDArray[np.int64]
+BatchT = TypeVar("BatchT", covariant=True)  # noqa: PLC0105 - the field says Batch
+
+
+class Source(Protocol[BatchT]):
+    """What `EpochStream` draws batches from."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """(rows,) the length of each row, for putting similar ones together."""
+        ...
+
+    def batch(self, rows: IntArray, rng: np.random.Generator) -> BatchT:
+        """Build a batch of the given rows; `rng` is for this batch alone."""
+        ...
+
+
+class EpochStream(Generic[BatchT]):
+    """Endless epochs over a source, each in a fresh order drawn from (seed, epoch).
+
+    One pass of iteration is one epoch. Its state is two numbers, so a killed run continues with the very batch
+    that would have come next.
+
+    Args:
+        source: rows to batch.
+        batch_size: rows in a batch; the last one of an epoch may be smaller.
+        seed: of the order and of every draw inside a batch.
+    """
+
+    def __init__(self, source: Source[BatchT], batch_size: int, seed: int) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0  # batches of this epoch already handed out
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.source.lengths) / self.batch_size)
+
+    def __iter__(self) -> Iterator[BatchT]:
+        epoch, batches = self.epoch, self._order(self.epoch)
+        while self.epoch == epoch:
+            rows = batches[self.position]
+            rng = np.random.default_rng([self.seed, epoch, self.position, 1])
+            # The state moves on before the batch is handed out: whoever saves it then has it counted as used.
+            self.position += 1
+            if self.position == len(batches):
+                self.epoch, self.position = epoch + 1, 0
+            yield self.source.batch(rows, rng)
+
+    def _order(self, epoch: int) -> list[IntArray]:
+        rng = np.random.default_rng([self.seed, epoch, 0, 0])
+        rows = rng.permutation(len(self.source.lengths))
+        pool = np.arange(len(rows)) // (self.batch_size * POOL)
+        rows = rows[np.lexsort((self.source.lengths[rows], pool))]
+        batches = np.split(rows, np.arange(self.batch_size, len(rows), self.batch_size))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands; Lightning saves it with a checkpoint."""
+        return {"seed": self.seed, "batches": len(self), "epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved place.
+
+        Raises:
+            ArtifactError: the state is of other data, another batch size or another seed.
+        """
+        if (state["seed"], state["batches"]) != (self.seed, len(self)):
+            raise ArtifactError(
+                "the checkpoint was made with other data, another batch size or another seed",
+                remedy="resume with the same settings, or start over with --overwrite",
+            )
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def padded_width(lengths: IntArray) -> int:
+    """Return the columns that hold all of these lengths, rounded up to a multiple of `WIDTH_STEP`."""
+    longest = int(lengths.max()) if len(lengths) else 0
+    return -(-longest // WIDTH_STEP) * WIDTH_STEP
+
+
+def last_events(sequences: Sequences, rows: IntArray, max_length: int) -> Tokens:
+    """Return the most recent `max_length` items of the given rows, padded on the right; (B, W) int64."""
+    ends = sequences.offsets[1:][rows]
+    lengths = np.minimum(sequences.lengths[rows], max_length)
+    return pad_windows(sequences.items, ends - lengths, lengths, padded_width(lengths))
+
+
+def inference_batches(sequences: Sequences, batch_size: int, max_length: int) -> Iterator[tuple[IntArray, Tokens]]:
+    """Yield (rows, tokens) over all rows, similar lengths together; every row comes once."""
+    order = np.argsort(np.minimum(sequences.lengths, max_length), kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        yield rows, last_events(sequences, rows, max_length)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over sequences such that every item but the first of a sequence is a target exactly once.
+
+    Attributes:
+        items: the flat array the windows point into.
+        starts: (W,) first position of each window.
+        lengths: (W,) items in each window: at least 2, at most max_length + 1 (one more than the network reads).
+    """
+
+    items: IntArray
+    starts: IntArray
+    lengths: IntArray
+
+    @classmethod
+    def over(cls, sequences: Sequences, rows: IntArray, max_length: int) -> Windows:
+        """Cut the given rows into windows, the last one ending at the most recent item."""
+        lengths = sequences.lengths[rows]
+        rows, lengths = rows[lengths >= 2], lengths[lengths >= 2]
+        pieces = -(-(lengths - 1) // max_length)
+        which = np.repeat(np.arange(len(rows)), pieces)
+        piece = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        begin = sequences.offsets[:-1][rows][which]
+        end = sequences.offsets[1:][rows][which] - piece * max_length
+        starts = np.maximum(begin, end - max_length - 1)
+        return cls(sequences.items, starts, end - starts)
+
+    def tokens(self, rows: IntArray) -> Tokens:
+        """Return the windows, padded on the right; (B, W) int64."""
+        lengths = self.lengths[rows]
+        return pad_windows(self.items, self.starts[rows], lengths, padded_width(lengths - 1) + 1)

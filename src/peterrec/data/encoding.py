@@ -1,0 +1,52 @@
+"""From histories of external item ids to sequences of indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.sequences import UNK, IntArray, Sequences
+from peterrec.errors import DataError, UnknownItemsError
+
+Histories = Sequence[Sequence[ItemId]]
+Unknown = Literal["skip", "unk", "error"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Histories as indices, and how many items of each the catalogue does not have; (N,) int64."""
+
+    sequences: Sequences
+    unknown: IntArray
+
+
+def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknown) -> Encoded:
+    """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].
+
+    Raises:
+        DataError: a history is a text instead of a list of ids.
+        UnknownItemsError: `unknown` is `error` and there are some, or not one item of all histories is known.
+    """
+    if isinstance(histories, str | bytes) or any(isinstance(history, str | bytes) for history in histories):
+        raise DataError("a history is a list of item ids, not one text", remedy="pass e.g. [['item-1', 'item-2']]")
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    flat = [item for history in histories for item in history]
+    indices = catalogue.encode(flat)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    missing = indices == UNK
+    if missing.any() and (missing.all() or unknown == "error"):
+        known = catalogue.ids[0].as_py() if len(catalogue) else None
+        raise UnknownItemsError(
+            f"{int(missing.sum())} of {len(flat)} items are not in the catalogue of the model, such as "
+            f"{flat[int(np.argmax(missing))]!r} (the catalogue has {catalogue.id_type} ids such as {known!r})",
+            remedy="check that these are ids of the domain the backbone was pre-trained on, written the same way",
+        )
+    keep = ~missing if unknown == "skip" else np.ones_like(missing)
+    counts = np.bincount(rows[keep], minlength=len(lengths))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    unknown_counts = np.bincount(rows[missing], minlength=len(lengths)).astype(np.int64)
+    return Encoded(Sequences(indices[keep].astype(np.int32), offsets), unknown_counts)

@@ -1,0 +1,293 @@
+"""`UserModel`: a pre-trained backbone with the bundles loaded on it; external ids in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
+from peterrec.artifacts.bundle_io import Bundle, load_bundle
+from peterrec.data.batching import inference_batches
+from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
+from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
+from peterrec.errors import ConfigError
+from peterrec.nn.backbone import represent
+from peterrec.nn.heads import ClassificationHead
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of a classification task.
+
+    Attributes:
+        class_names: (K,) names of the classes.
+        probabilities: (N, K) float32; rows sum to 1.
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: FloatArray
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each user."""
+        return [self.class_names[i] for i in self.probabilities.argmax(axis=1)]
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Answers of a ranking task: for each user, items from best to worst and their scores (higher is better)."""
+
+    items: list[list[ItemId]]
+    scores: list[list[float]]
+
+
+class UserModel:
+    """One user model, reused for many tasks (paper, section 3).
+
+    Args:
+        pretrained: backbone, catalogue and settings.
+        device: `auto`, `cpu`, `cuda`, ...
+    """
+
+    def __init__(self, pretrained: PretrainedBackbone, device: str = "auto") -> None:
+        self.pretrained = pretrained
+        self.device = _device(device)
+        self.network = pretrained.network.to(self.device).eval().requires_grad_(False)
+        self.bundles: dict[str, Bundle] = {}
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str = "auto") -> Self:
+        """Load a backbone folder written by `pretrain`.
+
+        Raises:
+            ArtifactError: missing, damaged, of another format version, or with fingerprints that do not match.
+        """
+        return cls(load_backbone(Path(path)), device)
+
+    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the backbone (not the bundles) to a folder, atomically.
+
+        Raises:
+            ArtifactError: the folder exists and `overwrite` is false.
+        """
+        save_backbone(Path(path), self.pretrained, overwrite=overwrite)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The source catalogue."""
+        return self.pretrained.catalogue
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the backbone's tensors. The backbone is frozen, so it is computed once."""
+        return self.pretrained.fingerprint
+
+    def load_bundle(self, path: str | Path, name: str | None = None) -> str:
+        """Load an adapter bundle; returns its name, which is the task's unless given.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+            ArtifactError: missing or damaged.
+        """
+        fingerprints = (self.fingerprint, self.catalogue.fingerprint)
+        bundle = load_bundle(Path(path), self.network.backbone.config, fingerprints)
+        return self.add_bundle(bundle, name)
+
+    def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
+        """Attach a bundle that is in memory; a bundle of the same name is replaced."""
+        for part in (bundle.patch, bundle.head):
+            if part is not None:
+                part.to(self.device).eval().requires_grad_(False)
+        self.bundles[name or bundle.name] = bundle
+        return name or bundle.name
+
+    def delete_bundle(self, name: str) -> None:
+        """Forget a loaded bundle; its folder stays.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded.
+        """
+        self.bundle(name)
+        del self.bundles[name]
+
+    def bundle(self, name: str) -> Bundle:
+        """Return a loaded bundle.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded.
+        """
+        if name not in self.bundles:
+            loaded = ", ".join(self.bundles) or "none"
+            raise ConfigError(f"no bundle {name!r} is loaded (loaded: {loaded})", remedy="call load_bundle(path) first")
+        return self.bundles[name]
+
+    # ------------------------------------------------------------ external ids in and out
+
+    def encode(self, histories: Histories, *, unknown: Unknown | None = None) -> Encoded:
+        """Turn histories (external ids, oldest first) into indices.
+
+        Args:
+            histories: N sequences of item ids; one may be empty (a user of whom nothing is known).
+            unknown: what to do with items outside the catalogue: `skip`, `unk` (keep their place as [UNK]) or
+                `error`. By default as the backbone was trained.
+
+        Raises:
+            UnknownItemsError: `unknown="error"` and there are some, or not one item of all histories is known.
+        """
+        return encode_histories(self.catalogue, histories, unknown or self.pretrained.unknown)
+
+    def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
+        """Return one vector per user, (N, channels) float32: the hidden state at [TCL] (paper, section 3.3).
+
+        Args:
+            histories: N sequences of external item ids, oldest first.
+            bundle: with this bundle's patch; None for the plain backbone.
+            options: `unknown`, as in `encode`; `batch_size`.
+        """
+        sequences, batch_size = self._read(histories, options)
+        return self.representations(sequences, bundle, batch_size=batch_size)
+
+    def predict(self, histories: Histories, bundle: str, **options: Any) -> Predictions:
+        """Return class probabilities for each user.
+
+        Raises:
+            ConfigError: the bundle is not loaded, or is of a ranking task.
+        """
+        sequences, batch_size = self._read(histories, options)
+        return Predictions(
+            self.bundle(bundle).class_names, self.probabilities(sequences, bundle, batch_size=batch_size)
+        )
+
+    def recommend(
+        self,
+        histories: Histories,
+        bundle: str | None = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        **options: Any,
+    ) -> Recommendations:
+        """Return the k best items for each user: targets of a bundle, or next items of the source catalogue.
+
+        Args:
+            histories: N sequences of external item ids, oldest first.
+            bundle: of a ranking task; None recommends from the source catalogue with the pre-training head.
+            k: items per user; fewer come back where the catalogue has fewer that are allowed.
+            exclude_seen: leave out items that stand in the user's own history.
+            options: `unknown`, as in `encode`; `batch_size`.
+
+        Raises:
+            ConfigError: the bundle is not loaded or is of a classification task, or k < 1.
+        """
+        if k < 1:
+            raise ConfigError(f"k is {k}", remedy="ask for at least one item")
+        sequences, batch_size = self._read(histories, options)
+        targets = self._target_catalogue(bundle)
+        position_of = self._positions(targets)
+        items: list[list[ItemId]] = []
+        scores: list[list[float]] = []
+        start = 0
+        for block in self.score_batches(sequences, bundle, batch_size=batch_size):
+            if exclude_seen:
+                _mask_seen(block, sequences, start, position_of)
+            start += len(block)
+            top = torch.from_numpy(block).topk(min(k, block.shape[1]), dim=1)
+            for values, positions in zip(top.values.numpy(), top.indices.numpy(), strict=True):
+                allowed = np.isfinite(values)
+                items.append(targets.decode(positions[allowed] + targets.first))
+                scores.append(values[allowed].tolist())
+        return Recommendations(items, scores)
+
+    # ------------------------------------------------------------ indices in, arrays out
+
+    @torch.inference_mode()
+    def representations(self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256) -> FloatArray:
+        """Return (N, channels) float32 for sequences of indices."""
+        chosen = self.bundle(bundle) if bundle is not None else None
+        max_length = chosen.max_length if chosen is not None else self.pretrained.max_length
+        patch = chosen.patch if chosen is not None else None
+        backbone = self.network.backbone
+        out = np.empty((len(sequences), backbone.config.channels), dtype=np.float32)
+        for rows, tokens in inference_batches(sequences, batch_size, max_length):
+            vectors = represent(backbone, torch.from_numpy(tokens).to(self.device), patch)
+            out[rows] = vectors.float().cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
+        """Return (N, K) float32 class probabilities for sequences of indices.
+
+        Raises:
+            ConfigError: the bundle is of a ranking task.
+        """
+        head = self.bundle(bundle).head
+        if not isinstance(head, ClassificationHead):
+            raise ConfigError(f"bundle {bundle!r} is of a ranking task", remedy="use recommend")
+        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
+        return probabilities
+
+    def score_batches(
+        self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256
+    ) -> Iterator[FloatArray]:
+        """Yield (B, n) float32 scores of all targets, rows in order.
+
+        Raises:
+            ConfigError: the bundle is of a classification task.
+        """
+        if bundle is None:
+            weight, bias = self.network.output_table()
+        else:
+            head = self.bundle(bundle).head
+            if isinstance(head, ClassificationHead):
+                raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
+            weight, bias = head.weight, head.bias
+        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        for block in torch.split(vectors, batch_size):
+            with torch.inference_mode():
+                yield torch.addmm(bias, block.to(self.device), weight.T).cpu().numpy()
+
+    def _target_catalogue(self, bundle: str | None) -> Catalogue:
+        if bundle is None:
+            return self.catalogue
+        targets = self.bundle(bundle).targets
+        if targets is None:
+            raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
+        return targets
+
+    def _positions(self, targets: Catalogue) -> IntArray:
+        """For every source index, the 0-based position of that item among the targets, or -1."""
+        positions = np.full(FIRST_ITEM + len(self.catalogue), -1, dtype=np.int64)
+        source = self.catalogue.encode(targets.ids)
+        known = source != UNK
+        positions[source[known]] = np.flatnonzero(known)
+        return positions
+
+    def _read(self, histories: Histories, options: dict[str, Any]) -> tuple[Sequences, int]:
+        batch_size = int(options.pop("batch_size", 256))
+        return self.encode(histories, **options).sequences, batch_size
+
+
+def _mask_seen(block: FloatArray, sequences: Sequences, start: int, position_of: IntArray) -> None:
+    seen = sequences.take(np.arange(start, start + len(block)))
+    rows, positions = seen.repeat(), position_of[seen.items]
+    block[rows[positions >= 0], positions[positions >= 0]] = -np.inf
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"no such device: {device!r}", remedy="use auto, cpu or cuda") from error

@@ -1,0 +1,76 @@
+"""Objectives of pre-training and of tasks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def full_softmax_loss(
+    hidden: Float[Tensor, "N C"],
+    positives: Int[Tensor, " N"],
+    weight: Float[Tensor, "V C"],
+    bias: Float[Tensor, " V"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy over the whole catalogue, mean over the N positions (paper, eq. 3)."""
+    return F.cross_entropy(F.linear(hidden, weight, bias), positives)
+
+
+class LogUniformSampler:
+    """Draws item positions with p(r) = log((r + 2) / (r + 1)) / log(n + 1), r the rank by frequency (0-based).
+
+    The usual approximation of Zipf's law for a catalogue sorted by falling frequency; with replacement.
+
+    Args:
+        items: n, number of items.
+    """
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        self._log_range = math.log(items + 1)
+
+    def sample(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+        """Draw `count` positions in 0 .. n - 1, on the CPU."""
+        uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+        drawn = torch.exp(uniform * self._log_range) - 1.0  # inverse of the distribution function
+        return drawn.long().clamp_(max=self.items - 1)
+
+    def log_probability(self, positions: Int[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return log p of positions."""
+        ranks = positions.double()
+        return torch.log(torch.log1p(1.0 / (ranks + 1.0)) / self._log_range).float()
+
+
+def sampled_softmax_loss(
+    hidden: Float[Tensor, "N C"],
+    positives: Int[Tensor, " N"],
+    weight: Float[Tensor, "V C"],
+    bias: Float[Tensor, " V"],
+    negatives: Int[Tensor, " S"],
+    sampler: LogUniformSampler,
+) -> Float[Tensor, ""]:
+    """Softmax over the positive and S shared negatives, corrected for how they were drawn.
+
+    Each logit is lowered by the log of its expected count (logQ correction: Bengio and Senecal, 2008); a negative
+    that equals the row's positive is masked (accidental hit). Positions are 0-based in the catalogue.
+
+    Returns:
+        Mean over the N positions.
+    """
+    log_count = math.log(len(negatives))
+    positive = (hidden * weight[positives]).sum(1) + bias[positives]
+    positive = positive - (sampler.log_probability(positives) + log_count)
+    negative = torch.addmm(bias[negatives], hidden, weight[negatives].T)  # (N, S)
+    negative = negative - (sampler.log_probability(negatives) + log_count)
+    hits = positives.unsqueeze(1) == negatives.unsqueeze(0)
+    negative = negative.masked_fill(hits, float("-inf"))
+    return (torch.logaddexp(positive, torch.logsumexp(negative, 1)) - positive).mean()
+
+
+def bpr_loss(positive: Float[Tensor, " B"], negative: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
+    """-log sigmoid(positive - negative), mean over pairs (paper, eq. 5; Rendle et al., UAI 2009)."""
+    return F.softplus(negative - positive.unsqueeze(1)).mean()

@@ -1,0 +1,39 @@
+"""The pre-training head: which item of the source catalogue comes next."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from peterrec.nn.backbone import SPECIAL, Backbone
+from peterrec.nn.heads import ItemHead
+
+
+class NextItemModel(nn.Module):
+    """A backbone with the scores of next items.
+
+    With tied weights (`BackboneConfig.tie_weights`) items are scored with their own input embeddings.
+
+    Args:
+        backbone: the backbone.
+        bias: (items,) initial bias of each item, such as its log popularity.
+        seed: of the initial output table, where it is not tied.
+    """
+
+    def __init__(self, backbone: Backbone, bias: Float[Tensor, " items"] | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        config = backbone.config
+        if config.tie_weights:
+            self.head: ItemHead | None = None
+            self.bias = nn.Parameter(torch.zeros(backbone.items) if bias is None else bias.clone())
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            self.head = ItemHead(config.channels, backbone.items, generator, bias)
+
+    def output_table(self) -> tuple[Float[Tensor, "V C"], Float[Tensor, " V"]]:
+        """Return the vector and the bias of every item of the catalogue."""
+        if self.head is None:
+            return self.backbone.embedding.weight[SPECIAL:], self.bias
+        return self.head.weight, self.head.bias
