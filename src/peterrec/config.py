@@ -232,6 +232,7 @@ class AdaptConfig(Config):
     batch_size: PositiveInt = 128
     epochs: PositiveInt = 20
     patience: PositiveInt = 4
+    checkpoint_every: PositiveInt = Field(default=200, description="steps between checkpoints for --resume")
     seed: int = 0
     optim: OptimConfig = OptimConfig(lr=2e-3, weight_decay=0.01)
     runner: RunnerConfig = RunnerConfig()

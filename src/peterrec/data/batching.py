@@ -92,6 +92,19 @@ class EpochStream(Generic[BatchT]):
         self.epoch, self.position = state["epoch"], state["position"]
 
 
+class FixedBatches(Generic[BatchT]):
+    """Batches that are the same in every pass, such as those of validation users."""
+
+    def __init__(self, batches: list[BatchT]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[BatchT]:
+        return iter(self._batches)
+
+
 def padded_width(lengths: IntArray) -> int:
     """Return the columns that hold all of these lengths, rounded up to a multiple of `WIDTH_STEP`."""
     longest = int(lengths.max()) if len(lengths) else 0

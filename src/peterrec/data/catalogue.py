@@ -31,7 +31,7 @@ class Catalogue:
 
     def __init__(self, ids: pa.Array, counts: IntArray, *, first: int = FIRST_ITEM) -> None:
         self.ids = _plain(ids)
-        self.counts = np.asarray(counts, dtype=np.int64)
+        self.counts = np.array(counts, dtype=np.int64)
         self.first = first
         if len(self.ids) != len(self.counts):
             raise DataError(f"{len(self.ids)} item ids but {len(self.counts)} counts", remedy="give one count per item")

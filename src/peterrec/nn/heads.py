@@ -8,6 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
+def log_share(counts: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return the log of each count's share of all, every count raised by one: a head's start without a user."""
+    smoothed = counts.double() + 1
+    return (smoothed / smoothed.sum()).log().float()
+
+
 class ClassificationHead(nn.Module):
     """Scores of the classes of a task (paper, section 3.3).
 
@@ -15,12 +21,19 @@ class ClassificationHead(nn.Module):
         channels: C of the representation.
         classes: number of classes.
         generator: draws the initial weights.
+        bias: (classes,) initial biases, such as the log share of each class; zeros if not given.
     """
 
-    def __init__(self, channels: int, classes: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        generator: torch.Generator | None = None,
+        bias: Float[Tensor, " classes"] | None = None,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(classes, channels))
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.bias = nn.Parameter(torch.zeros(classes) if bias is None else bias.clone())
         nn.init.normal_(self.weight, std=0.02, generator=generator)
 
     def forward(self, representation: Float[Tensor, "B C"]) -> Float[Tensor, "B K"]:

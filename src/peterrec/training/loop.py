@@ -56,7 +56,7 @@ class WorkFolder:
         out: folder of the artifact.
         config: resolved configuration of the run; a resume must have the same.
         resume: go on from the resume point, if there is one.
-        overwrite: an artifact or an unfinished run at `out` may be replaced.
+        overwrite: an artifact at `out` may be replaced, and an unfinished run that is not (or cannot be) resumed.
 
     Raises:
         ArtifactError: `out` exists, or an unfinished run is there, and neither `resume` nor `overwrite` was given.
@@ -78,11 +78,13 @@ class WorkFolder:
         settings = _without_runner(config)
         kept = self.path / "config.yaml"
         if kept.exists() and kept.read_text(encoding="utf-8") != settings:
-            raise ConfigError(
-                "the unfinished run had another configuration",
-                remedy="resume with the same settings, or start over with --overwrite",
-                path=kept,
-            )
+            if not overwrite:
+                raise ConfigError(
+                    "the unfinished run had another configuration",
+                    remedy="resume with the same settings, or start over with --overwrite",
+                    path=kept,
+                )
+            shutil.rmtree(self.path)
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_file(kept, settings.encode())

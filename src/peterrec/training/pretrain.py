@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Int
 from lightning.pytorch import LightningModule
@@ -14,17 +15,21 @@ from torch import Tensor
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
-from peterrec.data.batching import EpochStream, Windows, inference_batches
+from peterrec.data.batching import EpochStream, FixedBatches, Windows, inference_batches
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.data.splits import uniform
 from peterrec.errors import DataError
+from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
+from peterrec.nn.heads import log_share
 from peterrec.nn.losses import LogUniformSampler, full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.training.loop import Plan, WorkFolder, fit
 from peterrec.training.optim import make_optimizer, make_schedule
+
+FloatArray = npt.NDArray[np.float64]
 
 VALID_ROWS = 16  # held-out users scored at once: bounds the memory of full-catalogue scores at every position
 
@@ -59,7 +64,8 @@ class PretrainModule(LightningModule):
         self.network = network
         self.config = config
         self.sampler = sampler
-        self._sums: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._ranks: list[FloatArray] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss over all positions that have a next item."""
@@ -82,42 +88,24 @@ class PretrainModule(LightningModule):
             return
         weight, bias = self.network.output_table()
         scores = torch.addmm(bias, hidden.float(), weight.T)  # (N, V)
-        nll = torch.nn.functional.cross_entropy(scores, positives, reduction="sum")
+        self._losses.append(torch.nn.functional.cross_entropy(scores, positives, reduction="none").double().cpu())
         real = batch[:, 1:] >= FIRST_ITEM
         last = real.sum(1).cumsum(0)[real.any(1)] - 1  # the last supervised position of each user, in (N,)
-        ranks = expected_ranks(scores[last], positives[last])
-        self._sums.append(
-            torch.stack(
-                [
-                    nll.double(),
-                    torch.tensor(len(positives), dtype=torch.float64, device=nll.device),
-                    (ranks <= 10).double().sum(),
-                    torch.where(ranks <= 10, 1.0 / ranks, 0.0).double().sum(),
-                    torch.tensor(len(ranks), dtype=torch.float64, device=nll.device),
-                ]
-            )
-        )
+        self._ranks.append(last_item_ranks(scores[last].cpu().numpy(), positives[last].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss, HR@10 and MRR@10."""
-        nll, positions, hits, reciprocal, users = torch.stack(self._sums).sum(0).tolist()
-        self._sums.clear()
-        metrics = {"valid_loss": nll / positions, "hr@10": hits / users, "mrr@10": reciprocal / users}
-        self.log_dict(metrics, sync_dist=True)
+        """Log the loss over all positions, and HR@10, MRR@10 of the last items."""
+        ranked = last_item_metrics(np.concatenate(self._ranks), 10)
+        loss = float(torch.cat(self._losses).mean())
+        self._losses.clear()
+        self._ranks.clear()
+        self.log_dict({"valid_loss": loss, "hr@10": ranked["hr@10"], "mrr@10": ranked["mrr@10"]}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with the configured schedule, stepped every batch."""
         optimizer = make_optimizer(self.parameters(), self.config.optim)
         schedule = make_schedule(optimizer, self.config.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def expected_ranks(scores: Tensor, positives: Tensor) -> Tensor:
-    """Return the 1-based rank of each row's positive among all items, ties at their expected place; (N,) float."""
-    own = scores.gather(1, positives.unsqueeze(1))
-    better = (scores > own).sum(1)
-    equal = (scores == own).sum(1) - 1
-    return 1.0 + better + equal / 2.0
 
 
 def pretrain(
@@ -158,9 +146,8 @@ def pretrain(
     train_rows, valid_rows = _hold_out(corpus, config)
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
-    popularity = (torch.from_numpy(corpus.catalogue.counts).double() + 1).log()
-    bias = (popularity - popularity.logsumexp(0)).float()
-    network = NextItemModel(Backbone(config.backbone, items, seed=config.seed), bias, seed=config.seed)
+    popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
+    network = NextItemModel(Backbone(config.backbone, items, seed=config.seed), popularity, seed=config.seed)
     windows = Windows.over(corpus.sequences, train_rows, config.max_length)
     stream = EpochStream(NextItemSource(windows, sampler, config.negatives), config.batch_size, config.seed)
     plan = Plan(
@@ -185,7 +172,7 @@ def pretrain(
         "metrics": {name: best[name] for name in ("valid_loss", "hr@10", "mrr@10")},
         "curve": curve,
     }
-    unknown = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
+    unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
     pretrained = PretrainedBackbone(network, corpus.catalogue, config.max_length, unknown, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
@@ -206,7 +193,7 @@ def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArra
     return train, valid[: config.valid_users]
 
 
-def _valid_batches(corpus: Corpus, rows: IntArray, config: PretrainConfig) -> list[Tensor]:
+def _valid_batches(corpus: Corpus, rows: IntArray, config: PretrainConfig) -> FixedBatches[Tensor]:
     held_out: Sequences = corpus.sequences.take(rows)
     batches = inference_batches(held_out, VALID_ROWS, config.max_length + 1)
-    return [torch.from_numpy(tokens) for _, tokens in batches]
+    return FixedBatches([torch.from_numpy(tokens) for _, tokens in batches])

@@ -1,0 +1,43 @@
+"""The verb `inspect`: what a folder is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peterrec.errors import ArtifactError
+from peterrec.storage import check_format, read_json
+
+FILES = {"manifest.json": "corpus", "config.json": "backbone", "adapter_config.json": "bundle"}
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """Say what an artifact is: kind, sizes, fingerprints, configuration, metrics, trainable share.
+
+    Args:
+        path: folder of a corpus, a backbone or a bundle.
+
+    Returns:
+        Plain values, in the order a person wants to read them; `bytes` is the size on disk.
+
+    Raises:
+        ArtifactError: not an artifact, or damaged.
+        FormatVersionError: written in another format version.
+    """
+    path = Path(path)
+    for name, kind in FILES.items():
+        if (path / name).exists():
+            meta = read_json(path / name)
+            check_format(meta, kind, path)
+            if kind == "bundle":
+                meta["metrics"] = read_json(path / "metrics.json")
+            return {"path": str(path), **meta, "bytes": _size(path)}
+    if path.with_name(path.name + ".training").exists():
+        raise ArtifactError("is not finished: only its resume point is there", remedy="run with --resume", path=path)
+    raise ArtifactError(
+        "is no artifact of peterrec", remedy="name the folder of a corpus, a backbone or a bundle", path=path
+    )
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,126 @@
+"""`peterrec predict`, `peterrec recommend` and `peterrec embed`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, TextIO
+
+import pyarrow as pa
+import typer
+
+from peterrec.cli.common import (
+    ItemOption,
+    OrderOption,
+    QuietOption,
+    SeparatorOption,
+    TimeFormatOption,
+    TimeOption,
+    UserOption,
+    events_config,
+    reporter,
+    say,
+)  # fmt: skip
+
+Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")]
+Bundle = Annotated[str, typer.Argument(help="Folder written by `peterrec adapt`.")]
+Source = Annotated[
+    str, typer.Argument(help='Events as Parquet or CSV, JSON lines ({"user": .., "items": [..]}), or - for stdin.')
+]
+Out = Annotated[
+    str | None, typer.Option("--out", "-o", help="A .parquet, .csv or .jsonl file; JSON lines to stdout if not given.")
+]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Answer also for users without any event.")]
+UnknownItems = Annotated[
+    str | None, typer.Option("--unknown", help="Items the model does not know: skip, unk (keep as [UNK]) or error.")
+]
+
+
+def predict(
+    backbone: Backbone,
+    bundle: Bundle,
+    source: Source,
+    out: Out = None,
+    user: UserOption = "user_id",
+    item: ItemOption = "item_id",
+    time: TimeOption = "timestamp",
+    order: OrderOption = None,
+    separator: SeparatorOption = None,
+    time_format: TimeFormatOption = None,
+    allow_empty: AllowEmpty = False,
+    unknown: UnknownItems = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict a class for each user, with probabilities; the users need not have been seen before."""
+    from peterrec.serving.files import AnswerOptions
+    from peterrec.serving.files import predict as answer
+
+    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
+    options = AnswerOptions(events, allow_empty, unknown)
+    _finish(answer(backbone, bundle, _source(source), out, options, reporter(quiet)), out, quiet)
+
+
+def recommend(
+    backbone: Backbone,
+    source: Source,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", "-b", help="A ranking bundle; without it, next items of the source.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Items per user.")] = 10,
+    seen: Annotated[bool, typer.Option("--seen", help="Also items that the user already has.")] = False,
+    out: Out = None,
+    user: UserOption = "user_id",
+    item: ItemOption = "item_id",
+    time: TimeOption = "timestamp",
+    order: OrderOption = None,
+    separator: SeparatorOption = None,
+    time_format: TimeFormatOption = None,
+    allow_empty: AllowEmpty = False,
+    unknown: UnknownItems = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Recommend items to each user, best first, with scores."""
+    from peterrec.serving.files import AnswerOptions
+    from peterrec.serving.files import recommend as answer
+
+    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
+    options = AnswerOptions(events, allow_empty, unknown)
+    table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=not seen)
+    _finish(table, out, quiet)
+
+
+def embed(
+    backbone: Backbone,
+    source: Source,
+    bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="With the patch of this bundle.")] = None,
+    out: Out = None,
+    user: UserOption = "user_id",
+    item: ItemOption = "item_id",
+    time: TimeOption = "timestamp",
+    order: OrderOption = None,
+    separator: SeparatorOption = None,
+    time_format: TimeFormatOption = None,
+    allow_empty: AllowEmpty = False,
+    unknown: UnknownItems = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write one vector for each user: the user's representation, for your own models."""
+    from peterrec.serving.files import AnswerOptions
+    from peterrec.serving.files import embed as answer
+
+    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
+    options = AnswerOptions(events, allow_empty, unknown)
+    _finish(answer(backbone, _source(source), out, options, reporter(quiet), bundle=bundle), out, quiet)
+
+
+def _source(source: str) -> str | TextIO:
+    return sys.stdin if source == "-" else source
+
+
+def _finish(table: pa.Table, out: str | None, quiet: bool) -> None:
+    from peterrec.serving.files import to_json_lines
+
+    if out is None:
+        sys.stdout.write(to_json_lines(table))
+        sys.stdout.flush()
+    elif not quiet:
+        say(f"wrote {out} ({table.num_rows:,} rows)")

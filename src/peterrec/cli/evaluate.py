@@ -1,0 +1,52 @@
+"""`peterrec evaluate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from peterrec.cli.common import ConfigOption, QuietOption, SetOption, reporter
+from peterrec.config import EvaluateConfig, load_config
+
+if TYPE_CHECKING:
+    from peterrec.evaluation.report import TaskEvaluation
+
+
+def command(
+    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")],
+    corpus: Annotated[str, typer.Argument(help="Folder written by `peterrec prepare`.")],
+    bundles: Annotated[list[str], typer.Argument(help="Folders written by `peterrec adapt`, all of one task.")],
+    out: Annotated[str | None, typer.Option("--out", "-o", help="JSON file to write.")] = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    quiet: QuietOption = False,
+) -> None:
+    """Evaluate bundles of a task on its test users, beside cheap baselines, with 95 % intervals over users."""
+    from peterrec.evaluation.bundles import evaluate
+
+    settings = load_config(EvaluateConfig, config, set_)
+    evaluation = evaluate(backbone, corpus, list(bundles), out, settings, report=reporter(quiet))
+    print_evaluation(evaluation, Console(highlight=False))
+
+
+def print_evaluation(evaluation: TaskEvaluation, console: Console) -> None:
+    """Print the methods x metrics table and the sentence below it."""
+    found = evaluation.to_json()
+    table = Table(title=f"{found['task']}: {found['users']:,} test users", title_justify="left")
+    table.add_column("method")
+    table.add_column("trainable", justify="right")
+    for metric in found["metrics"]:
+        table.add_column(metric, justify="right")
+    for method in found["methods"]:
+        cells = [f"{v['value']:.4f}\n{v['low']:.3f} - {v['high']:.3f}" for v in _values(method, found["metrics"])]
+        share = method["trainable_share"]
+        table.add_row(method["name"], "-" if share is None else f"{100 * share:.2f} %", *cells)
+    console.print(table)
+    console.print(found["sentence"], markup=False)
+
+
+def _values(method: dict[str, dict[str, dict[str, float]]], metrics: list[str]) -> list[dict[str, float]]:
+    return [method["values"][metric] for metric in metrics]

@@ -1,0 +1,83 @@
+"""`peterrec VERB`: the application, and the one place where errors become messages and exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from peterrec._version import __version__
+from peterrec.cli import adapt, answer, evaluate, fetch, inspect, prepare, pretrain, run_all
+from peterrec.cli.common import close_quietly, errors
+from peterrec.errors import PeterRecError
+
+app = typer.Typer(
+    help="Learn one user model from what people did, and reuse it for many tasks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (fetch, prepare, pretrain, adapt, evaluate):
+    app.command()(module.command)
+for verb in (answer.predict, answer.recommend, answer.embed):
+    app.command()(verb)
+app.command("inspect")(inspect.command)
+app.command("run")(run_all.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"peterrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every verb."""
+    state["debug"] = debug
+
+
+state = {"debug": False}
+
+
+def run() -> None:
+    """Run the command line; exit status 0: done, 1: failed, 2: a mistake in the input, 130: stopped by Ctrl-C."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run a command line and return its exit status."""
+    state["debug"] = False
+    try:
+        typer.main.get_command(app).main(arguments, prog_name="peterrec", standalone_mode=False)
+        return 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("stopped")
+        return 130
+    except BrokenPipeError:
+        close_quietly()
+        return 0
+    except PeterRecError as error:
+        return _failed(str(error), error.exit_code)
+    except Exception as error:
+        return _failed(f"unexpected {type(error).__name__}: {error}\n  Run with --debug to see where.", 1)
+
+
+def _failed(message: str, status: int) -> int:
+    if state["debug"]:
+        raise  # noqa: PLE0704 - called from an except clause
+    errors.print(f"error: {message}", markup=False)
+    return status

@@ -1,0 +1,83 @@
+"""`peterrec prepare`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, SetOption, reporter, say
+from peterrec.config import PrepareConfig, load_config
+from peterrec.errors import ConfigError
+
+
+def command(
+    events: Annotated[
+        list[str] | None, typer.Argument(help="Files, globs or folders of Parquet, CSV or CSV.gz with events.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the corpus to write.")] = ...,  # type: ignore[assignment]
+    user: Annotated[str | None, typer.Option("--user", help="Column with the user id. [default: user_id]")] = None,
+    item: Annotated[str | None, typer.Option("--item", help="Column with the item id. [default: item_id]")] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Column that sorts a user's events. [default: timestamp]")
+    ] = None,
+    order: Annotated[str | None, typer.Option("--order", help="Column that breaks ties between equal times.")] = None,
+    domain: Annotated[str | None, typer.Option("--domain", help="Column that tells domains apart.")] = None,
+    separator: Annotated[
+        str | None, typer.Option("--separator", help="Of CSV files; found by itself if not given.")
+    ] = None,
+    time_format: Annotated[
+        str | None, typer.Option("--time-format", help="Of a text time column, e.g. %d/%m/%Y.")
+    ] = None,
+    ids: Annotated[str | None, typer.Option("--ids", help="auto, text or integer: how ids are read.")] = None,
+    classify: Annotated[
+        list[str], typer.Option("--classify", help="Task TABLE:COLUMN: predict a column of a users table. Repeatable.")
+    ] = [],  # noqa: B006 - typer copies it
+    rank: Annotated[
+        list[str],
+        typer.Option("--rank", help="Task DOMAIN: recommend its items; it leaves the source (--domain). Repeatable."),
+    ] = [],  # noqa: B006 - typer copies it
+    catalogue: Annotated[
+        str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn events into a corpus: catalogue, sequences and labelled tasks. Says what was kept, what dropped and why.
+
+    Everything else (minimum counts, longest history, repeats, splits, tasks of other kinds) is a setting: see
+    docs/configuration.md, and pass a YAML file with --config or single settings with --set source.max_history=100.
+    """
+    from peterrec.data.prepare import prepare
+
+    mapping = {
+        "paths": events or None, "user": user, "item": item, "time": time, "order": order, "domain": domain,
+        "separator": separator, "time_format": time_format, "ids": ids,
+    }  # fmt: skip
+    values: dict[str, Any] = {"events": {key: value for key, value in mapping.items() if value is not None}}
+    if catalogue is not None:
+        values["catalogue"] = catalogue
+    tasks = [_classification(text, user or "user_id") for text in classify]
+    tasks += [{"kind": "ranking", "name": name, "domains": [name]} for name in rank]
+    if tasks:
+        values["tasks"] = tasks
+    if rank:
+        values["source"] = {"exclude_domains": rank}
+    settings = load_config(PrepareConfig, config, set_, **values)
+    corpus = prepare(settings, out, overwrite=overwrite, report=reporter(quiet))
+    if not quiet:
+        names = ", ".join(corpus.task_names) or "none yet"
+        say(f"wrote {out} (tasks: {names})\nnext: peterrec pretrain {out} --out BACKBONE")
+
+
+def _classification(text: str, user: str) -> dict[str, Any]:
+    path, separator, column = text.rpartition(":")
+    if not separator or not path or not column:
+        raise ConfigError(f"--classify {text!r} is not TABLE:COLUMN", remedy="write e.g. --classify users.csv:gender")
+    return {
+        "kind": "classification",
+        "name": column,
+        "labels": {"path": path, "user": user, "label": column},
+    }

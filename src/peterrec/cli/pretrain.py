@@ -1,0 +1,30 @@
+"""`peterrec pretrain`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, ResumeOption, SetOption, reporter, say
+from peterrec.config import PretrainConfig, load_config
+
+
+def command(
+    corpus: Annotated[str, typer.Argument(help="Folder written by `peterrec prepare`.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the backbone to write.")],
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Pre-train a backbone: predict the next item at every position of every history."""
+    from peterrec.training.pretrain import pretrain
+
+    overrides = [*set_, "runner.progress=false"] if quiet else set_
+    settings = load_config(PretrainConfig, config, overrides)
+    model = pretrain(corpus, out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet))
+    if not quiet:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
+        say(f"wrote {out} ({metrics})\nnext: peterrec adapt {out} {corpus} TASK --out BUNDLE")

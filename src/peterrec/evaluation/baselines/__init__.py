@@ -1,0 +1,7 @@
+"""What a practitioner would try first: fitted on the train part, set on the valid part, never shown the test part."""
+
+from __future__ import annotations
+
+from peterrec.evaluation.baselines.fit import FittedBaselines, fit_baselines
+
+__all__ = ["FittedBaselines", "fit_baselines"]

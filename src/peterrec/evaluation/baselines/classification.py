@@ -1,0 +1,138 @@
+"""Baselines that give class probabilities: class priors, history length, and a bag of items."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from peterrec.data.corpus import TaskPart
+from peterrec.data.sequences import FIRST_ITEM, Sequences
+from peterrec.errors import TaskError
+from peterrec.evaluation.baselines.bag import bag, bag_width
+from peterrec.evaluation.metrics import log_loss
+
+MAX_STEPS = 300
+GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Inverse regularisation strengths C tried for the bag of items, weakest model first."""
+
+Features = Callable[[Sequences], Any]
+
+
+@dataclass(frozen=True)
+class ClassificationBaseline:
+    """A fitted baseline; implements `ClassificationScorer`.
+
+    Attributes:
+        name: as shown in tables.
+        predict: (N,) sequences to (N, C) probabilities.
+        settings: what was chosen, and on what.
+    """
+
+    name: str
+    predict: Callable[[Sequences], Float[np.ndarray, "N C"]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    trainable: int | None = None
+    trainable_share: float | None = None
+
+    def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
+        """Return class probabilities, one row a user."""
+        return self.predict(sequences)
+
+
+def majority(train: TaskPart, classes: int) -> ClassificationBaseline:
+    """Say the same of everyone: the share of each class among the train users."""
+    counts = np.bincount(labels_of(train), minlength=classes).astype(np.float64)
+    priors = counts / counts.sum()
+    return ClassificationBaseline("majority", lambda sequences: np.tile(priors, (len(sequences), 1)))
+
+
+def history_length(train: TaskPart, classes: int) -> ClassificationBaseline:
+    """Look only at how much a user did: logistic regression on log(1 + events) and log(1 + distinct items)."""
+    scaler = StandardScaler().fit(_lengths(train.sequences))
+    model = _fit(_new_model(1.0), scaler.transform(_lengths(train.sequences)), labels_of(train))
+    predict = _predictor(model, lambda sequences: scaler.transform(_lengths(sequences)), classes)
+    return ClassificationBaseline("history length", predict, {"C": 1.0, "converged": _converged(model)})
+
+
+def bag_of_items(train: TaskPart, valid: TaskPart, classes: int) -> ClassificationBaseline:
+    """Look at which items a user has: TF-IDF and logistic regression, C chosen by the log-loss of the valid users.
+
+    The grid is walked from strong to weak regularisation, each fit starting from the last, and left when the valid
+    log-loss rises: it has one minimum in C for all practical purposes. Without valid users C is 1.
+    """
+    width = bag_width(train.sequences)
+    tfidf = TfidfTransformer().fit(bag(train.sequences, width))
+
+    def features(sequences: Sequences) -> sp.csr_array:
+        return tfidf.transform(bag(sequences, width))
+
+    inputs, labels = features(train.sequences), labels_of(train)
+    model = best = _new_model(1.0, warm_start=True)
+    best_loss = np.inf
+    for strength in GRID if len(valid) else (1.0,):
+        _fit(model.set_params(C=strength), inputs, labels)
+        loss = log_loss(_predictor(model, features, classes)(valid.sequences), labels_of(valid)) if len(valid) else 0.0
+        if loss >= best_loss:
+            break
+        best, best_loss = copy.deepcopy(model), loss
+    settings = {"C": best.C, "chosen by": "log-loss of the valid users", "converged": _converged(best)}
+    return ClassificationBaseline("tf-idf + logistic regression", _predictor(best, features, classes), settings)
+
+
+def labels_of(part: TaskPart) -> Int[np.ndarray, " users"]:
+    """Return the labels of a part.
+
+    Raises:
+        TaskError: it has none, so it is not of a classification task.
+    """
+    if part.labels is None:
+        raise TaskError("the task has no labels", remedy="evaluate it as a ranking task")
+    return np.asarray(part.labels, dtype=np.int64)
+
+
+def _lengths(sequences: Sequences) -> Float[np.ndarray, "N 2"]:
+    items = np.asarray(sequences.items, dtype=np.int64)
+    real = items >= FIRST_ITEM
+    rows = sequences.repeat()
+    pairs = np.unique(np.stack([rows[real], items[real]]), axis=1)
+    events = np.bincount(rows, minlength=len(sequences))
+    distinct = np.bincount(pairs[0], minlength=len(sequences))
+    return np.log1p(np.stack([events, distinct], axis=1))
+
+
+def _new_model(strength: float, *, warm_start: bool = False) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=MAX_STEPS, warm_start=warm_start)
+
+
+def _fit(model: LogisticRegression, inputs: Any, labels: Int[np.ndarray, " users"]) -> LogisticRegression:
+    with warnings.catch_warnings():
+        # Stopping at MAX_STEPS is early stopping; the settings say so where a reader sees it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(inputs, labels)
+
+
+def _converged(model: LogisticRegression) -> bool:
+    return bool(np.max(model.n_iter_) < MAX_STEPS)
+
+
+def _predictor(
+    model: LogisticRegression, features: Features, classes: int
+) -> Callable[[Sequences], Float[np.ndarray, "N C"]]:
+    def predict(sequences: Sequences) -> Float[np.ndarray, "N C"]:
+        result = np.zeros((len(sequences), classes))
+        if len(sequences):  # scikit-learn refuses an empty matrix
+            result[:, model.classes_] = model.predict_proba(features(sequences))
+        return result
+
+    return predict

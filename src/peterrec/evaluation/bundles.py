@@ -1,0 +1,96 @@
+"""The verb `evaluate`: bundles against baselines on the test users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from peterrec.artifacts.inspection import inspect
+from peterrec.config import EvaluateConfig
+from peterrec.data.corpus import Corpus
+from peterrec.data.sequences import Sequences
+from peterrec.errors import ConfigError, FingerprintError
+from peterrec.evaluation.evaluate import evaluate_task
+from peterrec.evaluation.report import TaskEvaluation
+from peterrec.model import UserModel
+from peterrec.storage import write_json
+
+
+class BundleScorer:
+    """A loaded bundle, seen as a method to evaluate."""
+
+    def __init__(self, model: UserModel, name: str, batch_size: int) -> None:
+        self.model = model
+        self.name = name
+        self.batch_size = batch_size
+        bundle = model.bundle(name)
+        self.trainable: int | None = bundle.trainable_params
+        self.trainable_share: float | None = bundle.trainable_params / bundle.all_params
+
+    def probabilities(self, sequences: Sequences) -> np.ndarray:
+        """Return (N, C) class probabilities."""
+        return self.model.probabilities(sequences, self.name, batch_size=self.batch_size)
+
+    def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield (B, n_targets) scores, rows in order."""
+        yield from self.model.score_batches(sequences, self.name, batch_size=batch_size)
+
+
+def evaluate(
+    backbone: str | Path | UserModel,
+    corpus: str | Path | Corpus,
+    bundles: Mapping[str, str | Path] | list[str | Path],
+    out: str | Path | None = None,
+    config: EvaluateConfig | None = None,
+    *,
+    report: Callable[[str], None] | None = None,
+) -> TaskEvaluation:
+    """Evaluate bundles of one task on its test users, beside cheap baselines (paper, section 4.2).
+
+    Args:
+        backbone: a folder written by `pretrain`, or a loaded model.
+        corpus: a folder written by `prepare`.
+        bundles: folders written by `adapt`, all of one task; a mapping gives them names, a list takes strategies'.
+        out: JSON file to write, if given.
+        config: defaults if not given.
+        report: receives lines about what is being done.
+
+    Raises:
+        ConfigError: no bundle, or bundles of different tasks.
+        FingerprintError: backbone, corpus and bundles do not belong together.
+    """
+    config = config or EvaluateConfig()
+    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
+        raise FingerprintError(
+            "was prepared with another catalogue than the backbone's", remedy="name matching folders", path=corpus.path
+        )
+    if not isinstance(bundles, Mapping):
+        bundles = _named(bundles)
+    loaded = {name: model.load_bundle(path, name=f"evaluate {name}") for name, path in bundles.items()}
+    tasks = {model.bundle(key).name for key in loaded.values()}
+    if len(tasks) != 1:
+        raise ConfigError(
+            f"bundles of {len(tasks)} tasks were given ({', '.join(sorted(tasks)) or 'none'})",
+            remedy="evaluate the bundles of one task at a time",
+        )
+    scorers = {name: BundleScorer(model, key, config.batch_size) for name, key in loaded.items()}
+    try:
+        evaluation = evaluate_task(corpus.task(tasks.pop()), scorers, config, progress=report)
+    finally:
+        for key in loaded.values():
+            model.delete_bundle(key)
+    if out is not None:
+        write_json(Path(out), evaluation.to_json())
+    return evaluation
+
+
+def _named(paths: list[str | Path]) -> dict[str, str | Path]:
+    named: dict[str, str | Path] = {}
+    for path in paths:
+        strategy = str(inspect(path).get("strategy", "model"))
+        named[strategy if strategy not in named else str(path)] = path
+    return named

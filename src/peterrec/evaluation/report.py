@@ -1,0 +1,111 @@
+"""What an evaluation found, as plain values that go to JSON and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peterrec.errors import ArtifactError
+from peterrec.evaluation.intervals import Interval, Verdict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Value(_Frozen):
+    """A metric with its interval over users. The limits are None where they are undefined."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, interval: Interval) -> Self:
+        """Make one from an interval; JSON has no NaN."""
+        return cls(value=interval.value, low=finite_or_none(interval.low), high=finite_or_none(interval.high))
+
+
+class Protocol(_Frozen):
+    """How the numbers were made: cut-off, sampled negatives, bootstrap resamples, confidence and seed."""
+
+    k: int
+    sampled_negatives: int
+    bootstrap: int
+    confidence: float
+    seed: int
+
+
+class MethodResult(_Frozen):
+    """One row of the table. `trainable_share` is 0 .. 1; both counts are None for a baseline."""
+
+    name: str
+    family: Literal["model", "baseline"]
+    trainable: int | None
+    trainable_share: float | None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    values: dict[str, Value]
+
+
+class Comparison(_Frozen):
+    """A model method against a rival on one metric: method minus rival, over the same users and resamples."""
+
+    method: str
+    rival: str
+    metric: str
+    difference: float
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+
+class TaskEvaluation(_Frozen):
+    """The result of `evaluate_task`: the table, the comparisons, and what they say in plain English.
+
+    Attributes:
+        users: test users.
+        rows: what the metrics are means over: users (classification) or (user, target) pairs (ranking).
+        candidates: size of the target catalogue; None for classification.
+        metrics: order of the table's columns.
+        primary: the metric that the sentence is about.
+    """
+
+    task: str
+    kind: Literal["classification", "ranking"]
+    users: int
+    rows: int
+    candidates: int | None
+    protocol: Protocol
+    metrics: list[str]
+    primary: str
+    lower_is_better: list[str]
+    methods: list[MethodResult]
+    verdicts: list[Comparison]
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that `json.dumps` takes."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            ArtifactError: something is missing, unknown or of another type.
+        """
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "top level"
+            raise ArtifactError(
+                f"not the result of an evaluation ({where}: {first['msg']})", remedy="run `peterrec evaluate` again"
+            ) from error
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return None instead of NaN and infinities, which JSON does not have."""
+    return value if math.isfinite(value) else None

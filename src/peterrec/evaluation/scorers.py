@@ -1,0 +1,47 @@
+"""What evaluation asks of a method: to score sequences. Models and baselines answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from peterrec.data.sequences import Sequences
+
+
+class Method(Protocol):
+    """What a table says about a method. An optional attribute `settings` (a mapping) is shown beside it."""
+
+    @property
+    def trainable(self) -> int | None:
+        """Parameters trained for the task; None for what is not a network."""
+
+    @property
+    def trainable_share(self) -> float | None:
+        """Those parameters by all parameters of the network, 0 .. 1."""
+
+
+class ClassificationScorer(Method, Protocol):
+    """A method that says how probable each class is for a user."""
+
+    def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
+        """Return class probabilities, one row a user; rows sum to 1. Sequences may be empty."""
+
+
+class RankingScorer(Method, Protocol):
+    """A method that scores every target for a user."""
+
+    def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[Float[np.ndarray, "B n_targets"]]:
+        """Yield scores, higher is better, of all users in row order. Sequences may be empty."""
+
+
+Scorer = ClassificationScorer | RankingScorer
+"""Either; which one a task needs follows from its kind."""
+
+
+def settings_of(method: object) -> dict[str, Any]:
+    """Return what a method says about how it was set, {} if nothing."""
+    settings: Mapping[str, Any] = getattr(method, "settings", {})
+    return dict(settings)

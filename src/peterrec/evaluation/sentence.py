@@ -1,0 +1,49 @@
+"""The comparisons in plain English: what each model beats, what it does not, and where it loses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from peterrec.evaluation.intervals import Verdict
+from peterrec.evaluation.report import Comparison, MethodResult
+
+WORDS: dict[Verdict, str] = {
+    "better": "better than",
+    "no clear difference": "not clearly different from",
+    "worse": "worse than",
+}
+
+
+def describe(
+    methods: Sequence[MethodResult], comparisons: Sequence[Comparison], primary: str, notes: Sequence[str] = ()
+) -> str:
+    """Return a few sentences: one for each model and metric compared, one for baselines unbeaten, then the notes."""
+    values = {method.name: method.values for method in methods}
+    families = {method.name: method.family for method in methods}
+    parts: list[str] = []
+    for name in (method.name for method in methods if method.family == "model"):
+        mine = [one for one in comparisons if one.method == name]
+        metrics = list(dict.fromkeys(one.metric for one in mine)) or [primary]
+        for metric in metrics:
+            of_metric = [one for one in mine if one.metric == metric]
+            numbers = {other: values[other][metric].value for other in values}
+            parts.append(_ranking(name, metric, of_metric, numbers))
+            unbeaten = [one.rival for one in of_metric if families[one.rival] == "baseline" and one.verdict != "better"]
+            if unbeaten:
+                parts.append(f"So {name} does not beat {_join(unbeaten)} on {metric}.")
+    parts.extend(f"{note[0].upper()}{note[1:]}." for note in notes)
+    return " ".join(parts)
+
+
+def _ranking(name: str, metric: str, comparisons: Sequence[Comparison], numbers: Mapping[str, float]) -> str:
+    clauses = []
+    for verdict, words in WORDS.items():
+        rivals = [f"{one.rival} ({numbers[one.rival]:.3f})" for one in comparisons if one.verdict == verdict]
+        if rivals:
+            clauses.append(f"{words} {_join(rivals)}")
+    said = ", ".join(clauses[:-1]) + (", and " if len(clauses) > 1 else "") + clauses[-1] if clauses else "on its own"
+    return f"On {metric}, {name} ({numbers[name]:.3f}) is {said}."
+
+
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,100 @@
+"""Every metric of an outcome as a function of user weights, for the table (weights of 1) and for the bootstrap."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from peterrec.evaluation.intervals import Statistic
+from peterrec.evaluation.metrics import hit_rate, mrr, ndcg, row_log_loss
+from peterrec.evaluation.protocols import ClassificationOutcome, RankingOutcome
+
+LOWER_IS_BETTER = ("log_loss",)
+
+
+def classification_statistics(outcome: ClassificationOutcome) -> dict[str, Statistic]:
+    """Return accuracy, macro-F1 and log-loss, and AUC where there are two classes and both occur."""
+    labels, predicted = outcome.labels, outcome.predicted
+    classes = outcome.probabilities.shape[1]
+    ones = np.ones(outcome.users)
+    statistics: dict[str, Statistic] = {
+        "accuracy": partial(_ratio, (predicted == labels).astype(np.float64), ones),
+        "macro_f1": partial(
+            _macro_f1,
+            _one_hot(labels, classes),
+            _one_hot(predicted, classes),
+            _one_hot(labels, classes, keep=predicted == labels),
+        ),
+        "log_loss": partial(_ratio, row_log_loss(outcome.probabilities, labels), ones),
+    }
+    if classes == 2 and 0 < labels.sum() < len(labels):
+        statistics["auc"] = _auc_statistic(outcome.probabilities[:, 1], labels)
+    return statistics
+
+
+def ranking_statistics(outcome: RankingOutcome, *, k: int, sampled_negatives: int) -> dict[str, Statistic]:
+    """Return HR@k, MRR@k and NDCG@k, means over (user, target) pairs, by full and by sampled ranking.
+
+    The mean of a resample is the sum over the drawn users' pairs by their number: a ratio of sums.
+    """
+    pairs = np.bincount(outcome.user, minlength=outcome.users).astype(np.float64)
+    protocols = (
+        ("", outcome.full_rank, outcome.full_ties),
+        (f" sampled-{sampled_negatives}", outcome.sampled_rank, outcome.sampled_ties),
+    )
+    statistics: dict[str, Statistic] = {}
+    for suffix, ranks, ties in protocols:
+        for name, metric in (("hr", hit_rate), ("mrr", mrr), ("ndcg", ndcg)):
+            gains = np.bincount(outcome.user, weights=metric(ranks, k, ties=ties), minlength=outcome.users)
+            statistics[f"{name}@{k}{suffix}"] = partial(_ratio, gains, pairs)
+    return statistics
+
+
+def _ratio(
+    numerator: Float[np.ndarray, " users"], denominator: Float[np.ndarray, " users"], weights: Float[np.ndarray, "b u"]
+) -> Float[np.ndarray, " b"]:
+    above, below = weights @ numerator, weights @ denominator
+    return np.asarray(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+
+
+def _one_hot(
+    classes: Int[np.ndarray, " users"], count: int, keep: Int[np.ndarray, " users"] | None = None
+) -> sp.csc_array:
+    values = np.ones(len(classes)) if keep is None else keep.astype(np.float64)
+    return sp.csc_array((values, (np.arange(len(classes)), classes)), shape=(len(classes), count))
+
+
+def _macro_f1(
+    true: sp.csc_array, predicted: sp.csc_array, hits: sp.csc_array, weights: Float[np.ndarray, "b u"]
+) -> Float[np.ndarray, " b"]:
+    columns = np.ascontiguousarray(weights.T)
+    true_count = true.T @ columns  # (C, b)
+    both = true_count + predicted.T @ columns
+    f1 = np.divide(2.0 * (hits.T @ columns), both, out=np.zeros_like(both), where=both > 0)
+    present = true_count > 0  # as in `metrics.macro_f1`: only classes that somebody drawn has
+    return np.asarray((f1 * present).sum(axis=0) / present.sum(axis=0))
+
+
+def _auc_statistic(scores: Float[np.ndarray, " users"], labels: Int[np.ndarray, " users"]) -> Statistic:
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))  # first user of each score
+    return partial(_auc, order, starts, labels[order].astype(np.float64))
+
+
+def _auc(
+    order: Int[np.ndarray, " u"],
+    starts: Int[np.ndarray, " g"],
+    positive: Float[np.ndarray, " u"],
+    weights: Float[np.ndarray, "b u"],
+) -> Float[np.ndarray, " b"]:
+    drawn = weights[:, order]
+    positives = np.add.reduceat(drawn * positive, starts, axis=1)  # (b, g)
+    negatives = np.add.reduceat(drawn, starts, axis=1) - positives
+    below = np.cumsum(negatives, axis=1) - negatives
+    wins = (positives * (below + negatives / 2.0)).sum(axis=1)
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    return np.asarray(np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0))

@@ -1,0 +1,198 @@
+"""The verbs `predict`, `recommend` and `embed`: raw events of any users in, answers out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from peterrec.config import EventsConfig
+from peterrec.data.histories import Histories, read_histories
+from peterrec.errors import ConfigError
+from peterrec.model import UserModel
+from peterrec.storage import replace_file
+
+FORMATS = (".parquet", ".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How raw events are read and answers written.
+
+    Attributes:
+        events: column mapping for Parquet and CSV input; JSON lines need none.
+        allow_empty: answer also for users without any event.
+        unknown: items outside the catalogue: `skip`, `unk` or `error`; None: as the backbone was trained.
+        batch_size: users at once.
+    """
+
+    events: EventsConfig | None = None
+    allow_empty: bool = False
+    unknown: str | None = None
+    batch_size: int = 256
+
+
+Report = Callable[[str], None]
+
+
+def predict(
+    backbone: str | Path | UserModel,
+    bundle: str | Path,
+    source: str | Path | TextIO,
+    out: str | Path | None = None,
+    options: AnswerOptions | None = None,
+    report: Report | None = None,
+) -> pa.Table:
+    """Predict a class for each user of `source`.
+
+    Args:
+        backbone: a folder written by `pretrain`, or a loaded model.
+        bundle: a folder written by `adapt`, of a classification task.
+        source: Parquet or CSV events, JSON lines (`{"user": ..., "items": [...]}`), or an open text stream of these.
+        out: .parquet, .csv or .jsonl file to write; None writes none.
+        options: reading and writing.
+        report: receives lines about unknown items.
+
+    Returns:
+        user, label, probability, and one column `p(CLASS)` for each class; one row a user, in the order of the input.
+
+    Raises:
+        ConfigError: the bundle is of a ranking task, or `out` has another ending.
+        DataError: the input cannot be read.
+        UnknownItemsError: not one item is in the catalogue.
+    """
+    model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    answers = model.predict(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
+    columns: dict[str, Any] = {
+        "user": histories.user_ids,
+        "label": answers.labels,
+        "probability": answers.probabilities.max(axis=1),
+    }
+    for i, label in enumerate(answers.class_names):
+        columns[f"p({label})"] = answers.probabilities[:, i]
+    return _write(pa.table(columns), out)
+
+
+def recommend(
+    backbone: str | Path | UserModel,
+    bundle: str | Path | None,
+    source: str | Path | TextIO,
+    out: str | Path | None = None,
+    options: AnswerOptions | None = None,
+    report: Report | None = None,
+    *,
+    k: int = 10,
+    exclude_seen: bool = True,
+) -> pa.Table:
+    """Recommend k items to each user of `source`; arguments as in `predict`.
+
+    Args:
+        backbone: as in `predict`.
+        bundle: of a ranking task; None recommends next items of the source catalogue.
+        source: as in `predict`.
+        out: as in `predict`.
+        options: as in `predict`.
+        report: as in `predict`.
+        k: items per user.
+        exclude_seen: leave out items of the user's own history.
+
+    Returns:
+        user, rank (1 is best), item, score; up to k rows a user.
+
+    Raises:
+        ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
+        DataError, UnknownItemsError: as in `predict`.
+    """
+    model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    answers = model.recommend(
+        histories.items, name, k, exclude_seen=exclude_seen, unknown=options.unknown, batch_size=options.batch_size
+    )
+    counts = [len(items) for items in answers.items]
+    users = [user for user, count in zip(histories.user_ids, counts, strict=True) for _ in range(count)]
+    columns = {
+        "user": pa.array(users, pa.string()),
+        "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
+        "item": [item for items in answers.items for item in items],
+        "score": pa.array([score for scores in answers.scores for score in scores], pa.float32()),
+    }
+    return _write(pa.table(columns), out)
+
+
+def embed(
+    backbone: str | Path | UserModel,
+    source: str | Path | TextIO,
+    out: str | Path | None = None,
+    options: AnswerOptions | None = None,
+    report: Report | None = None,
+    *,
+    bundle: str | Path | None = None,
+) -> pa.Table:
+    """Return one vector for each user of `source`: the hidden state at [TCL]; arguments as in `predict`.
+
+    Returns:
+        user, and `vector` (a list of float32; in CSV one column `v0`, `v1`, ... for each channel).
+
+    Raises:
+        DataError, UnknownItemsError, ConfigError: as in `predict`.
+    """
+    model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    vectors = model.represent(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
+    if out is not None and Path(out).suffix == ".csv":
+        columns: dict[str, Any] = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
+    else:
+        flat = pa.array(vectors.reshape(-1), pa.float32())
+        columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
+    return _write(pa.table({"user": histories.user_ids} | columns), out)
+
+
+def _open(
+    backbone: str | Path | UserModel,
+    bundle: str | Path | None,
+    source: str | Path | TextIO,
+    out: str | Path | None,
+    options: AnswerOptions | None,
+    report: Report | None,
+) -> tuple[UserModel, str | None, Histories, AnswerOptions]:
+    if out is not None and Path(out).suffix not in FORMATS:
+        raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
+    options = options or AnswerOptions()
+    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    name = model.load_bundle(bundle) if bundle is not None else None
+    histories = read_histories(source, events=options.events, allow_empty=options.allow_empty)
+    unknown = model.encode(histories.items, unknown=options.unknown).unknown  # type: ignore[arg-type]
+    if report is not None:
+        total = sum(len(items) for items in histories.items)
+        report(f"{len(histories.items):,} users, {total:,} events; {int(unknown.sum()):,} of items that are unknown")
+    return model, name, histories, options
+
+
+def _write(table: pa.Table, out: str | Path | None) -> pa.Table:
+    if out is None:
+        return table
+    out = Path(out)
+    with replace_file(out) as temporary:
+        if out.suffix == ".parquet":
+            pq.write_table(table, temporary, compression="zstd")
+        elif out.suffix == ".csv":
+            pa.csv.write_csv(table, temporary)
+        else:
+            temporary.write_text(to_json_lines(table), encoding="utf-8")
+    return table
+
+
+def to_json_lines(table: pa.Table) -> str:
+    """Return one JSON object per row and line; class probabilities go into one object, `probabilities`."""
+    buffer = io.StringIO()
+    for row in table.to_pylist():
+        classes = {name[2:-1]: row.pop(name) for name in list(row) if name.startswith("p(") and name.endswith(")")}
+        if classes:
+            row["probabilities"] = classes
+        buffer.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return buffer.getvalue()
