@@ -1,1 +1,81 @@
-"""peterrec: one user model, reused for many tasks."""
+"""peterrec: learn one user model from what people did, and reuse it for many tasks.
+
+The public surface is what this module exports; each verb of the command line is one function here. Source of the
+method: Yuan, He, Karatzoglou, Zhang: "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and
+Recommendation" (PeterRec), SIGIR 2020.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from peterrec._version import __version__
+
+if TYPE_CHECKING:
+    from peterrec.artifacts.inspection import inspect
+    from peterrec.config import (
+        ActivityConfig,
+        AdaptConfig,
+        BackboneConfig,
+        ClassificationTaskConfig,
+        EvaluateConfig,
+        EventsConfig,
+        LabelsConfig,
+        OptimConfig,
+        PatchConfig,
+        PrepareConfig,
+        PretrainConfig,
+        RankingTaskConfig,
+        RunConfig,
+        RunnerConfig,
+        SourceConfig,
+        SplitConfig,
+        load_config,
+    )
+    from peterrec.data.corpus import Corpus
+    from peterrec.data.prepare import prepare
+    from peterrec.data.sources import fetch
+    from peterrec.errors import PeterRecError
+    from peterrec.evaluation.bundles import evaluate
+    from peterrec.experiments.pipeline import run
+    from peterrec.model import Predictions, Recommendations, UserModel
+    from peterrec.serving.files import AnswerOptions, embed, predict, recommend
+    from peterrec.training.adapt import adapt
+    from peterrec.training.pretrain import pretrain
+
+# Imported when first used: `import peterrec` and `peterrec --help` do not wait for torch.
+_PLACES = {
+    "peterrec.artifacts.inspection": ["inspect"],
+    "peterrec.config": [
+        "ActivityConfig", "AdaptConfig", "BackboneConfig", "ClassificationTaskConfig", "EvaluateConfig",
+        "EventsConfig", "LabelsConfig", "OptimConfig", "PatchConfig", "PrepareConfig", "PretrainConfig",
+        "RankingTaskConfig", "RunConfig", "RunnerConfig", "SourceConfig", "SplitConfig", "load_config",
+    ],
+    "peterrec.data.corpus": ["Corpus"],
+    "peterrec.data.prepare": ["prepare"],
+    "peterrec.data.sources": ["fetch"],
+    "peterrec.errors": ["PeterRecError"],
+    "peterrec.evaluation.bundles": ["evaluate"],
+    "peterrec.experiments.pipeline": ["run"],
+    "peterrec.model": ["Predictions", "Recommendations", "UserModel"],
+    "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
+    "peterrec.training.adapt": ["adapt"],
+    "peterrec.training.pretrain": ["pretrain"],
+}  # fmt: skip
+_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - built from the table above, so that the two cannot differ
+    "__version__",
+    *sorted(_PLACE_OF),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACE_OF:
+        raise AttributeError(f"module 'peterrec' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -210,6 +210,7 @@ class PretrainConfig(Config):
     )
     full_softmax_limit: PositiveInt = 5_000
     negatives: PositiveInt = Field(default=2048, description="of the sampled softmax, shared by a batch")
+    masked_share: Share = Field(default=0.0, description="of input items replaced by [MASK] in training")
     max_length: Annotated[int, Field(ge=2)] = Field(default=100, description="longest window fed to the network")
     batch_size: PositiveInt = 128
     epochs: PositiveInt = 10
@@ -306,6 +307,19 @@ def build_config(cls: type[C], tree: dict[str, Any], path: str | Path | None = N
 def dump_yaml(config: Config) -> str:
     """Return the resolved configuration as YAML, for keeping beside an artifact."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def same_settings(path: Path, config: Config) -> bool:
+    """Say whether a `config.yaml` that was written beside an artifact has the settings of `config`.
+
+    The runner may differ: the machine does not decide what comes out.
+    """
+    if not path.exists():
+        return False
+    kept, now = _read_yaml(path), config.model_dump(mode="json")
+    kept.pop("runner", None)
+    now.pop("runner", None)
+    return kept == now
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

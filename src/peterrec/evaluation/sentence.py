@@ -41,9 +41,12 @@ def _ranking(name: str, metric: str, comparisons: Sequence[Comparison], numbers:
         rivals = [f"{one.rival} ({numbers[one.rival]:.3f})" for one in comparisons if one.verdict == verdict]
         if rivals:
             clauses.append(f"{words} {_join(rivals)}")
-    said = ", ".join(clauses[:-1]) + (", and " if len(clauses) > 1 else "") + clauses[-1] if clauses else "on its own"
-    return f"On {metric}, {name} ({numbers[name]:.3f}) is {said}."
+    if not clauses:
+        return f"On {metric}, {name} is {numbers[name]:.3f}; there is nothing to compare it with."
+    return f"On {metric}, {name} ({numbers[name]:.3f}) is {_join(clauses, comma=True)}."
 
 
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _join(names: Sequence[str], *, comma: bool = False) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])}{',' if comma else ''} and {names[-1]}"

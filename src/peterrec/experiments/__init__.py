@@ -1,1 +1,1 @@
-"""."""
+"""Whole runs and their reports."""

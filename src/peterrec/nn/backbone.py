@@ -12,7 +12,7 @@ from peterrec.nn.block import Block
 
 PAD, TCL = 0, 1
 SPECIAL = 4
-EMBEDDING_STD = 0.1
+EMBEDDING_STD = 0.02
 
 
 class Backbone(nn.Module):

@@ -53,19 +53,21 @@ def sampled_softmax_loss(
     negatives: Int[Tensor, " S"],
     sampler: LogUniformSampler,
 ) -> Float[Tensor, ""]:
-    """Softmax over the positive and S shared negatives, corrected for how they were drawn.
+    """Cross-entropy whose sum over the catalogue is estimated from S negatives that all rows share.
 
-    Each logit is lowered by the log of its expected count (logQ correction: Bengio and Senecal, 2008); a negative
-    that equals the row's positive is masked (accidental hit). Positions are 0-based in the catalogue.
+    A negative's logit is lowered by the log of its expected count, S times its probability (logQ correction: Bengio
+    and Senecal, 2008), and one that equals the row's positive is masked (accidental hit). The negatives then estimate
+    the sum over all items but the positive without bias, so the positive itself stands uncorrected beside them: the
+    loss tends to `full_softmax_loss` as S grows. (Lowering the positive's logit too, as is right for samples without
+    replacement, would push frequent items beyond their share here, where an expected count can be above one.)
+    Positions are 0-based in the catalogue.
 
     Returns:
         Mean over the N positions.
     """
-    log_count = math.log(len(negatives))
     positive = (hidden * weight[positives]).sum(1) + bias[positives]
-    positive = positive - (sampler.log_probability(positives) + log_count)
     negative = torch.addmm(bias[negatives], hidden, weight[negatives].T)  # (N, S)
-    negative = negative - (sampler.log_probability(negatives) + log_count)
+    negative = negative - (sampler.log_probability(negatives) + math.log(len(negatives)))
     hits = positives.unsqueeze(1) == negatives.unsqueeze(0)
     negative = negative.masked_fill(hits, float("-inf"))
     return (torch.logaddexp(positive, torch.logsumexp(negative, 1)) - positive).mean()

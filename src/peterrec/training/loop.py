@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from peterrec.config import Config, RunnerConfig, dump_yaml
+from peterrec.config import Config, RunnerConfig, dump_yaml, same_settings
 from peterrec.data.batching import EpochStream
 from peterrec.errors import ArtifactError, ConfigError, InterruptedRun
 from peterrec.storage import storage_errors, write_file
@@ -75,9 +75,8 @@ class WorkFolder:
                     path=self.path,
                 )
             shutil.rmtree(self.path)
-        settings = _without_runner(config)
         kept = self.path / "config.yaml"
-        if kept.exists() and kept.read_text(encoding="utf-8") != settings:
+        if kept.exists() and not same_settings(kept, config):
             if not overwrite:
                 raise ConfigError(
                     "the unfinished run had another configuration",
@@ -87,7 +86,7 @@ class WorkFolder:
             shutil.rmtree(self.path)
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        write_file(kept, settings.encode())
+        write_file(kept, dump_yaml(config).encode())
 
     @property
     def resume_point(self) -> Path:
@@ -166,11 +165,6 @@ def _logger(runner: RunnerConfig, folder: Path) -> Logger | bool:
         except ModuleNotFoundError as error:
             raise ConfigError("tensorboard is not installed", remedy="pip install tensorboard") from error
     return False
-
-
-def _without_runner(config: Config) -> str:
-    # The machine may differ between a run and its resume; the settings that decide the weights may not.
-    return dump_yaml(config.model_copy(update={"runner": RunnerConfig()}))
 
 
 @contextmanager

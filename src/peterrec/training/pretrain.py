@@ -17,7 +17,7 @@ from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
 from peterrec.data.batching import EpochStream, FixedBatches, Windows, inference_batches
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, MASK, IntArray, Sequences
 from peterrec.data.splits import uniform
 from peterrec.errors import DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
@@ -37,10 +37,11 @@ VALID_ROWS = 16  # held-out users scored at once: bounds the memory of full-cata
 class NextItemSource:
     """Batches of windows, with the negatives of the sampled softmax."""
 
-    def __init__(self, windows: Windows, sampler: LogUniformSampler | None, negatives: int) -> None:
+    def __init__(self, windows: Windows, sampler: LogUniformSampler | None, config: PretrainConfig) -> None:
         self.windows = windows
         self.sampler = sampler
-        self.negatives = negatives
+        self.negatives = config.negatives
+        self.masked_share = config.masked_share
 
     @property
     def lengths(self) -> IntArray:
@@ -48,8 +49,13 @@ class NextItemSource:
         return self.windows.lengths
 
     def batch(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return `tokens` (B, W) and, for the sampled softmax, `negatives` (S,)."""
-        out = {"tokens": torch.from_numpy(self.windows.tokens(rows))}
+        """Return `tokens` and `inputs` (B, W) and, for the sampled softmax, `negatives` (S,).
+
+        Some inputs, never targets, are [MASK]: the order of what people do need not be strict (paper, section 3.2).
+        """
+        tokens = self.windows.tokens(rows)
+        masked = (rng.random(tokens.shape) < self.masked_share) & (tokens >= FIRST_ITEM)
+        out = {"tokens": torch.from_numpy(tokens), "inputs": torch.from_numpy(np.where(masked, MASK, tokens))}
         if self.sampler is not None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             out["negatives"] = self.sampler.sample(self.negatives, generator)
@@ -69,21 +75,21 @@ class PretrainModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss over all positions that have a next item."""
-        hidden, positives = self._hidden_and_positives(batch["tokens"])
+        hidden, positives = self._hidden_and_positives(batch["inputs"], batch["tokens"])
         weight, bias = self.network.output_table()
         if self.sampler is None:
             return full_softmax_loss(hidden, positives, weight, bias)
         return sampled_softmax_loss(hidden, positives, weight, bias, batch["negatives"], self.sampler)
 
-    def _hidden_and_positives(self, tokens: Int[Tensor, "B W"]) -> tuple[Tensor, Tensor]:
+    def _hidden_and_positives(self, inputs: Int[Tensor, "B W"], tokens: Int[Tensor, "B W"]) -> tuple[Tensor, Tensor]:
         targets = tokens[:, 1:]
         real = targets >= FIRST_ITEM  # neither padding nor [UNK] is anything to predict
-        hidden = self.network.backbone(tokens[:, :-1])[real]  # (N, C)
+        hidden = self.network.backbone(inputs[:, :-1])[real]  # (N, C)
         return hidden, targets[real] - FIRST_ITEM
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add up the loss of all positions, and the ranks of the last item of each user by full ranking."""
-        hidden, positives = self._hidden_and_positives(batch)
+        hidden, positives = self._hidden_and_positives(batch, batch)
         if len(positives) == 0:
             return
         weight, bias = self.network.output_table()
@@ -149,7 +155,7 @@ def pretrain(
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
     network = NextItemModel(Backbone(config.backbone, items, seed=config.seed), popularity, seed=config.seed)
     windows = Windows.over(corpus.sequences, train_rows, config.max_length)
-    stream = EpochStream(NextItemSource(windows, sampler, config.negatives), config.batch_size, config.seed)
+    stream = EpochStream(NextItemSource(windows, sampler, config), config.batch_size, config.seed)
     plan = Plan(
         "pre-training",
         "valid_loss",

@@ -1,0 +1,118 @@
+"""Histories to embed, predict or recommend for: from JSON lines, or from a file of events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from peterrec.config import EventsConfig
+from peterrec.data.catalogue import ItemId
+from peterrec.errors import DataError
+
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+EXAMPLE = '{"user": "u1", "items": ["i1", "i2"]}'
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Users and what they did.
+
+    Attributes:
+        user_ids: distinct users, as text.
+        items: for each user the external item ids, oldest first.
+    """
+
+    user_ids: list[str]
+    items: list[list[ItemId]]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+def read_histories(
+    source: str | Path | TextIO, *, events: EventsConfig | None = None, allow_empty: bool = False
+) -> Histories:
+    """Read histories, from JSON lines or from events.
+
+    Args:
+        source: an open text stream or a file ending in .jsonl, .ndjson or .json with one object a line, such as
+            `{"user": "u1", "items": ["i1", "i2"]}`, items oldest first; or files of events, as `EventsConfig.paths`.
+        events: what the columns of a file of events are called; its `paths` are replaced by `source`.
+        allow_empty: accept users without items.
+
+    Raises:
+        DataError: no such file, or a line or the events cannot be used; the message names the file and line.
+    """
+    if not isinstance(source, str | Path):
+        return _read_lines(source, str(getattr(source, "name", "the input")), allow_empty)
+    path = Path(source)
+    if path.suffix.lower() in JSON_ENDINGS and not path.is_dir():
+        try:
+            with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte order mark first
+                return _read_lines(lines, path, allow_empty)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
+    return _read_events(str(source), events)
+
+
+def _read_events(source: str, events: EventsConfig | None) -> Histories:
+    from peterrec.data.prepare import read_event_histories  # noqa: PLC0415 - the engine is not needed for JSON lines
+
+    config = EventsConfig(paths=(source,)) if events is None else events.model_copy(update={"paths": (source,)})
+    user_ids, items = read_event_histories(config)
+    return Histories(user_ids, items)
+
+
+def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Histories:
+    seen: dict[str, int] = {}
+    items: list[list[ItemId]] = []
+    number = 0
+    try:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            user, history = _parse(line, f"{path}, line {number}", allow_empty)
+            if user in seen:
+                raise DataError(
+                    f"user {user!r} was already on line {seen[user]}",
+                    remedy="give each user one line with all of the user's items",
+                    path=f"{path}, line {number}",
+                )
+            seen[user] = number
+            items.append(history)
+    except UnicodeDecodeError as error:
+        where = f"{path}, after line {number}"
+        raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=where) from error
+    if not seen:
+        raise DataError("there are no histories", remedy=f"write one line per user, such as {EXAMPLE}", path=path)
+    return Histories(list(seen), items)
+
+
+def _parse(line: str, where: str, allow_empty: bool) -> tuple[str, list[ItemId]]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not JSON ({error})", remedy=f"write one object a line: {EXAMPLE}", path=where) from error
+    if not isinstance(value, dict) or "user" not in value or "items" not in value:
+        raise DataError("is not an object with `user` and `items`", remedy=f"write e.g. {EXAMPLE}", path=where)
+    user, items = value["user"], value["items"]
+    if not _is_id(user) or user == "":
+        wrong = f"the user {user!r} is not a text or an integer of 64 bits"
+        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=where)
+    if not isinstance(items, list) or not all(_is_id(item) for item in items):
+        wrong = "`items` is not a list of texts or integers of 64 bits"
+        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=where)
+    if not items and not allow_empty:
+        remedy = "leave out users without items, or allow empty histories"
+        raise DataError(f"user {user!r} has no items", remedy=remedy, path=where)
+    return str(user), items
+
+
+def _is_id(value: Any) -> bool:
+    """Say whether a value can be an id: a text that has a UTF-8 form, or an integer of 64 bits."""
+    if isinstance(value, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63

@@ -1,0 +1,169 @@
+"""Events made up by a seeded generator: small ones with structure to learn, and very many without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peterrec.errors import DataError
+from peterrec.storage import replace_file, storage_errors
+
+FIRST_SOURCE_TIME = 1_000_000_000
+FIRST_TARGET_TIME = 1_100_000_000
+LABEL_NOISE = 0.05
+OFF_TASTE = 0.1  # share of events outside the user's cluster
+DRIFT = 0.7  # share of events that step on to the next item of the cluster
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SyntheticData:
+    """What `synthetic` makes.
+
+    Attributes:
+        events: columns `user_id`, `item_id` (text), `timestamp` (int64, seconds), `domain` (`source` or `target`).
+        users: columns `user_id`, `cluster` (text `c0`, `c1`, ...; about 5 % are wrong on purpose).
+    """
+
+    events: pa.Table
+    users: pa.Table
+
+
+def synthetic(
+    users: int = 600,
+    items: int = 120,
+    targets: int = 30,
+    mean_events: int = 20,
+    clusters: int = 4,
+    seed: int = 0,
+) -> SyntheticData:
+    """Make users with a taste, whose next items can be predicted and whose targets follow from their taste.
+
+    Args:
+        users: how many users; each has a cluster, source events and 1 to 4 target events that come later.
+        items: source items, dealt to the clusters in turn.
+        targets: target items, dealt to the clusters in turn.
+        mean_events: mean number of source events of a user (Poisson, at least 2), up to 1000.
+        clusters: how many tastes there are.
+        seed: the same seed gives the same tables.
+
+    Raises:
+        DataError: a number is out of range, or there are fewer items or targets than clusters.
+    """
+    # More events than that would run past the time of the first targets.
+    if min(users, mean_events, clusters) < 1 or min(items, targets) < clusters or mean_events > 1000:
+        raise DataError(
+            "synthetic data needs a user, a cluster, 1 to 1000 events and an item and a target for every cluster",
+            remedy="change the numbers of users, events, items, targets or clusters",
+        )
+    rng = np.random.default_rng(seed)
+    taste = rng.integers(clusters, size=users)
+    lengths = np.maximum(2, rng.poisson(mean_events, size=users))
+    source_items = np.concatenate(
+        [_walk(rng, int(t), int(n), items, clusters) for t, n in zip(taste, lengths, strict=True)]
+    )
+    visits = rng.integers(1, 5, size=users)
+    owners = np.repeat(taste, visits)
+    target_items = _draw(rng, owners, targets, clusters)
+    names = np.array([f"u{number:06d}" for number in range(1, users + 1)])
+    events = pa.table(
+        {
+            "user_id": np.concatenate([names.repeat(lengths), names.repeat(visits)]).tolist(),
+            "item_id": [f"s{i + 1:04d}" for i in source_items] + [f"t{i + 1:04d}" for i in target_items],
+            "timestamp": np.concatenate(
+                [_times(rng, lengths, FIRST_SOURCE_TIME), _times(rng, visits, FIRST_TARGET_TIME)]
+            ),
+            "domain": ["source"] * len(source_items) + ["target"] * len(target_items),
+        }
+    )
+    noisy = rng.random(users) < LABEL_NOISE
+    label = np.where(noisy, rng.integers(clusters, size=users), taste)
+    return SyntheticData(events, pa.table({"user_id": names.tolist(), "cluster": [f"c{c}" for c in label]}))
+
+
+def _members(cluster: Ints | int, total: int, clusters: int) -> Ints:
+    """Return how many of `total` items, dealt in turn, each cluster has: items c, c + clusters, c + 2 clusters..."""
+    return np.asarray((total - 1 - np.asarray(cluster)) // clusters + 1, dtype=np.int64)
+
+
+def _draw(rng: np.random.Generator, cluster: Ints, total: int, clusters: int) -> Ints:
+    own = rng.integers(_members(cluster, total, clusters)) * clusters + cluster
+    away = rng.random(len(cluster)) < OFF_TASTE
+    return np.where(away, rng.integers(total, size=len(cluster)), own)
+
+
+def _walk(rng: np.random.Generator, cluster: int, length: int, items: int, clusters: int) -> Ints:
+    """Walk through the items of a cluster: mostly to the next one, at times to another, at times astray."""
+    size = int(_members(cluster, items, clusters))
+    steps = np.where(rng.random(length) < DRIFT, 1, rng.integers(size, size=length))
+    places = (rng.integers(size) + np.cumsum(steps)) % size
+    away = rng.random(length) < OFF_TASTE
+    return np.where(away, rng.integers(items, size=length), places * clusters + cluster)
+
+
+def _times(rng: np.random.Generator, lengths: Ints, first: int) -> Ints:
+    """Return strictly increasing times in seconds within each user; (sum of lengths,) int64."""
+    gaps = rng.integers(60, 86_400, size=int(lengths.sum()))
+    total = np.cumsum(gaps)
+    ends = np.cumsum(lengths)
+    before = np.concatenate([[0], total[ends[:-1] - 1]])
+    return np.asarray(first + total - np.repeat(before, lengths), dtype=np.int64)
+
+
+def write_synthetic_events(
+    path: str | Path,
+    events: int = 20_000_000,
+    users: int | None = None,
+    items: int = 200_000,
+    seed: int = 0,
+    batch: int = 1_000_000,
+) -> Path:
+    """Stream a large log of events to a Parquet file, one row group of `batch` rows at a time.
+
+    Columns are `user_id`, `item_id` and `timestamp` (seconds), all int64. Rows are in order of time with users mixed,
+    as in a real log; item popularity falls like a Zipf law. Memory is bounded by `batch` and `items`.
+
+    Args:
+        path: the file to write; replaced if it exists.
+        events: rows.
+        users: distinct users at most; one for every 20 events if not given.
+        items: distinct items at most.
+        seed: the same seed and `batch` give the same rows.
+        batch: rows made and written at a time.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: a number is below 1.
+        StorageError: the disk is full or the place is not writable.
+    """
+    users = max(1, events // 20) if users is None else users
+    if min(events, users, items, batch) < 1:
+        raise DataError("events, users, items and batch must be at least 1", remedy="ask for larger numbers")
+    path = Path(path)
+    rng = np.random.default_rng(seed)
+    cumulative = np.cumsum(1.0 / (np.arange(items) + 10.0))  # shifted, so that no item dwarfs all others
+    cumulative /= cumulative[-1]
+    ids = rng.permutation(items) + 1  # popularity must not be legible from the id
+    schema = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64()), ("timestamp", pa.int64())])
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for start in range(0, events, batch):
+            rows = min(batch, events - start)
+            ranks = np.minimum(np.searchsorted(cumulative, rng.random(rows), side="right"), items - 1)
+            columns = [rng.integers(1, users + 1, size=rows), ids[ranks], _clock(rng, start, rows)]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=batch)
+    return path
+
+
+def _clock(rng: np.random.Generator, start: int, rows: int) -> Ints:
+    """Return times in seconds that never decrease from one batch to the next; (rows,) int64."""
+    return np.asarray(FIRST_SOURCE_TIME + start + np.sort(rng.integers(rows, size=rows)), dtype=np.int64)

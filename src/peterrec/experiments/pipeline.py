@@ -1,0 +1,200 @@
+"""The verb `run`: the whole main job from one file, reusing every stage that is already there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peterrec.artifacts.inspection import inspect
+from peterrec.config import AdaptConfig, EvaluateConfig, RunConfig, build_config, dump_yaml, same_settings
+from peterrec.data.corpus import Corpus
+from peterrec.data.prepare import prepare
+from peterrec.data.sources import fetch
+from peterrec.errors import ArtifactError, ConfigError
+from peterrec.evaluation.bundles import evaluate
+from peterrec.experiments.assemble import assemble
+from peterrec.experiments.report import write_report
+from peterrec.model import UserModel
+from peterrec.storage import read_json, write_file, write_json
+from peterrec.training.adapt import adapt
+from peterrec.training.pretrain import pretrain
+
+Report = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass
+class RunState:
+    """What a run knows while it goes on.
+
+    Attributes:
+        config: of the run.
+        out: folder of the run: `corpus`, `backbone`, `bundles/TASK/STRATEGY`, `evaluations`, the report.
+        say: receives lines about what is done.
+        overwrite: do everything again.
+        stages: name, seconds, reused of every stage so far.
+    """
+
+    config: RunConfig
+    out: Path
+    say: Report
+    overwrite: bool
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    def stage(self, name: str, reusable: bool, reuse: Callable[[], T], make: Callable[[], T]) -> T:
+        """Run or reuse one stage, and note how long it took."""
+        start = time.perf_counter()
+        reused = reusable and not self.overwrite
+        self.say(f"\n[{name}] reusing what is there" if reused else f"\n[{name}]")
+        result = reuse() if reused else make()
+        self.stages.append({"name": name, "seconds": time.perf_counter() - start, "reused": reused})
+        return result
+
+
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    report: Report | None = None,
+    command: str = "",
+) -> Path:
+    """Fetch, prepare, pre-train, adapt, evaluate and report, each stage only if it is not there already.
+
+    A stage is reused when it was made with the same settings from the same input; a killed training goes on.
+
+    Args:
+        config: the whole run.
+        out: folder of the run.
+        overwrite: do everything again.
+        report: receives lines about what is done.
+        command: shown in the report, for doing it again.
+
+    Returns:
+        Path of the HTML report.
+
+    Raises:
+        PeterRecError: whatever a stage raises.
+    """
+    state = RunState(config, Path(out), report or (lambda line: None), overwrite)
+    _check_overrides(config)
+    if config.fetch is not None:
+        # A fetched data set is never stale, and fetching it again needs the network: `fetch --overwrite` does that.
+        state.stage("fetch", False, lambda: None, lambda: _fetch(state))
+    corpus = state.stage("prepare", _same_corpus(state), lambda: Corpus.open(_corpus(state)), lambda: _prepare(state))
+    model = state.stage(
+        "pretrain", _same_backbone(state, corpus), lambda: UserModel.from_pretrained(state.out / "backbone"),
+        lambda: pretrain(
+            corpus, state.out / "backbone", config.pretrain, resume=not overwrite, overwrite=True, report=state.say
+        ),
+    )  # fmt: skip
+    evaluations = [_task(state, model, corpus, task) for task in corpus.task_names]
+    record = assemble(state.config, corpus, model, state.out, evaluations, state.stages, command)
+    write_json(state.out / "run.json", json.loads(record.model_dump_json(by_alias=True)))
+    write_file(state.out / "config.yaml", dump_yaml(config).encode())
+    return write_report(record, state.out / "report.html")
+
+
+def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
+    """Return the settings of adapting to one task with one strategy.
+
+    Raises:
+        ConfigError: an override of the task is not a setting of `adapt`.
+    """
+    tree = config.adapt.model_dump() | {"strategy": strategy}
+    for key, value in config.task_overrides.get(task, {}).items():
+        tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
+    return build_config(AdaptConfig, tree)
+
+
+def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[str, Any]:
+    paths = {strategy: state.out / "bundles" / task / strategy for strategy in state.config.strategies}
+    for strategy, path in paths.items():
+        settings = adapt_config(state.config, task, strategy)
+        state.stage(
+            f"adapt {task} ({strategy})", _same_bundle(path, settings, model, corpus), lambda: None,
+            lambda path=path, settings=settings: adapt(  # type: ignore[misc]
+                model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True, report=state.say
+            ),
+        )  # fmt: skip
+    found = state.out / "evaluations" / f"{task}.json"
+    key = _evaluation_key(state.config.evaluate, paths, corpus)
+    return state.stage(
+        f"evaluate {task}", found.exists() and read_json(found).get("key") == key,
+        lambda: read_json(found)["evaluation"], lambda: _evaluate(state, model, corpus, paths, found, key),
+    )  # fmt: skip
+
+
+def _evaluate(
+    state: RunState, model: UserModel, corpus: Corpus, paths: dict[str, Path], out: Path, key: dict[str, Any]
+) -> dict[str, Any]:
+    evaluation = evaluate(model, corpus, paths, config=state.config.evaluate, report=state.say).to_json()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"key": key, "evaluation": evaluation})
+    state.say(evaluation["sentence"])
+    return evaluation
+
+
+def _fetch(state: RunState) -> Path:
+    name = state.config.fetch
+    assert name is not None
+    return fetch(name, Path(state.config.data) / name, report=state.say)
+
+
+def _corpus(state: RunState) -> Path:
+    return state.out / "corpus"
+
+
+def _prepare(state: RunState) -> Corpus:
+    return prepare(state.config.prepare, _corpus(state), overwrite=True, report=state.say)
+
+
+def _same_corpus(state: RunState) -> bool:
+    manifest = _meta(_corpus(state))
+    return manifest is not None and manifest["config"] == state.config.prepare.model_dump(mode="json")
+
+
+def _same_backbone(state: RunState, corpus: Corpus) -> bool:
+    path = state.out / "backbone"
+    meta = _meta(path)
+    return (
+        meta is not None
+        and meta["training"].get("corpus_fingerprint") == corpus.manifest["fingerprint"]
+        and same_settings(path / "config.yaml", state.config.pretrain)
+    )
+
+
+def _same_bundle(path: Path, settings: AdaptConfig, model: UserModel, corpus: Corpus) -> bool:
+    meta = _meta(path)
+    return (
+        meta is not None
+        and meta["backbone_fingerprint"] == model.fingerprint
+        and meta["metrics"].get("corpus_fingerprint") == corpus.manifest["fingerprint"]
+        and same_settings(path / "config.yaml", settings)
+    )
+
+
+def _meta(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return inspect(path)
+    except ArtifactError:
+        return None  # damaged, or of another format: made again
+
+
+def _evaluation_key(config: EvaluateConfig, paths: dict[str, Path], corpus: Corpus) -> dict[str, Any]:
+    bundles = {strategy: inspect(path)["fingerprint"] for strategy, path in paths.items()}
+    return {"config": config.model_dump(mode="json"), "bundles": bundles, "corpus": corpus.manifest["fingerprint"]}
+
+
+def _check_overrides(config: RunConfig) -> None:
+    known = {task.name for task in config.prepare.tasks}
+    for task in config.task_overrides:
+        if task not in known:
+            raise ConfigError(f"task_overrides names {task!r}, which is no task", remedy="name one of prepare.tasks")
+        adapt_config(config, task, config.strategies[0])

@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Property tests run the same examples every time (CI must not depend on luck), without deadlines (shared machines).
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("ci")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the checkout, where there is one."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"the project's shared data is not at {SHARED}")
+    return SHARED

@@ -1,0 +1,102 @@
+"""Windows, batches and the resumable stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peterrec.data.batching import EpochStream, Windows, inference_batches, last_events
+from peterrec.data.sequences import PAD, Sequences
+from peterrec.errors import ArtifactError
+
+lengths = st.lists(st.integers(0, 30), min_size=1, max_size=12)
+
+
+def numbered(lengths: list[int]) -> Sequences:
+    """Sequences whose items are all different, so that a mix-up shows."""
+    ends = np.cumsum(lengths)
+    return Sequences.of([range(100 + end - length, 100 + end) for end, length in zip(ends, lengths, strict=True)])
+
+
+class Rows:
+    """A source whose batches are the row numbers and a draw."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.lengths = np.array(lengths)
+
+    def batch(self, rows, rng):
+        return rows.tolist(), float(rng.random())
+
+
+@given(lengths, st.integers(1, 9))
+def test_every_item_but_the_first_is_a_target_exactly_once(lengths, longest):
+    sequences = numbered(lengths)
+    windows = Windows.over(sequences, np.arange(len(sequences)), longest)
+    targets = []
+    for row in range(len(windows.starts)):
+        tokens = windows.tokens(np.array([row]))[0]
+        tokens = tokens[tokens != PAD]
+        assert 2 <= len(tokens) <= longest + 1
+        assert (np.diff(tokens) == 1).all()  # one user's items, in order
+        targets += tokens[1:].tolist()
+    expected = [int(item) for row in range(len(sequences)) for item in sequences[row][1:]]
+    assert sorted(targets) == sorted(expected)
+
+
+@given(lengths, st.integers(1, 5), st.integers(1, 9))
+def test_inference_batches_have_every_row_once_with_its_last_events(lengths, batch_size, longest):
+    sequences = numbered(lengths)
+    seen = []
+    for rows, tokens in inference_batches(sequences, batch_size, longest):
+        assert len(rows) <= batch_size
+        for row, line in zip(rows, tokens, strict=True):
+            assert line[line != PAD].tolist() == sequences[row][-longest:].tolist()
+            assert (line[: (line != PAD).sum()] != PAD).all()  # padding only on the right
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_last_events_of_users_without_events():
+    assert last_events(Sequences.of([[], []]), np.array([0, 1]), 5).shape == (2, 0)
+
+
+@given(lengths, st.integers(1, 4), st.integers(0, 3))
+def test_an_epoch_has_every_row_once_and_the_next_one_another_order(lengths, batch_size, seed):
+    stream = EpochStream(Rows(lengths), batch_size, seed)
+    epochs = [[row for rows, _ in stream for row in rows] for _ in range(3)]
+    assert [sorted(rows) for rows in epochs] == [list(range(len(lengths)))] * 3
+    assert stream.epoch == 3
+
+
+@given(lengths, st.integers(1, 4), st.data())
+def test_a_stream_that_is_stopped_anywhere_goes_on_with_the_very_next_batch(lengths, batch_size, data):
+    whole = EpochStream(Rows(lengths), batch_size, seed=7)
+    expected = [batch for _ in range(3) for batch in whole]
+    stop = data.draw(st.integers(1, len(expected) - 1))
+    first, taken = EpochStream(Rows(lengths), batch_size, seed=7), []
+    while len(taken) < stop:
+        for batch in first:
+            taken.append(batch)
+            if len(taken) == stop:
+                break
+    second = EpochStream(Rows(lengths), batch_size, seed=7)
+    second.load_state_dict(first.state_dict())
+    rest = []
+    while len(rest) < len(expected) - stop:
+        rest += list(second)
+    assert taken + rest == expected
+
+
+def test_batches_hold_rows_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 1000, 2000)
+    stream = EpochStream(Rows(lengths.tolist()), 20, seed=0)
+    spread = [np.ptp(lengths[rows]) for rows, _ in stream]
+    assert np.median(spread) < 100  # at random it is above 850
+
+
+def test_a_state_of_other_data_is_refused():
+    state = EpochStream(Rows([1, 2, 3]), 1, seed=0).state_dict()
+    with pytest.raises(ArtifactError, match="other data"):
+        EpochStream(Rows([1, 2]), 1, seed=0).load_state_dict(state)

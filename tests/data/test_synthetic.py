@@ -1,0 +1,99 @@
+"""Made-up events: their shape, that they repeat, and that there is something in them to learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from peterrec.data.synthetic import FIRST_SOURCE_TIME, synthetic, write_synthetic_events
+from peterrec.errors import DataError
+
+
+def test_the_tables_have_the_promised_columns_and_times() -> None:
+    data = synthetic(users=50, items=40, targets=9, seed=3)
+    assert [(field.name, str(field.type)) for field in data.events.schema] == [
+        ("user_id", "string"),
+        ("item_id", "string"),
+        ("timestamp", "int64"),
+        ("domain", "string"),
+    ]
+    assert data.users["user_id"].to_pylist() == [f"u{n:06d}" for n in range(1, 51)]
+    assert set(data.users["cluster"].to_pylist()) == {"c0", "c1", "c2", "c3"}
+    frame = data.events.to_pylist()
+    for user in data.users["user_id"].to_pylist():
+        own = [row for row in frame if row["user_id"] == user]
+        source = [row["timestamp"] for row in own if row["domain"] == "source"]
+        target = [row["timestamp"] for row in own if row["domain"] == "target"]
+        assert len(source) >= 2
+        assert 1 <= len(target) <= 4
+        assert source == sorted(set(source))
+        assert target == sorted(set(target))
+        assert source[-1] < target[0]
+        assert FIRST_SOURCE_TIME < source[0] < FIRST_SOURCE_TIME + 86_400  # everybody starts on the first day
+    for domain, letter, count in (("source", "s", 40), ("target", "t", 9)):
+        ids = {row["item_id"] for row in frame if row["domain"] == domain}
+        assert ids <= {f"{letter}{n:04d}" for n in range(1, count + 1)}
+
+
+def test_the_seed_decides_everything() -> None:
+    first, again, other = synthetic(users=30, seed=1), synthetic(users=30, seed=1), synthetic(users=30, seed=2)
+    assert first.events.equals(again.events)
+    assert first.users.equals(again.users)
+    assert not first.events.equals(other.events)
+
+
+def test_items_targets_and_next_items_follow_from_the_cluster() -> None:
+    clusters = 4
+    data = synthetic(users=400, clusters=clusters)
+    label = {u: int(c[1:]) for u, c in zip(*(data.users[n].to_pylist() for n in data.users.column_names), strict=True)}
+    taste = np.array([label[user] for user in data.events["user_id"].to_pylist()])
+    number = np.array([int(item[1:]) - 1 for item in data.events["item_id"].to_pylist()])
+    source = np.array(data.events["domain"].to_pylist()) == "source"
+    for rows in (source, ~source):
+        own = np.mean(number[rows] % clusters == taste[rows])
+        assert 0.8 < own < 0.95  # 10 % astray (a quarter of it in the cluster by chance), 5 % of labels wrong
+    users = np.array(data.events["user_id"].to_pylist())[source]
+    steps = (number[source][1:] - number[source][:-1])[users[1:] == users[:-1]]
+    assert np.mean(steps % 120 == clusters) > 0.5  # the item after it, in the same cluster
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"users": 0}, {"mean_events": 0}, {"mean_events": 1001}, {"clusters": 0}, {"items": 3}, {"targets": 3}]
+)
+def test_numbers_that_make_no_data(wrong: dict[str, int]) -> None:
+    with pytest.raises(DataError, match="synthetic data needs"):
+        synthetic(**wrong)
+
+
+def test_a_streamed_log_has_row_groups_mixed_users_and_zipf_items(tmp_path: Path) -> None:
+    path = write_synthetic_events(tmp_path / "new" / "log.parquet", events=25_000, items=500, batch=10_000)
+    file = pq.ParquetFile(path)
+    assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [10_000, 10_000, 5_000]
+    table = file.read()
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("user_id", "int64"),
+        ("item_id", "int64"),
+        ("timestamp", "int64"),
+    ]
+    users, items, times = (column.to_numpy() for column in table.columns)
+    assert users.min() >= 1
+    assert users.max() <= 25_000 // 20
+    assert items.min() >= 1
+    assert items.max() <= 500
+    assert np.all(np.diff(times) >= 0)
+    assert np.any(np.diff(users) < 0)
+    counts = np.sort(pc.value_counts(table["item_id"]).field("counts").to_numpy())[::-1]
+    assert counts[:50].sum() > 0.35 * len(table)  # a tenth of the items has far more than a tenth of the events
+    assert [p.name for p in path.parent.iterdir()] == ["log.parquet"]
+
+
+def test_a_streamed_log_repeats_and_refuses_nonsense(tmp_path: Path) -> None:
+    logs = [write_synthetic_events(tmp_path / f"{n}.parquet", 2_000, items=50, batch=700) for n in (1, 2)]
+    assert logs[0].read_bytes() == logs[1].read_bytes()
+    with pytest.raises(DataError, match="at least 1"):
+        write_synthetic_events(tmp_path / "3.parquet", events=10, users=0)
+    assert not (tmp_path / "3.parquet").exists()
