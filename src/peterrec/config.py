@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from peterrec.errors import ConfigError
 
@@ -15,10 +26,20 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class Config(BaseModel):
-    """Base of all configurations: unknown keys are errors, values cannot change."""
+def _as_text(value: Any) -> Any:
+    """Let YAML's own dates and numbers stand where a text is meant: `before: 2001-02-01`, `domains: [53]`."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+class Config(BaseModel):
+    """Base of all configurations: unknown keys are errors, numbers are finite, values cannot change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------- data
@@ -37,6 +58,7 @@ class EventsConfig(Config):
     time: str = "timestamp"
     order: str | None = None
     domain: str | None = None
+    columns: tuple[str, ...] | None = Field(default=None, description="names for CSV files without a header line")
     separator: str | None = Field(default=None, description="of CSV files; found by itself if not given")
     time_format: str | None = Field(default=None, description="strptime format of a text timestamp, e.g. %d/%m/%Y")
     ids: Literal["auto", "text", "integer"] = "auto"
@@ -46,15 +68,21 @@ class EventsConfig(Config):
 class SourceConfig(Config):
     """Which events make the source sequences, and what is kept of them."""
 
-    domains: tuple[str, ...] | None = None
-    exclude_domains: tuple[str, ...] = ()
-    after: str | None = Field(default=None, description="keep events at or after this time")
-    before: str | None = Field(default=None, description="keep events before this time")
+    domains: tuple[Text, ...] | None = None
+    exclude_domains: tuple[Text, ...] = ()
+    after: Text | None = Field(default=None, description="keep events at or after this time")
+    before: Text | None = Field(default=None, description="keep events before this time")
     min_item_events: PositiveInt = 5
     min_user_events: PositiveInt = 1
     max_history: PositiveInt = Field(default=200, description="the most recent events kept of a user")
     repeats: Literal["keep", "drop"] = Field(default="keep", description="consecutive events with the same item")
     rare_items: Literal["drop", "unk"] = Field(default="drop", description="drop them, or keep their place as [UNK]")
+
+    @model_validator(mode="after")
+    def _history_holds_the_minimum(self) -> Self:
+        if self.min_user_events > self.max_history:
+            raise ValueError("min_user_events is above max_history: no user would be left")
+        return self
 
 
 class LabelsConfig(Config):
@@ -63,16 +91,17 @@ class LabelsConfig(Config):
     path: str
     user: str = "user_id"
     label: str
-    separator: str | None = None
+    columns: tuple[str, ...] | None = Field(default=None, description="names for a CSV file without a header line")
+    separator: str | None = Field(default=None, description="of a CSV file; found by itself if not given")
 
 
 class ActivityConfig(Config):
     """A label read off the events themselves: does the user have any event in [after, before)?"""
 
-    after: str
-    before: str | None = None
-    active: str = "yes"
-    inactive: str = "no"
+    after: Text
+    before: Text | None = None
+    active: Text = "yes"
+    inactive: Text = "no"
 
 
 class ClassificationTaskConfig(Config):
@@ -83,6 +112,7 @@ class ClassificationTaskConfig(Config):
     labels: LabelsConfig | None = None
     activity: ActivityConfig | None = None
     min_user_events: PositiveInt = 1
+    min_class_users: PositiveInt = Field(default=1, description="users of rarer classes are left out")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -103,12 +133,18 @@ class RankingTaskConfig(Config):
     kind: Literal["ranking"] = "ranking"
     name: Name
     events: EventsConfig | None = None
-    domains: tuple[str, ...] | None = None
-    after: str | None = None
-    before: str | None = None
+    domains: tuple[Text, ...] | None = None
+    after: Text | None = None
+    before: Text | None = None
     history: Literal["all", "before-first-target"] = "all"
-    min_item_events: PositiveInt = 5
+    min_item_events: PositiveInt = Field(default=5, description="users who have it, for an item to be a target")
     min_user_events: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if self.events is None and self.domains is None and self.after is None:
+            raise ValueError("say which events are targets: `domains`, `after` or `events`")
+        return self
 
 
 TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discriminator="kind")]
@@ -278,7 +314,7 @@ def load_config(cls: type[C], path: str | Path | None = None, overrides: Sequenc
         ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; the message names the key.
     """
     tree: dict[str, Any] = _read_yaml(Path(path)) if path is not None else {}
-    _merge(tree, values)
+    _merge(tree, copy.deepcopy(values))  # an override changes the tree, never what the caller holds
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -312,11 +348,12 @@ def dump_yaml(config: Config) -> str:
 def same_settings(path: Path, config: Config) -> bool:
     """Say whether a `config.yaml` that was written beside an artifact has the settings of `config`.
 
-    The runner may differ: the machine does not decide what comes out.
+    The runner may differ: the machine does not decide what comes out. A missing or damaged file has other settings.
     """
-    if not path.exists():
+    try:
+        kept, now = _read_yaml(path), config.model_dump(mode="json")
+    except ConfigError:
         return False
-    kept, now = _read_yaml(path), config.model_dump(mode="json")
     kept.pop("runner", None)
     now.pop("runner", None)
     return kept == now

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
-from peterrec.artifacts.bundle_io import Bundle, load_bundle
+from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.data.batching import inference_batches
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
@@ -100,11 +100,16 @@ class UserModel:
             ArtifactError: missing or damaged.
         """
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
-        bundle = load_bundle(Path(path), self.network.backbone.config, fingerprints)
-        return self.add_bundle(bundle, name)
+        return self.add_bundle(load_bundle(Path(path), self.network.backbone.config, fingerprints), name)
 
     def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
-        """Attach a bundle that is in memory; a bundle of the same name is replaced."""
+        """Attach a bundle that is in memory; a bundle of the same name is replaced.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+        """
+        fingerprints = (self.fingerprint, self.catalogue.fingerprint)
+        check_owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint, fingerprints)
         for part in (bundle.patch, bundle.head):
             if part is not None:
                 part.to(self.device).eval().requires_grad_(False)
@@ -164,9 +169,8 @@ class UserModel:
             ConfigError: the bundle is not loaded, or is of a ranking task.
         """
         sequences, batch_size = self._read(histories, options)
-        return Predictions(
-            self.bundle(bundle).class_names, self.probabilities(sequences, bundle, batch_size=batch_size)
-        )
+        probabilities = self.probabilities(sequences, bundle, batch_size=batch_size)
+        return Predictions(self.bundle(bundle).class_names, probabilities)
 
     def recommend(
         self,
@@ -192,11 +196,9 @@ class UserModel:
         if k < 1:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
         sequences, batch_size = self._read(histories, options)
-        targets = self._target_catalogue(bundle)
+        targets = self.targets(bundle)
         position_of = self._positions(targets)
-        items: list[list[ItemId]] = []
-        scores: list[list[float]] = []
-        start = 0
+        answers, start = Recommendations([], []), 0
         for block in self.score_batches(sequences, bundle, batch_size=batch_size):
             if exclude_seen:
                 _mask_seen(block, sequences, start, position_of)
@@ -204,9 +206,9 @@ class UserModel:
             top = torch.from_numpy(block).topk(min(k, block.shape[1]), dim=1)
             for values, positions in zip(top.values.numpy(), top.indices.numpy(), strict=True):
                 allowed = np.isfinite(values)
-                items.append(targets.decode(positions[allowed] + targets.first))
-                scores.append(values[allowed].tolist())
-        return Recommendations(items, scores)
+                answers.items.append(targets.decode(positions[allowed] + targets.first))
+                answers.scores.append(values[allowed].tolist())
+        return answers
 
     # ------------------------------------------------------------ indices in, arrays out
 
@@ -245,19 +247,21 @@ class UserModel:
         Raises:
             ConfigError: the bundle is of a classification task.
         """
-        if bundle is None:
-            weight, bias = self.network.output_table()
-        else:
-            head = self.bundle(bundle).head
-            if isinstance(head, ClassificationHead):
-                raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
-            weight, bias = head.weight, head.bias
+        self.targets(bundle)  # refuses a bundle that has none
+        head = self.bundle(bundle).head if bundle is not None else None
+        weight, bias = self.network.output_table() if head is None else (head.weight, head.bias)
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
         for block in torch.split(vectors, batch_size):
-            with torch.inference_mode():
-                yield torch.addmm(bias, block.to(self.device), weight.T).cpu().numpy()
+            with torch.inference_mode():  # not around `yield`: it would hold for whoever takes the blocks
+                scores = torch.addmm(bias, block.to(self.device), weight.T).cpu().numpy()
+            yield scores
 
-    def _target_catalogue(self, bundle: str | None) -> Catalogue:
+    def targets(self, bundle: str | None = None) -> Catalogue:
+        """Return what `recommend` chooses from: the targets of a bundle, or the source catalogue.
+
+        Raises:
+            ConfigError: the bundle is of a classification task.
+        """
         if bundle is None:
             return self.catalogue
         targets = self.bundle(bundle).targets
@@ -274,7 +278,9 @@ class UserModel:
         return positions
 
     def _read(self, histories: Histories, options: dict[str, Any]) -> tuple[Sequences, int]:
-        batch_size = int(options.pop("batch_size", 256))
+        batch_size: int = options.pop("batch_size", 256)
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}", remedy="take at least one user at once")
         return self.encode(histories, **options).sequences, batch_size
 
 
@@ -288,6 +294,6 @@ def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown, or not in this machine or this build of torch
         raise ConfigError(f"no such device: {device!r}", remedy="use auto, cpu or cuda") from error

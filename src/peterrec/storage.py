@@ -7,15 +7,19 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peterrec.errors import ArtifactError, FormatVersionError, StorageError
+from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
 
 FORMAT_VERSION = 1
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_PLACE = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
@@ -24,14 +28,17 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL or (error.errno is None and "requested and" in str(error)):  # the latter: np.save
             raise StorageError(
                 "the disk is full; nothing was kept of what was being written",
                 remedy="free some space, or write to another disk",
                 path=path,
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in REFUSED:
             raise StorageError("may not be written", remedy="choose a place you may write to", path=path) from error
+        if error.errno in NO_PLACE:
+            what = f"cannot be written ({error.strerror or error})"
+            raise StorageError(what, remedy="choose another path", path=path) from error
         raise
 
 
@@ -50,47 +57,60 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        work = _beside(path, "tmp")
+        work.mkdir()
     try:
         with storage_errors(path):
             yield work
-            work.chmod(0o755)
             _fsync_tree(work)
             _swap(work, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _beside(path: Path, ending: str) -> Path:
+    # Made by the caller in the plain way, so that the user's umask decides who may read it.
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{ending}")
+
+
 def _swap(work: Path, path: Path) -> None:
-    if path.exists():  # rename cannot replace a folder that is not empty: move it away first
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-        path.rename(old / path.name)
-        try:
-            work.rename(path)
-        except OSError:
-            (old / path.name).rename(path)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
+    old = _beside(path, "old")
+    try:
+        if path.exists():  # rename cannot replace a folder that is not empty: move it away first
+            path.rename(old)
         work.rename(path)
+    except BaseException:  # Ctrl-C too: what was there comes back
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    finally:
+        if path.exists():
+            _remove(old)
     _fsync(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name whose file becomes `path`, fsynced, when the block ends well.
 
+    Folders above `path` are made where they are missing.
+
     Raises:
         StorageError: the disk is full or the place is not writable.
     """
     with storage_errors(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(path, "tmp")
         try:
+            temporary.touch(exist_ok=False)
             yield temporary
-            temporary.chmod(0o644)
             _fsync(temporary)
             temporary.replace(path)
         finally:
@@ -123,11 +143,24 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError("is missing", remedy="check the path, or make the artifact again", path=path) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"cannot be read ({error})", remedy="make the artifact again", path=path) from error
     if not isinstance(value, dict):
         raise ArtifactError("is not a JSON object", remedy="make the artifact again", path=path)
     return value
+
+
+@contextlib.contextmanager
+def description_errors(path: Path) -> Iterator[None]:
+    """Turn what a changed or damaged description (a JSON file of an artifact) causes into an `ArtifactError`."""
+    remedy = "make the artifact again"
+    try:
+        yield
+    except KeyError as error:
+        raise ArtifactError(f"lacks the key {error}", remedy=remedy, path=path) from error
+    except (TypeError, ValueError, ConfigError) as error:
+        what = error.what if isinstance(error, ConfigError) else str(error)
+        raise ArtifactError(f"cannot be used ({what})", remedy=remedy, path=path) from error
 
 
 def check_format(meta: dict[str, Any], kind: str, path: Path) -> None:

@@ -11,10 +11,18 @@ from peterrec.artifacts.cards import backbone_card
 from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
 from peterrec.config import BackboneConfig, build_config
 from peterrec.data.catalogue import Catalogue
-from peterrec.errors import ArtifactError, FingerprintError
+from peterrec.errors import FingerprintError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.next_item import NextItemModel
-from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_file, write_json
+from peterrec.storage import (
+    FORMAT_VERSION,
+    check_format,
+    description_errors,
+    new_folder,
+    read_json,
+    write_file,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,13 @@ def load_backbone(path: Path) -> PretrainedBackbone:
     """
     meta = read_json(path / "config.json")
     check_format(meta, "backbone", path)
-    try:
-        config = build_config(BackboneConfig, meta["backbone"], path / "config.json")
+    with description_errors(path / "config.json"):
+        config = build_config(BackboneConfig, meta["backbone"])
         network = NextItemModel(Backbone(config, int(meta["items"])))
         catalogue = Catalogue.read(path / "catalogue.parquet")
         load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
         pretrained = PretrainedBackbone(network, catalogue, meta["max_length"], meta["unknown"], meta["training"])
         expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
-    except KeyError as error:
-        raise ArtifactError(f"lacks the key {error}", remedy="make it again", path=path / "config.json") from error
     found = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
     for part, value in expected.items():
         if found[part] != value:

@@ -6,18 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
-from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
+from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
 from peterrec.config import BackboneConfig, PatchConfig, build_config
 from peterrec.data.catalogue import Catalogue
-from peterrec.errors import ArtifactError, FingerprintError
+from peterrec.errors import FingerprintError
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
-from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_file, write_json
+from peterrec.storage import (
+    FORMAT_VERSION,
+    check_format,
+    description_errors,
+    new_folder,
+    read_json,
+    write_file,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "trainable_share": bundle.trainable_params / bundle.all_params,
         "backbone_fingerprint": bundle.backbone_fingerprint,
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
-        "targets_fingerprint": bundle.targets.fingerprint if bundle.targets is not None else None,
+        "outputs_fingerprint": _outputs_fingerprint(bundle.class_names, bundle.targets),
         "fingerprint": fingerprint(tensors),
     }
     with new_folder(path, overwrite=overwrite) as folder:
@@ -126,16 +133,18 @@ def load_bundle(path: Path, backbone: BackboneConfig, fingerprints: tuple[str, s
     """
     meta = read_json(path / "adapter_config.json")
     check_format(meta, "bundle", path)
-    try:
-        _check_owner(meta, fingerprints, path)
+    with description_errors(path / "adapter_config.json"):
+        check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
         return _build(path, meta, backbone)
-    except KeyError as error:
-        raise ArtifactError(f"lacks {error}", remedy="make the bundle again", path=path) from error
 
 
-def _check_owner(meta: dict[str, Any], fingerprints: tuple[str, str], path: Path) -> None:
-    for part, found in zip(("backbone", "catalogue"), fingerprints, strict=True):
-        expected = meta[f"{part}_fingerprint"]
+def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], path: Path | None = None) -> None:
+    """Refuse a bundle that was made for another backbone or catalogue than the one with these fingerprints.
+
+    Raises:
+        FingerprintError: with the fingerprints in the message.
+    """
+    for part, expected, found in zip(("backbone", "catalogue"), (backbone, catalogue), fingerprints, strict=True):
         if expected != found:
             raise FingerprintError(
                 f"was made for the {part} {expected}, but this {part} is {found}",
@@ -144,30 +153,29 @@ def _check_owner(meta: dict[str, Any], fingerprints: tuple[str, str], path: Path
             )
 
 
-def _build(path: Path, meta: dict[str, Any], backbone: BackboneConfig) -> Bundle:
-    tensors = read_tensors(path / "adapter_model.safetensors")
-    if fingerprint(tensors) != meta["fingerprint"]:
+def _check_own(part: str, found: str, expected: str, path: Path) -> None:
+    if found != expected:
         raise FingerprintError(
-            f"its tensors have fingerprint {fingerprint(tensors)}, its adapter_config.json says {meta['fingerprint']}",
-            remedy="a file of it was changed: make the bundle again",
+            f"its {part} have fingerprint {found}, but its adapter_config.json says {expected}",
+            remedy="a file of it was changed or mixed with another's: make the bundle again",
             path=path,
         )
+
+
+def _build(path: Path, meta: dict[str, Any], backbone: BackboneConfig) -> Bundle:
+    tensors = read_tensors(path / "adapter_model.safetensors")
+    _check_own("tensors", fingerprint(tensors), meta["fingerprint"], path)
     ranking = meta["kind_of_task"] == "ranking"
-    patch, patch_config = None, None
-    if meta["patch"] is not None:
-        patch_config = build_config(PatchConfig, meta["patch"], path / "adapter_config.json")
-        patch = Patch(patch_config, backbone)
-        load_into(patch, _under("patch.", tensors), path)
-    head = (ItemHead if ranking else ClassificationHead)(backbone.channels, meta["outputs"])
-    load_into(head, _under("head.", tensors), path)
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
-    names = () if ranking else tuple(read_json(path / "labels.json")["class_names"])
-    if (len(targets) if targets is not None else len(names)) != meta["outputs"] or (
-        targets is not None and targets.fingerprint != meta["targets_fingerprint"]
-    ):
-        raise FingerprintError(
-            "its labels or targets are not those it was trained with", remedy="make the bundle again", path=path
-        )
+    names = () if ranking else _read_names(path / "labels.json")
+    _check_own(
+        "targets" if ranking else "labels", _outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
+    )
+    patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
+    patch = Patch(patch_config, backbone) if patch_config is not None else None
+    head = (ItemHead if ranking else ClassificationHead)(backbone.channels, meta["outputs"])
+    parts = {"head": head} if patch is None else {"patch": patch, "head": head}
+    load_into(nn.ModuleDict(parts), tensors, path)
     return Bundle(
         name=meta["name"],
         kind=meta["kind_of_task"],
@@ -185,5 +193,10 @@ def _build(path: Path, meta: dict[str, Any], backbone: BackboneConfig) -> Bundle
     )
 
 
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _read_names(path: Path) -> tuple[str, ...]:
+    with description_errors(path):
+        return tuple(read_json(path)["class_names"])
+
+
+def _outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:
+    return targets.fingerprint if targets is not None else names_fingerprint(class_names)

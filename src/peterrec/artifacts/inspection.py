@@ -32,7 +32,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
             if kind == "bundle":
                 meta["metrics"] = read_json(path / "metrics.json")
             return {"path": str(path), **meta, "bytes": _size(path)}
-    if path.with_name(path.name + ".training").exists():
+    if path.name and path.with_name(path.name + ".training").exists():  # `.` and `/` have no name
         raise ArtifactError("is not finished: only its resume point is there", remedy="run with --resume", path=path)
     raise ArtifactError(
         "is no artifact of peterrec", remedy="name the folder of a corpus, a backbone or a bundle", path=path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,9 +26,24 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def names_fingerprint(names: Iterable[str]) -> str:
+    """Return the sha256 (hexadecimal) of names in their order."""
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors; the caller writes into a `storage.new_folder`, which makes it atomic."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    """Write tensors; the caller writes into a `storage.new_folder`, which makes it atomic.
+
+    Raises:
+        OSError: the disk is full or the place is not writable.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        system = re.search(r"os error (\d+)", str(error))  # safetensors hides the system's error in its own
+        if system is None:
+            raise
+        raise OSError(int(system[1]), str(error), str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

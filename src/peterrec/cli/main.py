@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from peterrec._version import __version__
@@ -20,12 +19,23 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (fetch, prepare, pretrain, adapt, evaluate):
-    app.command()(module.command)
-for verb in (answer.predict, answer.recommend, answer.embed):
-    app.command()(verb)
-app.command("inspect")(inspect.command)
-app.command("run")(run_all.command)
+VERBS = {
+    "run": run_all.command,
+    "fetch": fetch.command,
+    "prepare": prepare.command,
+    "pretrain": pretrain.command,
+    "adapt": adapt.command,
+    "evaluate": evaluate.command,
+    "predict": answer.predict,
+    "recommend": answer.recommend,
+    "embed": answer.embed,
+    "inspect": inspect.command,
+}
+for name, verb in VERBS.items():
+    app.command(name)(verb)
+
+# Newer typer carries a click of its own, older typer uses the package: this is the right one in both.
+UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def _version(wanted: bool) -> None:
@@ -59,12 +69,12 @@ def execute(arguments: list[str]) -> int:
     try:
         typer.main.get_command(app).main(arguments, prog_name="peterrec", standalone_mode=False)
         return 0
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except UsageProblem as error:
         error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        return int(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         errors.print("stopped")
         return 130
     except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -35,6 +36,8 @@ class Catalogue:
         self.first = first
         if len(self.ids) != len(self.counts):
             raise DataError(f"{len(self.ids)} item ids but {len(self.counts)} counts", remedy="give one count per item")
+        if self.ids.null_count:
+            raise DataError("an item of a catalogue has no id", remedy="leave out events without an item")
         if pc.count_distinct(self.ids).as_py() != len(self.ids):
             raise DataError("an item id stands twice in a catalogue", remedy="make the ids distinct")
 
@@ -46,6 +49,11 @@ class Catalogue:
         """Whether the external ids are text or integers."""
         return "integer" if pa.types.is_integer(self.ids.type) else "text"
 
+    @property
+    def unknown_index(self) -> int:
+        """What `encode` says of an unknown id: [UNK] (3), or -1 in a catalogue of targets, where 3 is an item."""
+        return UNK if self.first > UNK else -1
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hexadecimal) of the ordered ids."""
@@ -56,18 +64,19 @@ class Catalogue:
         return digest.hexdigest()
 
     def encode(self, ids: pa.Array | Sequence[ItemId]) -> IntArray:
-        """Return the index of each id, [UNK] (3) where the catalogue does not have it; (n,) int64.
+        """Return the index of each id, or `unknown_index` where the catalogue does not have it; (n,) int64.
 
         Integers match a text catalogue by their decimal digits; text matches an integer catalogue if it is the
         plain decimal form of an integer.
         """
-        array = self._coerce(ids)
-        found = pc.index_in(array, value_set=self.ids)
-        return np.asarray(pc.fill_null(pc.add(pc.cast(found, pa.int64()), self.first), UNK), dtype=np.int64)
+        array, known = self._comparable(ids)
+        found = pc.cast(pc.index_in(array, value_set=known, skip_nulls=True), pa.int64())
+        return np.asarray(pc.fill_null(pc.add(found, self.first), self.unknown_index), dtype=np.int64)
 
     def knows(self, ids: pa.Array | Sequence[ItemId]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return which ids the catalogue has; (n,) bool."""
-        return np.asarray(pc.is_in(self._coerce(ids), value_set=self.ids).to_numpy(zero_copy_only=False), dtype=bool)
+        array, known = self._comparable(ids)
+        return np.asarray(pc.is_in(array, value_set=known).to_numpy(zero_copy_only=False), dtype=bool)
 
     def decode(self, indices: IntArray) -> list[ItemId]:
         """Return the external ids of item indices (not of special tokens)."""
@@ -77,21 +86,16 @@ class Catalogue:
         values: list[ItemId] = self.ids.take(pa.array(positions)).to_pylist()
         return values
 
-    def _coerce(self, ids: pa.Array | Sequence[ItemId]) -> pa.Array:
-        if isinstance(ids, pa.ChunkedArray):
-            ids = ids.combine_chunks()
-        if not isinstance(ids, pa.Array):
-            kinds = {type(value) for value in ids}
-            if len(kinds) > 1 or not kinds <= {str, int}:
-                ids = [str(value) for value in ids]
-            ids = pa.array(ids, type=pa.string() if not ids or isinstance(ids[0], str) else pa.int64())
-        array = _plain(ids)
+    @cached_property
+    def _texts(self) -> pa.Array:
+        return pc.cast(self.ids, pa.string())
+
+    def _comparable(self, ids: pa.Array | Sequence[ItemId]) -> tuple[pa.Array, pa.Array]:
+        """Return `ids` and the catalogue's ids as arrays of one type: integers if both are, else text."""
+        array = _plain(ids) if isinstance(ids, pa.Array | pa.ChunkedArray) else _array(ids)
         if array.type.equals(self.ids.type):
-            return array
-        if self.id_type == "text":
-            return pc.cast(array, pa.string())
-        canonical = pc.match_substring_regex(array, r"^(0|-?[1-9][0-9]{0,17})$")
-        return pc.cast(pc.if_else(canonical, array, pa.scalar(None, pa.string())), pa.int64())
+            return array, self.ids
+        return pc.cast(array, pa.string()), self._texts
 
     def write(self, path: Path) -> None:
         """Write as Parquet: columns `item_id`, `index`, `count`."""
@@ -106,6 +110,7 @@ class Catalogue:
         Raises:
             ArtifactError: the file is missing or damaged.
         """
+        damaged = (OSError, pa.ArrowException, KeyError, ValueError, TypeError, DataError)
         try:
             table = pq.read_table(path)
             index = table["index"].to_numpy()
@@ -113,11 +118,24 @@ class Catalogue:
             if not np.array_equal(index, np.arange(first, first + len(index))):
                 raise ArtifactError("holds rows that are not in order", remedy="make the artifact again", path=path)
             return cls(table["item_id"].combine_chunks(), table["count"].to_numpy(), first=first)
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except damaged as error:
             raise ArtifactError(f"cannot be read ({error})", remedy="make the artifact again", path=path) from error
 
 
-def _plain(ids: pa.Array) -> pa.Array:
+def _plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return ids as int64 or text; integers too large for int64 become text."""
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
-    return pc.cast(ids, pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+    if not pa.types.is_integer(ids.type):
+        return pc.cast(ids, pa.string())
+    try:
+        return pc.cast(ids, pa.int64())
+    except pa.ArrowInvalid:
+        return pc.cast(ids, pa.string())
+
+
+def _array(ids: Sequence[ItemId]) -> pa.Array:
+    if all(type(value) is int for value in ids):  # not a bool, which is no id
+        with contextlib.suppress(OverflowError):  # beyond 64 bits no integer catalogue has it, but a text one may
+            return pa.array(ids, pa.int64())
+    return pa.array([None if value is None else str(value) for value in ids], pa.string())

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.sequences import IntArray, Sequences
-from peterrec.errors import ArtifactError, TaskError
+from peterrec.errors import ArtifactError, FingerprintError, TaskError
 from peterrec.storage import check_format, read_json
 
 Part = Literal["train", "valid", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
 REMAKE = "run `peterrec prepare` again"
+KEYS = ("fingerprint", "catalogue_fingerprint", "users", "rare_items", "tasks")  # of the manifest, read here or later
+DAMAGED = (OSError, EOFError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Task:
                 labels = table["label"].to_numpy().astype(np.int64)
                 return TaskPart(table["user_id"].combine_chunks(), sequences, labels=labels)
             return TaskPart(table["user_id"].combine_chunks(), sequences, targets=_ragged(table["targets"]))
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
 
 
@@ -82,34 +84,49 @@ class Corpus:
         """Open a folder written by `prepare`.
 
         Raises:
-            ArtifactError: not a corpus, or of another format version.
+            ArtifactError: not a corpus, damaged, or of another format version.
         """
         path = Path(path)
         manifest = read_json(path / "manifest.json")
         check_format(manifest, "corpus", path)
+        _require(manifest, KEYS, path / "manifest.json")
         return cls(path, manifest)
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """The source catalogue."""
+        """The source catalogue.
+
+        Raises:
+            ArtifactError: missing or damaged.
+            FingerprintError: another catalogue than the one this corpus was made with.
+        """
         catalogue = Catalogue.read(self.path / "catalogue.parquet")
         if catalogue.fingerprint != self.manifest["catalogue_fingerprint"]:
-            raise ArtifactError("does not match the manifest beside it", remedy=REMAKE, path=self.path)
+            raise FingerprintError(
+                f"its catalogue has fingerprint {catalogue.fingerprint}, its manifest says "
+                f"{self.manifest['catalogue_fingerprint']}",
+                remedy=REMAKE,
+                path=self.path,
+            )
         return catalogue
 
     @cached_property
     def sequences(self) -> Sequences:
-        """All users' source sequences, memory-mapped."""
+        """All users' source sequences, memory-mapped.
+
+        Raises:
+            ArtifactError: the cache is missing, damaged or of another corpus.
+        """
         items = self._map("items.npy")
         offsets = self._map("offsets.npy")
-        if len(offsets) != self.manifest["users"] + 1 or offsets[-1] != len(items):
-            raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
+        self._fits(len(offsets) == self.manifest["users"] + 1 and offsets[-1] == len(items))
         return Sequences(items, offsets)
 
     @cached_property
     def user_hashes(self) -> npt.NDArray[np.uint64]:
-        """(users,) `splits.user_hash` of each user, memory-mapped."""
+        """(users,) `splits.user_hash` of each user, memory-mapped; errors as those of `sequences`."""
         hashes: npt.NDArray[np.uint64] = self._map("user_hashes.npy")
+        self._fits(len(hashes) == self.manifest["users"])
         return hashes
 
     @property
@@ -122,12 +139,14 @@ class Corpus:
 
         Raises:
             TaskError: no such task; the message lists those there are.
+            ArtifactError: a file of it is missing or damaged.
         """
         if name not in self.task_names:
             known = ", ".join(self.task_names) or "none"
             raise TaskError(f"has no task {name!r} (it has: {known})", remedy="name one of these", path=self.path)
         path = self.path / "tasks" / name
         meta = read_json(path / "task.json")
+        _require(meta, ("kind",), path / "task.json")
         targets = Catalogue.read(path / "targets.parquet") if meta["kind"] == "ranking" else None
         return Task(name, meta["kind"], path, tuple(meta.get("class_names", ())), targets)
 
@@ -135,8 +154,18 @@ class Corpus:
         path = self.path / "cache" / name
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
+
+    def _fits(self, fits: bool) -> None:
+        if not fits:
+            raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
+
+
+def _require(meta: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
+    for key in keys:
+        if key not in meta:
+            raise ArtifactError(f"lacks the key {key!r}", remedy=REMAKE, path=path)
 
 
 def _ragged(column: pa.ChunkedArray) -> Sequences:

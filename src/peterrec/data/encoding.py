@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.sequences import UNK, IntArray, Sequences
-from peterrec.errors import DataError, UnknownItemsError
+from peterrec.errors import ConfigError, DataError, UnknownItemsError
 
 Histories = Sequence[Sequence[ItemId]]
 Unknown = Literal["skip", "unk", "error"]
@@ -28,10 +28,13 @@ def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknow
     """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].
 
     Raises:
-        DataError: a history is a text instead of a list of ids.
+        ConfigError: `unknown` is none of the three.
+        DataError: a history is a text or a single id instead of a list of ids.
         UnknownItemsError: `unknown` is `error` and there are some, or not one item of all histories is known.
     """
-    if isinstance(histories, str | bytes) or any(isinstance(history, str | bytes) for history in histories):
+    if unknown not in get_args(Unknown):
+        raise ConfigError(f"unknown items cannot be treated by {unknown!r}", remedy="use skip, unk or error")
+    if isinstance(histories, str | bytes) or not all(_is_history(history) for history in histories):
         raise DataError("a history is a list of item ids, not one text", remedy="pass e.g. [['item-1', 'item-2']]")
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     flat = [item for history in histories for item in history]
@@ -50,3 +53,7 @@ def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknow
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     unknown_counts = np.bincount(rows[missing], minlength=len(lengths)).astype(np.int64)
     return Encoded(Sequences(indices[keep].astype(np.int32), offsets), unknown_counts)
+
+
+def _is_history(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes)

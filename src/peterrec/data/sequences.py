@@ -31,6 +31,7 @@ class Sequences:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> IntArray:
+        row = range(len(self))[row]  # -1 is the last row, and there is none after it
         return self.items[self.offsets[row] : self.offsets[row + 1]]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def predict(
         UnknownItemsError: not one item is in the catalogue.
     """
     model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    assert name is not None
     answers = model.predict(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
     columns: dict[str, Any] = {
         "user": histories.user_ids,
@@ -119,7 +121,7 @@ def recommend(
     columns = {
         "user": pa.array(users, pa.string()),
         "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
-        "item": [item for items in answers.items for item in items],
+        "item": pa.array([item for items in answers.items for item in items], model.targets(name).ids.type),
         "score": pa.array([score for scores in answers.scores for score in scores], pa.float32()),
     }
     return _write(pa.table(columns), out)
@@ -163,7 +165,7 @@ def _open(
     if out is not None and Path(out).suffix not in FORMATS:
         raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
     options = options or AnswerOptions()
-    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    model = _without_side_effects(backbone) if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
     name = model.load_bundle(bundle) if bundle is not None else None
     histories = read_histories(source, events=options.events, allow_empty=options.allow_empty)
     unknown = model.encode(histories.items, unknown=options.unknown).unknown  # type: ignore[arg-type]
@@ -171,6 +173,13 @@ def _open(
         total = sum(len(items) for items in histories.items)
         report(f"{len(histories.items):,} users, {total:,} events; {int(unknown.sum()):,} of items that are unknown")
     return model, name, histories, options
+
+
+def _without_side_effects(model: UserModel) -> UserModel:
+    """Return the same model with bundles of its own: loading one here must not replace the caller's."""
+    model = copy.copy(model)
+    model.bundles = dict(model.bundles)
+    return model
 
 
 def _write(table: pa.Table, out: str | Path | None) -> pa.Table:

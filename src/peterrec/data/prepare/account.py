@@ -1,0 +1,87 @@
+"""What became of the events: the account that `prepare` prints, and the shape of the data for the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from peterrec.config import SourceConfig
+from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.source import Source, Step
+from peterrec.data.prepare.tasks import Histories
+from peterrec.data.sequences import FIRST_ITEM, IntArray
+
+EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
+
+
+def history_lengths(source: Source, histories: Histories, config: SourceConfig) -> list[Step]:
+    """Return the steps that happen while sequences are cut."""
+    events, left = int(source.users.events.sum()), len(histories.sequences.items)
+    reasons = [f"more than the last {config.max_history} events of a user"]
+    if config.repeats == "drop":
+        reasons.append("a repeat of the event before")
+    if config.min_user_events > 1:
+        reasons.append(f"the user has fewer than {config.min_user_events} events")
+    dropped = events - left
+    return [{"what": "events of the sequences", "events": left, "dropped": dropped, "why": _or(reasons, dropped)}]
+
+
+def _or(reasons: list[str], dropped: int) -> str:
+    return ", or ".join(reasons) if dropped else ""
+
+
+def shape(source: Source, histories: Histories) -> dict[str, Any]:
+    """Return what the data look like: plain values for charts."""
+    lengths = histories.sequences.lengths
+    counts = np.zeros(len(source.catalogue), dtype=np.int64)
+    step = 10_000_000
+    for start in range(0, len(histories.sequences.items), step):
+        part = np.asarray(histories.sequences.items[start : start + step]) - FIRST_ITEM
+        counts += np.bincount(part[part >= 0], minlength=len(counts))
+    found = scalars(source.table.aggregate(first=source.table["time"].min(), last=source.table["time"].max()))
+    ordered = np.sort(counts)[::-1]
+    return {
+        "history_length": _histogram(lengths, "users"),
+        "item_events": _histogram(counts[counts > 0], "items"),
+        "median_history": float(np.median(lengths)),
+        "top_share": {str(share): _top(ordered, share) for share in (1, 10)},
+        "first": str(found["first"]),
+        "last": str(found["last"]),
+    }
+
+
+def _histogram(values: IntArray, name: str) -> dict[str, list[int]]:
+    edges = [edge for edge in EDGES if not len(values) or edge <= values.max()] or [1]
+    bins = np.searchsorted(edges, values, side="right") - 1
+    return {"edges": list(edges), name: np.bincount(bins, minlength=len(edges)).tolist()}
+
+
+def _top(ordered: IntArray, percent: int) -> float:
+    count = max(1, round(len(ordered) * percent / 100))
+    return float(ordered[:count].sum() / max(1, ordered.sum()))
+
+
+def account(manifest: dict[str, Any]) -> list[str]:
+    """Return the lines that say what was kept, what was dropped and why."""
+    lines = [_line(step["what"], step["events"], "", step) for step in manifest["steps"]]
+    lines.append(f"corpus: {manifest['users']:,} users, {manifest['events']:,} events, {manifest['items']:,} items")
+    for task in manifest["tasks"]:
+        lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]
+        parts = ", ".join(f"{count:,} {part}" for part, count in task["users"].items())
+        lines.append(f"task {task['name']}: {parts} users; {_what(task)}")
+    return lines
+
+
+def _line(what: str, left: int, prefix: str, step: dict[str, Any]) -> str:
+    dropped = f" ({step['dropped']:,} dropped: {step['why']})" if step["dropped"] else ""
+    remark = f" ({step['why']})" if step["why"] and not step["dropped"] else ""
+    return f"{prefix}{left:,} {what}{dropped}{remark}"
+
+
+def _what(task: dict[str, Any]) -> str:
+    if task["kind"] == "ranking":
+        return f"{task['pairs']:,} targets out of {task['targets']:,} items"
+    total = sum(one["users"] for one in task["classes"])
+    shares = ", ".join(f"{one['name']} {100 * one['users'] / total:.1f} %" for one in task["classes"][:10])
+    return shares + (f", ... ({len(task['classes'])} classes)" if len(task["classes"]) > 10 else "")

@@ -1,0 +1,183 @@
+"""Labelled users of a task: classes from a table or from later activity, targets from other events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.prepare.bounds import after, before
+from peterrec.data.prepare.columns import check_types, read_id
+from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.events import Events, read_files
+from peterrec.data.prepare.files import InputFile, describe
+from peterrec.data.prepare.source import Step, Users
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.errors import DataError, TaskError
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Users of a task, with what is to be learned of them.
+
+    Attributes:
+        places: (n,) position of each user among the users with source events.
+        user_ids: (n,) text.
+        labels: (n,) class of each (classification).
+        class_names: names of the classes.
+        targets: n rows of target indices (ranking).
+        catalogue: the targets; its counts are of train users only.
+        steps: what was kept and dropped, and why.
+    """
+
+    places: IntArray
+    user_ids: pa.Array
+    labels: IntArray | None = None
+    class_names: tuple[str, ...] = ()
+    targets: Sequences | None = None
+    catalogue: Catalogue | None = None
+    steps: list[Step] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def user_step(what: str, left: int, dropped: int = 0, why: str = "") -> Step:
+    """Return a line of the account of a task."""
+    return {"what": what, "users": int(left), "dropped": int(dropped), "why": why if dropped else ""}
+
+
+def describe_labels(config: LabelsConfig) -> InputFile:
+    """Look at the head of a table of labels; errors as in `describe` and `check_types`."""
+    path = Path(config.path)
+    if not path.is_file():
+        raise DataError("there is no such file", remedy="check the path of the labels", path=path)
+    file = describe(path, [config.user, config.label], separator=config.separator, columns=config.columns)
+    check_types(file, [config.user], [])
+    return file
+
+
+def from_table(
+    connection: Any, task: ClassificationTaskConfig, events: EventsConfig, users: Users, eligible: Mask
+) -> Labelled:
+    """Read classes from a table with one row per user.
+
+    Raises:
+        DataError: a user stands twice in the table, or it cannot be read.
+        TaskError: no labelled user has source events.
+    """
+    assert task.labels is not None
+    file = describe_labels(task.labels)
+    raw = read_files(connection, [file])
+    raw = raw.select(user=raw[task.labels.user], label=raw[task.labels.label])
+    table = raw.select(
+        user=read_id(raw, "user", "integer" if events.ids == "integer" else "text").cast("string"),
+        label=_label(raw["label"]),
+    )
+    table = connection.create_table(f"labels_{len(connection.list_tables())}", table)
+    _no_duplicates(table, file)
+    counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
+    labelled = table.drop_null(["user", "label"])
+    found = labelled.inner_join(users.table, "user").order_by("place").to_pyarrow()
+    _some(len(found), labelled, users, file)
+    steps = [
+        user_step("users in the table", counts["n"]),
+        user_step("with a label", counts["known"], counts["n"] - counts["known"], f"{task.labels.label!r} is empty"),
+        user_step("with source events", len(found), counts["known"] - len(found), _without_events(labelled, users)),
+    ]
+    found = found.filter(pa.array(eligible[found["place"].to_numpy()]))
+    found = _common_classes(found, task, steps)
+    names = sorted(set(found["label"].to_pylist()), key=_class_order(found["label"].to_pylist()))
+    codes = {name: code for code, name in enumerate(names)}
+    labels = np.array([codes[name] for name in found["label"].to_pylist()], dtype=np.int64)
+    places = found["place"].to_numpy().astype(np.int64)
+    return Labelled(places, found["user"].combine_chunks(), labels, tuple(names), steps=steps)
+
+
+def _label(column: Any) -> Any:
+    if column.type().is_floating():
+        column = column.isnan().ifelse(None, column)
+    return column.cast("string").nullif("")
+
+
+def _no_duplicates(table: Any, file: InputFile) -> None:
+    counted = table.group_by("user").aggregate(n=table.count())
+    twice = counted.filter((counted["n"] > 1) & counted["user"].notnull()).order_by("user").limit(3).to_pyarrow()
+    if len(twice):
+        raise DataError(
+            f"holds users more than once, such as {', '.join(map(repr, twice['user'].to_pylist()))}",
+            remedy="give each user one row",
+            path=file.path,
+        )
+
+
+def _some(found: int, labelled: Any, users: Users, file: InputFile) -> None:
+    if found:
+        return
+    there = labelled["user"].name("user").as_table().order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
+    events = users.table.select("user").order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
+    raise TaskError(
+        f"no labelled user has source events: its users are such as {there}, those of the events such as {events}",
+        remedy="check that both write user ids the same way, and that the label column is filled",
+        path=file.path,
+    )
+
+
+def _without_events(labelled: Any, users: Users) -> str:
+    lost = labelled.anti_join(users.table, "user").select("user").order_by("user").limit(1).to_pyarrow()
+    example = f", such as {lost['user'][0].as_py()!r}" if len(lost) else ""
+    return f"no source event{example}"
+
+
+def _common_classes(found: pa.Table, task: ClassificationTaskConfig, steps: list[Step]) -> pa.Table:
+    names = found["label"].to_pylist()
+    counts = {name: 0 for name in names}
+    for name in names:
+        counts[name] += 1
+    rare = {name for name, count in counts.items() if count < task.min_class_users}
+    kept = found.filter(pa.array([name not in rare for name in names], pa.bool_()))
+    if rare:
+        why = f"{len(rare)} classes have fewer than {task.min_class_users} users"
+        steps.append(user_step("of common classes", len(kept), len(found) - len(kept), why))
+    return kept
+
+
+def _class_order(names: Sequence[str]) -> Any:
+    """Order class names as numbers where all of them are, else as text."""
+    return int if all(name.lstrip("-").isdigit() for name in names) else str
+
+
+def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, eligible: Mask) -> Labelled:
+    """Label users by whether they have an event in a period: class 1 where they do."""
+    assert task.activity is not None
+    inside = in_period(events, task.activity, task.name)
+    active = inside.select("user").distinct().mutate(active=True)
+    joined = users.table.left_join(active, "user")
+    found = joined.select("place", "user", label=joined["active"].fill_null(False).cast("int64"))
+    table = found.order_by("place").to_pyarrow()
+    steps = [user_step("users with source events", len(table))]
+    table = table.filter(pa.array(eligible))
+    names = (task.activity.inactive, task.activity.active)
+    return Labelled(
+        table["place"].to_numpy().astype(np.int64),
+        table["user"].combine_chunks(),
+        table["label"].to_numpy().astype(np.int64),
+        names,
+        steps=steps,
+    )
+
+
+def in_period(events: Events, period: ActivityConfig, name: str) -> Any:
+    """Return the events of a period, of every domain."""
+    table, kind = events.table, events.time_kind
+    condition = after(table, period.after, kind, f"activity.after of {name!r}")
+    return table.filter(condition & before(table, period.before, kind, f"activity.before of {name!r}"))

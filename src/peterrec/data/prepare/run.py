@@ -1,0 +1,220 @@
+"""The verb `prepare`: events in, corpus out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peterrec._version import __version__
+from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
+from peterrec.data.corpus import Corpus
+from peterrec.data.prepare.account import account, history_lengths, shape
+from peterrec.data.prepare.bounds import after
+from peterrec.data.prepare.engine import engine, scalars
+from peterrec.data.prepare.events import Events, open_events
+from peterrec.data.prepare.files import InputFile, describe, find_files
+from peterrec.data.prepare.labels import describe_labels
+from peterrec.data.prepare.sequences import SequenceFile, pieces, shorten
+from peterrec.data.prepare.source import Source, select_source
+from peterrec.data.prepare.targets import TargetEvents, no_leak, target_events
+from peterrec.data.prepare.tasks import Histories, label_task, to_lists, write_task
+from peterrec.data.sequences import IntArray
+from peterrec.errors import DataError, TaskError
+from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
+
+Report = Callable[[str], None]
+
+
+def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, report: Report | None = None) -> Corpus:
+    """Turn events into a corpus: catalogue, sequences and labelled tasks (paper, section 3.1).
+
+    Memory stays bounded however many events there are: they are held in an embedded database on disk, beside `out`,
+    and cut into sequences some users at a time. What is kept in memory: the catalogue, about 40 bytes for each user,
+    and the labels and targets of one task.
+
+    Args:
+        config: which events, what is kept of them, and the tasks.
+        out: folder of the corpus; it appears only when everything is in it.
+        overwrite: replace what is at `out`.
+        report: receives lines about what is kept and dropped, and why.
+
+    Raises:
+        DataError: the events or a table of labels cannot be used as they are.
+        TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
+        ConfigError: a bound or domain does not fit the events, or the memory limit is too small.
+        ArtifactError: `out` exists and `overwrite` is false.
+        StorageError: the disk is full or the place is not writable.
+    """
+    say = report or (lambda line: None)
+    with new_folder(Path(out), overwrite=overwrite) as folder:
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        with engine(scratch, config.memory_limit, config.threads) as connection:
+            _Preparation(connection, config, folder, scratch, say).run()
+        _remove(scratch)
+    return Corpus.open(out)
+
+
+def _remove(scratch: Path) -> None:
+    for path in sorted(scratch.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    scratch.rmdir()
+
+
+@dataclass
+class _Preparation:
+    """One run of `prepare`, step by step."""
+
+    connection: Any
+    config: PrepareConfig
+    folder: Path
+    scratch: Path
+    say: Report
+    row_of: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def run(self) -> None:
+        inputs = input_files(self.config)
+        self.say(f"reading {len(inputs)} file{'s' if len(inputs) != 1 else ''}")
+        events = open_events(self.connection, self.config.events)
+        source = select_source(self.connection, events, self.config)
+        self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
+        targets = self._targets(events, source)
+        histories = self._sequences(source, targets)
+        entries = [self._task(task, events, source, histories, targets) for task in self.config.tasks]
+        self._finish(events, source, histories[""], entries, inputs)
+
+    def _targets(self, events: Events, source: Source) -> dict[str, TargetEvents]:
+        """Find the target events of ranking tasks, and refuse tasks whose answers are in the source."""
+        targets = {}
+        for task in self.config.tasks:
+            if isinstance(task, RankingTaskConfig):
+                found = target_events(self.connection, task, events, self.config.events, source.users)
+                no_leak(events, source.chosen, task, found)
+                targets[task.name] = found
+            elif task.activity is not None:
+                _no_later_events(events, source, task)
+        return targets
+
+    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, Histories]:
+        """Write the sequences; return those of the corpus as "", and those that end early by task."""
+        cuts = {name: found.cut for name, found in targets.items() if found.cut is not None}
+        main = SequenceFile(self.folder / "cache")
+        early = {name: SequenceFile(self.scratch / f"history-{number}") for number, name in enumerate(cuts)}
+        (self.folder / "sequences").mkdir()
+        lengths = np.zeros(len(source.users), dtype=np.int64)
+        early_lengths = {name: np.zeros(len(source.users), dtype=np.int64) for name in cuts}
+        users = source.users
+        for number, piece in enumerate(pieces(source.table, users.table, users.events, list(cuts.values()))):
+            sequences = shorten(piece.sequences, self.config.source)
+            kept = sequences.lengths >= self.config.source.min_user_events
+            lengths[piece.places] = np.where(kept, sequences.lengths, 0)
+            chosen = sequences.take(np.flatnonzero(kept))
+            main.append(chosen)
+            user_ids = piece.user_ids.filter(pa.array(kept))
+            table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen)})
+            pq.write_table(table, self.folder / "sequences" / f"part-{number:05d}.parquet", compression="zstd")
+            for name, cut in zip(cuts, piece.cuts, strict=True):
+                cut_off = shorten(piece.sequences, self.config.source, cut)
+                early[name].append(cut_off)
+                early_lengths[name][piece.places] = np.where(kept, cut_off.lengths, 0)
+        rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
+        np.save(self.folder / "cache" / "user_hashes.npy", users.hashes[lengths > 0])
+        every = np.arange(len(users))
+        out = {"": Histories(main.close(), rows, lengths)}
+        if not len(out[""].sequences):
+            raise DataError(
+                f"no user has {self.config.source.min_user_events} source events",
+                remedy="lower source.min_user_events",
+            )
+        return out | {name: Histories(file.close(), every, early_lengths[name]) for name, file in early.items()}
+
+    def _task(
+        self,
+        task: ClassificationTaskConfig | RankingTaskConfig,
+        events: Events,
+        source: Source,
+        histories: dict[str, Histories],
+        targets: dict[str, TargetEvents],
+    ) -> dict[str, Any]:
+        own = histories.get(task.name, histories[""])
+        labelled = label_task(
+            self.connection, task, source.users, own, (events, self.config.events), targets.get(task.name)
+        )
+        return write_task(self.folder / "tasks" / task.name, task, labelled, source.users, own)
+
+    def _finish(
+        self,
+        events: Events,
+        source: Source,
+        main: Histories,
+        entries: list[dict[str, Any]],
+        inputs: Sequence[InputFile],
+    ) -> None:
+        source.catalogue.write(self.folder / "catalogue.parquet")
+        steps = [*source.steps, *history_lengths(source, main, self.config.source)]
+        manifest = {
+            "kind": "corpus",
+            "format_version": FORMAT_VERSION,
+            "peterrec_version": __version__,
+            "users": len(main.sequences),
+            "events": len(main.sequences.items),
+            "items": len(source.catalogue),
+            "fingerprint": self._fingerprint(source, entries),
+            "catalogue_fingerprint": source.catalogue.fingerprint,
+            "rare_items": self.config.source.rare_items,
+            "steps": steps,
+            "shape": shape(source, main),
+            "tasks": entries,
+            "inputs": [file.identity() for file in inputs],
+            "config": self.config.model_dump(mode="json"),
+        }
+        write_json(self.folder / "manifest.json", manifest)
+        write_file(self.folder / "config.yaml", dump_yaml(self.config).encode())
+        for line in account(manifest):
+            self.say(line)
+
+    def _fingerprint(self, source: Source, entries: list[dict[str, Any]]) -> str:
+        digest = hashlib.sha256(source.catalogue.fingerprint.encode())
+        for name in ("items", "offsets", "user_hashes"):
+            digest.update(sha256_file(self.folder / "cache" / f"{name}.npy").encode())
+        for entry in entries:
+            digest.update(entry["fingerprint"].encode())
+        return digest.hexdigest()
+
+
+def _no_later_events(events: Events, source: Source, task: ClassificationTaskConfig) -> None:
+    assert task.activity is not None
+    later = after(source.chosen, task.activity.after, events.time_kind, f"activity.after of {task.name!r}")
+    count = int(scalars(source.chosen.aggregate(n=later.cast("int64").sum()))["n"] or 0)
+    if count:
+        raise TaskError(
+            f"{count:,} source events lie in the period that task {task.name!r} asks about, or later: the answer would "
+            "be in the question",
+            remedy=f"set source.before: {task.activity.after!r} (or earlier)",
+        )
+
+
+def input_files(config: PrepareConfig) -> list[InputFile]:
+    """Return every file that a preparation reads: events, tables of labels, events of tasks.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    files = _event_files(config.events)
+    for task in config.tasks:
+        if isinstance(task, ClassificationTaskConfig) and task.labels is not None:
+            files.append(describe_labels(task.labels))
+        elif isinstance(task, RankingTaskConfig) and task.events is not None:
+            files += _event_files(task.events)
+    return files
+
+
+def _event_files(config: EventsConfig) -> list[InputFile]:
+    return [describe(path, [], separator=config.separator, columns=config.columns) for path in find_files(config.paths)]

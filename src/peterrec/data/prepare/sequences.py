@@ -1,0 +1,160 @@
+"""From events to sequences, some users at a time, so that memory does not grow with the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from peterrec.config import SourceConfig
+from peterrec.data.sequences import IntArray, Sequences
+
+EVENTS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Sequences of some users.
+
+    Attributes:
+        places: (n,) positions of the users, ascending.
+        user_ids: (n,) text.
+        sequences: n rows, every kept event, oldest first.
+        cuts: for each cut, (n,) how many of the first events lie before it.
+    """
+
+    places: IntArray
+    user_ids: pa.Array
+    sequences: Sequences
+    cuts: tuple[IntArray, ...]
+
+
+def ordered(table: Any, columns: Sequence[str], value: str) -> Any:
+    """Aggregate the values of a group, sorted by columns.
+
+    Structs are collected and the array is sorted, because an ordered collect does not exist on every engine.
+    """
+    return ibis.struct({name: table[name] for name in (*columns, value)}).collect().sort()
+
+
+def pieces(
+    table: Any, users: Any, events: IntArray, cuts: Sequence[Any] = (), at_once: int = EVENTS_AT_ONCE
+) -> Iterator[Piece]:
+    """Yield the sequences of all users, in order of their place.
+
+    Args:
+        table: place, time, [order,] rank, item of every event.
+        users: place and user of every user.
+        events: (users,) how many events each has.
+        cuts: tables place, cut: a time for some users; users without one have all of their events before it.
+        at_once: events held in memory at a time (a user with more is one piece).
+    """
+    ends = np.cumsum(events)
+    first = 0
+    while first < len(events):
+        done = ends[first - 1] if first else 0
+        last = max(first, int(np.searchsorted(ends, done + at_once, side="right")) - 1)
+        yield _piece(table, users, first, last, cuts)
+        first = last + 1
+
+
+def _piece(table: Any, users: Any, first: int, last: int, cuts: Sequence[Any]) -> Piece:
+    found = piece_expression(table, users, first, last, cuts).to_pyarrow()
+    column = found["items"].combine_chunks()
+    offsets = np.asarray(column.offsets, dtype=np.int64)
+    items = np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]]
+    return Piece(
+        found["place"].to_numpy().astype(np.int64),
+        found["user"].combine_chunks(),
+        Sequences(items, offsets - offsets[0]),
+        tuple(found[f"cut{number}"].to_numpy().astype(np.int64) for number in range(len(cuts))),
+    )
+
+
+def piece_expression(table: Any, users: Any, first: int, last: int, cuts: Sequence[Any] = ()) -> Any:
+    """Return the expression of a piece: place, user, items (array), and cut0, cut1, ..."""
+    part = table.filter(table["place"].between(first, last))
+    for number, cut in enumerate(cuts):
+        renamed = cut.select(cut["place"].name("cut_place"), cut["cut"].name(f"until{number}"))
+        part = part.left_join(renamed, part["place"] == renamed["cut_place"]).drop("cut_place")
+    keys = [name for name in ("time", "order", "rank") if name in table.columns]
+    counts = {}
+    for number in range(len(cuts)):
+        until = part[f"until{number}"]
+        counts[f"cut{number}"] = (until.isnull() | (part["time"] < until)).cast("int64").sum()
+    grouped = part.group_by("place").aggregate(events=ordered(part, keys, "item"), **counts)
+    named = grouped.inner_join(users, "place")
+    items = named["events"].map(lambda event: event["item"])
+    return named.select("place", "user", *counts, items=items).order_by("place")
+
+
+def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = None) -> Sequences:
+    """Keep the first `upto` events of each row, drop consecutive repeats if asked, keep the most recent events."""
+    lengths = sequences.lengths if upto is None else upto
+    kept = _slices(sequences, sequences.offsets[:-1], lengths)
+    if config.repeats == "drop":
+        kept = _without_repeats(kept)
+    lengths = np.minimum(kept.lengths, config.max_history)
+    return _slices(kept, kept.offsets[1:] - lengths, lengths)
+
+
+def _slices(sequences: Sequences, starts: IntArray, lengths: IntArray) -> Sequences:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    index = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return Sequences(sequences.items[index], offsets)
+
+
+def _without_repeats(sequences: Sequences) -> Sequences:
+    rows = sequences.repeat()
+    same = np.zeros(len(rows), dtype=bool)
+    same[1:] = (sequences.items[1:] == sequences.items[:-1]) & (rows[1:] == rows[:-1])
+    lengths = np.bincount(rows[~same], minlength=len(sequences))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Sequences(sequences.items[~same], offsets)
+
+
+class SequenceFile:
+    """Writes sequences as `items.npy` (int32) and `offsets.npy` (int64), as they come, and maps them at the end.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._file = (folder / "items.npy").open("wb")
+        self._header(0)
+        self._start = self._file.tell()
+        self._offsets: list[IntArray] = [np.zeros(1, dtype=np.int64)]
+        self.total = 0
+        self.rows = 0
+
+    def append(self, sequences: Sequences) -> None:
+        """Write some rows."""
+        np.ascontiguousarray(sequences.items, dtype=np.int32).tofile(self._file)
+        self._offsets.append(sequences.offsets[1:] + self.total)
+        self.total += len(sequences.items)
+        self.rows += len(sequences)
+
+    def close(self) -> Sequences:
+        """Finish both files and return the sequences, memory-mapped."""
+        self._file.seek(0)
+        self._header(self.total)
+        if self._file.tell() != self._start:  # numpy leaves room for the number to grow
+            raise AssertionError("the header of items.npy changed its length")
+        self._file.close()
+        offsets = np.concatenate(self._offsets)
+        np.save(self.folder / "offsets.npy", offsets)
+        if self.total == 0:  # nothing to map
+            return Sequences(np.empty(0, dtype=np.int32), offsets)
+        return Sequences(np.load(self.folder / "items.npy", mmap_mode="r", allow_pickle=False), offsets)
+
+    def _header(self, length: int) -> None:
+        header = {"descr": "<i4", "fortran_order": False, "shape": (length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -1,0 +1,184 @@
+"""Targets of a ranking task: items of another domain, or of a later time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from peterrec.config import EventsConfig, RankingTaskConfig
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.prepare.bounds import after, before, in_domains
+from peterrec.data.prepare.engine import scalars, upload
+from peterrec.data.prepare.events import Events, open_events
+from peterrec.data.prepare.labels import Labelled, Mask, user_step
+from peterrec.data.prepare.sequences import ordered
+from peterrec.data.prepare.source import Users
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.errors import TaskError
+
+
+@dataclass(frozen=True)
+class TargetEvents:
+    """Target events of users who have source events.
+
+    Attributes:
+        config: of the task.
+        files: further files they come from.
+        table: engine table: place, user, time, [order,] item.
+        cut: place and cut, the time of each user's first target event; None if all of the history is used.
+        all_users: users with target events, with or without source events.
+    """
+
+    config: RankingTaskConfig
+    files: tuple[Any, ...]
+    table: Any
+    cut: Any | None
+    all_users: int
+
+
+def target_events(
+    connection: Any, task: RankingTaskConfig, events: Events, settings: EventsConfig, users: Users
+) -> TargetEvents:
+    """Choose the target events of a task.
+
+    Raises:
+        TaskError: there are none, or none of users with source events.
+        DataError: as in `open_events`, for a task with files of its own.
+    """
+    own = _own_events(connection, task, settings)
+    found = own or events
+    if task.history == "before-first-target" and found.time_kind != events.time_kind:
+        raise TaskError(
+            f"the times of task {task.name!r} are of kind {found.time_kind}, those of the source {events.time_kind}",
+            remedy="write them alike, or use history: all",
+        )
+    chosen = found.table.filter(is_target(found, task))
+    total = int(scalars(chosen.aggregate(n=chosen["user"].nunique()))["n"])
+    if not total:
+        raise TaskError(f"task {task.name!r} has no target events", remedy="check its domains, after and before")
+    name = f"targets_{len(connection.list_tables())}"
+    columns = [column for column in ("time", "order") if column in chosen.columns]
+    joined = chosen.inner_join(users.table, "user").select("place", "user", *columns, "item")
+    table = connection.create_table(name, joined)
+    cut = None
+    if task.history == "before-first-target":
+        cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
+    return TargetEvents(task, found.files if own else (), table, cut, total)
+
+
+def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
+    if task.events is None:
+        return None
+    # What is not said of the task's own files is as it is in the others.
+    said = task.events.model_dump(include=task.events.model_fields_set)
+    merged = settings.model_dump(exclude={"paths"}) | said
+    name = f"own_{len(connection.list_tables())}"
+    return open_events(connection, EventsConfig.model_validate(merged), name)
+
+
+def is_target(events: Events, task: RankingTaskConfig) -> Any:
+    """Return the condition that an event is a target event."""
+    table, kind, of = events.table, events.time_kind, f"of {task.name!r}"
+    inside = in_domains(table, task.domains, f"domains {of}")
+    return inside & after(table, task.after, kind, f"after {of}") & before(table, task.before, kind, f"before {of}")
+
+
+def label_targets(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -> Labelled:
+    """List the distinct targets of each eligible user, in order of time, and make the target catalogue.
+
+    Args:
+        connection: of the engine.
+        found: the target events.
+        users: users with source events.
+        eligible: (users,) who has enough history.
+
+    Raises:
+        TaskError: no item has enough users.
+    """
+    task, table = found.config, found.table
+    with_source = int(scalars(table.aggregate(n=table["place"].nunique()))["n"])
+    steps = [user_step("users with target events", found.all_users)]
+    steps.append(user_step("with source events", with_source, found.all_users - with_source, "no source event"))
+    pairs = _pairs(connection, found, users, eligible)
+    now = int(scalars(pairs.aggregate(n=pairs["place"].nunique()))["n"])
+    why = f"fewer than {task.min_user_events} source events"
+    if found.cut is not None:
+        why += " before the first target"
+    steps.append(user_step("with a history", now, with_source - now, why))
+    catalogue = _target_catalogue(pairs, task)
+    places, user_ids, targets = _collect(connection, pairs, catalogue)
+    steps.append(
+        user_step(
+            "with a target of the catalogue", len(places), now - len(places),
+            f"their targets have fewer than {task.min_item_events} users",
+        )
+    )  # fmt: skip
+    return Labelled(places, user_ids, targets=targets, catalogue=catalogue, steps=steps)
+
+
+def _pairs(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -> Any:
+    """Return place, user, item, the first time of the pair, and whether the user is a train user."""
+    places = np.flatnonzero(eligible)
+    rows = pa.table({"place": places, "train": users.parts[places] == 0})
+    chosen = found.table.inner_join(upload(connection, f"eligible_{len(connection.list_tables())}", rows), "place")
+    if found.cut is not None:
+        chosen = chosen.inner_join(found.cut, "place")
+        chosen = chosen.filter(chosen["time"] == chosen["cut"])
+    first = {name: chosen[name].min() for name in ("time", "order") if name in chosen.columns}
+    return chosen.group_by(["place", "user", "item", "train"]).aggregate(**first)
+
+
+def _target_catalogue(pairs: Any, task: RankingTaskConfig) -> Catalogue:
+    counted = pairs.group_by("item").aggregate(users=pairs.count(), train=pairs["train"].cast("int64").sum())
+    # Counts are of train users only: they are where a head starts, and what a popularity baseline knows.
+    items = counted.filter(counted["users"] >= task.min_item_events).order_by([ibis.desc("train"), "item"]).to_pyarrow()
+    if len(items) < 2:
+        raise TaskError(
+            f"task {task.name!r}: {len(items)} items have {task.min_item_events} users; at least 2 are needed",
+            remedy="lower its min_item_events, or choose a larger domain or time",
+        )
+    return Catalogue(items["item"].combine_chunks(), items["train"].to_numpy(), first=0)
+
+
+def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArray, pa.Array, Sequences]:
+    index = pa.table({"item": catalogue.ids, "target": np.arange(len(catalogue), dtype=np.int32)})
+    items = upload(connection, f"target_items_{len(connection.list_tables())}", index)
+    named = pairs.inner_join(items, "item")
+    keys: Sequence[str] = [name for name in ("time", "order") if name in named.columns]
+    grouped = named.group_by(["place", "user"]).aggregate(events=ordered(named, keys, "target"))
+    found = grouped.select("place", "user", targets=grouped["events"].map(lambda event: event["target"]))
+    table = found.order_by("place").to_pyarrow()
+    column = table["targets"].combine_chunks()
+    offsets = np.asarray(column.offsets, dtype=np.int64)
+    values = np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]]
+    return (
+        table["place"].to_numpy().astype(np.int64),
+        table["user"].combine_chunks(),
+        Sequences(values, offsets - offsets[0]),
+    )
+
+
+def no_leak(events: Events, source: Any, task: RankingTaskConfig, found: TargetEvents) -> None:
+    """Refuse a source that contains what the task asks for.
+
+    Raises:
+        TaskError: target events, or events later than the start of the target period, are in the source sequences.
+    """
+    if found.files:
+        return  # events of other files are not in the source
+    chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
+    leaking = is_target(chosen, task)
+    if task.domains is None:  # a later time: whatever happens from its start on is the future
+        leaking = after(source, task.after, events.time_kind, f"after of {task.name!r}")
+    count = int(scalars(source.filter(leaking).aggregate(n=ibis._.count()))["n"])
+    if count:
+        raise TaskError(
+            f"{count:,} events of the source are targets of task {task.name!r}, or later: the answer would be in the "
+            "question",
+            remedy="leave them out of the source: set source.exclude_domains, or source.before",
+        )

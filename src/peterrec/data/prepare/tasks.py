@@ -1,0 +1,164 @@
+"""Writing tasks: users split by the hash of their id, each with a sequence and what is to be learned of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskConfig
+from peterrec.data.corpus import PARTS
+from peterrec.data.prepare.events import Events
+from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table, user_step
+from peterrec.data.prepare.source import Users
+from peterrec.data.prepare.targets import TargetEvents, label_targets
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.errors import TaskError
+from peterrec.storage import write_json
+
+USERS_AT_ONCE = 100_000
+Task = ClassificationTaskConfig | RankingTaskConfig
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Where the sequences of a task's users are.
+
+    Attributes:
+        sequences: memory-mapped rows.
+        rows: (users,) row of each user with source events; -1 where there is none.
+        lengths: (users,) length of it.
+    """
+
+    sequences: Sequences
+    rows: IntArray
+    lengths: IntArray
+
+
+def label_task(
+    connection: Any,
+    task: Task,
+    users: Users,
+    histories: Histories,
+    context: tuple[Events, EventsConfig],
+    found: TargetEvents | None,
+) -> Labelled:
+    """Find the users of a task and what is to be learned of them.
+
+    Raises:
+        TaskError, DataError: as in `from_table` and `label_targets`.
+    """
+    eligible: Mask = histories.lengths >= task.min_user_events
+    if found is not None:
+        return label_targets(connection, found, users, eligible)
+    assert isinstance(task, ClassificationTaskConfig)
+    if task.labels is not None:
+        labelled = from_table(connection, task, context[1], users, eligible)
+    else:
+        labelled = from_activity(task, context[0], users, eligible)
+    left = int(labelled.steps[-1]["users"])
+    if len(labelled) < left:
+        why = f"fewer than {task.min_user_events} source events"
+        labelled.steps.append(user_step("with a history", len(labelled), left - len(labelled), why))
+    return labelled
+
+
+def write_task(folder: Path, task: Task, labelled: Labelled, users: Users, histories: Histories) -> dict[str, Any]:
+    """Write a task to `folder` and return its entry of the manifest.
+
+    Raises:
+        TaskError: a part without users, fewer than two classes, or a class that no train user has.
+    """
+    part = users.parts[labelled.places]
+    _check_parts(task, labelled, part)
+    folder.mkdir(parents=True)
+    digest = hashlib.sha256(f"{task.name} {task.kind} {labelled.class_names}\n".encode())
+    if labelled.catalogue is not None:
+        labelled.catalogue.write(folder / "targets.parquet")
+        digest.update(labelled.catalogue.fingerprint.encode())
+    for number, name in enumerate(PARTS):
+        chosen = np.flatnonzero(part == number)
+        _write_part(folder / f"{name}.parquet", chosen, labelled, histories, digest.update)
+    entry = _entry(task, labelled, part, histories, digest.hexdigest())
+    write_json(folder / "task.json", entry | {"class_names": list(labelled.class_names)})
+    return entry
+
+
+def _entry(task: Task, labelled: Labelled, part: IntArray, histories: Histories, digest: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": task.name, "kind": task.kind}
+    entry["users"] = {name: int((part == number).sum()) for number, name in enumerate(PARTS)}
+    entry["median_history"] = float(np.median(histories.lengths[labelled.places]))
+    if labelled.labels is not None:
+        counts = np.bincount(labelled.labels, minlength=len(labelled.class_names)).tolist()
+        entry["classes"] = [
+            {"name": name, "users": count} for name, count in zip(labelled.class_names, counts, strict=True)
+        ]
+    if labelled.catalogue is not None and labelled.targets is not None:
+        entry |= {"targets": len(labelled.catalogue), "pairs": len(labelled.targets.items)}
+        entry["targets_fingerprint"] = labelled.catalogue.fingerprint
+    return entry | {"fingerprint": digest, "steps": labelled.steps}
+
+
+def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
+    empty = [name for number, name in enumerate(PARTS) if not (part == number).any()]
+    if empty:
+        raise TaskError(
+            f"task {task.name!r} has {len(labelled)} users and none for {' and '.join(empty)}",
+            remedy="give it more users, or change the shares under `split`",
+        )
+    if labelled.labels is None:
+        return
+    present = np.unique(labelled.labels)
+    if len(present) < 2:
+        only = labelled.class_names[int(present[0])]
+        raise TaskError(
+            f"all users of task {task.name!r} have the label {only!r}",
+            remedy="a task needs at least two classes: check the label column or the period",
+        )
+    missing = np.setdiff1d(np.arange(len(labelled.class_names)), labelled.labels[part == 0])
+    if len(missing):
+        rare = labelled.class_names[int(missing[0])]
+        count = int((labelled.labels == missing[0]).sum())
+        raise TaskError(
+            f"the label {rare!r} of task {task.name!r} occurs only among valid or test users ({count} of them), so it "
+            "cannot be learned",
+            remedy=f"merge rare labels, or leave them out with min_class_users: {count + 1} or more",
+        )
+
+
+def _write_part(
+    path: Path, chosen: IntArray, labelled: Labelled, histories: Histories, digest: Callable[[bytes], None]
+) -> None:
+    ragged = pa.list_(pa.int32())
+    fields = [("user_id", pa.string()), ("sequence", ragged)]
+    fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
+    schema = pa.schema(fields)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(chosen), USERS_AT_ONCE):
+            rows = chosen[start : start + USERS_AT_ONCE]
+            sequences = histories.sequences.take(histories.rows[labelled.places[rows]])
+            user_ids = labelled.user_ids.take(pa.array(rows))
+            columns = [user_ids, to_lists(sequences)]
+            if labelled.labels is not None:
+                columns.append(pa.array(labelled.labels[rows]))
+                digest(labelled.labels[rows].tobytes())
+            else:
+                assert labelled.targets is not None
+                targets = labelled.targets.take(rows)
+                columns.append(to_lists(targets))
+                digest(targets.offsets.tobytes() + targets.items.tobytes())
+            digest("\n".join(user_ids.to_pylist()).encode())
+            digest(sequences.offsets.tobytes() + np.ascontiguousarray(sequences.items).tobytes())
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def to_lists(sequences: Sequences) -> pa.Array:
+    """Return rows as an Arrow array of lists of int32."""
+    offsets = pa.array(sequences.offsets.astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(np.asarray(sequences.items, dtype=np.int32)))
