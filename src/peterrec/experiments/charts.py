@@ -84,17 +84,18 @@ def _short(name: str) -> str:
 
 def curves(key: str, title: str, lines: Sequence[Line], height: float = 235) -> Markup:
     """Draw values over epochs, one line per series, the epoch that was kept ringed."""
+    last = max((epoch for line in lines for epoch, _ in line.points), default=1)
+    size = min(5.0, max(2.0, 60 / last))  # so that many epochs do not hide the line
 
     def paint(axes: Any) -> None:
         for line, style in zip(lines, _cycle(len(lines)), strict=True):
             points = line.points
-            look = {"color": style.color, "lw": 2, "marker": style.marker, "ms": 5, "mec": SURFACE, "mew": 0.7}
+            look = {"color": style.color, "lw": 2, "marker": style.marker, "ms": size, "mec": SURFACE, "mew": 0.7}
             dashes = {"dashes": style.dashes} if style.dashes else {}
             axes.plot(*_columns(points), gid=f"series:{line.name}", clip_on=False, zorder=3, **look, **dashes)
             best = [(epoch, value) for epoch, value in points if epoch == line.curve.best_epoch + 1]
             ring = {"marker": "o", "ms": 12, "mfc": "none", "mec": style.color, "mew": 1.6, "ls": "none"}
             axes.plot(*_columns(best), gid=f"series:best {line.name}", clip_on=False, zorder=3.5, **ring)
-        last = max((epoch for line in lines for epoch, _ in line.points), default=1)
         axes.set_xlim(0.7, last + 0.3)
         axes.xaxis.set_major_locator(MaxNLocator(min(last, 10), integer=True, steps=[1, 2, 5, 10]))
         if last == 1:
@@ -127,18 +128,19 @@ def _told(line: Line) -> str:
 
 
 def histogram(key: str, title: str, data: Histogram) -> Markup:
-    """Draw a bar for each bin, with its count and share."""
-    labels, total = bins(data), max(1, sum(data.counts))
-    told = [f"{compact(n)} ({percent(n / total)})" for n in data.counts]
+    """Draw a bar for each bin, with its count and share, from the first bin that holds anything."""
+    start = next((index for index, n in enumerate(data.counts) if n), 0)
+    labels, counts = bins(data)[start:], data.counts[start:]
+    told = [f"{compact(n)} ({percent(n / max(1, sum(counts)))})" for n in counts]
 
     def paint(axes: Any) -> None:
         rows = range(len(labels))
-        for row, n, words in zip(rows, data.counts, told, strict=True):
+        for row, n, words in zip(rows, counts, told, strict=True):
             axes.barh([row], [n], height=0.72, color=ACCENT, gid=f"series:{labels[row]}")
             axes.annotate(words, (n, row), (6, 0), textcoords="offset points", va="center", color=MUTED, size=TEXT - 1)
         axes.set_yticks(rows, labels)
         axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.set_xlim(0, 1.42 * max([*data.counts, 1]))  # room for the words behind the longest bar
+        axes.set_xlim(0, 1.42 * max([*counts, 1]))  # room for the words behind the longest bar
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         axes.spines["left"].set(visible=True, color=GRID)

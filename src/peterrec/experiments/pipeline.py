@@ -112,7 +112,7 @@ def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
 
 
 def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[str, Any]:
-    paths = {strategy: state.out / "bundles" / task / strategy for strategy in state.config.strategies}
+    paths: dict[str, Path] = {strategy: state.out / "bundles" / task / strategy for strategy in state.config.strategies}
     for strategy, path in paths.items():
         settings = adapt_config(state.config, task, strategy)
         state.stage(

@@ -38,7 +38,10 @@ def _tasks(record: RunRecord) -> str:
         return f"{start}{_share(tasks, main)}; there was no baseline to compare with."
     won = [name for name, verdict in verdicts.items() if verdict]
     lost = [name for name, verdict in verdicts.items() if verdict is False]
-    return f"{start}{_share(tasks, main)}: the strategy {main} is clearly better than every baseline {_split(won, lost)}."
+    found = f"the strategy {main} is clearly better than every baseline {_split(won, lost)}"
+    unjudged = len(tasks) - len(won) - len(lost)
+    rest = f" ({plural(unjudged, 'task')} without a baseline)" if unjudged else ""
+    return f"{start}{_share(tasks, main)}: {found}{rest}."
 
 
 def _split(won: list[str], lost: list[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from peterrec.evaluation.intervals import Verdict
 from peterrec.evaluation.report import Comparison, MethodResult, TaskEvaluation
@@ -151,9 +152,8 @@ def method_rows(task: TaskRecord) -> list[MethodRow]:
     rows = []
     for method in evaluation.methods:
         bundle = task.bundle(method.name) if method.family == "model" else None
-        settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
         cells = {name: _cell(evaluation, method, name, rivals=True) for name in evaluation.metrics}
-        rows.append(MethodRow(method.name, method.family, settings, _trained(method, bundle), cells))
+        rows.append(MethodRow(method.name, method.family, _settings(method.settings), _trained(method, bundle), cells))
     return rows
 
 
@@ -203,6 +203,17 @@ def _trained(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
     if not bundle.patch_params:
         return [f"head {percent(bundle.head_share)}"]
     return [f"patch {percent(bundle.patch_share)}", f"with head {percent(bundle.trainable_share)}"]
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Write what was chosen for a baseline; what is as it should be (`converged: true`) needs no word."""
+    told = []
+    for key, value in settings.items():
+        if isinstance(value, bool):
+            told += [] if value else [f"not {key}"]
+        else:
+            told.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
+    return ", ".join(told)
 
 
 def _versus(one: Comparison) -> Mark:

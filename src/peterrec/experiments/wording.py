@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from peterrec.experiments.record import Histogram
 
 NBSP = "\u00a0"  # a number and its unit stay on one line
 MINUS = "\u2212"
+DASH = "\u2013"  # between two numbers
+NONE = DASH  # where there is no number
 METRICS = {
     "auc": "AUC",
     "macro_f1": "macro-F1",
     "log_loss": "log-loss",
     "train_loss": "train loss",
-    "valid_loss": "validation loss",
+    "valid_loss": "valid loss",
 }
 RANKING = {"hr": "HR", "mrr": "MRR", "ndcg": "NDCG"}
 
@@ -68,12 +71,12 @@ def digits_for(values: Iterable[float]) -> int:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a metric, or a dash where it is undefined."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
     """Return a difference with its sign."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+    return NONE if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def limits(low: float | None, high: float | None, digits: int = 3, *, sign: bool = False) -> str:
@@ -103,8 +106,8 @@ def bins(histogram: Histogram) -> list[str]:
     """Return the bins' names: 1, 2, 3–4, 5–9, 10+."""
     edges = histogram.edges
     closed = [
-        count(low) if following == low + 1 else f"{count(low)}–{count(following - 1)}"
-        for low, following in zip(edges, edges[1:], strict=False)
+        count(low) if following == low + 1 else f"{count(low)}{DASH}{count(following - 1)}"
+        for low, following in pairwise(edges)
     ]
     return [*closed, f"{count(edges[-1])}+"] if edges else []
 
