@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,9 @@ def command(
     ] = None,
     order: Annotated[str | None, typer.Option("--order", help="Column that breaks ties between equal times.")] = None,
     domain: Annotated[str | None, typer.Option("--domain", help="Column that tells domains apart.")] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Names for CSV files without a header line: user_id,item_id,...")
+    ] = None,
     separator: Annotated[
         str | None, typer.Option("--separator", help="Of CSV files; found by itself if not given.")
     ] = None,
@@ -31,11 +35,12 @@ def command(
     ] = None,
     ids: Annotated[str | None, typer.Option("--ids", help="auto, text or integer: how ids are read.")] = None,
     classify: Annotated[
-        list[str], typer.Option("--classify", help="Task TABLE:COLUMN: predict a column of a users table. Repeatable.")
+        list[str],
+        typer.Option("--classify", help="Task [NAME=]TABLE:COLUMN: predict a column of a users table. Repeatable."),
     ] = [],  # noqa: B006 - typer copies it
     rank: Annotated[
         list[str],
-        typer.Option("--rank", help="Task DOMAIN: recommend its items; it leaves the source (--domain). Repeatable."),
+        typer.Option("--rank", help="Task [NAME=]DOMAIN: recommend its items; it leaves the source. Repeatable."),
     ] = [],  # noqa: B006 - typer copies it
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
@@ -54,17 +59,19 @@ def command(
 
     mapping = {
         "paths": events or None, "user": user, "item": item, "time": time, "order": order, "domain": domain,
+        "columns": columns.split(",") if columns is not None else None,
         "separator": separator, "time_format": time_format, "ids": ids,
     }  # fmt: skip
     values: dict[str, Any] = {"events": {key: value for key, value in mapping.items() if value is not None}}
     if catalogue is not None:
         values["catalogue"] = catalogue
     tasks = [_classification(text, user or "user_id") for text in classify]
-    tasks += [{"kind": "ranking", "name": name, "domains": [name]} for name in rank]
+    named = [_name(text) for text in rank]
+    tasks += [{"kind": "ranking", "name": name or _plain(domain), "domains": [domain]} for name, domain in named]
     if tasks:
         values["tasks"] = tasks
     if rank:
-        values["source"] = {"exclude_domains": rank}
+        values["source"] = {"exclude_domains": [domain for _, domain in named]}
     settings = load_config(PrepareConfig, config, set_, **values)
     corpus = prepare(settings, out, overwrite=overwrite, report=reporter(quiet))
     if not quiet:
@@ -73,11 +80,23 @@ def command(
 
 
 def _classification(text: str, user: str) -> dict[str, Any]:
-    path, separator, column = text.rpartition(":")
+    name, place = _name(text)
+    path, separator, column = place.rpartition(":")
     if not separator or not path or not column:
         raise ConfigError(f"--classify {text!r} is not TABLE:COLUMN", remedy="write e.g. --classify users.csv:gender")
     return {
         "kind": "classification",
-        "name": column,
+        "name": name or _plain(column),
         "labels": {"path": path, "user": user, "label": column},
     }
+
+
+def _name(text: str) -> tuple[str, str]:
+    """Split NAME=REST; the name is empty where there is none."""
+    name, separator, rest = text.partition("=")
+    return (name, rest) if separator else ("", text)
+
+
+def _plain(text: str) -> str:
+    """Return a name for a task, which is also a folder, out of any text."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "task"

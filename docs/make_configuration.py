@@ -1,0 +1,92 @@
+"""Write docs/configuration.md from the models in peterrec.config: python docs/make_configuration.py"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from peterrec import config
+
+PAGE = Path(__file__).with_name("configuration.md")
+VERBS = {
+    "PrepareConfig": "`peterrec prepare`",
+    "PretrainConfig": "`peterrec pretrain`",
+    "AdaptConfig": "`peterrec adapt`",
+    "EvaluateConfig": "`peterrec evaluate`",
+    "RunConfig": "`peterrec run`",
+}
+INTRODUCTION = """# Configuration
+
+<!-- Written by docs/make_configuration.py from the models in src/peterrec/config.py: change those, not this page. -->
+
+Every verb takes a YAML file (`--config FILE`, or the file itself for `peterrec run`) and single settings on top of it
+(`--set KEY=VALUE`, repeatable, dotted for settings within settings: `--set optim.lr=0.01`). Keys that do not exist are
+errors. The resolved configuration is written beside every artifact as `config.yaml`, and can be passed to `--config`.
+
+In Python, the same models are keyword arguments: `peterrec.PretrainConfig(epochs=5, optim=peterrec.OptimConfig(lr=1e-3))`.
+A default of *required* must be given; an empty default means none.
+"""
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """Return the page."""
+    models = [
+        value
+        for value in vars(config).values()
+        if inspect.isclass(value) and issubclass(value, config.Config) and value is not config.Config
+    ]
+    order = [*VERBS, *(model.__name__ for model in models)]
+    models.sort(key=lambda model: order.index(model.__name__))
+    return "\n".join([INTRODUCTION, *(_section(model) for model in models)])
+
+
+def _section(model: type[config.Config]) -> str:
+    verb = VERBS.get(model.__name__)
+    lines = [f"## {model.__name__}" + (f": {verb}" if verb else ""), "", inspect.getdoc(model) or "", ""]
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        cells = (f"`{name}`", _type(field.annotation), _default(field), field.description or "")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_type(argument) for argument in arguments if argument is not NoneType)
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    if inspect.isclass(annotation) and issubclass(annotation, config.Config):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return {int: "integer", float: "number", str: "text", bool: "`true`, `false`"}.get(annotation, "anything")
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is PydanticUndefined:
+        return "*required*" if field.default_factory is None else ""
+    if isinstance(value, config.Config):
+        given = value.model_dump(exclude_defaults=True)
+        return ", ".join(f"`{key}: {item}`" for key, item in given.items())
+    if value is None or value == ():
+        return ""
+    return f"`{list(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value}`"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""`python -m peterrec`."""
+
+from peterrec.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,168 @@
+"""What the verbs print and write when all is well."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import peterrec
+from peterrec.cli.main import VERBS, execute
+
+from .conftest import Job
+
+LINES = '{"user": "new", "items": ["s0001", "s0005", "nobody-knows"]}\n{"user": 7, "items": ["s0002"]}\n'
+
+
+def answer(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple[str, str]:
+    capsys.readouterr()
+    assert execute(arguments) == 0
+    out = capsys.readouterr()
+    return out.out, out.err
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> str:
+    path = tmp_path / "histories.jsonl"
+    path.write_text(LINES)
+    return str(path)
+
+
+def test_help_of_every_verb_names_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    overview, _ = answer(capsys, ["--help"])
+    for verb in VERBS:
+        assert verb in overview
+        text, _ = answer(capsys, [verb, "--help"])
+        assert "Usage:" in text
+        assert len(text.splitlines()) > 8
+    assert answer(capsys, ["--version"])[0] == f"peterrec {peterrec.__version__}\n"
+
+
+def test_the_module_can_be_run_and_starts_without_torch() -> None:
+    code = "import sys, peterrec.cli.main; sys.exit('torch' in sys.modules or 'ibis' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-m", "peterrec", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("peterrec ")
+
+
+def test_prepare_says_what_it_kept_and_dropped(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "corpus")
+    _, said = answer(
+        capsys,
+        ["prepare", job.events, "--domain", "domain", "--rank", "target", "-o", out, "-s", "source.max_history=3"],
+    )
+    assert "events outside excluded domains" in said
+    assert "dropped: domain target is excluded" in said
+    assert "dropped: more than the last 3 events of a user" in said
+    assert "task target:" in said
+    assert f"next: peterrec pretrain {out}" in said
+    assert peterrec.Corpus.open(out).sequences.lengths.max() == 3
+
+
+def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = answer(
+        capsys,
+        ["adapt", job.backbone, job.corpus, "cluster", "-o", str(tmp_path / "b"), "-s", "epochs=1", "-s",
+         "runner.progress=false"],
+    )  # fmt: skip
+    bundle = peterrec.inspect(tmp_path / "b")
+    line = next(text for text in said.splitlines() if text.startswith("trainable params:"))
+    assert f"trainable params: {bundle['trainable_params']:,} || all params: {bundle['all_params']:,} ||" in line
+    assert f"trainable%: {100 * bundle['trainable_share']:.4f}" in line
+
+
+def test_evaluate_shows_bundles_beside_baselines(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "evaluation.json"
+    bundles = [job.bundle("cluster"), job.bundle("cluster", "head")]
+    printed, _ = answer(capsys, ["evaluate", job.backbone, job.corpus, *bundles, "-o", str(out), "-s", "bootstrap=50"])
+    found = json.loads(out.read_text())
+    assert [method["name"] for method in found["methods"]][:3] == ["patch", "head", "majority"]
+    for method in found["methods"]:
+        assert method["name"].split()[0] in printed
+    assert found["sentence"].split(".")[0].split()[-1] in printed
+    ranked, _ = answer(capsys, ["evaluate", job.backbone, job.corpus, job.bundle("shop"), "-s", "bootstrap=50"])
+    assert "mrr@5" in ranked
+    assert "popularity" in ranked
+
+
+def test_predict_from_a_file_and_from_standard_input(
+    job: Job, histories: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["predict", job.backbone, job.bundle("cluster")]
+    printed, said = answer(capsys, [*arguments, histories])
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert [row["user"] for row in rows] == ["new", "7"]
+    for row in rows:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["probability"] == max(row["probabilities"].values())
+        assert row["probabilities"][row["label"]] == row["probability"]
+    assert "1 of items that are unknown" in said
+    monkeypatch.setattr(sys, "stdin", io.StringIO(LINES))
+    assert answer(capsys, [*arguments, "-", "--quiet"]) == (printed, "")
+
+
+def test_recommend_targets_and_next_items(job: Job, histories: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed, _ = answer(capsys, ["recommend", job.backbone, histories, "-b", job.bundle("shop"), "-k", "3"])
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert [(row["user"], row["rank"]) for row in rows] == [(u, r) for u in ("new", "7") for r in (1, 2, 3)]
+    assert all(row["item"].startswith("t") for row in rows)
+    printed, _ = answer(capsys, ["recommend", job.backbone, histories, "-k", "100"])
+    items = [row["item"] for row in map(json.loads, printed.splitlines()) if row["user"] == "new"]
+    assert len(items) == len(set(items)) == 38  # all but the two in the history
+    assert not {"s0001", "s0005"} & set(items)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_embed_writes_every_format(job: Job, histories: str, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"vectors.{ending}"
+    assert execute(["embed", job.backbone, histories, "-o", str(out), "-q"]) == 0
+    if ending == "parquet":
+        rows = pq.read_table(out).to_pylist()
+        vectors = {row["user"]: row["vector"] for row in rows}
+    elif ending == "csv":
+        table = list(csv.DictReader(io.StringIO(out.read_text())))
+        vectors = {row["user"]: [float(row[f"v{i}"]) for i in range(8)] for row in table}
+    else:
+        vectors = {row["user"]: row["vector"] for row in map(json.loads, out.read_text().splitlines())}
+    expected = peterrec.UserModel.from_pretrained(job.backbone).represent([["s0001", "s0005"], ["s0002"]])
+    assert vectors["new"] == pytest.approx(expected[0].tolist(), abs=1e-5)
+    assert vectors["7"] == pytest.approx(expected[1].tolist(), abs=1e-5)
+
+
+def test_answers_from_a_table_of_events(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("wer;was;wann\nb;s0002;1\na;s0005;2\na;s0001;1\n")
+    columns = ["--user", "wer", "--item", "was", "--time", "wann"]
+    printed, _ = answer(capsys, ["embed", job.backbone, str(path), *columns])
+    rows = {row["user"]: row["vector"] for row in map(json.loads, printed.splitlines())}
+    expected = peterrec.UserModel.from_pretrained(job.backbone).represent([["s0001", "s0005"], ["s0002"]])
+    assert rows["a"] == pytest.approx(expected[0].tolist(), abs=1e-5)
+    assert rows["b"] == pytest.approx(expected[1].tolist(), abs=1e-5)
+
+
+def test_inspect_tells_each_kind_and_json_has_all(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, wanted in ((job.corpus, "users"), (job.backbone, "fingerprint"), (job.bundle("shop"), "trainable_share")):
+        printed, _ = answer(capsys, ["inspect", path])
+        assert wanted in printed
+        found = json.loads(answer(capsys, ["inspect", path, "--json"])[0])
+        assert found == peterrec.inspect(path)
+
+
+def test_a_reader_that_leaves_is_no_error(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps({"user": n, "items": ["s0001"]}) + "\n" for n in range(5000)))
+    command = [sys.executable, "-m", "peterrec", "embed", job.backbone, str(path), "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(60) == 0
+    assert said == b""
