@@ -148,10 +148,11 @@ def write_corpus(folder: Path, *, users: int = 10, catalogue: Catalogue | None =
 def _write_task(folder: Path, task: dict[str, str], users: int, items: int) -> None:
     folder.mkdir(parents=True)
     ranking = task["kind"] == "ranking"
-    meta = task if ranking else task | {"class_names": list(CLASSES)}
-    (folder / "task.json").write_text(json.dumps(meta))
+    targets = tiny_catalogue(5, first=0)
+    more = {"targets_fingerprint": targets.fingerprint} if ranking else {"class_names": list(CLASSES)}
+    (folder / "task.json").write_text(json.dumps(task | more))
     if ranking:
-        tiny_catalogue(5, first=0).write(folder / "targets.parquet")
+        targets.write(folder / "targets.parquet")
     for seed, part in enumerate(("train", "valid", "test")):
         rng = np.random.default_rng(seed)
         columns: dict[str, Any] = {

@@ -17,7 +17,7 @@ from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.data.batching import inference_batches
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
-from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
+from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import represent
 from peterrec.nn.heads import ClassificationHead
@@ -197,11 +197,12 @@ class UserModel:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
         sequences, batch_size = self._read(histories, options)
         targets = self.targets(bundle)
-        position_of = self._positions(targets)
+        seen = _seen(targets, histories) if exclude_seen else None
         answers, start = Recommendations([], []), 0
         for block in self.score_batches(sequences, bundle, batch_size=batch_size):
-            if exclude_seen:
-                _mask_seen(block, sequences, start, position_of)
+            if seen is not None:
+                own = seen.take(np.arange(start, start + len(block)))
+                block[own.repeat()[own.items >= 0], own.items[own.items >= 0]] = -np.inf
             start += len(block)
             top = torch.from_numpy(block).topk(min(k, block.shape[1]), dim=1)
             for values, positions in zip(top.values.numpy(), top.indices.numpy(), strict=True):
@@ -269,14 +270,6 @@ class UserModel:
             raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
         return targets
 
-    def _positions(self, targets: Catalogue) -> IntArray:
-        """For every source index, the 0-based position of that item among the targets, or -1."""
-        positions = np.full(FIRST_ITEM + len(self.catalogue), -1, dtype=np.int64)
-        source = self.catalogue.encode(targets.ids)
-        known = source != UNK
-        positions[source[known]] = np.flatnonzero(known)
-        return positions
-
     def _read(self, histories: Histories, options: dict[str, Any]) -> tuple[Sequences, int]:
         batch_size: int = options.pop("batch_size", 256)
         if batch_size < 1:
@@ -284,10 +277,13 @@ class UserModel:
         return self.encode(histories, **options).sequences, batch_size
 
 
-def _mask_seen(block: FloatArray, sequences: Sequences, start: int, position_of: IntArray) -> None:
-    seen = sequences.take(np.arange(start, start + len(block)))
-    rows, positions = seen.repeat(), position_of[seen.items]
-    block[rows[positions >= 0], positions[positions >= 0]] = -np.inf
+def _seen(targets: Catalogue, histories: Histories) -> Sequences:
+    """For each history, the 0-based positions of its items among the targets; negative for what is no target.
+
+    By external id: an item that the source catalogue does not know may be a target all the same.
+    """
+    offsets = np.cumsum([0, *(len(history) for history in histories)])
+    return Sequences(targets.encode([item for history in histories for item in history]) - targets.first, offsets)
 
 
 def _device(device: str) -> torch.device:

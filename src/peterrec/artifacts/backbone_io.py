@@ -102,7 +102,7 @@ def load_backbone(path: Path) -> PretrainedBackbone:
     for part, value in expected.items():
         if found[part] != value:
             raise FingerprintError(
-                f"its {part} have fingerprint {found[part]}, but its config.json says {value}",
+                f"the fingerprint of its {part} is {found[part]}, but its config.json says {value}",
                 remedy="a file of it was changed or mixed with another's: make the backbone again",
                 path=path,
             )

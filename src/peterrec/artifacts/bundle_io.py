@@ -156,7 +156,7 @@ def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], pa
 def _check_own(part: str, found: str, expected: str, path: Path) -> None:
     if found != expected:
         raise FingerprintError(
-            f"its {part} have fingerprint {found}, but its adapter_config.json says {expected}",
+            f"the fingerprint of its {part} is {found}, but its adapter_config.json says {expected}",
             remedy="a file of it was changed or mixed with another's: make the bundle again",
             path=path,
         )

@@ -100,15 +100,7 @@ class Corpus:
             ArtifactError: missing or damaged.
             FingerprintError: another catalogue than the one this corpus was made with.
         """
-        catalogue = Catalogue.read(self.path / "catalogue.parquet")
-        if catalogue.fingerprint != self.manifest["catalogue_fingerprint"]:
-            raise FingerprintError(
-                f"its catalogue has fingerprint {catalogue.fingerprint}, its manifest says "
-                f"{self.manifest['catalogue_fingerprint']}",
-                remedy=REMAKE,
-                path=self.path,
-            )
-        return catalogue
+        return _checked(self.path / "catalogue.parquet", self.manifest["catalogue_fingerprint"])
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -140,6 +132,7 @@ class Corpus:
         Raises:
             TaskError: no such task; the message lists those there are.
             ArtifactError: a file of it is missing or damaged.
+            FingerprintError: other targets than those its users' targets stand for.
         """
         if name not in self.task_names:
             known = ", ".join(self.task_names) or "none"
@@ -147,7 +140,9 @@ class Corpus:
         path = self.path / "tasks" / name
         meta = read_json(path / "task.json")
         _require(meta, ("kind",), path / "task.json")
-        targets = Catalogue.read(path / "targets.parquet") if meta["kind"] == "ranking" else None
+        targets = None
+        if meta["kind"] == "ranking":
+            targets = _checked(path / "targets.parquet", meta.get("targets_fingerprint"))
         return Task(name, meta["kind"], path, tuple(meta.get("class_names", ())), targets)
 
     def _map(self, name: str) -> Any:
@@ -160,6 +155,17 @@ class Corpus:
     def _fits(self, fits: bool) -> None:
         if not fits:
             raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
+
+
+def _checked(path: Path, expected: str | None) -> Catalogue:
+    catalogue = Catalogue.read(path)
+    if expected is not None and catalogue.fingerprint != expected:
+        raise FingerprintError(
+            f"has fingerprint {catalogue.fingerprint}, but the corpus was made with {expected}",
+            remedy=REMAKE,
+            path=path,
+        )
+    return catalogue
 
 
 def _require(meta: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:

@@ -34,7 +34,7 @@ def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknow
     """
     if unknown not in get_args(Unknown):
         raise ConfigError(f"unknown items cannot be treated by {unknown!r}", remedy="use skip, unk or error")
-    if isinstance(histories, str | bytes) or not all(_is_history(history) for history in histories):
+    if not _is_history(histories) or not all(_is_history(history) for history in histories):
         raise DataError("a history is a list of item ids, not one text", remedy="pass e.g. [['item-1', 'item-2']]")
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     flat = [item for history in histories for item in history]

@@ -1,0 +1,265 @@
+"""A bundle folder: bit for bit the same after loading, and refused on anything but its own backbone and catalogue."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from builders import CLASSES, file_size_limit, tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.artifacts.backbone_io import save_backbone
+from peterrec.artifacts.bundle_io import Bundle, load_bundle, save_bundle
+from peterrec.config import PatchConfig
+from peterrec.data.catalogue import Catalogue
+from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, StorageError
+from peterrec.nn.heads import ItemHead
+
+PRETRAINED = tiny_pretrained()
+OWNER = (PRETRAINED.fingerprint, PRETRAINED.catalogue.fingerprint)
+CONFIG = PRETRAINED.network.backbone.config
+TARGETS = tiny_catalogue(5, first=0)
+MAKERS = {
+    "patch": lambda: tiny_bundle(PRETRAINED),
+    "head": lambda: tiny_bundle(PRETRAINED, strategy="head"),
+    "ranking": lambda: tiny_bundle(PRETRAINED, targets=TARGETS),
+    "ranking, head": lambda: tiny_bundle(PRETRAINED, targets=TARGETS, strategy="head"),
+    "one piece a block": lambda: tiny_bundle(
+        PRETRAINED, patch_config=PatchConfig(bottleneck=0.5, per_block=1, position="pre_act", activation="gelu")
+    ),
+}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def load(path: Path) -> Bundle:
+    return load_bundle(path, CONFIG, OWNER)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    save_bundle(tmp_path / "age", tiny_bundle(PRETRAINED))
+    return tmp_path / "age"
+
+
+@pytest.fixture
+def ranking(tmp_path: Path) -> Path:
+    save_bundle(tmp_path / "shop", tiny_bundle(PRETRAINED, targets=TARGETS))
+    return tmp_path / "shop"
+
+
+# ---------------------------------------------------------------- there and back
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_everything_comes_back(tmp_path, maker):
+    made = MAKERS[maker]()
+    save_bundle(tmp_path / "b", made)
+    read = load(tmp_path / "b")
+    for name in ("name", "kind", "strategy", "patch_config", "class_names", "max_length", "all_params", "metrics"):
+        assert getattr(read, name) == getattr(made, name), name
+    assert (read.backbone_fingerprint, read.catalogue_fingerprint) == OWNER
+    assert (read.patch is None) == (made.patch is None) == (made.strategy == "head")
+    assert type(read.head) is type(made.head)
+    assert read.tensors().keys() == made.tensors().keys()
+    for name, tensor in made.tensors().items():
+        assert torch.equal(read.tensors()[name], tensor), name
+    if made.targets is not None:
+        assert read.targets.ids.equals(made.targets.ids)
+        assert read.targets.first == 0
+    tokens = torch.tensor([[4, 5, 1], [9, 15, 3]])
+    with torch.no_grad():
+        hidden = [PRETRAINED.network.backbone(tokens, bundle.patch)[:, -1] for bundle in (made, read)]
+        assert torch.equal(made.head(hidden[0]), read.head(hidden[1]))
+
+
+@pytest.mark.parametrize(("maker", "outputs"), [("patch", "labels.json"), ("ranking", "targets.parquet")])
+def test_the_folder_is_as_documented(tmp_path, maker, outputs):
+    made = MAKERS[maker]()
+    save_bundle(tmp_path / "b", made, config_yaml="seed: 0\n")
+    expected = ["README.md", "adapter_config.json", "adapter_model.safetensors", "config.yaml", "metrics.json", outputs]
+    assert names(tmp_path / "b") == sorted(expected)
+    meta = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
+    assert (meta["kind"], meta["format_version"], meta["kind_of_task"]) == ("bundle", 1, made.kind)
+    assert (meta["backbone_fingerprint"], meta["catalogue_fingerprint"]) == OWNER
+    assert meta["outputs"] == (3 if maker == "patch" else 5)
+    assert meta["trainable_params"] == made.patch_params + made.head_params == made.trainable_params
+    assert meta["trainable_share"] == made.trainable_params / 1000
+    assert {name.partition(".")[0] for name in made.tensors()} == {"patch", "head"}
+
+
+def test_parameters_are_counted():
+    made = MAKERS["patch"]()
+    assert made.patch_params == 4 * (8 * 3 + 3 + 3 * 8 + 8), "two blocks, two sites each, bottleneck 3"
+    assert made.head_params == 3 * 8 + 3
+    assert MAKERS["head"]().patch_params == 0
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("ä, ö", 'a "b"\n', ""), tuple("abcdefghijk")], ids=repr)
+def test_class_names_keep_their_order_and_letters(tmp_path, names):
+    save_bundle(tmp_path / "b", tiny_bundle(PRETRAINED, class_names=names))
+    assert load(tmp_path / "b").class_names == names
+
+
+def test_an_old_one_is_replaced_only_if_asked(tmp_path, classes):
+    with pytest.raises(ArtifactError, match="already exists"):
+        save_bundle(classes, MAKERS["ranking"]())
+    assert load(classes).kind == "classification"
+    save_bundle(classes, MAKERS["ranking"](), overwrite=True)
+    assert load(classes).kind == "ranking"
+    assert "labels.json" not in names(classes)
+    assert names(tmp_path) == ["age"]
+
+
+def test_a_full_disk_leaves_no_half_bundle(tmp_path, classes):
+    large = tiny_bundle(PRETRAINED, targets=tiny_catalogue(2000, first=0))
+    for path in (classes, tmp_path / "new"):
+        with pytest.raises(StorageError, match="the disk is full"), file_size_limit(20_000):
+            save_bundle(path, large, overwrite=True)
+    assert names(tmp_path) == ["age"]
+    assert load(classes).class_names == CLASSES
+
+
+@pytest.mark.parametrize("step", ["write_json", "write_tensors", "bundle_card", "Catalogue.write"])
+def test_a_stop_at_any_step_leaves_no_half_bundle(tmp_path, monkeypatch, step):
+    def stopping(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"peterrec.artifacts.bundle_io.{step}", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        save_bundle(tmp_path / "b", MAKERS["ranking"]())
+    assert names(tmp_path) == []
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("owner", "part"),
+    [((tiny_pretrained(seed=1).fingerprint, OWNER[1]), "backbone"), ((OWNER[0], TARGETS.fingerprint), "catalogue")],
+)
+def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes, owner, part):
+    with pytest.raises(FingerprintError, match=f"was made for the {part}") as caught:
+        load_bundle(classes, CONFIG, owner)
+    which = ["backbone", "catalogue"].index(part)
+    assert owner[which] in caught.value.what
+    assert OWNER[which] in caught.value.what
+    assert caught.value.path == classes
+
+
+def test_the_wrong_backbone_is_said_before_anything_of_its_shape(classes):
+    wide = tiny_pretrained(backbone={"kernel_size": 5}).network.backbone.config.model_copy(update={"channels": 32})
+    with pytest.raises(FingerprintError):
+        load_bundle(classes, wide, ("0" * 64, OWNER[1]))
+
+
+def test_another_format_version_or_kind_is_refused(tmp_path, classes):
+    edit(classes / "adapter_config.json", format_version=2)
+    with pytest.raises(FormatVersionError, match="format version 2"):
+        load(classes)
+    save_backbone(tmp_path / "backbone", PRETRAINED)
+    with pytest.raises(ArtifactError, match="is missing"):
+        load(tmp_path / "backbone")
+    edit(classes / "adapter_config.json", format_version=1, kind="backbone")
+    with pytest.raises(ArtifactError, match="is backbone, not a bundle"):
+        load(classes)
+
+
+def test_tensors_of_another_bundle_are_refused_with_both_fingerprints(tmp_path, classes):
+    save_bundle(tmp_path / "other", tiny_bundle(PRETRAINED, seed=1))
+    shutil.copy(tmp_path / "other" / "adapter_model.safetensors", classes)
+    prints = [json.loads((tmp_path / b / "adapter_config.json").read_text())["fingerprint"] for b in ("age", "other")]
+    with pytest.raises(FingerprintError, match="the fingerprint of its tensors") as caught:
+        load(classes)
+    assert all(fingerprint in caught.value.what for fingerprint in prints)
+
+
+@pytest.mark.parametrize(
+    "edited", [["old", "young", "older"], ["young", "old"], ["young", "old", "oldest"], [*CLASSES, "x"], []]
+)
+def test_edited_labels_are_refused_with_both_fingerprints(classes, edited):
+    (classes / "labels.json").write_text(json.dumps({"class_names": edited}))
+    with pytest.raises(FingerprintError, match=r"of its labels is [0-9a-f]{64}, but .* says [0-9a-f]{64}"):
+        load(classes)
+
+
+@pytest.mark.parametrize(
+    "ids", [[f"item-{i}" for i in (1, 0, 2, 3, 4)], [f"item-{i}" for i in range(6)], list(range(5))]
+)
+def test_other_targets_are_refused_with_both_fingerprints(ranking, ids):
+    other = Catalogue(pa.array(ids), range(len(ids)), first=0)
+    other.write(ranking / "targets.parquet")
+    with pytest.raises(FingerprintError, match="the fingerprint of its targets") as caught:
+        load(ranking)
+    assert TARGETS.fingerprint in caught.value.what
+    assert other.fingerprint in caught.value.what
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "metrics.json", "labels.json"])
+@pytest.mark.parametrize("kept", [None, 0.0, 0.5], ids=["missing", "empty", "half"])
+def test_a_truncated_file_is_named(classes, name, kept):
+    path = classes / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * (kept or 0))])
+    if kept is None:
+        path.unlink()
+    with pytest.raises(ArtifactError) as caught:
+        load(classes)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_damaged_targets_are_named(ranking, missing):
+    path = ranking / "targets.parquet"
+    path.unlink() if missing else path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="cannot be read") as caught:
+        load(ranking)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("key", ["name", "kind_of_task", "patch", "outputs", "fingerprint", "backbone_fingerprint"])
+def test_a_description_that_lacks_a_key_is_damaged(classes, key):
+    path = classes / "adapter_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    with pytest.raises(ArtifactError, match=f"lacks the key '{key}'"):
+        load(classes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patch": None},
+        {"patch": {"bottleneck": 2}},
+        {"patch": {"bottleneck": 8}},
+        {"patch": {"bottleneck": 3, "per_block": 1}},
+        {"patch": {"bottleneck": 3, "colour": "red"}},
+        {"outputs": 4},
+        {"outputs": "three"},
+    ],
+    ids=repr,
+)
+def test_a_changed_description_is_damaged(classes, changes):
+    edit(classes / "adapter_config.json", **changes)
+    with pytest.raises(ArtifactError):
+        load(classes)
+
+
+def test_labels_without_names_are_damaged(classes):
+    (classes / "labels.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="lacks the key 'class_names'") as caught:
+        load(classes)
+    assert caught.value.path == classes / "labels.json"
+
+
+def test_a_ranking_bundle_has_an_item_head(ranking):
+    assert isinstance(load(ranking).head, ItemHead)

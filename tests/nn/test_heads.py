@@ -1,0 +1,61 @@
+"""Heads against NumPy, and where they start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import shaken
+from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
+
+HEADS = [ClassificationHead, ItemHead]
+
+
+def users(rows: int, channels: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, channels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("cls", HEADS)
+@given(rows=st.integers(0, 4), channels=st.integers(1, 5), outputs=st.integers(1, 6))
+def test_scores_are_inner_products_plus_biases(cls, rows, channels, outputs):
+    head = shaken(cls(channels, outputs).double()).requires_grad_(False)
+    x = users(rows, channels)
+    expected = x.numpy() @ head.weight.numpy().T + head.bias.numpy()
+    assert expected.shape == (rows, outputs)
+    np.testing.assert_allclose(head(x).numpy(), expected, atol=1e-12)
+
+
+@given(rows=st.integers(1, 4), items=st.integers(1, 6), chosen=st.integers(0, 5), data=st.data())
+def test_chosen_items_are_scored_as_among_all(rows, items, chosen, data):
+    head = shaken(ItemHead(3, items).double()).requires_grad_(False)
+    row = st.lists(st.integers(0, items - 1), min_size=chosen, max_size=chosen)
+    which = torch.tensor(data.draw(st.lists(row, min_size=rows, max_size=rows)), dtype=torch.long).reshape(rows, chosen)
+    x = users(rows, 3)
+    torch.testing.assert_close(head.score(x, which), head(x).gather(1, which), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cls", HEADS)
+def test_the_generator_decides_alone_and_biases_are_copied(cls):
+    bias = torch.arange(3.0)
+    first = cls(4, 3, torch.Generator().manual_seed(5), bias)
+    torch.manual_seed(99)
+    second = cls(4, 3, torch.Generator().manual_seed(5), bias)
+    assert torch.equal(first.weight, second.weight)
+    assert not torch.equal(first.weight, cls(4, 3, torch.Generator().manual_seed(6)).weight)
+    with torch.no_grad():
+        first.bias.add_(1)
+    assert bias.tolist() == second.bias.tolist() == [0, 1, 2]
+    assert cls(4, 3).bias.tolist() == [0, 0, 0]
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
+def test_log_shares_are_finite_sum_to_one_and_keep_the_order(counts):
+    shares = log_share(torch.tensor(counts))
+    assert torch.isfinite(shares).all(), "an item or class that never occurs too"
+    assert shares.dtype == torch.float32
+    assert float(shares.exp().sum()) == pytest.approx(1, abs=1e-5)
+    expected = np.log((np.array(counts) + 1) / (np.sum(counts) + len(counts)))
+    np.testing.assert_allclose(shares.numpy(), expected, rtol=1e-5, atol=1e-5)
