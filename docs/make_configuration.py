@@ -28,12 +28,13 @@ Every verb takes a YAML file (`--config FILE`, or the file itself for `peterrec 
 (`--set KEY=VALUE`, repeatable, dotted for settings within settings: `--set optim.lr=0.01`). Keys that do not exist are
 errors. The resolved configuration is written beside every artifact as `config.yaml`, and can be passed to `--config`.
 
-In Python, the same models are keyword arguments: `peterrec.PretrainConfig(epochs=5, optim=peterrec.OptimConfig(lr=1e-3))`.
+In Python, the same models take keyword arguments: `peterrec.PretrainConfig(epochs=5)`.
 A default of *required* must be given; an empty default means none.
 """
 
 
 def main() -> None:
+    """Write the page."""
     PAGE.write_text(page(), encoding="utf-8")
 
 

@@ -1,0 +1,47 @@
+"""Frozen configuration models: what YAML files and dotted overrides may say, with every default in one place."""
+
+from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
+from peterrec.config.data import (
+    ActivityConfig,
+    ClassificationTaskConfig,
+    EventsConfig,
+    LabelsConfig,
+    PrepareConfig,
+    RankingTaskConfig,
+    SourceConfig,
+    SplitConfig,
+    TaskConfig,
+)
+from peterrec.config.loading import build_config, dump_yaml, load_config, same_settings
+from peterrec.config.model import AdaptConfig, BackboneConfig, OptimConfig, PatchConfig, PretrainConfig, RunnerConfig
+from peterrec.config.whole import EvaluateConfig, RunConfig
+
+__all__ = [
+    "ActivityConfig",
+    "AdaptConfig",
+    "BackboneConfig",
+    "ClassificationTaskConfig",
+    "Config",
+    "EvaluateConfig",
+    "EventsConfig",
+    "LabelsConfig",
+    "Name",
+    "OptimConfig",
+    "PatchConfig",
+    "Positive",
+    "PrepareConfig",
+    "PretrainConfig",
+    "RankingTaskConfig",
+    "RunConfig",
+    "RunnerConfig",
+    "Separator",
+    "Share",
+    "SourceConfig",
+    "SplitConfig",
+    "TaskConfig",
+    "Text",
+    "build_config",
+    "dump_yaml",
+    "load_config",
+    "same_settings",
+]

@@ -1,0 +1,164 @@
+"""Settings of `prepare`: events, what is kept of them, tasks, the split."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from peterrec.config.base import Config, Name, Separator, Share, Text
+
+
+class EventsConfig(Config):
+    """Where events are and what their columns are called."""
+
+    paths: tuple[str, ...] = Field(min_length=1, description="files, globs or folders of Parquet, CSV or CSV.gz")
+    user: str = Field(default="user_id", description="column with the user id")
+    item: str = Field(default="item_id", description="column with the item id")
+    time: str = Field(default="timestamp", description="column that sorts a user's events")
+    order: str | None = Field(
+        default=None, description="column that breaks ties between equal times; without it the item id does"
+    )
+    domain: str | None = Field(default=None, description="column that tells domains apart")
+    columns: tuple[str, ...] | None = Field(default=None, description="names for CSV files without a header line")
+    separator: Separator | None = Field(default=None, description="of CSV files; found by itself if not given")
+    time_format: str | None = Field(default=None, description="strptime format of a text time, e.g. %d/%m/%Y")
+    ids: Literal["auto", "text", "integer"] = Field(
+        default="auto", description="how ids are read; auto: as integers where all of a file are"
+    )
+    invalid_rows: Literal["error", "drop"] = Field(
+        default="error", description="rows without a user, an item or a readable time"
+    )
+
+
+class SourceConfig(Config):
+    """Which events make the source sequences, and what is kept of them."""
+
+    domains: tuple[Text, ...] | None = Field(default=None, description="keep events of these domains only")
+    exclude_domains: tuple[Text, ...] = Field(default=(), description="leave out events of these domains")
+    after: Text | None = Field(default=None, description="keep events at or after this time")
+    before: Text | None = Field(default=None, description="keep events before this time")
+    min_item_events: PositiveInt = Field(default=5, description="source events of an item, for the catalogue")
+    min_user_events: PositiveInt = Field(default=1, description="events left of a user, for a sequence")
+    max_history: PositiveInt = Field(default=200, description="the most recent events kept of a user")
+    repeats: Literal["keep", "drop"] = Field(default="keep", description="consecutive events with the same item")
+    rare_items: Literal["drop", "unk"] = Field(default="drop", description="drop them, or keep their place as [UNK]")
+
+    @model_validator(mode="after")
+    def _history_holds_the_minimum(self) -> Self:
+        if self.min_user_events > self.max_history:
+            raise ValueError("min_user_events is above max_history: no user would be left")
+        return self
+
+
+class LabelsConfig(Config):
+    """A table with one row per user and a column to predict."""
+
+    path: str = Field(description="Parquet or CSV file")
+    user: str = Field(default="user_id", description="column with the user id")
+    label: str = Field(description="column to predict; users without a value are left out")
+    columns: tuple[str, ...] | None = Field(default=None, description="names for a CSV file without a header line")
+    separator: Separator | None = Field(default=None, description="of a CSV file; found by itself if not given")
+
+
+class ActivityConfig(Config):
+    """A label read off the events themselves: does the user have any event, of any domain, in [after, before)?"""
+
+    after: Text = Field(description="start of the period; the source must end here or earlier")
+    before: Text | None = Field(default=None, description="end of the period; none: the end of the events")
+    active: Text = Field(default="yes", description="name of the class of users with an event")
+    inactive: Text = Field(default="no", description="name of the class of users without one")
+
+    @model_validator(mode="after")
+    def _two_names(self) -> Self:
+        if self.active == self.inactive:
+            raise ValueError("`active` and `inactive` are the names of two classes: give them two names")
+        return self
+
+
+class ClassificationTaskConfig(Config):
+    """Predict an attribute of a user. Exactly one of `labels` and `activity` is given."""
+
+    kind: Literal["classification"] = Field(default="classification", description="what tells this task from a ranking")
+    name: Name = Field(description="of the task, and of its folder")
+    labels: LabelsConfig | None = Field(default=None, description="a table of users with the label")
+    activity: ActivityConfig | None = Field(default=None, description="the label is whether the user is active later")
+    min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
+    min_class_users: PositiveInt = Field(default=1, description="users of rarer classes are left out")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.labels is None) == (self.activity is None):
+            raise ValueError("give exactly one of `labels` and `activity`")
+        return self
+
+
+class RankingTaskConfig(Config):
+    """Recommend items of a target domain, of a later time, or of other files.
+
+    With `history: before-first-target` the model sees only the events before the user's first target event, so that
+    the user is cold in the target domain at that moment, and the targets are the items of that first visit (the
+    events with that same time).
+    """
+
+    kind: Literal["ranking"] = Field(default="ranking", description="what tells this task from a classification")
+    name: Name = Field(description="of the task, and of its folder")
+    events: EventsConfig | None = Field(
+        default=None, description="other files with the target events; what is not said of them is as in the source"
+    )
+    domains: tuple[Text, ...] | None = Field(default=None, description="targets are events of these domains")
+    after: Text | None = Field(default=None, description="targets are events at or after this time")
+    before: Text | None = Field(default=None, description="targets are events before this time")
+    history: Literal["all", "before-first-target"] = Field(
+        default="all", description="what of the user's source sequence the model sees"
+    )
+    min_item_events: PositiveInt = Field(default=5, description="users who have it, for an item to be a target")
+    min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if self.events is None and self.domains is None and self.after is None:
+            raise ValueError("say which events are targets: `domains`, `after` or `events`")
+        return self
+
+
+TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discriminator="kind")]
+
+
+class SplitConfig(Config):
+    """Shares of a task's users, drawn by a hash of the user id (paper, section 4.1: 70 / 3 / 27)."""
+
+    train: Share = Field(default=0.70, description="share of users to train on")
+    valid: Share = Field(default=0.03, description="share of users that early stopping and settings look at")
+    test: Share = Field(default=0.27, description="share of users that only `evaluate` looks at")
+    salt: str = Field(default="peterrec", description="another text draws another split")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        if abs(self.train + self.valid + self.test - 1.0) > 1e-9:
+            raise ValueError("train + valid + test must be 1")
+        return self
+
+
+class PrepareConfig(Config):
+    """Events in, corpus out."""
+
+    events: EventsConfig = Field(description="where the events are")
+    source: SourceConfig = Field(default=SourceConfig(), description="what is kept of them")
+    tasks: tuple[TaskConfig, ...] = Field(default=(), description="what is to be learned of the users")
+    split: SplitConfig = Field(default=SplitConfig(), description="of the users of every task")
+    catalogue: str | None = Field(
+        default=None, description="a corpus or backbone whose catalogue is used as it is, instead of a new one"
+    )
+    memory_limit: str = Field(default="2GB", description="of the embedded engine; past it, it spills to disk")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="of the engine; all cores if not given"
+    )
+
+    @field_validator("tasks")
+    @classmethod
+    def _distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
+        names = [task.name for task in tasks]
+        if len(set(names)) < len(names):
+            raise ValueError("two tasks have the same name")
+        return tasks

@@ -1,0 +1,101 @@
+"""Reading and writing configurations: YAML files and dotted overrides."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from peterrec.config.base import Config
+from peterrec.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> C:
+    """Read a configuration from YAML, then apply keyword values and dotted overrides such as `optim.lr=0.01`.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; the message names the key.
+    """
+    tree: dict[str, Any] = _read_yaml(Path(path)) if path is not None else {}
+    _merge(tree, copy.deepcopy(values))  # an override changes the tree, never what the caller holds
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"override {override!r} is not KEY=VALUE", remedy="write e.g. --set optim.lr=0.01")
+        _merge(tree, _nest(key.split("."), _parse(text, override)))
+    return build_config(cls, tree, path)
+
+
+def build_config(cls: type[C], tree: dict[str, Any], path: str | Path | None = None) -> C:
+    """Validate a tree of plain values.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type; the message names the key.
+    """
+    try:
+        return cls.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc']) or 'top level'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(
+            "the configuration is not valid: " + "; ".join(lines),
+            remedy=f"see `{cls.__name__}` in docs/configuration.md for the keys and their meaning",
+            path=path,
+        ) from error
+
+
+def dump_yaml(config: Config) -> str:
+    """Return the resolved configuration as YAML, for keeping beside an artifact."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def same_settings(path: Path, config: Config) -> bool:
+    """Say whether a `config.yaml` that was written beside an artifact has the settings of `config`.
+
+    The runner may differ: the machine does not decide what comes out. A missing or damaged file has other settings.
+    """
+    try:
+        kept, now = _read_yaml(path), config.model_dump(mode="json")
+    except ConfigError:
+        return False
+    kept.pop("runner", None)
+    now.pop("runner", None)
+    return kept == now
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not valid YAML ({error})", remedy="correct the file", path=path) from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError("holds no keys at its top level", remedy="write `key: value` lines", path=path)
+    return tree
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of override {override!r} is not valid YAML", remedy="quote it") from error
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
+
+
+def _merge(tree: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
