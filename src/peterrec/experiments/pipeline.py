@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import AdaptConfig, EvaluateConfig, RunConfig, build_config, dump_yaml, same_settings
 from peterrec.data.corpus import Corpus
-from peterrec.data.prepare import prepare
+from peterrec.data.prepare import input_files, prepare
 from peterrec.data.sources import fetch
 from peterrec.errors import ArtifactError, ConfigError
 from peterrec.evaluation.bundles import evaluate
@@ -82,16 +82,9 @@ def run(
     """
     state = RunState(config, Path(out), report or (lambda line: None), overwrite)
     _check_overrides(config)
-    if config.fetch is not None:
-        # A fetched data set is never stale, and fetching it again needs the network: `fetch --overwrite` does that.
-        state.stage("fetch", False, lambda: None, lambda: _fetch(state))
+    _fetch(state)
     corpus = state.stage("prepare", _same_corpus(state), lambda: Corpus.open(_corpus(state)), lambda: _prepare(state))
-    model = state.stage(
-        "pretrain", _same_backbone(state, corpus), lambda: UserModel.from_pretrained(state.out / "backbone"),
-        lambda: pretrain(
-            corpus, state.out / "backbone", config.pretrain, resume=not overwrite, overwrite=True, report=state.say
-        ),
-    )  # fmt: skip
+    model = _pretrain(state, corpus)
     evaluations = [_task(state, model, corpus, task) for task in corpus.task_names]
     record = assemble(state.config, corpus, model, state.out, evaluations, state.stages, command)
     write_json(state.out / "run.json", json.loads(record.model_dump_json(by_alias=True)))
@@ -139,10 +132,26 @@ def _evaluate(
     return evaluation
 
 
-def _fetch(state: RunState) -> Path:
-    name = state.config.fetch
-    assert name is not None
-    return fetch(name, Path(state.config.data) / name, report=state.say)
+def _fetch(state: RunState) -> None:
+    name, data = state.config.fetch, Path(state.config.data)
+    if name is None:
+        return
+    # A fetched data set is never stale, and fetching it again needs the network: `fetch --overwrite` does that.
+    start = time.perf_counter()
+    there = (data / name).exists()
+    state.say("\n[fetch]")
+    fetch(name, data / name, report=state.say)
+    state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": there})
+
+
+def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
+    out = state.out / "backbone"
+    return state.stage(
+        "pretrain", _same_backbone(state, corpus), lambda: UserModel.from_pretrained(out),
+        lambda: pretrain(
+            corpus, out, state.config.pretrain, resume=not state.overwrite, overwrite=True, report=state.say
+        ),
+    )  # fmt: skip
 
 
 def _corpus(state: RunState) -> Path:
@@ -155,7 +164,9 @@ def _prepare(state: RunState) -> Corpus:
 
 def _same_corpus(state: RunState) -> bool:
     manifest = _meta(_corpus(state))
-    return manifest is not None and manifest["config"] == state.config.prepare.model_dump(mode="json")
+    if manifest is None or manifest["config"] != state.config.prepare.model_dump(mode="json"):
+        return False
+    return bool(manifest["inputs"] == [file.identity() for file in input_files(state.config.prepare)])
 
 
 def _same_backbone(state: RunState, corpus: Corpus) -> bool:

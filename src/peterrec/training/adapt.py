@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
@@ -17,14 +16,15 @@ from peterrec.data.batching import EpochStream, FixedBatches, inference_batches,
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.negatives import UniformNegatives
 from peterrec.data.sequences import IntArray, Sequences
-from peterrec.errors import FingerprintError
+from peterrec.errors import FingerprintError, TaskError
 from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone, represent
 from peterrec.nn.heads import ClassificationHead
 from peterrec.nn.losses import bpr_loss
-from peterrec.training.loop import Plan, WorkFolder, fit
-from peterrec.training.optim import make_optimizer, make_schedule
+from peterrec.training.callbacks import Curve, require_finite
+from peterrec.training.folder import WorkFolder
+from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.strategies import Trainable, build
 
 VALID_BATCH = 256
@@ -59,70 +59,68 @@ class TaskSource:
         return {name: torch.from_numpy(value) for name, value in out.items()}
 
 
-class AdaptModule(LightningModule):
+class AdaptModule(TrainedModule):
     """Trains patch and head of one task over a frozen backbone (paper, section 3.3)."""
 
     def __init__(self, backbone: Backbone, trainable: Trainable, config: AdaptConfig, valid: TaskPart) -> None:
-        super().__init__()
-        self.strict_loading = False  # checkpoints hold what is trained; the frozen backbone is never copied
+        super().__init__(torch.nn.ModuleDict(trainable.groups()), config.optim)
         self.backbone = backbone.requires_grad_(False)
-        self.trainable = torch.nn.ModuleDict(trainable.groups())
-        self.patch = trainable.patch
-        self.head = trainable.head
+        self.parts = trainable
         self.config = config
         self.valid = valid
-        self._outputs: list[tuple[Tensor, Tensor]] = []
+        self._sums: list[tuple[dict[str, float], int]] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return cross-entropy, or BPR over the (user, positive, negatives) pairs of the batch."""
-        vectors = self._represent(batch["tokens"])
-        if isinstance(self.head, ClassificationHead):
-            return torch.nn.functional.cross_entropy(self.head(vectors), batch["labels"])
+        vectors, head = self._represent(batch["tokens"]), self.parts.head
+        if isinstance(head, ClassificationHead):
+            return torch.nn.functional.cross_entropy(head(vectors), batch["labels"])
         users = vectors[batch["user"]]  # (P, C)
         candidates = torch.cat([batch["positive"].unsqueeze(1), batch["negatives"]], dim=1)
-        scores = self.head.score(users, candidates)  # (P, 1 + M)
+        scores = head.score(users, candidates)  # (P, 1 + M)
         return bpr_loss(scores[:, 0], scores[:, 1:])
 
     def _represent(self, tokens: Tensor) -> Tensor:
-        if self.patch is None:
+        if self.parts.patch is None:
             with torch.no_grad():
                 return represent(self.backbone, tokens)
-        return represent(self.backbone, tokens, self.patch)
+        return represent(self.backbone, tokens, self.parts.patch)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Collect the scores of the validation users."""
-        self._outputs.append((batch["rows"].cpu(), self.head(self._represent(batch["tokens"])).float().cpu()))
+        """Add up the metrics of some validation users."""
+        vectors = self._represent(batch["tokens"])
+        with torch.autocast(self.device.type, enabled=False):  # the few bits of bfloat16 would make ties
+            scores = self.parts.head(vectors.float()).cpu()
+        require_finite(scores, "the scores of validation users", self.current_epoch)
+        self._sums.append(metric_sums(scores, self.valid, batch["rows"].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the validation users."""
-        rows = torch.cat([rows for rows, _ in self._outputs])
-        scores = torch.cat([scores for _, scores in self._outputs])[rows.argsort()]
-        self._outputs.clear()
-        self.log_dict(valid_metrics(scores, self.valid), sync_dist=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen backbone out."""
-        checkpoint["state_dict"] = self.trainable.state_dict(prefix="trainable.")
-
-    def configure_optimizers(self) -> Any:
-        """AdamW over patch and head with the configured schedule, stepped every batch."""
-        optimizer = make_optimizer(self.trainable.parameters(), self.config.optim)
-        schedule = make_schedule(optimizer, self.config.optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """Log the metrics of all validation users."""
+        count = sum(n for _, n in self._sums)
+        names = self._sums[0][0]
+        self.log_dict({name: sum(sums[name] for sums, _ in self._sums) / count for name in names})
+        self._sums.clear()
 
 
-def valid_metrics(scores: Tensor, part: TaskPart) -> dict[str, float]:
-    """Return the validation metrics of (N, outputs) scores.
+def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray) -> tuple[dict[str, float], int]:
+    """Return the sums of the validation metrics over the given rows of a part, and how many were added up.
 
-    Log-loss and accuracy; or, for ranking, MRR over the whole ranking. What decides the best epoch moves
-    with every user (log-loss, untruncated MRR): the validation users are few.
+    Log-loss and accuracy of users; or, for ranking, the reciprocal rank of (user, target) pairs in the whole ranking.
+    What decides the best epoch moves with every user (log-loss, untruncated MRR): the validation users are few.
+
+    Args:
+        scores: (rows, outputs).
+        part: validation users.
+        rows: which of them.
     """
     if part.labels is not None:
-        labels = torch.from_numpy(part.labels)
-        loss = torch.nn.functional.cross_entropy(scores, labels)
-        return {"log_loss": float(loss), "accuracy": float((scores.argmax(1) == labels).double().mean())}
+        labels = torch.from_numpy(part.labels[rows])
+        loss = torch.nn.functional.cross_entropy(scores.double(), labels, reduction="sum")
+        return {"log_loss": float(loss), "accuracy": float((scores.argmax(1) == labels).sum())}, len(rows)
     assert part.targets is not None
-    return {"mrr": mean_reciprocal_rank([scores.numpy()], part.targets)}
+    targets = part.targets.take(rows)
+    pairs = len(targets.items)
+    return {"mrr": mean_reciprocal_rank([scores.numpy()], targets) * pairs}, pairs
 
 
 def adapt(
@@ -153,52 +151,66 @@ def adapt(
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
-        TaskError: no such task, or no negative can be drawn for a user.
-        ArtifactError: `out` exists, or something cannot be read.
-        TrainingError, InterruptedRun: as in `pretrain`.
+        TaskError: no such task, a part of it without users, or no negative can be drawn for a user.
+        ArtifactError: `out` exists, something cannot be read, or there is an unfinished run that is not to be resumed
+            or cannot be.
+        ConfigError, TrainingError, InterruptedRun, StorageError: as in `pretrain`.
     """
     config, out = config or AdaptConfig(), Path(out)
     say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
-    _same_catalogue(model, corpus)
-    spec = corpus.task(task)
-    train, valid = spec.part("train"), spec.part("valid")
-    before = model.pretrained.fingerprint
-    trainable = build(config, model.network.backbone, spec, train)
-    counts = trainable.count()
-    everything = sum(p.numel() for p in model.network.parameters()) + sum(counts.values())
-    source = TaskSource(train, config.max_length, config.negatives, len(spec.targets) if spec.targets else 0)
-    work = WorkFolder(out, config, resume=resume, overwrite=overwrite)
-    say(f"adapting to {task!r} with strategy {config.strategy!r} on {len(train):,} users, {len(valid):,} to validate")
-    say(trainable_line(counts, everything))
-    module = AdaptModule(model.network.backbone, trainable, config, valid)
-    plan = _plan(spec, config)
-    stream = EpochStream(source, config.batch_size, config.seed)
-    curve = fit(module, stream, _valid_batches(valid, config.max_length), work, plan, config.runner)
-    model.network.to(model.device)
-    if model.pretrained.fingerprint != before:
-        raise FingerprintError("the frozen backbone changed while adapting", remedy="report this as a bug", path=out)
-    best = (min if plan.mode == "min" else max)(curve, key=lambda row: row[plan.monitor])
-    shown = {name: best[name] for name in plan.shown}
-    bundle = _bundle(
-        spec,
-        trainable,
-        config,
-        model,
-        everything,
-        {
-            "valid": shown,
-            "best_epoch": int(best["epoch"]),
-            "monitor": plan.monitor,
-            "curve": curve,
-            "corpus_fingerprint": corpus.manifest["fingerprint"],
-        },
-    )
+    with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
+        model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+        _same_catalogue(model, corpus)
+        spec = corpus.task(task)
+        train, valid = _parts(spec)
+        trainable = build(config, model.network.backbone, spec, train)
+        source = TaskSource(train, config.max_length, config.negatives, len(spec.targets) if spec.targets else 0)
+        inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "task": task}
+        work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite)
+        users = f"{len(train):,} users, {len(valid):,} to validate"
+        say(f"adapting to {task!r} with strategy {config.strategy!r} on {users}")
+        plan, counts = _plan(spec, config), trainable.count()
+        everything = sum(p.numel() for p in model.network.parameters()) + sum(counts.values())
+        say(trainable_line(counts, everything))
+        curve = _train(model, AdaptModule(model.network.backbone, trainable, config, valid), source, work, plan)
+    metrics = {
+        "valid": {name: curve.best[name] for name in plan.shown},
+        "best_epoch": int(curve.best["epoch"]),
+        "monitor": curve.monitor,
+        "curve": curve.rows,
+        "corpus_fingerprint": corpus.manifest["fingerprint"],
+    }
+    bundle = _bundle(spec, trainable, config, model, everything, metrics)
     save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
-    say(f"best epoch {int(best['epoch']) + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in shown.items()))
+    say(_best_line(curve, plan))
     return bundle
+
+
+def _parts(spec: Task) -> tuple[TaskPart, TaskPart]:
+    train, valid = spec.part("train"), spec.part("valid")
+    if len(train) == 0 or len(valid) == 0:
+        raise TaskError(
+            f"has {len(train)} users to train on and {len(valid)} to validate; both are needed",
+            remedy="label more users, or raise split.train or split.valid, and prepare again",
+            path=spec.path,
+        )
+    return train, valid
+
+
+def _train(model: UserModel, module: AdaptModule, source: TaskSource, work: WorkFolder, plan: Plan) -> Curve:
+    config = module.config
+    before = model.pretrained.fingerprint
+    try:
+        stream = EpochStream(source, config.batch_size, config.seed)
+        curve = fit(module, stream, _valid_batches(module.valid, config.max_length), work, plan, config.runner)
+    finally:
+        model.network.to(model.device)  # Lightning leaves everything on the CPU
+    if model.pretrained.fingerprint != before:
+        raise FingerprintError("the frozen backbone changed while adapting", remedy="report this as a bug")
+    module.trained.eval().requires_grad_(False)
+    return curve
 
 
 def trainable_line(counts: dict[str, int], everything: int) -> str:
@@ -207,6 +219,11 @@ def trainable_line(counts: dict[str, int], everything: int) -> str:
     groups = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     share = 100 * total / everything
     return f"trainable params: {total:,} || all params: {everything:,} || trainable%: {share:.4f} ({groups})"
+
+
+def _best_line(curve: Curve, plan: Plan) -> str:
+    metrics = ", ".join(f"{name} {curve.best[name]:.4f}" for name in plan.shown)
+    return f"best epoch {int(curve.best['epoch']) + 1}: {metrics}"
 
 
 def _same_catalogue(model: UserModel, corpus: Corpus) -> None:
@@ -221,10 +238,15 @@ def _same_catalogue(model: UserModel, corpus: Corpus) -> None:
 def _plan(spec: Task, config: AdaptConfig) -> Plan:
     ranking = spec.kind == "ranking"
     shown = ("mrr",) if ranking else ("log_loss", "accuracy")
-    mode = "max" if ranking else "min"
-    label = f"{spec.name} ({config.strategy})"
     return Plan(
-        label, shown[0], mode, config.epochs, config.patience, config.checkpoint_every, config.optim.clip_norm, shown
+        label=f"{spec.name} ({config.strategy})",
+        monitor=shown[0],
+        mode="max" if ranking else "min",
+        epochs=config.epochs,
+        patience=config.patience,
+        checkpoint_every=config.checkpoint_every,
+        clip_norm=config.optim.clip_norm,
+        shown=shown,
     )
 
 

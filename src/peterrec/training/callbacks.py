@@ -1,62 +1,63 @@
-"""What happens beside the steps: curve, progress bar, resume points."""
+"""What happens beside the steps: curve, best epoch, resume points."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 
-from peterrec.errors import TrainingError
+from peterrec.artifacts.tensors import load_into, read_tensors, write_tensors
+from peterrec.data.batching import EpochStream
+from peterrec.errors import ArtifactError, TrainingError
 from peterrec.storage import replace_file
+from peterrec.training.folder import START_OVER
+
+Row = dict[str, float]
+
+LOG_EVERY = 10  # steps between the losses written by a logger
 
 
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints are written to a temporary name and renamed, so that a kill never leaves half of one."""
+def require_finite(value: float | torch.Tensor, what: str, epoch: int) -> None:
+    """Stop a training that diverged.
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Save atomically."""
-        with replace_file(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-
-
-class ResumePoint(Callback):
-    """Saves everything needed to go on: after every n-th step inside an epoch, and after every epoch.
-
-    Not after the last step of an epoch: its validation belongs to it, and the point after the epoch has both.
+    Raises:
+        TrainingError: a value is NaN or infinite.
     """
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path = path
-        self.every = every
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save inside an epoch."""
-        if trainer.global_step % self.every == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after an epoch and its validation."""
-        trainer.save_checkpoint(self.path)
+    if bool(torch.as_tensor(value).isfinite().all()):
+        return
+    shown = f" ({value})" if isinstance(value, float) else ""
+    raise TrainingError(
+        f"training diverged: {what} of epoch {epoch + 1} is not finite{shown}",
+        remedy=f"lower optim.lr, keep optim.clip_norm set, or use precision 32-true; then {START_OVER}",
+    )
 
 
 class Curve(Callback):
-    """Collects one row per epoch: mean training loss, validation metrics, seconds. Survives a resume."""
+    """Collects one row per epoch: mean training loss, validation metrics, seconds. Survives a resume.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+    Args:
+        monitor: the validation metric that decides which epoch is best.
+        mode: `min` or `max` of it.
+    """
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        self.monitor = monitor
+        self.mode = mode
+        self.rows: list[Row] = []
         self._loss: torch.Tensor | float = 0.0
         self._steps = 0
         self._seconds = 0.0
         self._clock = time.perf_counter()
+
+    @property
+    def best(self) -> Row:
+        """The row of the best epoch; the first of those that are equally good."""
+        return (min if self.mode == "min" else max)(self.rows, key=lambda row: row[self.monitor])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the running sums of the epoch under way."""
@@ -78,63 +79,138 @@ class Curve(Callback):
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         self._loss = self._loss + loss.detach().double()
         self._steps += 1
+        if trainer.loggers and trainer.global_step % LOG_EVERY == 0:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            for logger in trainer.loggers:
+                logger.log_metrics({"train_loss": float(loss), "lr": rate}, step=trainer.global_step)
+
+    def check(self, epoch: int) -> None:
+        """Look at the loss of the epoch under way.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        require_finite(float(self._loss), "the training loss", epoch)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the loss before anything is made of the weights behind it."""
+        self.check(trainer.current_epoch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch's row.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: a metric is not finite.
         """
-        loss = float(self._loss) / max(1, self._steps)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the training loss became {loss} in epoch {trainer.current_epoch}",
-                remedy="lower optim.lr, keep optim.clip_norm set, or use precision 32-true",
-            )
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch, "train_loss": loss, **metrics, "seconds": self._elapsed()}
-        self.rows.append(row)
+        for name, value in metrics.items():
+            require_finite(value, name, trainer.current_epoch)
+        loss = float(self._loss) / max(1, self._steps)
+        self.rows.append({"epoch": trainer.current_epoch, "train_loss": loss, **metrics, "seconds": self._elapsed()})
         self._loss, self._steps, self._seconds, self._clock = 0.0, 0, 0.0, time.perf_counter()
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._clock
 
 
-class ProgressBar(Callback):
-    """One bar for the whole training, saying what is trained, where it is and the last validation."""
+class BestEpoch(Callback):
+    """Keeps the weights of the best epoch, and stops when `patience` epochs have not been better.
 
-    def __init__(self, label: str, curve: Curve, shown: tuple[str, ...]) -> None:
-        self.label = label
+    Everything it knows is read off the curve, so that it survives a resume with it.
+
+    Args:
+        folder: where the weights are kept.
+        network: what is trained.
+        curve: says which epoch is best; it and the `ResumePoint` must stand before this among the callbacks.
+        patience: epochs.
+    """
+
+    def __init__(self, folder: Path, network: nn.Module, curve: Curve, patience: int) -> None:
+        self.folder = folder
+        self.network = network
         self.curve = curve
-        self.shown = shown
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            transient=True,
-        )
+        self.patience = patience
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar."""
-        total = int(trainer.estimated_stepping_batches)
-        self.task = self.progress.add_task(self.label, total=total, completed=trainer.global_step, metrics="")
-        self.progress.start()
+    def _path(self, epoch: float) -> Path:
+        return self.folder / f"best-{int(epoch)}.safetensors"
+
+    def _waited(self) -> int:
+        return int(self.curve.rows[-1]["epoch"] - self.curve.best["epoch"]) if self.curve.rows else 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no further if the run was killed after its last epoch: Lightning does not remember that it stopped.
+
+        Raises:
+            ArtifactError: the weights of the best epoch so far are gone.
+        """
+        if self.curve.rows and not self._path(self.curve.best["epoch"]).exists():
+            raise ArtifactError("is missing", remedy=START_OVER, path=self._path(self.curve.best["epoch"]))
+        trainer.should_stop = self._waited() >= self.patience
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights if they are the best so far."""
+        if self._waited() == 0:
+            self._keep()
+        trainer.should_stop = self._waited() >= self.patience
+
+    def _keep(self) -> None:
+        with replace_file(self._path(self.curve.best["epoch"])) as temporary:
+            write_tensors(temporary, self.network.state_dict())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget weights that were better before: only now does no resume point go back to them."""
+        for path in self.folder.glob("best-*.safetensors"):
+            if path != self._path(self.curve.best["epoch"]):
+                path.unlink()
+
+    def load(self) -> None:
+        """Load the weights of the best epoch into the network.
+
+        Raises:
+            ArtifactError: they are damaged.
+        """
+        path = self._path(self.curve.best["epoch"])
+        load_into(self.network, read_tensors(path), path)
+
+
+class ResumePoint(Callback):
+    """Saves everything needed to go on: after every n-th step inside an epoch, and after every epoch.
+
+    Not after the last step of an epoch: its validation belongs to it, and the point after the epoch has both.
+
+    Args:
+        path: the file.
+        every: steps.
+        stream: its place is part of the point. (Lightning saves it too, but puts it back within an epoch only.)
+        curve: a training that diverged is not saved.
+    """
+
+    def __init__(self, path: Path, every: int, stream: EpochStream[Any], curve: Curve) -> None:
+        self.path = path
+        self.every = every
+        self.stream = stream
+        self.curve = curve
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the stream of batches."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put the stream back in its place."""
+        self.stream.load_state_dict(state_dict)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on."""
-        label = f"{self.label}, epoch {trainer.current_epoch + 1} of at most {trainer.max_epochs}"
-        last = self.curve.rows[-1] if self.curve.rows else {}
-        metrics = "  ".join(f"{name} {last[name]:.4f}" for name in self.shown if name in last)
-        self.progress.update(self.task, completed=trainer.global_step, description=label, metrics=metrics)
+        """Save inside an epoch; also when told to terminate (SIGTERM), upon which Lightning stops after the step."""
+        due = trainer.global_step % self.every == 0 or trainer.received_sigterm
+        if due and not trainer.is_last_batch:
+            self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the bar."""
-        self.progress.stop()
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after an epoch and its validation."""
+        self._save(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the bar."""
-        self.progress.stop()
+    def _save(self, trainer: Trainer) -> None:
+        self.curve.check(trainer.current_epoch)
+        trainer.save_checkpoint(self.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import nn
 
-from peterrec.config import Config, RunnerConfig, dump_yaml, same_settings
+from peterrec.config import OptimConfig, RunnerConfig
 from peterrec.data.batching import EpochStream
-from peterrec.errors import ArtifactError, ConfigError, InterruptedRun
-from peterrec.storage import storage_errors, write_file
-from peterrec.training.callbacks import AtomicCheckpoints, Curve, ProgressBar, ResumePoint
+from peterrec.errors import ConfigError, InterruptedRun
+from peterrec.storage import storage_errors
+from peterrec.training.callbacks import LOG_EVERY, BestEpoch, Curve, ResumePoint
+from peterrec.training.folder import AtomicCheckpoints, WorkFolder
+from peterrec.training.optim import make_optimizer, make_schedule
+from peterrec.training.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Plan:
         patience: epochs without improvement before stopping.
         checkpoint_every: steps between resume points.
         clip_norm: largest norm of the gradient, or None.
-        shown: metrics shown in the progress bar.
+        shown: metrics shown while training, `monitor` first.
     """
 
     label: str
@@ -49,111 +52,91 @@ class Plan:
     shown: tuple[str, ...]
 
 
-class WorkFolder:
-    """`OUT.training`: resume points of a run that is not finished, beside where its artifact will be.
+class TrainedModule(LightningModule):
+    """A module that says what of it is trained: that, and nothing else, is optimised and kept.
 
     Args:
-        out: folder of the artifact.
-        config: resolved configuration of the run; a resume must have the same.
-        resume: go on from the resume point, if there is one.
-        overwrite: an artifact at `out` may be replaced, and an unfinished run that is not (or cannot be) resumed.
-
-    Raises:
-        ArtifactError: `out` exists, or an unfinished run is there, and neither `resume` nor `overwrite` was given.
-        ConfigError: the unfinished run had another configuration.
+        trained: what is trained.
+        optim: optimiser and schedule.
     """
 
-    def __init__(self, out: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
-        self.path = out.with_name(out.name + ".training")
-        if out.exists() and not overwrite:
-            raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=out)
-        if self.path.exists() and not resume:
-            if not overwrite:
-                raise ArtifactError(
-                    "holds an unfinished run",
-                    remedy="continue it with --resume, or start over with --overwrite",
-                    path=self.path,
-                )
-            shutil.rmtree(self.path)
-        kept = self.path / "config.yaml"
-        if kept.exists() and not same_settings(kept, config):
-            if not overwrite:
-                raise ConfigError(
-                    "the unfinished run had another configuration",
-                    remedy="resume with the same settings, or start over with --overwrite",
-                    path=kept,
-                )
-            shutil.rmtree(self.path)
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        write_file(kept, dump_yaml(config).encode())
+    def __init__(self, trained: nn.Module, optim: OptimConfig) -> None:
+        super().__init__()
+        self.strict_loading = False  # checkpoints hold what is trained; a frozen backbone is never copied
+        self.trained = trained
+        self.optim = optim
 
-    @property
-    def resume_point(self) -> Path:
-        """Where the resume point is, once there is one."""
-        return self.path / "last.ckpt"
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen."""
+        checkpoint["state_dict"] = self.trained.state_dict(prefix="trained.")
 
-    def remove(self) -> None:
-        """Remove it: the artifact is written."""
-        shutil.rmtree(self.path)
+    def configure_optimizers(self) -> Any:
+        """AdamW over what is trained with the configured schedule, stepped every batch."""
+        optimizer = make_optimizer(self.trained.parameters(), self.optim)
+        schedule = make_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def fit(
-    module: LightningModule,
+    module: TrainedModule,
     stream: EpochStream[Any],
     valid: Iterable[Any],
     work: WorkFolder,
     plan: Plan,
     runner: RunnerConfig,
     extra: Iterable[Callback] = (),
-) -> list[dict[str, float]]:
+) -> Curve:
     """Train `module`, load the weights of its best epoch into it, and return the curve.
 
     Raises:
         InterruptedRun: the user pressed Ctrl-C; the run can be resumed.
         TrainingError: the loss is not finite.
+        ConfigError: the runner's settings do not work on this machine.
+        StorageError: the disk is full; what was saved before can be resumed.
     """
-    curve = Curve()
-    best = ModelCheckpoint(
-        work.path,
-        "best",
-        monitor=plan.monitor,
-        mode=plan.mode,
-        save_weights_only=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-    stopping = EarlyStopping(plan.monitor, mode=plan.mode, patience=plan.patience, check_on_train_epoch_end=False)
-    callbacks: list[Callback] = [curve, best, stopping, *extra, ResumePoint(work.resume_point, plan.checkpoint_every)]
+    curve = Curve(plan.monitor, plan.mode)
+    point = ResumePoint(work.resume_point, plan.checkpoint_every, stream, curve)
+    best = BestEpoch(work.path, module.trained, curve, plan.patience)
+    callbacks: list[Callback] = [curve, *extra, point, best]
     if runner.progress:
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
-    with _quiet(), _interruptible(work):
+    with _quiet(), work.kept_for_resume(), _interruptible(work), storage_errors(work.path):
         trainer = _trainer(runner, plan, callbacks, work.path)
-        resume_from = work.resume_point if work.resume_point.exists() else None
-        trainer.fit(module, stream, valid, ckpt_path=resume_from, weights_only=True)
-    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(chosen["state_dict"], strict=False)
-    return curve.rows
+        trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)
+        best.load()
+    return curve
 
 
 def _trainer(runner: RunnerConfig, plan: Plan, callbacks: list[Callback], folder: Path) -> Trainer:
-    return Trainer(
-        accelerator=runner.accelerator,
-        devices=runner.devices,
-        precision=runner.precision,
-        max_epochs=plan.epochs,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
-        gradient_clip_val=plan.clip_norm,
-        logger=_logger(runner, folder),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=True,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
+    try:
+        trainer = Trainer(
+            accelerator=runner.accelerator,
+            devices=runner.devices,
+            precision=runner.precision,
+            max_epochs=plan.epochs,
+            callbacks=callbacks,
+            # One process, also in a job of Slurm, where Lightning would requeue with resume points of its own.
+            plugins=[AtomicCheckpoints(), LightningEnvironment()],
+            gradient_clip_val=plan.clip_norm,
+            logger=_logger(runner, folder),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=LOG_EVERY,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"the runner's settings do not work here ({error})", remedy="set runner.accelerator to auto or cpu"
+        ) from error
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"runner.devices={runner.devices} asks for {trainer.world_size} devices, but training uses one",
+            remedy="set runner.devices to 1",
+        )
+    return trainer
 
 
 def _logger(runner: RunnerConfig, folder: Path) -> Logger | bool:

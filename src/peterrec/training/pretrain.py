@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Int
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
@@ -26,12 +25,15 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import log_share
 from peterrec.nn.losses import LogUniformSampler, full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.next_item import NextItemModel
-from peterrec.training.loop import Plan, WorkFolder, fit
-from peterrec.training.optim import make_optimizer, make_schedule
+from peterrec.training.callbacks import Curve, require_finite
+from peterrec.training.folder import WorkFolder
+from peterrec.training.loop import Plan, TrainedModule, fit
 
 FloatArray = npt.NDArray[np.float64]
 
-VALID_ROWS = 16  # held-out users scored at once: bounds the memory of full-catalogue scores at every position
+VALID_ROWS = 16  # held-out users read at once
+VALID_SCORES = 2**25  # scores of positions over the whole catalogue made at once: 128 MiB
+SHOWN = ("valid_loss", "hr@10", "mrr@10")
 
 
 class NextItemSource:
@@ -62,13 +64,13 @@ class NextItemSource:
         return out
 
 
-class PretrainModule(LightningModule):
+class PretrainModule(TrainedModule):
     """Next-item objective at every position (paper, section 3.2)."""
 
+    trained: NextItemModel
+
     def __init__(self, network: NextItemModel, config: PretrainConfig, sampler: LogUniformSampler | None) -> None:
-        super().__init__()
-        self.network = network
-        self.config = config
+        super().__init__(network, config.optim)
         self.sampler = sampler
         self._losses: list[Tensor] = []
         self._ranks: list[FloatArray] = []
@@ -76,7 +78,9 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss over all positions that have a next item."""
         hidden, positives = self._hidden_and_positives(batch["inputs"], batch["tokens"])
-        weight, bias = self.network.output_table()
+        if len(positives) == 0:  # nothing but [UNK] comes next: there is no mean
+            return hidden.sum() * 0.0
+        weight, bias = self.trained.output_table()
         if self.sampler is None:
             return full_softmax_loss(hidden, positives, weight, bias)
         return sampled_softmax_loss(hidden, positives, weight, bias, batch["negatives"], self.sampler)
@@ -84,19 +88,27 @@ class PretrainModule(LightningModule):
     def _hidden_and_positives(self, inputs: Int[Tensor, "B W"], tokens: Int[Tensor, "B W"]) -> tuple[Tensor, Tensor]:
         targets = tokens[:, 1:]
         real = targets >= FIRST_ITEM  # neither padding nor [UNK] is anything to predict
-        hidden = self.network.backbone(inputs[:, :-1])[real]  # (N, C)
+        hidden = self.trained.backbone(inputs[:, :-1])[real]  # (N, C)
         return hidden, targets[real] - FIRST_ITEM
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add up the loss of all positions, and the ranks of the last item of each user by full ranking."""
         hidden, positives = self._hidden_and_positives(batch, batch)
-        if len(positives) == 0:
-            return
-        weight, bias = self.network.output_table()
-        scores = torch.addmm(bias, hidden.float(), weight.T)  # (N, V)
-        self._losses.append(torch.nn.functional.cross_entropy(scores, positives, reduction="none").double().cpu())
         real = batch[:, 1:] >= FIRST_ITEM
-        last = real.sum(1).cumsum(0)[real.any(1)] - 1  # the last supervised position of each user, in (N,)
+        last = torch.zeros_like(positives, dtype=torch.bool)
+        last[real.sum(1).cumsum(0)[real.any(1)] - 1] = True  # the last supervised position of each user, in (N,)
+        at_once = max(1, VALID_SCORES // self.trained.backbone.items)
+        for start in range(0, len(positives), at_once):
+            some = slice(start, start + at_once)
+            self._score(hidden[some], positives[some], last[some])
+
+    def _score(self, hidden: Tensor, positives: Tensor, last: Tensor) -> None:
+        weight, bias = self.trained.output_table()
+        with torch.autocast(self.device.type, enabled=False):  # the few bits of bfloat16 would make ties
+            scores = torch.addmm(bias, hidden.float(), weight.T)  # (N, V)
+        losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").double().cpu()
+        require_finite(losses, "the validation loss", self.current_epoch)
+        self._losses.append(losses)
         self._ranks.append(last_item_ranks(scores[last].cpu().numpy(), positives[last].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
@@ -105,13 +117,7 @@ class PretrainModule(LightningModule):
         loss = float(torch.cat(self._losses).mean())
         self._losses.clear()
         self._ranks.clear()
-        self.log_dict({"valid_loss": loss, "hr@10": ranked["hr@10"], "mrr@10": ranked["mrr@10"]}, sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with the configured schedule, stepped every batch."""
-        optimizer = make_optimizer(self.parameters(), self.config.optim)
-        schedule = make_schedule(optimizer, self.config.optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        self.log_dict({"valid_loss": loss, "hr@10": ranked["hr@10"], "mrr@10": ranked["mrr@10"]})
 
 
 def pretrain(
@@ -138,65 +144,93 @@ def pretrain(
 
     Raises:
         DataError: too few users with two events or more.
-        ArtifactError: `out` exists, or the corpus cannot be read.
+        ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
+            or cannot be.
+        ConfigError: the unfinished run had other settings, or those of the runner do not work on this machine.
         TrainingError: the loss is not finite.
-        InterruptedRun: Ctrl-C; go on with `resume`.
+        InterruptedRun: Ctrl-C or SIGTERM; go on with `resume`.
+        StorageError: the disk is full or the place is not writable.
     """
     config, out = config or PretrainConfig(), Path(out)
     say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    work = WorkFolder(out, config, resume=resume, overwrite=overwrite)
     items = len(corpus.catalogue)
     sampled = config.loss == "sampled" or (config.loss == "auto" and items > config.full_softmax_limit)
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
+    inputs = {"corpus": corpus.manifest["fingerprint"]}
+    work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite)
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
-    popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
-    network = NextItemModel(Backbone(config.backbone, items, seed=config.seed), popularity, seed=config.seed)
     windows = Windows.over(corpus.sequences, train_rows, config.max_length)
     stream = EpochStream(NextItemSource(windows, sampler, config), config.batch_size, config.seed)
-    plan = Plan(
-        "pre-training",
-        "valid_loss",
-        "min",
-        config.epochs,
-        config.patience,
-        config.checkpoint_every,
-        config.optim.clip_norm,
-        ("valid_loss", "hr@10", "mrr@10"),
-    )
-    module = PretrainModule(network, config, sampler)
-    curve = fit(module, stream, _valid_batches(corpus, valid_rows, config), work, plan, config.runner)
-    best = min(curve, key=lambda row: row["valid_loss"])
+    with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
+        module = PretrainModule(_network(corpus, config), config, sampler)
+        curve = fit(module, stream, _valid_batches(corpus, valid_rows, config), work, _plan(config), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
         "loss": loss,
         "corpus_fingerprint": corpus.manifest["fingerprint"],
-        "best_epoch": int(best["epoch"]),
-        "metrics": {name: best[name] for name in ("valid_loss", "hr@10", "mrr@10")},
-        "curve": curve,
+        **_outcome(curve),
     }
     unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
-    pretrained = PretrainedBackbone(network, corpus.catalogue, config.max_length, unknown, training)
+    pretrained = PretrainedBackbone(module.trained, corpus.catalogue, config.max_length, unknown, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
     return UserModel(pretrained)
 
 
+def _network(corpus: Corpus, config: PretrainConfig) -> NextItemModel:
+    popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
+    return NextItemModel(
+        Backbone(config.backbone, len(corpus.catalogue), seed=config.seed), popularity, seed=config.seed
+    )
+
+
+def _plan(config: PretrainConfig) -> Plan:
+    return Plan(
+        label="pre-training",
+        monitor="valid_loss",
+        mode="min",
+        epochs=config.epochs,
+        patience=config.patience,
+        checkpoint_every=config.checkpoint_every,
+        clip_norm=config.optim.clip_norm,
+        shown=SHOWN,
+    )
+
+
+def _outcome(curve: Curve) -> dict[str, Any]:
+    metrics = {name: curve.best[name] for name in SHOWN}
+    return {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
+
+
 def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
-    usable = corpus.sequences.lengths >= 2
     draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
-    train = np.flatnonzero(usable & (draw >= config.valid_share))
-    valid = np.flatnonzero(usable & (draw < config.valid_share))
+    held_out = draw < config.valid_share
+    train = np.flatnonzero(_predictable(corpus.sequences) & ~held_out)
+    valid = np.flatnonzero(_predictable(corpus.sequences, config.max_length + 1) & held_out)
     if len(train) == 0 or len(valid) == 0:
         raise DataError(
             f"{len(train)} users to train on and {len(valid)} held out have two events or more; both are needed",
             remedy="prepare more users, lower source.min_item_events, or raise pretrain.valid_share",
             path=corpus.path,
         )
-    return train, valid[: config.valid_users]
+    # By their draw: the first ones in the corpus may be the oldest accounts.
+    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
+
+
+def _predictable(sequences: Sequences, longest: int | None = None) -> npt.NDArray[np.bool_]:
+    """Say of each user whether an item, not [UNK], comes after another event, among the `longest` last; (users,)."""
+    out = sequences.lengths >= 2
+    starts, ends = sequences.offsets[:-1][out] + 1, sequences.offsets[1:][out]
+    if longest is not None:
+        starts = np.maximum(starts, ends - longest + 1)
+    real = np.append(np.asarray(sequences.items) >= FIRST_ITEM, False)  # one more, so that an end can be an index
+    if len(starts) > 0:
+        out[out] = np.logical_or.reduceat(real, np.column_stack([starts, ends]).ravel())[::2]
+    return out
 
 
 def _valid_batches(corpus: Corpus, rows: IntArray, config: PretrainConfig) -> FixedBatches[Tensor]:

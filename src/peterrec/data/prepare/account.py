@@ -39,15 +39,16 @@ def shape(source: Source, histories: Histories) -> dict[str, Any]:
     for start in range(0, len(histories.sequences.items), step):
         part = np.asarray(histories.sequences.items[start : start + step]) - FIRST_ITEM
         counts += np.bincount(part[part >= 0], minlength=len(counts))
-    found = scalars(source.table.aggregate(first=source.table["time"].min(), last=source.table["time"].max()))
+    time = source.table["time"]  # as text, for the engine knows years that Python does not
+    found = scalars(source.table.aggregate(first=time.min().cast("string"), last=time.max().cast("string")))
     ordered = np.sort(counts)[::-1]
     return {
         "history_length": _histogram(lengths, "users"),
         "item_events": _histogram(counts[counts > 0], "items"),
         "median_history": float(np.median(lengths)),
         "top_share": {str(share): _top(ordered, share) for share in (1, 10)},
-        "first": str(found["first"]),
-        "last": str(found["last"]),
+        "first": found["first"],
+        "last": found["last"],
     }
 
 
@@ -83,5 +84,5 @@ def _what(task: dict[str, Any]) -> str:
     if task["kind"] == "ranking":
         return f"{task['pairs']:,} targets out of {task['targets']:,} items"
     total = sum(one["users"] for one in task["classes"])
-    shares = ", ".join(f"{one['name']} {100 * one['users'] / total:.1f} %" for one in task["classes"][:10])
+    shares = ", ".join(f"{one['name']}: {100 * one['users'] / total:.1f} %" for one in task["classes"][:10])
     return shares + (f", ... ({len(task['classes'])} classes)" if len(task["classes"]) > 10 else "")

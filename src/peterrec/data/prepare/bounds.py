@@ -28,7 +28,7 @@ def parse_bound(text: str, kind: SortKind, setting: str) -> Any:
         if not math.isfinite(number):
             raise ValueError("not finite")
         return ibis.literal(number)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         wanted = "a date or time such as 2001-02-28" if kind == "time" else "a number such as 978307200"
         raise ConfigError(
             f"{setting} is {text!r}, but the times of the events are {'times' if kind == 'time' else 'numbers'}",
@@ -59,3 +59,12 @@ def in_domains(table: Any, domains: Sequence[str] | None, setting: str) -> Any:
             f"{setting} names domains, but the events have none", remedy="say which column holds them: events.domain"
         )
     return table["domain"].isin(list(domains))
+
+
+def known_domains(table: Any) -> str:
+    """Return what there is, for a message about domains; nothing where the events have none."""
+    if "domain" not in table.columns:
+        return ""
+    found = table.group_by("domain").aggregate(n=table.count()).order_by([ibis.desc("n"), "domain"]).limit(11)
+    names = [repr(name) for name in found.to_pyarrow()["domain"].to_pylist()]
+    return f" (the domains are {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import ibis
+
 from peterrec.data.catalogue import IdType
-from peterrec.data.prepare.files import InputFile
+from peterrec.data.prepare.files import FILE, InputFile
 from peterrec.errors import DataError
 
 SortKind = Literal["integer", "float", "time", "text"]
 
-FILE = "peterrec_file"
-INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # as in `Catalogue.encode`: 007 is text
-WHOLE = r"^\s*[-+]?[0-9]{1,18}\s*$"
+INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # as in `Catalogue.encode`: 007 is text
+WHOLE = r"^\s*[-+]?[0-9]{1,19}\s*$"  # times in nanoseconds have 19 digits
 STARTS_WITH_DIGIT = r"^\s*[0-9]"  # the engine would take `inf` for a time
 UTC = "timestamp('UTC')"
 
@@ -44,11 +45,12 @@ def look(table: Any, column: str, *, typed: bool) -> list[Seen]:
     present = value.notnull()
     if kind.is_string():
         present = present & (value != "")
-        integers, wholes = value.re_search(INTEGER) & (not typed), value.re_search(WHOLE)
-        numbers = value.try_cast("float64").notnull()
+        wholes = value.re_search(WHOLE) & value.try_cast("int64").notnull()
+        integers = value.re_search(INTEGER) & wholes & (not typed)
+        numbers = _finite(value.try_cast("float64")).notnull()
         times = value.re_search(STARTS_WITH_DIGIT) & value.try_cast(UTC).notnull()
     else:
-        integers = wholes = present & kind.is_integer()
+        integers = wholes = value.try_cast("int64").notnull() if kind.is_integer() else ibis.literal(False)
         numbers = present & kind.is_numeric()
         times = present & (kind.is_timestamp() or kind.is_date())
     found = table.group_by(FILE).aggregate(
@@ -56,6 +58,10 @@ def look(table: Any, column: str, *, typed: bool) -> list[Seen]:
     )
     rows = found.order_by(FILE).to_pyarrow().to_pylist()
     return [Seen(row[FILE], *(row[name] or 0 for name in _NAMES)) for row in rows]
+
+
+def _finite(number: Any) -> Any:
+    return (number.isnan() | number.isinf()).ifelse(None, number)
 
 
 _NAMES = ("present", "integers", "wholes", "numbers", "times")
@@ -91,10 +97,13 @@ def read_id(table: Any, column: str, kind: IdType) -> Any:
     """Return the ids, null where there is none (or none of this kind)."""
     value = table[column]
     if kind == "integer":
-        if value.type().is_string():
-            return value.re_search(WHOLE).ifelse(value.try_cast("int64"), None)
-        return value.try_cast("int64") if value.type().is_floating() else value.cast("int64")
+        return _read_integer(value)
     return value.cast("string").nullif("")
+
+
+def _read_integer(value: Any) -> Any:
+    whole = value.try_cast("int64")  # the engine would round 1.5
+    return value.re_search(WHOLE).ifelse(whole, None) if value.type().is_string() else whole
 
 
 def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: bool = False) -> SortKind:
@@ -142,16 +151,15 @@ def read_sortable(table: Any, column: str, kind: SortKind) -> Any:
     if kind == "text":
         return value.cast("string").nullif("")
     if kind == "integer":
-        return value.re_search(WHOLE).ifelse(value.try_cast("int64"), None) if text else value.cast("int64")
-    number = value.try_cast("float64") if text else value.cast("float64")
-    return (number.isnan() | number.isinf()).ifelse(None, number)
+        return _read_integer(value)
+    return _finite(value.try_cast("float64") if text else value.cast("float64"))
 
 
 def _read_time(value: Any, text: bool) -> Any:
     if text:
         # Through a zone, so that an offset in the text (`+02:00`) counts; text without one is UTC.
         return value.re_search(STARTS_WITH_DIGIT).ifelse(value.try_cast(UTC).cast("timestamp"), None)
-    return value.cast("timestamp")
+    return value.try_cast("timestamp")
 
 
 def check_types(file: InputFile, ids: Sequence[str], sortable: Sequence[str]) -> None:
@@ -165,19 +173,22 @@ def check_types(file: InputFile, ids: Sequence[str], sortable: Sequence[str]) ->
     def plain(type_: Any) -> Any:
         return type_.value_type if kinds.is_dictionary(type_) else type_
 
+    def text(type_: Any) -> bool:
+        return str(type_) in ("string", "large_string", "string_view")
+
     for column in ids:
         type_ = plain(file.type_of(column))
-        if not (kinds.is_integer(type_) or kinds.is_string(type_) or kinds.is_large_string(type_)):
+        if not (kinds.is_integer(type_) or text(type_)):
+            gaps = " (a column of integers with gaps becomes float in pandas: convert it with astype('Int64'))"
             raise DataError(
                 f"column {column!r} is of type {type_}; ids are text or integers",
-                remedy="write it as text or as integers (a column of integers with gaps becomes float in pandas: "
-                "convert it with astype('Int64'))",
+                remedy=f"write it as text or as integers{gaps if kinds.is_floating(type_) else ''}",
                 path=file.path,
             )
-    good = (kinds.is_integer, kinds.is_floating, kinds.is_date, kinds.is_timestamp, kinds.is_string, kinds.is_decimal)
+    good = (kinds.is_integer, kinds.is_floating, kinds.is_date, kinds.is_timestamp, kinds.is_decimal, text)
     for column in sortable:
         type_ = plain(file.type_of(column))
-        if not (any(test(type_) for test in good) or kinds.is_large_string(type_)):
+        if not any(test(type_) for test in good):
             raise DataError(
                 f"column {column!r} is of type {type_}; it must be a number, a date, a time or text",
                 remedy="convert it, or name another column",

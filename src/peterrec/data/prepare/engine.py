@@ -11,9 +11,11 @@ import duckdb
 import ibis
 import pyarrow as pa
 
-from peterrec.errors import ConfigError, DataError, StorageError
+from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 
 DISK_FULL = ("No space left", "Could not write", "could not write", "File too large", "max_temp_directory_size")
+CANNOT_GO_ON = (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.FatalException)
+CANNOT_WRITE = (*CANNOT_GO_ON, duckdb.TransactionException)
 
 
 @contextlib.contextmanager
@@ -33,7 +35,8 @@ def engine(scratch: Path, memory_limit: str, threads: int | None) -> Iterator[An
             **({"threads": threads} if threads is not None else {}),
         )
         try:
-            connection.raw_sql("SET TimeZone = 'UTC'")  # times with an offset must not depend on the machine
+            # Times with an offset must not depend on the machine.
+            connection.raw_sql("SET GLOBAL TimeZone = 'UTC'")
             connection.raw_sql("SET preserve_insertion_order = false")  # no result of ours rests on it; it costs memory
             yield connection
         finally:
@@ -41,31 +44,39 @@ def engine(scratch: Path, memory_limit: str, threads: int | None) -> Iterator[An
 
 
 @contextlib.contextmanager
-def engine_errors() -> Iterator[None]:
-    """Turn what DuckDB raises into the project's errors."""
+def engine_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn what DuckDB raises into the project's errors; `path` is the file that is being read, if it is one."""
     try:
         yield
-    except duckdb.InterruptException as error:
-        raise KeyboardInterrupt from error
-    except duckdb.OutOfMemoryException as error:
-        if any(sign in str(error) for sign in DISK_FULL):
-            raise _disk_full() from error
-        raise ConfigError(
-            f"the events do not fit ({_what(error)})", remedy="raise memory_limit, e.g. --set memory_limit=4GB"
-        ) from error
-    except (duckdb.IOException, duckdb.FatalException) as error:
-        if any(sign in str(error) for sign in DISK_FULL):
-            raise _disk_full() from error
-        raise DataError(f"the input cannot be read ({_what(error)})", remedy="write the file again") from error
-    except (duckdb.ParserException, duckdb.CatalogException) as error:
-        if "memory" in str(error).lower():
-            raise ConfigError(f"memory_limit: {_what(error)}", remedy="write e.g. memory_limit=2GB") from error
-        raise
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        raise DataError(
-            f"the input cannot be read as it is ({_what(error)})",
-            remedy="correct the file; check its separator, quotes and encoding (UTF-8), and the time_format",
-        ) from error
+    except (duckdb.InterruptException, RuntimeError) as error:
+        if str(error) != "Query interrupted" and not isinstance(error, duckdb.InterruptException):
+            raise
+        raise KeyboardInterrupt from error  # Ctrl-C while the engine was at work
+    except duckdb.Error as error:
+        translated = _translated(error, path)
+        if translated is None:  # a fault of ours
+            raise
+        raise translated from error
+
+
+def _translated(error: duckdb.Error, path: Path | None) -> PeterRecError | None:
+    what = _what(error)
+    if isinstance(error, CANNOT_WRITE) and any(sign in str(error) for sign in DISK_FULL):
+        return _disk_full()
+    if isinstance(error, duckdb.OutOfMemoryException):
+        remedy = "raise memory_limit, e.g. --set memory_limit=4GB"
+        return ConfigError(f"the events do not fit in the memory they may use ({what})", remedy=remedy)
+    if isinstance(error, duckdb.ParserException | duckdb.CatalogException) and "memory" in str(error).lower():
+        return ConfigError(f"memory_limit: {what}", remedy="write e.g. memory_limit=2GB")
+    if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
+        remedy = (
+            "correct the file: check its separator, quotes, ends of lines and encoding (UTF-8), and the time_format"
+        )
+        return DataError(f"cannot be read as it is ({what})", remedy=remedy, path=path)
+    # What is said of a damaged file, such as "Page size mismatch", has no class of its own.
+    if isinstance(error, CANNOT_GO_ON) or type(error) is duckdb.Error:
+        return DataError(f"cannot be read ({what})", remedy="the file is damaged: write it again", path=path)
+    return None
 
 
 def _disk_full() -> StorageError:
@@ -79,8 +90,12 @@ def _what(error: Exception) -> str:
     """Return the lines of a message that say what and where; the rest lists settings of the engine."""
     lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("*", "Possible", "LINE", "^"))]
-    where = [line.strip() for line in str(error).splitlines() if line.strip().startswith("file = ")]
-    return "; ".join(kept[:3] + where[:1])
+    return "; ".join(line if len(line) <= 200 else f"{line[:200]}..." for line in kept[:3])
+
+
+@ibis.udf.scalar.builtin(signature=(("string", "string"), "timestamp"))  # type: ignore[untyped-decorator]
+def try_strptime(text: Any, pattern: Any) -> Any:
+    """Read a time that is written as `pattern` says; null where it is not."""
 
 
 def scalars(expression: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Opening files is the engine's own; everything after it is an Ibis expression tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,6 @@ import ibis
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.columns import (
-    FILE,
     Seen,
     SortKind,
     check_types,
@@ -24,9 +24,11 @@ from peterrec.data.prepare.columns import (
     read_sortable,
     sort_kind,
 )
-from peterrec.data.prepare.engine import scalars
-from peterrec.data.prepare.files import InputFile, describe, find_files
+from peterrec.data.prepare.engine import engine_errors, scalars, try_strptime
+from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
 from peterrec.errors import DataError
+
+Reader = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     files = _describe_all(config)
     groups = _alike(files)
     raw = [
-        connection.create_table(f"{name}_{number}", _rename(read_files(connection, group), config), overwrite=True)
+        load(connection, f"{name}_{number}", group, _mapping(config), config.time_format)
         for number, group in enumerate(groups)
     ]
     read, item_kind, time_kind = _readers(raw, [group[0].kind == "parquet" for group in groups], config)
@@ -102,33 +104,57 @@ def _alike(files: Sequence[InputFile]) -> list[list[InputFile]]:
     return list(groups.values())
 
 
-def read_files(connection: Any, files: Sequence[InputFile]) -> Any:
-    """Return files of the same form as one table, with the column `FILE` that tells which."""
-    paths = [str(file.path) for file in files]
+def load(
+    connection: Any, name: str, files: Sequence[InputFile], columns: dict[str, str], time_format: str | None = None
+) -> Any:
+    """Copy columns of files of the same form into a table of the engine.
+
+    Args:
+        connection: of the engine.
+        name: of the table.
+        files: what to read.
+        columns: what each column is called in the table, and in the files. The table has also `FILE`.
+        time_format: how the column `time` is written, if it is text.
+
+    Raises:
+        DataError: a file is damaged or not in the form it seems to have; the message names it.
+    """
+    for file in files:
+        check_whole(file)
+    try:
+        with engine_errors(files[0].path if len(files) == 1 else None):
+            table = _read_files(connection, files, columns)
+            if time_format is not None and table["time"].type().is_string():
+                # The engine's own, as opening files is: no expression of all engines lets a bad row be.
+                table = table.mutate(time=try_strptime(table["time"], time_format))
+            return connection.create_table(name, table, overwrite=True)
+    except DataError:
+        for file in files if len(files) > 1 else ():
+            load(connection, name, [file], columns, time_format)  # the first that cannot be read says so
+        raise
+
+
+def _read_files(connection: Any, files: Sequence[InputFile], columns: dict[str, str]) -> Any:
+    # The engine would take a [1] in a name for a pattern, and read a1.csv for a[1].csv.
+    paths = [re.sub(r"([*?\[])", r"[\1]", str(file.path)) for file in files]
     first = files[0]
     if first.kind == "parquet":
-        return connection.read_parquet(paths, filename=FILE)
-    # Nothing is left to the engine's guessing: it would skip lines and change ids (007) on its own.
-    return connection.read_csv(
+        table = connection.read_parquet(paths, filename=FILE, hive_partitioning=False)
+        return table.select(FILE, **{name: table[column] for name, column in columns.items()})
+    # Nothing is left to the engine's guessing: it would skip lines and change ids (007) on its own. Nor does it see the
+    # names of columns, which it compares without regard to case, and does not take empty.
+    places = [f"column{place}" for place in range(len(first.columns))]
+    table = connection.read_csv(
         paths,
         auto_detect=False,
         header=first.header,
         delim=first.separator,
         quote='"',
         escape='"',
-        columns=dict.fromkeys(first.columns, "VARCHAR"),
+        columns=dict.fromkeys(places, "VARCHAR"),
         filename=FILE,
     )
-
-
-def _rename(table: Any, config: EventsConfig) -> Any:
-    columns = {name: table[column] for name, column in _mapping(config).items()}
-    if config.time_format is not None and columns["time"].type().is_string():
-        columns["time"] = columns["time"].nullif("").as_timestamp(config.time_format)
-    return table.select(table[FILE], **columns)
-
-
-Reader = Callable[[Any], Any]
+    return table.select(FILE, **{name: table[places[first.columns.index(column)]] for name, column in columns.items()})
 
 
 def _readers(
@@ -140,7 +166,8 @@ def _readers(
         return [one for table, is_typed in zip(raw, typed, strict=True) for one in look(table, column, typed=is_typed)]
 
     user_kind, item_kind = (id_kind(seen(column), column, config.ids) for column in ("user", "item"))
-    time_kind = sort_kind(seen("time"), "time", config.time)
+    read_already = all(table["time"].type().is_timestamp() for table in raw)
+    time_kind: SortKind = "time" if read_already else sort_kind(seen("time"), "time", config.time)
     read: dict[str, Reader] = {
         "user": lambda table: read_id(table, "user", user_kind).cast("string"),
         "item": lambda table: read_id(table, "item", item_kind),
@@ -166,13 +193,15 @@ def _check_rows(table: Any, config: EventsConfig) -> int:
     found = bad.group_by(FILE).aggregate(
         rows=bad.count(), **{name: bad[name].isnull().cast("int64").sum() for name in columns}
     )
-    rows = found.order_by(FILE).limit(1000).to_pyarrow().to_pylist()
+    rows = found.order_by(FILE).to_pyarrow().to_pylist()
     if rows and config.invalid_rows == "error":
         worst = rows[0]
-        parts = [f"{worst[name]:,} without {_WANTED[name]} ({columns[name]!r})" for name in columns if worst[name]]
+        wanted = _WANTED if config.ids != "integer" else _WANTED | _WANTED_INTEGERS
+        parts = [f"{worst[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if worst[name]]
         raise DataError(
-            f"{worst['rows']:,} rows cannot be used: {', '.join(parts)}",
-            remedy="correct them, or leave them out with --set events.invalid_rows=drop",
+            f"{worst['rows']:,} row{'s' if worst['rows'] > 1 else ''} cannot be used: {', '.join(parts)}",
+            remedy="correct them, or leave them out with --set events.invalid_rows=drop"
+            + (f" (a time must be written as {config.time_format})" if worst["time"] and config.time_format else ""),
             path=worst[FILE],
         )
     return sum(row["rows"] for row in rows)
@@ -185,3 +214,4 @@ _WANTED = {
     "order": "a value to order by",
     "domain": "a domain",
 }
+_WANTED_INTEGERS = {"user": "an integer user id", "item": "an integer item id"}

@@ -6,6 +6,8 @@ import csv
 import glob
 import gzip
 import io
+import itertools
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +21,14 @@ from peterrec.errors import DataError
 
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".dat")
 ENDINGS = (".parquet", ".pq", *TEXT_ENDINGS, *(f"{ending}.gz" for ending in TEXT_ENDINGS))
+FILE = "peterrec_file"  # column of the engine's tables: which file a row is from
 _CHUNK = 1 << 22
+_LINE = 1 << 20  # bytes of the longest header that is read
+_SHOWN = 40
+WHICH_COLUMNS = (
+    "say which columns to use, e.g. --user, --item and --time (or `columns`, without a header line), and name files of "
+    "events only"
+)
 SEPARATORS = ("::", "\t", ";", "|", ",")  # in the order they are tried when several would do
 
 
@@ -59,30 +68,45 @@ def find_files(paths: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a path matches nothing, or a file has an ending that is not read.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for text in paths:
-        matches = _matches(text)
+        try:
+            matches = _matches(text)
+        except OSError as error:  # of a name that is too long, or a folder that may not be read
+            raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=text) from error
         if not matches:
             raise DataError("there is no such file", remedy=f"name files that end in {_endings()}", path=text)
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    return list(found.values())
 
 
 def _matches(text: str) -> list[Path]:
     path = Path(text)
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file, path))
-        known = [file for file in inside if _known(file)]
+        known = _inside(path)
         if not known:
             raise DataError(
                 "no file in this folder can be read", remedy=f"name files that end in {_endings()}", path=text
             )
         return known
-    matches = [path] if path.is_file() else sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+    matches = [path] if path.is_file() else _glob(text)
     for match in matches:
         if not _known(match):
             raise DataError("is of a kind that is not read", remedy=f"name files that end in {_endings()}", path=match)
     return matches
+
+
+def _glob(pattern: str) -> list[Path]:
+    found = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 - it may be absolute
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    visible = [match for match in found if not _hidden(match, fixed)]
+    return [file for match in visible for file in (_inside(match) if match.is_dir() else [match])]
+
+
+def _inside(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
+    return [file for file in files if _known(file)]
 
 
 def _hidden(file: Path, folder: Path) -> bool:
@@ -99,7 +123,12 @@ def _endings() -> str:
 
 
 def describe(
-    path: Path, needed: Sequence[str], *, separator: str | None = None, columns: Sequence[str] | None = None
+    path: Path,
+    needed: Sequence[str],
+    *,
+    separator: str | None = None,
+    columns: Sequence[str] | None = None,
+    remedy: str = WHICH_COLUMNS,
 ) -> InputFile:
     """Look at the head of a file.
 
@@ -108,6 +137,7 @@ def describe(
         needed: columns it must have.
         separator: of CSV; if not given, the one that makes the header hold the needed columns.
         columns: names of the columns of a CSV file without a header line.
+        remedy: what to do about a column that is not there.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
@@ -121,10 +151,22 @@ def describe(
         raise DataError(
             f"does not have the column{'s' if len(missing) > 1 else ''} {_quoted(missing)}; it has "
             f"{_quoted(file.columns)}",
-            remedy="say which columns to use, e.g. --user, --item and --time (or `columns`, without a header line)",
+            remedy=remedy,
             path=path,
         )
+    _refuse_names(file, needed)
     return file
+
+
+def _refuse_names(file: InputFile, needed: Sequence[str]) -> None:
+    """Refuse columns that the engine would take for one another: in Parquet it does not look at the case of names."""
+    fold = str.lower if file.kind == "parquet" else str
+    names = [fold(name) for name in file.columns]
+    for name in needed:
+        if names.count(fold(name)) > 1:
+            raise DataError(f"has the column {name!r} twice", remedy="rename one of them", path=file.path)
+    if file.kind == "parquet" and FILE in names:
+        raise DataError(f"has a column {FILE!r}, a name that is taken here", remedy="rename it", path=file.path)
 
 
 def _describe_parquet(path: Path) -> InputFile:
@@ -159,35 +201,58 @@ def _describe_csv(path: Path, needed: Sequence[str], separator: str | None, colu
         fitting = [s for s in candidates if set(needed) <= set(split[s])]
         chosen = fitting[0] if fitting else max(candidates, key=lambda s: len(split[s]))
         names = tuple(split[chosen])
-    if len(set(names)) < len(names):
-        raise DataError("names a column twice", remedy="rename one of them", path=path)
     return InputFile(path, "csv", names, (pa.string(),) * len(names), chosen, columns is None)
 
 
 def _split(line: str, separator: str) -> list[str]:
-    if len(separator) > 1:
+    if len(separator) > 1:  # which the reader of the standard library does not know
+        return [field[1:-1] if re.fullmatch('"[^"]*"', field) else field for field in line.split(separator)]
+    try:
+        return next(csv.reader(io.StringIO(line), delimiter=separator))
+    except csv.Error:  # a field is too long for it
         return line.split(separator)
-    return next(csv.reader(io.StringIO(line), delimiter=separator))
 
 
 def _first_line_of(path: Path) -> str:
-    packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            line: bytes = file.readline(1_000_000)
-            # The engine takes what it finds in a gzip file that is cut short, and says nothing: read it to its end.
-            while packed and file.read(_CHUNK):
-                pass
+        with gzip.open(path) if _packed(path) else path.open("rb") as file:
+            line: bytes = file.readline(_LINE)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read ({error})", remedy="check the file, or write it again", path=path) from error
+        raise _unreadable(path, error) from error
     try:
-        return line.decode("utf-8-sig").rstrip("\r\n")
+        return re.split("[\r\n]", line.decode("utf-8-sig"), maxsplit=1)[0]
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=path) from error
 
 
+def check_whole(file: InputFile) -> None:
+    """Read a packed file to its end: the engine takes what it finds in one that is cut short, and says nothing.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not _packed(file.path):
+        return
+    try:
+        with gzip.open(file.path) as unpacked:
+            while unpacked.read(_CHUNK):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(file.path, error) from error
+
+
+def _packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"cannot be read ({error})", remedy="check the file, or write it again", path=path)
+
+
 def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+    """List names for a message: not all of very many, and not all of a very long one."""
+    shown = ", ".join(repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...") for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.bounds import after, before
 from peterrec.data.prepare.columns import check_types, read_id
 from peterrec.data.prepare.engine import scalars
-from peterrec.data.prepare.events import Events, read_files
+from peterrec.data.prepare.events import Events, load
 from peterrec.data.prepare.files import InputFile, describe
 from peterrec.data.prepare.source import Step, Users
 from peterrec.data.sequences import IntArray, Sequences
@@ -61,7 +62,9 @@ def describe_labels(config: LabelsConfig) -> InputFile:
     path = Path(config.path)
     if not path.is_file():
         raise DataError("there is no such file", remedy="check the path of the labels", path=path)
-    file = describe(path, [config.user, config.label], separator=config.separator, columns=config.columns)
+    remedy = "say which columns hold the users and the labels: `labels.user` and `labels.label`"
+    needed = [config.user, config.label]
+    file = describe(path, needed, separator=config.separator, columns=config.columns, remedy=remedy)
     check_types(file, [config.user], [])
     return file
 
@@ -77,13 +80,12 @@ def from_table(
     """
     assert task.labels is not None
     file = describe_labels(task.labels)
-    raw = read_files(connection, [file])
-    raw = raw.select(user=raw[task.labels.user], label=raw[task.labels.label])
+    name = f"labels_{len(connection.list_tables())}"
+    raw = load(connection, name, [file], {"user": task.labels.user, "label": task.labels.label})
     table = raw.select(
         user=read_id(raw, "user", "integer" if events.ids == "integer" else "text").cast("string"),
         label=_label(raw["label"]),
     )
-    table = connection.create_table(f"labels_{len(connection.list_tables())}", table)
     _no_duplicates(table, file)
     counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
     labelled = table.drop_null(["user", "label"])
@@ -94,18 +96,29 @@ def from_table(
         user_step("with a label", counts["known"], counts["n"] - counts["known"], f"{task.labels.label!r} is empty"),
         user_step("with source events", len(found), counts["known"] - len(found), _without_events(labelled, users)),
     ]
-    found = found.filter(pa.array(eligible[found["place"].to_numpy()]))
+    found = with_history(found, task, eligible, steps)
     found = _common_classes(found, task, steps)
-    names = sorted(set(found["label"].to_pylist()), key=_class_order(found["label"].to_pylist()))
+    names = _in_order(set(found["label"].to_pylist()))
     codes = {name: code for code, name in enumerate(names)}
     labels = np.array([codes[name] for name in found["label"].to_pylist()], dtype=np.int64)
     places = found["place"].to_numpy().astype(np.int64)
     return Labelled(places, found["user"].combine_chunks(), labels, tuple(names), steps=steps)
 
 
+def with_history(found: pa.Table, task: ClassificationTaskConfig, eligible: Mask, steps: list[Step]) -> pa.Table:
+    """Keep the users with enough source events, and note how many have fewer."""
+    kept = found.filter(pa.array(eligible[found["place"].to_numpy()]))
+    if len(kept) < len(found):
+        why = f"fewer than {task.min_user_events} source events"
+        steps.append(user_step("with a history", len(kept), len(found) - len(kept), why))
+    return kept
+
+
 def _label(column: Any) -> Any:
-    if column.type().is_floating():
+    if column.type().is_floating():  # integers with gaps are that in pandas: 1.0 is the class 1
         column = column.isnan().ifelse(None, column)
+        whole = (column == column.floor()) & (column.abs() < 2**53)
+        return whole.ifelse(column.try_cast("int64").cast("string"), column.cast("string"))
     return column.cast("string").nullif("")
 
 
@@ -146,14 +159,21 @@ def _common_classes(found: pa.Table, task: ClassificationTaskConfig, steps: list
     rare = {name for name, count in counts.items() if count < task.min_class_users}
     kept = found.filter(pa.array([name not in rare for name in names], pa.bool_()))
     if rare:
-        why = f"{len(rare)} classes have fewer than {task.min_class_users} users"
+        classes = f"{len(rare)} classes have" if len(rare) > 1 else f"the class {next(iter(rare))!r} has"
+        why = f"{classes} fewer than {task.min_class_users} users"
         steps.append(user_step("of common classes", len(kept), len(found) - len(kept), why))
     return kept
 
 
-def _class_order(names: Sequence[str]) -> Any:
+def _in_order(names: Collection[str]) -> list[str]:
     """Order class names as numbers where all of them are, else as text."""
-    return int if all(name.lstrip("-").isdigit() for name in names) else str
+    try:
+        numbers = {name: float(name) for name in names}
+    except ValueError:
+        return sorted(names)
+    if not all(math.isfinite(number) for number in numbers.values()):
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))  # 7 and 07 are two classes
 
 
 def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, eligible: Mask) -> Labelled:
@@ -165,7 +185,7 @@ def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, 
     found = joined.select("place", "user", label=joined["active"].fill_null(False).cast("int64"))
     table = found.order_by("place").to_pyarrow()
     steps = [user_step("users with source events", len(table))]
-    table = table.filter(pa.array(eligible))
+    table = with_history(table, task, eligible, steps)
     names = (task.activity.inactive, task.activity.active)
     return Labelled(
         table["place"].to_numpy().astype(np.int64),

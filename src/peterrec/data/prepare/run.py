@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.sequences import SequenceFile, pieces, shorten
-from peterrec.data.prepare.source import Source, select_source
-from peterrec.data.prepare.targets import TargetEvents, no_leak, target_events
+from peterrec.data.prepare.source import Source, catalogue_file, select_source
+from peterrec.data.prepare.targets import TargetEvents, no_leak, target_events, task_events
 from peterrec.data.prepare.tasks import Histories, label_task, to_lists, write_task
-from peterrec.data.sequences import IntArray
-from peterrec.errors import DataError, TaskError
+from peterrec.errors import ArtifactError, DataError, TaskError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
 
 Report = Callable[[str], None]
@@ -49,10 +49,12 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
         DataError: the events or a table of labels cannot be used as they are.
         TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
         ConfigError: a bound or domain does not fit the events, or the memory limit is too small.
-        ArtifactError: `out` exists and `overwrite` is false.
+        ArtifactError: `out` exists and `overwrite` is false; or it is not a corpus, or what is read lies in it.
         StorageError: the disk is full or the place is not writable.
     """
     say = report or (lambda line: None)
+    if overwrite:
+        _spare(Path(out), config)
     with new_folder(Path(out), overwrite=overwrite) as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
@@ -60,6 +62,18 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
             _Preparation(connection, config, folder, scratch, say).run()
         _remove(scratch)
     return Corpus.open(out)
+
+
+def _spare(out: Path, config: PrepareConfig) -> None:
+    """Refuse to replace what is no corpus, or has in it what is to be read."""
+    if out.exists() and not (out / "manifest.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise ArtifactError("is there and is not a corpus", remedy="choose another folder, or remove it", path=out)
+    catalogue = None if config.catalogue is None else catalogue_file(config.catalogue)
+    for file in input_files(config):
+        if out.resolve() in file.path.resolve().parents and file.path != catalogue:
+            raise ArtifactError(
+                f"holds {file.path}, which is read: it would be replaced", remedy="choose another folder", path=out
+            )
 
 
 def _remove(scratch: Path) -> None:
@@ -77,7 +91,6 @@ class _Preparation:
     folder: Path
     scratch: Path
     say: Report
-    row_of: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def run(self) -> None:
         inputs = input_files(self.config)
@@ -105,8 +118,18 @@ class _Preparation:
     def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, Histories]:
         """Write the sequences; return those of the corpus as "", and those that end early by task."""
         cuts = {name: found.cut for name, found in targets.items() if found.cut is not None}
-        main = SequenceFile(self.folder / "cache")
-        early = {name: SequenceFile(self.scratch / f"history-{number}") for number, name in enumerate(cuts)}
+        with contextlib.ExitStack() as files:
+            main = files.enter_context(SequenceFile(self.folder / "cache"))
+            early = {
+                name: files.enter_context(SequenceFile(self.scratch / f"history-{number}"))
+                for number, name in enumerate(cuts)
+            }
+            return self._cut(source, cuts, main, early)
+
+    def _cut(
+        self, source: Source, cuts: dict[str, Any], main: SequenceFile, early: dict[str, SequenceFile]
+    ) -> dict[str, Histories]:
+        """Cut the sequences, some users at a time."""
         (self.folder / "sequences").mkdir()
         lengths = np.zeros(len(source.users), dtype=np.int64)
         early_lengths = {name: np.zeros(len(source.users), dtype=np.int64) for name in cuts}
@@ -202,18 +225,24 @@ def _no_later_events(events: Events, source: Source, task: ClassificationTaskCon
 
 
 def input_files(config: PrepareConfig) -> list[InputFile]:
-    """Return every file that a preparation reads: events, tables of labels, events of tasks.
+    """Return every file that a preparation reads, once: events, the catalogue given, tables of labels, events of tasks.
 
     Raises:
         DataError: a file is missing or cannot be read.
+        ArtifactError: there is no catalogue where one should be.
     """
     files = _event_files(config.events)
+    if config.catalogue is not None:
+        files.append(describe(catalogue_file(config.catalogue), []))
     for task in config.tasks:
         if isinstance(task, ClassificationTaskConfig) and task.labels is not None:
             files.append(describe_labels(task.labels))
         elif isinstance(task, RankingTaskConfig) and task.events is not None:
-            files += _event_files(task.events)
-    return files
+            files += _event_files(task_events(task.events, config.events))
+    once: dict[Path, InputFile] = {}
+    for file in files:
+        once.setdefault(file.path.resolve(), file)
+    return list(once.values())
 
 
 def _event_files(config: EventsConfig) -> list[InputFile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.config import SourceConfig
-from peterrec.data.sequences import IntArray, Sequences
+from peterrec.data.sequences import UNK, IntArray, Sequences
 
 EVENTS_AT_ONCE = 2_000_000
 
@@ -24,7 +25,7 @@ class Piece:
     Attributes:
         places: (n,) positions of the users, ascending.
         user_ids: (n,) text.
-        sequences: n rows, every kept event, oldest first.
+        sequences: n rows, every kept event, oldest first; unknown items are distinct numbers below zero.
         cuts: for each cut, (n,) how many of the first events lie before it.
     """
 
@@ -43,7 +44,7 @@ def ordered(table: Any, columns: Sequence[str], value: str) -> Any:
 
 
 def pieces(
-    table: Any, users: Any, events: IntArray, cuts: Sequence[Any] = (), at_once: int = EVENTS_AT_ONCE
+    table: Any, users: Any, events: IntArray, cuts: Sequence[Any] = (), at_once: int | None = None
 ) -> Iterator[Piece]:
     """Yield the sequences of all users, in order of their place.
 
@@ -52,8 +53,9 @@ def pieces(
         users: place and user of every user.
         events: (users,) how many events each has.
         cuts: tables place, cut: a time for some users; users without one have all of their events before it.
-        at_once: events held in memory at a time (a user with more is one piece).
+        at_once: events held in memory at a time (a user with more is one piece); `EVENTS_AT_ONCE` if not given.
     """
+    at_once = EVENTS_AT_ONCE if at_once is None else at_once
     ends = np.cumsum(events)
     first = 0
     while first < len(events):
@@ -94,13 +96,17 @@ def piece_expression(table: Any, users: Any, first: int, last: int, cuts: Sequen
 
 
 def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = None) -> Sequences:
-    """Keep the first `upto` events of each row, drop consecutive repeats if asked, keep the most recent events."""
+    """Keep the first `upto` events of each row, drop consecutive repeats if asked, keep the most recent events.
+
+    Only then are unknown items made one, [UNK]: two of them in a row are no repeat.
+    """
     lengths = sequences.lengths if upto is None else upto
     kept = _slices(sequences, sequences.offsets[:-1], lengths)
     if config.repeats == "drop":
         kept = _without_repeats(kept)
     lengths = np.minimum(kept.lengths, config.max_history)
-    return _slices(kept, kept.offsets[1:] - lengths, lengths)
+    kept = _slices(kept, kept.offsets[1:] - lengths, lengths)
+    return Sequences(np.where(kept.items < 0, UNK, kept.items).astype(np.int32), kept.offsets)
 
 
 def _slices(sequences: Sequences, starts: IntArray, lengths: IntArray) -> Sequences:
@@ -118,8 +124,10 @@ def _without_repeats(sequences: Sequences) -> Sequences:
     return Sequences(sequences.items[~same], offsets)
 
 
-class SequenceFile:
+class SequenceFile(contextlib.AbstractContextManager["SequenceFile"]):
     """Writes sequences as `items.npy` (int32) and `offsets.npy` (int64), as they come, and maps them at the end.
+
+    Leaving its context without `close` gives up what was written.
 
     Args:
         folder: made if it is not there.
@@ -134,6 +142,10 @@ class SequenceFile:
         self._offsets: list[IntArray] = [np.zeros(1, dtype=np.int64)]
         self.total = 0
         self.rows = 0
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # a full disk, of which the caller knows already
+            self._file.close()
 
     def append(self, sequences: Sequences) -> None:
         """Write some rows."""

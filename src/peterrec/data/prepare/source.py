@@ -11,19 +11,18 @@ import ibis
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.bounds import after, before, in_domains
+from peterrec.data.prepare.bounds import after, before, in_domains, known_domains
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import Events
-from peterrec.data.sequences import UNK, IntArray
+from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts, user_hash
-from peterrec.errors import DataError
+from peterrec.errors import ArtifactError, DataError
 
 Step = dict[str, str | int]
-BATCH = 500_000
+USERS_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class Source:
 
     Attributes:
         chosen: expression, all columns: events of the chosen domains and time, whatever their item.
-        table: engine table: place (of the user), time, [order,] rank (of the item id), item (index).
+        table: engine table: place (of the user), time, [order,] rank (of the item id among those of all chosen
+            events, which breaks ties), item (index; -1 - rank where the item is not in the catalogue).
         catalogue: the items.
         users: who did it.
         steps: what was kept and dropped, and why.
@@ -76,9 +76,9 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
     if events.dropped:
         steps.append(_step("rows that can be used", events.rows, events.dropped, "a value is missing or unreadable"))
     chosen = _choose(events, config, steps)
-    catalogue = _catalogue(chosen, events, config)
-    items = upload(connection, "items", _item_table(catalogue))
-    kept = chosen.left_join(items, chosen["item"] == items["item_id"])
+    items = _count_items(connection, chosen)
+    catalogue = _catalogue(items, events, config)
+    kept = chosen.inner_join(_number_items(connection, items, catalogue), "item")
     known = kept["index"].notnull()
     counts = scalars(kept.aggregate(n=kept.count(), known=known.cast("int64").sum()))
     if not counts["known"]:
@@ -93,9 +93,9 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
         else f"the item has fewer than {config.source.min_item_events} events"
     )
     if lost and keep_unknown:
-        steps.append(_step("items in the catalogue", counts["n"], 0, f"{why}: {lost:,} events became [UNK]"))
+        steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {why}"))
     else:
-        steps.append(_step("items in the catalogue", counts["known"], lost, why if lost else ""))
+        steps.append(_step("events of items in the catalogue", counts["known"], lost, why if lost else ""))
     users = _users(connection, kept, config)
     table = _indexed(connection, kept, users)
     return Source(chosen, table, catalogue, users, tuple(steps))
@@ -132,15 +132,35 @@ def _choose(events: Events, config: PrepareConfig, steps: list[Step]) -> Any:
     for number, (what, _, why) in enumerate(wanted):
         now = int(found[f"n{number}"] or 0)
         if now == 0:
-            raise DataError(f"no event is left: there are no {what}", remedy="check the settings under `source`")
+            remedy = f"check the settings under `source`{known_domains(table)}"
+            raise DataError(f"no event is left: there are no {what}", remedy=remedy)
         steps.append(_step(what, now, left - now, why if left > now else ""))
         left = now
     return table.filter(all_of)
 
 
-def _catalogue(chosen: Any, events: Events, config: PrepareConfig) -> Catalogue:
+def _count_items(connection: Any, chosen: Any) -> Any:
+    """Return item, n (events) and rank (position of the id among all ids) of the chosen events."""
+    counted = chosen.group_by("item").aggregate(n=chosen.count())
+    rank = ibis.row_number().over(ibis.window(order_by="item")).cast("int32")
+    return connection.create_table("counted_items", counted.mutate(rank=rank), overwrite=True)
+
+
+def catalogue_file(folder: str) -> Path:
+    """Return the file with the catalogue of a corpus or a backbone.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    path = Path(folder) / "catalogue.parquet"
+    if not path.is_file():
+        raise ArtifactError("has no catalogue", remedy="name the folder of a corpus or a backbone", path=folder)
+    return path
+
+
+def _catalogue(items: Any, events: Events, config: PrepareConfig) -> Catalogue:
     if config.catalogue is not None:
-        given = Catalogue.read(Path(config.catalogue) / "catalogue.parquet")
+        given = Catalogue.read(catalogue_file(config.catalogue))
         if given.id_type != events.item_kind:
             raise DataError(
                 f"has {given.id_type} item ids, but the items of the events are {events.item_kind}",
@@ -148,8 +168,7 @@ def _catalogue(chosen: Any, events: Events, config: PrepareConfig) -> Catalogue:
                 path=config.catalogue,
             )
         return given
-    counted = chosen.group_by("item").aggregate(n=chosen.count())
-    frequent = counted.filter(counted["n"] >= config.source.min_item_events)
+    frequent = items.filter(items["n"] >= config.source.min_item_events)
     found = frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
     if not len(found):
         raise DataError(f"no item has {config.source.min_item_events} events", remedy=_fewer(config))
@@ -162,28 +181,32 @@ def _fewer(config: PrepareConfig) -> str:
     return "lower source.min_item_events, or give more events"
 
 
-def _item_table(catalogue: Catalogue) -> pa.Table:
-    """Return item_id, index, and rank: the position of the id in its own order, which breaks ties in time."""
-    rank = np.empty(len(catalogue), dtype=np.int32)
-    rank[np.asarray(pc.sort_indices(catalogue.ids))] = np.arange(len(catalogue), dtype=np.int32)
+def _number_items(connection: Any, items: Any, catalogue: Catalogue) -> Any:
+    """Return item, rank and index (null where the item is not in the catalogue)."""
     index = np.arange(catalogue.first, catalogue.first + len(catalogue), dtype=np.int32)
-    return pa.table({"item_id": catalogue.ids, "index": index, "rank": rank})
+    known = upload(connection, "catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
+    joined = items.left_join(known, items["item"] == known["item_id"]).select("item", "rank", "index")
+    return connection.create_table("items", joined, overwrite=True)
 
 
 def _users(connection: Any, kept: Any, config: PrepareConfig) -> Users:
     counted = kept.group_by("user").aggregate(n=kept.count())
-    placed = counted.mutate(place=ibis.row_number().over(ibis.window(order_by="user"))).order_by("user")
+    placed = counted.mutate(place=ibis.row_number().over(ibis.window(order_by="user")))
+    placed = connection.create_table("placed_users", placed, overwrite=True)
+    total = int(scalars(placed.aggregate(n=placed.count()))["n"])
     hashes, parts, events = [], [], []
     schema = pa.schema([("user", pa.string()), ("place", pa.int64()), ("part", pa.int8())])
     table = connection.create_table("users", schema=ibis.schema(schema), overwrite=True)
-    for batch in placed.to_pyarrow_batches(chunk_size=BATCH):
+    # One query for each batch: a stream of batches would end, without a word, at the first insertion.
+    for start in range(0, total, USERS_AT_ONCE):
+        chosen = placed.filter(placed["place"].between(start, start + USERS_AT_ONCE - 1))
+        batch = chosen.order_by("place").to_pyarrow()
         own = user_hash(batch["user"].to_pylist())
         part = assign_parts(own, config.split).astype(np.int8)
         hashes.append(own)
         parts.append(part)
-        events.append(batch["n"].to_numpy(zero_copy_only=False).astype(np.int64))
-        rows = pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema)
-        connection.insert("users", rows)
+        events.append(batch["n"].to_numpy().astype(np.int64))
+        connection.insert("users", pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema))
     return Users(table, np.concatenate(hashes), np.concatenate(parts).astype(np.int64), np.concatenate(events))
 
 
@@ -191,7 +214,5 @@ def _indexed(connection: Any, kept: Any, users: Users) -> Any:
     order = {"order": kept["order"]} if "order" in kept.columns else {}
     joined = kept.inner_join(users.table, "user")
     columns: Sequence[str] = ("place", "time", *order, "rank", "item")
-    numbered = joined.mutate(
-        rank=joined["rank"].fill_null(-1).cast("int32"), item=joined["index"].fill_null(UNK).cast("int32")
-    )
+    numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
     return connection.create_table("source", numbered.select(*columns), overwrite=True)

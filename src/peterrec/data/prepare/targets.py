@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.bounds import after, before, in_domains
+from peterrec.data.prepare.bounds import after, before, in_domains, known_domains
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
@@ -51,7 +51,7 @@ def target_events(
         DataError: as in `open_events`, for a task with files of its own.
     """
     own = _own_events(connection, task, settings)
-    found = own or events
+    found = own if own is not None else events
     if task.history == "before-first-target" and found.time_kind != events.time_kind:
         raise TaskError(
             f"the times of task {task.name!r} are of kind {found.time_kind}, those of the source {events.time_kind}",
@@ -60,7 +60,8 @@ def target_events(
     chosen = found.table.filter(is_target(found, task))
     total = int(scalars(chosen.aggregate(n=chosen["user"].nunique()))["n"])
     if not total:
-        raise TaskError(f"task {task.name!r} has no target events", remedy="check its domains, after and before")
+        remedy = f"check its domains, after and before{known_domains(found.table)}"
+        raise TaskError(f"task {task.name!r} has no target events", remedy=remedy)
     name = f"targets_{len(connection.list_tables())}"
     columns = [column for column in ("time", "order") if column in chosen.columns]
     joined = chosen.inner_join(users.table, "user").select("place", "user", *columns, "item")
@@ -74,11 +75,13 @@ def target_events(
 def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
     if task.events is None:
         return None
-    # What is not said of the task's own files is as it is in the others.
-    said = task.events.model_dump(include=task.events.model_fields_set)
-    merged = settings.model_dump(exclude={"paths"}) | said
-    name = f"own_{len(connection.list_tables())}"
-    return open_events(connection, EventsConfig.model_validate(merged), name)
+    return open_events(connection, task_events(task.events, settings), f"own_{len(connection.list_tables())}")
+
+
+def task_events(own: EventsConfig, settings: EventsConfig) -> EventsConfig:
+    """Return how the files of a task are read: what is not said of them is as it is in the other files."""
+    said = own.model_dump(include=own.model_fields_set)
+    return EventsConfig.model_validate(settings.model_dump(exclude={"paths"}) | said)
 
 
 def is_target(events: Events, task: RankingTaskConfig) -> Any:
@@ -129,8 +132,10 @@ def _pairs(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -
     if found.cut is not None:
         chosen = chosen.inner_join(found.cut, "place")
         chosen = chosen.filter(chosen["time"] == chosen["cut"])
-    first = {name: chosen[name].min() for name in ("time", "order") if name in chosen.columns}
-    return chosen.group_by(["place", "user", "item", "train"]).aggregate(**first)
+    keys = [name for name in ("time", "order") if name in chosen.columns]
+    first = ordered(chosen, keys[:-1], keys[-1])[0]  # of the whole event: its least order may be another event's
+    grouped = chosen.group_by(["place", "user", "item", "train"]).aggregate(first=first)
+    return grouped.mutate(**{name: grouped["first"][name] for name in keys}).drop("first")
 
 
 def _target_catalogue(pairs: Any, task: RankingTaskConfig) -> Catalogue:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskConfig
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.events import Events
-from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table, user_step
+from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
 from peterrec.data.prepare.source import Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
 from peterrec.data.sequences import IntArray, Sequences
@@ -59,14 +59,8 @@ def label_task(
         return label_targets(connection, found, users, eligible)
     assert isinstance(task, ClassificationTaskConfig)
     if task.labels is not None:
-        labelled = from_table(connection, task, context[1], users, eligible)
-    else:
-        labelled = from_activity(task, context[0], users, eligible)
-    left = int(labelled.steps[-1]["users"])
-    if len(labelled) < left:
-        why = f"fewer than {task.min_user_events} source events"
-        labelled.steps.append(user_step("with a history", len(labelled), left - len(labelled), why))
-    return labelled
+        return from_table(connection, task, context[1], users, eligible)
+    return from_activity(task, context[0], users, eligible)
 
 
 def write_task(folder: Path, task: Task, labelled: Labelled, users: Users, histories: Histories) -> dict[str, Any]:
@@ -106,6 +100,12 @@ def _entry(task: Task, labelled: Labelled, part: IntArray, histories: Histories,
 
 
 def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
+    if not len(labelled):
+        last = labelled.steps[-1]
+        raise TaskError(
+            f"no user is left for task {task.name!r}: {last['why']}",
+            remedy="lower its min_user_events or min_class_users",
+        )
     empty = [name for number, name in enumerate(PARTS) if not (part == number).any()]
     if empty:
         raise TaskError(
@@ -121,14 +121,14 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
             f"all users of task {task.name!r} have the label {only!r}",
             remedy="a task needs at least two classes: check the label column or the period",
         )
-    missing = np.setdiff1d(np.arange(len(labelled.class_names)), labelled.labels[part == 0])
+    counts = np.bincount(labelled.labels, minlength=len(labelled.class_names))
+    missing = np.setdiff1d(np.arange(len(counts)), labelled.labels[part == 0])
     if len(missing):
-        rare = labelled.class_names[int(missing[0])]
-        count = int((labelled.labels == missing[0]).sum())
+        rare = missing[np.argmax(counts[missing])]  # the most frequent: what leaves it out leaves out all of them
         raise TaskError(
-            f"the label {rare!r} of task {task.name!r} occurs only among valid or test users ({count} of them), so it "
-            "cannot be learned",
-            remedy=f"merge rare labels, or leave them out with min_class_users: {count + 1} or more",
+            f"the label {labelled.class_names[int(rare)]!r} of task {task.name!r} occurs only among valid or test "
+            f"users ({counts[rare]} of them), so it cannot be learned",
+            remedy=f"merge rare labels, or leave them out with min_class_users: {counts[rare] + 1} or more",
         )
 
 

@@ -1,0 +1,144 @@
+"""`OUT.training`: what a run that is not finished has on disk, and how it is read back."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from peterrec.config import Config, dump_yaml, same_settings
+from peterrec.errors import ArtifactError, ConfigError, FingerprintError, InterruptedRun, PeterRecError
+from peterrec.storage import read_json, replace_file, storage_errors, write_file, write_json
+
+START_OVER = "start over with --overwrite"
+
+
+class WorkFolder:
+    """`OUT.training`: resume points of a run that is not finished, beside where its artifact will be.
+
+    Args:
+        out: folder of the artifact.
+        config: resolved configuration of the run; a resume must have the same.
+        inputs: fingerprints and names of what the run reads; a resume must have the same.
+        resume: go on from the resume point, if there is one.
+        overwrite: an artifact at `out` may be replaced, and an unfinished run that is not (or cannot be) resumed.
+
+    Raises:
+        ArtifactError: without `overwrite`: `out` exists; or an unfinished run is there that is not to be resumed, that
+            had other inputs, or whose resume point is damaged.
+        ConfigError: without `overwrite`: the unfinished run had another configuration.
+        StorageError: the place is not writable.
+    """
+
+    def __init__(self, out: Path, config: Config, inputs: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
+        if out.exists() and not overwrite:
+            raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=out)
+        out = out if out.name else out.absolute()
+        self.path = out.with_name(out.name + ".training")
+        if self.path.exists():
+            obstacle = self._obstacle(config, inputs) if resume else self._unfinished()
+            if obstacle is not None:
+                if not overwrite:
+                    raise obstacle
+                with storage_errors(self.path):
+                    shutil.rmtree(self.path)
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_file(self.path / "config.yaml", dump_yaml(config).encode())
+        write_json(self.path / "inputs.json", dict(inputs))
+
+    def _unfinished(self) -> PeterRecError:
+        return ArtifactError(
+            "holds an unfinished run", remedy=f"continue it with --resume, or {START_OVER}", path=self.path
+        )
+
+    def _obstacle(self, config: Config, inputs: Mapping[str, str]) -> PeterRecError | None:
+        """Return why the run that is there cannot be gone on with, or None; it may have saved nothing yet."""
+        if not self.resume_point.exists():
+            return None
+        kept = self.path / "config.yaml"
+        if not same_settings(kept, config):
+            return ConfigError(
+                "the unfinished run had another configuration",
+                remedy=f"resume with the same settings, or {START_OVER}",
+                path=kept,
+            )
+        changed = _changed(self.path / "inputs.json", inputs)
+        if changed:
+            return FingerprintError(
+                f"the unfinished run had another {changed}",
+                remedy=f"resume with the same, or {START_OVER}",
+                path=self.path,
+            )
+        if not _intact(self.resume_point):
+            return ArtifactError("is damaged", remedy=START_OVER, path=self.resume_point)
+        return None
+
+    @property
+    def resume_point(self) -> Path:
+        """Where the resume point is, once there is one."""
+        return self.path / "last.ckpt"
+
+    @contextmanager
+    def kept_for_resume(self) -> Iterator[None]:
+        """Remove the folder when the block fails before there is anything to go on with; a stopped run keeps it."""
+        try:
+            yield
+        except InterruptedRun:
+            raise
+        except BaseException:
+            if not self.resume_point.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def remove(self) -> None:
+        """Remove it: the artifact is written."""
+        with storage_errors(self.path):
+            shutil.rmtree(self.path)
+
+
+def _changed(path: Path, inputs: Mapping[str, str]) -> str:
+    """Name what differs from the inputs kept at `path`; empty where nothing does."""
+    try:
+        kept = read_json(path)
+    except ArtifactError:
+        kept = {}
+    return ", ".join(name for name, value in inputs.items() if kept.get(name) != value)
+
+
+def _intact(path: Path) -> bool:
+    # torch.load notices a file cut short, but not one flipped bit; the checksums of its zip notice both.
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints are written to a temporary name and renamed, so that a kill never leaves half of one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Save atomically.
+
+        Raises:
+            StorageError: the disk is full or the place is not writable.
+        """
+        with replace_file(Path(path)) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # torch hides the system's error behind its own
+                    raise error.__context__ from error
+                raise
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Load onto the CPU; tensors and plain values only, whatever Lightning's default."""
+        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded

@@ -1,0 +1,86 @@
+"""What a person sees while training goes on: a bar on a terminal, a line for each epoch elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from peterrec.training.callbacks import Curve
+
+LABEL_WIDTH = 16  # a longer label would push the time left and the metric out of 80 columns
+
+
+class ProgressBar(Callback):
+    """Says what is trained, where it is and how good it was, on standard error: standard output is for answers.
+
+    On a terminal one bar for the whole training, with the last value of what decides; it vanishes at the end. Where
+    nobody can watch a bar (a file, a pipe), one line for each epoch with all metrics.
+
+    Args:
+        label: what is trained.
+        curve: where the metrics are.
+        shown: metrics, the one that decides first.
+        console: where to write; standard error if not given.
+    """
+
+    def __init__(self, label: str, curve: Curve, shown: tuple[str, ...], console: Console | None = None) -> None:
+        self.label = label
+        self.curve = curve
+        self.shown = shown
+        self.console = console or Console(stderr=True, highlight=False)
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[metric]}", markup=False),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_interactive,
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        total = int(trainer.estimated_stepping_batches)
+        self.task = self.bar.add_task(self._where(trainer), total=total, completed=trainer.global_step, metric="")
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on."""
+        self.bar.update(
+            self.task, completed=trainer.global_step, description=self._where(trainer), metric=self._metric()
+        )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say why the bar stands still."""
+        self.bar.update(self.task, metric="validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the new metrics."""
+        self.bar.update(self.task, metric=self._metric())
+        if self.console.is_interactive:
+            return
+        row = self.curve.rows[-1]
+        metrics = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", *self.shown))
+        where = f"{self.label}, epoch {trainer.current_epoch + 1} of at most {trainer.max_epochs}"
+        self.console.print(f"{where}: {metrics} ({row['seconds']:.1f} s)", markup=False, soft_wrap=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the bar."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove the bar."""
+        self.bar.stop()
+
+    def _where(self, trainer: Trainer) -> str:
+        label = self.label if len(self.label) <= LABEL_WIDTH else self.label[: LABEL_WIDTH - 3] + "..."
+        return f"{label}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+    def _metric(self) -> str:
+        return f"{self.shown[0]} {self.curve.rows[-1][self.shown[0]]:.4f}" if self.curve.rows else ""

@@ -1,0 +1,232 @@
+"""The whole of `prepare` and `read_event_histories` against plain Python, on random logs in random forms."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, event, given, settings
+from hypothesis import strategies as st
+
+from data.prepare.logs import (
+    assert_account_adds_up,
+    bound,
+    parts_of,
+    sequences_of,
+    times,
+    write_csv,
+    write_parquet,
+)
+from data.prepare.logs import settings as build
+from data.prepare.oracle import Oracle, RefusedError, Row, Settings, TaskSettings
+from peterrec import storage
+from peterrec.data.prepare import prepare, read_event_histories
+from peterrec.data.prepare import sequences as sequences_module
+from peterrec.data.prepare import source as source_module
+from peterrec.errors import PeterRecError, TaskError
+
+USERS = ["7", "u1", "u10", "u9", "B", "ä", "07", "a b", "Z|1", "日本", 'q"1', "u,2", "u11", "u12", "u13", "u14"]
+NUMBERS = [7, 10, 9, -3, 0, 123456789012345678, 5, 11, 12, 13, 14, 15, 16, 17, 18, 19]
+TEXTS = ["i1", "i10", "i9", "É", "007", "a b", "z,1", 'q"', "Z", "😀"]
+DOMAINS = ["shop", "food", "53"]
+LABELS = ["10", "9", "x", None]
+
+
+class Case:
+    """A random log, the form it has on disk, and settings; all from one number."""
+
+    def __init__(self, seed: int) -> None:
+        draw = self.draw = random.Random(seed)
+        self.kind = draw.choice(["integer", "float", "decimal", "date", "text", "zone", "s", "ms", "us", "ns"])
+        self.packed = draw.choice([".parquet", ".csv", ".tsv", ".csv.gz", "mixed"])
+        self.integers, self.has_order, self.has_domain = (draw.random() < 0.5 for _ in range(3))
+        self.number_users = draw.random() < 0.3
+        self.horizon = draw.choice([4, 8, 20])
+        self.users = [str(one) for one in NUMBERS] if self.number_users else USERS
+        if self.packed == "mixed" and not self.number_users:
+            self.users = USERS[1:]  # a CSV file with no user but 7 would be refused beside one of text
+        self.rows = self.events(draw.choice([30, 90, 200]), self.users)
+        self.settings = self.source()
+        self.tasks = self.some_tasks()
+
+    def events(self, count: int, users: list[str]) -> list[Row]:
+        draw, items = self.draw, NUMBERS[: len(TEXTS)] if self.integers else TEXTS
+        some = items[: draw.randint(3, len(items))]
+        return [
+            Row(
+                draw.choice(users),
+                draw.choice(some),
+                draw.randrange(self.horizon),
+                draw.randrange(3) if self.has_order else None,
+                draw.choice(DOMAINS) if self.has_domain else None,
+            )
+            for _ in range(count)
+        ]
+
+    def source(self) -> Settings:
+        draw = self.draw
+        most = draw.choice([1, 2, 3, 5, 200])
+        return Settings(
+            domains=draw.choice([None, ("shop",), ("shop", "food")]) if self.has_domain else None,
+            exclude_domains=draw.choice([(), ("53",), ("food", "53")]) if self.has_domain else (),
+            after=draw.choice([None, None, 1]),
+            before=draw.choice([None, self.horizon // 2, self.horizon // 2]),
+            min_item_events=draw.choice([1, 2, 5]),
+            min_user_events=draw.randint(1, min(most, 3)),
+            max_history=most,
+            repeats=draw.choice(["keep", "drop"]),
+            rare_items=draw.choice(["drop", "unk"]),
+            salt=str(draw.random()),
+        )
+
+    def some_tasks(self) -> list[TaskSettings]:
+        draw = self.draw
+        least, later = draw.randint(1, 2), self.settings.before or self.horizon - 1
+        names = LABELS[: draw.choice([2, 4])]
+        table = [(user, draw.choice(names)) for user in [*self.users, "stranger"]]
+        own = tuple(self.events(draw.randint(20, 40), self.users))
+        both = {"min_user_events": least, "first_only": draw.random() < 0.6, "min_item_events": draw.randint(1, 3)}
+        tasks = [
+            TaskSettings("labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3)),
+            TaskSettings("twice", labels=(*table, table[0])),
+            TaskSettings("active", activity=True, after=later, before=draw.choice([None, later + 2])),
+            TaskSettings("later", after=later, **both),
+            TaskSettings("own", own=own, **both),
+        ]
+        if self.has_domain:
+            tasks.append(TaskSettings("domain", domains=("53",), before=draw.choice([None, later]), **both))
+        return tasks
+
+    def write(self, folder: Path, rows: list[Row], name: str) -> Path:
+        """Write a log in one file or two."""
+        folder = folder / name
+        if self.packed != "mixed":
+            self._file(folder / f"log{self.packed}", rows)
+            return folder
+        cut = self.draw.randrange(1, len(rows))
+        self._file(folder / "a.csv", rows[:cut])
+        self._file(folder / "b.parquet", rows[cut:])
+        return folder
+
+    def _file(self, path: Path, rows: list[Row]) -> None:
+        moments, type_ = times(self.kind, [row.time for row in rows])
+        columns: dict[str, list[Any]] = {
+            "user_id": [int(row.user) if self.number_users else row.user for row in rows],
+            "item_id": [row.item for row in rows],
+            "timestamp": moments,
+            "n": [row.order for row in rows],
+            "d": [row.domain for row in rows],
+        }
+        lines = list(zip(*columns.values(), strict=True))
+        if path.suffix == ".parquet":
+            if self.kind == "decimal":
+                from decimal import Decimal
+
+                lines = [(u, i, Decimal(t), n, d) for u, i, t, n, d in lines]
+            write_parquet(path, lines, list(columns), timestamp=type_, d=pa_string())
+        else:
+            write_csv(path, lines, list(columns), separator="\t" if path.suffix == ".tsv" else ",")
+
+    def config(self, folder: Path, tasks: list[TaskSettings]) -> Any:
+        one = self.settings
+        source = {
+            name: getattr(one, name)
+            for name in ("domains", "exclude_domains", "min_item_events", "min_user_events", "max_history")
+        }
+        source |= {"repeats": one.repeats, "rare_items": one.rare_items}
+        source |= {"after": bound(self.kind, one.after), "before": bound(self.kind, one.before)}
+        split = {"train": one.split[0], "valid": one.split[1], "test": 1 - sum(one.split), "salt": one.salt}
+        events = {"order": "n" if self.has_order else None, "domain": "d" if self.has_domain else None}
+        made = [self._task(folder, task) for task in tasks]
+        return build(self.write(folder, self.rows, "events"), events=events, source=source, split=split, tasks=made)
+
+    def _task(self, folder: Path, task: TaskSettings) -> dict[str, Any]:
+        tree: dict[str, Any] = {"name": task.name, "min_user_events": task.min_user_events}
+        period = {"after": bound(self.kind, task.after), "before": bound(self.kind, task.before)}
+        if task.labels is not None:
+            path = write_csv(folder / f"{task.name}.csv", task.labels, ("user_id", "group"), separator=";")
+            labels = {"path": str(path), "label": "group"}
+            return tree | {"kind": "classification", "labels": labels, "min_class_users": task.min_class_users}
+        if task.activity:
+            return tree | {"kind": "classification", "activity": period}
+        tree |= period | {"kind": "ranking", "domains": task.domains, "min_item_events": task.min_item_events}
+        tree["history"] = "before-first-target" if task.first_only else "all"
+        if task.own is not None:
+            tree["events"] = {"paths": [str(self.write(folder, list(task.own), task.name))]}
+        return tree
+
+
+def pa_string() -> Any:
+    import pyarrow as pa
+
+    return pa.string()
+
+
+def check(case: Case, oracle: Oracle, folder: Path) -> None:
+    """Tasks that can be learned are as they must be; one that cannot is refused."""
+    expected, refused = {}, []
+    for task in case.tasks:
+        try:
+            expected[task.name] = oracle.task(task)
+        except RefusedError:
+            refused.append(task)
+    for name in expected:
+        event(f"task {name}")
+    config = case.config(folder, [task for task in case.tasks if task.name in expected])
+    corpus = prepare(config, folder / "out")
+    assert list(zip(corpus.catalogue.ids.to_pylist(), corpus.catalogue.counts.tolist(), strict=True)) == list(
+        zip(oracle.catalogue, oracle.counts, strict=True)
+    )
+    assert sequences_of(corpus) == oracle.sequences
+    assert list(sequences_of(corpus)) == sorted(oracle.sequences, key=str.encode)
+    for name, task in expected.items():
+        found = corpus.task(name)
+        assert parts_of(corpus, name) == task.parts
+        assert list(found.class_names) == task.class_names
+        if found.targets is not None:
+            pairs = zip(found.targets.ids.to_pylist(), found.targets.counts.tolist(), strict=True)
+            assert list(pairs) == task.targets
+    assert_account_adds_up(corpus)
+    if refused:
+        one = case.draw.choice(refused)
+        event(f"refused {one.name}")
+        with pytest.raises(PeterRecError) as caught:
+            prepare(case.config(folder, [one]), folder / "refused")
+        assert isinstance(caught.value, TaskError) or one.name == "twice"
+        assert caught.value.remedy
+        assert not (folder / "refused").exists()
+
+
+@pytest.mark.parametrize("block", [0, 1])  # two halves of the work, for two processes
+@given(seed=st.integers(0, 2**32), at_once=st.sampled_from([1, 7, 10**6]), users_at_once=st.sampled_from([1, 5, 10**6]))
+@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])  # a seed has no simpler one
+def test_prepare_and_the_oracle_agree(block: int, seed: int, at_once: int, users_at_once: int) -> None:
+    case = Case(2 * seed + block)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
+        patch.setattr(sequences_module, "EVENTS_AT_ONCE", at_once)
+        patch.setattr(source_module, "USERS_AT_ONCE", users_at_once)
+        patch.setattr(storage, "_fsync", lambda path: None)  # slow, and seen elsewhere
+        folder = Path(name)
+        try:
+            oracle = Oracle(case.rows, case.settings)
+        except RefusedError:
+            event("no source")
+            with pytest.raises(PeterRecError):
+                prepare(case.config(folder, []), folder / "out")
+            return
+        check(case, oracle, folder)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=15, phases=[Phase.explicit, Phase.generate])
+def test_histories_are_in_the_order_of_the_oracle(seed: int) -> None:
+    case = Case(seed)
+    with tempfile.TemporaryDirectory() as name:
+        config = case.config(Path(name), []).events
+        users, items = read_event_histories(config)
+    assert users == sorted({row.user for row in case.rows}, key=str.encode)
+    for user, own in zip(users, items, strict=True):
+        assert own == [row.item for row in sorted(case.rows, key=Row.key) if row.user == user]

@@ -1,0 +1,212 @@
+"""Nothing but the events decides what comes out: not threads, files, formats, order of rows or what fits at once."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from data.prepare.logs import COLUMNS, items_of, made, parts_of, sequences_of, write_csv, write_parquet
+from data.prepare.logs import settings as build
+from peterrec import storage
+from peterrec.data.prepare import prepare, read_event_histories
+from peterrec.data.prepare import sequences as sequences_module
+from peterrec.data.prepare import source as source_module
+from peterrec.data.prepare import tasks as tasks_module
+from peterrec.data.prepare.sequences import SequenceFile, pieces, shorten
+from peterrec.data.sequences import Sequences
+
+ALL = (*COLUMNS, "n", "where")
+DICE = random.Random(7)
+LOG = [
+    (f"u{DICE.randrange(40)}", f"i{DICE.randrange(30)}", DICE.randrange(12), DICE.randrange(2), DICE.choice("aaaab"))
+    for _ in range(900)
+]
+SOURCE = {"domains": ["a"], "min_item_events": 22, "rare_items": "unk", "repeats": "drop", "max_history": 9}
+TASKS = [
+    {"name": "rank", "kind": "ranking", "domains": ["b"], "history": "before-first-target", "min_item_events": 1},
+    {"name": "all", "kind": "ranking", "domains": ["b"], "after": "6", "min_item_events": 2},
+]
+EVENTS = {"order": "n", "domain": "where"}
+
+
+def write(folder: Path, rows: list[Any], cuts: list[int], forms: list[str], dice: random.Random) -> Path:
+    """Cut a log into files, each of its own form and with its columns in another order."""
+    for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(rows)], strict=True)):
+        names = dice.sample(ALL, len(ALL))
+        part = [[row[ALL.index(name)] for name in names] for row in rows[start:end]]
+        path = folder / f"{dice.randrange(10**6)}-{number}.{forms[number % len(forms)]}"
+        if path.suffix == ".parquet":
+            types = {name: pa.string() if name in ("user_id", "item_id", "where") else pa.int32() for name in names}
+            write_parquet(path, part, names, **types)
+        else:
+            write_csv(path, part, names, separator=dice.choice([",", "\t", ";", "|", "::"]))
+    return folder
+
+
+def config(path: Path, **values: Any) -> Any:
+    return build(path, events=EVENTS, source=SOURCE, tasks=TASKS, **values)
+
+
+@pytest.fixture(scope="module")
+def fingerprint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("log")
+    path = write(folder / "in", LOG, [], ["parquet"], random.Random(0))
+    corpus = prepare(config(path), folder / "out")
+    assert [sum(task["users"].values()) > 20 for task in corpus.manifest["tasks"]] == [True, True]
+    assert (np.asarray(corpus.sequences.items) == 3).sum() > 20  # [UNK]
+    found: str = corpus.manifest["fingerprint"]
+    return found
+
+
+@given(
+    seed=st.integers(0, 999),
+    threads=st.sampled_from([1, 2, 3]),
+    cuts=st.lists(st.integers(0, len(LOG)), max_size=3),
+    forms=st.lists(st.sampled_from(["csv", "parquet", "csv.gz"]), min_size=1, max_size=3),
+    at_once=st.sampled_from([30, 200, 10**9]),
+)
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])  # a seed has no simpler one
+def test_the_same_events_are_the_same_corpus(
+    fingerprint: str, seed: int, threads: int, cuts: list[int], forms: list[str], at_once: int
+) -> None:
+    dice = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences_module, "EVENTS_AT_ONCE", at_once)
+        patch.setattr(source_module, "USERS_AT_ONCE", at_once % 997)
+        patch.setattr(storage, "_fsync", lambda path: None)
+        path = write(Path(name) / "in", dice.sample(LOG, len(LOG)), sorted(cuts), forms, dice)
+        corpus = prepare(config(path, threads=threads), Path(name) / "out")
+        assert corpus.manifest["fingerprint"] == fingerprint
+
+
+def test_users_beyond_the_first_batch_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [(f"u{n}", "ab"[n % 2], n) for n in range(5000)])
+    whole = made(path, tmp_path / "whole")
+    monkeypatch.setattr(source_module, "USERS_AT_ONCE", 700)
+    monkeypatch.setattr(tasks_module, "USERS_AT_ONCE", 300)
+    monkeypatch.setattr(sequences_module, "EVENTS_AT_ONCE", 1100)
+    cut = made(path, tmp_path / "cut")
+    assert cut.manifest["users"] == 5000
+    assert cut.manifest["fingerprint"] == whole.manifest["fingerprint"]
+    assert len(list((cut.path / "sequences").iterdir())) == 5
+    assert sequences_of(cut) == sequences_of(whole)
+
+
+TIES = [("u", "b", 1, 2), ("u", "a", 1, 3), ("u", "c", 1, 1), ("u", "d", 0, 9), ("u", "a", 2, 0), ("u", "É", 1, 1)]
+
+
+@pytest.mark.parametrize(("order", "wanted"), [(None, "dabcÉa"), ("n", "dcÉbaa")])
+def test_ties_in_time_are_broken_by_order_and_then_by_item(tmp_path: Path, order: str | None, wanted: str) -> None:
+    others = [(f"u{n}", item, 1, 1) for n in range(8) for item in "abcdÉ"]
+    path = write_parquet(tmp_path / "a.parquet", [*TIES, *others], (*COLUMNS, "n"))
+    corpus = made(path, tmp_path / "out", events={"order": order})
+    assert "".join(items_of(corpus)["u"]) == wanted
+    users, items = read_event_histories(build(path, events={"order": order}).events)
+    assert "".join(items[users.index("u")]) == wanted
+
+
+def test_integers_are_ordered_as_numbers_and_order_may_be_of_any_kind(tmp_path: Path) -> None:
+    rows = [("u", item, 1, order) for item, order in [(10, "b"), (9, "a"), (-1, "b"), (100, "B")]]
+    paths = [write_csv(tmp_path / "a.csv", rows, (*COLUMNS, "n"))]
+    paths.append(write_parquet(tmp_path / "a.parquet", rows, (*COLUMNS, "n")))
+    for path in paths:
+        assert read_event_histories(build(path).events)[1] == [[-1, 9, 10, 100]]
+        assert read_event_histories(build(path, events={"order": "n"}).events)[1] == [[100, 9, -1, 10]]
+
+
+def test_an_unknown_item_keeps_its_place_among_ties(tmp_path: Path) -> None:
+    """As `read_event_histories` has it, whose histories are what a model is asked about."""
+    rows = [("u", item, 1) for item in "abc"] + [(f"u{n}", item, 1) for n in range(5) for item in "ac"]
+    path = write_parquet(tmp_path / "a.parquet", rows)
+    corpus = made(path, tmp_path / "out", source={"min_item_events": 2, "rare_items": "unk"})
+    assert items_of(corpus)["u"] == ["a", "[UNK]", "c"]
+
+
+def test_two_unknown_items_in_a_row_are_no_repeat(tmp_path: Path) -> None:
+    rows = [("u", item, time) for time, item in enumerate("aaxxyyxa")] + [(f"u{n}", "a", 0) for n in range(5)]
+    path = write_parquet(tmp_path / "a.parquet", rows)
+    rules = {"min_item_events": 5, "rare_items": "unk", "repeats": "drop"}
+    assert items_of(made(path, tmp_path / "out", source=rules))["u"] == ["a", "[UNK]", "[UNK]", "[UNK]", "a"]
+    rules |= {"rare_items": "drop"}  # then what is between two events goes first
+    assert items_of(made(path, tmp_path / "out", source=rules))["u"] == ["a"]
+    assert (
+        items_of(made(path, tmp_path / "out", source=rules | {"repeats": "keep", "max_history": 2}))["u"] == ["a"] * 2
+    )
+
+
+def test_the_catalogue_is_in_order_of_frequency_and_then_of_id(tmp_path: Path) -> None:
+    counts = {"b": 4, "a": 3, "É": 3, "B": 3, "z": 5, "rare": 2}
+    rows = [(f"u{n}", item, n) for item, count in counts.items() for n in range(count)]
+    corpus = made(write_parquet(tmp_path / "a.parquet", rows), tmp_path / "out", source={"min_item_events": 3})
+    assert corpus.catalogue.ids.to_pylist() == ["z", "b", "B", "a", "É"]
+    assert corpus.catalogue.counts.tolist() == [5, 4, 3, 3, 3]
+    numbers = [(f"u{n}", item, n) for item in (10, 9, -1) for n in range(3)]
+    corpus = made(write_csv(tmp_path / "b.csv", numbers), tmp_path / "out")
+    assert corpus.catalogue.ids.to_pylist() == [-1, 9, 10]
+
+
+def test_parts_are_of_users_alone_and_the_same_for_all_tasks(tmp_path: Path) -> None:
+    rows = [(f"u{n}", item, time) for n in range(60) for time, item in enumerate("abcde" if n % 3 else "bd")]
+    path = write_parquet(tmp_path / "a.parquet", rows)
+    groups = write_csv(tmp_path / "l.csv", [(f"u{n}", n % 2) for n in range(60)], ("user_id", "group"))
+    tasks: list[dict[str, Any]] = [
+        {"name": "group", "kind": "classification", "labels": {"path": str(groups), "label": "group"}},
+        {"name": "active", "kind": "classification", "activity": {"after": "3"}},
+        {"name": "next", "kind": "ranking", "after": "3", "min_item_events": 1},
+    ]
+    source = {"before": "3", "min_item_events": 1}
+    corpus = made(path, tmp_path / "out", source=source, tasks=tasks)
+    found: dict[str, set[str]] = {}
+    for name in corpus.task_names:
+        for part, users in parts_of(corpus, name).items():
+            assert len(users) > 5
+            found.setdefault(part, set()).update(users)
+    assert sum(len(users) for users in found.values()) == len(set.union(*found.values())) == 60
+    fewer = made(path, tmp_path / "fewer", source=source | {"before": "1", "repeats": "drop"}, tasks=tasks[:1])
+    assert {part: set(users) for part, users in parts_of(fewer, "group").items()} == found
+    salted = made(path, tmp_path / "salted", source=source, tasks=tasks[:1], split={"salt": "another"})
+    assert {part: set(users) for part, users in parts_of(salted, "group").items()} != found
+
+
+def test_pieces_are_whole_users_and_as_large_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(sequences_module, "_piece", lambda table, users, first, last, cuts: asked.append((first, last)))
+    events = np.array([3, 1, 1, 9, 2, 2, 1])
+    for at_once, wanted in {
+        4: [(0, 1), (2, 2), (3, 3), (4, 5), (6, 6)],
+        1: [(n, n) for n in range(7)],
+        99: [(0, 6)],
+    }.items():
+        asked.clear()
+        assert len(list(pieces(None, None, events, (), at_once))) == len(wanted)
+        assert asked == wanted
+
+
+def test_the_order_of_cutting_is_until_repeats_and_then_length() -> None:
+    rules = build(Path("x"), source={"repeats": "drop", "max_history": 2}).source
+    rows = Sequences.of([[4, 4, 5, 5, 6], [-1, -2, -2, 4], []])
+    assert [row.tolist() for row in map(shorten(rows, rules).__getitem__, range(3))] == [[5, 6], [3, 4], []]
+    early = shorten(rows, rules, np.array([3, 3, 0]))
+    assert [row.tolist() for row in map(early.__getitem__, range(3))] == [[4, 5], [3, 3], []]
+    users = shorten(Sequences.of([[4, 5], [5, 5], [5]]), rules)  # the same item of the next user is no repeat
+    assert [users[row].tolist() for row in range(3)] == [[4, 5], [5], [5]]
+
+
+def test_a_sequence_file_is_what_numpy_reads(tmp_path: Path) -> None:
+    with SequenceFile(tmp_path) as file:
+        for rows in ([[4, 5], []], [], [[6]]):
+            file.append(Sequences.of(rows))
+        found = file.close()
+    assert isinstance(found.items, np.memmap)
+    assert np.load(tmp_path / "items.npy").tolist() == [4, 5, 6]
+    assert np.load(tmp_path / "offsets.npy").tolist() == found.offsets.tolist() == [0, 2, 2, 3]
+    with SequenceFile(tmp_path / "empty") as file:
+        assert len(file.close()) == 0

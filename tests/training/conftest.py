@@ -1,0 +1,67 @@
+"""Shared fixtures: one tiny corpus and backbone, and trainings with callbacks of a test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from peterrec.data.corpus import Corpus
+from peterrec.model import UserModel
+from peterrec.training import adapt as adapting
+from peterrec.training import loop
+from peterrec.training import pretrain as pretraining
+from training.small import prepare_synthetic, pretrain_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Such small networks are slower with two, above all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """130 users, 24 items, 8 targets: about four batches of 24 for every training."""
+    return prepare_synthetic(tmp_path_factory.mktemp("tiny"), users=130, items=24, targets=8, mean_events=8, seed=3)
+
+
+@pytest.fixture(scope="session")
+def backbone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a backbone pre-trained on the tiny corpus."""
+    path = tmp_path_factory.mktemp("backbone") / "backbone"
+    pretraining.pretrain(corpus, path, pretrain_config(epochs=1))
+    return path
+
+
+@pytest.fixture
+def model(backbone: Path) -> UserModel:
+    return UserModel.from_pretrained(backbone, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def with_callbacks() -> Iterator[Callable[..., None]]:
+    """Give every training from now on these callbacks beside its own."""
+    original = loop.fit
+
+    def give(*callbacks: Callback) -> None:
+        def fit(*arguments: Any) -> Any:
+            return original(*arguments, extra=callbacks)
+
+        pretraining.fit = adapting.fit = fit
+
+    yield give
+    pretraining.fit = adapting.fit = original
+
+
+@pytest.fixture
+def watched(with_callbacks: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    yield with_callbacks
+    with_callbacks()

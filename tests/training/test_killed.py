@@ -1,0 +1,131 @@
+"""Promise 7 with real processes: killed, stopped by Ctrl-C, terminated."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from peterrec.artifacts.backbone_io import load_backbone
+from peterrec.artifacts.bundle_io import load_bundle
+from peterrec.artifacts.tensors import fingerprint
+from peterrec.cli.main import execute
+from peterrec.data.corpus import Corpus
+from training.small import plain
+
+# Every epoch has about a hundred steps, and so many epochs are left that no machine is through before the signal.
+PRETRAIN = [
+    "-s",
+    "backbone.channels=8",
+    "-s",
+    "backbone.dilations=[1,2]",
+    "-s",
+    "batch_size=1",
+    "-s",
+    "masked_share=0.2",
+]
+ADAPT = ["-s", "patch.bottleneck=2", "-s", "batch_size=1"]
+COMMON = ["-s", "epochs=4", "-s", "patience=4", "-s", "checkpoint_every=7", "-s", "runner.accelerator=cpu"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "peterrec", *map(str, arguments)]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+
+
+def wait_for_points(run: subprocess.Popen[str], out: Path, count: int) -> None:
+    """Return when the resume point was written `count` times."""
+    point, seen = out.with_name(out.name + ".training") / "last.ckpt", set()
+    deadline = time.monotonic() + 120
+    while len(seen) < count:
+        assert run.poll() is None, run.stderr.read() if run.stderr else ""
+        assert time.monotonic() < deadline
+        if point.exists():
+            seen.add(point.stat().st_mtime_ns)
+        time.sleep(0.001)
+
+
+def end(run: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Send a signal; return the exit status and what was said."""
+    run.send_signal(number)
+    assert run.stderr is not None
+    said = run.stderr.read()
+    return run.wait(60), said
+
+
+def run_here(*arguments: str | Path) -> int:
+    return execute([str(argument) for argument in arguments])
+
+
+@pytest.mark.slow
+def test_a_pretraining_killed_twice_equals_the_one_never_killed(corpus: Corpus, tmp_path: Path) -> None:
+    arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-q", "-s", "loss=sampled", "-s", "negatives=20"]
+    arguments += ["-s", "masked_share=0.2", "-o"]
+    assert run_here(*arguments, tmp_path / "whole") == 0
+    out = tmp_path / "killed"
+    for points, more in ((3, []), (8, ["--resume"])):
+        with start(*arguments, out, *more) as run:
+            wait_for_points(run, out, points)
+            assert end(run, signal.SIGKILL) == (-signal.SIGKILL, "")
+        assert not out.exists()
+    assert run_here(*arguments, out, "--resume") == 0
+    whole, killed = load_backbone(tmp_path / "whole"), load_backbone(out)
+    assert killed.fingerprint == whole.fingerprint
+    assert plain(killed.training["curve"]) == plain(whole.training["curve"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]  # the resume points are gone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["cluster", "shop"])
+def test_an_adaptation_killed_equals_the_one_never_killed(
+    corpus: Corpus, backbone: Path, tmp_path: Path, task: str
+) -> None:
+    arguments = ["adapt", backbone, corpus.path, task, *ADAPT, *COMMON, "-q", "-o"]
+    assert run_here(*arguments, tmp_path / "whole") == 0
+    out = tmp_path / "killed"
+    with start(*arguments, out) as run:
+        wait_for_points(run, out, 20)  # in the second epoch
+        assert end(run, signal.SIGKILL) == (-signal.SIGKILL, "")
+    assert run_here(*arguments, out, "--resume") == 0
+    owner = load_backbone(backbone)
+    fingerprints = (owner.fingerprint, owner.catalogue.fingerprint)
+    whole, killed = (
+        load_bundle(path, owner.network.backbone.config, fingerprints) for path in (tmp_path / "whole", out)
+    )
+    assert fingerprint(killed.tensors()) == fingerprint(whole.tensors())
+    assert plain(killed.metrics["curve"]) == plain(whole.metrics["curve"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_does(
+    corpus: Corpus, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    every = "7" if number == signal.SIGINT else "1000000"
+    arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-s", f"checkpoint_every={every}", "-q", "-o"]
+    with start(*arguments, out) as run:
+        wait_for_points(run, out, 2 if number == signal.SIGINT else 1)
+        before = (tmp_path / "out.training" / "last.ckpt").stat().st_mtime_ns
+        time.sleep(0.1)
+        status, said = end(run, number)
+    assert status == 130
+    assert f"error: {tmp_path / 'out.training'}: stopped by the user\n  What to do: continue with --resume" in said
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["out.training"]
+    if number == signal.SIGTERM:  # which can wait for the end of a step
+        assert (tmp_path / "out.training" / "last.ckpt").stat().st_mtime_ns > before
+    assert run_here(*arguments, out) == 2  # an unfinished run is in the way
+    assert run_here(*arguments, out, "--resume") == 0
+    assert run_here(*arguments, tmp_path / "whole") == 0
+    assert load_backbone(out).fingerprint == load_backbone(tmp_path / "whole").fingerprint

@@ -1,0 +1,176 @@
+"""Promise 7, in one process: a training stopped anywhere and resumed is the training that never stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from peterrec.artifacts.tensors import fingerprint
+from peterrec.config import OptimConfig
+from peterrec.data.corpus import Corpus
+from peterrec.model import UserModel
+from peterrec.training.adapt import adapt
+from peterrec.training.pretrain import pretrain
+from training.small import HOOKS, StopAt, Stopped, adapt_config, plain, pretrain_config
+
+STEEP = OptimConfig(lr=0.3, schedule="constant")  # so steep that it gets worse and stops early
+# Four steps an epoch. `short` has a single step an epoch, so that only epochs have resume points.
+PRETRAIN: dict[str, dict[str, Any]] = {
+    "full": {},
+    "sampled": {"loss": "sampled", "negatives": 9, "masked_share": 0.3, "optim": {"schedule": "constant"}},
+    "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
+    "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},
+}
+ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
+    "patch, ranking": ("shop", {"optim": {"weight_decay": 0.5}}),
+    "patch, classification": ("cluster", {"epochs": 9, "patience": 1, "optim": STEEP}),
+    "head, ranking": ("shop", {"strategy": "head"}),
+}
+
+
+@pytest.fixture(scope="session")
+def runs(
+    corpus: Corpus, backbone: Path, with_callbacks: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """`runs(case, every, stop, resume)`: what a training makes of tensors and curve, without the seconds."""
+    out = tmp_path_factory.mktemp("resume") / "out"
+
+    def run(case: str, every: int = 100, stop: StopAt | None = None, *, resume: bool = False) -> Any:
+        with_callbacks(*([] if stop is None else [stop]))
+        if not resume:
+            shutil.rmtree(out.with_name("out.training"), ignore_errors=True)
+        try:
+            if case in PRETRAIN:
+                model = pretrain(
+                    corpus,
+                    out,
+                    pretrain_config(checkpoint_every=every, **PRETRAIN[case]),
+                    resume=resume,
+                    overwrite=True,
+                )
+                return model.fingerprint, plain(model.pretrained.training.pop("curve")), model.pretrained.training
+            task, changes = ADAPT[case]
+            config = adapt_config(checkpoint_every=every, **changes)
+            bundle = adapt(backbone, corpus, task, out, config, resume=resume, overwrite=True)
+            return fingerprint(bundle.tensors()), plain(bundle.metrics.pop("curve")), bundle.metrics
+        finally:
+            with_callbacks()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(runs: Callable[..., Any]) -> Callable[[str], Any]:
+    """The training that is never stopped."""
+    return cache(runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*PRETRAIN, *ADAPT])
+@given(hook=st.sampled_from(HOOKS), n=st.integers(1, 12), every=st.integers(1, 5))
+@example(hook="batch end", n=1, every=1)  # nothing is saved yet
+@example(hook="batch end", n=4, every=1)  # in the last step of an epoch
+@example(hook="validation start", n=1, every=3)
+@example(hook="validation end", n=2, every=3)  # the weights of a new best epoch may be there, its resume point is not
+@example(hook="batch start", n=5, every=100)  # right after the point of an epoch
+@example(hook="batch end", n=10, every=1)  # in the last epoch
+@example(hook="end", n=1, every=2)  # everything is trained, nothing is written
+@settings(max_examples=6)
+def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
+    runs: Callable[..., Any], whole: Callable[[str], Any], case: str, hook: str, n: int, every: int
+) -> None:
+    try:
+        runs(case, every, StopAt(hook, n))
+    except Stopped:
+        pass
+    else:
+        return  # it was over before
+    assert runs(case, every, resume=True) == whole(case)
+
+
+@pytest.mark.parametrize("case", ["sampled", "stops early", "patch, ranking"])
+def test_a_training_that_was_stopped_many_times(
+    runs: Callable[..., Any], whole: Callable[[str], Any], case: str
+) -> None:
+    stops = [
+        ("batch end", 2),
+        ("batch start", 2),
+        ("validation end", 1),
+        ("batch end", 3),
+        ("epoch end", 1),
+        ("end", 1),
+    ]
+    for number, (hook, n) in enumerate(stops):
+        with pytest.raises(Stopped):
+            runs(case, 1, StopAt(hook, n), resume=number > 0)
+    assert runs(case, 1, resume=True) == whole(case)
+
+
+def test_the_cases_are_what_they_are_for(whole: Callable[[str], Any]) -> None:
+    for case in ("stops early", "patch, classification"):
+        _, curve, rest = whole(case)
+        assert len(curve) < 9
+        assert rest["best_epoch"] < len(curve) - 1
+    assert len({str(whole(case)[0]) for case in PRETRAIN}) == len(PRETRAIN)
+    assert len(whole("full")[1]) == 3
+
+
+def test_resuming_changes_neither_the_order_of_batches_nor_the_learning_rate(
+    corpus: Corpus, watched: Callable[..., None], tmp_path: Path
+) -> None:
+    """The test above, seen from within: the very same batches at the very same rates."""
+
+    class Log(StopAt):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            log.append((trainer.current_epoch, index, rate, batch["inputs"].tolist(), batch["negatives"].tolist()))
+            super().on_train_batch_start()
+
+    log: list[Any] = []
+    config = pretrain_config(checkpoint_every=1, **PRETRAIN["sampled"])
+    watched(Log("end", 2))
+    pretrain(corpus, tmp_path / "whole", config)
+    expected, log = log, []
+    watched(Log("batch start", 7))
+    with pytest.raises(Stopped):
+        pretrain(corpus, tmp_path / "out", config)
+    assert log.pop() == expected[6]  # it was looked at, but not trained on
+    watched(Log("end", 2))
+    pretrain(corpus, tmp_path / "out", config, resume=True)
+    assert log == expected
+    assert len({str(entry[3:]) for entry in log}) == len(log)
+
+
+def test_resume_where_nothing_is_simply_starts(corpus: Corpus, backbone: Path, tmp_path: Path) -> None:
+    fresh = pretrain(corpus, tmp_path / "a", pretrain_config())
+    assert pretrain(corpus, tmp_path / "b", pretrain_config(), resume=True).fingerprint == fresh.fingerprint
+    bundle = adapt(backbone, corpus, "shop", tmp_path / "c", adapt_config(epochs=1), resume=True)
+    assert bundle.name == "shop"
+
+
+def test_a_run_may_be_moved_and_resumed(
+    corpus: Corpus, watched: Callable[..., None], runs: Callable[..., Any], whole: Callable[[str], Any], tmp_path: Path
+) -> None:
+    watched(StopAt("batch start", 6))
+    config = pretrain_config(checkpoint_every=1)
+    with pytest.raises(Stopped):
+        pretrain(corpus, tmp_path / "here", config)
+    watched()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here.training").rename(tmp_path / "there" / "moved.training")
+    model = pretrain(corpus, tmp_path / "there" / "moved", config, resume=True)
+    assert model.fingerprint == whole("full")[0]
+
+
+def test_a_passed_model_is_as_good_as_a_folder(
+    corpus: Corpus, model: UserModel, whole: Callable[[str], Any], tmp_path: Path
+) -> None:
+    bundle = adapt(model, corpus, "shop", tmp_path / "a", adapt_config(strategy="head"))
+    assert fingerprint(bundle.tensors()) == whole("head, ranking")[0]
