@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,3 +119,9 @@ def test_loading_needs_exactly_the_names_and_shapes(tmp_path):
         with pytest.raises(ArtifactError, match="do not fit its configuration") as caught:
             load_into(module, wrong, tmp_path)
         assert caught.value.path == tmp_path
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "model.safetensors", TENSORS)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -62,7 +62,7 @@ BAD_EVENTS: list[tuple[str, dict[str, object], str]] = [
     ("events.parquet", {"timestamp": [True] * 600}, "must be a number, a date, a time or text"),
     ("events.parquet", {"timestamp": [1.0, float("nan"), float("inf")] + [2.0] * 597}, "2 without a readable, finite"),
     ("events.csv", {"timestamp": ["soon"] * 600}, "neither numbers nor dates"),
-    ("events.csv", {"item_id": ["a"] * 599 + [""]}, "1 rows cannot be used: 1 without an item id"),
+    ("events.csv", {"item_id": ["a"] * 599 + [""]}, "1 row cannot be used: 1 without an item id"),
 ]
 
 

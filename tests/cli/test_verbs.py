@@ -166,3 +166,13 @@ def test_a_reader_that_leaves_is_no_error(job: Job, tmp_path: Path) -> None:
         said = process.stderr.read()
         assert process.wait(60) == 0
     assert said == b""
+
+
+def test_loading_leaves_the_random_state_alone(job: Job) -> None:
+    import torch
+
+    before = torch.random.get_rng_state()
+    model = peterrec.UserModel.from_pretrained(job.backbone)
+    model.load_bundle(job.bundle("cluster"))
+    model.load_bundle(job.bundle("shop"))
+    assert torch.equal(torch.random.get_rng_state(), before)

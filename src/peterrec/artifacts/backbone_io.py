@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
 from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
@@ -93,7 +95,8 @@ def load_backbone(path: Path) -> PretrainedBackbone:
     check_format(meta, "backbone", path)
     with description_errors(path / "config.json"):
         config = build_config(BackboneConfig, meta["backbone"])
-        network = NextItemModel(Backbone(config, int(meta["items"])))
+        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
+            network = NextItemModel(Backbone(config, int(meta["items"])))
         catalogue = Catalogue.read(path / "catalogue.parquet")
         load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
         pretrained = PretrainedBackbone(network, catalogue, meta["max_length"], meta["unknown"], meta["training"])

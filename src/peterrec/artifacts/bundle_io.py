@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from peterrec._version import __version__
@@ -135,7 +136,8 @@ def load_bundle(path: Path, backbone: BackboneConfig, fingerprints: tuple[str, s
     check_format(meta, "bundle", path)
     with description_errors(path / "adapter_config.json"):
         check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
-        return _build(path, meta, backbone)
+        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
+            return _build(path, meta, backbone)
 
 
 def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], path: Path | None = None) -> None:

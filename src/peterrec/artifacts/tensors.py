@@ -37,6 +37,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: the disk is full or the place is not writable.
     """
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it; safetensors would leave the file to its owner alone
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
@@ -44,6 +46,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         if system is None:
             raise
         raise OSError(int(system[1]), str(error), str(path)) from error
+    path.chmod(mode)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

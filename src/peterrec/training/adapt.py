@@ -89,7 +89,7 @@ class AdaptModule(TrainedModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the metrics of some validation users."""
         vectors = self._represent(batch["tokens"])
-        with torch.autocast(self.device.type, enabled=False):  # the few bits of bfloat16 would make ties
+        with self.full_precision():
             scores = self.parts.head(vectors.float()).cpu()
         require_finite(scores, "the scores of validation users", self.current_epoch)
         self._sums.append(metric_sums(scores, self.valid, batch["rows"].cpu().numpy()))

@@ -77,7 +77,8 @@ class Curve(Callback):
     ) -> None:
         """Add a step's loss, on its device: reading it out would make a GPU wait."""
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        self._loss = self._loss + loss.detach().double()
+        kind = torch.float32 if loss.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+        self._loss = self._loss + loss.detach().to(kind)
         self._steps += 1
         if trainer.loggers and trainer.global_step % LOG_EVERY == 0:
             rate = trainer.optimizers[0].param_groups[0]["lr"]

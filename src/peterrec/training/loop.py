@@ -6,11 +6,12 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -65,6 +66,11 @@ class TrainedModule(LightningModule):
         self.strict_loading = False  # checkpoints hold what is trained; a frozen backbone is never copied
         self.trained = trained
         self.optim = optim
+
+    def full_precision(self) -> AbstractContextManager[Any]:
+        """Leave mixed precision, for scores that are ranked: the few bits of bfloat16 would make ties."""
+        device = self.device.type
+        return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is frozen."""

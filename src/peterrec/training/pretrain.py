@@ -104,9 +104,9 @@ class PretrainModule(TrainedModule):
 
     def _score(self, hidden: Tensor, positives: Tensor, last: Tensor) -> None:
         weight, bias = self.trained.output_table()
-        with torch.autocast(self.device.type, enabled=False):  # the few bits of bfloat16 would make ties
+        with self.full_precision():
             scores = torch.addmm(bias, hidden.float(), weight.T)  # (N, V)
-        losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").double().cpu()
+        losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").cpu().double()
         require_finite(losses, "the validation loss", self.current_epoch)
         self._losses.append(losses)
         self._ranks.append(last_item_ranks(scores[last].cpu().numpy(), positives[last].cpu().numpy()))

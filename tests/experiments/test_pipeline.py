@@ -1,0 +1,97 @@
+"""The whole job from one file: what is there is reused, what changed is done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from peterrec.config import RunConfig, load_config
+from peterrec.data.synthetic import synthetic
+from peterrec.errors import ConfigError
+from peterrec.experiments.pipeline import run
+from peterrec.storage import read_json
+
+MADE = ["prepare", "pretrain", "adapt cluster (patch)", "adapt cluster (head)", "evaluate cluster",
+        "adapt shop (patch)", "adapt shop (head)", "evaluate shop"]  # fmt: skip
+
+
+def write_data(folder: Path, seed: int) -> None:
+    data = synthetic(users=250, items=30, targets=10, mean_events=6, seed=seed)
+    pq.write_table(data.events, folder / "events.parquet")
+    pq.write_table(data.users, folder / "users.parquet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("run")
+    write_data(made, seed=1)
+    return made
+
+
+def settings(folder: Path, *overrides: str) -> RunConfig:
+    quiet = {"progress": False}
+    return load_config(
+        RunConfig,
+        None,
+        overrides,
+        title="Small",
+        prepare={
+            "events": {"paths": [str(folder / "events.parquet")], "domain": "domain"},
+            "source": {"exclude_domains": ["target"]},
+            "tasks": [
+                {"name": "cluster", "labels": {"path": str(folder / "users.parquet"), "label": "cluster"}}
+                | {"kind": "classification"},
+                {"name": "shop", "kind": "ranking", "domains": ["target"]},
+            ],
+        },
+        pretrain={"backbone": {"channels": 8, "dilations": [1, 2]}, "epochs": 1, "runner": quiet},
+        adapt={"epochs": 1, "runner": quiet},
+        evaluate={"bootstrap": 50},
+    )
+
+
+def done_again(folder: Path, config: RunConfig) -> list[str]:
+    """Run, and return the stages that were not reused."""
+    said: list[str] = []
+    report = run(config, folder / "out", report=said.append, command="peterrec run small.yaml")
+    assert report == folder / "out" / "report.html"
+    stages = read_json(folder / "out" / "run.json")["stages"]
+    assert [stage["name"] for stage in stages] == MADE
+    for stage in stages:
+        assert any(f"[{stage['name']}]" in line and ("reusing" in line) == stage["reused"] for line in said)
+    return [stage["name"] for stage in stages if not stage["reused"]]
+
+
+def test_what_is_there_is_reused_and_what_changed_is_done_again(folder: Path) -> None:
+    assert done_again(folder, settings(folder)) == MADE
+    page = (folder / "out" / "report.html").read_text()
+    assert "peterrec run small.yaml" in page
+    assert (folder / "out" / "config.yaml").exists()
+    assert done_again(folder, settings(folder)) == []
+    later = (folder / "out" / "report.html").read_text()
+    assert [line for line in page.splitlines() if "verdict" in line] == [
+        line for line in later.splitlines() if "verdict" in line
+    ]
+    assert done_again(folder, settings(folder, "evaluate.k=3")) == ["evaluate cluster", "evaluate shop"]
+    overrides = ("evaluate.k=3", "task_overrides.shop.optim.lr=0.01")
+    assert done_again(folder, settings(folder, *overrides)) == MADE[5:]
+    assert done_again(folder, settings(folder, *overrides, "adapt.seed=1")) == MADE[2:]
+    assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == MADE[1:]
+    write_data(folder, seed=2)
+    assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == MADE
+
+
+def test_a_damaged_part_is_made_again(folder: Path) -> None:
+    config = settings(folder)
+    done_again(folder, config)
+    (folder / "out" / "bundles" / "shop" / "patch" / "adapter_config.json").write_text("{")
+    assert done_again(folder, config) == ["adapt shop (patch)"]
+
+
+def test_overrides_of_tasks_that_are_not_there_are_refused_first(folder: Path, tmp_path: Path) -> None:
+    for override, message in (("nobody.epochs=2", "which is no task"), ("shop.epoch=2", "epoch: Extra inputs")):
+        with pytest.raises(ConfigError, match=message):
+            run(settings(folder, f"task_overrides.{override}"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
