@@ -276,3 +276,16 @@ def test_ctrl_c_stops_with_one_line_and_leaves_nothing(job: Job, tmp_path: Path)
     assert "Traceback" not in said
     assert not out.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["backbone.training"]
+
+
+def test_ctrl_c_outside_training_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import peterrec.data.prepare
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peterrec.data.prepare, "prepare", interrupted)
+    assert execute(["prepare", events_file(tmp_path), "-o", str(tmp_path / "corpus")]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -58,6 +58,7 @@ def options(
 
 
 state = {"debug": False}
+STOPPED = 130
 
 
 def run() -> None:
@@ -72,8 +73,10 @@ def execute(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
     state["debug"] = False
     try:
-        typer.main.get_command(app).main(arguments, prog_name="peterrec", standalone_mode=False)
-        return 0
+        status = typer.main.get_command(app).main(arguments, prog_name="peterrec", standalone_mode=False)
+        if status == STOPPED:  # newer typer answers Ctrl-C by itself, without a word
+            errors.print("stopped")
+        return status if isinstance(status, int) else 0
     except typer.Exit as exit_:
         return int(exit_.exit_code)
     except UsageProblem as error:
@@ -81,7 +84,7 @@ def execute(arguments: list[str]) -> int:
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         errors.print("stopped")
-        return 130
+        return STOPPED
     except BrokenPipeError:
         close_quietly()
         return 0
