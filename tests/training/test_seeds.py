@@ -12,8 +12,12 @@ import pytest
 import torch
 
 from peterrec.artifacts.tensors import fingerprint
+from peterrec.config import OptimConfig, RunnerConfig
+from peterrec.data.batching import EpochStream, FixedBatches
 from peterrec.data.corpus import Corpus
 from peterrec.training.adapt import adapt
+from peterrec.training.folder import WorkFolder
+from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, plain, pretrain_config
 
@@ -63,6 +67,43 @@ def test_training_leaves_the_states_of_others_alone(train: Train, case: str) -> 
     before = global_states()
     train(case)
     assert global_states() == before
+
+
+@pytest.mark.slow
+def test_batches_large_enough_for_several_threads_give_the_same_bits(tmp_path: Path) -> None:
+    """Below some size torch adds up in one thread, in order; the first steps of the demo are above it."""
+    torch.set_num_threads(2)  # the fixture of all these tests puts it back
+    rng = np.random.default_rng(0)
+    weight = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(3000, 64)).astype(np.float32)))
+
+    class Rows:
+        lengths = np.ones(16, dtype=np.int64)
+
+        def batch(self, rows: Any, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+            uniform = rng.random((20_000, 1)).astype(np.float32)
+            return {"rows": torch.from_numpy(rng.integers(0, 50, size=20_000)), "by": torch.from_numpy(uniform)}
+
+    class Module(TrainedModule):
+        def __init__(self) -> None:
+            super().__init__(torch.nn.ParameterList([weight.detach().clone()]), OptimConfig(lr=1.0))
+
+        def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+            return (self.trained[0][batch["rows"]] * batch["by"]).sin().sum()
+
+        def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            self.log("loss", torch.tensor(0.0))
+
+    found = set()
+    before = torch.are_deterministic_algorithms_enabled()
+    for number in range(6):
+        module, out = Module(), tmp_path / str(number)
+        work = WorkFolder(out, OptimConfig(), {}, resume=False, overwrite=False)
+        plan = Plan("rows", "loss", "min", 1, 1, 100, None, ("loss",))
+        runner = RunnerConfig(progress=False, accelerator="cpu")
+        fit(module, EpochStream(Rows(), 1, 0), FixedBatches([torch.zeros(1)]), work, plan, runner)
+        found.add(fingerprint(module.trained.state_dict()))
+        assert torch.are_deterministic_algorithms_enabled() == before
+    assert len(found) == 1
 
 
 def test_every_setting_that_draws_draws_from_the_seed(train: Train, corpus: Corpus) -> None:

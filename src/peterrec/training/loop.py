@@ -108,7 +108,8 @@ def fit(
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
     with _quiet(), work.kept_for_resume(), _interruptible(work), storage_errors(work.path):
         trainer = _trainer(runner, plan, callbacks, work.path)
-        trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)
+        with _reproducible(trainer):
+            trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)
         best.load()
     return curve
 
@@ -154,6 +155,28 @@ def _logger(runner: RunnerConfig, folder: Path) -> Logger | bool:
         except ModuleNotFoundError as error:
             raise ConfigError("tensorboard is not installed", remedy="pip install tensorboard") from error
     return False
+
+
+@contextmanager
+def _reproducible(trainer: Trainer) -> Iterator[None]:
+    """Make gradients the same bits each time on a CPU, and leave torch's settings as they were.
+
+    Without it, rows of an embedding table that stand several times in a batch are added up in the order in which
+    threads come by (torch's `index_put` with `accumulate`).
+    """
+    if trainer.strategy.root_device.type != "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic: Any = torch.utils.deterministic  # a module with a property, which type checkers do not see
+    filled = deterministic.fill_uninitialized_memory
+    try:
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # a check for torch's own tests; it costs time
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        deterministic.fill_uninitialized_memory = filled
 
 
 @contextmanager
