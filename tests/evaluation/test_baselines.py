@@ -221,3 +221,20 @@ def test_batches_do_not_change_scores(make_rank_part: Make) -> None:
 
 def test_first_item_is_column_zero() -> None:
     assert bag(Sequences.of([[FIRST_ITEM]]), 1).toarray().tolist() == [[1.0]]
+
+
+def test_the_bag_of_items_keeps_the_length_of_histories_where_it_tells_something() -> None:
+    rng = np.random.default_rng(0)
+
+    def part(users: int, by_length: bool) -> TaskPart:
+        labels = rng.integers(0, 2, users)
+        lengths = np.where(labels == 1, 12, 3) if by_length else rng.integers(1, 40, users)
+        own = 10 * labels if not by_length else np.zeros(users, dtype=np.int64)
+        rows = [FIRST_ITEM + start + rng.integers(0, 14, n) for start, n in zip(own, lengths, strict=True)]
+        return TaskPart(pa.array([str(n) for n in range(users)]), Sequences.of(rows), labels=labels)
+
+    for by_length, rows in ((True, "keep their length"), (False, "normalised")):
+        fitted = bag_of_items(part(300, by_length), part(200, by_length), 2)
+        assert fitted.settings["rows"] == rows
+        test = part(300, by_length)
+        assert (fitted.probabilities(test.sequences).argmax(1) == test.labels).mean() > 0.9

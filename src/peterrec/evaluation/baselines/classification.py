@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -23,7 +22,7 @@ from peterrec.evaluation.baselines.bag import bag, bag_width
 from peterrec.evaluation.metrics import log_loss
 
 MAX_STEPS = 300
-GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
+GRID = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Inverse regularisation strengths C tried for the bag of items, weakest model first."""
 
 Features = Callable[[Sequences], Any]
@@ -66,17 +65,31 @@ def history_length(train: TaskPart, classes: int) -> ClassificationBaseline:
 
 
 def bag_of_items(train: TaskPart, valid: TaskPart, classes: int) -> ClassificationBaseline:
-    """Look at which items a user has: TF-IDF and logistic regression, C chosen by the log-loss of the valid users.
+    """Look at which items a user has: TF-IDF and logistic regression, set by the log-loss of the valid users.
 
-    The grid is walked from strong to weak regularisation, each fit starting from the last, and left when the valid
-    log-loss rises: it has one minimum in C for all practical purposes. Without valid users C is 1.
+    Two things are chosen: C, and whether the rows are normalised (the mix of items alone) or keep their length (how
+    much a user did, too; then all are divided by one number, so that the same C mean about the same). Without valid
+    users the rows keep their length, and C is 1.
     """
-    width = bag_width(train.sequences)
-    tfidf = TfidfTransformer().fit(bag(train.sequences, width))
+    options = [
+        _best_strength(train, valid, classes, normalised) for normalised in (False, True)[: 1 + bool(len(valid))]
+    ]
+    _, model, features, normalised = min(options, key=lambda option: option[0])
+    settings = {
+        "C": model.C, "rows": "normalised" if normalised else "keep their length",
+        "chosen by": "log-loss of the valid users", "converged": _converged(model),
+    }  # fmt: skip
+    return ClassificationBaseline("tf-idf + logistic regression", _predictor(model, features, classes), settings)
 
-    def features(sequences: Sequences) -> sp.csr_array:
-        return tfidf.transform(bag(sequences, width))
 
+def _best_strength(
+    train: TaskPart, valid: TaskPart, classes: int, normalised: bool
+) -> tuple[float, LogisticRegression, Features, bool]:
+    """Walk the grid from strong to weak regularisation, each fit starting from the last, until the log-loss rises.
+
+    It has one minimum in C for all practical purposes.
+    """
+    features = _tfidf(train.sequences, normalised)
     inputs, labels = features(train.sequences), labels_of(train)
     model = best = _new_model(1.0, warm_start=True)
     best_loss = np.inf
@@ -86,8 +99,16 @@ def bag_of_items(train: TaskPart, valid: TaskPart, classes: int) -> Classificati
         if loss >= best_loss:
             break
         best, best_loss = copy.deepcopy(model), loss
-    settings = {"C": best.C, "chosen by": "log-loss of the valid users", "converged": _converged(best)}
-    return ClassificationBaseline("tf-idf + logistic regression", _predictor(best, features, classes), settings)
+    return best_loss, best, features, normalised
+
+
+def _tfidf(sequences: Sequences, normalised: bool) -> Features:
+    width = bag_width(sequences)
+    counts = bag(sequences, width)
+    tfidf = TfidfTransformer(norm="l2" if normalised else None).fit(counts)
+    squares = tfidf.transform(counts).power(2).sum(axis=1)
+    scale = 1.0 if normalised else 1.0 / np.sqrt(max(float(squares.mean()), 1e-12))
+    return lambda some: tfidf.transform(bag(some, width)) * scale
 
 
 def labels_of(part: TaskPart) -> Int[np.ndarray, " users"]:
