@@ -66,7 +66,7 @@ def test_the_demo_is_a_whole_run():
     assert model_of(CONFIGS / "demo.yaml") is RunConfig
     config = load_config(RunConfig, CONFIGS / "demo.yaml")
     assert [task.kind for task in config.prepare.tasks] == ["classification", "classification", "ranking"]
-    assert config.pretrain.epochs == 5
+    assert config.pretrain.epochs == 8
 
 
 # ---------------------------------------------------------------- round trips
