@@ -30,7 +30,7 @@ peterrec.prepare(config, sys.argv[2], report=print)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, nargs="+", default=[2_500_000, 5_000_000, 10_000_000, 20_000_000])
+    parser.add_argument("--events", type=int, nargs="+", default=[5_000_000, 10_000_000, 20_000_000, 40_000_000])
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--memory-limit", default="1GB", help="of the engine")
     parser.add_argument("--threads", type=int, default=2)
