@@ -171,7 +171,8 @@ def _open(
     unknown = model.encode(histories.items, unknown=options.unknown).unknown  # type: ignore[arg-type]
     if report is not None:
         total = sum(len(items) for items in histories.items)
-        report(f"{len(histories.items):,} users, {total:,} events; {int(unknown.sum()):,} of items that are unknown")
+        users = f"{len(histories.items):,} user{'s' if len(histories.items) != 1 else ''}"
+        report(f"{users}, {total:,} event{'s' if total != 1 else ''}; {int(unknown.sum()):,} of items that are unknown")
     return model, name, histories, options
 
 

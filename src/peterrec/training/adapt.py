@@ -174,18 +174,21 @@ def adapt(
         everything = sum(p.numel() for p in model.network.parameters()) + sum(counts.values())
         say(trainable_line(counts, everything))
         curve = _train(model, AdaptModule(model.network.backbone, trainable, config, valid), source, work, plan)
-    metrics = {
+    bundle = _bundle(spec, trainable, config, model, everything, _metrics(curve, plan, corpus))
+    save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
+    work.remove()
+    say(_best_line(curve, plan))
+    return bundle
+
+
+def _metrics(curve: Curve, plan: Plan, corpus: Corpus) -> dict[str, Any]:
+    return {
         "valid": {name: curve.best[name] for name in plan.shown},
         "best_epoch": int(curve.best["epoch"]),
         "monitor": curve.monitor,
         "curve": curve.rows,
         "corpus_fingerprint": corpus.manifest["fingerprint"],
     }
-    bundle = _bundle(spec, trainable, config, model, everything, metrics)
-    save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
-    work.remove()
-    say(_best_line(curve, plan))
-    return bundle
 
 
 def _parts(spec: Task) -> tuple[TaskPart, TaskPart]:
