@@ -22,7 +22,7 @@ VERBS = {
 }
 INTRODUCTION = """# Configuration
 
-<!-- Written by docs/make_configuration.py from the models in src/peterrec/config.py: change those, not this page. -->
+<!-- Written by docs/make_configuration.py from the models in src/peterrec/config: change those, not this page. -->
 
 Every verb takes a YAML file (`--config FILE`, or the file itself for `peterrec run`) and single settings on top of it
 (`--set KEY=VALUE`, repeatable, dotted for settings within settings: `--set optim.lr=0.01`). Keys that do not exist are

@@ -16,6 +16,8 @@ from typing import Any
 from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
 
 FORMAT_VERSION = 1
+DESCRIPTIONS = {"corpus": "manifest.json", "backbone": "config.json", "bundle": "adapter_config.json"}
+"""The file that says what an artifact is, by kind."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -42,19 +44,51 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def check_output(path: Path, *, overwrite: bool, kind: str | None = None) -> None:
+    """Refuse an output that is there, unless it may be replaced.
+
+    Args:
+        path: where an artifact is to be written.
+        overwrite: what is there may be replaced,
+        kind: but only if it is an artifact of this kind, or an empty folder. None: whatever it is.
+
+    Raises:
+        ArtifactError: it may not.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=path)
+    empty = path.is_dir() and not any(path.iterdir())
+    if kind is not None and not empty and not _is(path, kind):
+        raise ArtifactError(
+            f"is there and is not a {kind}, so --overwrite does not replace it",
+            remedy="choose another folder, or remove it yourself",
+            path=path,
+        )
+
+
+def _is(path: Path, kind: str) -> bool:
+    """Say whether a folder is an artifact of a kind, whole or damaged."""
+    description = path / DESCRIPTIONS[kind]
+    try:
+        return description.is_file() and bool(read_json(description).get("kind") == kind)
+    except ArtifactError:
+        return True
+
+
 @contextlib.contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well, and vanishes when it does not.
 
     The folder is made beside `path`, its files are fsynced, and it is renamed last.
 
     Raises:
-        ArtifactError: `path` exists and `overwrite` is false.
+        ArtifactError: `path` may not be replaced (`check_output`).
         StorageError: the disk is full or the place is not writable.
     """
     path = path.absolute()
-    if path.exists() and not overwrite:
-        raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=path)
+    check_output(path, overwrite=overwrite, kind=kind)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         work = _beside(path, "tmp")

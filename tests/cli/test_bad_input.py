@@ -289,3 +289,33 @@ def test_ctrl_c_outside_training_is_no_success(
     monkeypatch.setattr(peterrec.data.prepare, "prepare", interrupted)
     assert execute(["prepare", events_file(tmp_path), "-o", str(tmp_path / "corpus")]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_overwrite_replaces_only_what_it_would_write(job: Job, tmp_path: Path, refused: Refused) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    (mine / "config.json").write_text('{"model_type": "of another library"}')
+    table = tmp_path / "table.csv"
+    table.write_text("a\n1\n")
+    corpus, backbone = shutil.copytree(job.corpus, tmp_path / "c"), shutil.copytree(job.backbone, tmp_path / "b")
+    for out in (mine, table, corpus):
+        said = refused("pretrain", str(corpus), "-o", str(out), "--overwrite", "-q")
+        assert f"{out}: is there and is not a backbone" in said
+    for out in (mine, table, corpus, backbone):
+        said = refused("adapt", str(backbone), str(corpus), "shop", "-o", str(out), "--overwrite", "-q")
+        assert f"{out}: is there and is not a bundle" in said
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert execute(["pretrain", str(corpus), "-o", str(backbone), "--overwrite", *SMALL]) == 0
+
+
+def test_evaluate_writes_json_and_nothing_else(job: Job, tmp_path: Path, refused: Refused) -> None:
+    said = refused("evaluate", job.backbone, job.corpus, job.bundle("cluster"), "-o", str(tmp_path / "table.csv"))
+    assert "name a file that ends in .json" in said
+
+
+def test_labels_that_are_not_utf8(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"user_id,city\n" + b"".join(f"u{i},M\xfcnchen\n".encode("latin-1") for i in range(60)))
+    said = refused("prepare", events_file(tmp_path), "--classify", f"{path}:city", "-o", str(tmp_path / "corpus"))
+    assert "UTF-8" in said

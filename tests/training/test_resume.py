@@ -40,12 +40,13 @@ def runs(
     corpus: Corpus, backbone: Path, with_callbacks: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Any]:
     """`runs(case, every, stop, resume)`: what a training makes of tensors and curve, without the seconds."""
-    out = tmp_path_factory.mktemp("resume") / "out"
+    folder = tmp_path_factory.mktemp("resume")
 
     def run(case: str, every: int = 100, stop: StopAt | None = None, *, resume: bool = False) -> Any:
         with_callbacks(*([] if stop is None else [stop]))
+        out = folder / ("backbone" if case in PRETRAIN else "bundle")
         if not resume:
-            shutil.rmtree(out.with_name("out.training"), ignore_errors=True)
+            shutil.rmtree(out.with_name(f"{out.name}.training"), ignore_errors=True)
         try:
             if case in PRETRAIN:
                 model = pretrain(

@@ -74,7 +74,7 @@ def save_backbone(
         "catalogue_fingerprint": pretrained.catalogue.fingerprint,
         "training": pretrained.training,
     }
-    with new_folder(path, overwrite=overwrite) as folder:
+    with new_folder(path, overwrite=overwrite, kind="backbone") as folder:
         write_json(folder / "config.json", meta)
         write_tensors(folder / "model.safetensors", network.state_dict())
         pretrained.catalogue.write(folder / "catalogue.parquet")

@@ -111,7 +111,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "outputs_fingerprint": _outputs_fingerprint(bundle.class_names, bundle.targets),
         "fingerprint": fingerprint(tensors),
     }
-    with new_folder(path, overwrite=overwrite) as folder:
+    with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
         write_json(folder / "adapter_config.json", meta)
         write_tensors(folder / "adapter_model.safetensors", tensors)
         write_json(folder / "metrics.json", bundle.metrics)

@@ -16,7 +16,7 @@ A {config["kind"]} user model: {len(config["dilations"])} residual blocks of dil
 kernel {config["kernel_size"]}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
 
 It was pre-trained to predict the next item at every position, on {training.get("users", "?")} users.
-On held-out users, for the last item of each:
+On held-out users (`valid_loss` over all of their positions, the others for the last item of each):
 
 | metric | value |
 |---|---|

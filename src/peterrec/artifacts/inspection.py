@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peterrec.errors import ArtifactError
-from peterrec.storage import check_format, read_json
-
-FILES = {"manifest.json": "corpus", "config.json": "backbone", "adapter_config.json": "bundle"}
+from peterrec.storage import DESCRIPTIONS, check_format, read_json
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         FormatVersionError: written in another format version.
     """
     path = Path(path)
-    for name, kind in FILES.items():
+    for kind, name in DESCRIPTIONS.items():
         if (path / name).exists():
             meta = read_json(path / name)
             check_format(meta, kind, path)

@@ -123,4 +123,4 @@ def _finish(table: pa.Table, out: str | None, quiet: bool) -> None:
         sys.stdout.write(to_json_lines(table))
         sys.stdout.flush()
     elif not quiet:
-        say(f"wrote {out} ({table.num_rows:,} rows)")
+        say(f"wrote {out} ({table.num_rows:,} row{'s' if table.num_rows != 1 else ''})")

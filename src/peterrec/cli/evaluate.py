@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from peterrec.cli.common import ConfigOption, QuietOption, SetOption, reporter
+from peterrec.cli.common import ConfigOption, QuietOption, SetOption, reporter, say
 from peterrec.config import EvaluateConfig, load_config
+from peterrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from peterrec.evaluation.report import TaskEvaluation
@@ -27,9 +28,13 @@ def command(
     """Evaluate bundles of a task on its test users, beside cheap baselines, with 95 % intervals over users."""
     from peterrec.evaluation.bundles import evaluate
 
+    if out is not None and not out.endswith(".json"):
+        raise ConfigError(f"--out {out} is not a JSON file", remedy="name a file that ends in .json")
     settings = load_config(EvaluateConfig, config, set_)
     evaluation = evaluate(backbone, corpus, list(bundles), out, settings, report=reporter(quiet))
     print_evaluation(evaluation, Console(highlight=False))
+    if out is not None and not quiet:
+        say(f"wrote {out}")
 
 
 def print_evaluation(evaluation: TaskEvaluation, console: Console) -> None:

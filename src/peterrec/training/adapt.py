@@ -167,7 +167,7 @@ def adapt(
         trainable = build(config, model.network.backbone, spec, train)
         source = TaskSource(train, config.max_length, config.negatives, len(spec.targets) if spec.targets else 0)
         inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "task": task}
-        work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite)
+        work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="bundle")
         users = f"{len(train):,} users, {len(valid):,} to validate"
         say(f"adapting to {task!r} with strategy {config.strategy!r} on {users}")
         plan, counts = _plan(spec, config), trainable.count()

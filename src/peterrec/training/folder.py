@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from peterrec.config import Config, dump_yaml, same_settings
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, InterruptedRun, PeterRecError
-from peterrec.storage import read_json, replace_file, storage_errors, write_file, write_json
+from peterrec.storage import check_output, read_json, replace_file, storage_errors, write_file, write_json
 
 START_OVER = "start over with --overwrite"
 
@@ -28,6 +28,7 @@ class WorkFolder:
         inputs: fingerprints and names of what the run reads; a resume must have the same.
         resume: go on from the resume point, if there is one.
         overwrite: an artifact at `out` may be replaced, and an unfinished run that is not (or cannot be) resumed.
+        kind: of the artifact; nothing else at `out` is replaced.
 
     Raises:
         ArtifactError: without `overwrite`: `out` exists; or an unfinished run is there that is not to be resumed, that
@@ -36,9 +37,17 @@ class WorkFolder:
         StorageError: the place is not writable.
     """
 
-    def __init__(self, out: Path, config: Config, inputs: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
-        if out.exists() and not overwrite:
-            raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=out)
+    def __init__(
+        self,
+        out: Path,
+        config: Config,
+        inputs: Mapping[str, str],
+        *,
+        resume: bool,
+        overwrite: bool,
+        kind: str | None = None,
+    ) -> None:
+        check_output(out, overwrite=overwrite, kind=kind)
         out = out if out.name else out.absolute()
         self.path = out.with_name(out.name + ".training")
         if self.path.exists():

@@ -159,7 +159,7 @@ def pretrain(
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
-    work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite)
+    work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
     windows = Windows.over(corpus.sequences, train_rows, config.max_length)

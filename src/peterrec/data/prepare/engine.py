@@ -76,6 +76,9 @@ def _translated(error: duckdb.Error, path: Path | None) -> PeterRecError | None:
     # What is said of a damaged file, such as "Page size mismatch", has no class of its own.
     if isinstance(error, CANNOT_GO_ON) or type(error) is duckdb.Error:
         return DataError(f"cannot be read ({what})", remedy="the file is damaged: write it again", path=path)
+    if isinstance(error, duckdb.InternalException):  # how it answers some text that is not UTF-8
+        remedy = "save text files as UTF-8 (iconv -f latin1 -t utf-8), and write the others again"
+        return DataError("cannot be read: the engine broke off", remedy=remedy, path=path)
     return None
 
 

@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
     say = report or (lambda line: None)
     if overwrite:
         _spare(Path(out), config)
-    with new_folder(Path(out), overwrite=overwrite) as folder:
+    with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
         with engine(scratch, config.memory_limit, config.threads) as connection:
