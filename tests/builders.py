@@ -24,6 +24,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
+from peterrec.training.strategies import group_counts
 
 CLASSES = ("young", "old", "older")
 
@@ -95,6 +96,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
         "backbone_fingerprint": pretrained.fingerprint,
         "catalogue_fingerprint": pretrained.catalogue.fingerprint,
         "all_params": 1000,
+        "trained": group_counts(None, patch, [head]),
         "metrics": {"valid": {"accuracy": 0.5}, "best_epoch": 3},
     }
     shaken(head, seed + 2)

@@ -198,7 +198,7 @@ def test_an_override_that_is_no_yaml_is_refused():
         (PretrainConfig, {"valid_share": 0.5}, "valid_share"),
         (PretrainConfig, {"seed": 0.5}, "seed"),
         (EvaluateConfig, {"confidence": 1.0}, "confidence"),
-        (RunConfig, {"prepare": EVENTS, "strategies": ["patch", "all"]}, "strategies.1"),
+        (RunConfig, {"prepare": EVENTS, "strategies": ["patch", "last3"]}, "strategies.1"),
     ],
 )
 def test_a_mistake_names_its_key(cls, tree, key):

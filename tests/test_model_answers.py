@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders import CLASSES, tiny_bundle, tiny_catalogue, tiny_pretrained
 from oracles import oracle_backbone
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.sequences import FIRST_ITEM, TCL, UNK
+from peterrec.data.sequences import FIRST_ITEM, PAD, TCL, UNK
 from peterrec.errors import ConfigError, UnknownItemsError
 from peterrec.model import UserModel
 
@@ -50,12 +50,19 @@ def vectors_by_hand(model: UserModel, indices: list[list[int]], bundle: str | No
     return np.array([oracle_backbone(model.network.backbone, row, patch)[-1] for row in tokens])
 
 
+def next_by_hand(model: UserModel, indices: list[list[int]]) -> np.ndarray:
+    """What pre-training taught to tell the next item: the state at the last event; zeros where there is none."""
+    longest = model.pretrained.max_length
+    states = [oracle_backbone(model.network.backbone, np.array([PAD, *row[-longest:]]))[-1] for row in indices]
+    return np.array([state if row else 0.0 * state for state, row in zip(states, indices, strict=True)])
+
+
 def scores_by_hand(model: UserModel, indices: list[list[int]], bundle: str | None) -> np.ndarray:
     if bundle is None:
         weight, bias = (tensor.double().numpy() for tensor in model.network.output_table())
-    else:
-        head = model.bundles[bundle].head
-        weight, bias = head.weight.double().numpy(), head.bias.double().numpy()
+        return next_by_hand(model, indices) @ weight.T + bias
+    head = model.bundles[bundle].head
+    weight, bias = head.weight.double().numpy(), head.bias.double().numpy()
     return vectors_by_hand(model, indices, bundle) @ weight.T + bias
 
 
@@ -125,6 +132,19 @@ def test_only_the_most_recent_events_are_read():
     assert np.array_equal(model.represent([long], "age"), model.represent([short[1:]], "age")), "a bundle reads five"
     seen = model.recommend([long], None, 12).items[0]
     assert seen == ["item-11"], "but all events are seen events"
+
+
+def test_next_items_are_scored_as_pretraining_scored_them():
+    """With a ReLU on the hidden state, if it had one; what tasks get is the state itself."""
+    plain, rectified = make(), make(backbone={"output_relu": True})
+    history = [["item-1", "item-5", "item-2"]]
+    hidden = next_by_hand(rectified, [[5, 9, 6]])
+    assert (hidden < 0).any()
+    weight, bias = (tensor.double().numpy() for tensor in rectified.network.output_table())
+    expected = np.maximum(hidden, 0) @ weight.T + bias
+    (found,) = rectified.score_batches(rectified.encode(history).sequences)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.array_equal(plain.represent(history), rectified.represent(history))
 
 
 # ---------------------------------------------------------------- edges

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         EvaluateConfig,
         EventsConfig,
         LabelsConfig,
+        MaskingConfig,
+        NegativesConfig,
         OptimConfig,
         PatchConfig,
         PrepareConfig,
@@ -35,13 +37,14 @@ if TYPE_CHECKING:
     )
     from peterrec.data.corpus import Corpus
     from peterrec.data.prepare import prepare
-    from peterrec.data.sources import fetch
+    from peterrec.data.sources import convert, fetch
     from peterrec.errors import PeterRecError
     from peterrec.evaluation.bundles import evaluate
     from peterrec.experiments.pipeline import run
     from peterrec.model import Predictions, Recommendations, UserModel
     from peterrec.serving.files import AnswerOptions, embed, predict, recommend
     from peterrec.training.adapt import adapt
+    from peterrec.training.joint import adapt_jointly
     from peterrec.training.pretrain import pretrain
 
 # Imported when first used: `import peterrec` and `peterrec --help` do not wait for torch.
@@ -49,18 +52,20 @@ _PLACES = {
     "peterrec.artifacts.inspection": ["inspect"],
     "peterrec.config": [
         "ActivityConfig", "AdaptConfig", "BackboneConfig", "ClassificationTaskConfig", "EvaluateConfig",
-        "EventsConfig", "LabelsConfig", "OptimConfig", "PatchConfig", "PrepareConfig", "PretrainConfig",
-        "RankingTaskConfig", "RunConfig", "RunnerConfig", "SourceConfig", "SplitConfig", "load_config",
+        "EventsConfig", "LabelsConfig", "MaskingConfig", "NegativesConfig", "OptimConfig", "PatchConfig",
+        "PrepareConfig", "PretrainConfig", "RankingTaskConfig", "RunConfig", "RunnerConfig", "SourceConfig",
+        "SplitConfig", "load_config",
     ],
     "peterrec.data.corpus": ["Corpus"],
     "peterrec.data.prepare": ["prepare"],
-    "peterrec.data.sources": ["fetch"],
+    "peterrec.data.sources": ["convert", "fetch"],
     "peterrec.errors": ["PeterRecError"],
     "peterrec.evaluation.bundles": ["evaluate"],
     "peterrec.experiments.pipeline": ["run"],
     "peterrec.model": ["Predictions", "Recommendations", "UserModel"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
     "peterrec.training.adapt": ["adapt"],
+    "peterrec.training.joint": ["adapt_jointly"],
     "peterrec.training.pretrain": ["pretrain"],
 }  # fmt: skip
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,8 +19,9 @@ from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
-from peterrec.nn.backbone import represent
+from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead
+from peterrec.nn.tokens import represent
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -61,7 +62,7 @@ class UserModel:
 
     def __init__(self, pretrained: PretrainedBackbone, device: str = "auto") -> None:
         self.pretrained = pretrained
-        self.device = _device(device)
+        self.device = find_device(device)
         self.network = pretrained.network.to(self.device).eval().requires_grad_(False)
         self.bundles: dict[str, Bundle] = {}
 
@@ -100,7 +101,7 @@ class UserModel:
             ArtifactError: missing or damaged.
         """
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
-        return self.add_bundle(load_bundle(Path(path), self.network.backbone.config, fingerprints), name)
+        return self.add_bundle(load_bundle(Path(path), self.network.backbone, fingerprints), name)
 
     def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
         """Attach a bundle that is in memory; a bundle of the same name is replaced.
@@ -110,9 +111,7 @@ class UserModel:
         """
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
         check_owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint, fingerprints)
-        for part in (bundle.patch, bundle.head):
-            if part is not None:
-                part.to(self.device).eval().requires_grad_(False)
+        bundle.modules().to(self.device).eval().requires_grad_(False)
         self.bundles[name or bundle.name] = bundle
         return name or bundle.name
 
@@ -215,15 +214,21 @@ class UserModel:
 
     @torch.inference_mode()
     def representations(self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256) -> FloatArray:
-        """Return (N, channels) float32 for sequences of indices."""
-        chosen = self.bundle(bundle) if bundle is not None else None
-        max_length = chosen.max_length if chosen is not None else self.pretrained.max_length
-        patch = chosen.patch if chosen is not None else None
-        backbone = self.network.backbone
-        out = np.empty((len(sequences), backbone.config.channels), dtype=np.float32)
+        """Return (N, channels) float32 for sequences of indices: the hidden state at [TCL]."""
+        plain = self.network.backbone
+        if bundle is None:
+            return self._vectors(sequences, partial(represent, plain), self.pretrained.max_length, batch_size)
+        own = self.bundle(bundle)
+        read = partial(represent, own.backbone or plain, patch=own.patch)
+        return self._vectors(sequences, read, own.max_length, batch_size)
+
+    @torch.inference_mode()
+    def _vectors(
+        self, sequences: Sequences, read: Callable[[torch.Tensor], torch.Tensor], max_length: int, batch_size: int
+    ) -> FloatArray:
+        out = np.empty((len(sequences), self.network.backbone.config.channels), dtype=np.float32)
         for rows, tokens in inference_batches(sequences, batch_size, max_length):
-            vectors = represent(backbone, torch.from_numpy(tokens).to(self.device), patch)
-            out[rows] = vectors.float().cpu().numpy()
+            out[rows] = read(torch.from_numpy(tokens).to(self.device)).float().cpu().numpy()
         return out
 
     @torch.inference_mode()
@@ -243,7 +248,7 @@ class UserModel:
     def score_batches(
         self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256
     ) -> Iterator[FloatArray]:
-        """Yield (B, n) float32 scores of all targets, rows in order.
+        """Yield (B, n) float32 scores of all targets, rows in order; without a bundle, of next source items.
 
         Raises:
             ConfigError: the bundle is of a classification task.
@@ -251,8 +256,11 @@ class UserModel:
         self.targets(bundle)  # refuses a bundle that has none
         head = self.bundle(bundle).head if bundle is not None else None
         weight, bias = self.network.output_table() if head is None else (head.weight, head.bias)
-        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
-        for block in torch.split(vectors, batch_size):
+        if bundle is None:  # what pre-training taught: the state at the last event, not that at [TCL]
+            vectors = self._vectors(sequences, self.network.represent, self.pretrained.max_length, batch_size)
+        else:
+            vectors = self.representations(sequences, bundle, batch_size=batch_size)
+        for block in torch.split(torch.from_numpy(vectors), batch_size):
             with torch.inference_mode():  # not around `yield`: it would hold for whoever takes the blocks
                 scores = torch.addmm(bias, block.to(self.device), weight.T).cpu().numpy()
             yield scores
@@ -284,12 +292,3 @@ def _seen(targets: Catalogue, histories: Histories) -> Sequences:
     """
     offsets = np.cumsum([0, *(len(history) for history in histories)])
     return Sequences(targets.encode([item for history in histories for item in history]) - targets.first, offsets)
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # unknown, or not in this machine or this build of torch
-        raise ConfigError(f"no such device: {device!r}", remedy="use auto, cpu or cuda") from error

@@ -16,7 +16,12 @@ from typing import Any
 from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
 
 FORMAT_VERSION = 1
-DESCRIPTIONS = {"corpus": "manifest.json", "backbone": "config.json", "bundle": "adapter_config.json"}
+DESCRIPTIONS = {
+    "corpus": "manifest.json",
+    "backbone": "config.json",
+    "bundle": "adapter_config.json",
+    "joint": "joint.json",
+}
 """The file that says what an artifact is, by kind."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -14,14 +14,15 @@ import torch
 from builders import CLASSES, file_size_limit, tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import Bundle, load_bundle, save_bundle
-from peterrec.config import PatchConfig
+from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, StorageError
+from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
 
 PRETRAINED = tiny_pretrained()
 OWNER = (PRETRAINED.fingerprint, PRETRAINED.catalogue.fingerprint)
-CONFIG = PRETRAINED.network.backbone.config
+BACKBONE = PRETRAINED.network.backbone
 TARGETS = tiny_catalogue(5, first=0)
 MAKERS = {
     "patch": lambda: tiny_bundle(PRETRAINED),
@@ -43,7 +44,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def load(path: Path) -> Bundle:
-    return load_bundle(path, CONFIG, OWNER)
+    return load_bundle(path, BACKBONE, OWNER)
 
 
 @pytest.fixture
@@ -66,7 +67,8 @@ def test_everything_comes_back(tmp_path, maker):
     made = MAKERS[maker]()
     save_bundle(tmp_path / "b", made)
     read = load(tmp_path / "b")
-    for name in ("name", "kind", "strategy", "patch_config", "class_names", "max_length", "all_params", "metrics"):
+    kept = ("name", "kind", "strategy", "patch_config", "class_names", "max_length", "all_params", "trained", "metrics")
+    for name in kept:
         assert getattr(read, name) == getattr(made, name), name
     assert (read.backbone_fingerprint, read.catalogue_fingerprint) == OWNER
     assert (read.patch is None) == (made.patch is None) == (made.strategy == "head")
@@ -79,7 +81,7 @@ def test_everything_comes_back(tmp_path, maker):
         assert read.targets.first == 0
     tokens = torch.tensor([[4, 5, 1], [9, 15, 3]])
     with torch.no_grad():
-        hidden = [PRETRAINED.network.backbone(tokens, bundle.patch)[:, -1] for bundle in (made, read)]
+        hidden = [BACKBONE(tokens, bundle.patch)[:, -1] for bundle in (made, read)]
         assert torch.equal(made.head(hidden[0]), read.head(hidden[1]))
 
 
@@ -150,7 +152,7 @@ def test_a_stop_at_any_step_leaves_no_half_bundle(tmp_path, monkeypatch, step):
 )
 def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes, owner, part):
     with pytest.raises(FingerprintError, match=f"was made for the {part}") as caught:
-        load_bundle(classes, CONFIG, owner)
+        load_bundle(classes, BACKBONE, owner)
     which = ["backbone", "catalogue"].index(part)
     assert owner[which] in caught.value.what
     assert OWNER[which] in caught.value.what
@@ -158,7 +160,7 @@ def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes
 
 
 def test_the_wrong_backbone_is_said_before_anything_of_its_shape(classes):
-    wide = tiny_pretrained(backbone={"kernel_size": 5}).network.backbone.config.model_copy(update={"channels": 32})
+    wide = Backbone(BackboneConfig(channels=32, kernel_size=5, dilations=(1,)), 3)
     with pytest.raises(FingerprintError):
         load_bundle(classes, wide, ("0" * 64, OWNER[1]))
 
@@ -227,7 +229,10 @@ def test_damaged_targets_are_named(ranking, missing):
     assert caught.value.path == path
 
 
-@pytest.mark.parametrize("key", ["name", "kind_of_task", "patch", "outputs", "fingerprint", "backbone_fingerprint"])
+@pytest.mark.parametrize(
+    "key",
+    ["name", "kind_of_task", "patch", "own", "outputs", "trained", "fingerprint", "backbone_fingerprint"],
+)
 def test_a_description_that_lacks_a_key_is_damaged(classes, key):
     path = classes / "adapter_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
@@ -243,6 +248,9 @@ def test_a_description_that_lacks_a_key_is_damaged(classes, key):
         {"patch": {"bottleneck": 8}},
         {"patch": {"bottleneck": 3, "per_block": 1}},
         {"patch": {"bottleneck": 3, "colour": "red"}},
+        {"own": {"embedding": False, "blocks": 1}},
+        {"own": {"blocks": 1}},
+        {"own": "all"},
         {"outputs": 4},
         {"outputs": "three"},
     ],

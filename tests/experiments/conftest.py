@@ -115,6 +115,7 @@ def bundle(strategy: str, outputs: int, learned: Curve) -> BundleFacts:
         strategy=strategy,
         patch_params=patch,
         head_params=head,
+        backbone_params=0,
         all_params=BACKBONE + patch + head,
         outputs=outputs,
         seed=0,

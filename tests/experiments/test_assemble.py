@@ -194,3 +194,21 @@ def test_a_missing_bundle_is_named(config: RunConfig, model: UserModel, tmp_path
     with pytest.raises(ArtifactError, match="no artifact") as caught:
         gather(config, model, tmp_path, age)
     assert "head" in str(caught.value)
+
+
+def test_what_was_trained_of_the_backbone_is_counted_and_joint_bundles_lie_together(
+    config: RunConfig, model: UserModel, tmp_path: Path, age: TaskEvaluation
+) -> None:
+    """A seed of one task is not that of the joint training, which has no settings of a task."""
+    metrics = {"monitor": "log_loss", "best_epoch": 0, "curve": [{**row, "log_loss": 1.0} for row in CURVE]}
+    for folder, strategy in (("bundles/age/all", "all"), ("joint/age", "joint")):
+        trained = {"embedding": 128, "blocks": 800, "norms": 64, "head": 27}
+        made = tiny_bundle(model.pretrained, name="age", strategy=strategy, metrics=metrics, trained=trained)
+        save_bundle(tmp_path / folder, made)
+    config = config.model_copy(update={"strategies": ("patch", "all", "joint")})
+    bundles = gather(config, model, tmp_path, age).tasks[0].bundles
+    assert [bundle.strategy for bundle in bundles] == ["patch", "all", "joint"]
+    assert [bundle.backbone_params for bundle in bundles] == [0, 992, 992]
+    assert [bundle.trained_params for bundle in bundles[1:]] == [992 + 27] * 2
+    assert bundles[1].trainable_share == pytest.approx(bundles[1].backbone_share + bundles[1].head_share)
+    assert [bundle.seed for bundle in bundles] == [6, 6, 3]

@@ -52,13 +52,13 @@ def settings(folder: Path, *overrides: str) -> RunConfig:
     )
 
 
-def done_again(folder: Path, config: RunConfig) -> list[str]:
+def done_again(folder: Path, config: RunConfig, stages_made: list[str] = MADE) -> list[str]:
     """Run, and return the stages that were not reused."""
     said: list[str] = []
     report = run(config, folder / "out", report=said.append, command="peterrec run small.yaml")
     assert report == folder / "out" / "report.html"
     stages = read_json(folder / "out" / "run.json")["stages"]
-    assert [stage["name"] for stage in stages] == MADE
+    assert [stage["name"] for stage in stages] == stages_made
     for stage in stages:
         assert any(f"[{stage['name']}]" in line and ("reusing" in line) == stage["reused"] for line in said)
     return [stage["name"] for stage in stages if not stage["reused"]]
@@ -95,3 +95,40 @@ def test_overrides_of_tasks_that_are_not_there_are_refused_first(folder: Path, t
         with pytest.raises(ConfigError, match=message):
             run(settings(folder, f"task_overrides.{override}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) -> None:
+    many = ("strategies=[last1,all,joint]", "task_overrides.shop.seed=5")
+    made = ["prepare", "pretrain", "adapt all tasks (joint)",
+            "adapt cluster (last1)", "adapt cluster (all)", "evaluate cluster",
+            "adapt shop (last1)", "adapt shop (all)", "evaluate shop"]  # fmt: skip
+    first = done_again(folder, settings(folder, *many), made)
+    assert first[-7:] == made[2:], "corpus and backbone may be there"
+    record = read_json(folder / "out" / "run.json")
+    for task in record["tasks"]:
+        assert [bundle["strategy"] for bundle in task["bundles"]] == ["last1", "all", "joint"]
+        assert all(bundle["backbone_params"] > 0 for bundle in task["bundles"])
+        models = [method["name"] for method in task["evaluation"]["methods"] if method["family"] == "model"]
+        assert models == ["last1", "all", "joint"]
+    assert [bundle["seed"] for bundle in record["tasks"][1]["bundles"]] == [5, 5, 0]
+    page = (folder / "out" / "report.html").read_text()
+    for strategy in ("last1", "all", "joint"):
+        assert f'<th scope="row" class="metric">{strategy}</th>' in page
+    assert done_again(folder, settings(folder, *many), made) == []
+
+    joint = folder / "out" / "joint"
+    assert sorted(path.name for path in joint.iterdir()) == ["cluster", "config.yaml", "joint.json", "shop"]
+    (joint / "cluster" / "adapter_config.json").write_text("{")
+    assert done_again(folder, settings(folder, *many), made) == ["adapt all tasks (joint)"]
+    changed = settings(folder, *many, "adapt.joint_start=random")
+    again = done_again(folder, changed, made)
+    assert again[0] == "adapt all tasks (joint)"
+    assert {"evaluate cluster", "evaluate shop"} <= set(again)
+
+
+def test_a_run_with_a_noncausal_backbone_says_what_it_learned(folder: Path) -> None:
+    config = settings(folder, "pretrain.backbone.kind=noncausal", "strategies=[head]")
+    run(config, folder / "noncausal")
+    page = (folder / "noncausal" / "report.html").read_text()
+    assert "It is noncausal" in page
+    assert "to fill in what is hidden" in page

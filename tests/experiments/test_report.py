@@ -174,9 +174,9 @@ def test_every_result_is_on_the_page(record: RunRecord, text: str) -> None:
 
 
 def test_trained_parameters_are_told_apart(text: str) -> None:
-    # of the ranking task: patch, head, both, each with its share
-    assert "patch 19,584 1.61 % 65,780 5.39 % 85,364 7.00 %" in text
-    assert "head none 65,780 5.48 % 65,780 5.48 %" in text
+    # of the ranking task: backbone, patch, head, together, each with its share
+    assert "patch frozen 19,584 1.61 % 65,780 5.39 % 85,364 7.00 %" in text
+    assert "head frozen none 65,780 5.48 % 65,780 5.48 %" in text
     assert "patch 1.61 % · with head 7.00 %" in text
     assert "head 5.48 %" in text
     assert "whole table, one vector for each item" in text

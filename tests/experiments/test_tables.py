@@ -155,6 +155,16 @@ def test_shares_are_those_of_the_bundle(tasks: list[TaskRecord]) -> None:
     assert bundle.patch_share == 19_584 / (1_134_592 + 19_584 + 65_780)
 
 
+def test_a_strategy_that_trains_the_backbone_tells_its_share(tasks: list[TaskRecord]) -> None:
+    """All of it but the next-item biases, which no task trains."""
+    table, everything = 1_134_592 - 14_630, 1_134_592 + 65_780
+    full = tasks[2].bundles[1].model_copy(update={"strategy": "patch", "backbone_params": table})
+    rows = method_rows(tasks[2].model_copy(update={"bundles": [full]}))
+    (row,) = (row for row in rows if row.name == "patch")
+    assert row.trained == ["backbone 93.3\u00a0%", "with head 98.8\u00a0%"]
+    assert (full.backbone_share, full.trained_params) == (table / everything, table + 65_780)
+
+
 def test_differences_keep_their_sign(tasks: list[TaskRecord]) -> None:
     evaluation = tasks[0].evaluation
     one = Comparison(

@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import shaken
-from oracles import oracle_site
+from oracles import SiteAt, oracle_site, weights_of
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.block import Block, Site
-from peterrec.nn.patch import Patch, SitePatch
+from peterrec.nn.patch import Patch
+from peterrec.nn.pieces import SitePatch
+from strategies import backbone_configs, patch_configs
 
 CHANNELS = 6
 CONFIG = BackboneConfig(channels=CHANNELS, dilations=(1, 2))
 
 
-def inputs(length: int = 9, seed: int = 0) -> torch.Tensor:
-    return torch.randn(1, length, CHANNELS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def inputs(length: int = 9, channels: int = CHANNELS, seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, length, channels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def some_real(length: int, seed: int = 0) -> torch.Tensor:
@@ -30,30 +32,38 @@ def make(cls: type, *arguments: object) -> torch.nn.Module:
     return shaken(cls(*arguments).double(), scale=0.5).requires_grad_(False)
 
 
-@given(
-    length=st.integers(1, 12),
-    kernel=st.integers(2, 4),
-    dilation=st.integers(1, 4),
-    masked=st.booleans(),
-    position=st.sampled_from([None, "pre_norm", "pre_act"]),
-)
-def test_a_site_equals_the_loops(length, kernel, dilation, masked, position):
-    site = make(Site, CHANNELS, kernel, dilation, 1e-5)
-    x, keep = inputs(length), some_real(length) if masked else None
-    patch = make(Patch, PatchConfig(bottleneck=2, position=position), CONFIG) if position else None
-    piece = patch.at(0) if patch is not None else None
-    mask = np.ones((length, 1)) if keep is None else keep[0].double().numpy()
-    expected = oracle_site(x[0].numpy(), mask, site, piece, position or "")
-    np.testing.assert_allclose(site(x, keep, piece)[0].numpy(), expected, atol=1e-10)
+def by_loops(site, x, keep, at, piece=None, config=None) -> np.ndarray:
+    mask = np.ones((len(x), 1)) if keep is None else keep[0].double().numpy()
+    own = weights_of(piece) if piece is not None else None
+    return oracle_site(x, mask, weights_of(site), at, own, config)
 
 
-def test_a_site_hands_its_input_and_what_comes_in_to_all_three_places():
-    site, x, seen = make(Site, CHANNELS, 3, 2, 1e-5), inputs(), []
+@given(config=backbone_configs(), length=st.integers(1, 12), dilation=st.integers(1, 4), data=st.data())
+def test_a_site_equals_the_loops_with_any_piece(config, length, dilation, data):
+    site, x = make(Site, config, dilation), inputs(length, config.channels)
+    keep = some_real(length) if data.draw(st.booleans()) else None
+    settings = data.draw(st.none() | patch_configs(config).filter(lambda patch: patch.per_block == 2))
+    # The piece of a convolution must have its dilation: it is drawn for the first site of a block of that dilation.
+    at_same = config.model_copy(update={"dilations": (dilation,)})
+    piece = None
+    if settings is not None:
+        piece = make(Patch, settings.model_copy(update={"blocks": 1}), at_same).at(0)
+    at = SiteAt(dilation, config.kind == "causal", config.norm_eps)
+    expected = by_loops(site, x[0].numpy(), keep, at, piece, settings)
+    np.testing.assert_allclose(site(x, keep, piece)[0].numpy(), expected, atol=1e-9)
+
+
+def test_a_site_hands_its_input_and_what_comes_in_to_all_places():
+    site, x, seen = make(Site, CONFIG, 2), inputs(), []
 
     class Spy(SitePatch):
         def pre_norm(self, x, h):
             seen.append(("pre_norm", x, h))
             return h + 1
+
+        def normalise(self, norm, h):
+            seen.append(("normalise", x, h))
+            return norm(h) * 2
 
         def pre_act(self, x, h):
             seen.append(("pre_act", x, h))
@@ -65,35 +75,48 @@ def test_a_site_hands_its_input_and_what_comes_in_to_all_three_places():
 
     out = site(x, None, Spy())
     convolved = site.conv(x)
-    normed = site.norm(convolved + 1)
-    expected = [("pre_norm", convolved), ("pre_act", normed), ("post_act", torch.relu(normed + 2))]
+    normed = site.norm(convolved + 1) * 2
+    inner = torch.relu(normed + 2)
+    expected = [("pre_norm", convolved), ("normalise", convolved + 1), ("pre_act", normed), ("post_act", inner)]
     assert [place for place, *_ in seen] == [place for place, _ in expected]
     for (place, site_input, found), (_, wanted) in zip(seen, expected, strict=True):
         assert site_input is x, place
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
-    torch.testing.assert_close(out, torch.relu(normed + 2) + 3, rtol=0, atol=1e-12)
+    torch.testing.assert_close(out, inner + 3, rtol=0, atol=1e-12)
+
+
+def test_a_patch_reads_the_input_as_the_convolution_does_with_zeros_for_padding():
+    site, x, keep, seen = make(Site, CONFIG, 2), inputs(), some_real(9), []
+
+    class Spy(SitePatch):
+        def post_act(self, x, h):
+            seen.append(x)
+            return h
+
+    site(x, keep, Spy())
+    assert torch.equal(seen[0], x * keep)
 
 
 def test_a_piece_that_does_nothing_changes_nothing():
-    site, x = make(Site, CHANNELS, 3, 1, 1e-5), inputs()
+    site, x = make(Site, CONFIG, 1), inputs()
     assert torch.equal(site(x, None, SitePatch()), site(x, None, None))
 
 
-@given(length=st.integers(1, 12), dilation=st.integers(1, 4), masked=st.booleans())
-def test_a_block_adds_its_second_site_of_twice_the_dilation(length, dilation, masked):
-    block = make(Block, CHANNELS, 3, dilation, 1e-5)
+@given(config=backbone_configs(), length=st.integers(1, 12), dilation=st.integers(1, 4), masked=st.booleans())
+def test_a_block_adds_its_second_site_of_twice_the_dilation(config, length, dilation, masked):
+    block = make(Block, config, dilation)
     assert (block.first.conv.dilation, block.second.conv.dilation) == (dilation, 2 * dilation)
-    x, keep = inputs(length), some_real(length) if masked else None
-    mask = np.ones((length, 1)) if keep is None else keep[0].double().numpy()
-    inner = oracle_site(x[0].numpy(), mask, block.first, None, "")
-    expected = x[0].numpy() + oracle_site(inner, mask, block.second, None, "")
-    np.testing.assert_allclose(block(x, keep, None, 0)[0].numpy(), expected, atol=1e-10)
+    x, keep = inputs(length, config.channels), some_real(length) if masked else None
+    causal, eps = config.kind == "causal", config.norm_eps
+    inner = by_loops(block.first, x[0].numpy(), keep, SiteAt(dilation, causal, eps))
+    expected = x[0].numpy() + by_loops(block.second, inner, keep, SiteAt(2 * dilation, causal, eps))
+    np.testing.assert_allclose(block(x, keep, None, 0)[0].numpy(), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("per_block", [1, 2])
 def test_a_block_takes_its_own_pieces(index, per_block):
-    block, x = make(Block, CHANNELS, 3, 1, 1e-5), inputs()
+    block, x = make(Block, CONFIG, 1), inputs()
     patch = make(Patch, PatchConfig(bottleneck=2, per_block=per_block), CONFIG)
     first, second = patch.at(2 * index), patch.at(2 * index + 1)
     assert (first is None) == (per_block == 1)

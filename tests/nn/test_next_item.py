@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contracts import every_backbone, lively_backbone, padded
 from peterrec.config import BackboneConfig
-from peterrec.nn.backbone import SPECIAL, Backbone
+from peterrec.nn.backbone import Backbone
 from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.tokens import SPECIAL, represent_next
 
 ITEMS = 9
 
@@ -56,3 +58,15 @@ def test_training_leaves_the_given_biases_alone(tie):
     with torch.no_grad():
         network.output_table()[1].add_(1)
     assert popularity.sum() == 0
+
+
+@every_backbone
+@pytest.mark.parametrize("output_relu", [False, True])
+def test_hidden_states_are_rectified_on_the_way_out_only_where_that_is_asked_for(backbone_config, output_relu):
+    backbone = lively_backbone(backbone_config.model_copy(update={"output_relu": output_relu}))
+    network, tokens = NextItemModel(backbone), padded([[5, 6, 7], [], [8]], 1, 2)
+    plain = represent_next(backbone, tokens)
+    assert plain.min() < 0 < plain.max()
+    expected = torch.where(plain > 0, plain, torch.zeros_like(plain)) if output_relu else plain
+    assert torch.equal(network.outgoing(plain), expected)
+    assert torch.equal(network.represent(tokens), expected)

@@ -1,6 +1,8 @@
-"""Promise 3, and what a patch may and may not be."""
+"""What a patch is made of: its sites, widths and numbers of parameters."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,91 +10,137 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oracles import oracle_backbone
+from builders import shaken
+from contracts import PATCHES
+from oracles import oracle_activation, oracle_patch_names
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.backbone import Backbone
-from peterrec.nn.patch import INSERTIONS, Patch, bottleneck_width
+from peterrec.nn.conv import DilatedConv
+from peterrec.nn.patch import Patch, patched_sites
+from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, SiteShape, bottleneck_width
+from strategies import patched_backbones
 
 CONFIG = BackboneConfig(channels=16, dilations=(1, 2, 1))
-PLACES = [
-    {"insertion": insertion, "position": position, "per_block": per_block}
-    for insertion, position in INSERTIONS
-    for per_block in (1, 2)
-]
 
 
-def names(place: dict[str, object]) -> str:
-    return "-".join(str(value) for value in place.values())
+@given(configs=patched_backbones())
+def test_any_patch_has_the_weights_of_its_settings_and_no_others(configs):
+    patch = Patch(configs[1], configs[0])
+    assert set(patch.state_dict()) == oracle_patch_names(configs[1], len(configs[0].dilations))
+    assert all(torch.isfinite(tensor).all() for tensor in patch.state_dict().values())
 
 
-def tokens(seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 24, (3, 11), generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize(
+    ("per_block", "blocks", "sites"),
+    [
+        (2, None, [0, 1, 2, 3, 4, 5]),
+        (1, None, [1, 3, 5]),
+        (2, 3, [0, 1, 2, 3, 4, 5]),
+        (2, 1, [4, 5]),
+        (1, 2, [3, 5]),
+    ],
+)
+def test_only_the_last_blocks_and_of_each_the_second_site_first_are_patched(per_block, blocks, sites):
+    config = PatchConfig(per_block=per_block, blocks=blocks)
+    assert patched_sites(config, CONFIG) == sites
+    patch = Patch(config, CONFIG)
+    assert [site for site in range(8) if patch.at(site) is not None] == sites
 
 
-@pytest.mark.parametrize("place", PLACES, ids=names)
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_fresh_serial_patch_is_the_identity(place, activation):
-    backbone = Backbone(CONFIG, 20)
-    patch = Patch(PatchConfig(**place, activation=activation), CONFIG, torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        assert torch.equal(backbone(tokens(), patch), backbone(tokens()))
+@pytest.mark.parametrize("per_block", [1, 2])
+def test_only_second_norms_can_be_the_tasks_own(per_block):
+    patch = Patch(PatchConfig(train_norms=True, per_block=per_block, blocks=2), CONFIG)
+    own = [site for site in range(6) if patch.at(site) is not None and patch.at(site).norm is not None]
+    assert own == [3, 5]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=names)
-def test_every_piece_of_a_patch_is_used_and_gets_a_gradient(place):
-    backbone = Backbone(CONFIG, 20).requires_grad_(False)
-    patch = Patch(PatchConfig(**place), CONFIG)
-    with torch.no_grad():
-        for piece in patch.pieces.values():
-            piece.net.up.weight.normal_(generator=torch.Generator().manual_seed(2))
-    backbone(tokens(), patch).square().mean().backward()
-    assert len(patch.pieces) == place["per_block"] * len(CONFIG.dilations)
-    for name, parameter in patch.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-    assert all(parameter.grad is None for parameter in backbone.parameters())
+@pytest.mark.parametrize(("asked", "width"), [(8, 8), (0.125, 8), (0.001, 1), (1, 1), (0.5, 32), (0.99, 63)])
+@pytest.mark.parametrize("kind", ["bottleneck", "lora"])
+def test_the_bottleneck_is_a_number_or_a_share_of_the_channels(kind, asked, width):
+    assert bottleneck_width(PatchConfig(kind=kind, bottleneck=asked), 64) == width
+    down = Patch(PatchConfig(kind=kind, bottleneck=asked), BackboneConfig()).state_dict()
+    name = "pieces.0.net.down.weight" if kind == "bottleneck" else "pieces.0.down.weight"
+    assert down[name].shape == ((width, 64) if kind == "bottleneck" else (width, 64, 3))
 
 
-@given(seed=st.integers(0, 20), place=st.sampled_from(PLACES))
-def test_a_patched_backbone_equals_the_oracle(seed, place):
-    backbone = Backbone(CONFIG, 20, seed=seed)
-    patch = Patch(PatchConfig(**place), CONFIG)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in patch.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-        row = tokens(seed)[:1]
-        hidden = backbone(row, patch)[0].numpy()
-    np.testing.assert_allclose(hidden, oracle_backbone(backbone, row[0].numpy(), patch, place["position"]), atol=2e-5)
+@pytest.mark.parametrize("kind", ["bottleneck", "lora"])
+@pytest.mark.parametrize("width", [16, 17])
+def test_a_bottleneck_as_wide_as_the_backbone_is_refused(kind, width):
+    with pytest.raises(ConfigError, match="not narrower than the backbone's 16") as caught:
+        Patch(PatchConfig(kind=kind, bottleneck=width), CONFIG)
+    assert "smaller patch.bottleneck" in caught.value.remedy
+    assert Patch(PatchConfig(kind=kind, bottleneck=15), CONFIG)
 
 
-def test_one_patch_per_block_follows_the_second_convolution():
-    patch = Patch(PatchConfig(per_block=1), CONFIG)
-    assert [site for site in range(6) if patch.at(site) is not None] == [1, 3, 5]
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "scale-shift"])
+def test_more_blocks_than_there_are_cannot_be_patched(kind):
+    with pytest.raises(ConfigError, match=r"patch.blocks is 4, but the backbone has 3 blocks") as caught:
+        Patch(PatchConfig(kind=kind, blocks=4), CONFIG)
+    assert caught.value.remedy == "patch at most 3"
 
 
-@pytest.mark.parametrize(("asked", "width"), [(8, 8), (0.125, 8), (0.001, 1), (1, 1)])
-def test_the_bottleneck_is_a_number_or_a_share_of_the_channels(asked, width):
-    assert bottleneck_width(PatchConfig(bottleneck=asked), 64) == width
+def test_the_sizes_of_all_kinds_by_hand():
+    sizes = {kind: sum(p.numel() for p in Patch(PatchConfig(kind=kind), CONFIG).parameters()) for kind in
+             ("bottleneck", "lora", "scale-shift")}  # fmt: skip
+    assert sizes == {
+        "bottleneck": 6 * (2 * 16 + 2 + 16 * 2 + 16),
+        "lora": 6 * (4 * 16 * 3 + 16 * 4),
+        "scale-shift": 6 * (16 + 16),
+    }
+    more = Patch(PatchConfig(train_norms=True, train_task_token=True), CONFIG)
+    assert sum(p.numel() for p in more.parameters()) == sizes["bottleneck"] + 3 * (16 + 16) + 16
 
 
-def test_a_bottleneck_as_wide_as_the_backbone_is_refused():
-    with pytest.raises(ConfigError, match="not narrower"):
-        Patch(PatchConfig(bottleneck=16), CONFIG)
+@pytest.mark.parametrize("name", PATCHES)
+def test_at_the_start_only_what_lies_before_the_last_map_is_drawn(name):
+    """Else nothing could ever learn: zeros on both sides have no gradient."""
+    wide = BackboneConfig(channels=64, dilations=(1, 2))
+    config = PATCHES[name].model_copy(update={"bottleneck": 32} if PATCHES[name].bottleneck else {})
+    identity = Patch(config, wide, torch.Generator().manual_seed(0)).state_dict()
+    drawn = {name for name, tensor in identity.items() if tensor.abs().sum() > 0}
+    assert drawn == {name for name in identity if name.endswith("down.weight")}
+    random = config.model_copy(update={"start": "random"})
+    state = Patch(random, wide, torch.Generator().manual_seed(0)).state_dict()
+    last = ("up.weight", "gain", "shift")
+    assert {name for name, tensor in state.items() if tensor.abs().sum() > 0} == drawn | {
+        name for name in state if name.endswith(last)
+    }
+    spread = torch.cat([tensor.flatten() for name, tensor in state.items() if name.endswith(last)]).std()
+    assert float(spread) == pytest.approx(RANDOM_STD, rel=0.2)
 
 
-def test_a_patch_is_below_ten_percent_of_its_convolutions():
-    config = BackboneConfig(channels=64)
-    patch = Patch(PatchConfig(), config)
-    backbone = Backbone(config, 10)
-    convolutions = sum(s.conv.weight.numel() for block in backbone.blocks for s in (block.first, block.second))
-    weights = sum(p.numel() for p in patch.parameters() if p.dim() > 1)
-    assert weights / convolutions < 0.10
+# ---------------------------------------------------------------- maps
 
 
-def test_a_patch_is_no_part_of_the_backbone():
-    backbone = Backbone(CONFIG, 20)
-    before = set(backbone.state_dict())
-    backbone(tokens(), Patch(PatchConfig(), CONFIG))
-    assert set(backbone.state_dict()) == before
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_equal_their_formulas(name):
+    x = torch.linspace(-6, 6, 241, dtype=torch.float64).reshape(1, -1)
+    np.testing.assert_allclose(ACTIVATIONS[name](x).numpy(), oracle_activation(name, x.numpy()), atol=1e-12)
+
+
+def test_activations_by_hand():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    assert float(ACTIVATIONS["gelu"](one)) == pytest.approx(0.5 * (1 + math.erf(1 / math.sqrt(2))))
+    assert float(ACTIVATIONS["gelu"](one)) != pytest.approx(float(ACTIVATIONS["gelu-tanh"](one)), abs=1e-5)
+    assert float(ACTIVATIONS["relu"](-one)) == 0.0
+
+
+@given(residual=st.booleans(), name=st.sampled_from(["relu", "gelu", "gelu-tanh"]), width=st.integers(1, 4))
+def test_a_bottleneck_is_two_maps_and_its_residual(residual, name, width):
+    net = shaken(Bottleneck(5, width, name, residual=residual).double()).requires_grad_(False)
+    x = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    down, up = (net.down.weight.numpy(), net.down.bias.numpy()), (net.up.weight.numpy(), net.up.bias.numpy())
+    for row, found in zip(x.reshape(-1, 5).numpy(), net(x).reshape(-1, 5).numpy(), strict=True):
+        inner = oracle_activation(name, (down[0] @ row + down[1])[None])[0]
+        np.testing.assert_allclose(found, up[0] @ inner + up[1] + (row if residual else 0), atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_low_rank_convolution_could_be_added_to_the_weights_of_the_sites_own(causal):
+    shape = SiteShape(channels=6, kernel_size=3, dilation=2, causal=causal)
+    piece = shaken(LowRankConv(shape, 2, "identity", None).double()).requires_grad_(False)
+    conv = shaken(DilatedConv(6, 3, 2, causal=causal).double(), 1).requires_grad_(False)
+    x = torch.randn(2, 9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    wanted = piece.pre_norm(x, conv(x))
+    conv.weight += torch.einsum("or,rik->oik", piece.up.weight, piece.down.weight)
+    torch.testing.assert_close(conv(x), wanted, rtol=0, atol=1e-12)

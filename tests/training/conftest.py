@@ -12,10 +12,9 @@ from lightning.pytorch import Callback
 
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
-from peterrec.training import adapt as adapting
-from peterrec.training import loop
+from peterrec.training import loop, transfer
 from peterrec.training import pretrain as pretraining
-from training.small import prepare_synthetic, pretrain_config
+from training.small import CHANNELS, LEARNS, prepare_synthetic, pretrain_config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +40,19 @@ def backbone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def structured(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Enough users to learn from, in seconds."""
+    return prepare_synthetic(tmp_path_factory.mktemp("structured"), users=700, items=60, targets=20, seed=5)
+
+
+@pytest.fixture(scope="module")
+def trained(structured: Corpus, tmp_path_factory: pytest.TempPathFactory) -> UserModel:
+    """A backbone that has learned them."""
+    config = pretrain_config(backbone=CHANNELS, epochs=6, valid_share=0.2, **LEARNS)
+    return pretraining.pretrain(structured, tmp_path_factory.mktemp("trained") / "backbone", config)
+
+
 @pytest.fixture
 def model(backbone: Path) -> UserModel:
     return UserModel.from_pretrained(backbone, device="cpu")
@@ -55,10 +67,10 @@ def with_callbacks() -> Iterator[Callable[..., None]]:
         def fit(*arguments: Any) -> Any:
             return original(*arguments, extra=callbacks)
 
-        pretraining.fit = adapting.fit = fit
+        pretraining.fit = transfer.fit = fit
 
     yield give
-    pretraining.fit = adapting.fit = original
+    pretraining.fit = transfer.fit = original
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from peterrec.config import (
     ClassificationTaskConfig,
     EventsConfig,
     LabelsConfig,
+    OptimConfig,
     PatchConfig,
     PrepareConfig,
     PretrainConfig,
@@ -38,6 +39,9 @@ from peterrec.data.synthetic import synthetic
 
 QUIET = RunnerConfig(accelerator="cpu", progress=False)
 BACKBONE = BackboneConfig(channels=8, dilations=(1, 2))
+# For what is to learn something.
+LEARNS = {"batch_size": 32, "optim": OptimConfig(lr=0.01)}
+CHANNELS = BackboneConfig(channels=16, dilations=(1, 2))
 
 
 def pretrain_config(**settings: Any) -> PretrainConfig:

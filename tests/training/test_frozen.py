@@ -102,7 +102,7 @@ def test_a_backbone_that_does_change_is_noticed(
             module.backbone.embedding.weight.data[7, 3] += 1e-6
 
     watched(Meddles())
-    with pytest.raises(PeterRecError, match="the frozen backbone changed"):
+    with pytest.raises(PeterRecError, match="the pre-trained backbone changed while adapting"):
         adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(epochs=1))
     assert not (tmp_path / "out").exists()
 

@@ -216,5 +216,5 @@ def test_only_the_last_events_are_read(model: UserModel, tmp_path: Path) -> None
 def test_more_negatives_than_targets(model: UserModel, tmp_path: Path) -> None:
     targets = {part: [[0], [1], [2], [3, 2, 0, 1]] for part in ("train", "valid", "test")}
     corpus = job(tmp_path / "corpus", labels=None, targets=targets)
-    bundle = adapt(model, corpus, "job", tmp_path / "out", adapt_config(negatives=50))
+    bundle = adapt(model, corpus, "job", tmp_path / "out", adapt_config(negatives={"count": 50}))
     assert bundle.head_params == 5 * 9

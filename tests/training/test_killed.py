@@ -27,7 +27,7 @@ PRETRAIN = [
     "-s",
     "batch_size=1",
     "-s",
-    "masked_share=0.2",
+    "masking.share=0.2",
 ]
 ADAPT = ["-s", "patch.bottleneck=2", "-s", "batch_size=1"]
 COMMON = ["-s", "epochs=4", "-s", "patience=4", "-s", "checkpoint_every=7", "-s", "runner.accelerator=cpu"]
@@ -69,7 +69,7 @@ def run_here(*arguments: str | Path) -> int:
 @pytest.mark.slow
 def test_a_pretraining_killed_twice_equals_the_one_never_killed(corpus: Corpus, tmp_path: Path) -> None:
     arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-q", "-s", "loss=sampled", "-s", "negatives=20"]
-    arguments += ["-s", "masked_share=0.2", "-o"]
+    arguments += ["-s", "masking.share=0.2", "-o"]
     assert run_here(*arguments, tmp_path / "whole") == 0
     out = tmp_path / "killed"
     for points, more in ((3, []), (8, ["--resume"])):
@@ -98,9 +98,7 @@ def test_an_adaptation_killed_equals_the_one_never_killed(
     assert run_here(*arguments, out, "--resume") == 0
     owner = load_backbone(backbone)
     fingerprints = (owner.fingerprint, owner.catalogue.fingerprint)
-    whole, killed = (
-        load_bundle(path, owner.network.backbone.config, fingerprints) for path in (tmp_path / "whole", out)
-    )
+    whole, killed = (load_bundle(path, owner.network.backbone, fingerprints) for path in (tmp_path / "whole", out))
     assert fingerprint(killed.tensors()) == fingerprint(whole.tensors())
     assert plain(killed.metrics["curve"]) == plain(whole.metrics["curve"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]

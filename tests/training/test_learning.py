@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from peterrec.config import BackboneConfig, OptimConfig
 from peterrec.data.corpus import Corpus, TaskPart
 from peterrec.data.sequences import FIRST_ITEM
 from peterrec.data.splits import uniform
@@ -15,21 +15,7 @@ from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.model import UserModel
 from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
-from training.small import adapt_config, prepare_synthetic, pretrain_config
-
-LEARNS = {"batch_size": 32, "optim": OptimConfig(lr=0.01)}
-CHANNELS = BackboneConfig(channels=16, dilations=(1, 2))
-
-
-@pytest.fixture(scope="module")
-def structured(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return prepare_synthetic(tmp_path_factory.mktemp("structured"), users=700, items=60, targets=20, seed=5)
-
-
-@pytest.fixture(scope="module")
-def trained(structured: Corpus, tmp_path_factory: pytest.TempPathFactory) -> UserModel:
-    config = pretrain_config(backbone=CHANNELS, epochs=6, valid_share=0.2, **LEARNS)
-    return pretrain(structured, tmp_path_factory.mktemp("trained") / "backbone", config)
+from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 
 
 def popularity_of_held_out(corpus: Corpus, share: float) -> tuple[float, float]:
@@ -108,3 +94,42 @@ def test_ranking_beats_popularity_on_users_it_never_saw(structured: Corpus, trai
         name = trained.add_bundle(adapt(trained, structured, "shop", tmp_path / strategy, config), strategy)
         found = mean_reciprocal_rank(trained.score_batches(test.sequences, name), test.targets)
         assert found > 2 * mean_reciprocal_rank([popular], test.targets)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ranking_loss": "bce"},
+        {"ranking_loss": "sampled-softmax"},
+        {"ranking_loss": "sampled-softmax", "negatives": {"sampling": "popularity"}},
+        {"negatives": {"sampling": "popularity", "power": 0.5}},
+        {"negatives": {"sampling": "hard", "count": 2, "candidates": 8}},
+        {"ranking_loss": "bce", "negatives": {"sampling": "hard", "count": 1, "candidates": 4}},
+    ],
+    ids=str,
+)
+def test_every_ranking_loss_beats_popularity(
+    structured: Corpus, trained: UserModel, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Where the head starts from; and it is not the default loss that was trained."""
+    task = structured.task("shop")
+    valid = task.part("valid")
+    assert task.targets is not None
+    assert valid.targets is not None
+    start = mean_reciprocal_rank([np.tile(task.targets.counts.astype(float), (len(valid), 1))], valid.targets)
+    bundle = adapt(trained, structured, "shop", tmp_path / "out", adapt_config(epochs=3, **LEARNS, **settings))
+    assert bundle.metrics["valid"]["mrr"] > 1.8 * start
+    default = adapt(trained, structured, "shop", tmp_path / "default", adapt_config(epochs=1, **LEARNS))
+    assert bundle.metrics["curve"][0]["train_loss"] != default.metrics["curve"][0]["train_loss"]
+
+
+def test_training_more_reaches_more_than_a_head(structured: Corpus, tmp_path: Path) -> None:
+    """On a backbone that has hardly learned anything yet; from scratch with the same data, too."""
+    config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_share=0.2, optim={"lr": 0.005})
+    model = pretrain(structured, tmp_path / "backbone", config)
+    test, reached = structured.task("cluster").part("test"), {}
+    for strategy in ("head", "last1", "all", "scratch"):
+        config = adapt_config(strategy=strategy, epochs=8, **LEARNS)
+        model.add_bundle(adapt(model, structured, "cluster", tmp_path / strategy, config), strategy)
+        reached[strategy] = accuracy(model, strategy, test)
+    assert all(reached[strategy] > reached["head"] + 0.03 for strategy in ("last1", "all", "scratch")), reached

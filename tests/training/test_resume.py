@@ -24,14 +24,17 @@ STEEP = OptimConfig(lr=0.3, schedule="constant")  # so steep that it gets worse 
 # Four steps an epoch. `short` has a single step an epoch, so that only epochs have resume points.
 PRETRAIN: dict[str, dict[str, Any]] = {
     "full": {},
-    "sampled": {"loss": "sampled", "negatives": 9, "masked_share": 0.3, "optim": {"schedule": "constant"}},
+    "sampled": {"loss": "sampled", "negatives": 9, "masking": {"share": 0.3}, "optim": {"schedule": "constant"}},
     "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
+    "masked items": {"backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)}},
     "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},
 }
 ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
     "patch, ranking": ("shop", {"optim": {"weight_decay": 0.5}}),
     "patch, classification": ("cluster", {"epochs": 9, "patience": 1, "optim": STEEP}),
     "head, ranking": ("shop", {"strategy": "head"}),
+    "last block, hard": ("shop", {"strategy": "last1", "negatives": {"sampling": "hard", "count": 1, "candidates": 4}}),
+    "random trunk, weights": ("cluster", {"strategy": "patch-random", "class_weights": "balanced"}),
 }
 
 
@@ -96,7 +99,10 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
     assert runs(case, every, resume=True) == whole(case)
 
 
-@pytest.mark.parametrize("case", ["sampled", "stops early", "patch, ranking"])
+@pytest.mark.parametrize(
+    "case",
+    ["sampled", "stops early", "masked items", "patch, ranking", "last block, hard", "random trunk, weights"],
+)
 def test_a_training_that_was_stopped_many_times(
     runs: Callable[..., Any], whole: Callable[[str], Any], case: str
 ) -> None:

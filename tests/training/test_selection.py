@@ -114,8 +114,12 @@ def test_epochs_are_the_most_and_one_is_enough(corpus: Corpus, tmp_path: Path) -
 # ---------------------------------------------------------------- what the numbers are
 
 
-def test_the_metrics_of_pretraining_are_those_of_the_held_out_users(corpus: Corpus, tmp_path: Path) -> None:
-    config = pretrain_config(epochs=1, max_length=5)
+@pytest.mark.parametrize("output_relu", [False, True])
+def test_the_metrics_of_pretraining_are_those_of_the_held_out_users(
+    corpus: Corpus, tmp_path: Path, output_relu: bool
+) -> None:
+    shape = {"channels": 8, "dilations": (1, 2), "output_relu": output_relu}
+    config = pretrain_config(epochs=1, max_length=5, backbone=shape)
     model = pretrain(corpus, tmp_path / "out", config)
     draw = uniform(corpus.user_hashes, "pretrain-0")
     losses, reciprocal = [], []
@@ -124,7 +128,8 @@ def test_the_metrics_of_pretraining_are_those_of_the_held_out_users(corpus: Corp
         items = torch.from_numpy(corpus.sequences[row][-6:].astype("int64"))
         if draw[row] >= 0.3 or len(items) < 2:
             continue
-        scores = model.network.backbone(items[None, :-1])[0] @ weight.T + bias
+        hidden = model.network.backbone(items[None, :-1])[0]
+        scores = (hidden.clamp(min=0) if output_relu else hidden) @ weight.T + bias
         probabilities = scores.log_softmax(1)
         positives = items[1:] - FIRST_ITEM
         losses += [-float(line[p]) for line, p in zip(probabilities, positives, strict=True)]
@@ -172,7 +177,7 @@ def test_users_are_validated_in_batches_of_any_size(
     for task in ("cluster", "shop"):
         whole = adapt(model, corpus, task, tmp_path / f"{task}-a", adapt_config(epochs=1)).metrics["valid"]
         with monkeypatch.context() as patched:
-            patched.setattr("peterrec.training.adapt.VALID_BATCH", 3)
+            patched.setattr("peterrec.training.task_source.VALID_BATCH", 3)
             assert len(list(inference_batches(corpus.task(task).part("valid").sequences, 3, 5))) > 1
             pieces = adapt(model, corpus, task, tmp_path / f"{task}-b", adapt_config(epochs=1)).metrics["valid"]
         assert pieces == pytest.approx(whole, rel=1e-5)

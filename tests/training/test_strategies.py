@@ -14,15 +14,19 @@ from torch import nn
 from peterrec.config import AdaptConfig, BackboneConfig, PatchConfig
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone
+from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
-from peterrec.training.adapt import adapt, trainable_line
-from peterrec.training.strategies import build
+from peterrec.training.adapt import adapt
+from peterrec.training.strategies import Trainable, build
+from peterrec.training.transfer import trainable_line
 from training.small import adapt_config
 
 ITEMS, CHANNELS, SITES = 24, 8, 4  # of the tiny corpus and backbone
+TABLE = (ITEMS + 4) * CHANNELS  # with four special tokens
+BLOCK = 2 * (CHANNELS * CHANNELS * 3 + CHANNELS)  # two convolutions of three taps
+NORMS = 2 * 2 * CHANNELS  # of a block: two LayerNorms, each with gain and shift
 
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -33,29 +37,42 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("strategy", ["patch", "head"])
+# What each strategy trains of the backbone, in the order of the line; the head always is.
+TRAINED = {
+    "patch": {},
+    "head": {},
+    "last1": {"blocks": BLOCK, "norms": NORMS},
+    "last2": {"blocks": 2 * BLOCK, "norms": 2 * NORMS},
+    "all": {"embedding": TABLE, "blocks": 2 * BLOCK, "norms": 2 * NORMS},
+    "scratch": {"embedding": TABLE, "blocks": 2 * BLOCK, "norms": 2 * NORMS},
+    "patch-random": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "per_block", "width"), [*((strategy, 2, 2) for strategy in TRAINED), ("patch", 1, 3)]
+)
 @pytest.mark.parametrize(("task", "outputs"), [("cluster", 4), ("shop", 8)])
-@pytest.mark.parametrize(("per_block", "width"), [(2, 2), (1, 3)])
 def test_the_line_is_right_to_the_last_digit(
     model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str, task: str, outputs: int, per_block: int, width: int
 ) -> None:
-    backbone = (ITEMS + 4) * CHANNELS  # the table, with four special tokens
-    backbone += SITES * (CHANNELS * CHANNELS * 3 + CHANNELS)  # convolutions
-    backbone += SITES * 2 * CHANNELS  # LayerNorms
+    backbone = TABLE + 2 * BLOCK + 2 * NORMS
     next_item = ITEMS  # biases: the weights are tied to the table
     piece = CHANNELS * width + width + width * CHANNELS + CHANNELS
-    patch = SITES * per_block // 2 * piece if strategy == "patch" else 0
+    patch = SITES * per_block // 2 * piece if "patch" in strategy else 0
     head = outputs * CHANNELS + outputs
     said: list[str] = []
     config = adapt_config(strategy=strategy, epochs=1, patch=PatchConfig(per_block=per_block, bottleneck=width))
     bundle = adapt(model, corpus, task, tmp_path / "out", config, report=said.append)
     everything = backbone + next_item + patch + head
-    groups = f"patch {patch:,}, head {head:,}" if patch else f"head {head:,}"
+    groups = TRAINED[strategy] | ({"patch": patch} if patch else {}) | {"head": head}
+    total = sum(groups.values())
     assert (
-        f"trainable params: {patch + head:,} || all params: {everything:,} || "
-        f"trainable%: {100 * (patch + head) / everything:.4f} ({groups})"
+        f"trainable params: {total:,} || all params: {everything:,} || trainable%: {100 * total / everything:.4f} "
+        f"({', '.join(f'{name} {count:,}' for name, count in groups.items())})"
     ) in said
     assert (bundle.patch_params, bundle.head_params, bundle.all_params) == (patch, head, everything)
+    assert (bundle.trained, bundle.trainable_params) == (groups, total)
 
 
 def test_the_line_reads_as_elsewhere() -> None:
@@ -78,19 +95,88 @@ def test_a_patch_of_default_width_is_as_small_as_the_paper_says() -> None:
     assert 0.015 < patch / everything < 0.025
 
 
-@pytest.mark.parametrize(("task", "kind"), [("cluster", ClassificationHead), ("shop", ItemHead)])
-def test_modules_decide_what_is_trained(model: UserModel, corpus: Corpus, task: str, kind: type) -> None:
+def built(model: UserModel, corpus: Corpus, strategy: str, task: str = "cluster", **settings: Any) -> Trainable:
     spec = corpus.task(task)
-    backbone = model.network.backbone
-    patched, headed = (build(AdaptConfig(strategy=s), backbone, spec, spec.part("train")) for s in ("patch", "head"))
-    assert list(patched.groups()) == ["patch", "head"]
-    assert patched.groups() == {"patch": patched.patch, "head": patched.head}
-    assert headed.groups() == {"head": headed.head}
-    assert headed.patch is None
-    assert isinstance(patched.head, kind)
-    assert not {id(p) for m in patched.groups().values() for p in m.parameters()} & {
-        id(p) for p in model.network.parameters()
-    }
+    return build(adapt_config(strategy=strategy, **settings), model.network.backbone, spec, spec.part("train"))
+
+
+def leaves(module: nn.Module) -> set[nn.Module]:
+    """The modules that hold parameters themselves."""
+    return {part for part in module.modules() if list(part.parameters(recurse=False))}
+
+
+@pytest.mark.parametrize("strategy", [*TRAINED, "joint"])
+def test_exactly_these_modules_are_trained(model: UserModel, corpus: Corpus, strategy: str) -> None:
+    made, pretrained = built(model, corpus, strategy), model.network.backbone
+    network = made.backbone
+    everything = [network.embedding, *network.blocks]
+    of_backbone = {
+        "last1": [network.blocks[1]], "last2": list(network.blocks), "all": everything,
+        "scratch": everything, "joint": everything,
+    }.get(strategy, [])  # fmt: skip
+    expected: list[nn.Module] = [*of_backbone, made.head]
+    if "patch" in strategy:
+        assert isinstance(made.patch, Patch)
+        expected.append(made.patch)
+    else:
+        assert made.patch is None
+    assert leaves(made.modules()) == {leaf for module in expected for leaf in leaves(module)}
+    assert all(parameter.requires_grad for parameter in made.modules().parameters())
+    trained = {id(parameter) for parameter in made.modules().parameters()}
+    for parameter in [*network.parameters(), *model.network.parameters()]:
+        assert parameter.requires_grad == (id(parameter) in trained)
+    assert not trained & {id(parameter) for parameter in model.network.parameters()}, "copies are trained"
+    shared = {"last1": [pretrained.embedding, pretrained.blocks[0]], "last2": [pretrained.embedding]}
+    if strategy in ("patch", "head"):
+        assert network is pretrained
+    else:
+        mine = set(everything)
+        assert {module for module in (pretrained.embedding, *pretrained.blocks) if module in mine} == set(
+            shared.get(strategy, [])
+        )
+
+
+@pytest.mark.parametrize("strategy", [*TRAINED, "joint"])
+def test_a_strategy_starts_at_the_pretrained_weights_or_at_random(
+    model: UserModel, corpus: Corpus, strategy: str
+) -> None:
+    random = strategy in ("scratch", "patch-random")
+    pretrained, network = model.network.backbone, built(model, corpus, strategy).backbone
+    for name, tensor in network.state_dict().items():
+        if name.endswith("conv.weight") or name == "embedding.weight":
+            assert torch.equal(tensor, pretrained.state_dict()[name]) == (not random), name
+    again = built(model, corpus, strategy, seed=1).backbone
+    assert equal(tensors(again), tensors(network)) == (not random)
+
+
+def test_a_joint_training_may_start_at_random(model: UserModel, corpus: Corpus) -> None:
+    made = built(model, corpus, "joint", joint_start="random")
+    scratch = built(model, corpus, "scratch")
+    assert equal(tensors(made.backbone), tensors(scratch.backbone))
+
+
+def test_random_weights_are_not_those_that_the_pretrained_backbone_started_from(corpus: Corpus) -> None:
+    config = BackboneConfig(channels=8, dilations=(1, 2))
+    fresh = Backbone(config, ITEMS, seed=0)
+    spec = corpus.task("cluster")
+    made = build(adapt_config(strategy="scratch"), fresh, spec, spec.part("train"))
+    assert not torch.equal(made.backbone.embedding.weight, fresh.embedding.weight)
+
+
+def test_the_head_is_of_the_kind_of_the_task(model: UserModel, corpus: Corpus) -> None:
+    assert isinstance(built(model, corpus, "head", "cluster").head, ClassificationHead)
+    assert isinstance(built(model, corpus, "head", "shop").head, ItemHead)
+
+
+def test_the_last_two_of_a_single_block_are_that_block(corpus: Corpus) -> None:
+    single = Backbone(BackboneConfig(channels=8, dilations=(1,)), ITEMS)
+    spec = corpus.task("cluster")
+    made = build(adapt_config(strategy="last2"), single, spec, spec.part("train"))
+    assert made.own == Own(embedding=False, blocks=1)
+    assert made.counts() == {"blocks": BLOCK, "norms": NORMS, "head": 4 * CHANNELS + 4}
+    assert made.backbone.embedding is single.embedding
+    assert made.backbone.blocks[0] is not single.blocks[0]
+    assert not any(parameter.requires_grad for parameter in single.parameters()), "frozen, though it was not before"
 
 
 def test_a_head_starts_at_what_is_known_without_the_user(model: UserModel, corpus: Corpus) -> None:
@@ -109,7 +195,7 @@ def test_the_seed_of_the_settings_draws_the_first_weights(model: UserModel, corp
 
     def first(**settings: Any) -> dict[str, torch.Tensor]:
         made = build(AdaptConfig(**settings), model.network.backbone, spec, spec.part("train"))
-        return tensors(nn.ModuleDict(made.groups()))
+        return tensors(made.modules())
 
     assert equal(first(), first())
     assert not equal(first(), first(seed=1))

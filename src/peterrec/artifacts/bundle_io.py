@@ -1,8 +1,8 @@
-"""An adapter bundle on disk: patch, head, labels or targets, metrics."""
+"""An adapter bundle on disk: patch, head, what of the backbone is its own, labels or targets, metrics."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
-from peterrec.config import BackboneConfig, PatchConfig, build_config
+from peterrec.config import PatchConfig, build_config
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import FingerprintError
+from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
 from peterrec.storage import (
@@ -36,11 +37,14 @@ class Bundle:
         name: of the task.
         kind: of the task.
         strategy: what was trained.
-        patch: the patch, or None (strategy `head`).
+        patch: the patch, or None (strategies without one).
         patch_config: how the patch is made, or None.
         head: class scores or item scores.
         class_names: of a classification task, in the head's order.
         targets: target catalogue of a ranking task, in the head's order.
+        backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
+        own: which modules these are.
+        trained: parameters that were trained, by group: embedding, blocks, norms, patch, head.
         max_length: most recent events read.
         backbone_fingerprint: of the only backbone it works on.
         catalogue_fingerprint: of that backbone's catalogue.
@@ -60,6 +64,9 @@ class Bundle:
     backbone_fingerprint: str
     catalogue_fingerprint: str
     all_params: int
+    trained: dict[str, int]
+    backbone: Backbone | None = None
+    own: Own | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,13 +81,21 @@ class Bundle:
 
     @property
     def trainable_params(self) -> int:
-        """Parameters that were trained: patch and head."""
-        return self.patch_params + self.head_params
+        """Parameters that were trained, of all groups."""
+        return sum(self.trained.values())
+
+    def modules(self) -> nn.ModuleDict:
+        """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `head`."""
+        parts: dict[str, nn.Module] = {"head": self.head}
+        if self.patch is not None:
+            parts["patch"] = self.patch
+        if self.backbone is not None and self.own is not None:
+            parts["backbone"] = self.backbone.modules_of(self.own)
+        return nn.ModuleDict(parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors, as `patch.*` and `head.*`."""
-        patch = self.patch.state_dict() if self.patch is not None else {}
-        return {f"patch.{k}": v for k, v in patch.items()} | {f"head.{k}": v for k, v in self.head.state_dict().items()}
+        """Return all tensors, as `patch.*`, `head.*` and `backbone.*`."""
+        return dict(self.modules().state_dict())
 
 
 def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite: bool = False) -> None:
@@ -99,10 +114,12 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "kind_of_task": bundle.kind,
         "strategy": bundle.strategy,
         "patch": bundle.patch_config.model_dump(mode="json") if bundle.patch_config is not None else None,
+        "own": asdict(bundle.own) if bundle.own is not None else None,
         "outputs": len(bundle.class_names) if bundle.targets is None else len(bundle.targets),
         "max_length": bundle.max_length,
         "patch_params": bundle.patch_params,
         "head_params": bundle.head_params,
+        "trained": bundle.trained,
         "trainable_params": bundle.trainable_params,
         "all_params": bundle.all_params,
         "trainable_share": bundle.trainable_params / bundle.all_params,
@@ -124,8 +141,8 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
             write_file(folder / "config.yaml", config_yaml.encode())
 
 
-def load_bundle(path: Path, backbone: BackboneConfig, fingerprints: tuple[str, str]) -> Bundle:
-    """Read a bundle for the backbone with these (tensor, catalogue) fingerprints.
+def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -> Bundle:
+    """Read a bundle for this backbone, which has these (tensor, catalogue) fingerprints.
 
     Raises:
         ArtifactError: missing, damaged, or not a bundle.
@@ -164,7 +181,7 @@ def _check_own(part: str, found: str, expected: str, path: Path) -> None:
         )
 
 
-def _build(path: Path, meta: dict[str, Any], backbone: BackboneConfig) -> Bundle:
+def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     tensors = read_tensors(path / "adapter_model.safetensors")
     _check_own("tensors", fingerprint(tensors), meta["fingerprint"], path)
     ranking = meta["kind_of_task"] == "ranking"
@@ -174,25 +191,27 @@ def _build(path: Path, meta: dict[str, Any], backbone: BackboneConfig) -> Bundle
         "targets" if ranking else "labels", _outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
     )
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
-    patch = Patch(patch_config, backbone) if patch_config is not None else None
-    head = (ItemHead if ranking else ClassificationHead)(backbone.channels, meta["outputs"])
-    parts = {"head": head} if patch is None else {"patch": patch, "head": head}
-    load_into(nn.ModuleDict(parts), tensors, path)
-    return Bundle(
+    own = Own(**meta["own"]) if meta["own"] is not None else None
+    bundle = Bundle(
         name=meta["name"],
         kind=meta["kind_of_task"],
         strategy=meta["strategy"],
-        patch=patch,
+        patch=Patch(patch_config, backbone.config) if patch_config is not None else None,
         patch_config=patch_config,
-        head=head,
+        head=(ItemHead if ranking else ClassificationHead)(backbone.config.channels, meta["outputs"]),
         class_names=names,
         targets=targets,
         max_length=meta["max_length"],
         backbone_fingerprint=meta["backbone_fingerprint"],
         catalogue_fingerprint=meta["catalogue_fingerprint"],
         all_params=meta["all_params"],
+        trained=meta["trained"],
+        backbone=backbone.fork(own) if own is not None else None,
+        own=own,
         metrics=read_json(path / "metrics.json"),
     )
+    load_into(bundle.modules(), tensors, path)
+    return bundle
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ A {config["kind"]} user model: {len(config["dilations"])} residual blocks of dil
 (dilations {config["dilations"]}, the second convolution of a block at twice that), {config["channels"]} channels,
 kernel {config["kernel_size"]}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
 
-It was pre-trained to predict the next item at every position, on {training.get("users", "?")} users.
+It was pre-trained to predict {_objective(training)}, on {training.get("users", "?")} users.
 On held-out users (`valid_loss` over all of their positions, the others for the last item of each):
 
 | metric | value |
@@ -64,6 +64,11 @@ model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
 answers = model.{what}([["item-1", "item-2"]], bundle="{meta["name"]}")
 ```
 """
+
+
+def _objective(training: dict[str, Any]) -> str:
+    masked = training.get("objective") == "masked items"
+    return "items that are masked in its input" if masked else "the next item at every position"
 
 
 def _number(value: object) -> str:

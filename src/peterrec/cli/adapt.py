@@ -8,27 +8,46 @@ import typer
 
 from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, ResumeOption, SetOption, reporter, say
 from peterrec.config import AdaptConfig, load_config
+from peterrec.errors import ConfigError
 
 
 def command(
     backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")],
     corpus: Annotated[str, typer.Argument(help="Folder written by `peterrec prepare`, with the task in it.")],
-    task: Annotated[str, typer.Argument(help="Name of the task.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the bundle to write.")],
-    strategy: Annotated[str | None, typer.Option("--strategy", help="patch or head.")] = None,
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Name of the task; several if joint.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the bundle to write (joint: OUT/TASK).")],
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", help="patch, head, last1, last2, all, scratch, patch-random or joint."),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Adapt a backbone to a task: train a patch and a head (or the head only); the backbone stays frozen."""
+    """Adapt a backbone to a task: train a patch and a head, or what --strategy says; the backbone stays as it is.
+
+    --strategy joint trains a copy of the backbone on several tasks together, and writes a bundle of each.
+    """
     from peterrec.training.adapt import adapt
+    from peterrec.training.joint import adapt_jointly
 
     overrides = [*set_, "runner.progress=false"] if quiet else list(set_)
     if strategy is not None:
         overrides.append(f"strategy={strategy}")
     settings = load_config(AdaptConfig, config, overrides)
-    adapt(backbone, corpus, task, out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet))
+    joint = settings.strategy == "joint"
+    if joint:
+        adapt_jointly(
+            backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet)
+        )
+    elif len(tasks) == 1:
+        adapt(backbone, corpus, tasks[0], out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet))
+    else:
+        raise ConfigError(
+            f"{len(tasks)} tasks were named ({', '.join(tasks)})",
+            remedy="adapt to one at a time, or train them together with --strategy joint",
+        )
     if not quiet:
-        say(f"wrote {out}\nnext: peterrec evaluate {backbone} {corpus} {out}")
+        say(f"wrote {out}\nnext: peterrec evaluate {backbone} {corpus} {out}{'/' + tasks[0] if joint else ''}")

@@ -19,7 +19,7 @@ def command(
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Pre-train a backbone: predict the next item at every position of every history."""
+    """Pre-train a backbone: predict the next item at every position (or, if noncausal, masked items)."""
     from peterrec.training.pretrain import pretrain
 
     overrides = [*set_, "runner.progress=false"] if quiet else set_

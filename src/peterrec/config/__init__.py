@@ -13,7 +13,17 @@ from peterrec.config.data import (
     TaskConfig,
 )
 from peterrec.config.loading import build_config, dump_yaml, load_config, same_settings
-from peterrec.config.model import AdaptConfig, BackboneConfig, OptimConfig, PatchConfig, PretrainConfig, RunnerConfig
+from peterrec.config.model import (
+    AdaptConfig,
+    BackboneConfig,
+    MaskingConfig,
+    NegativesConfig,
+    OptimConfig,
+    PretrainConfig,
+    RunnerConfig,
+    Strategy,
+)
+from peterrec.config.patch import PatchConfig
 from peterrec.config.whole import EvaluateConfig, RunConfig
 
 __all__ = [
@@ -25,7 +35,9 @@ __all__ = [
     "EvaluateConfig",
     "EventsConfig",
     "LabelsConfig",
+    "MaskingConfig",
     "Name",
+    "NegativesConfig",
     "OptimConfig",
     "PatchConfig",
     "Positive",
@@ -38,6 +50,7 @@ __all__ = [
     "Share",
     "SourceConfig",
     "SplitConfig",
+    "Strategy",
     "TaskConfig",
     "Text",
     "build_config",

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from peterrec.config.base import Config, Positive, Share
+from peterrec.config.patch import PatchConfig
+
+Strategy = Literal["scratch", "head", "last1", "last2", "all", "patch", "patch-random", "joint"]
 
 
 class BackboneConfig(Config):
     """The stack of dilated residual blocks (paper, section 3.2)."""
 
-    kind: Literal["causal"] = Field(default="causal", description="causal: a position sees itself and earlier ones")
+    kind: Literal["causal", "noncausal"] = Field(
+        default="causal", description="causal: a position sees itself and earlier ones; noncausal: both sides"
+    )
     channels: PositiveInt = Field(default=64, description="width of embeddings and hidden states")
-    kernel_size: Annotated[int, Field(ge=2)] = Field(default=3, description="taps of a convolution")
+    kernel_size: Annotated[int, Field(ge=2)] = Field(default=3, description="taps of a convolution; odd if noncausal")
     dilations: tuple[PositiveInt, ...] = Field(
         default=(1, 4, 1, 4, 1, 4, 1, 4),
         min_length=1,
         description="one per block; its second convolution has twice that",
     )
     norm_eps: Positive = Field(default=1e-5, description="of LayerNorm, inside the root")
-    tie_weights: bool = Field(default=True, description="score next items with the input embedding table")
-
-
-class PatchConfig(Config):
-    """A bottleneck patch (paper, section 3.3): where it goes and how wide it is."""
-
-    kind: Literal["bottleneck"] = Field(default="bottleneck", description="two 1x1 convolutions and a residual")
-    insertion: Literal["serial"] = Field(default="serial", description="what passes the site passes the patch")
-    position: Literal["pre_norm", "pre_act"] = Field(
-        default="pre_norm", description="before LayerNorm, or between it and the activation"
+    tie_weights: bool = Field(default=True, description="score items with the input embedding table")
+    output_relu: bool = Field(
+        default=False,
+        description="ReLU on the hidden states before pre-training scores items with them, as in the authors' full "
+        "softmax",
     )
-    per_block: Literal[1, 2] = Field(default=2, description="at both sites of a block, or at the second only")
-    bottleneck: PositiveInt | Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.125, description="channels of the bottleneck, or their share of the backbone's channels"
-    )
-    activation: Literal["relu", "gelu"] = Field(default="relu", description="between the two convolutions")
+
+    @model_validator(mode="after")
+    def _symmetric(self) -> Self:
+        if self.kind == "noncausal" and self.kernel_size % 2 == 0:
+            raise ValueError("a noncausal backbone sees as far to each side: kernel_size must be odd")
+        return self
 
 
 class OptimConfig(Config):
@@ -59,8 +60,26 @@ class RunnerConfig(Config):
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
 
+class MaskingConfig(Config):
+    """Which input items are hidden in pre-training (paper, section 3.2; GRec, Yuan et al., WWW 2020)."""
+
+    share: Share | None = Field(
+        default=None, description="of a sequence's items that are chosen; 0 if causal, 0.3 if noncausal, if not given"
+    )
+    most: PositiveInt = Field(default=30, description="items chosen in a sequence, at most")
+    mask: Share = Field(default=0.8, description="share of the chosen that are replaced by [MASK]")
+    keep: Share = Field(default=0.1, description="share of the chosen that stay as they are")
+    random: Share = Field(default=0.1, description="share of the chosen that are replaced by a random item")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        if abs(self.mask + self.keep + self.random - 1.0) > 1e-9:
+            raise ValueError("mask + keep + random must be 1")
+        return self
+
+
 class PretrainConfig(Config):
-    """Self-supervised pre-training: predict the next item at every position (paper, section 3.2)."""
+    """Self-supervised pre-training (paper, section 3.2): the next item at every position, or masked items."""
 
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
     loss: Literal["auto", "full", "sampled"] = Field(
@@ -68,7 +87,9 @@ class PretrainConfig(Config):
     )
     full_softmax_limit: PositiveInt = Field(default=5_000, description="items")
     negatives: PositiveInt = Field(default=2048, description="of the sampled softmax, shared by a batch")
-    masked_share: Share = Field(default=0.0, description="of input items replaced by [MASK] in training")
+    masking: MaskingConfig = Field(
+        default=MaskingConfig(), description="of input items in training; what a noncausal backbone predicts"
+    )
     max_length: Annotated[int, Field(ge=2)] = Field(default=100, description="longest window fed to the network")
     batch_size: PositiveInt = Field(default=128, description="windows")
     epochs: PositiveInt = Field(default=10, description="at most")
@@ -80,13 +101,59 @@ class PretrainConfig(Config):
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.backbone.kind == "noncausal" and self.masking.share == 0:
+            raise ValueError("a noncausal backbone learns by predicting masked items: masking.share must be above 0")
+        return self
+
+    @property
+    def masked_share(self) -> float:
+        """The share of items that is chosen for masking."""
+        if self.masking.share is not None:
+            return self.masking.share
+        return 0.3 if self.backbone.kind == "noncausal" else 0.0
+
+
+class NegativesConfig(Config):
+    """Items that a user does not have, drawn to stand beside each positive of a ranking task."""
+
+    count: PositiveInt = Field(default=4, description="for each positive")
+    sampling: Literal["uniform", "popularity", "hard"] = Field(
+        default="uniform",
+        description="all alike; by the train users who have the item; or the highest-scoring of some drawn uniformly",
+    )
+    power: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.75, description="of the number of users, where sampling is by popularity"
+    )
+    candidates: PositiveInt = Field(default=50, description="drawn for each positive, where sampling is hard")
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> Self:
+        if self.sampling == "hard" and self.candidates <= self.count:
+            raise ValueError("hard negatives are the best of more: candidates must be above count")
+        return self
+
 
 class AdaptConfig(Config):
     """Transfer to one task (paper, section 3.3): what is trained and how."""
 
-    strategy: Literal["patch", "head"] = Field(default="patch", description="what is trained; the head always is")
-    patch: PatchConfig = Field(default=PatchConfig(), description="of strategy `patch`")
-    negatives: PositiveInt = Field(default=4, description="sampled for each positive of the BPR loss")
+    strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
+    patch: PatchConfig = Field(default=PatchConfig(), description="of strategies `patch` and `patch-random`")
+    joint_start: Literal["pretrained", "random"] = Field(
+        default="pretrained", description="weights that strategy `joint` starts from"
+    )
+    class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
+        default=None,
+        description="of the classes in the cross-entropy: balanced (users / classes / users of the class), or by name",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of each label spread over all classes"
+    )
+    ranking_loss: Literal["bpr", "bce", "sampled-softmax"] = Field(
+        default="bpr", description="of ranking tasks: pairs; each item alone; or the positive among its negatives"
+    )
+    negatives: NegativesConfig = Field(default=NegativesConfig(), description="of ranking tasks")
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
     batch_size: PositiveInt = Field(default=128, description="users")
     epochs: PositiveInt = Field(default=20, description="at most")
@@ -95,3 +162,12 @@ class AdaptConfig(Config):
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3, weight_decay=0.01), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
+
+    @model_validator(mode="after")
+    def _unbiased(self) -> Self:
+        if self.ranking_loss == "sampled-softmax" and self.negatives.sampling == "hard":
+            raise ValueError(
+                "a sampled softmax corrects for how probable each negative was, which is not known of hard ones: "
+                "use ranking_loss bpr or bce, or other negatives"
+            )
+        return self

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
 from peterrec.config.base import Config
 from peterrec.config.data import PrepareConfig
-from peterrec.config.model import AdaptConfig, PretrainConfig
+from peterrec.config.model import AdaptConfig, PretrainConfig, Strategy
 
 
 class EvaluateConfig(Config):
@@ -32,8 +32,8 @@ class RunConfig(Config):
     prepare: PrepareConfig = Field(description="events and tasks")
     pretrain: PretrainConfig = Field(default=PretrainConfig(), description="of the backbone")
     adapt: AdaptConfig = Field(default=AdaptConfig(), description="of every task and strategy")
-    strategies: tuple[Literal["patch", "head"], ...] = Field(
-        default=("patch", "head"), description="each is adapted to every task"
+    strategies: tuple[Strategy, ...] = Field(
+        default=("patch", "head"), min_length=1, description="each is adapted to every task"
     )
     task_overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by task: settings of `adapt` that differ for it"

@@ -32,6 +32,7 @@ from peterrec.experiments.record import (
     Step,
     TaskFacts,
     TaskRecord,
+    bundle_folder,
 )
 from peterrec.model import UserModel
 
@@ -143,6 +144,7 @@ def _histogram(bins: Mapping[str, Any] | None, unit: str) -> Histogram | None:
 def _backbone(meta: Mapping[str, Any], model: UserModel) -> BackboneFacts:
     training, backbone, head = meta["training"], model.network.backbone, model.network.head
     return BackboneFacts(
+        kind=backbone.config.kind,
         parameters=meta["parameters"],
         item_table=backbone.embedding.weight.numel() + (head.weight.numel() if head is not None else 0),
         channels=backbone.config.channels,
@@ -177,7 +179,9 @@ def _tasks(
         name = evaluation.task
         seed = config.task_overrides.get(name, {}).get("seed", config.adapt.seed)
         bundles = [
-            _bundle(inspect(out / "bundles" / name / strategy), strategy, seed) for strategy in config.strategies
+            # Settings of one task are not those of a joint training.
+            _bundle(inspect(out / bundle_folder(name, s)), s, config.adapt.seed if s == "joint" else seed)
+            for s in config.strategies
         ]
         records.append(TaskRecord(facts=_task(facts[name]), bundles=bundles, evaluation=evaluation))
     return records
@@ -201,6 +205,7 @@ def _bundle(meta: Mapping[str, Any], strategy: str, seed: int) -> BundleFacts:
         strategy=strategy,
         patch_params=meta["patch_params"],
         head_params=meta["head_params"],
+        backbone_params=sum(meta["trained"].get(group, 0) for group in ("embedding", "blocks", "norms")),
         all_params=meta["all_params"],
         outputs=meta["outputs"],
         seed=seed,

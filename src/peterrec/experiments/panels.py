@@ -80,7 +80,7 @@ def pretrain_panels(backbone: BackboneFacts) -> list[Panel]:
     if backbone.loss.startswith("sampled"):
         note += " It is over sampled negatives, the validation loss over all items: compare their shapes, not heights."
     return [
-        _curves("pretrain-loss", "Loss per next item, in nats", "lower is better", losses, note),
+        _curves("pretrain-loss", "Loss per predicted item, in nats", "lower is better", losses, note),
         _curves("pretrain-ranks", "Rank of held-out users' last item", "among all items, higher is better", ranks),
     ]
 

@@ -17,10 +17,12 @@ from peterrec.data.sources import fetch
 from peterrec.errors import ArtifactError, ConfigError
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
+from peterrec.experiments.record import bundle_folder
 from peterrec.experiments.report import write_report
 from peterrec.model import UserModel
 from peterrec.storage import read_json, write_file, write_json
 from peterrec.training.adapt import adapt
+from peterrec.training.joint import adapt_jointly
 from peterrec.training.pretrain import pretrain
 
 Report = Callable[[str], None]
@@ -85,6 +87,7 @@ def run(
     _fetch(state)
     corpus = state.stage("prepare", _same_corpus(state), lambda: Corpus.open(_corpus(state)), lambda: _prepare(state))
     model = _pretrain(state, corpus)
+    _joint(state, model, corpus)
     evaluations = [_task(state, model, corpus, task) for task in corpus.task_names]
     record = assemble(state.config, corpus, model, state.out, evaluations, state.stages, command)
     write_json(state.out / "run.json", json.loads(record.model_dump_json(by_alias=True)))
@@ -98,15 +101,41 @@ def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
     Raises:
         ConfigError: an override of the task is not a setting of `adapt`.
     """
-    tree = config.adapt.model_dump() | {"strategy": strategy}
+    tree = config.adapt.model_dump(exclude_unset=True) | {"strategy": strategy}
     for key, value in config.task_overrides.get(task, {}).items():
-        tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
+        # Settings of another kind of patch are not what was said of this one.
+        merges = isinstance(value, dict) and isinstance(tree.get(key), dict) and "kind" not in value
+        tree[key] = {**tree[key], **value} if merges else value
     return build_config(AdaptConfig, tree)
 
 
+def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
+    if "joint" not in state.config.strategies:
+        return
+    out, tasks = state.out / "joint", corpus.task_names
+    settings = build_config(AdaptConfig, state.config.adapt.model_dump(exclude_unset=True) | {"strategy": "joint"})
+    meta = _meta(out)
+    same = (
+        meta is not None
+        and meta["tasks"] == tasks
+        and meta["backbone_fingerprint"] == model.fingerprint
+        and meta["corpus_fingerprint"] == corpus.manifest["fingerprint"]
+        and same_settings(out / "config.yaml", settings)
+        and all(_meta(out / task) is not None for task in tasks)
+    )
+    state.stage(
+        "adapt all tasks (joint)", same, lambda: None,
+        lambda: adapt_jointly(
+            model, corpus, tasks, out, settings, resume=not state.overwrite, overwrite=True, report=state.say
+        ) and None,
+    )  # fmt: skip
+
+
 def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[str, Any]:
-    paths: dict[str, Path] = {strategy: state.out / "bundles" / task / strategy for strategy in state.config.strategies}
+    paths: dict[str, Path] = {s: state.out / bundle_folder(task, s) for s in state.config.strategies}
     for strategy, path in paths.items():
+        if strategy == "joint":
+            continue
         settings = adapt_config(state.config, task, strategy)
         state.stage(
             f"adapt {task} ({strategy})", _same_bundle(path, settings, model, corpus), lambda: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -117,6 +118,7 @@ class DataFacts(_Frozen):
 class BackboneFacts(_Frozen):
     """The backbone: its shape, and how it was pre-trained. `item_table` are the parameters of item embeddings."""
 
+    kind: Literal["causal", "noncausal"] = "causal"
     parameters: int
     item_table: int
     channels: int
@@ -138,6 +140,7 @@ class BundleFacts(_Frozen):
     strategy: str
     patch_params: int
     head_params: int
+    backbone_params: int
     all_params: int
     outputs: int
     seed: int
@@ -156,9 +159,24 @@ class BundleFacts(_Frozen):
         return self.head_params / self.all_params
 
     @property
+    def backbone_share(self) -> float:
+        """Share of what was trained of the task's own copy of the backbone."""
+        return self.backbone_params / self.all_params
+
+    @property
+    def trained_params(self) -> int:
+        """All that was trained."""
+        return self.backbone_params + self.patch_params + self.head_params
+
+    @property
     def trainable_share(self) -> float:
-        """Share of patch and head: all that was trained."""
-        return (self.patch_params + self.head_params) / self.all_params
+        """Share of all that was trained."""
+        return self.trained_params / self.all_params
+
+
+def bundle_folder(task: str, strategy: str) -> Path:
+    """Return where in a run's folder a bundle is: those of a joint training are one artifact."""
+    return Path("joint", task) if strategy == "joint" else Path("bundles", task, strategy)
 
 
 class TaskRecord(_Frozen):

@@ -18,8 +18,9 @@ def _pretraining(record: RunRecord) -> str:
     found = curve.best.get("hr@10")
     epochs = plural(len(curve.rows), "epoch")
     told = f"; for {percent(found)} of held-out users, their last item is among its first ten" if found else ""
+    aim = "predict what comes next" if backbone.kind == "causal" else "fill in what is hidden"
     return (
-        f"A backbone of {compact(backbone.parameters)} parameters learned in {epochs} to predict what comes next, from "
+        f"A backbone of {compact(backbone.parameters)} parameters learned in {epochs} to {aim}, from "
         f"{count(data.events)} events of {count(data.users)} users over {count(data.items)} items{told}."
     )
 

@@ -200,6 +200,8 @@ def _trained(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
     """Say what was trained: patch and head apart, for the head of a ranking task is a whole item table."""
     if bundle is None:
         return [f"{percent(method.trainable_share)} trained"] if method.trainable_share is not None else []
+    if bundle.backbone_params:
+        return [f"backbone {percent(bundle.backbone_share)}", f"with head {percent(bundle.trainable_share)}"]
     if not bundle.patch_params:
         return [f"head {percent(bundle.head_share)}"]
     return [f"patch {percent(bundle.patch_share)}", f"with head {percent(bundle.trainable_share)}"]

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+from typing import Self
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
+from peterrec.nn.patch import Patch
+from peterrec.nn.tokens import PAD, SPECIAL, TCL
 
-PAD, TCL = 0, 1
-SPECIAL = 4
 EMBEDDING_STD = 0.02
 
 
+@dataclass(frozen=True)
+class Own:
+    """Which modules of a backbone a task has for itself.
+
+    Attributes:
+        embedding: whether the embedding table is.
+        blocks: how many of the last blocks are.
+    """
+
+    embedding: bool
+    blocks: int
+
+
 class Backbone(nn.Module):
-    """Causal user model (NextItNet; paper, section 3.2).
+    """User model: causal (NextItNet) or noncausal (the encoder of GRec); paper, section 3.2.
 
     Args:
-        config: channels, kernel, dilations.
+        config: kind, channels, kernel, dilations.
         items: items of the catalogue; the embedding table has four more rows, for the special tokens.
         seed: of the initial weights.
     """
@@ -28,27 +44,19 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.items = items
+        generator = torch.Generator().manual_seed(seed)
         self.embedding = nn.Embedding(items + SPECIAL, config.channels, padding_idx=PAD)
-        self.blocks = nn.ModuleList(
-            Block(config.channels, config.kernel_size, dilation, config.norm_eps) for dilation in config.dilations
-        )
-        self._initialise(torch.Generator().manual_seed(seed))
-
-    def _initialise(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD, generator=generator)
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            for site in (block.first, block.second):
-                nn.init.kaiming_normal_(site.conv.weight, nonlinearity="relu", generator=generator)
+        self.blocks = nn.ModuleList(Block(config, dilation, generator) for dilation in config.dilations)
 
     @property
     def receptive_field(self) -> int:
-        """Positions that the last hidden state sees, itself included."""
+        """Positions that one hidden state sees, itself included; at the end of the sequence if causal."""
         return 1 + sum(3 * (self.config.kernel_size - 1) * dilation for dilation in self.config.dilations)
 
-    def forward(self, tokens: Int[Tensor, "B T"], patch: nn.Module | None = None) -> Float[Tensor, "B T C"]:
+    def forward(self, tokens: Int[Tensor, "B T"], patch: Patch | None = None) -> Float[Tensor, "B T C"]:
         """Return the hidden state of every position.
 
         Args:
@@ -56,38 +64,35 @@ class Backbone(nn.Module):
             patch: the `Patch` of one task, or None for the plain backbone.
         """
         x: Tensor = self.embedding(tokens)
-        keep = _keep_mask(tokens)
+        if patch is not None:
+            x = patch.embed(x, tokens == TCL)
+        keep = self._keep_mask(tokens)
         for index, block in enumerate(self.blocks):
             x = block(x, keep, patch, index)
         return x
 
+    def _keep_mask(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
+        """Mask out padding, unless it only follows real positions of a causal backbone, which never look there."""
+        real = tokens != PAD
+        harmful = real[:, 1:] & ~real[:, :-1] if self.config.kind == "causal" else ~real
+        return real.unsqueeze(2) if bool(harmful.any()) else None
 
-def _keep_mask(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
-    """Mask out padding, unless it only follows real positions, where causality already keeps it harmless."""
-    real = tokens != PAD
-    if bool((real[:, 1:] & ~real[:, :-1]).any()):
-        return real.unsqueeze(2)
-    return None
+    def fork(self, own: Own) -> Self:
+        """Return a backbone with copies of some modules, which may then be trained while this one never changes.
 
+        All else is shared: the very same modules.
+        """
+        forked: Self = copy.copy(self)
+        forked._modules = dict(self._modules)
+        if own.embedding:
+            forked.embedding = copy.deepcopy(self.embedding)
+        first = len(self.blocks) - own.blocks
+        forked.blocks = nn.ModuleList(copy.deepcopy(b) if i >= first else b for i, b in enumerate(self.blocks))
+        return forked
 
-def append_task_token(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T+1"], Int[Tensor, " B"]]:
-    """Put [TCL] after the last real token of each row (causal; paper, section 3.3).
-
-    Returns:
-        The longer tokens, and the position of [TCL] in each row.
-    """
-    columns = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    position = F.pad((tokens != PAD) * columns, (1, 0)).amax(dim=1)  # padded, so that it is 0 where no token is
-    longer = F.pad(tokens, (0, 1), value=PAD)
-    return longer.scatter(1, position.unsqueeze(1), TCL), position
-
-
-def read_at(hidden: Float[Tensor, "B T C"], position: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
-    """Return each row's hidden state at its position."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), position]
-
-
-def represent(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: nn.Module | None = None) -> Float[Tensor, "B C"]:
-    """Append [TCL] and return its hidden state: the user's representation (paper, section 3.3)."""
-    longer, position = append_task_token(tokens)
-    return read_at(backbone(longer, patch), position)
+    def modules_of(self, own: Own) -> nn.ModuleDict:
+        """Return the chosen modules, named as in the state of the backbone."""
+        first = len(self.blocks) - own.blocks
+        chosen = nn.ModuleDict({str(i): block for i, block in enumerate(self.blocks) if i >= first})
+        parts: dict[str, nn.Module] = {"embedding": self.embedding} if own.embedding else {}
+        return nn.ModuleDict(parts | ({"blocks": chosen} if own.blocks else {}))

@@ -6,36 +6,40 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from peterrec.config import BackboneConfig
 from peterrec.nn.conv import DilatedConv
-from peterrec.nn.patch import Patch, SitePatch
+from peterrec.nn.patch import Patch
+from peterrec.nn.pieces import SitePatch
 
 
 class Site(nn.Module):
     """conv -> LayerNorm -> ReLU, with the three places where a patch may act."""
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int, norm_eps: float) -> None:
+    def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.conv = DilatedConv(channels, kernel_size, dilation)
-        self.norm = nn.LayerNorm(channels, eps=norm_eps)
+        causal = config.kind == "causal"
+        self.conv = DilatedConv(config.channels, config.kernel_size, dilation, causal=causal, generator=generator)
+        self.norm = nn.LayerNorm(config.channels, eps=config.norm_eps)
 
     def forward(
         self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: SitePatch | None
     ) -> Float[Tensor, "B T C"]:
-        """Apply the site; positions where `keep` is false feed zeros to the convolution."""
-        h = self.conv(x if keep is None else x * keep)
+        """Apply the site; positions where `keep` is false feed zeros to the convolution and to the patch."""
+        x = x if keep is None else x * keep
+        h = self.conv(x)
         if patch is None:
             return torch.relu(self.norm(h))
-        h = self.norm(patch.pre_norm(x, h))
+        h = patch.normalise(self.norm, patch.pre_norm(x, h))
         return patch.post_act(x, torch.relu(patch.pre_act(x, h)))
 
 
 class Block(nn.Module):
     """x + site2(site1(x)); the second site has twice the dilation of the first (paper, section 3.2, eq. 2)."""
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int, norm_eps: float) -> None:
+    def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.first = Site(channels, kernel_size, dilation, norm_eps)
-        self.second = Site(channels, kernel_size, 2 * dilation, norm_eps)
+        self.first = Site(config, dilation, generator)
+        self.second = Site(config, 2 * dilation, generator)
 
     def forward(
         self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: Patch | None, index: int

@@ -9,31 +9,48 @@ from torch import Tensor, nn
 
 
 class DilatedConv(nn.Module):
-    """1-D convolution over time that keeps the length, with zeros padded on the left only (causal).
+    """1-D convolution over time that keeps the length, with zeros padded on the left only, or as many on each side.
 
-    Source: PeterRec, section 3.2; NextItNet (Yuan et al., WSDM 2019), section 3.
+    Source: PeterRec, section 3.2; NextItNet (Yuan et al., WSDM 2019), section 3; GRec (Yuan et al., WWW 2020).
 
     Args:
-        channels: C, in and out.
-        kernel_size: taps; the last one sees the present position.
+        channels: C, in.
+        kernel_size: taps. Causal: the last one sees the present position; else the middle one does, and it is odd.
         dilation: distance between taps, in positions.
+        causal: whether an output sees no later position.
+        out_channels: channels out; C if not given.
+        bias: whether something is added to each output channel.
+        generator: draws the initial weights.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        dilation: int,
+        *,
+        causal: bool = True,
+        out_channels: int | None = None,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.dilation = dilation
-        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.causal = causal
+        out = channels if out_channels is None else out_channels
+        self.weight = nn.Parameter(torch.empty(out, channels, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out)) if bias else None
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu", generator=generator)
 
     @property
-    def reach(self) -> int:
-        """Earlier positions that one output position sees."""
-        return (self.weight.shape[2] - 1) * self.dilation
+    def reach(self) -> tuple[int, int]:
+        """Earlier and later positions that one output position sees."""
+        total = (self.weight.shape[2] - 1) * self.dilation
+        return (total, 0) if self.causal else (total // 2, total // 2)
 
-    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Convolve over time; output t depends on inputs t - reach .. t."""
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
+        """Convolve over time; output t depends on inputs t - reach[0] .. t + reach[1]."""
         # A (1, k) convolution on a permuted view reads time-major memory as it lies (channels_last): no copies.
-        image = F.pad(x, (0, 0, self.reach, 0)).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T + reach)
+        image = F.pad(x, (0, 0, *self.reach)).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T + total)
         out = F.conv2d(image, self.weight.unsqueeze(2), self.bias, dilation=(1, self.dilation))
-        return out.squeeze(2).transpose(1, 2)  # (B, T, C)
+        return out.squeeze(2).transpose(1, 2)  # (B, T, D)

@@ -44,6 +44,10 @@ class LogUniformSampler:
         ranks = positions.double()
         return torch.log(torch.log1p(1.0 / (ranks + 1.0)) / self._log_range).float()
 
+    def log_expected(self, positions: Int[Tensor, " S"]) -> Float[Tensor, " S"]:
+        """Return the log of how often each of S drawn positions is expected among S draws."""
+        return self.log_probability(positions) + math.log(len(positions))
+
 
 def sampled_softmax_loss(
     hidden: Float[Tensor, "N C"],
@@ -51,28 +55,50 @@ def sampled_softmax_loss(
     weight: Float[Tensor, "V C"],
     bias: Float[Tensor, " V"],
     negatives: Int[Tensor, " S"],
-    sampler: LogUniformSampler,
+    log_expected: Float[Tensor, " S"],
+    positive_log_expected: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy whose sum over the catalogue is estimated from S negatives that all rows share.
 
-    A negative's logit is lowered by the log of its expected count, S times its probability (logQ correction: Bengio
-    and Senecal, 2008), and one that equals the row's positive is masked (accidental hit). The negatives then estimate
-    the sum over all items but the positive without bias, so the positive itself stands uncorrected beside them: the
-    loss tends to `full_softmax_loss` as S grows. (Lowering the positive's logit too, as is right for samples without
-    replacement, would push frequent items beyond their share here, where an expected count can be above one.)
-    Positions are 0-based in the catalogue.
+    A negative's logit is lowered by the log of its expected count among the draws (logQ correction: Bengio and Senecal,
+    2008), and one that equals the row's positive is masked (accidental hit). The negatives then estimate the sum over
+    all items but the positive without bias, so the positive itself stands uncorrected beside them: the loss tends to
+    `full_softmax_loss` as S grows. The authors' code draws without replacement and lowers the positive's logit too;
+    with replacement, where an expected count can be above one, that would push frequent items beyond their share.
+
+    Args:
+        hidden: hidden states.
+        positives: 0-based positions of the items to predict.
+        weight: a vector for each item.
+        bias: of each item.
+        negatives: 0-based positions of the drawn items.
+        log_expected: log of the expected count of each of them.
+        positive_log_expected: of the positives, where their logits are to be lowered too.
 
     Returns:
         Mean over the N positions.
     """
     positive = (hidden * weight[positives]).sum(1) + bias[positives]
-    negative = torch.addmm(bias[negatives], hidden, weight[negatives].T)  # (N, S)
-    negative = negative - (sampler.log_probability(negatives) + math.log(len(negatives)))
+    if positive_log_expected is not None:
+        positive = positive - positive_log_expected
+    negative = torch.addmm(bias[negatives], hidden, weight[negatives].T) - log_expected  # (N, S)
     hits = positives.unsqueeze(1) == negatives.unsqueeze(0)
-    negative = negative.masked_fill(hits, float("-inf"))
+    return candidate_softmax_loss(positive, negative.masked_fill(hits, float("-inf")))
+
+
+def candidate_softmax_loss(positive: Float[Tensor, " N"], negative: Float[Tensor, "N M"]) -> Float[Tensor, ""]:
+    """Cross-entropy of each positive among its own M negatives, whose scores are corrected already; mean over rows."""
     return (torch.logaddexp(positive, torch.logsumexp(negative, 1)) - positive).mean()
 
 
 def bpr_loss(positive: Float[Tensor, " B"], negative: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
     """-log sigmoid(positive - negative), mean over pairs (paper, eq. 5; Rendle et al., UAI 2009)."""
     return F.softplus(negative - positive.unsqueeze(1)).mean()
+
+
+def bce_loss(positive: Float[Tensor, " B"], negative: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
+    """-log sigmoid(positive) - log(1 - sigmoid(negative)), mean over positives (as in the authors' code, M = 1).
+
+    The M negatives of a positive weigh as much as it does together.
+    """
+    return F.softplus(-positive).mean() + F.softplus(negative).mean()

@@ -1,17 +1,18 @@
-"""The pre-training head: which item of the source catalogue comes next."""
+"""The pre-training head: which item of the source catalogue comes next, or is masked."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from peterrec.nn.backbone import SPECIAL, Backbone
+from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
+from peterrec.nn.tokens import SPECIAL, represent_next
 
 
 class NextItemModel(nn.Module):
-    """A backbone with the scores of next items.
+    """A backbone with the scores of next (or masked) items.
 
     With tied weights (`BackboneConfig.tie_weights`) items are scored with their own input embeddings.
 
@@ -31,6 +32,14 @@ class NextItemModel(nn.Module):
         else:
             generator = torch.Generator().manual_seed(seed)
             self.head = ItemHead(config.channels, backbone.items, generator, bias)
+
+    def outgoing(self, hidden: Float[Tensor, "*n C"]) -> Float[Tensor, "*n C"]:
+        """Return hidden states as items are scored with them (`BackboneConfig.output_relu`)."""
+        return torch.relu(hidden) if self.backbone.config.output_relu else hidden
+
+    def represent(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+        """Return what the next item of each row is scored with."""
+        return self.outgoing(represent_next(self.backbone, tokens))
 
     def output_table(self) -> tuple[Float[Tensor, "V C"], Float[Tensor, " V"]]:
         """Return the vector and the bias of every item of the catalogue."""

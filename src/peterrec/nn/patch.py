@@ -3,87 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-
-
-class Bottleneck(nn.Module):
-    """P(x) = x + up(act(down(x))): two 1x1 convolutions, i.e. linear maps over channels (paper, section 3.3, fig. 3).
-
-    `up` starts at zero, so that a fresh patch is the identity.
-
-    Args:
-        channels: C of the backbone.
-        bottleneck: channels between the two maps.
-        activation: `relu` or `gelu`.
-    """
-
-    def __init__(self, channels: int, bottleneck: int, activation: str) -> None:
-        super().__init__()
-        self.down = nn.Linear(channels, bottleneck)
-        self.up = nn.Linear(bottleneck, channels)
-        self.activation = F.relu if activation == "relu" else F.gelu
-        nn.init.kaiming_normal_(self.down.weight, nonlinearity="relu")
-        nn.init.zeros_(self.down.bias)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Return x plus its correction."""
-        correction: Tensor = self.up(self.activation(self.down(x)))
-        return x + correction
-
-
-class SitePatch(nn.Module):
-    """What a patch may do at one site, and where. A kind of patch overrides the hook of its place."""
-
-    def pre_norm(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Act between convolution and LayerNorm; `x` is the site's input, `h` what comes in."""
-        return h
-
-    def pre_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Act between LayerNorm and the nonlinearity."""
-        return h
-
-    def post_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Act after the nonlinearity."""
-        return h
-
-
-class SerialPreNorm(SitePatch):
-    """Serial insertion before LayerNorm (the paper's default)."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def pre_norm(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Pass the convolution's output through the patch."""
-        out: Tensor = self.net(h)
-        return out
-
-
-class SerialPreAct(SitePatch):
-    """Serial insertion between LayerNorm and the nonlinearity."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def pre_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Pass the normalised output through the patch."""
-        out: Tensor = self.net(h)
-        return out
-
-
-INSERTIONS: dict[tuple[str, str], type[SerialPreNorm] | type[SerialPreAct]] = {
-    ("serial", "pre_norm"): SerialPreNorm,
-    ("serial", "pre_act"): SerialPreAct,
-}
+from peterrec.nn.pieces import KINDS, OwnNorm, SitePatch, SiteShape
 
 
 class Patch(nn.Module):
@@ -95,23 +20,23 @@ class Patch(nn.Module):
         generator: draws the initial weights.
 
     Raises:
-        ConfigError: the bottleneck is not narrower than the backbone.
+        ConfigError: the bottleneck is not narrower than the backbone, or more blocks than there are.
     """
 
     def __init__(self, config: PatchConfig, backbone: BackboneConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         channels = backbone.channels
-        width = bottleneck_width(config, channels)
-        insertion = INSERTIONS[config.insertion, config.position]
-        sites = [2 * block + site for block in range(len(backbone.dilations)) for site in _sites(config)]
-        self.pieces = nn.ModuleDict(
-            {str(site): insertion(Bottleneck(channels, width, config.activation)) for site in sites}
-        )
-        if generator is not None:
-            for piece in self.pieces.values():
-                net = piece.net
-                assert isinstance(net, Bottleneck)
-                nn.init.kaiming_normal_(net.down.weight, nonlinearity="relu", generator=generator)
+        self.pieces = nn.ModuleDict()
+        for site in patched_sites(config, backbone):
+            block, second = divmod(site, 2)
+            dilation = backbone.dilations[block] * (1 + second)
+            shape = SiteShape(channels, backbone.kernel_size, dilation, backbone.kind == "causal")
+            piece = KINDS[config.kind](config, shape, generator)
+            if config.train_norms and second:
+                piece.norm = OwnNorm(channels)
+            self.pieces[str(site)] = piece
+        # Like the task's own norms a difference from what is frozen, so that zeros change nothing.
+        self.task_token = nn.Parameter(torch.zeros(channels)) if config.train_task_token else None
 
     def at(self, site: int) -> SitePatch | None:
         """Return the piece for a site (block i has sites 2i and 2i + 1), or None."""
@@ -122,23 +47,23 @@ class Patch(nn.Module):
         assert isinstance(piece, SitePatch)
         return piece
 
+    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Put the task's own embedding at [TCL], if it has one."""
+        return x if self.task_token is None else x + is_task_token.unsqueeze(2) * self.task_token
 
-def bottleneck_width(config: PatchConfig, channels: int) -> int:
-    """Return the channels of the bottleneck, given as a number or as a share of `channels`.
+
+def patched_sites(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
+    """Return the sites that get a piece, ascending.
 
     Raises:
-        ConfigError: it is not narrower than the backbone.
+        ConfigError: more blocks are to be patched than there are.
     """
-    asked = config.bottleneck
-    width = asked if isinstance(asked, int) else max(1, round(asked * channels))
-    if width >= channels:
+    blocks = len(backbone.dilations)
+    patched = blocks if config.blocks is None else config.blocks
+    if patched > blocks:
         raise ConfigError(
-            f"a bottleneck of {width} channels is not narrower than the backbone's {channels}",
-            remedy="choose a smaller patch.bottleneck, e.g. 0.125",
+            f"patch.blocks is {patched}, but the backbone has {blocks} blocks", remedy=f"patch at most {blocks}"
         )
-    return width
-
-
-def _sites(config: PatchConfig) -> tuple[int, ...]:
     # With one patch per block it follows the second convolution, next to where the block's output is formed.
-    return (0, 1) if config.per_block == 2 else (1,)
+    sites = (0, 1) if config.per_block == 2 else (1,)
+    return [2 * block + site for block in range(blocks - patched, blocks) for site in sites]

@@ -1,4 +1,4 @@
-"""The verb `pretrain`: a backbone learns to predict the next item at every position."""
+"""The verb `pretrain`: a backbone learns to predict the next item at every position, or masked items."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
-from peterrec.data.batching import EpochStream, FixedBatches, Windows, inference_batches
+from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import FIRST_ITEM, MASK, IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
 from peterrec.data.splits import uniform
 from peterrec.errors import DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
@@ -28,44 +27,16 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, fit
+from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 
 FloatArray = npt.NDArray[np.float64]
 
-VALID_ROWS = 16  # held-out users read at once
 VALID_SCORES = 2**25  # scores of positions over the whole catalogue made at once: 128 MiB
 SHOWN = ("valid_loss", "hr@10", "mrr@10")
 
 
-class NextItemSource:
-    """Batches of windows, with the negatives of the sampled softmax."""
-
-    def __init__(self, windows: Windows, sampler: LogUniformSampler | None, config: PretrainConfig) -> None:
-        self.windows = windows
-        self.sampler = sampler
-        self.negatives = config.negatives
-        self.masked_share = config.masked_share
-
-    @property
-    def lengths(self) -> IntArray:
-        """(windows,) items in each window."""
-        return self.windows.lengths
-
-    def batch(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return `tokens` and `inputs` (B, W) and, for the sampled softmax, `negatives` (S,).
-
-        Some inputs, never targets, are [MASK]: the order of what people do need not be strict (paper, section 3.2).
-        """
-        tokens = self.windows.tokens(rows)
-        masked = (rng.random(tokens.shape) < self.masked_share) & (tokens >= FIRST_ITEM)
-        out = {"tokens": torch.from_numpy(tokens), "inputs": torch.from_numpy(np.where(masked, MASK, tokens))}
-        if self.sampler is not None:
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            out["negatives"] = self.sampler.sample(self.negatives, generator)
-        return out
-
-
 class PretrainModule(TrainedModule):
-    """Next-item objective at every position (paper, section 3.2)."""
+    """Learns to say the items that an objective asks for (paper, section 3.2)."""
 
     trained: NextItemModel
 
@@ -76,40 +47,39 @@ class PretrainModule(TrainedModule):
         self._ranks: list[FloatArray] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss over all positions that have a next item."""
-        hidden, positives = self._hidden_and_positives(batch["inputs"], batch["tokens"])
-        if len(positives) == 0:  # nothing but [UNK] comes next: there is no mean
+        """Return the mean loss over all positions that are asked for."""
+        hidden, positives = self._hidden_and_positives(batch)
+        if len(positives) == 0:  # nothing but [UNK] to say: there is no mean
             return hidden.sum() * 0.0
         weight, bias = self.trained.output_table()
         if self.sampler is None:
             return full_softmax_loss(hidden, positives, weight, bias)
-        return sampled_softmax_loss(hidden, positives, weight, bias, batch["negatives"], self.sampler)
+        negatives = batch["negatives"]
+        return sampled_softmax_loss(hidden, positives, weight, bias, negatives, self.sampler.log_expected(negatives))
 
-    def _hidden_and_positives(self, inputs: Int[Tensor, "B W"], tokens: Int[Tensor, "B W"]) -> tuple[Tensor, Tensor]:
-        targets = tokens[:, 1:]
-        real = targets >= FIRST_ITEM  # neither padding nor [UNK] is anything to predict
-        hidden = self.trained.backbone(inputs[:, :-1])[real]  # (N, C)
-        return hidden, targets[real] - FIRST_ITEM
+    def _hidden_and_positives(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        asked = batch["targets"] != PAD
+        hidden = self.trained.outgoing(self.trained.backbone(batch["inputs"])[asked])  # (N, C)
+        return hidden, batch["targets"][asked] - FIRST_ITEM
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Add up the loss of all positions, and the ranks of the last item of each user by full ranking."""
-        hidden, positives = self._hidden_and_positives(batch, batch)
-        real = batch[:, 1:] >= FIRST_ITEM
-        last = torch.zeros_like(positives, dtype=torch.bool)
-        last[real.sum(1).cumsum(0)[real.any(1)] - 1] = True  # the last supervised position of each user, in (N,)
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add up the loss of the positions that count, and the ranks of those to rank, by full ranking."""
+        hidden, positives = self._hidden_and_positives(batch)
+        asked = batch["targets"] != PAD
+        counted, ranked = batch["counted"][asked], batch["ranked"][asked]  # (N,)
         at_once = max(1, VALID_SCORES // self.trained.backbone.items)
         for start in range(0, len(positives), at_once):
             some = slice(start, start + at_once)
-            self._score(hidden[some], positives[some], last[some])
+            self._score(hidden[some], positives[some], counted[some], ranked[some])
 
-    def _score(self, hidden: Tensor, positives: Tensor, last: Tensor) -> None:
+    def _score(self, hidden: Tensor, positives: Tensor, counted: Tensor, ranked: Tensor) -> None:
         weight, bias = self.trained.output_table()
         with self.full_precision():
             scores = torch.addmm(bias, hidden.float(), weight.T)  # (N, V)
         losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").cpu().double()
         require_finite(losses, "the validation loss", self.current_epoch)
-        self._losses.append(losses)
-        self._ranks.append(last_item_ranks(scores[last].cpu().numpy(), positives[last].cpu().numpy()))
+        self._losses.append(losses[counted.cpu()])
+        self._ranks.append(last_item_ranks(scores[ranked].cpu().numpy(), positives[ranked].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss over all positions, and HR@10, MRR@10 of the last items."""
@@ -131,8 +101,10 @@ def pretrain(
 ) -> UserModel:
     """Pre-train a backbone on the sequences of a corpus and write it to `out` (paper, section 3.2).
 
-    Some users, `valid_share` of them by a hash of their id, are held out: the loss over their positions chooses
-    the best epoch, and HR@10 and MRR@10 of their last item (full ranking) are recorded.
+    A causal backbone learns to predict the next item at every position, a noncausal one items that are masked in its
+    input. Some users, `valid_share` of them by a hash of their id, are held out: the loss over their positions (of
+    the noncausal one: over fixed masked ones) chooses the best epoch, and HR@10 and MRR@10 of their last item, by full
+    ranking, are recorded.
 
     Args:
         corpus: a folder written by `prepare`.
@@ -162,14 +134,17 @@ def pretrain(
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
-    windows = Windows.over(corpus.sequences, train_rows, config.max_length)
-    stream = EpochStream(NextItemSource(windows, sampler, config), config.batch_size, config.seed)
+    objective = objective_of(config, items)
+    windows = objective.windows(corpus.sequences, train_rows)
+    stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
+    valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config), config, sampler)
-        curve = fit(module, stream, _valid_batches(corpus, valid_rows, config), work, _plan(config), config.runner)
+        curve = fit(module, stream, valid, work, _plan(config), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
+        "objective": objective.name,
         "loss": loss,
         "corpus_fingerprint": corpus.manifest["fingerprint"],
         **_outcome(curve),
@@ -231,9 +206,3 @@ def _predictable(sequences: Sequences, longest: int | None = None) -> npt.NDArra
     if len(starts) > 0:
         out[out] = np.logical_or.reduceat(real, np.column_stack([starts, ends]).ravel())[::2]
     return out
-
-
-def _valid_batches(corpus: Corpus, rows: IntArray, config: PretrainConfig) -> FixedBatches[Tensor]:
-    held_out: Sequences = corpus.sequences.take(rows)
-    batches = inference_batches(held_out, VALID_ROWS, config.max_length + 1)
-    return FixedBatches([torch.from_numpy(tokens) for _, tokens in batches])

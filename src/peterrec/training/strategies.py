@@ -8,45 +8,136 @@ import numpy as np
 import torch
 from torch import nn
 
-from peterrec.config import AdaptConfig
+from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Task, TaskPart
-from peterrec.nn.backbone import Backbone
+from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
 
 
 @dataclass(frozen=True)
-class Trainable:
-    """The modules that a strategy trains; the backbone stays frozen in both strategies there are.
+class Plan:
+    """What a strategy does with the backbone, and whether there is a patch.
 
     Attributes:
-        patch: the task's patch (strategy `patch`, PeterRec), or None (strategy `head`, the paper's FineCLS).
+        own: what of the backbone the task gets for itself: the number of last blocks (None: all) and the embedding.
+        trained: whether that is trained; if not, it is frozen like the rest.
+        pretrained: whether it starts at the pre-trained weights; if not, at random.
+        patch: whether there is one.
+        paper: what the paper calls it.
+    """
+
+    own: int | None = 0
+    trained: bool = True
+    pretrained: bool = True
+    patch: bool = False
+    paper: str = ""
+
+
+PLANS: dict[Strategy, Plan] = {
+    "patch": Plan(patch=True, paper="PeterRec"),
+    "head": Plan(paper="FineCLS"),
+    "last1": Plan(own=1, paper="FineLast1"),
+    "last2": Plan(own=2, paper="FineLast2"),
+    "all": Plan(own=None, paper="FineAll"),
+    "scratch": Plan(own=None, pretrained=False, paper="FineZero"),
+    "patch-random": Plan(own=None, trained=False, pretrained=False, patch=True, paper="PeterZero"),
+    "joint": Plan(own=None, paper="MTL"),
+}
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The network of one task, and what of it is trained.
+
+    Attributes:
+        backbone: the frozen backbone itself, or a fork of it with modules of the task's own.
+        own: which modules are its own; None if none is.
+        own_trained: whether these are trained.
+        patch: the task's patch, or None.
         head: the task's head.
     """
 
+    backbone: Backbone
+    own: Own | None
+    own_trained: bool
     patch: Patch | None
     head: ClassificationHead | ItemHead
 
-    def groups(self) -> dict[str, nn.Module]:
-        """Return the trained modules by group."""
-        return {"head": self.head} if self.patch is None else {"patch": self.patch, "head": self.head}
+    def backbone_modules(self) -> nn.ModuleDict | None:
+        """Return what of the backbone is trained."""
+        if self.own is None or not self.own_trained:
+            return None
+        return self.backbone.modules_of(self.own)
 
-    def count(self) -> dict[str, int]:
-        """Return the number of trained parameters of each group."""
-        return {name: sum(p.numel() for p in module.parameters()) for name, module in self.groups().items()}
+    def modules(self) -> nn.ModuleDict:
+        """Return all that is trained, and nothing else."""
+        parts: dict[str, nn.Module | None] = {
+            "backbone": self.backbone_modules(), "patch": self.patch, "head": self.head
+        }  # fmt: skip
+        return nn.ModuleDict({name: module for name, module in parts.items() if module is not None})
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of trained parameters of each group, without groups that are not trained."""
+        return group_counts(self.backbone_modules(), self.patch, [self.head])
+
+
+def group_counts(backbone: nn.ModuleDict | None, patch: nn.Module | None, heads: list[nn.Module]) -> dict[str, int]:
+    """Count parameters: `embedding`, `blocks` (convolutions), `norms`, `patch`, `head`; empty groups are left out."""
+    modules = list(backbone.modules()) if backbone is not None else []
+    embedding = sum(_count(module) for module in modules if isinstance(module, nn.Embedding))
+    norms = sum(_count(module) for module in modules if isinstance(module, nn.LayerNorm))
+    everything = _count(backbone) if backbone is not None else 0
+    counts = {
+        "embedding": embedding,
+        "blocks": everything - embedding - norms,
+        "norms": norms,
+        "patch": _count(patch) if patch is not None else 0,
+        "head": sum(_count(head) for head in heads),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) -> Trainable:
-    """Build fresh modules for a task. The head starts at what is known without the user: class shares, popularity."""
+    """Build the network of a task: fresh patch and head, and its own part of the backbone.
+
+    Raises:
+        ConfigError: the patch does not fit the backbone.
+    """
     generator = torch.Generator().manual_seed(config.seed)
-    patch = Patch(config.patch, backbone.config, generator) if config.strategy == "patch" else None
-    channels = backbone.config.channels
+    plan = PLANS[config.strategy]
+    network, own = fork(config, backbone)
+    patch = Patch(config.patch, backbone.config, generator) if plan.patch else None
+    return Trainable(network, own, plan.trained, patch, build_head(task, train, backbone.config.channels, generator))
+
+
+def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]:
+    """Return the backbone that a strategy works on, and what of it is not shared with the frozen one.
+
+    What is shared is frozen, what is not is trainable or frozen as the strategy says.
+    """
+    plan = PLANS[config.strategy]
+    backbone.requires_grad_(False)
+    if plan.own == 0:
+        return backbone, None
+    blocks = len(backbone.blocks)
+    own = Own(embedding=plan.own is None, blocks=blocks if plan.own is None else min(plan.own, blocks))
+    random = not plan.pretrained or (config.strategy == "joint" and config.joint_start == "random")
+    # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
+    start = Backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone
+    network = start.fork(own)
+    network.modules_of(own).requires_grad_(plan.trained)
+    return network, own
+
+
+def build_head(task: Task, train: TaskPart, channels: int, generator: torch.Generator) -> ClassificationHead | ItemHead:
+    """Build the head of a task. It starts at what is known without the user: class shares, popularity."""
     if train.labels is not None:
         counts = np.bincount(train.labels, minlength=len(task.class_names))
-        head: ClassificationHead | ItemHead = ClassificationHead(
-            channels, len(task.class_names), generator, bias=log_share(torch.from_numpy(counts))
-        )
-    else:
-        assert task.targets is not None
-        head = ItemHead(channels, len(task.targets), generator, bias=log_share(torch.from_numpy(task.targets.counts)))
-    return Trainable(patch, head)
+        return ClassificationHead(channels, len(task.class_names), generator, bias=log_share(torch.from_numpy(counts)))
+    assert task.targets is not None
+    return ItemHead(channels, len(task.targets), generator, bias=log_share(torch.from_numpy(task.targets.counts)))

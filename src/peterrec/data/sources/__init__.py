@@ -1,21 +1,27 @@
-"""Public data sets, each fetched by name into a folder of Parquet files."""
+"""Public data sets and public formats: each fetched by name, or converted, into a folder of Parquet files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from peterrec.data.sources.base import Report, SourceTables
+from peterrec.data.sources.authors import open_authors
+from peterrec.data.sources.base import Fill, Report, SourceTables
+from peterrec.data.sources.folder import TableWriter, check_place, holds, may_replace
 from peterrec.data.sources.ml_1m import fetch_ml_1m
+from peterrec.data.sources.recbole import open_recbole
 from peterrec.data.sources.ta_feng import fetch_ta_feng
-from peterrec.errors import ArtifactError, FetchError
-from peterrec.storage import new_folder, read_json, write_json
+from peterrec.data.sources.tenrec import open_tenrec
+from peterrec.errors import ConfigError, DataError, FetchError
+from peterrec.storage import new_folder, sha256_file
 
 SOURCES: dict[str, Callable[[Path | None, Report], SourceTables]] = {"ml-1m": fetch_ml_1m, "ta-feng": fetch_ta_feng}
-TABLES = ("events", "users", "items")
-MARKER = "source.json"
+FORMATS: dict[str, Callable[[Sequence[Path], str | None, Report], Fill]] = {
+    "peterrec": open_authors,
+    "recbole": open_recbole,
+    "tenrec": open_tenrec,
+}
+"""Each looks at the head of the files, refuses what it can refuse by then, and returns how to read them."""
 
 
 def fetch(
@@ -52,21 +58,65 @@ def fetch(
         raise FetchError(
             f"no public data set is called {name!r}", remedy=f"choose one of: {', '.join(sorted(SOURCES))}"
         )
-    replace = _may_replace(out)
-    if replace and not overwrite and _holds(out, name):
+    if may_replace(out) and not overwrite and holds(out, name):
         report(f"{out} already holds {name}; it is used as it is (--overwrite fetches it again)")
         return out
-    if out.exists() and not (replace and (overwrite or not any(out.iterdir()))):
-        raise ArtifactError(
-            f"already exists and is not the data set {name}",
-            remedy="choose another folder" + (", or pass --overwrite" if replace else ""),
-            path=out,
-        )
+    replace = check_place(out, f"already exists and is not the data set {name}", overwrite=overwrite)
     tables = SOURCES[name](Path(source_file) if source_file is not None else None, report)
     for note in tables.notes:
         report(note)
-    _write(name, tables, out, replace)
-    report(f"{out} holds {len(tables.events):,} events of {len(tables.users):,} users with {len(tables.items):,} items")
+    algorithm, _, digest = tables.digest.partition(":")
+    with new_folder(out, overwrite=replace) as folder, TableWriter(folder) as writer:
+        writer.write(tables.events)
+        writer.finish(tables.users, tables.items, {"name": name, algorithm: digest}, tables.notes)
+    report(f"{out} holds {writer.summary()}")
+    return out
+
+
+def convert(
+    format: str,
+    paths: Sequence[str | Path] | str | Path,
+    out: str | Path,
+    *,
+    targets: str | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> Path:
+    """Turn files of a public format into a folder as `fetch` writes it, which `prepare` then reads.
+
+    Args:
+        format: one of `FORMATS`.
+        paths: the files; docs/data.md says which for each format.
+        out: the folder; it appears only when everything is in it.
+        targets: what the targets in task files of the format `peterrec` are, `items` or `labels`; for nothing else.
+        overwrite: replace what a former `fetch` or `convert` wrote to `out`.
+        report: called with one sentence at a time about what is done and found.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: no such format, or `targets` is missing, wrong or out of place.
+        DataError: a file is missing or not in the format; the message names it, and the line where there is one.
+        ArtifactError: `out` is there and may not be replaced.
+        StorageError: the disk is full or the place is not writable.
+    """
+    report = report or _silent
+    out = Path(out)
+    if format not in FORMATS:
+        raise ConfigError(f"no format is called {format!r}", remedy=f"choose one of: {', '.join(sorted(FORMATS))}")
+    files = _inputs([paths] if isinstance(paths, str | Path) else paths, out)
+    ours = may_replace(out)
+    complaint = "already exists" if ours else "already exists and is not a folder that fetch or convert wrote"
+    replace = check_place(out, complaint, overwrite=overwrite)
+    fill = FORMATS[format](files, targets, report)
+    with new_folder(out, overwrite=replace) as folder, TableWriter(folder) as writer:
+        found = fill(writer.write)
+        origin = [_identity(file) for file in found.files]
+        writer.finish(found.users, found.items, {"name": format, "files": origin}, found.notes)
+    for note in found.notes:
+        report(note)
+    report(f"{out} holds {writer.summary()}")
     return out
 
 
@@ -74,24 +124,21 @@ def _silent(_: str) -> None:
     pass
 
 
-def _may_replace(out: Path) -> bool:
-    """Say whether `out` is a folder that is empty or that a fetch wrote: --overwrite must not remove another one."""
-    return out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))
+def _inputs(paths: Sequence[str | Path], out: Path) -> list[Path]:
+    """Check that every path is there, once, and not in the folder that may be replaced."""
+    found: dict[Path, Path] = {}
+    if not paths:
+        raise DataError("there are no files to convert", remedy="name at least one file")
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError("there is no such file", remedy="check the path", path=path)
+        if path.resolve() in found:
+            raise DataError("is named twice", remedy="name each file once: its events would count twice", path=path)
+        if path.resolve().is_relative_to(out.resolve()):
+            raise DataError("lies in the folder that is to be written", remedy="choose another --out", path=path)
+        found[path.resolve()] = path
+    return list(found.values())
 
 
-def _holds(out: Path, name: str) -> bool:
-    if not all((out / f"{table}.parquet").is_file() for table in TABLES):
-        return False
-    return (out / MARKER).is_file() and read_json(out / MARKER).get("name") == name
-
-
-def _write(name: str, tables: SourceTables, out: Path, overwrite: bool) -> None:
-    algorithm, _, digest = tables.digest.partition(":")
-    rows: dict[str, int] = {}
-    with new_folder(out, overwrite=overwrite) as folder:
-        for table in TABLES:
-            content = getattr(tables, table)
-            pq.write_table(content, folder / f"{table}.parquet", compression="zstd")
-            rows[table] = len(content)
-        notes = list(tables.notes)
-        write_json(folder / MARKER, {"kind": "source", "name": name, algorithm: digest, "rows": rows, "notes": notes})
+def _identity(file: Path) -> dict[str, str | int]:
+    return {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_file(file)}

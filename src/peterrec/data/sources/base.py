@@ -1,14 +1,17 @@
-"""What a reader of a public data set gives back."""
+"""What a reader of a public data set, or of files in a public format, gives back."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
 Report = Callable[[str], None]
+Write = Callable[[pa.Table], None]
+"""Takes some more events; all pieces have the same columns."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,27 @@ class SourceTables:
     items: pa.Table
     digest: str
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What is left when the events of some files were written.
+
+    Attributes:
+        users: one row per user.
+        items: one row per item, or per item and domain.
+        files: the files that were read.
+        notes: what the reader found and decided, one sentence each.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+Fill = Callable[[Write], Converted]
+"""Reads the files, hands on their events a piece at a time, and returns the rest."""
 
 
 def sha256(data: bytes) -> str:

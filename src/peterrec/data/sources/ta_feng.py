@@ -208,7 +208,8 @@ def _majority(table: pa.Table, value: str) -> pa.Table:
     counts = table.group_by(["PRODUCT_ID", value]).aggregate([([], "count_all")])
     order = [("PRODUCT_ID", "ascending"), ("count_all", "descending"), (value, "ascending")]
     first = counts.sort_by(order).group_by("PRODUCT_ID", use_threads=False).aggregate([(value, "first")])
-    return first.select(["PRODUCT_ID", f"{value}_first"]).rename_columns(["PRODUCT_ID", value])
+    named = first.select(["PRODUCT_ID", f"{value}_first"]).rename_columns(["PRODUCT_ID", value])
+    return named.sort_by("PRODUCT_ID")  # groups come back in no order that could be relied on
 
 
 def _items(raw: pa.Table) -> tuple[pa.Table, int]:

@@ -1,0 +1,42 @@
+"""Hiding input items in pre-training: fresh draws for every batch, never of padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from peterrec.config import MaskingConfig
+from peterrec.data.sequences import FIRST_ITEM, MASK, IntArray
+
+Tokens = npt.NDArray[np.int64]
+
+
+def mask_items(
+    tokens: Tokens, share: float, config: MaskingConfig, items: int, rng: np.random.Generator, *, least: int = 0
+) -> tuple[Tokens, npt.NDArray[np.bool_]]:
+    """Choose items of each row, and replace most of them (paper, section 3.2; GRec, Yuan et al., WWW 2020).
+
+    Of n items a share is chosen, rounded, at least `least` (where there are as many) and at most `config.most`; which
+    ones is uniform without replacement. Padding and [UNK] are never chosen.
+
+    Args:
+        tokens: (B, T) indices.
+        share: of the items of a row, 0 .. 1.
+        config: the most that are chosen; the shares of the chosen that become [MASK], stay, or become a random item.
+        items: size of the catalogue that random items are drawn from.
+        rng: of all draws.
+        least: chosen in a row that has items.
+
+    Returns:
+        The input (B, T), and what was chosen (B, T).
+    """
+    real = tokens >= FIRST_ITEM
+    count: IntArray = real.sum(axis=1)
+    wanted = np.minimum(np.clip(np.round(share * count).astype(np.int64), least, config.most), count)
+    keys = np.where(real, rng.random(tokens.shape), 2.0)  # what is no item comes last
+    place = keys.argsort(axis=1).argsort(axis=1)  # the rank of each key in its row
+    chosen = place < wanted[:, None]
+    fate = rng.random(tokens.shape)
+    random = rng.integers(FIRST_ITEM, FIRST_ITEM + items, tokens.shape)
+    replaced = np.where(fate < config.mask, MASK, np.where(fate < config.mask + config.keep, tokens, random))
+    return np.where(chosen, replaced, tokens), chosen

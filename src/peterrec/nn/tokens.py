@@ -1,0 +1,84 @@
+"""Special tokens: where [TCL] goes, where a user's representation is read, and where the next item is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from peterrec.nn.backbone import Backbone
+    from peterrec.nn.patch import Patch
+
+PAD, TCL, MASK = 0, 1, 2
+SPECIAL = 4
+
+
+def end_of(tokens: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:
+    """Return the place after the last real token of each row; 0 where there is none."""
+    columns = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    return F.pad((tokens != PAD) * columns, (1, 0)).amax(dim=1)  # padded, so that it is 0 where no token is
+
+
+def append_token(tokens: Int[Tensor, "B T"], token: int) -> tuple[Int[Tensor, "B T+1"], Int[Tensor, " B"]]:
+    """Put a token after the last real token of each row, and return the longer tokens and its places."""
+    position = end_of(tokens)
+    longer = F.pad(tokens, (0, 1), value=PAD)
+    return longer.scatter(1, position.unsqueeze(1), token), position
+
+
+def append_task_token(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T+1"], Int[Tensor, "B 1"]]:
+    """Put [TCL] after the last real token of each row (causal; paper, section 3.3).
+
+    Returns:
+        The longer tokens, and the position of [TCL] in each row.
+    """
+    longer, position = append_token(tokens, TCL)
+    return longer, position.unsqueeze(1)
+
+
+def enclose_in_task_tokens(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T+2"], Int[Tensor, "B 2"]]:
+    """Put [TCL] just before the first and just after the last real token of each row (noncausal; section 3.3).
+
+    Returns:
+        The longer tokens, and both positions in each row; they are neighbours where no token is.
+    """
+    longer, last = append_token(F.pad(tokens, (1, 0), value=PAD), TCL)
+    empty = ~(tokens != PAD).any(dim=1)
+    last = torch.where(empty, 1, last)
+    first = (F.pad(tokens, (1, 0), value=PAD) != PAD).int().argmax(dim=1) - 1  # the place before the first real one
+    positions = torch.stack([first.clamp(min=0), last], dim=1)
+    return longer.scatter(1, positions, TCL), positions
+
+
+def read_at(hidden: Float[Tensor, "B T C"], positions: Int[Tensor, "B n"]) -> Float[Tensor, "B C"]:
+    """Return the sum of each row's hidden states at its positions."""
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows.unsqueeze(1), positions].sum(dim=1)
+
+
+def represent(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: Patch | None = None) -> Float[Tensor, "B C"]:
+    """Return each user's representation (paper, section 3.3): the hidden state at [TCL].
+
+    A causal backbone gets [TCL] after the last event; a noncausal one at both ends, and both states are added.
+    """
+    add = append_task_token if backbone.config.kind == "causal" else enclose_in_task_tokens
+    longer, positions = add(tokens)
+    return read_at(backbone(longer, patch), positions)
+
+
+def represent_next(backbone: Backbone, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+    """Return the hidden state that pre-training taught to tell the next item.
+
+    Causal: the one at the last event, zeros where there is none, so that only the items' biases speak. Noncausal: the
+    one at a [MASK] after the last event.
+    """
+    if backbone.config.kind == "causal":
+        states = backbone(F.pad(tokens, (0, 1), value=PAD))  # one longer, for there may be no event at all
+        hidden = F.pad(states, (0, 0, 1, 0))  # (B, 2 + T, C), so that an end is an index
+        return read_at(hidden, end_of(tokens).unsqueeze(1))
+    longer, position = append_token(tokens, MASK)
+    return read_at(backbone(longer), position.unsqueeze(1))

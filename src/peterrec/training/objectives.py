@@ -1,0 +1,145 @@
+"""What pre-training predicts: the next item at every position (causal), or masked items (noncausal)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from peterrec.config import PretrainConfig
+from peterrec.data.batching import FixedBatches, Windows, inference_batches
+from peterrec.data.masking import mask_items
+from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, IntArray, Sequences
+from peterrec.nn.losses import LogUniformSampler
+
+VALID_ROWS = 16  # held-out users read at once
+
+Batch = dict[str, Tensor]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the network reads and what it is to say: an item index at a position, or [PAD] where it says nothing."""
+
+    inputs: Array
+    targets: Array
+
+
+class NextItem:
+    """The item after each position, from what stands before it (paper, section 3.2, eq. 3)."""
+
+    name = "next item"
+
+    def __init__(self, config: PretrainConfig, items: int) -> None:
+        self.config = config
+        self.items = items
+
+    def windows(self, sequences: Sequences, rows: IntArray) -> Windows:
+        """Cut sequences so that every item but the first is a target once."""
+        return Windows.over(sequences, rows, self.config.max_length)
+
+    def examples(self, tokens: Array, rng: np.random.Generator) -> Examples:
+        """Shift by one; some inputs, never targets, may be masked: the order need not be strict (section 3.2)."""
+        inputs, _ = mask_items(tokens, self.config.masked_share, self.config.masking, self.items, rng)
+        return Examples(inputs[:, :-1], _items_of(tokens[:, 1:]))
+
+    def valid(self, sequences: Sequences) -> list[Batch]:
+        """Return batches of held-out users; every position counts, the last item of each user is ranked."""
+        batches = []
+        for _, tokens in inference_batches(sequences, VALID_ROWS, self.config.max_length + 1):
+            targets = _items_of(tokens[:, 1:])
+            batches.append(_valid_batch(tokens[:, :-1], targets, targets != PAD, _last(targets)))
+        return batches
+
+
+class MaskedItems:
+    """Items that are hidden in the input, from what stands around them (paper, section 3.2; GRec)."""
+
+    name = "masked items"
+
+    def __init__(self, config: PretrainConfig, items: int) -> None:
+        self.config = config
+        self.items = items
+
+    def windows(self, sequences: Sequences, rows: IntArray) -> Windows:
+        """Cut sequences into windows that the network can read, neighbours sharing one item."""
+        return Windows.over(sequences, rows, self.config.max_length - 1)
+
+    def examples(self, tokens: Array, rng: np.random.Generator) -> Examples:
+        """Hide some items of each row, at least one, and ask for these."""
+        config = self.config
+        inputs, chosen = mask_items(tokens, config.masked_share, config.masking, self.items, rng, least=1)
+        return Examples(inputs, np.where(chosen, tokens, PAD))
+
+    def valid(self, sequences: Sequences) -> list[Batch]:
+        """Return batches of held-out users: with the same hidden items each time; and with the last one hidden."""
+        rng = np.random.default_rng([self.config.seed, 3])
+        batches = []
+        for _, tokens in inference_batches(sequences, VALID_ROWS, self.config.max_length):
+            hidden = self.examples(tokens, rng)
+            nothing = np.zeros(tokens.shape, dtype=bool)
+            batches.append(_valid_batch(hidden.inputs, hidden.targets, hidden.targets != PAD, nothing))
+            last = _last(_items_of(tokens))
+            asked = np.where(last, tokens, PAD)
+            batches.append(_valid_batch(np.where(last, MASK, tokens), asked, nothing, last))
+        return batches
+
+
+Objective = NextItem | MaskedItems
+
+
+def objective_of(config: PretrainConfig, items: int) -> Objective:
+    """Return what a backbone of this kind learns from."""
+    return NextItem(config, items) if config.backbone.kind == "causal" else MaskedItems(config, items)
+
+
+class ExampleSource:
+    """Batches of windows as examples, with the negatives of the sampled softmax."""
+
+    def __init__(
+        self, objective: Objective, windows: Windows, sampler: LogUniformSampler | None, negatives: int
+    ) -> None:
+        self.objective = objective
+        self.data = windows
+        self.sampler = sampler
+        self.negatives = negatives
+
+    @property
+    def lengths(self) -> IntArray:
+        """(windows,) items in each window."""
+        return self.data.lengths
+
+    def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
+        """Return `inputs` and `targets` (B, T) and, for the sampled softmax, `negatives` (S,)."""
+        examples = self.objective.examples(self.data.tokens(rows), rng)
+        out = {"inputs": torch.from_numpy(examples.inputs), "targets": torch.from_numpy(examples.targets)}
+        if self.sampler is not None:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            out["negatives"] = self.sampler.sample(self.negatives, generator)
+        return out
+
+
+def valid_batches(objective: Objective, sequences: Sequences) -> FixedBatches[Batch]:
+    """Return the batches of held-out users: `inputs`, `targets`, `counted` (in the loss), `ranked`; all (B, T)."""
+    return FixedBatches(objective.valid(sequences))
+
+
+def _items_of(tokens: Array) -> Array:
+    return np.where(tokens >= FIRST_ITEM, tokens, PAD)  # neither padding nor [UNK] is anything to predict
+
+
+def _last(targets: Array) -> Array:
+    """Say where the last target of each row is; (B, T) bool."""
+    real = targets != PAD
+    last: Array = real & (real[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
+    return last
+
+
+def _valid_batch(inputs: Array, targets: Array, counted: Array, ranked: Array) -> Batch:
+    arrays = {"inputs": inputs, "targets": targets, "counted": counted, "ranked": ranked}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

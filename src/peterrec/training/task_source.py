@@ -1,0 +1,77 @@
+"""Batches of the labelled users of a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peterrec.config import AdaptConfig
+from peterrec.data.batching import FixedBatches, inference_batches, last_events
+from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.negatives import Negatives, popularity_weights, uniform_weights
+from peterrec.data.sequences import IntArray, Sequences
+
+VALID_BATCH = 256
+
+Batch = dict[str, Tensor]
+
+
+class TaskSource:
+    """Batches of labelled users: tokens, and either labels or (user, positive, negatives) pairs.
+
+    Args:
+        task: as prepared.
+        part: its train users.
+        config: length of the history, negatives.
+
+    Raises:
+        TaskError: a user has every target, so that no negative is left.
+    """
+
+    def __init__(self, task: Task, part: TaskPart, config: AdaptConfig) -> None:
+        self.part = part
+        self.max_length = config.max_length
+        self.config = config.negatives
+        self.corrected = config.ranking_loss == "sampled-softmax"
+        self.sampler = None
+        if part.targets is not None:
+            assert task.targets is not None
+            popular = self.config.sampling == "popularity"
+            counts = task.targets.counts
+            weights = popularity_weights(counts, self.config.power) if popular else uniform_weights(len(counts))
+            self.sampler = Negatives(part.targets, weights)
+
+    @property
+    def lengths(self) -> IntArray:
+        """(users,) events read of each user."""
+        return np.minimum(self.part.sequences.lengths, self.max_length)
+
+    def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
+        """Return `tokens` (B, W) with `labels` (B,), or with `user`, `positive` (P,) and `negatives` (P, M).
+
+        With hard negatives M are the candidates; for the sampled softmax there is also `log_expected` (P, M).
+        """
+        out: dict[str, Any] = {"tokens": last_events(self.part.sequences, rows, self.max_length)}
+        if self.part.labels is not None:
+            out["labels"] = self.part.labels[rows]
+        else:
+            assert self.part.targets is not None
+            assert self.sampler is not None
+            targets: Sequences = self.part.targets.take(rows)
+            out["user"] = targets.repeat()
+            out["positive"] = targets.items.astype(np.int64)
+            count = self.config.candidates if self.config.sampling == "hard" else self.config.count
+            users = rows[out["user"]]
+            out["negatives"] = self.sampler.sample(users, count, rng)
+            if self.corrected:
+                out["log_expected"] = self.sampler.log_expected(users, out["negatives"])
+        return {name: torch.from_numpy(value) for name, value in out.items()}
+
+
+def valid_batches(valid: TaskPart, max_length: int) -> FixedBatches[Batch]:
+    """Return the batches of validation users: `rows` of the part and their `tokens`."""
+    batches = inference_batches(valid.sequences, VALID_BATCH, max_length)
+    return FixedBatches([{"rows": torch.from_numpy(r), "tokens": torch.from_numpy(t)} for r, t in batches])

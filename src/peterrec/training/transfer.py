@@ -1,0 +1,139 @@
+"""What all strategies share: checks before, training over a backbone that must not change, and what is said after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from peterrec.artifacts.bundle_io import Bundle
+from peterrec.config import AdaptConfig
+from peterrec.data.batching import EpochStream
+from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.errors import FingerprintError, TaskError
+from peterrec.model import UserModel
+from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.nn.patch import Patch
+from peterrec.training.callbacks import Curve
+from peterrec.training.folder import WorkFolder
+from peterrec.training.loop import Plan, TrainedModule, fit
+
+
+def same_catalogue(model: UserModel, corpus: Corpus) -> None:
+    """Refuse a corpus whose item indices mean other items than the backbone's.
+
+    Raises:
+        FingerprintError: with both fingerprints.
+    """
+    if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
+        raise FingerprintError(
+            f"its catalogue is {corpus.catalogue.fingerprint}, the backbone's is {model.catalogue.fingerprint}",
+            remedy="prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE), or pre-train anew",
+            path=corpus.path,
+        )
+
+
+def parts_of(spec: Task) -> tuple[TaskPart, TaskPart]:
+    """Return the users to train on and to validate.
+
+    Raises:
+        TaskError: there are none of either.
+    """
+    train, valid = spec.part("train"), spec.part("valid")
+    if len(train) == 0 or len(valid) == 0:
+        raise TaskError(
+            f"has {len(train)} users to train on and {len(valid)} to validate; both are needed",
+            remedy="label more users, or raise split.train or split.valid, and prepare again",
+            path=spec.path,
+        )
+    return train, valid
+
+
+def train(
+    model: UserModel,
+    module: TrainedModule,
+    stream: EpochStream[Any],
+    valid: Iterable[Any],
+    work: WorkFolder,
+    plan: Plan,
+    config: AdaptConfig,
+) -> Curve:
+    """Train to the best epoch, and make sure that the pre-trained backbone is what it was.
+
+    Raises:
+        FingerprintError: it is not, which is a bug.
+        ConfigError, TrainingError, InterruptedRun, StorageError: as in `loop.fit`.
+    """
+    before = model.pretrained.fingerprint
+    try:
+        curve = fit(module, stream, valid, work, plan, config.runner)
+    finally:
+        model.network.to(model.device)  # Lightning leaves everything on the CPU
+    if model.pretrained.fingerprint != before:
+        raise FingerprintError("the pre-trained backbone changed while adapting", remedy="report this as a bug")
+    module.trained.eval().requires_grad_(False)
+    return curve
+
+
+def new_bundle(
+    spec: Task,
+    config: AdaptConfig,
+    model: UserModel,
+    *,
+    head: ClassificationHead | ItemHead,
+    patch: Patch | None,
+    backbone: Backbone,
+    own: Own | None,
+    trained: dict[str, int],
+) -> Bundle:
+    """Return the bundle of a task, without metrics yet."""
+    parts = [model.network, head] + ([patch] if patch is not None else [])
+    return Bundle(
+        name=spec.name,
+        kind=spec.kind,
+        strategy=config.strategy,
+        patch=patch,
+        patch_config=config.patch if patch is not None else None,
+        head=head,
+        class_names=spec.class_names,
+        targets=spec.targets,
+        max_length=config.max_length,
+        backbone_fingerprint=model.fingerprint,
+        catalogue_fingerprint=model.catalogue.fingerprint,
+        all_params=sum(count_parameters(part) for part in parts),
+        trained=trained,
+        backbone=backbone if own is not None else None,
+        own=own,
+    )
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Return the number of parameters of a module, trained or not."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def metrics_of(curve: Curve, shown: Iterable[str], corpus: Corpus) -> dict[str, Any]:
+    """Return what a bundle says of its training."""
+    return {
+        "valid": {name: curve.best[name] for name in shown},
+        "best_epoch": int(curve.best["epoch"]),
+        "monitor": curve.monitor,
+        "curve": curve.rows,
+        "corpus_fingerprint": corpus.manifest["fingerprint"],
+    }
+
+
+def trainable_line(counts: dict[str, int], everything: int) -> str:
+    """Return the line `trainable params: ... || all params: ... || trainable%: ...`, with the groups behind it."""
+    total = sum(counts.values())
+    groups = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    share = 100 * total / everything
+    return f"trainable params: {total:,} || all params: {everything:,} || trainable%: {share:.4f} ({groups})"
+
+
+def best_line(curve: Curve, shown: Iterable[str]) -> str:
+    """Return the line that says which epoch was best, and how good."""
+    metrics = ", ".join(f"{name} {curve.best[name]:.4f}" for name in shown)
+    return f"best epoch {int(curve.best['epoch']) + 1}: {metrics}"

@@ -1,0 +1,230 @@
+"""What every patch on every backbone promises. A new kind of patch is tested by one more line of `PATCHES`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from builders import shaken
+from oracles import oracle_represent
+from peterrec.config import BackboneConfig, PatchConfig
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.patch import Patch
+from peterrec.nn.tokens import PAD, SPECIAL, append_task_token, represent
+
+ITEMS = 20
+BACKBONES = {
+    "causal": BackboneConfig(channels=12, kernel_size=3, dilations=(1, 2, 1)),
+    "causal-two-taps": BackboneConfig(channels=8, kernel_size=2, dilations=(3, 1)),
+    "noncausal": BackboneConfig(kind="noncausal", channels=12, kernel_size=3, dilations=(1, 2, 1)),
+    "noncausal-five-taps": BackboneConfig(kind="noncausal", channels=12, kernel_size=5, dilations=(1, 2)),
+}
+PATCHES = {
+    "serial-pre_norm": PatchConfig(bottleneck=3),
+    "serial-pre_act": PatchConfig(bottleneck=3, position="pre_act"),
+    "parallel-pre_norm": PatchConfig(bottleneck=3, insertion="parallel"),
+    "parallel-pre_act": PatchConfig(bottleneck=3, insertion="parallel", position="pre_act"),
+    "parallel-post_act": PatchConfig(bottleneck=3, insertion="parallel", position="post_act"),
+    "serial-one-a-block": PatchConfig(bottleneck=3, per_block=1),
+    "serial-pre_act-one-a-block": PatchConfig(bottleneck=3, position="pre_act", per_block=1),
+    "parallel-one-a-block": PatchConfig(bottleneck=3, insertion="parallel", per_block=1),
+    "parallel-post_act-one-a-block": PatchConfig(bottleneck=3, insertion="parallel", position="post_act", per_block=1),
+    "gelu": PatchConfig(bottleneck=0.25, activation="gelu"),
+    "gelu-tanh": PatchConfig(bottleneck=0.25, activation="gelu-tanh", insertion="parallel"),
+    "skip-pre_norm": PatchConfig(bottleneck=3, insertion="parallel", inner_skip=True),
+    "skip-pre_act": PatchConfig(bottleneck=3, insertion="parallel", position="pre_act", inner_skip=True),
+    "skip-post_act": PatchConfig(bottleneck=3, insertion="parallel", position="post_act", inner_skip=True),
+    "own-norms": PatchConfig(bottleneck=3, train_norms=True),
+    "own-norms-one-a-block": PatchConfig(bottleneck=3, train_norms=True, per_block=1, position="pre_act"),
+    "own-task-token": PatchConfig(bottleneck=3, train_task_token=True),
+    "last-block": PatchConfig(bottleneck=3, blocks=1),
+    "last-blocks-all-own": PatchConfig(bottleneck=3, blocks=2, train_norms=True, train_task_token=True, per_block=1),
+    "as-the-authors": PatchConfig(bottleneck=0.25, activation="gelu-tanh", train_norms=True),
+    "lora": PatchConfig(kind="lora"),
+    "lora-one-a-block": PatchConfig(kind="lora", bottleneck=1, per_block=1, blocks=1),
+    "lora-all-own": PatchConfig(kind="lora", bottleneck=2, train_norms=True, train_task_token=True),
+    "scale-shift": PatchConfig(kind="scale-shift"),
+    "scale-shift-one-a-block": PatchConfig(kind="scale-shift", per_block=1, blocks=1),
+    "scale-shift-all-own": PatchConfig(kind="scale-shift", train_norms=True, train_task_token=True),
+}
+
+every_backbone = pytest.mark.parametrize("backbone_config", BACKBONES.values(), ids=BACKBONES.keys())
+every_patch = pytest.mark.parametrize("config", PATCHES.values(), ids=PATCHES.keys())
+
+
+def lively_backbone(config: BackboneConfig, seed: int = 0) -> Backbone:
+    """A backbone of random weights throughout, also where a fresh one has zeros: biases, and the row of [PAD]."""
+    backbone = shaken(Backbone(config, ITEMS), seed, scale=0.4)
+    assert isinstance(backbone, Backbone)
+    return backbone.requires_grad_(False)
+
+
+def lively_patch(config: PatchConfig, backbone: BackboneConfig, seed: int = 1) -> Patch:
+    """A patch that does something: a fresh one is the identity."""
+    patch = shaken(Patch(config, backbone), seed, scale=0.3)
+    assert isinstance(patch, Patch)
+    return patch
+
+
+def some_items(rows: int, length: int, seed: int = 0) -> Tensor:
+    """Item indices, without padding."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(SPECIAL, ITEMS + SPECIAL, (rows, length), generator=generator)
+
+
+def padded(users: list[list[int]], left: int, right: int) -> Tensor:
+    """A batch of users of unlike lengths: `left` columns of padding before each, the rest behind."""
+    width = left + max((len(user) for user in users), default=0) + right
+    batch = torch.full((len(users), width), PAD)
+    for row, user in enumerate(users):
+        batch[row, left : left + len(user)] = torch.tensor(user, dtype=torch.long)
+    return batch
+
+
+def touched(backbone: Backbone, patch: Patch | None, tokens: Tensor, position: int) -> list[int]:
+    """Where the output of a row changes at all when its item at one position is exchanged."""
+    changed = tokens.clone()
+    changed[0, position] = SPECIAL + (changed[0, position] - SPECIAL + 1) % ITEMS
+    with torch.no_grad():
+        differs = backbone(tokens, patch) != backbone(changed, patch)
+    return differs.any(2)[0].nonzero().flatten().tolist()
+
+
+class Represents:
+    """How the users of a batch are read. Another way of doing so inherits the contracts and says how here."""
+
+    def represent(self, backbone: Backbone, tokens: Tensor, patch: Patch | None) -> Tensor:
+        with torch.no_grad():
+            return represent(backbone, tokens, patch)
+
+
+# ---------------------------------------------------------------- promises 1 and 2
+
+
+class ReachContract:
+    """An output sees exactly as far as the taps go: back only if causal, as far on both sides if not."""
+
+    @every_patch
+    @every_backbone
+    def test_an_item_reaches_exactly_as_far_as_the_taps(self, backbone_config, config):
+        backbone, patch = lively_backbone(backbone_config).double(), lively_patch(config, backbone_config).double()
+        total = sum(3 * dilation * (backbone_config.kernel_size - 1) for dilation in backbone_config.dilations)
+        before, after = (0, total) if backbone_config.kind == "causal" else (total // 2, total // 2)
+        length, position = before + after + 7, before + 3
+        reached = touched(backbone, patch, some_items(1, length), position)
+        assert reached[0] == position - before
+        assert reached[-1] == position + after
+        assert backbone.receptive_field == total + 1
+
+
+class PaddingContract(Represents):
+    """The same user gets the same representation, whatever stands beside."""
+
+    @every_patch
+    @every_backbone
+    @pytest.mark.parametrize(("left", "right"), [(0, 0), (4, 0), (0, 3), (2, 5)])
+    def test_padding_batch_mates_and_their_order_do_not_matter(self, backbone_config, config, left, right):
+        backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
+        users = [some_items(1, length, seed=length)[0].tolist() for length in (7, 0, 1, 12, 3)]
+        order = [3, 0, 4, 1, 2]
+        together = self.represent(backbone, padded([users[i] for i in order], left, right), patch)
+        for place, i in enumerate(order):
+            alone = self.represent(backbone, torch.tensor([users[i]], dtype=torch.long), patch)
+            torch.testing.assert_close(together[place], alone[0], rtol=0, atol=1e-5)
+
+    @every_patch
+    @every_backbone
+    def test_it_is_what_the_formulas_say(self, backbone_config, config):
+        backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
+        users = [some_items(1, length, seed=length)[0].tolist() for length in (6, 0, 1)]
+        found = self.represent(backbone, padded(users, 1, 1), patch)
+        for row, user in zip(found, users, strict=True):
+            expected = torch.from_numpy(oracle_represent(backbone, user, patch, config)).float()
+            torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------- promises 3, 4 and 8
+
+
+class StartContract(Represents):
+    """A fresh patch changes nothing, but for the authors' inner skip or where it is to start at random."""
+
+    @every_patch
+    @every_backbone
+    def test_a_fresh_patch_is_the_identity_but_for_the_inner_skip(self, backbone_config, config):
+        backbone, tokens = lively_backbone(backbone_config), padded(some_items(3, 9).tolist(), 1, 2)
+        fresh = Patch(config, backbone_config, torch.Generator().manual_seed(1))
+        same = torch.equal(self.represent(backbone, tokens, fresh), self.represent(backbone, tokens, None))
+        assert same == (not config.inner_skip)
+
+    @every_patch
+    @every_backbone
+    def test_a_random_start_is_not_the_identity(self, backbone_config, config):
+        backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
+        random = config.model_copy(update={"start": "random"})
+        patch = Patch(random, backbone_config, torch.Generator().manual_seed(1))
+        moved = self.represent(backbone, tokens, patch) - self.represent(backbone, tokens, None)
+        assert moved.abs().max() > 1e-5
+        assert config.inner_skip or moved.abs().max() < 1.0, "small random numbers"
+
+    @every_patch
+    @pytest.mark.parametrize("start", ["identity", "random"])
+    def test_the_generator_alone_decides(self, config, start):
+        settings, states = config.model_copy(update={"start": start}), []
+        for seed, elsewhere in ((5, 0), (5, 99), (6, 0)):
+            torch.manual_seed(elsewhere)
+            states.append(Patch(settings, BACKBONES["causal"], torch.Generator().manual_seed(seed)).state_dict())
+        first, again, other = states
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        drawn = config.kind != "scale-shift" or start == "random"  # else it is zeros
+        assert any(not torch.equal(first[name], other[name]) for name in first) == drawn
+
+
+class GradientContract:
+    """All of a patch learns, and what is frozen does not."""
+
+    @every_patch
+    @every_backbone
+    def test_all_of_a_patch_and_nothing_of_the_frozen_backbone_gets_a_gradient(self, backbone_config, config):
+        backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
+        backbone(append_task_token(some_items(8, 9))[0], patch).square().mean().backward()
+        silent = [name for name, p in patch.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert silent == []
+        assert [name for name, p in backbone.named_parameters() if p.grad is not None] == []
+
+    @every_patch
+    @every_backbone
+    def test_a_backbone_that_is_not_frozen_learns_through_the_patch(self, backbone_config, config):
+        backbone = lively_backbone(backbone_config).requires_grad_(True)
+        patch, tokens = lively_patch(config, backbone_config), append_task_token(some_items(8, 9))[0]
+        backbone(tokens, patch).square().mean().backward()
+        assert [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+class ModuleContract(Represents):
+    """A patch is a module of its own: saved and loaded alone, and no part of the backbone."""
+
+    @every_patch
+    @every_backbone
+    def test_its_state_goes_round(self, backbone_config, config):
+        backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
+        saved = lively_patch(config, backbone_config)
+        loaded = Patch(config, backbone_config)
+        before = self.represent(backbone, tokens, loaded)
+        loaded.load_state_dict(saved.state_dict())
+        wanted = self.represent(backbone, tokens, saved)
+        assert not torch.equal(before, wanted)
+        assert torch.equal(self.represent(backbone, tokens, loaded), wanted)
+        assert set(saved.state_dict()) == {name for name, _ in saved.named_parameters()}
+
+    @every_patch
+    @every_backbone
+    def test_it_is_no_part_of_the_backbone_and_changes_nothing_of_it(self, backbone_config, config):
+        backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
+        before, plain = {n: t.clone() for n, t in backbone.state_dict().items()}, backbone(tokens)
+        self.represent(backbone, tokens, lively_patch(config, backbone_config))
+        after = backbone.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert torch.equal(backbone(tokens), plain)

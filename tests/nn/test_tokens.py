@@ -1,0 +1,121 @@
+"""Special tokens: where [TCL] goes, and what is read there; against users without padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts import ITEMS, every_backbone, lively_backbone, lively_patch, padded
+from oracles import oracle_backbone, oracle_represent
+from peterrec.data import sequences
+from peterrec.nn import tokens as module
+from peterrec.nn.tokens import (
+    MASK,
+    PAD,
+    TCL,
+    append_task_token,
+    append_token,
+    enclose_in_task_tokens,
+    end_of,
+    read_at,
+    represent,
+    represent_next,
+)
+from strategies import patched_backbones, rows_of_tokens, users
+
+
+def test_networks_and_data_agree_on_the_special_tokens():
+    assert (module.PAD, module.TCL, module.MASK) == (sequences.PAD, sequences.TCL, sequences.MASK)
+    assert sequences.FIRST_ITEM == module.SPECIAL
+
+
+def matrix(*rows: list[int]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), -1)
+
+
+CASES = [
+    # tokens, with [TCL] behind, its place, with [TCL] at both ends, their places
+    ([5, 6, 7], [5, 6, 7, TCL], 3, [TCL, 5, 6, 7, TCL], [0, 4]),
+    ([5, 6, PAD], [5, 6, TCL, PAD], 2, [TCL, 5, 6, TCL, PAD], [0, 3]),
+    ([PAD, 5, 6], [PAD, 5, 6, TCL], 3, [PAD, TCL, 5, 6, TCL], [1, 4]),
+    ([PAD, 5, PAD], [PAD, 5, TCL, PAD], 2, [PAD, TCL, 5, TCL, PAD], [1, 3]),
+    ([5, PAD, 6], [5, PAD, 6, TCL], 3, [TCL, 5, PAD, 6, TCL], [0, 4]),
+    ([PAD, PAD, PAD], [TCL, PAD, PAD, PAD], 0, [TCL, TCL, PAD, PAD, PAD], [0, 1]),
+    ([], [TCL], 0, [TCL, TCL], [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("row", "behind", "place", "both", "places"), CASES)
+def test_the_task_token_stands_next_to_the_outermost_real_ones(row, behind, place, both, places):
+    found, where = append_task_token(matrix(row))
+    assert (found.tolist(), where.tolist()) == ([behind], [[place]])
+    found, where = enclose_in_task_tokens(matrix(row))
+    assert (found.tolist(), where.tolist()) == ([both], [places])
+    assert end_of(matrix(row)).tolist() == [place]
+    found, at = append_token(matrix(row), MASK)
+    assert (found.tolist(), at.tolist()) == ([[MASK if token == TCL else token for token in behind]], [place])
+
+
+def test_rows_of_a_batch_have_their_own_places():
+    batch = matrix(*(row for row, *_ in CASES if len(row) == 3))
+    found, where = append_task_token(batch)
+    assert found.tolist() == [behind for row, behind, *_ in CASES if len(row) == 3]
+    assert where.tolist() == [[place] for row, _, place, *_ in CASES if len(row) == 3]
+    found, where = enclose_in_task_tokens(batch)
+    assert found.tolist() == [case[3] for case in CASES if len(case[0]) == 3]
+    assert where.tolist() == [case[4] for case in CASES if len(case[0]) == 3]
+
+
+@given(row=rows_of_tokens(ITEMS))
+def test_what_is_put_in_takes_no_item_away_and_stands_outside(row):
+    for put, count in ((append_task_token, 1), (enclose_in_task_tokens, 2)):
+        longer, places = put(matrix(row))
+        found = longer[0].tolist()
+        assert len(found) == len(row) + count
+        assert [found[place] for place in places[0]] == [TCL] * count
+        rest = [t for i, t in enumerate(found) if i not in places[0].tolist() and t != PAD]
+        assert rest == [t for t in row if t != PAD]
+        real = [i for i, t in enumerate(found) if t != PAD]
+        assert real[-1] == int(places[0, -1])
+        assert count == 1 or real[0] == int(places[0, 0])
+
+
+def test_the_states_at_all_places_are_added():
+    hidden = torch.arange(24.0).reshape(2, 4, 3)
+    found = read_at(hidden, torch.tensor([[0, 3], [1, 2]]))
+    assert torch.equal(found, torch.stack([hidden[0, 0] + hidden[0, 3], hidden[1, 1] + hidden[1, 2]]))
+    assert torch.equal(read_at(hidden, torch.tensor([[2], [0]])), torch.stack([hidden[0, 2], hidden[1, 0]]))
+
+
+@given(configs=patched_backbones(), rows=users(ITEMS), left=st.integers(0, 4), right=st.integers(0, 4))
+def test_any_user_is_represented_as_by_the_loops(configs, rows, left, right):
+    backbone = lively_backbone(configs[0]).double()
+    patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
+    found = represent(backbone, padded(rows, left, right), patch).numpy()
+    expected = [oracle_represent(backbone, row, patch, configs[1]) for row in rows]
+    np.testing.assert_allclose(found, expected, atol=1e-8, rtol=1e-8)
+
+
+@every_backbone
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 2), (1, 4)])
+def test_the_next_item_is_read_at_the_last_event_or_at_a_mask_behind_it(backbone_config, left, right):
+    backbone = lively_backbone(backbone_config).double()
+    rows = [[5, 6, 7, 8], [9], [10, 5]]
+    found = represent_next(backbone, padded(rows, left, right)).numpy()
+    causal = backbone_config.kind == "causal"
+    expected = [oracle_backbone(backbone, row if causal else [*row, MASK])[-1] for row in rows]
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+@every_backbone
+@pytest.mark.parametrize("columns", [0, 3])
+def test_of_who_did_nothing_only_the_popularity_of_items_is_known_or_a_mask_alone(backbone_config, columns):
+    backbone = lively_backbone(backbone_config).double()
+    found = represent_next(backbone, torch.full((2, columns), PAD))
+    if backbone_config.kind == "causal":
+        assert torch.equal(found, torch.zeros_like(found))
+    else:
+        np.testing.assert_allclose(found.numpy(), [oracle_backbone(backbone, [MASK])[-1]] * 2, atol=1e-10)

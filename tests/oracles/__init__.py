@@ -1,0 +1,44 @@
+"""Independent float64 NumPy forms of what the project computes, with loops, written from the formulas alone.
+
+They read named weights and settings, and call nothing of the project for the maths.
+"""
+
+from __future__ import annotations
+
+from oracles.losses import (
+    oracle_bce,
+    oracle_bpr,
+    oracle_candidate_softmax,
+    oracle_full_softmax,
+    oracle_log_expected,
+    oracle_sampled_softmax,
+)
+from oracles.network import (
+    SiteAt,
+    oracle_activation,
+    oracle_backbone,
+    oracle_conv,
+    oracle_norm,
+    oracle_patch_names,
+    oracle_represent,
+    oracle_site,
+    weights_of,
+)
+
+__all__ = [
+    "SiteAt",
+    "oracle_activation",
+    "oracle_backbone",
+    "oracle_bce",
+    "oracle_bpr",
+    "oracle_candidate_softmax",
+    "oracle_conv",
+    "oracle_full_softmax",
+    "oracle_log_expected",
+    "oracle_norm",
+    "oracle_patch_names",
+    "oracle_represent",
+    "oracle_sampled_softmax",
+    "oracle_site",
+    "weights_of",
+]

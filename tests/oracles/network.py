@@ -1,0 +1,167 @@
+"""Convolution, norm, site, patch, backbone and representation of one user."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from peterrec.config import PatchConfig
+
+PAD, TCL = 0, 1
+Weights = dict[str, np.ndarray]
+
+
+def weights_of(module: torch.nn.Module) -> Weights:
+    """The named tensors of a module in float64."""
+    return {name: tensor.detach().double().numpy() for name, tensor in module.state_dict().items()}
+
+
+def below(weights: Weights, prefix: str) -> Weights:
+    """The weights whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+
+
+class SiteAt(NamedTuple):
+    """What a site is beside its weights."""
+
+    dilation: int
+    causal: bool = True
+    eps: float = 1e-5
+
+
+# ---------------------------------------------------------------- one site
+
+
+def oracle_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dilation: int, causal: bool = True) -> np.ndarray:
+    """Dilated convolution; x (T, C), weight (out, in, taps). The last tap sees the present, or the middle one."""
+    steps, taps = len(x), weight.shape[2]
+    present = taps - 1 if causal else (taps - 1) // 2
+    out = np.tile(bias, (steps, 1))
+    for t in range(steps):
+        for k in range(taps):
+            seen = t + (k - present) * dilation
+            if 0 <= seen < steps:
+                out[t] += weight[:, :, k] @ x[seen]
+    return out
+
+
+def oracle_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
+    """LayerNorm over channels, epsilon inside the root."""
+    mean = x.mean(axis=1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(axis=1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * weight + bias
+
+
+def oracle_activation(name: str | None, x: np.ndarray) -> np.ndarray:
+    """max(0, x); x times the normal distribution function; or its approximation by tanh."""
+    if name == "relu":
+        return np.where(x > 0, x, 0.0)
+    if name == "gelu":
+        return np.array([[v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in row] for row in x]).reshape(x.shape)
+    assert name == "gelu-tanh"
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _patched(
+    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt, piece: Weights | None, config: PatchConfig
+) -> np.ndarray:
+    """What comes out of one place of a site: h itself, or what the patch makes of it."""
+    if piece is None or config.position != place:
+        return h
+    if config.kind == "scale-shift":
+        return h + piece["gain"] * h + piece["shift"]
+    if config.kind == "lora":
+        rank = piece["down.weight"].shape[0]
+        return h + oracle_conv(x, piece["down.weight"], np.zeros(rank), at.dilation, at.causal) @ piece["up.weight"].T
+    read = h if config.insertion == "serial" else x
+    inner = oracle_activation(config.activation, read @ piece["net.down.weight"].T + piece["net.down.bias"])
+    out = h + inner @ piece["net.up.weight"].T + piece["net.up.bias"]
+    return out + x if config.inner_skip else out
+
+
+def oracle_site(
+    x: np.ndarray,
+    keep: np.ndarray,
+    site: Weights,
+    at: SiteAt,
+    piece: Weights | None = None,
+    config: PatchConfig | None = None,
+) -> np.ndarray:
+    """conv -> LayerNorm -> ReLU, with a patch at one of the three places; `keep` (T, 1) zeroes padding."""
+    config = config or PatchConfig()
+    x = x * keep
+    h = oracle_conv(x, site["conv.weight"], site["conv.bias"], at.dilation, at.causal)
+    h = _patched("pre_norm", x, h, at, piece, config)
+    weight, bias = site["norm.weight"], site["norm.bias"]
+    if piece is not None and "norm.weight" in piece:
+        weight, bias = weight + piece["norm.weight"], bias + piece["norm.bias"]
+    h = oracle_norm(h, weight, bias, at.eps)
+    h = _patched("pre_act", x, h, at, piece, config)
+    return _patched("post_act", x, oracle_activation("relu", h), at, piece, config)
+
+
+# ---------------------------------------------------------------- the whole network
+
+
+def oracle_patch_names(config: PatchConfig, blocks: int) -> set[str]:
+    """The names of all weights that a patch of these settings has."""
+    own = {
+        "bottleneck": ("net.down.weight", "net.down.bias", "net.up.weight", "net.up.bias"),
+        "lora": ("down.weight", "up.weight"),
+        "scale-shift": ("gain", "shift"),
+    }[config.kind]
+    names = {"task_token"} if config.train_task_token else set()
+    for block in range(blocks):
+        if config.blocks is not None and block < blocks - config.blocks:
+            continue
+        for second in (False, True):
+            site = 2 * block + second
+            if second or config.per_block == 2:
+                names |= {f"pieces.{site}.{name}" for name in own}
+            if second and config.train_norms:
+                names |= {f"pieces.{site}.norm.weight", f"pieces.{site}.norm.bias"}
+    return names
+
+
+def oracle_backbone(
+    backbone: torch.nn.Module,
+    tokens: Sequence[int] | np.ndarray,
+    patch: torch.nn.Module | None = None,
+    config: PatchConfig | None = None,
+) -> np.ndarray:
+    """Hidden states (T, C) of one row of tokens; `config` of the patch, the default one if not given."""
+    settings, config = backbone.config, config or PatchConfig()
+    tokens = np.asarray(tokens, dtype=np.int64)
+    weights, own = weights_of(backbone), weights_of(patch) if patch is not None else {}
+    if patch is not None:
+        assert set(own) == oracle_patch_names(config, len(settings.dilations))
+    x = weights["embedding.weight"][tokens]
+    for t, token in enumerate(tokens):
+        if token == TCL and "task_token" in own:
+            x[t] = x[t] + own["task_token"]
+    keep = (tokens != PAD).astype(float)[:, None]
+    for block, dilation in enumerate(settings.dilations):
+        h = x
+        for second, name in enumerate(("first", "second")):
+            at = SiteAt(dilation * (1 + second), settings.kind == "causal", settings.norm_eps)
+            piece = below(own, f"pieces.{2 * block + second}.") or None
+            h = oracle_site(h, keep, below(weights, f"blocks.{block}.{name}."), at, piece, config)
+        x = x + h
+    return x
+
+
+def oracle_represent(
+    backbone: torch.nn.Module,
+    items: Sequence[int],
+    patch: torch.nn.Module | None = None,
+    config: PatchConfig | None = None,
+) -> np.ndarray:
+    """Representation (C,) of a user without padding: at a last [TCL], or the sum at a first and a last one."""
+    if backbone.config.kind == "causal":
+        return oracle_backbone(backbone, [*items, TCL], patch, config)[-1]
+    hidden = oracle_backbone(backbone, [TCL, *items, TCL], patch, config)
+    return hidden[0] + hidden[-1]

@@ -1,0 +1,90 @@
+"""Settings of networks and training that do not go together are refused, and say why; those that do are kept."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from peterrec.config import AdaptConfig, Config, PatchConfig, PretrainConfig, RunConfig, build_config, dump_yaml
+from peterrec.config.model import BackboneConfig, MaskingConfig, NegativesConfig, Strategy
+from peterrec.errors import ConfigError
+from peterrec.training.strategies import PLANS
+
+HARD = {"sampling": "hard", "count": 4, "candidates": 5}
+
+
+@pytest.mark.parametrize(
+    ("cls", "tree", "reason"),
+    [
+        (AdaptConfig, {"ranking_loss": "sampled-softmax", "negatives": HARD}, "which is not known of hard ones"),
+        (AdaptConfig, {"negatives": HARD | {"candidates": 4}}, "candidates must be above count"),
+        (NegativesConfig, HARD | {"count": 60, "candidates": 50}, "candidates must be above count"),
+        (NegativesConfig, {"power": 0}, "power"),
+        (NegativesConfig, {"power": 1.1}, "power"),
+        (AdaptConfig, {"label_smoothing": 1}, "label_smoothing"),
+        (AdaptConfig, {"class_weights": "equal"}, "class_weights"),
+        (AdaptConfig, {"class_weights": {"young": 0}}, "class_weights"),
+        (AdaptConfig, {"strategy": "last3"}, "strategy"),
+        (AdaptConfig, {"joint_start": "scratch"}, "joint_start"),
+        (BackboneConfig, {"kind": "noncausal", "kernel_size": 2}, "kernel_size must be odd"),
+        (PretrainConfig, {"backbone": {"kind": "noncausal", "kernel_size": 4}}, "kernel_size must be odd"),
+        (PretrainConfig, {"backbone": {"kind": "noncausal"}, "masking": {"share": 0}}, "masking.share must be above 0"),
+        (MaskingConfig, {"mask": 0.5}, "mask + keep + random must be 1"),
+        (MaskingConfig, {"share": 1.5}, "share"),
+        (MaskingConfig, {"most": 0}, "most"),
+    ],
+)
+def test_settings_that_do_not_go_together_say_why(cls: type[Config], tree: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match="the configuration is not valid") as caught:
+        build_config(cls, tree)
+    assert reason in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("cls", "tree"),
+    [
+        (AdaptConfig, {"ranking_loss": "bce", "negatives": HARD}),
+        (AdaptConfig, {"ranking_loss": "sampled-softmax", "negatives": {"sampling": "popularity", "count": 90}}),
+        (NegativesConfig, {"count": 60, "candidates": 50}),  # not hard: candidates are not looked at
+        (BackboneConfig, {"kernel_size": 2}),
+        (PretrainConfig, {"backbone": {"output_relu": True}}),
+        (PretrainConfig, {"masking": {"share": 0}}),
+        (AdaptConfig, {"class_weights": "balanced"}),
+        (AdaptConfig, {"class_weights": {"young": 2, "old, or older": 0.5}, "label_smoothing": 0.1}),
+        (AdaptConfig, {"patch": {"kind": "lora"}}),
+        (AdaptConfig, {"patch": {"kind": "scale-shift"}, "strategy": "patch-random"}),
+        (AdaptConfig, {"strategy": "joint", "joint_start": "random"}),
+        (PretrainConfig, {"backbone": {"kind": "noncausal"}, "masking": {"mask": 0.5, "keep": 0.2, "random": 0.3}}),
+    ],
+    ids=str,
+)
+def test_settings_that_go_together_survive_a_dump(cls: type[Config], tree: dict[str, Any]) -> None:
+    config = build_config(cls, tree)
+    assert build_config(cls, yaml.safe_load(dump_yaml(config))) == config
+
+
+def test_the_share_that_is_masked_goes_by_the_kind_if_nothing_is_said() -> None:
+    def share(**settings: Any) -> float:
+        return PretrainConfig(**settings).masked_share
+
+    noncausal = {"kind": "noncausal"}
+    assert (share(), share(backbone=noncausal)) == (0.0, 0.3)
+    assert (share(masking={"share": 0.2}), share(backbone=noncausal, masking={"share": 0.2})) == (0.2, 0.2)
+    assert share(masking={"share": 0}) == 0.0
+
+
+def test_every_strategy_has_a_plan_and_may_be_part_of_a_run() -> None:
+    names = get_args(Strategy)
+    assert set(names) == set(PLANS)
+    assert len(names) == 8
+    events = {"events": {"paths": ["a.parquet"]}}
+    assert build_config(RunConfig, {"prepare": events, "strategies": names}).strategies == names
+
+
+def test_a_patch_is_by_default_what_its_kind_is() -> None:
+    lora, shift = PatchConfig(kind="lora"), PatchConfig(kind="scale-shift")
+    assert (lora.insertion, lora.position, lora.bottleneck, lora.activation) == ("parallel", "pre_norm", 4, None)
+    assert (shift.insertion, shift.position, shift.bottleneck, shift.activation) == ("serial", "pre_act", None, None)
+    assert PatchConfig() == PatchConfig(kind="bottleneck", insertion="serial", position="pre_norm", bottleneck=0.125)
