@@ -144,7 +144,7 @@ def test_an_epoch_has_every_labelled_user_of_every_task_once(
 
 
 def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
-    parts = [corpus.task(task).part("train") for task in TASKS]
+    parts = [corpus.task(task).part(part) for task, part in zip(TASKS, ("train", "valid"), strict=True)]
     config = adapt_config(strategy="joint", max_length=9)
     tasks: Any = [
         SimpleNamespace(source=TaskSource(corpus.task(task), part, config))

@@ -110,6 +110,16 @@ def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
     assert counted > len(rows)
 
 
+def test_windows_fit_the_network_and_each_is_asked_for_something(corpus: Corpus) -> None:
+    objective = objective_of(config(max_length=5, masking=MaskingConfig(share=0.01)), 24)
+    windows = objective.windows(corpus.sequences, np.arange(len(corpus.sequences)))
+    assert set(windows.lengths) == {2, 3, 4, 5}, "at most as many as are read"
+    covered = np.concatenate([np.arange(s, s + n) for s, n in zip(windows.starts, windows.lengths, strict=True)])
+    assert set(covered) == set(range(len(corpus.sequences.items))), "every event is in one"
+    examples = objective.examples(windows.tokens(np.arange(len(windows.lengths))), np.random.default_rng(0))
+    assert ((examples.targets != PAD).sum(axis=1) == 1).all()
+
+
 class Log(Callback):
     """For each epoch, which items of each window are hidden; and the batches of held-out users."""
 

@@ -30,6 +30,8 @@ def mask_items(
     Returns:
         The input (B, T), and what was chosen (B, T).
     """
+    if share == 0 and least == 0:  # the usual causal pre-training: nothing to draw
+        return tokens, np.zeros(tokens.shape, dtype=bool)
     real = tokens >= FIRST_ITEM
     count: IntArray = real.sum(axis=1)
     wanted = np.minimum(np.clip(np.round(share * count).astype(np.int64), least, config.most), count)

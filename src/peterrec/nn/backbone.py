@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
-from peterrec.nn.patch import Patch
+from peterrec.nn.patch import TaskPatch
 from peterrec.nn.tokens import PAD, SPECIAL, TCL
 
 EMBEDDING_STD = 0.02
@@ -56,12 +56,12 @@ class Backbone(nn.Module):
         """Positions that one hidden state sees, itself included; at the end of the sequence if causal."""
         return 1 + sum(3 * (self.config.kernel_size - 1) * dilation for dilation in self.config.dilations)
 
-    def forward(self, tokens: Int[Tensor, "B T"], patch: Patch | None = None) -> Float[Tensor, "B T C"]:
+    def forward(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> Float[Tensor, "B T C"]:
         """Return the hidden state of every position.
 
         Args:
             tokens: indices; [PAD] may stand anywhere and influences no other position.
-            patch: the `Patch` of one task, or None for the plain backbone.
+            patch: the `Patch` of one task, one for each row (`PatchBank.rows`), or None for the plain backbone.
         """
         x: Tensor = self.embedding(tokens)
         if patch is not None:

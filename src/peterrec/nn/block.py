@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.conv import DilatedConv
-from peterrec.nn.patch import Patch
+from peterrec.nn.patch import TaskPatch
 from peterrec.nn.pieces import SitePatch
 
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
         self.second = Site(config, 2 * dilation, generator)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: Patch | None, index: int
+        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: TaskPatch | None, index: int
     ) -> Float[Tensor, "B T C"]:
         """Apply block number `index`, whose sites are 2 * index and 2 * index + 1 of the patch."""
         first = patch.at(2 * index) if patch is not None else None

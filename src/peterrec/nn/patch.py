@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.pieces import KINDS, OwnNorm, SitePatch, SiteShape
+
+
+class TaskPatch(Protocol):
+    """What the backbone asks of a patch: one for the whole batch (`Patch`), or one for each row (`bank.RowPatches`)."""
+
+    def at(self, site: int) -> SitePatch | None:
+        """Return what acts at a site, or None."""
+
+    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Bool[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Change the embedding of [TCL]."""
 
 
 class Patch(nn.Module):
@@ -47,7 +59,7 @@ class Patch(nn.Module):
         assert isinstance(piece, SitePatch)
         return piece
 
-    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Bool[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Put the task's own embedding at [TCL], if it has one."""
         return x if self.task_token is None else x + is_task_token.unsqueeze(2) * self.task_token
 

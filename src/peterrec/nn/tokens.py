@@ -11,7 +11,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from peterrec.nn.backbone import Backbone
-    from peterrec.nn.patch import Patch
+    from peterrec.nn.patch import TaskPatch
 
 PAD, TCL, MASK = 0, 1, 2
 SPECIAL = 4
@@ -60,7 +60,7 @@ def read_at(hidden: Float[Tensor, "B T C"], positions: Int[Tensor, "B n"]) -> Fl
     return hidden[rows.unsqueeze(1), positions].sum(dim=1)
 
 
-def represent(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: Patch | None = None) -> Float[Tensor, "B C"]:
+def represent(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> Float[Tensor, "B C"]:
     """Return each user's representation (paper, section 3.3): the hidden state at [TCL].
 
     A causal backbone gets [TCL] after the last event; a noncausal one at both ends, and both states are added.
