@@ -111,6 +111,7 @@ class UserModel:
         """
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
         check_owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint, fingerprints)
+        bundle = bundle.on(self.network.backbone)
         bundle.modules().to(self.device).eval().requires_grad_(False)
         self.bundles[name or bundle.name] = bundle
         return name or bundle.name

@@ -85,6 +85,21 @@ def test_save_load_predict_is_bit_equal(
     assert (read.strategy, read.own, read.trained) == (strategy, bundle.own, bundle.trained)
 
 
+def test_a_bundle_made_on_one_model_shares_nothing_with_it_on_another(
+    model: UserModel, backbone: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    bundle = adapt(model, corpus, "cluster", tmp_path / "out", quick("last1"))
+    again = UserModel.from_pretrained(backbone, "cpu")
+    again.add_bundle(bundle, "there")
+    model.add_bundle(bundle, "here")
+    there = again.bundle("there").backbone
+    assert there is not None
+    assert there.embedding is again.network.backbone.embedding
+    assert there.blocks[0] is again.network.backbone.blocks[0]
+    assert there.blocks[-1] is not again.network.backbone.blocks[-1]
+    assert answers(again, "there", "cluster") == answers(model, "here", "cluster")
+
+
 def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
     model: UserModel, corpus: Corpus, tmp_path: Path
 ) -> None:

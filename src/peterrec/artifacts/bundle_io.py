@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +83,12 @@ class Bundle:
     def trainable_params(self) -> int:
         """Parameters that were trained, of all groups."""
         return sum(self.trained.values())
+
+    def on(self, backbone: Backbone) -> Bundle:
+        """Return the same bundle with what it shares of a backbone taken from this one (which must be its owner)."""
+        if self.backbone is None or self.own is None:
+            return self
+        return replace(self, backbone=backbone.graft(self.own, self.backbone.modules_of(self.own)))
 
     def modules(self) -> nn.ModuleDict:
         """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `head`."""

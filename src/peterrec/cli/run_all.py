@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,13 +20,15 @@ def command(
 ) -> None:
     """Do the whole job: fetch, prepare, pre-train, adapt, evaluate, report. What is already there is reused."""
     from peterrec.experiments.pipeline import run
+    from peterrec.experiments.record import bundle_folder
 
     settings = load_config(RunConfig, config, set_)
     command_line = " ".join(["peterrec run", config, "--out", out, *(f"--set {override}" for override in set_)])
     report = run(settings, out, overwrite=overwrite, report=reporter(quiet), command=command_line)
     first = settings.prepare.tasks[0].name if settings.prepare.tasks else "TASK"
+    folder = bundle_folder(first, "patch" if "patch" in settings.strategies else settings.strategies[0])
     print(
         f"\nThe report is {report}\n"
-        f"Try next: peterrec inspect {out}/bundles/{first}/patch\n"
+        f"Try next: peterrec inspect {Path(out) / folder}\n"
         f"or your own data: copy {config}, change `prepare.events` and `prepare.tasks`, and run it again."
     )

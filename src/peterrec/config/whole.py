@@ -36,6 +36,6 @@ class RunConfig(Config):
         default=("patch", "head"), min_length=1, description="each is adapted to every task"
     )
     task_overrides: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by task: settings of `adapt` that differ for it"
+        default_factory=dict, description="by task: settings of `adapt` that differ for it; not for strategy `joint`"
     )
     evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="of every task")

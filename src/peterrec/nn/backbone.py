@@ -82,13 +82,20 @@ class Backbone(nn.Module):
 
         All else is shared: the very same modules.
         """
-        forked: Self = copy.copy(self)
-        forked._modules = dict(self._modules)
+        parts = copy.deepcopy(self.modules_of(own))
+        return self.graft(own, parts)
+
+    def graft(self, own: Own, parts: nn.ModuleDict) -> Self:
+        """Return a backbone with these modules, as `modules_of` names them, in place of its own; the rest is shared."""
+        grafted: Self = copy.copy(self)
+        grafted._modules = dict(self._modules)
         if own.embedding:
-            forked.embedding = copy.deepcopy(self.embedding)
-        first = len(self.blocks) - own.blocks
-        forked.blocks = nn.ModuleList(copy.deepcopy(b) if i >= first else b for i, b in enumerate(self.blocks))
-        return forked
+            grafted._modules["embedding"] = parts["embedding"]
+        kept = list(self.blocks)[: len(self.blocks) - own.blocks]
+        chosen = parts["blocks"] if own.blocks else nn.ModuleDict()
+        assert isinstance(chosen, nn.ModuleDict)
+        grafted.blocks = nn.ModuleList([*kept, *chosen.values()])
+        return grafted
 
     def modules_of(self, own: Own) -> nn.ModuleDict:
         """Return the chosen modules, named as in the state of the backbone."""
