@@ -27,7 +27,7 @@ import peterrec
 from peterrec.evaluation.report import TaskEvaluation
 
 PRETRAIN = {"epochs": 8, "patience": 2}
-ADAPT = {"max_length": 100, "epochs": 15, "patience": 4}
+ADAPT = {"max_length": 100, "epochs": 15, "patience": 4, "ranking_loss": "bpr", "negatives": {"count": 4}}
 SPLIT = {"train": 0.6, "valid": 0.15, "test": 0.25, "salt": "development"}  # more to validate on: less luck in stopping
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -62,8 +62,8 @@ FOOD_VARIANTS: dict[str, dict[str, Any]] = {
     "BCE": {"ranking_loss": "bce"},
     "sampled softmax": {"ranking_loss": "sampled-softmax"},
     "sampled softmax, 50 negatives": {"ranking_loss": "sampled-softmax", "negatives": {"count": 50}},
-    "BPR, by popularity": {"negatives": {"sampling": "popularity"}},
-    "BPR, hard": {"negatives": {"sampling": "hard"}},
+    "BPR, by popularity": {"negatives": {"sampling": "popularity", "count": 4}},
+    "BPR, hard": {"negatives": {"sampling": "hard", "count": 4, "candidates": 50}},
 }
 
 

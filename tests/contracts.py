@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from builders import shaken
-from oracles import oracle_represent
+from oracles import oracle_patch_names, oracle_represent
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
@@ -216,7 +216,8 @@ class ModuleContract(Represents):
         wanted = self.represent(backbone, tokens, saved)
         assert not torch.equal(before, wanted)
         assert torch.equal(self.represent(backbone, tokens, loaded), wanted)
-        assert set(saved.state_dict()) == {name for name, _ in saved.named_parameters()}
+        names = oracle_patch_names(config, len(backbone_config.dilations))
+        assert set(saved.state_dict()) == {name for name, _ in saved.named_parameters()} == names
 
     @every_patch
     @every_backbone

@@ -103,7 +103,7 @@ def test_ranking_beats_popularity_on_users_it_never_saw(structured: Corpus, trai
         {"ranking_loss": "sampled-softmax"},
         {"ranking_loss": "sampled-softmax", "negatives": {"sampling": "popularity"}},
         {"negatives": {"sampling": "popularity", "power": 0.5}},
-        {"negatives": {"sampling": "hard", "count": 2, "candidates": 8}},
+        {"ranking_loss": "bpr", "negatives": {"sampling": "hard", "count": 2, "candidates": 8}},
         {"ranking_loss": "bce", "negatives": {"sampling": "hard", "count": 1, "candidates": 4}},
     ],
     ids=str,

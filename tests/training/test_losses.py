@@ -148,6 +148,26 @@ def test_the_loss_of_pairs_by_hand(loss: str) -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["bpr", "bce", "sampled-softmax"])
+def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    few, vectors, batch, _ = scores_and_batch(NEGATIVES)
+    batch["log_expected"] = torch.zeros(3, 4)
+    many = ItemHead(4, 300)
+    with torch.no_grad():
+        many.weight[:6], many.bias[:6] = few.weight, few.bias
+    objective = TaskLoss(adapt_config(ranking_loss=loss), None)
+    ways: list[str] = []
+    monkeypatch.setattr(ItemHead, "score", lambda *of, score=ItemHead.score: ways.append("chosen") or score(*of))
+    monkeypatch.setattr(ItemHead, "forward", lambda *of, all=ItemHead.forward: ways.append("all") or all(*of))
+    gradients = []
+    for head in (few, many):
+        found = objective(head, vectors.requires_grad_(), batch)
+        gradients.append((found.detach(), *torch.autograd.grad(found, [vectors, head.weight])))
+    assert ways == ["all", "chosen"]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other[: len(one)] if one.dim() else other)
+
+
 @pytest.mark.parametrize("loss", ["bpr", "bce"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_hard_negatives_are_the_highest_scoring_of_the_sample(loss: str, count: int) -> None:
@@ -170,7 +190,7 @@ def drawn(corpus: Corpus, loss: str = "bpr", **negatives: Any) -> dict[str, np.n
 
 def test_as_many_negatives_are_drawn_as_the_settings_say(corpus: Corpus) -> None:
     pairs = len(drawn(corpus)["positive"])
-    assert drawn(corpus)["negatives"].shape == (pairs, 4)
+    assert drawn(corpus)["negatives"].shape == (pairs, 50)
     assert drawn(corpus, count=7)["negatives"].shape == (pairs, 7)
     assert drawn(corpus, count=2, sampling="hard", candidates=9)["negatives"].shape == (pairs, 9)
     assert "log_expected" not in drawn(corpus)

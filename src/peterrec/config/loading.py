@@ -41,7 +41,10 @@ def build_config(cls: type[C], tree: dict[str, Any], path: str | Path | None = N
     try:
         return cls.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc']) or 'top level'}: {e['msg']}" for e in error.errors()]
+        lines = [
+            f"{'.'.join(str(part) for part in e['loc']) or 'top level'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         raise ConfigError(
             "the configuration is not valid: " + "; ".join(lines),
             remedy=f"see `{cls.__name__}` in docs/configuration.md for the keys and their meaning",

@@ -118,7 +118,7 @@ class PretrainConfig(Config):
 class NegativesConfig(Config):
     """Items that a user does not have, drawn to stand beside each positive of a ranking task."""
 
-    count: PositiveInt = Field(default=4, description="for each positive")
+    count: PositiveInt = Field(default=50, description="for each positive")
     sampling: Literal["uniform", "popularity", "hard"] = Field(
         default="uniform",
         description="all alike; by the train users who have the item; or the highest-scoring of some drawn uniformly",
@@ -126,7 +126,7 @@ class NegativesConfig(Config):
     power: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.75, description="of the number of users, where sampling is by popularity"
     )
-    candidates: PositiveInt = Field(default=50, description="drawn for each positive, where sampling is hard")
+    candidates: PositiveInt = Field(default=200, description="drawn for each positive, where sampling is hard")
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Self:
@@ -151,7 +151,8 @@ class AdaptConfig(Config):
         default=0.0, description="share of each label spread over all classes"
     )
     ranking_loss: Literal["bpr", "bce", "sampled-softmax"] = Field(
-        default="bpr", description="of ranking tasks: pairs; each item alone; or the positive among its negatives"
+        default="sampled-softmax",
+        description="of ranking tasks: pairs (the paper's); each item alone; or the positive among its negatives",
     )
     negatives: NegativesConfig = Field(default=NegativesConfig(), description="of ranking tasks")
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")

@@ -65,9 +65,7 @@ class TaskLoss(nn.Module):
         if isinstance(head, ClassificationHead):
             smoothing = self.config.label_smoothing
             return F.cross_entropy(head(vectors), batch["labels"], weight=self.weights, label_smoothing=smoothing)
-        users = vectors[batch["user"]]  # (P, C)
-        candidates = torch.cat([batch["positive"].unsqueeze(1), batch["negatives"]], dim=1)
-        scores = head.score(users, candidates)  # (P, 1 + M)
+        scores = _scores(head, vectors, batch)  # (P, 1 + M)
         positive, negative = scores[:, 0], scores[:, 1:]
         if self.config.negatives.sampling == "hard":
             # The highest-scoring of a sample (LambdaFM's idea; Yuan et al., CIKM 2016).
@@ -77,6 +75,15 @@ class TaskLoss(nn.Module):
         if self.config.ranking_loss == "bce":
             return bce_loss(positive, negative)
         return candidate_softmax_loss(positive, negative - batch["log_expected"])
+
+
+def _scores(head: ItemHead, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    candidates = torch.cat([batch["positive"].unsqueeze(1), batch["negatives"]], dim=1)  # (P, 1 + M)
+    if vectors.shape[0] * head.weight.shape[0] <= candidates.numel() * vectors.shape[1]:
+        # All scores of all users are less to hold than a vector for each candidate.
+        of_all: Tensor = head(vectors)  # (B, N)
+        return of_all[batch["user"].unsqueeze(1), candidates]
+    return head.score(vectors[batch["user"]], candidates)
 
 
 def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor | None = None) -> Sums:
