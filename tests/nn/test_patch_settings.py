@@ -88,6 +88,12 @@ def test_settings_survive_being_written_and_read(settings):
     assert PatchConfig.model_validate(config.model_dump(mode="json")) == config
 
 
+@pytest.mark.parametrize("width", [1.0, 1.5, True, 0, -1, 0.0])
+def test_a_width_that_is_neither_channels_nor_a_share_is_refused(width):
+    with pytest.raises(ConfigError, match="bottleneck"):
+        build_config(AdaptConfig, {"patch": {"bottleneck": width}})
+
+
 @pytest.mark.parametrize("kind", [["lora"], {"lora": 1}])
 def test_a_kind_that_is_a_list_is_a_mistake_of_the_user_and_says_so(kind):
     with pytest.raises(ConfigError, match=r"bottleneck.*lora.*scale-shift"):

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from peterrec.config.base import Config
 
-Width = PositiveInt | Annotated[float, Field(gt=0, lt=1)]
+# Strict, so that 1.0 is no number of channels: whoever writes it means all of them.
+Width = Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
 
 # What a kind is if nothing is said. A setting that is None here does not exist for the kind.
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -44,9 +44,9 @@ class LogUniformSampler:
         ranks = positions.double()
         return torch.log(torch.log1p(1.0 / (ranks + 1.0)) / self._log_range).float()
 
-    def log_expected(self, positions: Int[Tensor, " S"]) -> Float[Tensor, " S"]:
-        """Return the log of how often each of S drawn positions is expected among S draws."""
-        return self.log_probability(positions) + math.log(len(positions))
+    def log_expected(self, positions: Int[Tensor, "*s"], draws: int) -> Float[Tensor, "*s"]:
+        """Return the log of how often each position is expected among so many draws."""
+        return self.log_probability(positions) + math.log(draws)
 
 
 def sampled_softmax_loss(

@@ -55,7 +55,8 @@ class PretrainModule(TrainedModule):
         if self.sampler is None:
             return full_softmax_loss(hidden, positives, weight, bias)
         negatives = batch["negatives"]
-        return sampled_softmax_loss(hidden, positives, weight, bias, negatives, self.sampler.log_expected(negatives))
+        expected = self.sampler.log_expected(negatives, len(negatives))
+        return sampled_softmax_loss(hidden, positives, weight, bias, negatives, expected)
 
     def _hidden_and_positives(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         asked = batch["targets"] != PAD
