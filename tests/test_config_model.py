@@ -26,6 +26,7 @@ HARD = {"sampling": "hard", "count": 4, "candidates": 5}
         (AdaptConfig, {"label_smoothing": 1}, "label_smoothing"),
         (AdaptConfig, {"class_weights": "equal"}, "class_weights"),
         (AdaptConfig, {"class_weights": {"young": 0}}, "class_weights"),
+        (AdaptConfig, {"class_weights": {True: 5.0}}, "quote the names"),
         (AdaptConfig, {"strategy": "last3"}, "strategy"),
         (AdaptConfig, {"joint_start": "scratch"}, "joint_start"),
         (BackboneConfig, {"kind": "noncausal", "kernel_size": 2}, "kernel_size must be odd"),
@@ -40,6 +41,11 @@ def test_settings_that_do_not_go_together_say_why(cls: type[Config], tree: dict[
     with pytest.raises(ConfigError, match="the configuration is not valid") as caught:
         build_config(cls, tree)
     assert reason in caught.value.what
+
+
+def test_classes_that_are_numbers_may_be_named_by_them() -> None:
+    config = build_config(AdaptConfig, yaml.safe_load("class_weights: {0: 1.0, 1: 5.0, old: 2}"))
+    assert config.class_weights == {"0": 1.0, "1": 5.0, "old": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -119,6 +120,9 @@ def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) 
     joint = folder / "out" / "joint"
     assert sorted(path.name for path in joint.iterdir()) == ["cluster", "config.yaml", "joint.json", "shop"]
     (joint / "cluster" / "adapter_config.json").write_text("{")
+    assert done_again(folder, settings(folder, *many), made) == ["adapt all tasks (joint)"]
+    shutil.rmtree(joint / "cluster")
+    shutil.copytree(folder / "out" / "bundles" / "cluster" / "last1", joint / "cluster")  # a bundle, but another one
     assert done_again(folder, settings(folder, *many), made) == ["adapt all tasks (joint)"]
     changed = settings(folder, *many, "adapt.joint_start=random")
     again = done_again(folder, changed, made)

@@ -17,6 +17,8 @@ from peterrec.artifacts.bundle_io import Bundle
 from peterrec.artifacts.inspection import inspect
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.data.corpus import Corpus
+from peterrec.errors import ArtifactError, ConfigError
+from peterrec.evaluation.bundles import evaluate
 from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.model import UserModel
 from peterrec.training.joint import JointModule, JointSource, adapt_jointly
@@ -67,6 +69,17 @@ def test_bundles_load_on_the_pretrained_backbone_and_answer_as_in_memory(
     assert np.array_equal(classes, memory)
     assert classes.shape == (3, 4)
     assert model.recommend(HISTORIES, "shop", 8) == model.recommend(HISTORIES, "shop, in memory", 8)
+
+
+def test_a_joint_folder_is_no_bundle_and_says_what_is_in_it(
+    made: tuple[Path, dict[str, Bundle]], model: UserModel, corpus: Corpus
+) -> None:
+    with pytest.raises(ArtifactError, match=r"several tasks \(cluster, shop\)") as caught:
+        model.load_bundle(made[0])
+    assert "folder of one task" in caught.value.remedy
+    with pytest.raises(ConfigError, match="bundles of 2 tasks"):
+        evaluate(model, corpus, {"one": made[0] / "cluster", "other": made[0] / "shop"})
+    assert not [name for name in model.bundles if name.startswith("evaluate")]
 
 
 def test_both_bundles_hold_the_same_backbone_and_heads_of_their_own(

@@ -33,7 +33,14 @@ ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
     "patch, ranking": ("shop", {"optim": {"weight_decay": 0.5}}),
     "patch, classification": ("cluster", {"epochs": 9, "patience": 1, "optim": STEEP}),
     "head, ranking": ("shop", {"strategy": "head"}),
-    "last block, hard": ("shop", {"strategy": "last1", "negatives": {"sampling": "hard", "count": 1, "candidates": 4}}),
+    "last block, hard": (
+        "shop",
+        {
+            "strategy": "last1",
+            "ranking_loss": "bpr",
+            "negatives": {"sampling": "hard", "count": 1, "candidates": 4},
+        },
+    ),
     "random trunk, weights": ("cluster", {"strategy": "patch-random", "class_weights": "balanced"}),
 }
 

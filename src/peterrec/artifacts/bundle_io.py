@@ -14,11 +14,12 @@ from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
 from peterrec.config import PatchConfig, build_config
 from peterrec.data.catalogue import Catalogue
-from peterrec.errors import FingerprintError
+from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
 from peterrec.storage import (
+    DESCRIPTIONS,
     FORMAT_VERSION,
     check_format,
     description_errors,
@@ -155,6 +156,11 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -
         FormatVersionError: written in another format version.
         FingerprintError: it belongs to another backbone or catalogue, or its own files were changed.
     """
+    if (path / DESCRIPTIONS["joint"]).exists():
+        tasks = ", ".join(read_json(path / DESCRIPTIONS["joint"]).get("tasks", ()))
+        raise ArtifactError(
+            f"is a joint training of several tasks ({tasks})", remedy="name the folder of one task in it", path=path
+        )
     meta = read_json(path / "adapter_config.json")
     check_format(meta, "bundle", path)
     with description_errors(path / "adapter_config.json"):

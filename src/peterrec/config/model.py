@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from peterrec.config.base import Config, Positive, Share
 from peterrec.config.patch import PatchConfig
@@ -163,6 +163,15 @@ class AdaptConfig(Config):
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3, weight_decay=0.01), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _names_are_texts(cls, weights: Any) -> Any:
+        if not isinstance(weights, dict):
+            return weights
+        if any(isinstance(name, bool) for name in weights):
+            raise ValueError("YAML reads yes, no, on and off as truth values: quote the names of such classes")
+        return {str(name) if isinstance(name, int | float) else name: weight for name, weight in weights.items()}
 
     @model_validator(mode="after")
     def _unbiased(self) -> Self:

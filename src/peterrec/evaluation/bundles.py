@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,22 +70,29 @@ def evaluate(
         )
     if not isinstance(bundles, Mapping):
         bundles = _named(bundles)
-    loaded = {name: model.load_bundle(path, name=f"evaluate {name}") for name, path in bundles.items()}
-    tasks = {model.bundle(key).name for key in loaded.values()}
-    if len(tasks) != 1:
-        raise ConfigError(
-            f"bundles of {len(tasks)} tasks were given ({', '.join(sorted(tasks)) or 'none'})",
-            remedy="evaluate the bundles of one task at a time",
-        )
-    scorers = {name: BundleScorer(model, key, config.batch_size) for name, key in loaded.items()}
+    loaded: dict[str, str] = {}
     try:
-        evaluation = evaluate_task(corpus.task(tasks.pop()), scorers, config, progress=report)
+        for name, path in bundles.items():
+            loaded[name] = model.load_bundle(path, name=f"evaluate {name}")
+        task = corpus.task(_one_task(model, loaded.values()))
+        scorers = {name: BundleScorer(model, key, config.batch_size) for name, key in loaded.items()}
+        evaluation = evaluate_task(task, scorers, config, progress=report)
     finally:
         for key in loaded.values():
             model.delete_bundle(key)
     if out is not None:
         write_json(Path(out), evaluation.to_json())
     return evaluation
+
+
+def _one_task(model: UserModel, names: Iterable[str]) -> str:
+    tasks = {model.bundle(name).name for name in names}
+    if len(tasks) != 1:
+        raise ConfigError(
+            f"bundles of {len(tasks)} tasks were given ({', '.join(sorted(tasks)) or 'none'})",
+            remedy="evaluate the bundles of one task at a time",
+        )
+    return tasks.pop()
 
 
 def _named(paths: list[str | Path]) -> dict[str, str | Path]:

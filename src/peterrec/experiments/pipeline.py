@@ -121,7 +121,7 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
         and meta["backbone_fingerprint"] == model.fingerprint
         and meta["corpus_fingerprint"] == corpus.manifest["fingerprint"]
         and same_settings(out / "config.yaml", settings)
-        and all(_meta(out / task) is not None for task in tasks)
+        and all((_meta(out / task) or {}).get("fingerprint") == meta.get("bundles", {}).get(task, "") for task in tasks)
     )
     state.stage(
         "adapt all tasks (joint)", same, lambda: None,

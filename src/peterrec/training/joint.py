@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from peterrec._version import __version__
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
+from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import AdaptConfig, dump_yaml
 from peterrec.data.batching import EpochStream, FixedBatches
 from peterrec.data.corpus import Corpus, Task, TaskPart
@@ -82,7 +83,7 @@ class JointSource:
 
 
 class JointModule(TrainedModule):
-    """Trains one backbone and the heads of all tasks; the loss is the mean over users, of whatever task."""
+    """Trains one backbone and the heads of all tasks; a task weighs as many users as it has in the batch."""
 
     def __init__(self, backbone: Backbone, trained: nn.ModuleDict, tasks: Sequence[JointTask], config: AdaptConfig):
         super().__init__(trained, config.optim)
@@ -251,6 +252,7 @@ def _write(
         "format_version": FORMAT_VERSION,
         "peterrec_version": __version__,
         "tasks": list(bundles),
+        "bundles": {name: fingerprint(bundle.tensors()) for name, bundle in bundles.items()},
         "backbone_fingerprint": model.fingerprint,
         "corpus_fingerprint": corpus.manifest["fingerprint"],
     }
