@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-LONG = 8  # longer lists and mappings are summed up in the table; --json has all of them
+LONG = 12  # longer lists and mappings are summed up in the table; --json has all of them
 
 
 def command(
