@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,43 +249,6 @@ def test_a_full_disk(job: Job, tmp_path: Path, verb: str) -> None:
     assert "Traceback" not in done.stderr
     left = {path.name for path in tmp_path.iterdir()} - {"h.jsonl"}
     assert left <= {"out.training"}  # a training that stopped can be resumed; the artifact is not there
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_with_one_line_and_leaves_nothing(job: Job, tmp_path: Path) -> None:
-    out = tmp_path / "backbone"
-    command = [sys.executable, "-m", "peterrec", "pretrain", job.corpus, "-o", str(out), "-s", "epochs=5000"]
-    command += ["-s", "patience=5000", "-s", "runner.progress=false", "-s", "backbone.channels=8"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-    ) as run:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "backbone.training" / "last.ckpt").exists():
-            assert time.monotonic() < deadline
-            assert run.poll() is None
-            time.sleep(0.05)
-        run.send_signal(signal.SIGINT)
-        assert run.stderr is not None
-        said = run.stderr.read()
-        assert run.wait(60) == 130
-    assert "stopped by the user" in said
-    assert "--resume" in said
-    assert "Traceback" not in said
-    assert not out.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["backbone.training"]
-
-
-def test_ctrl_c_outside_training_is_no_success(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import peterrec.data.prepare
-
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(peterrec.data.prepare, "prepare", interrupted)
-    assert execute(["prepare", events_file(tmp_path), "-o", str(tmp_path / "corpus")]) == 130
-    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_overwrite_replaces_only_what_it_would_write(job: Job, tmp_path: Path, refused: Refused) -> None:

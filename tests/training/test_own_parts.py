@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peterrec.artifacts.bundle_io import Bundle
-from peterrec.config import BackboneConfig
+from peterrec.config import BackboneConfig, EvaluateConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
+from peterrec.evaluation.bundles import evaluate
 from peterrec.model import UserModel
 from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
@@ -208,14 +208,28 @@ def test_a_random_trunk_is_kept_as_it_was_drawn(model: UserModel, corpus: Corpus
 # ---------------------------------------------------------------- edges
 
 
-def test_the_last_two_blocks_of_a_backbone_with_one(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_last_block_of_a_backbone_with_one_and_no_last_two(corpus: Corpus, tmp_path: Path) -> None:
     config = pretrain_config(epochs=1, backbone=BackboneConfig(channels=8, dilations=(1,)))
     model = pretrain(corpus, tmp_path / "backbone", config)
-    made: list[Bundle] = []
-    for strategy in ("last1", "last2"):
-        made.append(adapt(model, corpus, "shop", tmp_path / strategy, quick(strategy)))
-        model.load_bundle(tmp_path / strategy, strategy)
-    assert made[0].own == made[1].own
-    assert answers(model, "last1", "shop") == answers(model, "last2", "shop")
+    adapt(model, corpus, "shop", tmp_path / "last1", quick("last1"))
     everything = set(model.network.backbone.state_dict())
-    assert set(of_backbone(kept(tmp_path / "last2"))) == everything - {"embedding.weight"}
+    assert set(of_backbone(kept(tmp_path / "last1"))) == everything - {"embedding.weight"}
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="last 2 blocks, but the backbone has 1"):
+        adapt(model, corpus, "shop", tmp_path / "last2", quick("last2"))
+    assert sorted(tmp_path.rglob("*")) == before, "refused before anything is written"
+
+
+def test_bundles_are_told_apart_by_strategy_or_else_all_by_path(
+    model: UserModel, corpus: Corpus, tmp_path: Path
+) -> None:
+    for name, strategy, seed in (("head", "patch", 0), ("other", "patch", 1), ("plain", "head", 0)):
+        adapt(model, corpus, "cluster", tmp_path / name, adapt_config(strategy=strategy, epochs=1, seed=seed))
+    head, other, plain = (tmp_path / name for name in ("head", "other", "plain"))
+    config = EvaluateConfig(baselines=False, bootstrap=20)
+    found = evaluate(model, corpus, [other, plain], config=config)
+    assert [method.name for method in found.methods] == ["patch", "head"]
+    found = evaluate(model, corpus, [head, other, plain], config=config)
+    assert [method.name for method in found.methods] == [str(head), str(other), str(plain)]
+    with pytest.raises(ConfigError, match="same bundle was given twice"):
+        evaluate(model, corpus, [head, other, tmp_path / "." / "head"], config=config)

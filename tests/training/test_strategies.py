@@ -13,6 +13,7 @@ from torch import nn
 
 from peterrec.config import AdaptConfig, BackboneConfig, PatchConfig
 from peterrec.data.corpus import Corpus
+from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
@@ -168,10 +169,12 @@ def test_the_head_is_of_the_kind_of_the_task(model: UserModel, corpus: Corpus) -
     assert isinstance(built(model, corpus, "head", "shop").head, ItemHead)
 
 
-def test_the_last_two_of_a_single_block_are_that_block(corpus: Corpus) -> None:
+def test_the_last_of_a_single_block_is_that_block_and_there_are_no_last_two(corpus: Corpus) -> None:
     single = Backbone(BackboneConfig(channels=8, dilations=(1,)), ITEMS)
     spec = corpus.task("cluster")
-    made = build(adapt_config(strategy="last2"), single, spec, spec.part("train"))
+    with pytest.raises(ConfigError, match="last 2 blocks, but the backbone has 1"):
+        build(adapt_config(strategy="last2"), single, spec, spec.part("train"))
+    made = build(adapt_config(strategy="last1"), single, spec, spec.part("train"))
     assert made.own == Own(embedding=False, blocks=1)
     assert made.counts() == {"blocks": BLOCK, "norms": NORMS, "head": 4 * CHANNELS + 4}
     assert made.backbone.embedding is single.embedding

@@ -96,8 +96,13 @@ def _one_task(model: UserModel, names: Iterable[str]) -> str:
 
 
 def _named(paths: list[str | Path]) -> dict[str, str | Path]:
-    named: dict[str, str | Path] = {}
-    for path in paths:
-        strategy = str(inspect(path).get("strategy", "model"))
-        named[strategy if strategy not in named else str(path)] = path
-    return named
+    """Name bundles by their strategies where these are distinct, and by their paths where not.
+
+    Raises:
+        ConfigError: the same bundle twice.
+    """
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise ConfigError("the same bundle was given twice", remedy="name each bundle once")
+    strategies = [str(inspect(path).get("strategy", "model")) for path in paths]
+    distinct = len(set(strategies)) == len(strategies)
+    return dict(zip(strategies if distinct else map(str, paths), paths, strict=True))

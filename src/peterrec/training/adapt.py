@@ -12,7 +12,7 @@ from torch import Tensor
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.config import AdaptConfig, dump_yaml
 from peterrec.data.batching import EpochStream
-from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.corpus import Corpus, TaskPart
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.tokens import represent
@@ -20,7 +20,7 @@ from peterrec.training.callbacks import require_finite
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule
 from peterrec.training.strategies import Trainable, build
-from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_sums
+from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_names, metric_sums
 from peterrec.training.task_source import TaskSource, valid_batches
 from peterrec.training.transfer import (
     best_line,
@@ -119,30 +119,18 @@ def adapt(
         work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="bundle")
         who = f"{len(users):,} users, {len(valid):,} to validate"
         say(f"adapting to {task!r} with strategy {config.strategy!r} on {who}")
+        if config.class_weights is not None and spec.kind == "ranking":
+            say(f"class_weights are not used: {task!r} is a ranking task")
         bundle = new_bundle(
             spec, config, model,
             head=parts.head, patch=parts.patch, backbone=parts.backbone, own=parts.own, trained=parts.counts(),
         )  # fmt: skip
         say(trainable_line(bundle.trained, bundle.all_params))
-        plan = _plan(spec, config)
+        shown, mode = metric_names(spec), "max" if spec.kind == "ranking" else "min"
+        plan = Plan.of(config, f"{spec.name} ({config.strategy})", mode, shown)
         curve = train(model, module, stream, valid_batches(valid, config.max_length), work, plan, config)
     bundle = replace(bundle, metrics=metrics_of(curve, plan.shown, corpus))
     save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
     say(best_line(curve, plan.shown))
     return bundle
-
-
-def _plan(spec: Task, config: AdaptConfig) -> Plan:
-    ranking = spec.kind == "ranking"
-    shown = ("mrr",) if ranking else ("log_loss", "accuracy")
-    return Plan(
-        label=f"{spec.name} ({config.strategy})",
-        monitor=shown[0],
-        mode="max" if ranking else "min",
-        epochs=config.epochs,
-        patience=config.patience,
-        checkpoint_every=config.checkpoint_every,
-        clip_norm=config.optim.clip_norm,
-        shown=shown,
-    )

@@ -27,12 +27,11 @@ from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule
-from peterrec.training.strategies import build_head, fork, group_counts
-from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_sums
+from peterrec.training.strategies import build_head, count_parameters, fork, group_counts
+from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
 from peterrec.training.transfer import (
     best_line,
-    count_parameters,
     metrics_of,
     new_bundle,
     parts_of,
@@ -58,7 +57,7 @@ class JointTask:
     @property
     def metric(self) -> str:
         """What decides for this task alone."""
-        return "mrr" if self.spec.kind == "ranking" else "log_loss"
+        return metric_names(self.spec)[0]
 
     def relative(self, value: float) -> float:
         """Return the metric by its start: below 1 is better than without looking at users, whatever the kind."""
@@ -177,7 +176,8 @@ def adapt_jointly(
         say(trainable_line(counts, count_parameters(model.network) + sum(map(count_parameters, heads))))
         module = JointModule(network, trained, all_tasks, config)
         stream = EpochStream(JointSource(all_tasks), config.batch_size, config.seed)
-        plan = _plan(all_tasks, config)
+        shown = (MONITOR, *(f"{task.metric} ({task.spec.name})" for task in all_tasks))
+        plan = Plan.of(config, "joint", "min", shown)
         curve = train(model, module, stream, _valid(all_tasks, config), work, plan, config)
     bundles: dict[str, Bundle] = {}
     for task in all_tasks:
@@ -205,7 +205,7 @@ def _task(spec: Task, config: AdaptConfig, model: UserModel, generator: torch.Ge
     loss = TaskLoss(config, class_weights(config, spec, users))
     blind = head.bias.detach().expand(len(valid), -1)  # what the head says of anybody
     found = add_up([metric_sums(blind.clone(), valid, np.arange(len(valid)), loss.weights)])
-    start = found["mrr" if spec.kind == "ranking" else "log_loss"]
+    start = found[metric_names(spec)[0]]
     return JointTask(spec, TaskSource(spec, users, config), valid, head, loss, start)
 
 
@@ -219,23 +219,9 @@ def _valid(tasks: Sequence[JointTask], config: AdaptConfig) -> FixedBatches[Batc
     )
 
 
-def _plan(tasks: Sequence[JointTask], config: AdaptConfig) -> Plan:
-    return Plan(
-        label="joint",
-        monitor=MONITOR,
-        mode="min",
-        epochs=config.epochs,
-        patience=config.patience,
-        checkpoint_every=config.checkpoint_every,
-        clip_norm=config.optim.clip_norm,
-        shown=(MONITOR, *(f"{task.metric} ({task.spec.name})" for task in tasks)),
-    )
-
-
 def _metrics(curve: Curve, task: JointTask, corpus: Corpus) -> dict[str, Any]:
     """Return what the bundle of one task says: its own metrics, at the epoch that was best for all together."""
-    names = ("mrr",) if task.spec.kind == "ranking" else ("log_loss", "accuracy")
-    own = {name: f"{name} ({task.spec.name})" for name in names}
+    own = {name: f"{name} ({task.spec.name})" for name in metric_names(task.spec)}
     rows = [
         {key: row[key] for key in ("epoch", "train_loss", MONITOR, "seconds")} | {n: row[k] for n, k in own.items()}
         for row in curve.rows

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
-from peterrec.config import OptimConfig, RunnerConfig
+from peterrec.config import AdaptConfig, OptimConfig, PretrainConfig, RunnerConfig
 from peterrec.data.batching import EpochStream
 from peterrec.errors import ConfigError, InterruptedRun
 from peterrec.storage import storage_errors
@@ -51,6 +51,20 @@ class Plan:
     checkpoint_every: int
     clip_norm: float | None
     shown: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: PretrainConfig | AdaptConfig, label: str, mode: str, shown: tuple[str, ...]) -> Plan:
+        """Return the plan of these settings; the first of the shown metrics decides."""
+        return cls(
+            label=label,
+            monitor=shown[0],
+            mode=mode,
+            epochs=config.epochs,
+            patience=config.patience,
+            checkpoint_every=config.checkpoint_every,
+            clip_norm=config.optim.clip_norm,
+            shown=shown,
+        )
 
 
 class TrainedModule(LightningModule):

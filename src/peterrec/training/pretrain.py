@@ -141,7 +141,7 @@ def pretrain(
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config), config, sampler)
-        curve = fit(module, stream, valid, work, _plan(config), config.runner)
+        curve = fit(module, stream, valid, work, Plan.of(config, "pre-training", "min", SHOWN), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
@@ -161,19 +161,6 @@ def _network(corpus: Corpus, config: PretrainConfig) -> NextItemModel:
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
     return NextItemModel(
         Backbone(config.backbone, len(corpus.catalogue), seed=config.seed), popularity, seed=config.seed
-    )
-
-
-def _plan(config: PretrainConfig) -> Plan:
-    return Plan(
-        label="pre-training",
-        monitor="valid_loss",
-        mode="min",
-        epochs=config.epochs,
-        patience=config.patience,
-        checkpoint_every=config.checkpoint_every,
-        clip_norm=config.optim.clip_norm,
-        shown=SHOWN,
     )
 
 

@@ -10,13 +10,14 @@ from torch import nn
 
 from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Task, TaskPart
+from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
 
 
 @dataclass(frozen=True)
-class Plan:
+class BackbonePlan:
     """What a strategy does with the backbone, and whether there is a patch.
 
     Attributes:
@@ -24,25 +25,24 @@ class Plan:
         trained: whether that is trained; if not, it is frozen like the rest.
         pretrained: whether it starts at the pre-trained weights; if not, at random.
         patch: whether there is one.
-        paper: what the paper calls it.
     """
 
     own: int | None = 0
     trained: bool = True
     pretrained: bool = True
     patch: bool = False
-    paper: str = ""
 
 
-PLANS: dict[Strategy, Plan] = {
-    "patch": Plan(patch=True, paper="PeterRec"),
-    "head": Plan(paper="FineCLS"),
-    "last1": Plan(own=1, paper="FineLast1"),
-    "last2": Plan(own=2, paper="FineLast2"),
-    "all": Plan(own=None, paper="FineAll"),
-    "scratch": Plan(own=None, pretrained=False, paper="FineZero"),
-    "patch-random": Plan(own=None, trained=False, pretrained=False, patch=True, paper="PeterZero"),
-    "joint": Plan(own=None, paper="MTL"),
+# Behind each, what the paper calls it.
+PLANS: dict[Strategy, BackbonePlan] = {
+    "patch": BackbonePlan(patch=True),  # PeterRec
+    "head": BackbonePlan(),  # FineCLS
+    "last1": BackbonePlan(own=1),  # FineLast1
+    "last2": BackbonePlan(own=2),  # FineLast2
+    "all": BackbonePlan(own=None),  # FineAll
+    "scratch": BackbonePlan(own=None, pretrained=False),  # FineZero
+    "patch-random": BackbonePlan(own=None, trained=False, pretrained=False, patch=True),  # PeterZero
+    "joint": BackbonePlan(own=None),  # MTL
 }
 
 
@@ -85,20 +85,21 @@ class Trainable:
 def group_counts(backbone: nn.ModuleDict | None, patch: nn.Module | None, heads: list[nn.Module]) -> dict[str, int]:
     """Count parameters: `embedding`, `blocks` (convolutions), `norms`, `patch`, `head`; empty groups are left out."""
     modules = list(backbone.modules()) if backbone is not None else []
-    embedding = sum(_count(module) for module in modules if isinstance(module, nn.Embedding))
-    norms = sum(_count(module) for module in modules if isinstance(module, nn.LayerNorm))
-    everything = _count(backbone) if backbone is not None else 0
+    embedding = sum(count_parameters(module) for module in modules if isinstance(module, nn.Embedding))
+    norms = sum(count_parameters(module) for module in modules if isinstance(module, nn.LayerNorm))
+    everything = count_parameters(backbone) if backbone is not None else 0
     counts = {
         "embedding": embedding,
         "blocks": everything - embedding - norms,
         "norms": norms,
-        "patch": _count(patch) if patch is not None else 0,
-        "head": sum(_count(head) for head in heads),
+        "patch": count_parameters(patch) if patch is not None else 0,
+        "head": sum(count_parameters(head) for head in heads),
     }
     return {name: count for name, count in counts.items() if count}
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters of a module, trained or not."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -106,7 +107,7 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
     """Build the network of a task: fresh patch and head, and its own part of the backbone.
 
     Raises:
-        ConfigError: the patch does not fit the backbone.
+        ConfigError: patch or strategy do not fit the backbone.
     """
     generator = torch.Generator().manual_seed(config.seed)
     plan = PLANS[config.strategy]
@@ -119,13 +120,21 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]
     """Return the backbone that a strategy works on, and what of it is not shared with the frozen one.
 
     What is shared is frozen, what is not is trainable or frozen as the strategy says.
+
+    Raises:
+        ConfigError: the strategy trains more blocks than there are.
     """
     plan = PLANS[config.strategy]
     backbone.requires_grad_(False)
     if plan.own == 0:
         return backbone, None
     blocks = len(backbone.blocks)
-    own = Own(embedding=plan.own is None, blocks=blocks if plan.own is None else min(plan.own, blocks))
+    if plan.own is not None and plan.own > blocks:
+        raise ConfigError(
+            f"strategy {config.strategy} trains the last {plan.own} blocks, but the backbone has {blocks}",
+            remedy="use strategy all, or last1",
+        )
+    own = Own(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
     random = not plan.pretrained or (config.strategy == "joint" and config.joint_start == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     start = Backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone

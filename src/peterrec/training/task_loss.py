@@ -86,6 +86,11 @@ def _scores(head: ItemHead, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor
     return head.score(vectors[batch["user"]], candidates)
 
 
+def metric_names(task: Task) -> tuple[str, ...]:
+    """Return the validation metrics of a task; the first decides. Higher is better only of `mrr`."""
+    return ("mrr",) if task.kind == "ranking" else ("log_loss", "accuracy")
+
+
 def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor | None = None) -> Sums:
     """Return the sums of the validation metrics over the given rows of a part, and what to divide them by.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream
@@ -19,6 +17,7 @@ from peterrec.nn.patch import Patch
 from peterrec.training.callbacks import Curve
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, fit
+from peterrec.training.strategies import count_parameters
 
 
 def same_catalogue(model: UserModel, corpus: Corpus) -> None:
@@ -107,11 +106,6 @@ def new_bundle(
         backbone=backbone if own is not None else None,
         own=own,
     )
-
-
-def count_parameters(module: torch.nn.Module) -> int:
-    """Return the number of parameters of a module, trained or not."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def metrics_of(curve: Curve, shown: Iterable[str], corpus: Corpus) -> dict[str, Any]:
