@@ -64,6 +64,8 @@ FOOD_VARIANTS: dict[str, dict[str, Any]] = {
     "sampled softmax, 50 negatives": {"ranking_loss": "sampled-softmax", "negatives": {"count": 50}},
     "BPR, by popularity": {"negatives": {"sampling": "popularity", "count": 4}},
     "BPR, hard": {"negatives": {"sampling": "hard", "count": 4, "candidates": 50}},
+    "BPR, 50 negatives": {"negatives": {"count": 50}},
+    "BPR, hard, 50 of 200": {"negatives": {"sampling": "hard", "count": 50, "candidates": 200}},
 }
 
 
