@@ -11,7 +11,7 @@ from oracles import oracle_patch_names, oracle_represent
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import PAD, SPECIAL, append_task_token, represent
+from peterrec.nn.tokens import PAD, SPECIAL, TCL, append_token, represent
 
 ITEMS = 20
 BACKBONES = {
@@ -188,7 +188,7 @@ class GradientContract:
     @every_backbone
     def test_all_of_a_patch_and_nothing_of_the_frozen_backbone_gets_a_gradient(self, backbone_config, config):
         backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
-        backbone(append_task_token(some_items(8, 9))[0], patch).square().mean().backward()
+        backbone(append_token(some_items(8, 9), TCL)[0], patch).square().mean().backward()
         silent = [name for name, p in patch.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         assert silent == []
         assert [name for name, p in backbone.named_parameters() if p.grad is not None] == []
@@ -197,7 +197,7 @@ class GradientContract:
     @every_backbone
     def test_a_backbone_that_is_not_frozen_learns_through_the_patch(self, backbone_config, config):
         backbone = lively_backbone(backbone_config).requires_grad_(True)
-        patch, tokens = lively_patch(config, backbone_config), append_task_token(some_items(8, 9))[0]
+        patch, tokens = lively_patch(config, backbone_config), append_token(some_items(8, 9), TCL)[0]
         backbone(tokens, patch).square().mean().backward()
         assert [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 

@@ -27,6 +27,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
 from peterrec.nn.losses import bce_loss, bpr_loss
 from peterrec.nn.patch import Patch
+from peterrec.nn.pieces import SiteInput
 from peterrec.nn.tokens import represent
 
 pytestmark = pytest.mark.shared
@@ -84,7 +85,7 @@ def test_the_first_pieces(shared: Path, name: str) -> None:
             # Theirs has its own residual, in series as in parallel.
             name_of = "mp" if settings.get("per_block") == 1 else f"mp_{number}"
             same(net(x if settings.get("inner_skip") else convolved), arrays[f"{inner}/{name_of}"])
-            convolved = piece.pre_norm(x, convolved)
+            convolved = piece.pre_norm(SiteInput(x, of.conv.step(x.shape[1])), convolved)
         same(of.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
         x = torch.relu(of.norm(convolved))
 

@@ -57,20 +57,20 @@ def test_a_site_hands_its_input_and_what_comes_in_to_all_places():
     site, x, seen = make(Site, CONFIG, 2), inputs(), []
 
     class Spy(SitePatch):
-        def pre_norm(self, x, h):
-            seen.append(("pre_norm", x, h))
+        def pre_norm(self, given, h):
+            seen.append(("pre_norm", given.x, h))
             return h + 1
 
         def normalise(self, norm, h):
             seen.append(("normalise", x, h))
             return norm(h) * 2
 
-        def pre_act(self, x, h):
-            seen.append(("pre_act", x, h))
+        def pre_act(self, given, h):
+            seen.append(("pre_act", given.x, h))
             return h + 2
 
-        def post_act(self, x, h):
-            seen.append(("post_act", x, h))
+        def post_act(self, given, h):
+            seen.append(("post_act", given.x, h))
             return h + 3
 
     out = site(x, None, Spy())
@@ -89,8 +89,8 @@ def test_a_patch_reads_the_input_as_the_convolution_does_with_zeros_for_padding(
     site, x, keep, seen = make(Site, CONFIG, 2), inputs(), some_real(9), []
 
     class Spy(SitePatch):
-        def post_act(self, x, h):
-            seen.append(x)
+        def post_act(self, given, h):
+            seen.append(given.x)
             return h
 
     site(x, keep, Spy())

@@ -17,7 +17,7 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.patch import Patch, patched_sites
-from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, SiteShape, bottleneck_width
+from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, SiteInput, SiteShape, bottleneck_width
 from strategies import patched_backbones
 
 CONFIG = BackboneConfig(channels=16, dilations=(1, 2, 1))
@@ -141,6 +141,6 @@ def test_a_low_rank_convolution_could_be_added_to_the_weights_of_the_sites_own(c
     piece = shaken(LowRankConv(shape, 2, "identity", None).double()).requires_grad_(False)
     conv = shaken(DilatedConv(6, 3, 2, causal=causal).double(), 1).requires_grad_(False)
     x = torch.randn(2, 9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    wanted = piece.pre_norm(x, conv(x))
+    wanted = piece.pre_norm(SiteInput(x, conv.step(9)), conv(x))
     conv.weight += torch.einsum("or,rik->oik", piece.up.weight, piece.down.weight)
     torch.testing.assert_close(conv(x), wanted, rtol=0, atol=1e-12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,6 @@ from peterrec.nn.tokens import (
     MASK,
     PAD,
     TCL,
-    append_task_token,
     append_token,
     enclose_in_task_tokens,
     end_of,
@@ -50,8 +51,8 @@ CASES = [
 
 @pytest.mark.parametrize(("row", "behind", "place", "both", "places"), CASES)
 def test_the_task_token_stands_next_to_the_outermost_real_ones(row, behind, place, both, places):
-    found, where = append_task_token(matrix(row))
-    assert (found.tolist(), where.tolist()) == ([behind], [[place]])
+    found, where = append_token(matrix(row), TCL)
+    assert (found.tolist(), where.tolist()) == ([behind], [place])
     found, where = enclose_in_task_tokens(matrix(row))
     assert (found.tolist(), where.tolist()) == ([both], [places])
     assert end_of(matrix(row)).tolist() == [place]
@@ -61,9 +62,9 @@ def test_the_task_token_stands_next_to_the_outermost_real_ones(row, behind, plac
 
 def test_rows_of_a_batch_have_their_own_places():
     batch = matrix(*(row for row, *_ in CASES if len(row) == 3))
-    found, where = append_task_token(batch)
+    found, where = append_token(batch, TCL)
     assert found.tolist() == [behind for row, behind, *_ in CASES if len(row) == 3]
-    assert where.tolist() == [[place] for row, _, place, *_ in CASES if len(row) == 3]
+    assert where.tolist() == [place for row, _, place, *_ in CASES if len(row) == 3]
     found, where = enclose_in_task_tokens(batch)
     assert found.tolist() == [case[3] for case in CASES if len(case[0]) == 3]
     assert where.tolist() == [case[4] for case in CASES if len(case[0]) == 3]
@@ -71,16 +72,16 @@ def test_rows_of_a_batch_have_their_own_places():
 
 @given(row=rows_of_tokens(ITEMS))
 def test_what_is_put_in_takes_no_item_away_and_stands_outside(row):
-    for put, count in ((append_task_token, 1), (enclose_in_task_tokens, 2)):
-        longer, places = put(matrix(row))
-        found = longer[0].tolist()
+    for put, count in ((partial(append_token, token=TCL), 1), (enclose_in_task_tokens, 2)):
+        longer, where = put(matrix(row))
+        found, places = longer[0].tolist(), where.flatten().tolist()
         assert len(found) == len(row) + count
-        assert [found[place] for place in places[0]] == [TCL] * count
-        rest = [t for i, t in enumerate(found) if i not in places[0].tolist() and t != PAD]
+        assert [found[place] for place in places] == [TCL] * count
+        rest = [t for i, t in enumerate(found) if i not in places and t != PAD]
         assert rest == [t for t in row if t != PAD]
         real = [i for i, t in enumerate(found) if t != PAD]
-        assert real[-1] == int(places[0, -1])
-        assert count == 1 or real[0] == int(places[0, 0])
+        assert real[-1] == places[-1]
+        assert count == 1 or real[0] == places[0]
 
 
 def test_the_states_at_all_places_are_added():

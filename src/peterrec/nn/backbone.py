@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
-from peterrec.nn.block import Block
+from peterrec.nn.block import Block, at_outputs
+from peterrec.nn.cone import BlockSteps, Cone, cone_of
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.tokens import PAD, SPECIAL, TCL
+from peterrec.nn.tokens import PAD, SPECIAL, TCL, tokens_before
 
 EMBEDDING_STD = 0.02
 
@@ -63,19 +65,58 @@ class Backbone(nn.Module):
             tokens: indices; [PAD] may stand anywhere and influences no other position.
             patch: the `Patch` of one task, one for each row (`PatchBank.rows`), or None for the plain backbone.
         """
-        x: Tensor = self.embedding(tokens)
-        if patch is not None:
-            x = patch.embed(x, tokens == TCL)
-        keep = self._keep_mask(tokens)
-        for index, block in enumerate(self.blocks):
-            x = block(x, keep, patch, index)
-        return x
+        return self.run(self.embed(tokens, patch), self.keep(tokens), patch, [None] * len(self.blocks))
 
-    def _keep_mask(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
+    def last(
+        self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], patch: TaskPatch | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Return the hidden state of one position of each row: as `forward`, but only what it depends on is computed.
+
+        Args:
+            tokens: as in `forward`; the backbone must be causal.
+            positions: one of each row.
+            patch: as in `forward`.
+        """
+        cone = self.cone(tokens.shape[1])
+        read = tokens_before(tokens, positions, cone.spacing, cone.count)
+        return self.run(self.embed(read, patch), self.keep(read), patch, cone.steps).squeeze(1)
+
+    def cone(self, length: int) -> Cone:
+        """Return which positions the last of so many depends on."""
+        return cone_of(self.config.dilations, self.config.kernel_size, length)
+
+    def embed(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None) -> Float[Tensor, "B T C"]:
+        """Return the embeddings, with the patch's own of [TCL]."""
+        x: Tensor = self.embedding(tokens)
+        return x if patch is None else patch.embed(x, tokens == TCL)
+
+    def keep(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
         """Mask out padding, unless it only follows real positions of a causal backbone, which never look there."""
         real = tokens != PAD
         harmful = real[:, 1:] & ~real[:, :-1] if self.config.kind == "causal" else ~real
         return real.unsqueeze(2) if bool(harmful.any()) else None
+
+    def run(
+        self,
+        x: Float[Tensor, "B T C"],
+        keep: Bool[Tensor, "B T 1"] | None,
+        patch: TaskPatch | None,
+        steps: Sequence[BlockSteps | None],
+        first: int = 0,
+    ) -> Float[Tensor, "B n C"]:
+        """Run some consecutive blocks.
+
+        Args:
+            x: what the first of them is given.
+            keep: which positions of it are no padding; None: all, or those that are do no harm.
+            patch: as in `forward`.
+            steps: of each of these blocks; None: every position is computed.
+            first: number of the first of them.
+        """
+        for index, of in enumerate(steps, first):
+            x = self.blocks[index](x, keep, patch, index, of)
+            keep = keep if keep is None or of is None else at_outputs(keep, of)
+        return x
 
     def fork(self, own: Own) -> Self:
         """Return a backbone with copies of some modules, which may then be trained while this one never changes.

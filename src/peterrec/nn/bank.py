@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from peterrec.errors import ConfigError
+from peterrec.nn.cone import Step
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import SitePatch
+from peterrec.nn.pieces import SiteInput, SitePatch
 
 
 class PatchBank(nn.Module):
@@ -81,10 +81,10 @@ class _Hook(nn.Module):
         self.piece = piece
         self.hook = hook
 
-    def forward(self, first: Any, second: Any) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor, around: Step | nn.LayerNorm) -> Tensor:
         """Call the hook on a batch of this one row."""
-        first = first if isinstance(first, nn.Module) else first.unsqueeze(0)
-        out: Tensor = getattr(self.piece, self.hook)(first, second.unsqueeze(0))
+        first = around if isinstance(around, nn.LayerNorm) else SiteInput(x.unsqueeze(0), around)
+        out: Tensor = getattr(self.piece, self.hook)(first, h.unsqueeze(0))
         return out.squeeze(0)
 
 
@@ -96,33 +96,35 @@ class RowPieces(SitePatch):
         self._piece = [piece]  # in a list, so that it does not become a part of this module
         self._parameters_of_rows = {f"piece.{name}": of for name, of in parameters.items()}
 
-    def _each(self, hook: str, first: Any, second: Tensor) -> Tensor:
+    def _each(self, hook: str, first: SiteInput | nn.LayerNorm, h: Tensor) -> Tensor:
         piece = self._piece[0]
         if getattr(type(piece), hook) is getattr(SitePatch, hook) and (hook != "normalise" or piece.norm is None):
-            out: Tensor = getattr(piece, hook)(first, second)  # a hook that nobody overrides knows no parameters
+            out: Tensor = getattr(piece, hook)(first, h)  # a hook that nobody overrides knows no parameters
             return out
         module = _Hook(piece, hook)
+        x, around = (
+            (first.x, first.step) if isinstance(first, SiteInput) else (h, first)
+        )  # a norm has no input of its own
 
-        def row(parameters: dict[str, Tensor], one: Any, other: Tensor) -> Tensor:
-            result: Tensor = functional_call(module, parameters, (one, other))
+        def row(parameters: dict[str, Tensor], x_of_row: Tensor, h_of_row: Tensor) -> Tensor:
+            result: Tensor = functional_call(module, parameters, (x_of_row, h_of_row, around))
             return result
 
-        dims = (0, None if isinstance(first, nn.Module) else 0, 0)
-        found: Tensor = vmap(row, in_dims=dims)(self._parameters_of_rows, first, second)
+        found: Tensor = vmap(row)(self._parameters_of_rows, x, h)
         return found
 
-    def pre_norm(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
-        return self._each("pre_norm", x, h)
+        return self._each("pre_norm", given, h)
 
-    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply LayerNorm, or each row's own version of it."""
         return self._each("normalise", norm, h)
 
-    def pre_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
-        return self._each("pre_act", x, h)
+        return self._each("pre_act", given, h)
 
-    def post_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def post_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
-        return self._each("post_act", x, h)
+        return self._each("post_act", given, h)

@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
+from peterrec.nn.cone import BlockSteps, Step
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.pieces import SitePatch
+from peterrec.nn.pieces import SiteInput, SitePatch
 
 
 class Site(nn.Module):
@@ -22,15 +23,19 @@ class Site(nn.Module):
         self.norm = nn.LayerNorm(config.channels, eps=config.norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: SitePatch | None
-    ) -> Float[Tensor, "B T C"]:
+        self,
+        x: Float[Tensor, "B T C"],
+        keep: Bool[Tensor, "B T 1"] | None,
+        patch: SitePatch | None,
+        step: Step | None = None,
+    ) -> Float[Tensor, "B n C"]:
         """Apply the site; positions where `keep` is false feed zeros to the convolution and to the patch."""
-        x = x if keep is None else x * keep
-        h = self.conv(x)
+        given = SiteInput(x if keep is None else x * keep, step or self.conv.step(x.shape[1]))
+        h = given.through(self.conv)
         if patch is None:
             return torch.relu(self.norm(h))
-        h = patch.normalise(self.norm, patch.pre_norm(x, h))
-        return patch.post_act(x, torch.relu(patch.pre_act(x, h)))
+        h = patch.normalise(self.norm, patch.pre_norm(given, h))
+        return patch.post_act(given, torch.relu(patch.pre_act(given, h)))
 
 
 class Block(nn.Module):
@@ -42,10 +47,27 @@ class Block(nn.Module):
         self.second = Site(config, 2 * dilation, generator)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: TaskPatch | None, index: int
-    ) -> Float[Tensor, "B T C"]:
-        """Apply block number `index`, whose sites are 2 * index and 2 * index + 1 of the patch."""
+        self,
+        x: Float[Tensor, "B T C"],
+        keep: Bool[Tensor, "B T 1"] | None,
+        patch: TaskPatch | None,
+        index: int,
+        steps: BlockSteps | None = None,
+    ) -> Float[Tensor, "B n C"]:
+        """Apply block number `index`, whose sites are 2 * index and 2 * index + 1 of the patch.
+
+        Without `steps` every position is computed, n = T.
+        """
         first = patch.at(2 * index) if patch is not None else None
         second = patch.at(2 * index + 1) if patch is not None else None
-        out: Tensor = self.second(self.first(x, keep, first), keep, second)
-        return x + out
+        if steps is None:
+            every: Tensor = self.second(self.first(x, keep, first), keep, second)
+            return x + every
+        between = keep if keep is None else steps[0].at_outputs(keep)
+        out: Tensor = self.second(self.first(x, keep, first, steps[0]), between, second, steps[1])
+        return at_outputs(x, steps) + out
+
+
+def at_outputs(x: Tensor, steps: BlockSteps) -> Tensor:
+    """Return what a block is given at the positions that it computes; a view."""
+    return steps[1].at_outputs(steps[0].at_outputs(x))

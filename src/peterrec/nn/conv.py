@@ -1,4 +1,4 @@
-"""The dilated convolution over time. All padding of the project lives here."""
+"""The dilated convolution over time. All padding of the project lives here and in `cone.py`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from peterrec.nn.cone import Step
 
 
 class DilatedConv(nn.Module):
@@ -48,9 +50,20 @@ class DilatedConv(nn.Module):
         total = (self.weight.shape[2] - 1) * self.dilation
         return (total, 0) if self.causal else (total // 2, total // 2)
 
-    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
-        """Convolve over time; output t depends on inputs t - reach[0] .. t + reach[1]."""
+    def step(self, length: int) -> Step:
+        """Return the step that computes every position of so many."""
+        return Step(self.dilation, 1, self.reach, length)
+
+    def forward(self, x: Float[Tensor, "B T C"], step: Step | None = None) -> Float[Tensor, "B n D"]:
+        """Convolve over time; output t depends on inputs t - reach[0] .. t + reach[1].
+
+        Args:
+            x: what is given.
+            step: from which positions to which; every one if not given, n = T.
+        """
+        step = step or self.step(x.shape[1])
         # A (1, k) convolution on a permuted view reads time-major memory as it lies (channels_last): no copies.
-        image = F.pad(x, (0, 0, *self.reach)).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T + total)
-        out = F.conv2d(image, self.weight.unsqueeze(2), self.bias, dilation=(1, self.dilation))
-        return out.squeeze(2).transpose(1, 2)  # (B, T, D)
+        image = F.pad(x, (0, 0, *step.pad)).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T + total)
+        kernel = self.weight.unsqueeze(2)
+        out = F.conv2d(image, kernel, self.bias, stride=(1, step.stride), dilation=(1, step.dilation))
+        return out.squeeze(2).transpose(1, 2)  # (B, n, D)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from peterrec.config import PatchConfig
 from peterrec.errors import ConfigError
+from peterrec.nn.cone import Step
 from peterrec.nn.conv import DilatedConv
 
 RANDOM_STD = 0.02  # of what starts at zero otherwise
@@ -33,30 +34,53 @@ class SiteShape:
     causal: bool
 
 
+@dataclass(frozen=True)
+class SiteInput:
+    """What a site is given, as its convolution gets it (padding is zero), and which positions it computes.
+
+    Attributes:
+        x: (B, T, C).
+        step: to n positions.
+    """
+
+    x: Tensor
+    step: Step
+
+    @property
+    def here(self) -> Float[Tensor, "B n C"]:
+        """The input at the positions that are computed."""
+        return self.step.at_outputs(self.x)
+
+    def through(self, conv: DilatedConv) -> Float[Tensor, "B n D"]:
+        """Return the output of the site's convolution, or of one with its taps and dilation."""
+        out: Tensor = conv(self.x, self.step)
+        return out
+
+
 class SitePatch(nn.Module):
     """What a patch may do at one site. A kind overrides the hook of its place; the others change nothing.
 
-    `x` is the site's input, as the convolution gets it (padding is zero); `h` is what comes to the place.
+    `given` is the site's input; `h` is what comes to the place.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.norm: OwnNorm | None = None
 
-    def pre_norm(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
         return h
 
-    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply the site's LayerNorm, or the task's own version of it."""
         out: Tensor = norm(h) if self.norm is None else self.norm(norm, h)
         return out
 
-    def pre_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
         return h
 
-    def post_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def post_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
         return h
 
@@ -69,7 +93,7 @@ class OwnNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, norm: nn.LayerNorm, h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def forward(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Normalise with the sum of the frozen parameters and its own."""
         return F.layer_norm(h, norm.normalized_shape, norm.weight + self.weight, norm.bias + self.bias, norm.eps)
 
@@ -105,40 +129,40 @@ class Bottleneck(nn.Module):
 
 
 class Inserted(SitePatch):
-    """A network at one place of a site, in series (h becomes net(h)) or in parallel (net(x) is added to h)."""
+    """A network at one place of a site, in series (h becomes net(h)) or in parallel (net(input) is added to h)."""
 
     def __init__(self, net: nn.Module, *, parallel: bool) -> None:
         super().__init__()
         self.net = net
         self.parallel = parallel
 
-    def _act(self, x: Tensor, h: Tensor) -> Tensor:
-        out: Tensor = h + self.net(x) if self.parallel else self.net(h)
+    def _act(self, given: SiteInput, h: Tensor) -> Tensor:
+        out: Tensor = h + self.net(given.here) if self.parallel else self.net(h)
         return out
 
 
 class PreNorm(Inserted):
     """Between convolution and LayerNorm (the paper's default)."""
 
-    def pre_norm(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Pass `h` through the network, or add that of `x`."""
-        return self._act(x, h)
+    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Pass `h` through the network, or add that of the input."""
+        return self._act(given, h)
 
 
 class PreAct(Inserted):
     """Between LayerNorm and the nonlinearity."""
 
-    def pre_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Pass `h` through the network, or add that of `x`."""
-        return self._act(x, h)
+    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Pass `h` through the network, or add that of the input."""
+        return self._act(given, h)
 
 
 class PostAct(Inserted):
     """After the nonlinearity."""
 
-    def post_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Add the network's output for `x`."""
-        return self._act(x, h)
+    def post_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Add the network's output for the input."""
+        return self._act(given, h)
 
 
 class LowRankConv(SitePatch):
@@ -157,9 +181,9 @@ class LowRankConv(SitePatch):
         self.up = nn.Linear(rank, shape.channels, bias=False)
         _start(self.up.weight, start, generator)
 
-    def pre_norm(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Add the low-rank convolution of `x`."""
-        out: Tensor = h + self.up(self.down(x))
+    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Add the low-rank convolution of the input."""
+        out: Tensor = h + self.up(given.through(self.down))
         return out
 
 
@@ -173,7 +197,7 @@ class ScaleShift(SitePatch):
         _start(self.gain, start, generator)
         _start(self.shift, start, generator)
 
-    def pre_act(self, x: Float[Tensor, "B T C"], h: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Scale and shift."""
         return h * (1.0 + self.gain) + self.shift
 

@@ -30,16 +30,6 @@ def append_token(tokens: Int[Tensor, "B T"], token: int) -> tuple[Int[Tensor, "B
     return longer.scatter(1, position.unsqueeze(1), token), position
 
 
-def append_task_token(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T+1"], Int[Tensor, "B 1"]]:
-    """Put [TCL] after the last real token of each row (causal; paper, section 3.3).
-
-    Returns:
-        The longer tokens, and the position of [TCL] in each row.
-    """
-    longer, position = append_token(tokens, TCL)
-    return longer, position.unsqueeze(1)
-
-
 def enclose_in_task_tokens(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T+2"], Int[Tensor, "B 2"]]:
     """Put [TCL] just before the first and just after the last real token of each row (noncausal; section 3.3).
 
@@ -60,13 +50,23 @@ def read_at(hidden: Float[Tensor, "B T C"], positions: Int[Tensor, "B n"]) -> Fl
     return hidden[rows.unsqueeze(1), positions].sum(dim=1)
 
 
+def tokens_before(
+    tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], spacing: int, count: int
+) -> Int[Tensor, "B count"]:
+    """Return the tokens at one position of each row and at evenly spaced ones before it; [PAD] before the first."""
+    index = positions.unsqueeze(1) - spacing * torch.arange(count - 1, -1, -1, device=tokens.device)
+    return torch.where(index >= 0, tokens.gather(1, index.clamp(min=0)), PAD)
+
+
 def represent(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> Float[Tensor, "B C"]:
     """Return each user's representation (paper, section 3.3): the hidden state at [TCL].
 
     A causal backbone gets [TCL] after the last event; a noncausal one at both ends, and both states are added.
     """
-    add = append_task_token if backbone.config.kind == "causal" else enclose_in_task_tokens
-    longer, positions = add(tokens)
+    if backbone.config.kind == "causal":
+        longer, position = append_token(tokens, TCL)
+        return backbone.last(longer, position, patch)
+    longer, positions = enclose_in_task_tokens(tokens)
     return read_at(backbone(longer, patch), positions)
 
 
@@ -77,8 +77,8 @@ def represent_next(backbone: Backbone, tokens: Int[Tensor, "B T"]) -> Float[Tens
     one at a [MASK] after the last event.
     """
     if backbone.config.kind == "causal":
-        states = backbone(F.pad(tokens, (0, 1), value=PAD))  # one longer, for there may be no event at all
-        hidden = F.pad(states, (0, 0, 1, 0))  # (B, 2 + T, C), so that an end is an index
-        return read_at(hidden, end_of(tokens).unsqueeze(1))
+        end = end_of(tokens)
+        states = backbone.last(F.pad(tokens, (0, 1), value=PAD), (end - 1).clamp(min=0))  # there may be no event at all
+        return states * (end > 0).unsqueeze(1)
     longer, position = append_token(tokens, MASK)
     return read_at(backbone(longer), position.unsqueeze(1))
