@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peterrec.data import batching
 from peterrec.data.batching import EpochStream, Windows, inference_batches, last_events
 from peterrec.data.sequences import PAD, Sequences
 from peterrec.errors import ArtifactError
@@ -43,6 +44,21 @@ def test_every_item_but_the_first_is_a_target_exactly_once(lengths, longest):
         targets += tokens[1:].tolist()
     expected = [int(item) for row in range(len(sequences)) for item in sequences[row][1:]]
     assert sorted(targets) == sorted(expected)
+
+
+def test_windows_are_the_same_however_many_users_are_cut_at_once(monkeypatch):
+    sequences = numbered(np.random.default_rng(0).integers(0, 30, 50).tolist())
+    rows = np.random.default_rng(1).permutation(50)[:40]
+    whole = Windows.over(sequences, rows, 7)
+    monkeypatch.setattr(batching, "ROWS_AT_ONCE", 9)
+    cut = Windows.over(sequences, rows, 7)
+    assert (cut.starts.tolist(), cut.lengths.tolist()) == (whole.starts.tolist(), whole.lengths.tolist())
+    assert len(whole.starts) > 50
+
+
+def test_of_no_users_there_are_no_windows():
+    windows = Windows.over(numbered([3, 4]), np.array([], dtype=np.int64), 5)
+    assert (len(windows.starts), len(windows.lengths)) == (0, 0)
 
 
 @given(lengths, st.integers(1, 5), st.integers(1, 9))
@@ -94,6 +110,44 @@ def test_batches_hold_rows_of_similar_length():
     stream = EpochStream(Rows(lengths.tolist()), 20, seed=0)
     spread = [np.ptp(lengths[rows]) for rows, _ in stream]
     assert np.median(spread) < 100  # at random it is above 850
+
+
+@pytest.mark.parametrize("rows", [1, 99, 100, 101, 737])
+def test_batches_are_cut_from_sorted_pools_and_come_in_any_order(rows):
+    """Against lists and `sorted`; `POOL` batches of two rows are a pool."""
+    lengths = np.random.default_rng(1).integers(1, 9, rows).tolist()
+    stream = EpochStream(Rows(lengths), 2, seed=5)
+    for epoch in range(2):
+        rng = np.random.default_rng([5, epoch, 0, 0])
+        drawn = rng.permutation(rows).tolist()
+        pools = [sorted(drawn[i : i + 100], key=lengths.__getitem__) for i in range(0, rows, 100)]
+        batches = [pool[i : i + 2] for pool in pools for i in range(0, len(pool), 2)]
+        assert [batch for batch, _ in stream] == [batches[i] for i in rng.permutation(len(batches))]
+
+
+def test_rows_of_any_length_are_told_apart():
+    lengths = [3] * 50 + [2**16 + 3] * 50  # in 16 bits both would be 3
+    batches = [rows for rows, _ in EpochStream(Rows(lengths), 10, seed=0)]
+    assert {len({lengths[row] for row in rows}) for rows in batches} == {1}
+
+
+def test_the_lengths_are_asked_for_once():
+    class Counted(Rows):
+        asked = 0
+
+        @property
+        def lengths(self):
+            self.asked += 1
+            return np.ones(5, dtype=np.int64)
+
+        @lengths.setter
+        def lengths(self, _):
+            pass
+
+    source = Counted([])
+    stream = EpochStream(source, 2, seed=0)
+    assert [len(list(stream)), len(list(stream)), len(stream)] == [3, 3, 3]
+    assert source.asked == 1  # of a task it is a pass over all users
 
 
 def test_a_state_of_other_data_is_refused():

@@ -48,6 +48,7 @@ def test_taking_rows(rows, data):
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
     taken = Sequences.of(rows).take(np.array(chosen, dtype=np.int64))
     assert as_lists(taken) == [rows[i] for i in chosen]
+    assert Sequences.of(rows).lengths_of(np.array(chosen, dtype=np.int64)).tolist() == [len(rows[i]) for i in chosen]
     assert taken.offsets[0] == 0
 
 

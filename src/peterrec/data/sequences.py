@@ -39,6 +39,10 @@ class Sequences:
         """(rows,) int64: the number of items of each row."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, rows: IntArray) -> IntArray:
+        """(len(rows),) int64: the number of items of the given rows, at a cost that the other rows have no part in."""
+        return self.offsets[1:][rows] - self.offsets[:-1][rows]
+
     @classmethod
     def of(cls, rows: Iterable[Sequence[int] | IntArray]) -> Sequences:
         """Build from rows in memory."""
@@ -49,7 +53,7 @@ class Sequences:
 
     def take(self, rows: IntArray) -> Sequences:
         """Return the given rows, in the given order, as a new object in memory."""
-        lengths = self.lengths[rows]
+        lengths = self.lengths_of(rows)
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         index = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -72,9 +76,10 @@ def pad_windows(items: IntArray, starts: IntArray, lengths: IntArray, width: int
     Returns:
         (B, width) int64.
     """
-    columns = np.arange(width)
-    inside = columns[None, :] < lengths[:, None]
-    index = np.where(inside, starts[:, None] + columns[None, :], 0)
     if len(items) == 0:
-        return np.zeros((len(starts), width), dtype=np.int64)
-    return np.where(inside, items[index], PAD).astype(np.int64)
+        return np.full((len(starts), width), PAD, dtype=np.int64)
+    columns = np.arange(width)
+    # Whatever follows a window is read with it: overwriting it costs less than reading around it.
+    out: npt.NDArray[np.int64] = np.asarray(items).take(starts[:, None] + columns, mode="clip").astype(np.int64)
+    out[columns >= lengths[:, None]] = PAD
+    return out
