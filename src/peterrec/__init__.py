@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from peterrec.errors import PeterRecError
     from peterrec.evaluation.bundles import evaluate
     from peterrec.experiments.pipeline import run
-    from peterrec.model import Predictions, Recommendations, UserModel
+    from peterrec.model import UserModel
+    from peterrec.process import tune_process
     from peterrec.serving.files import AnswerOptions, embed, predict, recommend
     from peterrec.training.adapt import adapt
     from peterrec.training.joint import adapt_jointly
@@ -62,7 +63,9 @@ _PLACES = {
     "peterrec.errors": ["PeterRecError"],
     "peterrec.evaluation.bundles": ["evaluate"],
     "peterrec.experiments.pipeline": ["run"],
-    "peterrec.model": ["Predictions", "Recommendations", "UserModel"],
+    "peterrec.answers": ["Predictions", "Recommendations"],
+    "peterrec.model": ["UserModel"],
+    "peterrec.process": ["tune_process"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
     "peterrec.training.adapt": ["adapt"],
     "peterrec.training.joint": ["adapt_jointly"],

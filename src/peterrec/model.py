@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from peterrec.answers import FloatArray, Predictions, Recommendations, TopItems, own_targets
 from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
-from peterrec.data.batching import inference_batches
-from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.catalogue import Catalogue
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
+from peterrec.inference import Inference, ItemScorer
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead
+from peterrec.nn.precision import Precision, checked_precision
 from peterrec.nn.tokens import represent
-
-FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Answers of a classification task.
-
-    Attributes:
-        class_names: (K,) names of the classes.
-        probabilities: (N, K) float32; rows sum to 1.
-    """
-
-    class_names: tuple[str, ...]
-    probabilities: FloatArray
-
-    @property
-    def labels(self) -> list[str]:
-        """The most probable class of each user."""
-        return [self.class_names[i] for i in self.probabilities.argmax(axis=1)]
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """Answers of a ranking task: for each user, items from best to worst and their scores (higher is better)."""
-
-    items: list[list[ItemId]]
-    scores: list[list[float]]
 
 
 class UserModel:
@@ -58,22 +29,41 @@ class UserModel:
     Args:
         pretrained: backbone, catalogue and settings.
         device: `auto`, `cpu`, `cuda`, ...
+        precision: of the network: `fp32`, or `bf16`, faster where the machine has it. Items are scored in fp32.
+        compile: whether torch compiles the network for batches of the longest histories: a minute at first.
+
+    Raises:
+        ConfigError: no such device, or the precision is not possible on it.
     """
 
-    def __init__(self, pretrained: PretrainedBackbone, device: str = "auto") -> None:
+    def __init__(
+        self,
+        pretrained: PretrainedBackbone,
+        device: str = "auto",
+        *,
+        precision: Precision = "fp32",
+        compile: bool = False,
+    ) -> None:
         self.pretrained = pretrained
         self.device = find_device(device)
+        self.inference = Inference(self.device, checked_precision(precision, self.device), compile)
         self.network = pretrained.network.to(self.device).eval().requires_grad_(False)
         self.bundles: dict[str, Bundle] = {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "auto") -> Self:
+    def from_pretrained(cls, path: str | Path, device: str = "auto", **options: Any) -> Self:
         """Load a backbone folder written by `pretrain`.
+
+        Args:
+            path: the folder.
+            device: as for the class.
+            options: `precision` and `compile`, as for the class.
 
         Raises:
             ArtifactError: missing, damaged, of another format version, or with fingerprints that do not match.
+            ConfigError: as for the class.
         """
-        return cls(load_backbone(Path(path)), device)
+        return cls(load_backbone(Path(path)), device, **options)
 
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the backbone (not the bundles) to a folder, atomically.
@@ -197,40 +187,19 @@ class UserModel:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
         sequences, batch_size = self._read(histories, options)
         targets = self.targets(bundle)
-        seen = _seen(targets, histories) if exclude_seen else None
-        answers, start = Recommendations([], []), 0
-        for block in self.score_batches(sequences, bundle, batch_size=batch_size):
-            if seen is not None:
-                own = seen.take(np.arange(start, start + len(block)))
-                block[own.repeat()[own.items >= 0], own.items[own.items >= 0]] = -np.inf
-            start += len(block)
-            top = torch.from_numpy(block).topk(min(k, block.shape[1]), dim=1)
-            for values, positions in zip(top.values.numpy(), top.indices.numpy(), strict=True):
-                allowed = np.isfinite(values)
-                answers.items.append(targets.decode(positions[allowed] + targets.first))
-                answers.scores.append(values[allowed].tolist())
-        return answers
+        seen = own_targets(targets, histories) if exclude_seen else None
+        return Recommendations.of(self.top_k(sequences, k, bundle, seen=seen, batch_size=batch_size), targets)
 
     # ------------------------------------------------------------ indices in, arrays out
 
-    @torch.inference_mode()
     def representations(self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256) -> FloatArray:
         """Return (N, channels) float32 for sequences of indices: the hidden state at [TCL]."""
         plain = self.network.backbone
         if bundle is None:
-            return self._vectors(sequences, partial(represent, plain), self.pretrained.max_length, batch_size)
+            return self.inference.vectors(sequences, represent, plain, self.pretrained.max_length, batch_size)
         own = self.bundle(bundle)
-        read = partial(represent, own.backbone or plain, patch=own.patch)
-        return self._vectors(sequences, read, own.max_length, batch_size)
-
-    @torch.inference_mode()
-    def _vectors(
-        self, sequences: Sequences, read: Callable[[torch.Tensor], torch.Tensor], max_length: int, batch_size: int
-    ) -> FloatArray:
-        out = np.empty((len(sequences), self.network.backbone.config.channels), dtype=np.float32)
-        for rows, tokens in inference_batches(sequences, batch_size, max_length):
-            out[rows] = read(torch.from_numpy(tokens).to(self.device)).float().cpu().numpy()
-        return out
+        read = partial(represent, patch=own.patch)
+        return self.inference.vectors(sequences, read, own.backbone or plain, own.max_length, batch_size)
 
     @torch.inference_mode()
     def probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
@@ -254,17 +223,42 @@ class UserModel:
         Raises:
             ConfigError: the bundle is of a classification task.
         """
+        for scores in self._scorer(sequences, bundle, batch_size).blocks(batch_size):
+            yield scores.cpu().numpy()
+
+    def top_k(
+        self,
+        sequences: Sequences,
+        k: int,
+        bundle: str | None = None,
+        *,
+        seen: Sequences | None = None,
+        batch_size: int = 256,
+    ) -> TopItems:
+        """Return the k best of all targets for sequences of indices; fewer where there are not as many.
+
+        Args:
+            sequences: N rows of source indices.
+            k: items per user.
+            bundle: of a ranking task; None ranks the source catalogue with the pre-training head.
+            seen: N rows of 0-based positions of targets to leave out; negative ones are not looked at.
+            batch_size: users at once.
+
+        Raises:
+            ConfigError: the bundle is of a classification task.
+        """
+        return self._scorer(sequences, bundle, batch_size).top_k(k, seen, batch_size)
+
+    def _scorer(self, sequences: Sequences, bundle: str | None, batch_size: int) -> ItemScorer:
         self.targets(bundle)  # refuses a bundle that has none
-        head = self.bundle(bundle).head if bundle is not None else None
-        weight, bias = self.network.output_table() if head is None else (head.weight, head.bias)
-        if bundle is None:  # what pre-training taught: the state at the last event, not that at [TCL]
-            vectors = self._vectors(sequences, self.network.represent, self.pretrained.max_length, batch_size)
-        else:
-            vectors = self.representations(sequences, bundle, batch_size=batch_size)
-        for block in torch.split(torch.from_numpy(vectors), batch_size):
-            with torch.inference_mode():  # not around `yield`: it would hold for whoever takes the blocks
-                scores = torch.addmm(bias, block.to(self.device), weight.T).cpu().numpy()
-            yield scores
+        if bundle is not None:
+            head = self.bundle(bundle).head
+            return ItemScorer(self.representations(sequences, bundle, batch_size=batch_size), head.weight, head.bias)
+        # What pre-training taught: the state at the last event, not that at [TCL].
+        network, length = self.network, self.pretrained.max_length
+        read = network.next_item_vectors
+        vectors = self.inference.vectors(sequences, read, network.backbone, length, batch_size)
+        return ItemScorer(vectors, *network.output_table())
 
     def targets(self, bundle: str | None = None) -> Catalogue:
         """Return what `recommend` chooses from: the targets of a bundle, or the source catalogue.
@@ -284,12 +278,3 @@ class UserModel:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", remedy="take at least one user at once")
         return self.encode(histories, **options).sequences, batch_size
-
-
-def _seen(targets: Catalogue, histories: Histories) -> Sequences:
-    """For each history, the 0-based positions of its items among the targets; negative for what is no target.
-
-    By external id: an item that the source catalogue does not know may be a target all the same.
-    """
-    offsets = np.cumsum([0, *(len(history) for history in histories)])
-    return Sequences(targets.encode([item for history in histories for item in history]) - targets.first, offsets)

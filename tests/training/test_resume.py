@@ -25,6 +25,7 @@ STEEP = OptimConfig(lr=0.3, schedule="constant")  # so steep that it gets worse 
 PRETRAIN: dict[str, dict[str, Any]] = {
     "full": {},
     "sampled": {"loss": "sampled", "negatives": 9, "masking": {"share": 0.3}, "optim": {"schedule": "constant"}},
+    "touched rows": {"loss": "sampled", "negatives": 9, "table_updates": "rows"},
     "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
     "masked items": {"backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)}},
     "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},

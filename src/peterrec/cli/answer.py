@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import pyarrow as pa
 import typer
@@ -20,6 +20,11 @@ from peterrec.cli.common import (
     reporter,
     say,
 )  # fmt: skip
+from peterrec.config import EventsConfig
+
+if TYPE_CHECKING:
+    from peterrec.nn.precision import Precision
+    from peterrec.serving.files import AnswerOptions
 
 Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")]
 Bundle = Annotated[str, typer.Argument(help="Folder written by `peterrec adapt`.")]
@@ -32,6 +37,13 @@ Out = Annotated[
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Answer also for users without any event.")]
 UnknownItems = Annotated[
     str | None, typer.Option("--unknown", help="Items the model does not know: skip, unk (keep as [UNK]) or error.")
+]
+
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", help="Of the network: fp32, or bf16, faster where the machine has it.")
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the network: a minute first, then faster; for very many users.")
 ]
 
 
@@ -48,14 +60,15 @@ def predict(
     time_format: TimeFormatOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
+    precision: PrecisionOption = "fp32",
+    compile: CompileOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Predict a class for each user, with probabilities; the users need not have been seen before."""
-    from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import predict as answer
 
     events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
-    options = AnswerOptions(events, allow_empty, unknown)
+    options = _options(events, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, bundle, _source(source), out, options, reporter(quiet)), out, quiet)
 
 
@@ -76,14 +89,15 @@ def recommend(
     time_format: TimeFormatOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
+    precision: PrecisionOption = "fp32",
+    compile: CompileOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Recommend items to each user, best first, with scores."""
-    from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import recommend as answer
 
     events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
-    options = AnswerOptions(events, allow_empty, unknown)
+    options = _options(events, allow_empty, unknown, precision, compile)
     table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=not seen)
     _finish(table, out, quiet)
 
@@ -101,15 +115,28 @@ def embed(
     time_format: TimeFormatOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
+    precision: PrecisionOption = "fp32",
+    compile: CompileOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write one vector for each user: the user's representation, for your own models."""
-    from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import embed as answer
 
     events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
-    options = AnswerOptions(events, allow_empty, unknown)
+    options = _options(events, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, _source(source), out, options, reporter(quiet), bundle=bundle), out, quiet)
+
+
+def _options(
+    events: EventsConfig,
+    allow_empty: bool,
+    unknown: str | None,
+    precision: str,
+    compile: bool,
+) -> AnswerOptions:
+    from peterrec.serving.files import AnswerOptions
+
+    return AnswerOptions(events, allow_empty, unknown, precision=cast("Precision", precision), compile=compile)
 
 
 def _source(source: str) -> str | TextIO:

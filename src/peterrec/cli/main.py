@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from peterrec._version import __version__
 from peterrec.cli import adapt, answer, convert, evaluate, fetch, inspect, prepare, pretrain, run_all
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
+from peterrec.process import tune_process
 
 app = typer.Typer(
     help="Learn one user model from what people did, and reuse it for many tasks.",
@@ -64,9 +64,7 @@ STOPPED = 130
 
 def run() -> None:
     """Run the command line; exit status 0: done, 1: failed, 2: a mistake in the input, 130: stopped by Ctrl-C."""
-    # Read when torch is loaded. Threads that wait for each other give the core away soon instead of spinning on it:
-    # with a busy neighbour on one core (a browser, another job), training is otherwise several times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    tune_process()
     sys.exit(execute(sys.argv[1:]))
 
 

@@ -56,6 +56,15 @@ class RunnerConfig(Config):
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, ...")
     devices: int | str = Field(default=1, description="how many, or auto")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(default="32-true", description="of the arithmetic")
+    compile: bool = Field(
+        default=False,
+        description="compile the network for full batches of the longest width (pre-training; adapting to one task): a "
+        "minute at the start, then faster",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="keep only the inputs of blocks for the backward pass: much less memory, a third more time",
+    )
     logger: Literal["none", "csv", "tensorboard"] = Field(default="none", description="beside the output")
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
@@ -87,6 +96,13 @@ class PretrainConfig(Config):
     )
     full_softmax_limit: PositiveInt = Field(default=5_000, description="items")
     negatives: PositiveInt = Field(default=2048, description="of the sampled softmax, shared by a batch")
+    table_updates: Literal["auto", "dense", "rows"] = Field(
+        default="auto",
+        description="of the item tables: dense: AdamW; rows: only rows that a batch touches, without momentum and with "
+        "one second moment a row, as fast and small for a million items as for ten thousand (sampled softmax only); "
+        "auto: rows above `dense_table_limit` items",
+    )
+    dense_table_limit: PositiveInt = Field(default=200_000, description="items")
     masking: MaskingConfig = Field(
         default=MaskingConfig(), description="of input items in training; what a noncausal backbone predicts"
     )
@@ -105,7 +121,18 @@ class PretrainConfig(Config):
     def _possible(self) -> Self:
         if self.backbone.kind == "noncausal" and self.masking.share == 0:
             raise ValueError("a noncausal backbone learns by predicting masked items: masking.share must be above 0")
+        if self.table_updates == "rows" and self.loss == "full":
+            raise ValueError("the full softmax touches every row of the table: table_updates rows needs loss sampled")
         return self
+
+    def sampled(self, items: int) -> bool:
+        """Say whether the softmax over a catalogue of so many items is sampled."""
+        return self.loss == "sampled" or (self.loss == "auto" and items > self.full_softmax_limit)
+
+    def by_rows(self, items: int) -> bool:
+        """Say whether only touched rows of the tables of so many items are updated."""
+        large = self.table_updates == "auto" and items > self.dense_table_limit
+        return self.sampled(items) and (large or self.table_updates == "rows")
 
     @property
     def masked_share(self) -> float:
@@ -156,6 +183,11 @@ class AdaptConfig(Config):
     )
     negatives: NegativesConfig = Field(default=NegativesConfig(), description="of ranking tasks")
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
+    cache: Literal["auto", "memory", "disk", "off"] = Field(
+        default="auto",
+        description="where the states below all that the task changes are kept, computed once for each user; "
+        "auto: in memory up to 1 GiB, on disk up to 64 GiB, else off; off: they are computed anew in each epoch",
+    )
     batch_size: PositiveInt = Field(default=128, description="users")
     epochs: PositiveInt = Field(default=20, description="at most")
     patience: PositiveInt = Field(default=4, description="epochs without a better validation metric before stopping")
@@ -163,6 +195,11 @@ class AdaptConfig(Config):
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3, weight_decay=0.01), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _off_is_a_text(cls, cache: Any) -> Any:
+        return "off" if cache is False else cache  # YAML reads off as a truth value
 
     @field_validator("class_weights", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
-from peterrec.nn.block import Block, at_outputs
+from peterrec.nn.block import Block
 from peterrec.nn.cone import BlockSteps, Cone, cone_of
 from peterrec.nn.patch import TaskPatch
+from peterrec.nn.run import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.tokens import PAD, SPECIAL, TCL, tokens_before
 
 EMBEDDING_STD = 0.02
@@ -52,6 +53,8 @@ class Backbone(nn.Module):
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
         self.blocks = nn.ModuleList(Block(config, dilation, generator) for dilation in config.dilations)
+        self.compiled_shapes: frozenset[tuple[int, int]] = frozenset()
+        self.recomputes = False
 
     @property
     def receptive_field(self) -> int:
@@ -65,7 +68,13 @@ class Backbone(nn.Module):
             tokens: indices; [PAD] may stand anywhere and influences no other position.
             patch: the `Patch` of one task, one for each row (`PatchBank.rows`), or None for the plain backbone.
         """
-        return self.run(self.embed(tokens, patch), self.keep(tokens), patch, [None] * len(self.blocks))
+        return self.every(self.embed(tokens, patch), tokens, patch)
+
+    def every(
+        self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Return the hidden state of every position from given embeddings of the tokens."""
+        return self.run(x, self.keep(tokens), patch, [None] * len(self.blocks))
 
     def last(
         self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], patch: TaskPatch | None = None
@@ -113,10 +122,31 @@ class Backbone(nn.Module):
             steps: of each of these blocks; None: every position is computed.
             first: number of the first of them.
         """
-        for index, of in enumerate(steps, first):
-            x = self.blocks[index](x, keep, patch, index, of)
-            keep = keep if keep is None or of is None else at_outputs(keep, of)
-        return x
+        run = compiled_run if tuple(x.shape[:2]) in self.compiled_shapes else run_blocks
+        if self.recomputes and torch.is_grad_enabled():
+            run = recomputed_run
+        return run(self.blocks, x, keep, patch, steps, first)
+
+    def recomputing(self) -> Self:
+        """Return the same backbone, which keeps less for the backward pass and computes it again. All is shared."""
+        copied: Self = copy.copy(self)
+        copied.recomputes = True
+        return copied
+
+    def compiled(self, rows: int, lengths: Iterable[int]) -> Self:
+        """Return the same backbone, whose blocks are compiled for batches of exactly these shapes.
+
+        All modules are shared. Other batches, such as an epoch's last one, run as they are: each shape costs ten
+        seconds or more of compiling, and which shapes do must not depend on what came before (a resumed run).
+
+        Args:
+            rows: of a batch.
+            lengths: tokens of a row, for the whole pass and for the last position.
+        """
+        widths = {count for n in lengths for count in (n, self.cone(n).count if self.config.kind == "causal" else n)}
+        copied: Self = copy.copy(self)
+        copied.compiled_shapes = frozenset((rows, width) for width in widths)
+        return copied
 
     def fork(self, own: Own) -> Self:
         """Return a backbone with copies of some modules, which may then be trained while this one never changes.

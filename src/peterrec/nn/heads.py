@@ -7,11 +7,21 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from peterrec.nn.matmul import onednn_matmul
+
 
 def log_share(counts: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Return the log of each count's share of all, every count raised by one: a head's start without a user."""
     smoothed = counts.double() + 1
     return (smoothed / smoothed.sum()).log().float()
+
+
+def item_scores(
+    vectors: Float[Tensor, "B C"], weight: Float[Tensor, "n C"], bias: Float[Tensor, " n"]
+) -> Float[Tensor, "B n"]:
+    """Return the score of every item for each row, in fp32: the few bits of bfloat16 would make ties."""
+    with onednn_matmul():
+        return torch.addmm(bias, vectors, weight.T)
 
 
 class ClassificationHead(nn.Module):

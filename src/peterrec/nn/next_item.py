@@ -39,7 +39,11 @@ class NextItemModel(nn.Module):
 
     def represent(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
         """Return what the next item of each row is scored with."""
-        return self.outgoing(represent_next(self.backbone, tokens))
+        return self.next_item_vectors(self.backbone, tokens)
+
+    def next_item_vectors(self, backbone: Backbone, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+        """Return the same by another form of the backbone, such as a compiled one."""
+        return self.outgoing(represent_next(backbone, tokens))
 
     def output_table(self) -> tuple[Float[Tensor, "V C"], Float[Tensor, " V"]]:
         """Return the vector and the bias of every item of the catalogue."""

@@ -77,8 +77,9 @@ def represent_next(backbone: Backbone, tokens: Int[Tensor, "B T"]) -> Float[Tens
     one at a [MASK] after the last event.
     """
     if backbone.config.kind == "causal":
+        if tokens.shape[1] == 0:
+            tokens = F.pad(tokens, (0, 1), value=PAD)
         end = end_of(tokens)
-        states = backbone.last(F.pad(tokens, (0, 1), value=PAD), (end - 1).clamp(min=0))  # there may be no event at all
-        return states * (end > 0).unsqueeze(1)
+        return backbone.last(tokens, (end - 1).clamp(min=0)) * (end > 0).unsqueeze(1)
     longer, position = append_token(tokens, MASK)
     return read_at(backbone(longer), position.unsqueeze(1))

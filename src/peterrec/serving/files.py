@@ -18,6 +18,7 @@ from peterrec.config import EventsConfig
 from peterrec.data.histories import Histories, read_histories
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
+from peterrec.nn.precision import Precision
 from peterrec.storage import replace_file
 
 FORMATS = (".parquet", ".csv", ".jsonl")
@@ -32,12 +33,16 @@ class AnswerOptions:
         allow_empty: answer also for users without any event.
         unknown: items outside the catalogue: `skip`, `unk` or `error`; None: as the backbone was trained.
         batch_size: users at once.
+        precision: of a backbone that is loaded here, as for `UserModel`.
+        compile: the same.
     """
 
     events: EventsConfig | None = None
     allow_empty: bool = False
     unknown: str | None = None
     batch_size: int = 256
+    precision: Precision = "fp32"
+    compile: bool = False
 
 
 Report = Callable[[str], None]
@@ -165,7 +170,10 @@ def _open(
     if out is not None and Path(out).suffix not in FORMATS:
         raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
     options = options or AnswerOptions()
-    model = _without_side_effects(backbone) if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    if isinstance(backbone, UserModel):
+        model = _without_side_effects(backbone)
+    else:
+        model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
     name = model.load_bundle(bundle) if bundle is not None else None
     histories = read_histories(source, events=options.events, allow_empty=options.allow_empty)
     unknown = model.encode(histories.items, unknown=options.unknown).unknown  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from peterrec.nn.tokens import represent
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.folder import WorkFolder
-from peterrec.training.loop import Plan, TrainedModule
+from peterrec.training.loop import Plan, TrainedModule, as_asked
 from peterrec.training.strategies import build_head, count_parameters, fork, group_counts
 from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
@@ -87,6 +87,8 @@ class JointModule(TrainedModule):
     def __init__(self, backbone: Backbone, trained: nn.ModuleDict, tasks: Sequence[JointTask], config: AdaptConfig):
         super().__init__(trained, config.optim)
         self.backbone = backbone
+        lengths = (config.max_length + 1, config.max_length + 2)
+        self.reader = as_asked(backbone, config.runner, config.batch_size, lengths)
         self.tasks = tasks
         self.losses = nn.ModuleList(task.loss for task in tasks)
         self._sums: list[list[Sums]] = [[] for _ in tasks]
@@ -95,7 +97,7 @@ class JointModule(TrainedModule):
         """Return the mean of the tasks' losses, weighted by their users in the batch."""
         users = {name: len(of["tokens"]) for name, of in batch.items()}
         losses = [
-            self.losses[int(name)](self.tasks[int(name)].head, represent(self.backbone, of["tokens"]), of) * users[name]
+            self.losses[int(name)](self.tasks[int(name)].head, represent(self.reader, of["tokens"]), of) * users[name]
             for name, of in batch.items()
         ]
         return torch.stack(losses).sum() / sum(users.values())
@@ -103,7 +105,7 @@ class JointModule(TrainedModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the metrics of some validation users of one task."""
         task = self.tasks[int(batch["task"])]
-        vectors = represent(self.backbone, batch["tokens"])
+        vectors = represent(self.reader, batch["tokens"])
         with self.full_precision():
             scores = task.head(vectors.float()).cpu()
         require_finite(scores, "the scores of validation users", self.current_epoch)

@@ -16,15 +16,18 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import nn
 
 from peterrec.config import AdaptConfig, OptimConfig, PretrainConfig, RunnerConfig
 from peterrec.data.batching import EpochStream
 from peterrec.errors import ConfigError, InterruptedRun
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.matmul import onednn_matmul
 from peterrec.storage import storage_errors
 from peterrec.training.callbacks import LOG_EVERY, BestEpoch, Curve, ResumePoint
 from peterrec.training.folder import AtomicCheckpoints, WorkFolder
-from peterrec.training.optim import make_optimizer, make_schedule
+from peterrec.training.optim import clip_gradients, make_optimizer, make_schedule
 from peterrec.training.progress import ProgressBar
 
 
@@ -67,6 +70,14 @@ class Plan:
         )
 
 
+class Unprofiled(PassThroughProfiler):
+    """Measures nothing, in less time than Lightning's own needs for that: it is asked dozens of times a step."""
+
+    def profile(self, action_name: str) -> Any:
+        """Return a context that does nothing."""
+        return nullcontext()
+
+
 class TrainedModule(LightningModule):
     """A module that says what of it is trained: that, and nothing else, is optimised and kept.
 
@@ -90,11 +101,32 @@ class TrainedModule(LightningModule):
         """Leave out what is frozen."""
         checkpoint["state_dict"] = self.trained.state_dict(prefix="trained.")
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients together, also of tables of which only some rows have one."""
+        if gradient_clip_val is not None:
+            clip_gradients(self.trained.parameters(), float(gradient_clip_val))
+
     def configure_optimizers(self) -> Any:
         """AdamW over what is trained with the configured schedule, stepped every batch."""
         optimizer = make_optimizer(self.trained.parameters(), self.optim)
         schedule = make_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def as_asked(backbone: Backbone, runner: RunnerConfig, rows: int, lengths: Iterable[int]) -> Backbone:
+    """Return the form of a backbone that the runner's settings ask for; all modules are shared.
+
+    Args:
+        backbone: the plain one.
+        runner: the settings.
+        rows: of a full batch.
+        lengths: tokens of the rows of batches that are compiled.
+    """
+    if runner.compile:
+        backbone = backbone.compiled(rows, lengths)
+    return backbone.recomputing() if runner.recompute else backbone
 
 
 def fit(
@@ -122,7 +154,7 @@ def fit(
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
     with _quiet(), work.kept_for_resume(), _interruptible(work), storage_errors(work.path):
         trainer = _trainer(runner, plan, callbacks, work.path)
-        with _reproducible(trainer):
+        with _reproducible(trainer), onednn_matmul():
             trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)
         best.load()
     return curve
@@ -140,6 +172,7 @@ def _trainer(runner: RunnerConfig, plan: Plan, callbacks: list[Callback], folder
             plugins=[AtomicCheckpoints(), LightningEnvironment()],
             gradient_clip_val=plan.clip_norm,
             logger=_logger(runner, folder),
+            profiler=Unprofiled(),
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,

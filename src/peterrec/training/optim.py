@@ -3,13 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from peterrec.config import OptimConfig
+
+
+class RowwiseAdamW(torch.optim.AdamW):
+    """AdamW; of a table with a sparse gradient, only the rows that have one are updated, at a fraction of the cost.
+
+    For such rows: no momentum, and one second moment a row, the mean over its channels (as in row-wise Adagrad, Gupta
+    et al., 2014; Naumov et al., DLRM, 2019), averaged over the steps that touch the row, from the first of them on.
+    With weight decay a row shrinks when it is touched. The state of a table is two numbers a row, not two tables.
+    """
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update everything; arguments as in torch."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        sparse = [
+            (group, p, p.grad)
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and p.grad.is_sparse
+        ]
+        for _, p, _ in sparse:
+            p.grad = None  # AdamW refuses sparse gradients
+        super().step()
+        for group, p, gradient in sparse:
+            self._update_rows(group, p, gradient)
+            p.grad = gradient
+        return loss
+
+    @torch.no_grad()
+    def _update_rows(self, group: dict[str, Any], table: nn.Parameter, gradient: Tensor) -> None:
+        rows, gradients = gradient._indices().squeeze(0), gradient._values()
+        state = self.state[table]
+        if not state:  # AdamW wants a `step` of every state, and leaves its dtype and device alone when it loads one
+            state["step"] = torch.zeros(len(table), dtype=torch.int32)
+            state["mean_square"] = torch.zeros(len(table), device=table.device)
+        state["step"] = state["step"].to(table.device)
+        beta = group["betas"][1]
+        steps = state["step"][rows] + 1
+        mean_square = torch.lerp(gradients.square().mean(1), state["mean_square"][rows], beta)
+        state["step"][rows], state["mean_square"][rows] = steps, mean_square
+        scale = (mean_square / (1.0 - beta**steps)).sqrt_().add_(group["eps"])
+        values = table.index_select(0, rows).mul_(1.0 - group["lr"] * group["weight_decay"])
+        table.index_copy_(0, rows, values.addcdiv_(gradients, scale.unsqueeze(1), value=-group["lr"]))
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
@@ -19,7 +65,20 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> t
         {"params": [p for p in trainable if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr)
+    # One pass over memory instead of eight. Not on a GPU, where it would take the unscaling of 16-bit gradients over.
+    fused = all(parameter.device.type == "cpu" for parameter in trainable)
+    return RowwiseAdamW([group for group in groups if group["params"]], lr=config.lr, fused=fused or None)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> None:
+    """Shrink all gradients together to a norm of at most `longest`; torch's own does not take sparse ones."""
+    gradients = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        factor = (longest / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LambdaLR:

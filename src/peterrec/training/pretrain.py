@@ -9,24 +9,27 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray
 from peterrec.data.splits import uniform
 from peterrec.errors import DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.heads import log_share
-from peterrec.nn.losses import LogUniformSampler, full_softmax_loss, sampled_softmax_loss
+from peterrec.nn.heads import item_scores, log_share
+from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.rows import TouchedRows
+from peterrec.nn.softmax import chunked_full_softmax_loss, chunked_sampled_softmax_loss
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.folder import WorkFolder
-from peterrec.training.loop import Plan, TrainedModule, fit
+from peterrec.training.loop import Plan, TrainedModule, as_asked, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 
 FloatArray = npt.NDArray[np.float64]
@@ -43,24 +46,59 @@ class PretrainModule(TrainedModule):
     def __init__(self, network: NextItemModel, config: PretrainConfig, sampler: LogUniformSampler | None) -> None:
         super().__init__(network, config.optim)
         self.sampler = sampler
+        self.by_rows = config.by_rows(network.backbone.items)
+        self.backbone = as_asked(network.backbone, config.runner, config.batch_size, [config.max_length])
+        self._touched: list[TouchedRows] = []
         self._losses: list[Tensor] = []
         self._ranks: list[FloatArray] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss over all positions that are asked for."""
-        hidden, positives = self._hidden_and_positives(batch)
-        if len(positives) == 0:  # nothing but [UNK] to say: there is no mean
-            return hidden.sum() * 0.0
+        asked = batch["targets"] != PAD
+        targets = batch["targets"][asked]
+        if len(targets) == 0:  # nothing but [UNK] to say: there is no mean
+            nothing: Tensor = self.backbone(batch["inputs"]).sum() * 0.0
+            return nothing
+        if self.by_rows:
+            return self._on_rows(batch, asked, targets)
+        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[asked])  # (N, C)
         weight, bias = self.trained.output_table()
         if self.sampler is None:
-            return full_softmax_loss(hidden, positives, weight, bias)
+            return chunked_full_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias)
         negatives = batch["negatives"]
         expected = self.sampler.log_expected(negatives, len(negatives))
-        return sampled_softmax_loss(hidden, positives, weight, bias, negatives, expected)
+        return chunked_sampled_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias, negatives, expected)
+
+    def _on_rows(self, batch: dict[str, Tensor], asked: Tensor, targets: Tensor) -> Tensor:
+        """Do the same with copies of the rows that the batch touches, in place of tables."""
+        assert self.sampler is not None
+        inputs, negatives = batch["inputs"], batch["negatives"]
+        table, head = self.trained.backbone.embedding.weight, self.trained.head
+        if head is None:
+            given = said = TouchedRows.of(table, inputs, targets, negatives + FIRST_ITEM)
+        else:
+            given, said = TouchedRows.of(table, inputs), TouchedRows.of(head.weight, targets - FIRST_ITEM, negatives)
+        offset = FIRST_ITEM if head is None else 0  # from an item to its row
+        padding = given.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
+        x = F.embedding(given.find(inputs), given.values, None if padding is None else int(padding))
+        hidden = self.trained.outgoing(self.backbone.every(x, inputs)[asked])
+        bias = self.trained.output_table()[1][(said.rows - offset).clamp(min=0)]  # special tokens have none
+        expected = self.sampler.log_expected(negatives, len(negatives))
+        self._touched = [given] if head is None else [given, said]
+        return chunked_sampled_softmax_loss(
+            hidden, said.find(targets - FIRST_ITEM + offset), said.values, bias,
+            said.find(negatives + offset), expected,
+        )  # fmt: skip
+
+    def on_after_backward(self) -> None:
+        """Give the tables the gradients of the rows that were touched."""
+        for touched in self._touched:
+            touched.hand_over()
+        self._touched = []
 
     def _hidden_and_positives(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         asked = batch["targets"] != PAD
-        hidden = self.trained.outgoing(self.trained.backbone(batch["inputs"])[asked])  # (N, C)
+        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[asked])  # (N, C)
         return hidden, batch["targets"][asked] - FIRST_ITEM
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -76,7 +114,7 @@ class PretrainModule(TrainedModule):
     def _score(self, hidden: Tensor, positives: Tensor, counted: Tensor, ranked: Tensor) -> None:
         weight, bias = self.trained.output_table()
         with self.full_precision():
-            scores = torch.addmm(bias, hidden.float(), weight.T)  # (N, V)
+            scores = item_scores(hidden.float(), weight, bias)  # (N, V)
         losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").cpu().double()
         require_finite(losses, "the validation loss", self.current_epoch)
         self._losses.append(losses[counted.cpu()])
@@ -128,7 +166,7 @@ def pretrain(
     say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
-    sampled = config.loss == "sampled" or (config.loss == "auto" and items > config.full_softmax_limit)
+    sampled = config.sampled(items)
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
@@ -171,9 +209,9 @@ def _outcome(curve: Curve) -> dict[str, Any]:
 
 def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
     draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
-    held_out = draw < config.valid_share
-    train = np.flatnonzero(_predictable(corpus.sequences) & ~held_out)
-    valid = np.flatnonzero(_predictable(corpus.sequences, config.max_length + 1) & held_out)
+    held_out, enough = draw < config.valid_share, corpus.sequences.lengths >= 2
+    train = _predictable(corpus, np.flatnonzero(enough & ~held_out))
+    valid = _predictable(corpus, np.flatnonzero(enough & held_out), config.max_length + 1)
     if len(train) == 0 or len(valid) == 0:
         raise DataError(
             f"{len(train)} users to train on and {len(valid)} held out have two events or more; both are needed",
@@ -184,13 +222,21 @@ def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArra
     return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
 
 
-def _predictable(sequences: Sequences, longest: int | None = None) -> npt.NDArray[np.bool_]:
-    """Say of each user whether an item, not [UNK], comes after another event, among the `longest` last; (users,)."""
-    out = sequences.lengths >= 2
-    starts, ends = sequences.offsets[:-1][out] + 1, sequences.offsets[1:][out]
+def _predictable(corpus: Corpus, rows: IntArray, longest: int | None = None) -> IntArray:
+    """Return which of these users have an item, not [UNK], after another event, among the `longest` last.
+
+    All of them have two events or more.
+    """
+    if corpus.manifest["rare_items"] != "unk":  # then no event is [UNK], and no item need be read
+        return rows
+    sequences = corpus.sequences
+    first, place = sequences.offsets[:-1][rows], sequences.offsets[1:][rows] - 1
     if longest is not None:
-        starts = np.maximum(starts, ends - longest + 1)
-    real = np.append(np.asarray(sequences.items) >= FIRST_ITEM, False)  # one more, so that an end can be an index
-    if len(starts) > 0:
-        out[out] = np.logical_or.reduceat(real, np.column_stack([starts, ends]).ravel())[::2]
-    return out
+        first = np.maximum(first, place + 1 - longest)
+    found, left = np.zeros(len(rows), dtype=bool), np.arange(len(rows))
+    while len(left):  # from the last event back, as far as needed: of most users it is the last
+        found[left] = sequences.items[place[left]] >= FIRST_ITEM
+        left = left[~found[left]]
+        place[left] -= 1
+        left = left[place[left] > first[left]]
+    return rows[found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,27 @@ Batch = dict[str, Tensor]
 
 
 class TaskSource:
-    """Batches of labelled users: tokens, and either labels or (user, positive, negatives) pairs.
+    """Batches of labelled users: what is read of them, and either labels or (user, positive, negatives) pairs.
 
     Args:
         task: as prepared.
         part: its train users.
         config: length of the history, negatives.
+        states: gives what is read of some rows in place of their `tokens`, such as `trunk.States`.
 
     Raises:
         TaskError: a user has every target, so that no negative is left.
     """
 
-    def __init__(self, task: Task, part: TaskPart, config: AdaptConfig) -> None:
+    def __init__(
+        self,
+        task: Task,
+        part: TaskPart,
+        config: AdaptConfig,
+        states: Callable[[IntArray], Batch] | None = None,
+    ) -> None:
         self.part = part
+        self.states = states
         self.max_length = config.max_length
         self.config = config.negatives
         self.corrected = config.ranking_loss == "sampled-softmax"
@@ -53,22 +62,27 @@ class TaskSource:
         """Return `tokens` (B, W) with `labels` (B,), or with `user`, `positive` (P,) and `negatives` (P, M).
 
         With hard negatives M are the candidates; for the sampled softmax there is also `log_expected` (P, M).
+        Where there are states they take the place of the tokens.
         """
-        out: dict[str, Any] = {"tokens": last_events(self.part.sequences, rows, self.max_length)}
+        read = self._tokens(rows) if self.states is None else self.states(rows)
+        return read | {name: torch.from_numpy(value) for name, value in self._asked(rows, rng).items()}
+
+    def _tokens(self, rows: IntArray) -> Batch:
+        return {"tokens": torch.from_numpy(last_events(self.part.sequences, rows, self.max_length))}
+
+    def _asked(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Any]:
         if self.part.labels is not None:
-            out["labels"] = self.part.labels[rows]
-        else:
-            assert self.part.targets is not None
-            assert self.sampler is not None
-            targets: Sequences = self.part.targets.take(rows)
-            out["user"] = targets.repeat()
-            out["positive"] = targets.items.astype(np.int64)
-            count = self.config.candidates if self.config.sampling == "hard" else self.config.count
-            users = rows[out["user"]]
-            out["negatives"] = self.sampler.sample(users, count, rng)
-            if self.corrected:
-                out["log_expected"] = self.sampler.log_expected(users, out["negatives"])
-        return {name: torch.from_numpy(value) for name, value in out.items()}
+            return {"labels": self.part.labels[rows]}
+        assert self.part.targets is not None
+        assert self.sampler is not None
+        targets: Sequences = self.part.targets.take(rows)
+        out: dict[str, Any] = {"user": targets.repeat(), "positive": targets.items.astype(np.int64)}
+        count = self.config.candidates if self.config.sampling == "hard" else self.config.count
+        users = rows[out["user"]]
+        out["negatives"] = self.sampler.sample(users, count, rng)
+        if self.corrected:
+            out["log_expected"] = self.sampler.log_expected(users, out["negatives"])
+        return out
 
 
 def valid_batches(valid: TaskPart, max_length: int) -> FixedBatches[Batch]:

@@ -1,0 +1,71 @@
+"""What a model answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.encoding import Histories
+from peterrec.data.sequences import IntArray, Sequences
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of a classification task.
+
+    Attributes:
+        class_names: (K,) names of the classes.
+        probabilities: (N, K) float32; rows sum to 1.
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: FloatArray
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each user."""
+        return [self.class_names[i] for i in self.probabilities.argmax(axis=1)]
+
+
+@dataclass(frozen=True)
+class TopItems:
+    """The best items of each user, as positions among the targets.
+
+    Attributes:
+        positions: (N, k) int64, 0-based, best first.
+        scores: (N, k) float32; -inf where a user has fewer items that are allowed.
+    """
+
+    positions: IntArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Answers of a ranking task: for each user, items from best to worst and their scores (higher is better)."""
+
+    items: list[list[ItemId]]
+    scores: list[list[float]]
+
+    @classmethod
+    def of(cls, top: TopItems, targets: Catalogue) -> Recommendations:
+        """Put external ids to the best items, without those that are not allowed."""
+        allowed = np.isfinite(top.scores)
+        ends = np.cumsum(allowed.sum(axis=1)).tolist()
+        items, scores = targets.decode(top.positions[allowed] + targets.first), top.scores[allowed].tolist()
+        rows = list(zip([0, *ends], ends, strict=False))
+        return cls([items[a:b] for a, b in rows], [scores[a:b] for a, b in rows])
+
+
+def own_targets(targets: Catalogue, histories: Histories) -> Sequences:
+    """For each history, the 0-based positions of its items among the targets; negative for what is no target.
+
+    By external id: an item that the source catalogue does not know may be a target all the same.
+    """
+    offsets = np.cumsum([0, *(len(history) for history in histories)])
+    return Sequences(targets.encode([item for history in histories for item in history]) - targets.first, offsets)

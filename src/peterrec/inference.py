@@ -1,0 +1,83 @@
+"""Networks over many users: in batches, on a device, with the arithmetic that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peterrec.answers import FloatArray, TopItems
+from peterrec.data.batching import inference_batches
+from peterrec.data.sequences import Sequences
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.heads import item_scores
+from peterrec.nn.matmul import onednn_matmul
+from peterrec.nn.precision import Precision, arithmetic
+
+Read = Callable[[Backbone, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ItemScorer:
+    """What items are scored with: vectors (N, C) of users, vectors (n, C) and biases (n,) of items."""
+
+    vectors: FloatArray
+    weight: Tensor
+    bias: Tensor
+
+    def blocks(self, batch_size: int) -> Iterator[Tensor]:
+        """Yield the scores of all items, (B, n), for users in order."""
+        for block in torch.split(torch.from_numpy(self.vectors), batch_size):
+            with torch.inference_mode():  # not around `yield`: it would hold for whoever takes the blocks
+                scores = item_scores(block.to(self.weight.device), self.weight, self.bias)
+            yield scores
+
+    @torch.inference_mode()
+    def top_k(self, k: int, seen: Sequences | None, batch_size: int) -> TopItems:
+        """Return the k best items of each user, without those in `seen` (N rows; negative ones are not looked at)."""
+        users, k, start = len(self.vectors), min(k, len(self.bias)), 0
+        top = TopItems(np.empty((users, k), np.int64), np.empty((users, k), np.float32))
+        for scores in self.blocks(batch_size):
+            rows = np.arange(start, start + len(scores))
+            if seen is not None:
+                own = seen.take(rows)
+                real = own.items >= 0
+                which = np.stack([own.repeat()[real], own.items[real]])
+                scores[tuple(torch.from_numpy(which).to(scores.device))] = -torch.inf
+            best = scores.topk(k, dim=1)
+            top.scores[rows], top.positions[rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
+            start += len(scores)
+        return top
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How networks are run.
+
+    Attributes:
+        device: where.
+        precision: of the network; items are scored in fp32 whatever it is.
+        compile: whether torch compiles the network for batches of the longest histories.
+    """
+
+    device: torch.device
+    precision: Precision
+    compile: bool
+
+    @torch.inference_mode()
+    def vectors(
+        self, sequences: Sequences, read: Read, backbone: Backbone, max_length: int, batch_size: int
+    ) -> FloatArray:
+        """Return what is read of each user, (N, C) float32."""
+        if self.compile:
+            # As they are, with [TCL] or [MASK] put in, or with [TCL] at both ends.
+            backbone = backbone.compiled(batch_size, range(max_length, max_length + 3))
+        out = np.empty((len(sequences), backbone.config.channels), dtype=np.float32)
+        for rows, tokens in inference_batches(sequences, batch_size, max_length):
+            with arithmetic(self.precision, self.device), onednn_matmul():
+                found = read(backbone, torch.from_numpy(tokens).to(self.device))
+            out[rows] = found.float().cpu().numpy()
+        return out

@@ -1,0 +1,288 @@
+"""The part of a network below what a task changes: computed once for each user, then read instead of computed."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from peterrec.config import AdaptConfig
+from peterrec.data.batching import inference_batches
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.block import at_outputs
+from peterrec.nn.patch import TaskPatch
+from peterrec.nn.tokens import PAD, TCL, append_token, represent, tokens_before
+from peterrec.training.strategies import Trainable
+
+IN_MEMORY = 2**30  # bytes that `auto` keeps in memory, at most
+ON_DISK = 2**36  # and on disk: for more, the disk would have to be asked about, and the user
+USERS_AT_ONCE = 256
+
+Batch = dict[str, Tensor]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+def changed_blocks(parts: Trainable) -> int | None:
+    """Return how many of the last blocks a task changes, by its modules; None if what is below cannot be shared.
+
+    It cannot where the task changes the embeddings or every block. Of a noncausal backbone it could only be with the
+    states of whole windows, so there just the representation itself is: 0, or None.
+    """
+    blocks = len(parts.backbone.blocks)
+    changed = 0
+    if parts.own is not None and parts.own_trained:
+        if parts.own.embedding:
+            return None
+        changed = parts.own.blocks
+    if parts.patch is not None:
+        if parts.patch.task_token is not None:
+            return None
+        patched = [site // 2 for site in range(2 * blocks) if parts.patch.at(site) is not None]
+        changed = max(changed, blocks - min(patched))
+    if changed == blocks or (changed > 0 and parts.backbone.config.kind == "noncausal"):
+        return None
+    return changed
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A backbone cut below the last so many blocks; only what the state at [TCL] depends on is ever computed.
+
+    Attributes:
+        backbone: causal, unless no block is changed.
+        changed: blocks above the cut, as `changed_blocks` counts them; 0: the states are the representations.
+        events: at most so many are read of a user.
+    """
+
+    backbone: Backbone
+    changed: int
+    events: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a user's states: (n, C), at the positions that the blocks above need; (C,) without any."""
+        channels = self.backbone.config.channels
+        if self.changed == 0:
+            return (channels,)
+        return (self.backbone.cone(self.events + 1).counts[-self.changed], channels)
+
+    def below(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:
+        """Compute the states of some users.
+
+        Returns:
+            The states, at fewer than n positions those before are zeros; and which positions are no padding, None where
+            the states have none.
+        """
+        if self.changed == 0:
+            return represent(self.backbone, tokens), None
+        longer, position = append_token(tokens[:, : self.events], TCL)
+        cone = self.backbone.cone(longer.shape[1])
+        read = tokens_before(longer, position, cone.spacing, cone.count)
+        steps = cone.steps[: -self.changed]
+        real = (read != PAD).unsqueeze(2)
+        for of in steps:
+            real = at_outputs(real, of)
+        states = self.backbone.run(self.backbone.embed(read, None), self.backbone.keep(read), None, steps)
+        missing = self.shape[0] - states.shape[1]
+        return F.pad(states, (0, 0, missing, 0)), F.pad(real.squeeze(2), (missing, 0))
+
+    def above(self, batch: Batch, patch: TaskPatch | None) -> Float[Tensor, "B C"]:
+        """Return representations.
+
+        Args:
+            batch: `states` (B, n, C), and `keep` (B, n) where some of them are padding; without changed blocks (B, C).
+            patch: in the changed blocks.
+        """
+        states = batch["states"]
+        if self.changed == 0:
+            return states
+        keep = batch["keep"].unsqueeze(2) if "keep" in batch else None
+        steps = self.backbone.cone(self.events + 1).steps[-self.changed :]
+        return self.backbone.run(states, keep, patch, steps, len(self.backbone.blocks) - self.changed).squeeze(1)
+
+
+class States:
+    """The states of all users of a part, in the order in which they were computed: by length.
+
+    Args:
+        trunk: says what is kept.
+        sequences: histories of the users.
+    """
+
+    def __init__(self, trunk: Trunk, sequences: Sequences) -> None:
+        self.trunk = trunk
+        self.sequences = sequences
+        self._order: IntArray
+        self._place: IntArray
+        self._states: Floats
+        self._keep: Bools | None
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def fill(self, device: torch.device, folder: Path | None) -> None:
+        """Compute them; their bits depend on the users and nothing else.
+
+        Args:
+            device: where the backbone is.
+            folder: for a file that has no name, so that nothing of it is ever left behind; None: they stay in memory.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        shape = (len(self), *self.trunk.shape)
+        self._order = np.empty(len(self), np.int64)
+        self._keep = np.empty(shape[:-1], bool) if self.trunk.changed else None
+        # Without a buffer, which would be written again, in vain, when a full disk ended it all.
+        with nullcontext() if folder is None else tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+            store = _InMemory(shape) if file is None else _OnDisk(shape, file)
+            self._compute(store, device)
+            self._states = store.array()
+        self._place = np.empty_like(self._order)
+        self._place[self._order] = np.arange(len(self))
+
+    def _compute(self, store: _InMemory | _OnDisk, device: torch.device) -> None:
+        done = 0
+        for rows, tokens in inference_batches(self.sequences, USERS_AT_ONCE, self.trunk.events):
+            states, real = self.trunk.below(torch.from_numpy(tokens).to(device))
+            store.append(states.float().cpu().numpy())
+            some = slice(done, done + len(rows))
+            self._order[some] = rows
+            if self._keep is not None and real is not None:
+                self._keep[some] = real.cpu().numpy()
+            done += len(rows)
+
+    def __call__(self, rows: IntArray) -> Batch:
+        """Return `states` of some users, (B, n, C) or (B, C), and `keep` (B, n) where some of them are padding."""
+        places = self._place[rows]
+        return _batch(self._states.take(places, axis=0), None if self._keep is None else self._keep.take(places, 0))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield all users in the order of `inference_batches`, with their `rows`; views, nothing is copied."""
+        for start in range(0, len(self), size):
+            some = slice(start, start + size)
+            batch = _batch(self._states[some], None if self._keep is None else self._keep[some])
+            yield {"rows": torch.from_numpy(self._order[some]), **batch}
+
+
+def _batch(states: Floats, keep: Bools | None) -> Batch:
+    batch = {"states": torch.from_numpy(states)}
+    # Decided here, since on a GPU the network would have to wait for the answer.
+    return batch if keep is None or bool(keep.all()) else batch | {"keep": torch.from_numpy(keep)}
+
+
+class _InMemory:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._array: Floats = np.empty(shape, np.float32)
+        self._done = 0
+
+    def append(self, rows: Floats) -> None:
+        self._array[self._done : self._done + len(rows)] = rows
+        self._done += len(rows)
+
+    def array(self) -> Floats:
+        return self._array
+
+
+class _OnDisk:
+    """Rows are written like any file and mapped when all are there: a mapped file on a full disk kills the process."""
+
+    def __init__(self, shape: tuple[int, ...], file: IO[bytes]) -> None:
+        self._shape = shape
+        self._file = file
+
+    def append(self, rows: Floats) -> None:
+        rows.tofile(self._file)
+
+    def array(self) -> Floats:
+        # Copied on write, though nobody writes: torch warns of memory that may only be read.
+        return np.asarray(np.memmap(self._file, np.float32, "c", shape=self._shape))
+
+
+class ValidStates:
+    """The batches of validation users, once there are states."""
+
+    def __init__(self, states: States, size: int) -> None:
+        self.states = states
+        self.size = size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.states) / self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.states.batches(self.size)
+
+
+class TrunkCache:
+    """The states of a task's users to train on and to validate.
+
+    Args:
+        trunk: says what is kept.
+        train: histories of the users to train on.
+        valid: of those to validate.
+        place: as `AdaptConfig.cache`.
+    """
+
+    def __init__(self, trunk: Trunk, train: Sequences, valid: Sequences, place: str) -> None:
+        self.trunk = trunk
+        self.train = States(trunk, train)
+        self.valid = States(trunk, valid)
+        self.users = len(train) + len(valid)
+        self.bytes = 4 * math.prod(trunk.shape) * self.users
+        self.on_disk = place == "disk" or (place == "auto" and self.bytes > IN_MEMORY)
+
+    @classmethod
+    def of(cls, config: AdaptConfig, parts: Trainable, train: Sequences, valid: Sequences) -> TrunkCache | None:
+        """Return the cache that is asked for, not filled yet; None if nothing can be shared, or is to be."""
+        changed = changed_blocks(parts)
+        if config.cache == "off" or changed is None:
+            return None
+        events = min(config.max_length, max(int(part.lengths.max(initial=0)) for part in (train, valid)))
+        cache = cls(Trunk(parts.backbone, changed, events), train, valid, config.cache)
+        return None if config.cache == "auto" and cache.bytes > ON_DISK else cache
+
+    def fill(self, device: torch.device, folder: Path) -> None:
+        """Run the trunk once for each user, without gradients.
+
+        Args:
+            device: where the backbone is.
+            folder: for what does not stay in memory.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with torch.no_grad(), _evaluating(self.trunk.backbone):
+            for states in (self.train, self.valid):
+                states.fill(device, folder if self.on_disk else None)
+
+    @property
+    def line(self) -> str:
+        """What is said of it."""
+        changed = self.trunk.changed
+        below = f" below the last {changed} blocks" if changed > 1 else " below the last block" if changed else ""
+        where = "on disk" if self.on_disk else "in memory"
+        return f"the trunk{below} is computed once for {self.users:,} users ({self.bytes / 1e6:,.1f} MB, {where})"
+
+
+@contextmanager
+def _evaluating(backbone: Backbone) -> Iterator[None]:
+    before = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
