@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test clean bench-prepare
+.PHONY: demo test clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
@@ -16,8 +16,15 @@ test: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
-bench-prepare: $(VENV)/.installed
+# The tables of docs/performance.md: about an hour, on a machine that does nothing else.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/peers/install.py
+	$(BIN)/python benchmarks/speed.py --scaling
+	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/quality.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,6 +39,10 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[bench]"
 	touch $@
 
 clean:

@@ -2,68 +2,132 @@
 
 Each size runs in a process of its own, whose peak resident memory the operating system reports. Memory is bounded if
 it does not grow with the number of events once the engine's limit is reached.
+
+Beside it stands what one would write in Polars for the same sequences, as a script for this one file: it checks no
+input, hashes no user, makes no fingerprint, has no tasks, and its memory has no limit. It needs Polars, which the
+package does not: pip install -c requirements/constraints.txt polars
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib.util
 import os
 import platform
-import subprocess
+import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from peterrec.data.synthetic import write_synthetic_events
-
-CHILD = """
-import sys, peterrec
-config = peterrec.PrepareConfig(
-    events=peterrec.EventsConfig(paths=(sys.argv[1],)), memory_limit=sys.argv[3], threads=int(sys.argv[4])
-)
-peterrec.prepare(config, sys.argv[2], report=print)
-"""
+MIN_ITEM_EVENTS, MAX_HISTORY, FIRST_ITEM = 5, 200, 4  # the defaults of `prepare`, for Polars
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[5_000_000, 10_000_000, 20_000_000, 40_000_000])
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--memory-limit", default="1GB", help="of the engine")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
+    parser.add_argument("--tiny", action="store_true", help="a size at which the numbers mean nothing")
     options = parser.parse_args()
+    if options.tiny:
+        options.events, options.items = [20_000], 500
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, seed {options.seed}")
     print(f"memory limit of the engine: {options.memory_limit}, {options.threads} threads\n")
-    print("| events | users kept | seconds | events/s | peak memory (MiB) | corpus on disk (MiB) |")
-    print("|---|---|---|---|---|---|")
+    print("| events | by | users kept | events kept | seconds | events/s | peak memory (MiB) | on disk (MiB) |")
+    print("|---|---|---|---|---|---|---|---|")
     for events in options.events:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder), events, options)
-        print(
-            f"| {events:,} | {found['users']:,} | {found['seconds']:.1f} | {events / found['seconds']:,.0f} "
-            f"| {found['peak']:.0f} | {found['disk']:.0f} |",
-            flush=True,
-        )
+            log = Path(folder) / "log.parquet"
+            in_own_process(write_log, log, events, options)
+            for side in options.sides:
+                print(f"| {events:,} | {side} | {row(side, log, events, options)} |", flush=True)
 
 
-def measure(folder: Path, events: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Prepare generated events in a child process; memory in MiB."""
-    log = write_synthetic_events(folder / "log.parquet", events=events, items=options.items, seed=options.seed)
-    corpus = folder / "corpus"
-    command = [sys.executable, "-c", CHILD, str(log), str(corpus), options.memory_limit, str(options.threads)]
+def row(side: str, log: Path, events: int, options: argparse.Namespace) -> str:
+    """Measure one side on one log; the cells of its row, or why there are none."""
+    if side == POLARS and importlib.util.find_spec("polars") is None:
+        return "skipped: polars is not installed | | | | |"
+    out = log.parent / side.replace(" ", "-")
+    try:
+        found = in_own_process(timed, SIDES[side], log, out, options)
+    except BrokenProcessPool:
+        return "failed: the process was killed, as when memory is short | | | | |"
+    disk = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 2**20
+    return (
+        f"{found['users']:,} | {found['kept']:,} | {found['seconds']:.1f} | {events / found['seconds']:,.0f} "
+        f"| {found['peak']:.0f} | {disk:.0f}"
+    )
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a fresh interpreter: a forked one would start with the memory of this."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process has had, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the system's other number starts with what the parent had
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def timed(side: Callable[..., tuple[int, int]], log: Path, out: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one side, imports included; users and events that it kept."""
     start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"prepare failed on {events:,} events")
-    manifest = json.loads((corpus / "manifest.json").read_text())
-    disk = sum(file.stat().st_size for file in corpus.rglob("*") if file.is_file())
-    return {"users": manifest["users"], "seconds": seconds, "peak": usage.ru_maxrss / 1024, "disk": disk / 2**20}
+    users, kept = side(log, out, options)
+    return {"users": users, "kept": kept, "seconds": time.perf_counter() - start, "peak": peak_memory()}
+
+
+def write_log(path: Path, events: int, options: argparse.Namespace) -> None:
+    from peterrec.data.synthetic import write_synthetic_events
+
+    write_synthetic_events(path, events=events, items=options.items, seed=options.seed)
+
+
+def by_prepare(log: Path, out: Path, options: argparse.Namespace) -> tuple[int, int]:
+    import peterrec
+
+    events = peterrec.EventsConfig(paths=(str(log),))
+    config = peterrec.PrepareConfig(events=events, memory_limit=options.memory_limit, threads=options.threads)
+    sequences = peterrec.prepare(config, out).sequences
+    return len(sequences), len(sequences.items)
+
+
+def by_hand(log: Path, out: Path, options: argparse.Namespace) -> tuple[int, int]:
+    os.environ["POLARS_MAX_THREADS"] = str(options.threads)  # read when it is imported
+    import numpy as np
+    import polars as pl
+
+    out.mkdir()
+    events = pl.scan_parquet(log)
+    counted = events.group_by("item_id").agg(count=pl.len()).filter(pl.col("count") >= MIN_ITEM_EVENTS)
+    ordered = counted.sort("count", "item_id", descending=[True, False]).with_row_index("index", FIRST_ITEM)
+    catalogue = ordered.with_columns(pl.col("index").cast(pl.Int32)).collect()
+    catalogue.write_parquet(out / "catalogue.parquet")
+    kept = events.join(catalogue.lazy().select("item_id", "index"), on="item_id")
+    of_users = kept.sort("user_id", "timestamp", "item_id").group_by("user_id", maintain_order=True)
+    sequences = of_users.agg(sequence=pl.col("index").tail(MAX_HISTORY)).collect()
+    sequences.write_parquet(out / "sequences.parquet")
+    items = sequences["sequence"].explode().to_numpy()
+    np.save(out / "items.npy", items)
+    lengths = sequences["sequence"].list.len().to_numpy()
+    np.save(out / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    return len(sequences), len(items)
+
+
+POLARS = "Polars by hand"
+SIDES: dict[str, Callable[..., tuple[int, int]]] = {"peterrec prepare": by_prepare, POLARS: by_hand}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""Rows of training: pre-training steps, the same loss as RecBole, time for each target, adapting a patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import work
+from rows import Group, Line, Pair, Run, Spec
+from rows_users import Asked, beside, ours
+from worker import Sizes
+
+TARGETS = 100_000
+
+
+def lines(run: Run) -> Iterator[Line]:
+    for group in (step(64, (0.60, 0.45)), step(256, (0.88, 0.75)), same_loss(), targets(), adapting()):
+        yield from run.measure(group)
+
+
+def step(channels: int, asked: Asked) -> Group:
+    sizes = Sizes(channels=channels, loss="sampled")
+    return Group(
+        f"pre-training step, sampled softmax, d={channels}", sizes, ours("pretrain", work.pretrain, asked)
+    )  # fmt: skip
+
+
+def same_loss() -> Group:
+    off = {"anomaly": "off"}
+    peers = (
+        Spec("RecBole, as shipped (anomaly mode on)", "recbole", "train"),
+        Spec("RecBole, anomaly mode off", "recbole", "train", off),
+        Spec("RecBole, anomaly mode off, with our process settings", "recbole", "train", off, tuned=True),
+    )
+    asked: tuple[Asked, ...] = ((None, None), (1.7, None), (1.3, None))
+    return Group(
+        "training step with RecBole's loss (last item, full softmax)",
+        Sizes(loss="full", last_only=True),
+        (*peers, *ours("pretrain", work.pretrain)),
+        tuple(pair for peer, of in zip(peers, asked, strict=True) for pair in beside(peer.label, of)),
+    )
+
+
+def targets() -> Group:
+    peer = Spec("RecBole, as shipped, one target for each row", "recbole", "train", units=_last_of_each)
+    sides = tuple(
+        Spec(
+            f"ours, every position, {loss} softmax, {precision}", "ours", "pretrain",
+            {"loss": loss, "precision": precision}, tuned=True, work=work.pretrain, units=_every_position,
+        )
+        for loss in ("full", "sampled")
+        for precision in ("fp32", "bf16")
+    )  # fmt: skip
+    asked = (14, 14, 50, 50)
+    pairs = tuple(Pair(peer.label, side.label, of) for side, of in zip(sides, asked, strict=True))
+    return Group(f"{TARGETS:,} supervised targets", Sizes(), (peer, *sides), pairs)
+
+
+def _last_of_each(sizes: Sizes) -> float:
+    return sizes.batch / TARGETS
+
+
+def _every_position(sizes: Sizes) -> float:
+    return sizes.batch * sizes.events / TARGETS
+
+
+def adapting() -> Group:
+    plain = "plain form (Tenrec)"
+    return Group(
+        "step of adapting a patch, 10 classes",
+        Sizes(),
+        (
+            Spec(plain, "plain", "adapt"),
+            Spec("ours, strategy all, fp32", "ours", "adapt", {"strategy": "all"}, tuned=True),
+            *ours("adapt", work.adapt, (0.45, None)),
+        ),
+        (*beside(plain, (2.5, 3.5)), Pair("ours, strategy all, fp32", "ours, fp32", 1 / 0.7)),
+    )

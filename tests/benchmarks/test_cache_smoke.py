@@ -1,0 +1,23 @@
+"""The benchmark of the cache runs, on sizes at which its numbers mean nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cache.py"
+
+
+def test_the_table_has_every_row(tmp_path):
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--tiny"], env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["variant", "cache", "first epoch (s)", "second epoch (s)", "first / second"]
+    variants = ("head", "patch.blocks=1", "patch.blocks=2")
+    assert [row[:2] for row in cells[2:]] == [[variant, cache] for variant in variants for cache in ("auto", "off")]
+    assert all(float(number) > 0 for row in cells[2:] for number in row[2:])
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")]
