@@ -1,0 +1,69 @@
+"""The same code on a GPU: skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.config import RunnerConfig
+from peterrec.data.corpus import Corpus
+from peterrec.data.sequences import FIRST_ITEM, Sequences
+from peterrec.model import UserModel
+from peterrec.nn.losses import full_softmax_loss
+from peterrec.nn.softmax import chunked_full_softmax_loss
+from peterrec.training.adapt import adapt
+from peterrec.training.pretrain import pretrain
+from training.small import adapt_config, prepare_synthetic, pretrain_config
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine"),
+]
+USERS = Sequences.of([[FIRST_ITEM + (i * j) % 12 for j in range(1, 1 + i % 8)] for i in range(40)])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return prepare_synthetic(tmp_path_factory.mktemp("gpu"), users=130, items=24, targets=8, mean_events=8, seed=3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_answers_are_those_of_the_cpu(precision: str) -> None:
+    there, here = (UserModel(tiny_pretrained(), device, precision=precision) for device in ("cuda", "cpu"))
+    for model in (there, here):
+        model.add_bundle(tiny_bundle(model.pretrained, name="shop", targets=tiny_catalogue(5, first=0)))
+    for bundle in (None, "shop"):
+        found, expected = (model.representations(USERS, bundle) for model in (there, here))
+        cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosine.min() > (0.9999 if precision == "fp32" else 0.999)
+        seen = Sequences.of([[0, 1]] * len(USERS))
+        assert not np.isin(there.top_k(USERS, 3, bundle, seen=seen).positions, [0, 1]).any()
+
+
+def test_losses_in_chunks_are_the_plain_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=generator).cuda().requires_grad_() for n in (700, 90))
+    bias, positives = (
+        torch.randn(90, generator=generator).cuda(),
+        torch.randint(0, 90, (700,), generator=generator).cuda(),
+    )
+    found = [loss(hidden, positives, weight, bias) for loss in (chunked_full_softmax_loss, full_softmax_loss)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    for one, other in zip(*(torch.autograd.grad(loss, [hidden, weight]) for loss in found), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("updates", ["dense", "rows"])
+def test_the_whole_job_runs(corpus: Corpus, tmp_path: Path, precision: str, updates: str) -> None:
+    runner = RunnerConfig(accelerator="gpu", precision=precision, progress=False)
+    config = pretrain_config(loss="sampled", negatives=20, table_updates=updates, runner=runner)
+    model = pretrain(corpus, tmp_path / "backbone", config)
+    for strategy in ("patch", "head", "all"):
+        bundle = adapt(model, corpus, "cluster", tmp_path / strategy, adapt_config(strategy=strategy, runner=runner))
+        model.add_bundle(bundle, strategy)
+    assert model.device.type == "cuda"
