@@ -1,0 +1,52 @@
+"""That `runner.compile` and `runner.recompute` arrive where blocks are run, and change no result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peterrec.artifacts.tensors import fingerprint
+from peterrec.config import RunnerConfig
+from peterrec.data.corpus import Corpus
+from peterrec.nn import run
+from peterrec.training.adapt import adapt
+from peterrec.training.joint import adapt_jointly
+from peterrec.training.pretrain import pretrain
+from training.small import adapt_config, pretrain_config
+
+
+@pytest.mark.parametrize("form", ["compile", "recompute"])
+def test_a_form_is_used_and_gives_the_same_bits(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    real = run.recomputed_run if form == "recompute" else run.run_blocks
+
+    def spy(*arguments: Any) -> Any:
+        shapes.append(tuple(arguments[1].shape[:2]))
+        return real(*arguments)
+
+    monkeypatch.setattr(f"peterrec.nn.backbone.{form}d_run", spy)
+
+    def whole_job(folder: Path, **settings: bool) -> list[tuple[int, str]]:
+        """Return, after each training, how often the form was used and what came out."""
+        runner, said = RunnerConfig(accelerator="cpu", progress=False, **settings), []
+        short = {"max_length": 4, "runner": runner, "epochs": 1, "batch_size": 8}  # so that batches are full
+        model = pretrain(corpus, folder / "backbone", pretrain_config(**short))
+        said.append((len(shapes), model.fingerprint))
+        for strategy in ("patch", "all"):
+            shapes.clear()
+            bundle = adapt(model, corpus, "cluster", folder / strategy, adapt_config(strategy=strategy, **short))
+            said.append((len(shapes), fingerprint(bundle.tensors())))
+        shapes.clear()
+        joint = adapt_jointly(model, corpus, ["cluster"], folder / "joint", adapt_config(strategy="joint", **short))
+        said.append((len(shapes), fingerprint(joint["cluster"].tensors())))
+        shapes.clear()
+        return said
+
+    plain, used = whole_job(tmp_path / "plain"), whole_job(tmp_path / form, **{form: True})
+    assert [count for count, _ in plain] == [0] * 4
+    assert all(count > 0 for count, _ in used)
+    assert [bits for _, bits in used] == [bits for _, bits in plain]
