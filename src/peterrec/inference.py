@@ -77,7 +77,7 @@ class Inference:
             backbone = backbone.compiled(batch_size, range(max_length, max_length + 3))
         out = np.empty((len(sequences), backbone.config.channels), dtype=np.float32)
         for rows, tokens in inference_batches(sequences, batch_size, max_length):
-            with arithmetic(self.precision, self.device), onednn_matmul():
+            with arithmetic(self.precision, self.device), onednn_matmul(self.device):
                 found = read(backbone, torch.from_numpy(tokens).to(self.device))
             out[rows] = found.float().cpu().numpy()
         return out

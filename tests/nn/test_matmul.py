@@ -113,3 +113,19 @@ def test_products_within_it_are_of_full_precision(rows, inner, columns, left, ri
     for name, found in products.items():
         error = (found.double() - wanted).norm() / wanted.norm()
         assert float(error) < 5e-6, f"{name}: not in fp32 on this chip; see nn/matmul.py"
+
+
+def test_overlapping_threads_leave_the_setting_as_the_first_found_it(setting):
+    first, second = onednn_matmul(), onednn_matmul()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert setting.fp32_precision == "bf16", "the other one is still at work"
+    second.__exit__(None, None, None)
+    assert setting.fp32_precision == "ieee"
+
+
+def test_products_on_a_gpu_change_nothing(setting):
+    """While it is switched torch cannot say its precision, which Lightning asks for before it trains on a GPU."""
+    with onednn_matmul(torch.device("cuda", 0)):
+        assert setting.fp32_precision == "ieee"

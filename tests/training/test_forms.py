@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import RunnerConfig
@@ -50,3 +51,8 @@ def test_a_form_is_used_and_gives_the_same_bits(
     assert [count for count, _ in plain] == [0] * 4
     assert all(count > 0 for count, _ in used)
     assert [bits for _, bits in used] == [bits for _, bits in plain]
+
+
+def test_two_forms_at_once_are_refused() -> None:
+    with pytest.raises(ValidationError, match="ask for one of them"):
+        RunnerConfig(compile=True, recompute=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 
 from peterrec.config import BackboneConfig, OptimConfig, PretrainConfig
 from peterrec.data.corpus import Corpus
+from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
@@ -84,6 +86,25 @@ def test_only_rows_that_were_touched_have_a_gradient() -> None:
     gradient = of.trained.backbone.embedding.weight.grad
     assert gradient.is_sparse
     assert gradient._indices().tolist() == [[5, 6, 7, 8, 9 + SPECIAL]]
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("kind", ["causal", "noncausal"])
+def test_a_batch_with_nothing_to_say_leaves_the_tables_alone(tie: bool, kind: str) -> None:
+    """A dense gradient of zeros would give the table a state that the next sparse one does not fit."""
+    of = module("rows", tie, kind)
+    optimizer = make_optimizer(of.trained.parameters(), OptimConfig(lr=LR))
+    inputs, nothing = torch.tensor([[5, 3, 7]]), torch.zeros(1, 3, dtype=torch.long)
+    before = of.trained.backbone.embedding.weight.detach().clone()
+    for targets in (nothing, torch.tensor([[6, 8, 9]]), nothing):
+        batch = {"inputs": inputs, "targets": targets, "negatives": torch.tensor([2])}
+        optimizer.zero_grad()
+        loss = of.training_step(batch, 0)
+        loss.backward()
+        of.on_after_backward()
+        optimizer.step()
+        assert torch.equal(of.trained.backbone.embedding.weight, before) == (targets is nothing)
+        before = of.trained.backbone.embedding.weight.detach().clone()
 
 
 def test_touched_rows_are_found_each_once() -> None:
@@ -175,6 +196,12 @@ def test_rows_are_for_large_catalogues_whose_softmax_is_sampled() -> None:
     assert not PretrainConfig(loss="full").by_rows(10**6)
     with pytest.raises(ValidationError, match="needs loss sampled"):
         PretrainConfig(table_updates="rows", loss="full")
+
+
+def test_rows_of_a_small_catalogue_are_refused_before_anything_is_written(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs the sampled softmax, but"):
+        pretrain(corpus, tmp_path / "out", pretrain_config(table_updates="rows"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_on_rows_learns(corpus: Corpus, tmp_path: Any) -> None:

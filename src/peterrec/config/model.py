@@ -68,6 +68,12 @@ class RunnerConfig(Config):
     logger: Literal["none", "csv", "tensorboard"] = Field(default="none", description="beside the output")
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.compile and self.recompute:
+            raise ValueError("compile and recompute are two forms of the network: ask for one of them")
+        return self
+
 
 class MaskingConfig(Config):
     """Which input items are hidden in pre-training (paper, section 3.2; GRec, Yuan et al., WWW 2020)."""

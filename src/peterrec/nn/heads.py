@@ -20,7 +20,7 @@ def item_scores(
     vectors: Float[Tensor, "B C"], weight: Float[Tensor, "n C"], bias: Float[Tensor, " n"]
 ) -> Float[Tensor, "B n"]:
     """Return the score of every item for each row, in fp32: the few bits of bfloat16 would make ties."""
-    with onednn_matmul():
+    with onednn_matmul(vectors.device):
         return torch.addmm(bias, vectors, weight.T)
 
 

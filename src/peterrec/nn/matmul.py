@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,21 +24,38 @@ def _setting() -> Any:
     return setting if hasattr(setting, "fp32_precision") else None
 
 
+class _Use:
+    """How many are inside `onednn_matmul` at the moment, and what the first of them found."""
+
+    lock = threading.Lock()
+    inside = 0
+    before: Any = None
+
+
 @contextmanager
-def onednn_matmul() -> Iterator[None]:
+def onednn_matmul(device: torch.device | str = "cpu") -> Iterator[None]:
     """Let oneDNN multiply fp32 matrices on the CPU, where it is as exact as the default.
 
     torch hands fp32 products to MKL, which is slow on AMD chips (200 of 480 GFLOP/s on an EPYC of 2024), unless they
     may be made in bf16: then they go to oneDNN, which keeps to fp32 on chips without units for bf16 matrices.
-    Changes nothing on other chips, nor for other dtypes and devices. The setting is the process's, not the thread's.
+    Changes nothing on other chips, nor for other dtypes. The setting is the process's, not the thread's: it is put back
+    when the last thread leaves.
+
+    Args:
+        device: where the products are made; nothing is done for another one than the CPU.
     """
-    setting = _setting()
+    setting = _setting() if torch.device(device).type == "cpu" else None
     if setting is None:
         yield
         return
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
+    with _Use.lock:
+        if _Use.inside == 0:
+            _Use.before, setting.fp32_precision = setting.fp32_precision, "bf16"
+        _Use.inside += 1
     try:
         yield
     finally:
-        setting.fp32_precision = before
+        with _Use.lock:
+            _Use.inside -= 1
+            if _Use.inside == 0:
+                setting.fp32_precision = _Use.before

@@ -140,7 +140,7 @@ def _over_chunks(
     by_hidden = x.new_empty(x.shape, dtype=exact) if needed.hidden else None
     by_table = w.new_zeros(w.shape, dtype=exact) if needed.weight else None
     by_bias = torch.zeros_like(bias) if needed.bias else None
-    with onednn_matmul():
+    with onednn_matmul(hidden.device):
         for start in range(0, count, rows):
             some = slice(start, start + rows)
             shares = buffer[: len(x[some])]

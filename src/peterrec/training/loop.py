@@ -154,7 +154,7 @@ def fit(
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
     with _quiet(), work.kept_for_resume(), _interruptible(work), storage_errors(work.path):
         trainer = _trainer(runner, plan, callbacks, work.path)
-        with _reproducible(trainer), onednn_matmul():
+        with _reproducible(trainer), onednn_matmul(trainer.strategy.root_device):
             trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)
         best.load()
     return curve

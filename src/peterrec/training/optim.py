@@ -47,7 +47,7 @@ class RowwiseAdamW(torch.optim.AdamW):
         state = self.state[table]
         if not state:  # AdamW wants a `step` of every state, and leaves its dtype and device alone when it loads one
             state["step"] = torch.zeros(len(table), dtype=torch.int32)
-            state["mean_square"] = torch.zeros(len(table), device=table.device)
+            state["mean_square"] = torch.zeros(len(table), dtype=table.dtype, device=table.device)
         state["step"] = state["step"].to(table.device)
         beta = group["betas"][1]
         steps = state["step"][rows] + 1

@@ -18,7 +18,7 @@ from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray
 from peterrec.data.splits import uniform
-from peterrec.errors import DataError
+from peterrec.errors import ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
@@ -57,7 +57,9 @@ class PretrainModule(TrainedModule):
         asked = batch["targets"] != PAD
         targets = batch["targets"][asked]
         if len(targets) == 0:  # nothing but [UNK] to say: there is no mean
-            nothing: Tensor = self.backbone(batch["inputs"]).sum() * 0.0
+            table = self.trained.backbone.embedding.weight
+            x = F.embedding(batch["inputs"], table.detach() if self.by_rows else table)
+            nothing: Tensor = self.backbone.every(x, batch["inputs"]).sum() * 0.0
             return nothing
         if self.by_rows:
             return self._on_rows(batch, asked, targets)
@@ -157,7 +159,8 @@ def pretrain(
         DataError: too few users with two events or more.
         ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
-        ConfigError: the unfinished run had other settings, or those of the runner do not work on this machine.
+        ConfigError: the unfinished run had other settings, those of the runner do not work on this machine, or
+            `table_updates` asks for rows of a catalogue with the full softmax.
         TrainingError: the loss is not finite.
         InterruptedRun: Ctrl-C or SIGTERM; go on with `resume`.
         StorageError: the disk is full or the place is not writable.
@@ -167,6 +170,11 @@ def pretrain(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
     sampled = config.sampled(items)
+    if config.table_updates == "rows" and not sampled:
+        raise ConfigError(
+            f"table_updates rows needs the sampled softmax, but {items:,} items get the full one",
+            remedy="set loss to sampled, or table_updates to auto",
+        )
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
