@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peterrec._version import __version__
 
 if TYPE_CHECKING:
+    from peterrec.answers import Predictions, Recommendations, TopItems
     from peterrec.artifacts.inspection import inspect
     from peterrec.config import (
         ActivityConfig,
@@ -63,7 +64,7 @@ _PLACES = {
     "peterrec.errors": ["PeterRecError"],
     "peterrec.evaluation.bundles": ["evaluate"],
     "peterrec.experiments.pipeline": ["run"],
-    "peterrec.answers": ["Predictions", "Recommendations"],
+    "peterrec.answers": ["Predictions", "Recommendations", "TopItems"],
     "peterrec.model": ["UserModel"],
     "peterrec.process": ["tune_process"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],

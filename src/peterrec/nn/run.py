@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ VARIANTS = 256  # of a compiled function; past its limit torch runs a function a
 
 
 def run_blocks(
-    blocks: nn.ModuleList,
+    blocks: nn.ModuleList | Sequence[Callable[..., Tensor]],
     x: Float[Tensor, "B T C"],
     keep: Bool[Tensor, "B T 1"] | None,
     patch: TaskPatch | None,
@@ -34,24 +34,13 @@ def run_blocks(
     return x
 
 
-def recomputed_run(
-    blocks: nn.ModuleList,
-    x: Float[Tensor, "B T C"],
-    keep: Bool[Tensor, "B T 1"] | None,
-    patch: TaskPatch | None,
-    steps: Sequence[BlockSteps | None],
-    first: int,
-) -> Float[Tensor, "B n C"]:
+def recomputed_run(blocks: nn.ModuleList, *arguments: Any) -> Float[Tensor, "B n C"]:
     """Do what `run_blocks` does, keeping the input of each block only: the rest is made again for the backward pass.
 
     Source: Chen et al., "Training deep nets with sublinear memory cost", 2016.
     """
-    for index, of in enumerate(steps, first):
-        x = checkpoint(
-            blocks[index], x, keep, patch, index, of, use_reentrant=False, preserve_rng_state=False
-        )  # fmt: skip
-        keep = keep if keep is None or of is None else at_outputs(keep, of)
-    return x
+    again = [partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+    return run_blocks(again, *arguments)
 
 
 def compiled_run(*arguments: Any) -> Float[Tensor, "B n C"]:
