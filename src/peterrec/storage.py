@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "backbone": "config.json",
     "bundle": "adapter_config.json",
     "joint": "joint.json",
+    "cell": "cell.json",
 }
 """The file that says what an artifact is, by kind."""
 

@@ -12,6 +12,13 @@ from peterrec.config.data import (
     SplitConfig,
     TaskConfig,
 )
+from peterrec.config.experiment import (
+    ExperimentConfig,
+    GridDataConfig,
+    MethodConfig,
+    QuestionConfig,
+    SyntheticConfig,
+)
 from peterrec.config.loading import build_config, dump_yaml, load_config, same_settings
 from peterrec.config.model import (
     AdaptConfig,
@@ -34,8 +41,11 @@ __all__ = [
     "Config",
     "EvaluateConfig",
     "EventsConfig",
+    "ExperimentConfig",
+    "GridDataConfig",
     "LabelsConfig",
     "MaskingConfig",
+    "MethodConfig",
     "Name",
     "NegativesConfig",
     "OptimConfig",
@@ -43,6 +53,7 @@ __all__ = [
     "Positive",
     "PrepareConfig",
     "PretrainConfig",
+    "QuestionConfig",
     "RankingTaskConfig",
     "RunConfig",
     "RunnerConfig",
@@ -51,6 +62,7 @@ __all__ = [
     "SourceConfig",
     "SplitConfig",
     "Strategy",
+    "SyntheticConfig",
     "TaskConfig",
     "Text",
     "build_config",

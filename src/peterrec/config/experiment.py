@@ -1,0 +1,137 @@
+"""Settings of a grid of experiments: data sets x tasks x methods x seeds, and the questions it is to answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from peterrec.config.base import Config, Name, Share
+from peterrec.config.data import PrepareConfig
+from peterrec.config.whole import EvaluateConfig
+
+Labelled = Annotated[float, Field(gt=0.0, le=1.0)]
+TaskPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class SyntheticConfig(Config):
+    """Events and labels made up, so that the right answers are known."""
+
+    users: PositiveInt = Field(default=1_200, description="each with a taste, which is its cluster")
+    items: PositiveInt = Field(default=300, description="source items, dealt to the clusters")
+    targets: PositiveInt = Field(default=40, description="target items, dealt to the clusters")
+    mean_events: PositiveInt = Field(default=20, description="source events of a user")
+    clusters: PositiveInt = Field(default=4, description="tastes; label `cluster` says which, label `noise` nothing")
+    labelled: Share = Field(default=1.0, description="share of users with labels and target events")
+    seed: int = Field(default=0, description="of all draws; the data is the same for every seed of the grid")
+
+
+class GridDataConfig(Config):
+    """One data set of a grid, and settings that are its own."""
+
+    fetch: str | None = Field(
+        default=None, description="a public data set to fetch into `data_root` if it is not there"
+    )
+    synthetic: SyntheticConfig | None = Field(
+        default=None, description="make the data up; its files are `events.parquet` and `users.parquet`"
+    )
+    prepare: PrepareConfig = Field(
+        description="relative paths are under `data_root`, or under the made-up data; the seed is added to `split.salt`"
+    )
+    pretrain: dict[str, Any] = Field(
+        default_factory=dict, description="settings that differ from the grid's `pretrain`"
+    )
+    adapt: dict[str, Any] = Field(default_factory=dict, description="settings that differ from the grid's `adapt`")
+    task_overrides: dict[Name, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="by task: settings of `adapt` that differ for it; not of what trains all tasks",
+    )
+
+
+class MethodConfig(Config):
+    """One thing that is compared: what is adapted of a backbone, a baseline, or a rival network."""
+
+    adapt: dict[str, Any] | None = Field(
+        default=None, description="settings of `adapt` that make this method, such as `strategy`"
+    )
+    backbone: Name = Field(default="base", description="of `backbones`, which `adapt` starts from")
+    baseline: str | None = Field(default=None, description="name of a baseline as tables show it")
+    rival: Literal["dupn", "conet"] | None = Field(default=None, description="a network of another paper")
+    settings: dict[str, Any] = Field(default_factory=dict, description="of the rival")
+    label: str | None = Field(default=None, description="shown instead of the name")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if sum(one is not None for one in (self.adapt, self.baseline, self.rival)) != 1:
+            raise ValueError("a method is exactly one of `adapt`, `baseline` and `rival`")
+        if self.settings and self.rival is None:
+            raise ValueError("`settings` are those of a rival; those of `adapt` stand under `adapt`")
+        return self
+
+
+class QuestionConfig(Config):
+    """A question: the methods, tasks and shares of labels whose cells answer it, and which pairs decide."""
+
+    name: Name = Field(description="short, for files and links")
+    asks: str = Field(description="the question, as the report prints it")
+    tasks: tuple[TaskPath, ...] = Field(default=(), description="DATA/TASK; all tasks if none is named")
+    methods: tuple[Name, ...] = Field(min_length=1, description="of `methods`; a baseline only where it suits the task")
+    shares: tuple[Labelled, ...] = Field(
+        default=(1.0,), min_length=1, description="of the labelled train users that are used; smaller ones are nested"
+    )
+    compare: tuple[tuple[Name, Name], ...] = Field(
+        default=(), description="pairs (method, rival): is the first better? Tested on the same users"
+    )
+    shows: tuple[Literal["metrics", "costs", "curves", "shares", "events"], ...] = Field(
+        default=("metrics",), description="tables and figures; events: by the number of source events of the user"
+    )
+    seeds: tuple[int, ...] | None = Field(default=None, description="fewer than the grid's")
+
+
+class ExperimentConfig(Config):
+    """A grid of experiments and the report that answers the questions."""
+
+    title: str = Field(default="peterrec experiment", description="of the report")
+    about: str = Field(default="", description="a paragraph under the title")
+    data_root: str = Field(default="runs/data", description="folder of the data sets")
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="each is another split of users and another draw of all weights"
+    )
+    data: dict[Name, GridDataConfig] = Field(min_length=1, description="data sets by name")
+    pretrain: dict[str, Any] = Field(default_factory=dict, description="settings of `pretrain` for all backbones")
+    backbones: dict[Name, dict[str, Any]] = Field(
+        default_factory=lambda: {"base": {}}, description="settings of `pretrain` that make each; last of all to apply"
+    )
+    adapt: dict[str, Any] = Field(default_factory=dict, description="settings of `adapt` for all methods")
+    methods: dict[Name, MethodConfig] = Field(min_length=1, description="by name")
+    questions: tuple[QuestionConfig, ...] = Field(min_length=1, description="in the order of the report")
+    evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="of every cell; the seed is the cell's")
+    event_strata: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 6, 21), description="least source events of each group of users in `events`"
+    )
+    jobs: PositiveInt | None = Field(default=None, description="cells at a time; one for each core if not given")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        tasks = {f"{name}/{task.name}" for name, data in self.data.items() for task in data.prepare.tasks}
+        for question in self.questions:
+            pairs = [name for pair in question.compare for name in pair]
+            for name in (*question.methods, *pairs):
+                if name not in self.methods:
+                    raise ValueError(f"question {question.name!r} names method {name!r}, which `methods` does not have")
+            outside = [name for name in pairs if name not in question.methods]
+            if outside:
+                raise ValueError(f"question {question.name!r} compares {outside[0]!r}, which is not one of its methods")
+            for path in question.tasks:
+                if path not in tasks:
+                    raise ValueError(f"question {question.name!r} names task {path!r}; there are {sorted(tasks)}")
+            for seed in question.seeds or ():
+                if seed not in self.seeds:
+                    raise ValueError(f"question {question.name!r} names seed {seed}, which is none of the grid's")
+        for name, method in self.methods.items():
+            if method.adapt is not None and method.backbone not in self.backbones:
+                raise ValueError(f"method {name!r} names backbone {method.backbone!r}, which `backbones` does not have")
+        names = [question.name for question in self.questions]
+        if len(set(names)) < len(names):
+            raise ValueError("two questions have the same name")
+        return self
