@@ -69,13 +69,13 @@ class Inference:
 
     @torch.inference_mode()
     def vectors(
-        self, sequences: Sequences, read: Read, backbone: Backbone, max_length: int, batch_size: int
+        self, sequences: Sequences, read: Read, width: int, backbone: Backbone, max_length: int, batch_size: int
     ) -> FloatArray:
-        """Return what is read of each user, (N, C) float32."""
+        """Return what is read of each user, (N, width) float32."""
         if self.compile:
             # As they are, with [TCL] or [MASK] put in, or with [TCL] at both ends.
             backbone = backbone.compiled(batch_size, range(max_length, max_length + 3))
-        out = np.empty((len(sequences), backbone.config.channels), dtype=np.float32)
+        out = np.empty((len(sequences), width), dtype=np.float32)
         for rows, tokens in inference_batches(sequences, batch_size, max_length):
             with arithmetic(self.precision, self.device), onednn_matmul(self.device):
                 found = read(backbone, torch.from_numpy(tokens).to(self.device))

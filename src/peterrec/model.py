@@ -20,7 +20,7 @@ from peterrec.inference import Inference, ItemScorer
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead
 from peterrec.nn.precision import Precision, checked_precision
-from peterrec.nn.tokens import represent
+from peterrec.nn.tokens import represent, representation_width
 
 
 class UserModel:
@@ -146,7 +146,8 @@ class UserModel:
 
         Args:
             histories: N sequences of external item ids, oldest first.
-            bundle: with this bundle's patch; None for the plain backbone.
+            bundle: with this bundle's patch, and what its head reads: two or three times the channels where `readout`
+                is `pooled` or `both`. None for the plain backbone.
             options: `unknown`, as in `encode`; `batch_size`.
         """
         sequences, batch_size = self._read(histories, options)
@@ -193,13 +194,15 @@ class UserModel:
     # ------------------------------------------------------------ indices in, arrays out
 
     def representations(self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256) -> FloatArray:
-        """Return (N, channels) float32 for sequences of indices: the hidden state at [TCL]."""
+        """Return (N, R) float32 for sequences of indices, as `represent` does for histories."""
         plain = self.network.backbone
         if bundle is None:
-            return self.inference.vectors(sequences, represent, plain, self.pretrained.max_length, batch_size)
+            length, width = self.pretrained.max_length, plain.config.channels
+            return self.inference.vectors(sequences, represent, width, plain, length, batch_size)
         own = self.bundle(bundle)
-        read = partial(represent, patch=own.patch)
-        return self.inference.vectors(sequences, read, own.backbone or plain, own.max_length, batch_size)
+        read = partial(represent, patch=own.patch, readout=own.readout)
+        width = representation_width(plain.config.channels, own.readout)
+        return self.inference.vectors(sequences, read, width, own.backbone or plain, own.max_length, batch_size)
 
     @torch.inference_mode()
     def probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
@@ -257,7 +260,8 @@ class UserModel:
         # What pre-training taught: the state at the last event, not that at [TCL].
         network, length = self.network, self.pretrained.max_length
         read = network.next_item_vectors
-        vectors = self.inference.vectors(sequences, read, network.backbone, length, batch_size)
+        width = network.backbone.config.channels
+        vectors = self.inference.vectors(sequences, read, width, network.backbone, length, batch_size)
         return ItemScorer(vectors, *network.output_table())
 
     def targets(self, bundle: str | None = None) -> Catalogue:

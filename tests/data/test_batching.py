@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.data import batching
-from peterrec.data.batching import EpochStream, Windows, inference_batches, last_events
+from peterrec.data.batching import EpochStream, Windows, inference_batches, last_events, leave_out
 from peterrec.data.sequences import PAD, Sequences
 from peterrec.errors import ArtifactError
 
@@ -154,3 +154,26 @@ def test_a_state_of_other_data_is_refused():
     state = EpochStream(Rows([1, 2, 3]), 1, seed=0).state_dict()
     with pytest.raises(ArtifactError, match="other data"):
         EpochStream(Rows([1, 2]), 1, seed=0).load_state_dict(state)
+
+
+@given(lengths, st.floats(0, 0.99), st.integers(0, 99))
+def test_any_share_left_out_keeps_the_order_and_at_least_one_event(lengths, share, seed):
+    sequences = numbered(lengths)
+    tokens = last_events(sequences, np.arange(len(sequences)), 20)
+    found = leave_out(tokens, share, np.random.default_rng(seed))
+    for before, after in zip(tokens, found, strict=True):
+        kept = after[after != PAD]
+        assert set(kept) <= set(before[before != PAD])
+        assert (np.diff(kept) > 0).all(), "in order, none twice"
+        assert bool(len(kept)) == bool((before != PAD).any())
+        assert (after[len(kept) :] == PAD).all(), "padding only behind"
+    assert found.shape[1] <= tokens.shape[1]
+
+
+def test_the_share_is_left_out_on_average_and_none_where_it_is_zero():
+    sequences = numbered([40] * 200)
+    tokens = last_events(sequences, np.arange(200), 40)
+    kept = leave_out(tokens, 0.3, np.random.default_rng(0)) != PAD
+    assert kept.sum() / (tokens != PAD).sum() == pytest.approx(0.7, abs=0.02)
+    assert len(set(kept.sum(axis=1))) > 3, "drawn for each event, not for each row"
+    assert (leave_out(tokens, 0.0, np.random.default_rng(0)) == tokens).all()

@@ -59,3 +59,26 @@ def test_log_shares_are_finite_sum_to_one_and_keep_the_order(counts):
     assert float(shares.exp().sum()) == pytest.approx(1, abs=1e-5)
     expected = np.log((np.array(counts) + 1) / (np.sum(counts) + len(counts)))
     np.testing.assert_allclose(shares.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", HEADS)
+def test_a_standardised_head_reads_deviations_and_folding_changes_no_score(cls):
+    head = shaken(cls(3, 4).double()).requires_grad_(False)
+    plain = shaken(cls(3, 4).double()).requires_grad_(False)
+    seen = users(50, 3, seed=1) * torch.tensor([1e-3, 1.0, 1e3]) + torch.tensor([0.0, -5.0, 100.0])
+    seen[:, 1] = 7.0  # the same of everybody
+    head.standardise(seen)
+    x = users(6, 3, seed=2) * torch.tensor([1e-3, 0.0, 1e3]) + torch.tensor([0.0, 7.0, 100.0])
+    by_hand = (x.numpy() - seen.numpy().mean(0)) / np.maximum(seen.numpy().std(0), 1e-6)
+    np.testing.assert_allclose(head(x).numpy(), by_hand @ plain.weight.numpy().T + plain.bias.numpy(), atol=1e-9)
+    assert set(head.state_dict()) == {"weight", "bias"}, "nothing else is kept of it"
+    if cls is ItemHead:
+        chosen = torch.tensor([[0, 3]] * 6)
+        torch.testing.assert_close(head.score(x, chosen), head(x).gather(1, chosen))
+    before = head(x)
+    head.fold()
+    torch.testing.assert_close(head(x), before, atol=1e-8, rtol=1e-8)
+    assert not torch.equal(head.weight, plain.weight)
+    after = head(x)
+    head.fold()
+    assert torch.equal(head(x), after), "once folded there is nothing to fold"

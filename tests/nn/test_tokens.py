@@ -24,6 +24,7 @@ from peterrec.nn.tokens import (
     read_at,
     represent,
     represent_next,
+    representation_width,
 )
 from strategies import patched_backbones, rows_of_tokens, users
 
@@ -120,3 +121,40 @@ def test_of_who_did_nothing_only_the_popularity_of_items_is_known_or_a_mask_alon
         assert torch.equal(found, torch.zeros_like(found))
     else:
         np.testing.assert_allclose(found.numpy(), [oracle_backbone(backbone, [MASK])[-1]] * 2, atol=1e-10)
+
+
+def pooled_by_hand(backbone, patch, row: list[int]) -> list[np.ndarray]:
+    """Embeddings and hidden states of one user without padding, summed over the events by the root of their number."""
+    causal = backbone.config.kind == "causal"
+    tokens = matrix([*row, TCL] if causal else [TCL, *row, TCL])
+    with torch.no_grad():
+        embedded, hidden = backbone.embed(tokens, patch)[0].numpy(), backbone(tokens, patch)[0].numpy()
+    first = 0 if causal else 1
+    return [sum(states[first : first + len(row)]) / np.sqrt(max(1, len(row))) for states in (embedded, hidden)]
+
+
+@given(
+    configs=patched_backbones(),
+    rows=users(ITEMS).filter(all),
+    left=st.integers(0, 4),
+    right=st.integers(0, 4),
+)
+def test_any_user_is_pooled_over_the_events_alone(configs, rows, left, right):
+    backbone = lively_backbone(configs[0]).double()
+    patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
+    tokens, channels = padded(rows, left, right), configs[0].channels
+    pooled = represent(backbone, tokens, patch, "pooled")
+    assert pooled.shape == (len(rows), representation_width(channels, "pooled")) == (len(rows), 2 * channels)
+    for user, row in zip(pooled.numpy(), rows, strict=True):
+        np.testing.assert_allclose(user, np.concatenate(pooled_by_hand(backbone, patch, row)), atol=1e-9)
+    both = represent(backbone, tokens, patch, "both")
+    torch.testing.assert_close(both, torch.cat([represent(backbone, tokens, patch), pooled], dim=1), atol=1e-9, rtol=0)
+    assert both.shape[1] == representation_width(channels, "both")
+
+
+@every_backbone
+def test_of_who_did_nothing_a_pool_is_zeros(backbone_config):
+    backbone = lively_backbone(backbone_config)
+    for columns in (0, 3):
+        found = represent(backbone, torch.full((2, columns), PAD), None, "pooled")
+        assert torch.equal(found, torch.zeros(2, 2 * backbone_config.channels))

@@ -18,6 +18,7 @@ from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
+from peterrec.nn.tokens import Readout, representation_width
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,
@@ -45,6 +46,7 @@ class Bundle:
         targets: target catalogue of a ranking task, in the head's order.
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
         own: which modules these are.
+        readout: what of the hidden states the head reads.
         trained: parameters that were trained, by group: embedding, blocks, norms, patch, head.
         max_length: most recent events read.
         backbone_fingerprint: of the only backbone it works on.
@@ -68,6 +70,7 @@ class Bundle:
     trained: dict[str, int]
     backbone: Backbone | None = None
     own: Own | None = None
+    readout: Readout = "token"
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -124,6 +127,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "own": asdict(bundle.own) if bundle.own is not None else None,
         "outputs": len(bundle.class_names) if bundle.targets is None else len(bundle.targets),
         "max_length": bundle.max_length,
+        "readout": bundle.readout,
         "patch_params": bundle.patch_params,
         "head_params": bundle.head_params,
         "trained": bundle.trained,
@@ -203,6 +207,8 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         "targets" if ranking else "labels", _outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
     )
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
+    readout: Readout = meta.get("readout", "token")  # bundles of before there was a choice lack it
+    width = representation_width(backbone.config.channels, readout)
     own = Own(**meta["own"]) if meta["own"] is not None else None
     bundle = Bundle(
         name=meta["name"],
@@ -210,7 +216,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         strategy=meta["strategy"],
         patch=Patch(patch_config, backbone.config) if patch_config is not None else None,
         patch_config=patch_config,
-        head=(ItemHead if ranking else ClassificationHead)(backbone.config.channels, meta["outputs"]),
+        head=(ItemHead if ranking else ClassificationHead)(width, meta["outputs"]),
         class_names=names,
         targets=targets,
         max_length=meta["max_length"],
@@ -220,6 +226,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         trained=meta["trained"],
         backbone=backbone.fork(own) if own is not None else None,
         own=own,
+        readout=readout,
         metrics=read_json(path / "metrics.json"),
     )
     load_into(bundle.modules(), tensors, path)

@@ -109,6 +109,16 @@ class PretrainConfig(Config):
         "auto: rows above `dense_table_limit` items",
     )
     dense_table_limit: PositiveInt = Field(default=200_000, description="items")
+    item_start: Literal["random", "co-occurrence"] = Field(
+        default="random",
+        description="initial item embeddings; co-occurrence: factors of the users' TF-IDF rows, so that items that the "
+        "same users have begin alike",
+    )
+    train_items: bool = Field(
+        default=True,
+        description="whether item embeddings are trained; if not, they stay as they start, and items are scored with a "
+        "table of their own (backbone.tie_weights false)",
+    )
     masking: MaskingConfig = Field(
         default=MaskingConfig(), description="of input items in training; what a noncausal backbone predicts"
     )
@@ -129,6 +139,10 @@ class PretrainConfig(Config):
             raise ValueError("a noncausal backbone learns by predicting masked items: masking.share must be above 0")
         if self.table_updates == "rows" and self.loss == "full":
             raise ValueError("the full softmax touches every row of the table: table_updates rows needs loss sampled")
+        if not self.train_items and self.backbone.tie_weights:
+            raise ValueError("embeddings that stay as they are cannot score items: set backbone.tie_weights false")
+        if not self.train_items and self.table_updates == "rows":
+            raise ValueError("table_updates rows is for tables that are trained: set train_items, or dense")
         return self
 
     def sampled(self, items: int) -> bool:
@@ -137,7 +151,7 @@ class PretrainConfig(Config):
 
     def by_rows(self, items: int) -> bool:
         """Say whether only touched rows of the tables of so many items are updated."""
-        large = self.table_updates == "auto" and items > self.dense_table_limit
+        large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_items
         return self.sampled(items) and (large or self.table_updates == "rows")
 
     @property
@@ -176,6 +190,11 @@ class AdaptConfig(Config):
     joint_start: Literal["pretrained", "random"] = Field(
         default="pretrained", description="weights that strategy `joint` starts from"
     )
+    readout: Literal["token", "pooled", "both"] = Field(
+        default="token",
+        description="what the head reads: token: the hidden state at [TCL] (the paper's); pooled: embeddings and "
+        "hidden states summed over the events, by the root of their number; both: one after the other",
+    )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
         default=None,
         description="of the classes in the cross-entropy: balanced (users / classes / users of the class), or by name",
@@ -189,6 +208,11 @@ class AdaptConfig(Config):
     )
     negatives: NegativesConfig = Field(default=NegativesConfig(), description="of ranking tasks")
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
+    event_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="share of a user's events left out, anew in every epoch: a user is not to be known by one item; "
+        "at least one stays",
+    )
     cache: Literal["auto", "memory", "disk", "off"] = Field(
         default="auto",
         description="where the states below all that the task changes are kept, computed once for each user; "

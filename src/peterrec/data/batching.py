@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from peterrec.data.sequences import IntArray, Sequences, pad_windows
+from peterrec.data.sequences import PAD, IntArray, Sequences, pad_windows
 from peterrec.errors import ArtifactError
 
 WIDTH_STEP = 8  # widths are rounded up to a multiple, so that few distinct shapes occur
@@ -126,6 +126,24 @@ def last_events(sequences: Sequences, rows: IntArray, max_length: int) -> Tokens
     ends = sequences.offsets[1:][rows]
     lengths = np.minimum(sequences.lengths_of(rows), max_length)
     return pad_windows(sequences.items, ends - lengths, lengths, padded_width(lengths, max_length))
+
+
+def leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:
+    """Return the same rows without some of their items, drawn anew for each row: on average that share of them.
+
+    Those that stay keep their order and move up; at least one of a row stays, if it has any.
+
+    Args:
+        tokens: (B, W), padded on the right.
+        share: 0 .. 1.
+        rng: of the draws.
+    """
+    real = tokens != PAD
+    draw = np.where(real, rng.random(tokens.shape), np.inf)
+    stays = real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
+    order = np.argsort(~stays, axis=1, kind="stable")
+    kept = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
+    return np.ascontiguousarray(kept[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])
 
 
 def inference_batches(sequences: Sequences, batch_size: int, max_length: int) -> Iterator[tuple[IntArray, Tokens]]:

@@ -24,59 +24,68 @@ def item_scores(
         return torch.addmm(bias, vectors, weight.T)
 
 
-class ClassificationHead(nn.Module):
-    """Scores of the classes of a task (paper, section 3.3).
+class _Head(nn.Module):
+    """Scores of outputs: inner product of a representation with each one's vector, plus its bias.
 
     Args:
-        channels: C of the representation.
-        classes: number of classes.
+        channels: R of the representation.
+        outputs: K.
         generator: draws the initial weights.
-        bias: (classes,) initial biases, such as the log share of each class; zeros if not given.
+        bias: (K,) initial biases; zeros if not given.
     """
+
+    shift: Tensor | None
+    scale: Tensor | None
 
     def __init__(
         self,
         channels: int,
-        classes: int,
+        outputs: int,
         generator: torch.Generator | None = None,
-        bias: Float[Tensor, " classes"] | None = None,
+        bias: Float[Tensor, " K"] | None = None,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, channels))
-        self.bias = nn.Parameter(torch.zeros(classes) if bias is None else bias.clone())
+        self.weight = nn.Parameter(torch.empty(outputs, channels))
+        self.bias = nn.Parameter(torch.zeros(outputs) if bias is None else bias.clone())
         nn.init.normal_(self.weight, std=0.02, generator=generator)
+        self.register_buffer("shift", None, persistent=False)
+        self.register_buffer("scale", None, persistent=False)
 
-    def forward(self, representation: Float[Tensor, "B C"]) -> Float[Tensor, "B K"]:
-        """Return the logit of every class."""
-        return F.linear(representation, self.weight, self.bias)
+    def standardise(self, vectors: Float[Tensor, "N R"]) -> None:
+        """Read every number of a representation by its mean and deviation over some users, from now on.
+
+        Until `fold`. The scale of states differs by layer, and by backbone; a head that learns with one rate for all of
+        them would hear the loud ones only.
+        """
+        self.shift = vectors.mean(dim=0)
+        self.scale = 1.0 / vectors.std(dim=0, correction=0).clamp(min=1e-6)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put what `standardise` did into weights and biases: the same scores, and nothing else to keep."""
+        if self.shift is not None and self.scale is not None:
+            self.weight.mul_(self.scale)
+            self.bias.sub_(self.weight @ self.shift)
+        self.shift = self.scale = None
+
+    def forward(self, representation: Float[Tensor, "B R"]) -> Float[Tensor, "B K"]:
+        """Return the score of every output: logits of classes, or scores of items."""
+        return F.linear(self.read(representation), self.weight, self.bias)
+
+    def read(self, representation: Float[Tensor, "B R"]) -> Float[Tensor, "B R"]:
+        """Return what the weights are applied to."""
+        if self.shift is None or self.scale is None:
+            return representation
+        return (representation - self.shift) * self.scale
 
 
-class ItemHead(nn.Module):
-    """Scores of items: inner product with each item's vector, plus its bias (paper, section 3.3).
+class ClassificationHead(_Head):
+    """Scores of the classes of a task (paper, section 3.3); the bias starts at the log share of each, say."""
 
-    Args:
-        channels: C of the representation.
-        items: number of items that can be scored.
-        generator: draws the initial weights.
-        bias: (items,) initial biases, such as the log popularity; zeros if not given.
-    """
 
-    def __init__(
-        self,
-        channels: int,
-        items: int,
-        generator: torch.Generator | None = None,
-        bias: Float[Tensor, " items"] | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(items, channels))
-        self.bias = nn.Parameter(torch.zeros(items) if bias is None else bias.clone())
-        nn.init.normal_(self.weight, std=0.02, generator=generator)
+class ItemHead(_Head):
+    """Scores of items (paper, section 3.3); the bias starts at the log popularity, say."""
 
-    def forward(self, representation: Float[Tensor, "B C"]) -> Float[Tensor, "B N"]:
-        """Return the score of every item."""
-        return F.linear(representation, self.weight, self.bias)
-
-    def score(self, representation: Float[Tensor, "B C"], items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    def score(self, representation: Float[Tensor, "B R"], items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Return the scores of chosen items of each row."""
-        return torch.einsum("bc,bmc->bm", representation, self.weight[items]) + self.bias[items]
+        return torch.einsum("bc,bmc->bm", self.read(representation), self.weight[items]) + self.bias[items]

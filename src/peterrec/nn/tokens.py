@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 PAD, TCL, MASK = 0, 1, 2
 SPECIAL = 4
+
+Readout = Literal["token", "pooled", "both"]
+"""What of the hidden states a head reads."""
 
 
 def end_of(tokens: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:
@@ -58,16 +61,44 @@ def tokens_before(
     return torch.where(index >= 0, tokens.gather(1, index.clamp(min=0)), PAD)
 
 
-def represent(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> Float[Tensor, "B C"]:
-    """Return each user's representation (paper, section 3.3): the hidden state at [TCL].
+def represent(
+    backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None, readout: Readout = "token"
+) -> Float[Tensor, "B R"]:
+    """Return each user's representation: what a head reads, `representation_width` numbers.
 
-    A causal backbone gets [TCL] after the last event; a noncausal one at both ends, and both states are added.
+    `token` (paper, section 3.3) is the hidden state at [TCL]: a causal backbone gets [TCL] after the last event; a
+    noncausal one at both ends, and both states are added. `pooled` is the sum over the events of their embeddings, and
+    that of their hidden states, each by the root of the number of events: a longer history says more, but the later
+    events add less. [TCL] sees as far as the receptive field reaches, a sum sees all events alike. `both` is one after
+    the other.
     """
-    if backbone.config.kind == "causal":
+    causal = backbone.config.kind == "causal"
+    if readout == "token" and causal:
         longer, position = append_token(tokens, TCL)
         return backbone.last(longer, position, patch)
-    longer, positions = enclose_in_task_tokens(tokens)
-    return read_at(backbone(longer, patch), positions)
+    if causal:
+        longer, position = append_token(tokens, TCL)
+        positions = position.unsqueeze(1)
+    else:
+        longer, positions = enclose_in_task_tokens(tokens)
+    embedded = backbone.embed(longer, patch)
+    hidden = backbone.every(embedded, longer, patch)
+    parts = [] if readout == "pooled" else [read_at(hidden, positions)]
+    if readout != "token":
+        events = (longer != PAD) & (longer != TCL)  # (B, T)
+        parts += [pool(embedded, events), pool(hidden, events)]
+    return torch.cat(parts, dim=1)
+
+
+def representation_width(channels: int, readout: Readout) -> int:
+    """Return how many numbers a representation has: R of `represent`."""
+    return channels * {"token": 1, "pooled": 2, "both": 3}[readout]
+
+
+def pool(x: Float[Tensor, "B T C"], events: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+    """Return the sum of each row's states at its events by the root of their number; zeros where there is none."""
+    weight = events.to(x.dtype)
+    return torch.einsum("btc,bt->bc", x, weight) / weight.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
 
 
 def represent_next(backbone: Backbone, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:

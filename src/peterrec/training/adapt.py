@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from peterrec.training.transfer import (
     new_bundle,
     parts_of,
     same_catalogue,
+    standardise,
     train,
     trainable_line,
 )
@@ -65,7 +67,7 @@ class AdaptModule(TrainedModule):
     def _represent(self, batch: dict[str, Tensor]) -> Tensor:
         if self.cache is not None:
             return self.cache.trunk.above(batch, self.parts.patch)
-        return represent(self.reader, batch["tokens"], self.parts.patch)
+        return represent(self.reader, batch["tokens"], self.parts.patch, self.config.readout)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the metrics of some validation users."""
@@ -134,6 +136,7 @@ def adapt(
         users, valid = parts_of(spec)
         parts = build(config, model.network.backbone, spec, users)
         cache = TrunkCache.of(config, parts, users.sequences, valid.sequences)
+        standardise(parts.head, config, users, partial(represent, parts.backbone, patch=parts.patch), model.device)
         module = AdaptModule(parts, TaskLoss(config, class_weights(config, spec, users)), config, valid, cache)
         source = TaskSource(spec, users, config, cache.train if cache is not None else None)
         stream = EpochStream(source, config.batch_size, config.seed)
@@ -153,6 +156,7 @@ def adapt(
         shown, mode = metric_names(spec), "max" if spec.kind == "ranking" else "min"
         plan = Plan.of(config, f"{spec.name} ({config.strategy})", mode, shown)
         curve = train(model, module, stream, module.valid_batches(), work, plan, config)
+    parts.head.fold()
     bundle = replace(bundle, metrics=metrics_of(curve, plan.shown, corpus))
     save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()

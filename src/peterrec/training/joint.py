@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.tokens import represent
+from peterrec.nn.tokens import represent, representation_width
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.folder import WorkFolder
@@ -36,6 +37,7 @@ from peterrec.training.transfer import (
     new_bundle,
     parts_of,
     same_catalogue,
+    standardise,
     train,
     trainable_line,
 )
@@ -89,6 +91,7 @@ class JointModule(TrainedModule):
         self.backbone = backbone
         lengths = (config.max_length + 1, config.max_length + 2)
         self.reader = as_asked(backbone, config.runner, config.batch_size, lengths)
+        self.readout = config.readout
         self.tasks = tasks
         self.losses = nn.ModuleList(task.loss for task in tasks)
         self._sums: list[list[Sums]] = [[] for _ in tasks]
@@ -97,15 +100,18 @@ class JointModule(TrainedModule):
         """Return the mean of the tasks' losses, weighted by their users in the batch."""
         users = {name: len(of["tokens"]) for name, of in batch.items()}
         losses = [
-            self.losses[int(name)](self.tasks[int(name)].head, represent(self.reader, of["tokens"]), of) * users[name]
+            self.losses[int(name)](self.tasks[int(name)].head, self._represent(of), of) * users[name]
             for name, of in batch.items()
         ]
         return torch.stack(losses).sum() / sum(users.values())
 
+    def _represent(self, batch: Batch) -> Tensor:
+        return represent(self.reader, batch["tokens"], None, self.readout)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the metrics of some validation users of one task."""
         task = self.tasks[int(batch["task"])]
-        vectors = represent(self.reader, batch["tokens"])
+        vectors = self._represent(batch)
         with self.full_precision():
             scores = task.head(vectors.float()).cpu()
         require_finite(scores, "the scores of validation users", self.current_epoch)
@@ -176,6 +182,8 @@ def adapt_jointly(
         say(f"adapting to {', '.join(map(repr, tasks))} jointly on {users} users")
         counts = group_counts(ours, None, list(heads))
         say(trainable_line(counts, count_parameters(model.network) + sum(map(count_parameters, heads))))
+        for task in all_tasks:
+            standardise(task.head, config, task.source.part, partial(represent, network), model.device)
         module = JointModule(network, trained, all_tasks, config)
         stream = EpochStream(JointSource(all_tasks), config.batch_size, config.seed)
         shown = (MONITOR, *(f"{task.metric} ({task.spec.name})" for task in all_tasks))
@@ -183,6 +191,7 @@ def adapt_jointly(
         curve = train(model, module, stream, _valid(all_tasks, config), work, plan, config)
     bundles: dict[str, Bundle] = {}
     for task in all_tasks:
+        task.head.fold()
         bundle = new_bundle(
             task.spec, config, model,
             head=task.head, patch=None, backbone=network, own=own, trained=group_counts(ours, None, [task.head]),
@@ -203,7 +212,8 @@ def _check(config: AdaptConfig, tasks: Sequence[str]) -> None:
 
 def _task(spec: Task, config: AdaptConfig, model: UserModel, generator: torch.Generator) -> JointTask:
     users, valid = parts_of(spec)
-    head = build_head(spec, users, model.network.backbone.config.channels, generator)
+    width = representation_width(model.network.backbone.config.channels, config.readout)
+    head = build_head(spec, users, width, generator)
     loss = TaskLoss(config, class_weights(config, spec, users))
     blind = head.bias.detach().expand(len(valid), -1)  # what the head says of anybody
     found = add_up([metric_sums(blind.clone(), valid, np.arange(len(valid)), loss.weights)])

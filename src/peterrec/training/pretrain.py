@@ -28,6 +28,7 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.rows import TouchedRows
 from peterrec.nn.softmax import chunked_full_softmax_loss, chunked_sampled_softmax_loss
 from peterrec.training.callbacks import Curve, require_finite
+from peterrec.training.co_occurrence import item_factors
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, as_asked, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
@@ -186,7 +187,11 @@ def pretrain(
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        module = PretrainModule(_network(corpus, config), config, sampler)
+        network = _network(corpus, config)
+        if config.item_start == "co-occurrence":
+            _start_from_co_occurrence(network, corpus, train_rows, config)
+        network.backbone.embedding.requires_grad_(config.train_items)
+        module = PretrainModule(network, config, sampler)
         curve = fit(module, stream, valid, work, Plan.of(config, "pre-training", "min", SHOWN), config.runner)
     training = {
         "users": len(train_rows),
@@ -208,6 +213,12 @@ def _network(corpus: Corpus, config: PretrainConfig) -> NextItemModel:
     return NextItemModel(
         Backbone(config.backbone, len(corpus.catalogue), seed=config.seed), popularity, seed=config.seed
     )
+
+
+def _start_from_co_occurrence(network: NextItemModel, corpus: Corpus, rows: IntArray, config: PretrainConfig) -> None:
+    found = item_factors(corpus.sequences, rows, len(corpus.catalogue), config.backbone.channels, config.seed)
+    with torch.no_grad():
+        network.backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(found)
 
 
 def _outcome(curve: Curve) -> dict[str, Any]:

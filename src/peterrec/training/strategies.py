@@ -14,6 +14,7 @@ from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
+from peterrec.nn.tokens import representation_width
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
     plan = PLANS[config.strategy]
     network, own = fork(config, backbone)
     patch = Patch(config.patch, backbone.config, generator) if plan.patch else None
-    return Trainable(network, own, plan.trained, patch, build_head(task, train, backbone.config.channels, generator))
+    width = representation_width(backbone.config.channels, config.readout)
+    return Trainable(network, own, plan.trained, patch, build_head(task, train, width, generator))
 
 
 def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]:
@@ -143,10 +145,10 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]
     return network, own
 
 
-def build_head(task: Task, train: TaskPart, channels: int, generator: torch.Generator) -> ClassificationHead | ItemHead:
+def build_head(task: Task, train: TaskPart, width: int, generator: torch.Generator) -> ClassificationHead | ItemHead:
     """Build the head of a task. It starts at what is known without the user: class shares, popularity."""
     if train.labels is not None:
         counts = np.bincount(train.labels, minlength=len(task.class_names))
-        return ClassificationHead(channels, len(task.class_names), generator, bias=log_share(torch.from_numpy(counts)))
+        return ClassificationHead(width, len(task.class_names), generator, bias=log_share(torch.from_numpy(counts)))
     assert task.targets is not None
-    return ItemHead(channels, len(task.targets), generator, bias=log_share(torch.from_numpy(task.targets.counts)))
+    return ItemHead(width, len(task.targets), generator, bias=log_share(torch.from_numpy(task.targets.counts)))

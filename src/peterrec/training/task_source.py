@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from peterrec.config import AdaptConfig
-from peterrec.data.batching import FixedBatches, inference_batches, last_events
+from peterrec.data.batching import FixedBatches, inference_batches, last_events, leave_out
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.negatives import Negatives, popularity_weights, uniform_weights
 from peterrec.data.sequences import IntArray, Sequences
@@ -43,6 +43,7 @@ class TaskSource:
         self.part = part
         self.states = states
         self.max_length = config.max_length
+        self.event_dropout = config.event_dropout
         self.config = config.negatives
         self.corrected = config.ranking_loss == "sampled-softmax"
         self.sampler = None
@@ -64,11 +65,14 @@ class TaskSource:
         With hard negatives M are the candidates; for the sampled softmax there is also `log_expected` (P, M).
         Where there are states they take the place of the tokens.
         """
-        read = self._tokens(rows) if self.states is None else self.states(rows)
+        read = self._tokens(rows, rng) if self.states is None else self.states(rows)
         return read | {name: torch.from_numpy(value) for name, value in self._asked(rows, rng).items()}
 
-    def _tokens(self, rows: IntArray) -> Batch:
-        return {"tokens": torch.from_numpy(last_events(self.part.sequences, rows, self.max_length))}
+    def _tokens(self, rows: IntArray, rng: np.random.Generator) -> Batch:
+        tokens = last_events(self.part.sequences, rows, self.max_length)
+        if self.event_dropout > 0:
+            tokens = leave_out(tokens, self.event_dropout, rng)
+        return {"tokens": torch.from_numpy(tokens)}
 
     def _asked(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Any]:
         if self.part.labels is not None:

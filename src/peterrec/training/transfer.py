@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import AdaptConfig
-from peterrec.data.batching import EpochStream
+from peterrec.data.batching import EpochStream, inference_batches
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
@@ -18,6 +22,9 @@ from peterrec.training.callbacks import Curve
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.strategies import count_parameters
+
+STANDARD_USERS = 2048  # enough for a mean and a deviation
+STANDARD_BATCH = 64
 
 
 def same_catalogue(model: UserModel, corpus: Corpus) -> None:
@@ -76,6 +83,31 @@ def train(
     return curve
 
 
+@torch.no_grad()
+def standardise(
+    head: ClassificationHead | ItemHead,
+    config: AdaptConfig,
+    users: TaskPart,
+    read: Callable[..., Tensor],
+    device: torch.device,
+) -> None:
+    """Tell a head that reads sums of states how large they are, from some of the users to train on.
+
+    Args:
+        head: of the task; that of readout `token` stays as it is: LayerNorm has seen to it.
+        config: says what is read.
+        users: to train on.
+        read: from tokens to representations, before anything is trained.
+        device: where the backbone is.
+    """
+    if config.readout == "token":
+        return
+    some = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
+    batches = inference_batches(some, STANDARD_BATCH, config.max_length)
+    vectors = [read(torch.from_numpy(tokens).to(device), readout=config.readout) for _, tokens in batches]
+    head.standardise(torch.cat(vectors).float().cpu())
+
+
 def new_bundle(
     spec: Task,
     config: AdaptConfig,
@@ -99,6 +131,7 @@ def new_bundle(
         class_names=spec.class_names,
         targets=spec.targets,
         max_length=config.max_length,
+        readout=config.readout,
         backbone_fingerprint=model.fingerprint,
         catalogue_fingerprint=model.catalogue.fingerprint,
         all_params=sum(count_parameters(part) for part in parts),

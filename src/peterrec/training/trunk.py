@@ -23,7 +23,7 @@ from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.block import at_outputs
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.tokens import PAD, TCL, append_token, represent, tokens_before
+from peterrec.nn.tokens import PAD, TCL, Readout, append_token, represent, representation_width, tokens_before
 from peterrec.training.strategies import Trainable
 
 IN_MEMORY = 2**30  # bytes that `auto` keeps in memory, at most
@@ -35,11 +35,11 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-def changed_blocks(parts: Trainable) -> int | None:
+def changed_blocks(parts: Trainable, readout: Readout = "token") -> int | None:
     """Return how many of the last blocks a task changes, by its modules; None if what is below cannot be shared.
 
-    It cannot where the task changes the embeddings or every block. Of a noncausal backbone it could only be with the
-    states of whole windows, so there just the representation itself is: 0, or None.
+    It cannot where the task changes the embeddings or every block. Of a noncausal backbone, or where all events are
+    read, it could only be with the states of whole windows, so there just the representation itself is: 0, or None.
     """
     blocks = len(parts.backbone.blocks)
     changed = 0
@@ -52,9 +52,8 @@ def changed_blocks(parts: Trainable) -> int | None:
             return None
         patched = [site // 2 for site in range(2 * blocks) if parts.patch.at(site) is not None]
         changed = max(changed, blocks - min(patched))
-    if changed == blocks or (changed > 0 and parts.backbone.config.kind == "noncausal"):
-        return None
-    return changed
+    whole = parts.backbone.config.kind == "noncausal" or readout != "token"
+    return None if changed == blocks or (changed > 0 and whole) else changed
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,20 @@ class Trunk:
         backbone: causal, unless no block is changed.
         changed: blocks above the cut, as `changed_blocks` counts them; 0: the states are the representations.
         events: at most so many are read of a user.
+        readout: what of the states is the representation; with changed blocks, that at [TCL].
     """
 
     backbone: Backbone
     changed: int
     events: int
+    readout: Readout = "token"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a user's states: (n, C), at the positions that the blocks above need; (C,) without any."""
+        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
         channels = self.backbone.config.channels
         if self.changed == 0:
-            return (channels,)
+            return (representation_width(channels, self.readout),)
         return (self.backbone.cone(self.events + 1).counts[-self.changed], channels)
 
     def below(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:
@@ -87,7 +88,7 @@ class Trunk:
             the states have none.
         """
         if self.changed == 0:
-            return represent(self.backbone, tokens), None
+            return represent(self.backbone, tokens, None, self.readout), None
         longer, position = append_token(tokens[:, : self.events], TCL)
         cone = self.backbone.cone(longer.shape[1])
         read = tokens_before(longer, position, cone.spacing, cone.count)
@@ -247,11 +248,11 @@ class TrunkCache:
     @classmethod
     def of(cls, config: AdaptConfig, parts: Trainable, train: Sequences, valid: Sequences) -> TrunkCache | None:
         """Return the cache that is asked for, not filled yet; None if nothing can be shared, or is to be."""
-        changed = changed_blocks(parts)
-        if config.cache == "off" or changed is None:
+        changed = changed_blocks(parts, config.readout)
+        if config.cache == "off" or changed is None or config.event_dropout > 0:
             return None
         events = min(config.max_length, max(int(part.lengths.max(initial=0)) for part in (train, valid)))
-        cache = cls(Trunk(parts.backbone, changed, events), train, valid, config.cache)
+        cache = cls(Trunk(parts.backbone, changed, events, config.readout), train, valid, config.cache)
         return None if config.cache == "auto" and cache.bytes > ON_DISK else cache
 
     def fill(self, device: torch.device, folder: Path) -> None:
