@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from peterrec.evaluation.baselines.fit import FittedBaselines, fit_baselines
+from peterrec.evaluation.baselines.fit import (
+    Baseline,
+    FittedBaselines,
+    baseline_names,
+    fit_baseline,
+    fit_baselines,
+)
 
-__all__ = ["FittedBaselines", "fit_baselines"]
+__all__ = ["Baseline", "FittedBaselines", "baseline_names", "fit_baseline", "fit_baselines"]

@@ -58,9 +58,9 @@ def majority(train: TaskPart, classes: int) -> ClassificationBaseline:
 
 def history_length(train: TaskPart, classes: int) -> ClassificationBaseline:
     """Look only at how much a user did: logistic regression on log(1 + events) and log(1 + distinct items)."""
-    scaler = StandardScaler().fit(_lengths(train.sequences))
-    model = _fit(_new_model(1.0), scaler.transform(_lengths(train.sequences)), labels_of(train))
-    predict = _predictor(model, lambda sequences: scaler.transform(_lengths(sequences)), classes)
+    scaler = StandardScaler().fit(lengths_of(train.sequences))
+    model = _fit(_new_model(1.0), scaler.transform(lengths_of(train.sequences)), labels_of(train))
+    predict = _predictor(model, lambda sequences: scaler.transform(lengths_of(sequences)), classes)
     return ClassificationBaseline("history length", predict, {"C": 1.0, "converged": _converged(model)})
 
 
@@ -122,7 +122,8 @@ def labels_of(part: TaskPart) -> Int[np.ndarray, " users"]:
     return np.asarray(part.labels, dtype=np.int64)
 
 
-def _lengths(sequences: Sequences) -> Float[np.ndarray, "N 2"]:
+def lengths_of(sequences: Sequences) -> Float[np.ndarray, "N 2"]:
+    """Return log(1 + events) and log(1 + distinct items) of each user."""
     items = np.asarray(sequences.items, dtype=np.int64)
     real = items >= FIRST_ITEM
     rows = sequences.repeat()

@@ -45,12 +45,12 @@ def ridge(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBaseline |
     target = bag(targets_of(train), n_targets, first=0, binary=True, dtype=np.float32)
     mean = (popularity_counts(train, n_targets) / max(1, len(train))).astype(np.float32)
     dual = source.shape[0] <= source.shape[1]
-    gram = _gram(source if dual else sp.csr_array(source.T))
+    gram = gram_of(source if dual else sp.csr_array(source.T))
     right = target.toarray() if dual else (source.T @ target).toarray()
     right -= mean if dual else np.outer(source.sum(axis=0), mean)
 
     def score(penalty: float) -> Score:
-        weights = _solve(gram, right, penalty)
+        weights = solve(gram, right, penalty)
 
         def of(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
             bags = bag(sequences, width, binary=True, dtype=np.float32)[:, used]
@@ -63,7 +63,7 @@ def ridge(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBaseline |
     return RankingBaseline(NAME, best, {"lambda": penalty, "chosen by": "MRR of the valid users"})
 
 
-def _gram(rows: sp.csr_array) -> Float[np.ndarray, "side side"]:
+def gram_of(rows: sp.csr_array) -> Float[np.ndarray, "side side"]:
     """Return rows @ rows.T. Sparse by dense, in blocks: the result is dense, and sparse storage would triple it."""
     side = rows.shape[0]
     gram = np.empty((side, side), dtype=np.float32)
@@ -72,9 +72,10 @@ def _gram(rows: sp.csr_array) -> Float[np.ndarray, "side side"]:
     return gram
 
 
-def _solve(
+def solve(
     gram: Float[np.ndarray, "side side"], right: Float[np.ndarray, "side n_targets"], penalty: float
 ) -> Float[np.ndarray, "side n_targets"]:
+    """Return (gram + penalty I)^-1 @ right."""
     # float32: the entries of the Gram matrix are small whole numbers, and the penalty keeps it well conditioned.
     shifted = gram.copy()
     shifted[np.diag_indices_from(shifted)] += np.float32(penalty)

@@ -1,0 +1,229 @@
+"""CoNet: two networks trained jointly across domains (Hu, Zhang and Yang, CIKM 2018), for a ranking task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from peterrec.data.batching import EpochStream
+from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.negatives import Negatives, uniform_weights
+from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
+from peterrec.errors import DataError
+from peterrec.evaluation.validation import mean_reciprocal_rank
+from peterrec.experiments.rivals.cross import CrossNetwork
+from peterrec.experiments.rivals.settings import ConetConfig
+from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
+from peterrec.nn.device import find_device
+from peterrec.nn.losses import bce_loss
+from peterrec.training.strategies import count_parameters
+from peterrec.training.task_source import Batch
+from peterrec.training.transfer import parts_of
+
+MONITOR = "mrr"
+_BLOCK = 2**23  # numbers of the widest hidden layer held at once while targets are scored
+_VALID_BATCH = 256
+
+
+def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) -> Rival:
+    """Train CoNet for one ranking task; see `train_rival`.
+
+    A user without an embedding cannot be scored, so the source events of the valid and test users are trained on too:
+    it is the history that other methods read when they score them. Their targets are not.
+    """
+    device = find_device(config.device)
+    spec = corpus.task(name)
+    assert spec.targets is not None
+    train, valid = parts_of(spec)
+    test = spec.part("test")
+    histories = [_history(part.sequences, config.max_length) for part in (train, valid, test)]
+    sources = Sequences.of([row for history in histories for row in history])
+    generator = torch.Generator().manual_seed(seed)
+    network = CrossNetwork(
+        len(sources), len(corpus.catalogue), len(spec.targets), config.channels, config.layers, generator
+    ).to(device)
+    batches = _Pairs(sources, train, len(corpus.catalogue), len(spec.targets), config.negatives)
+    training = _Training(network, EpochStream(batches, config.batch_size, seed), config, device)
+    judged = PartScorer(network, valid, _last(histories[1], network.source.items), len(train), device)
+    course = train_epochs(
+        network, training.epoch, len(training.stream), lambda: _judge(judged, valid), config,
+        monitor=MONITOR, mode="max", say=say,
+    )  # fmt: skip
+    first = len(train) + len(valid)
+    scorer = PartScorer(network, test, _last(histories[2], network.source.items), first, device)
+    return _rival(spec, network, scorer, course, config)
+
+
+def _history(sequences: Sequences, most: int) -> list[IntArray]:
+    """Return the most recent source items of each user, 0-based, without special tokens."""
+    rows = (np.asarray(sequences[row]) for row in range(len(sequences)))
+    return [row[row >= FIRST_ITEM][-most:] - FIRST_ITEM for row in rows]
+
+
+def _last(history: list[IntArray], none: int) -> IntArray:
+    return np.array([row[-1] if len(row) else none for row in history], dtype=np.int64)
+
+
+def _judge(scorer: PartScorer, valid: TaskPart) -> dict[str, float]:
+    assert valid.targets is not None
+    return {MONITOR: mean_reciprocal_rank(scorer.score_batches(valid.sequences, _VALID_BATCH), valid.targets)}
+
+
+class _Pairs:
+    """Batches of users: their source items and targets, negatives of each, and an item of the other domain beside it.
+
+    The item beside is one that the user has, drawn anew each time, for a positive and its negatives alike: it says
+    nothing about which of them is the positive. It is none where the user has none, as valid and test users have no
+    target.
+    """
+
+    def __init__(self, sources: Sequences, train: TaskPart, n_sources: int, n_targets: int, count: int) -> None:
+        assert train.targets is not None
+        empty = np.zeros(len(sources) - len(train), dtype=np.int64)
+        offsets = np.concatenate([train.targets.offsets, train.targets.offsets[-1] + empty])
+        self.domains = (_Domain(sources, n_sources), _Domain(Sequences(train.targets.items, offsets), n_targets))
+        self.count = count
+
+    @property
+    def lengths(self) -> IntArray:
+        """(users,) positives of each, in both domains."""
+        return self.domains[0].items.lengths + self.domains[1].items.lengths
+
+    def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
+        """Return for `source` and `target`: `X_user`, `X_beside` (P, 1) and `X_items` (P, 1 + M), positive first."""
+        out: Batch = {}
+        for name, own, other in zip(("source", "target"), self.domains, self.domains[::-1], strict=True):
+            users, items = own.pairs(rows, self.count, rng)
+            beside = other.draw(users, rng)
+            arrays = {"user": users[:, None], "items": items, "beside": beside[:, None]}
+            out |= {f"{name}_{what}": torch.from_numpy(value) for what, value in arrays.items()}
+        return out
+
+
+class _Domain:
+    def __init__(self, items: Sequences, size: int) -> None:
+        keys = np.unique(items.repeat() * np.int64(size) + items.items)
+        distinct = np.bincount(keys // size, minlength=len(items))
+        self.items, self.size = items, size
+        self.usable = distinct < size  # who has everything has no negative, and nothing to learn
+        kept = Sequences.of([items[row] if self.usable[row] else [] for row in range(len(items))])
+        self.negatives = Negatives(kept, uniform_weights(size))
+
+    def pairs(self, rows: IntArray, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        """Return (P,) users and (P, 1 + M) items of all positives of some users."""
+        rows = rows[self.usable[rows]]
+        own = self.items.take(rows)
+        users = rows[own.repeat()]
+        drawn = self.negatives.sample(users, count, rng)
+        return users, np.concatenate([own.items[:, None].astype(np.int64), drawn], axis=1)
+
+    def draw(self, users: IntArray, rng: np.random.Generator) -> IntArray:
+        """Return an item of each user, `size` where there is none."""
+        lengths = self.items.lengths_of(users)
+        places = self.items.offsets[:-1][users] + rng.integers(0, np.maximum(lengths, 1))
+        found = np.append(self.items.items, 0)[np.where(lengths > 0, places, len(self.items.items))]
+        return np.where(lengths > 0, found, self.size).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Training:
+    network: CrossNetwork
+    stream: EpochStream[Batch]
+    config: ConetConfig
+    device: torch.device
+
+    def epoch(self) -> Iterator[Tensor]:
+        """Yield the sum of both domains' losses, batch by batch."""
+        for batch in self.stream:
+            of = {name: value.to(self.device) for name, value in batch.items()}
+            source, _ = self.network(of["source_user"], of["source_items"], of["source_beside"])
+            _, target = self.network(of["target_user"], of["target_beside"], of["target_items"])
+            yield self.config.source_weight * _loss(source) + _loss(target)
+
+
+def _loss(logits: Float[Tensor, "P M"]) -> Tensor:
+    # A batch may have no positive at all in a domain; the mean of nothing is no number.
+    return bce_loss(logits[:, 0], logits[:, 1:]) if len(logits) else logits.sum()
+
+
+@dataclass(frozen=True)
+class PartScorer:
+    """Scores of all targets, of the users of one part: CoNet knows a user by an embedding, not by a history.
+
+    Attributes:
+        network: trained.
+        part: whose users it scores, in their order.
+        beside: (users,) most recent source item of each, which the other tower reads; its number of items if none.
+        first: index of the part's first user among the embeddings.
+        device: where.
+    """
+
+    network: CrossNetwork
+    part: TaskPart
+    beside: Int[np.ndarray, " users"]
+    first: int
+    device: torch.device
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tables say of it."""
+        return {"rival": "CoNet", "users": "trained on the source events of all users of the task"}
+
+    @property
+    def trainable(self) -> int:
+        """Parameters trained for the task: all of them."""
+        return count_parameters(self.network)
+
+    @property
+    def trainable_share(self) -> float:
+        """All of the network."""
+        return 1.0
+
+    def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[Float[np.ndarray, "B n_targets"]]:
+        """Yield scores of all users of the part in row order.
+
+        Raises:
+            DataError: the sequences are not those of the part.
+        """
+        own = self.part.sequences
+        if not (np.array_equal(own.offsets, sequences.offsets) and np.array_equal(own.items, sequences.items)):
+            raise DataError(
+                "these are not the users that CoNet was trained for: it has an embedding for each, and none for others",
+                remedy="score the part of the task that the scorer was made for, all users in their order",
+            )
+        rows = np.arange(len(sequences))
+        return (self._scores(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))
+
+    @torch.inference_mode()
+    def _scores(self, rows: IntArray) -> Float[np.ndarray, "B n_targets"]:
+        targets = torch.arange(self.network.target.items, device=self.device)
+        widest = max(layer.out_features for layer in self.network.target.layers if isinstance(layer, nn.Linear))
+        step = max(1, _BLOCK // max(1, len(targets) * widest))
+        blocks = []
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            users, beside = (
+                torch.from_numpy(values)[:, None].to(self.device) for values in (self.first + some, self.beside[some])
+            )
+            blocks.append(self.network(users, beside, targets)[1].cpu().numpy())
+        return np.concatenate(blocks)
+
+
+def _rival(spec: Task, network: CrossNetwork, scorer: PartScorer, course: Course, config: ConetConfig) -> Rival:
+    tables = (network.users, network.source.embedding, network.target.embedding)
+    embedding = sum(count_parameters(table) for table in tables)
+    head = count_parameters(network.source.output) + count_parameters(network.target.output)
+    everything = count_parameters(network)
+    return Rival(
+        task=spec.name, scorer=scorer,
+        trained={"embedding": embedding, "network": everything - embedding - head, "head": head},
+        all_params=everything, stored_bytes=4 * everything,
+        seconds=course.seconds, seconds_per_epoch=course.seconds_per_epoch, curve=[dict(row) for row in course.rows],
+        monitor=course.monitor, best_epoch=course.best, settings=config.model_dump(mode="json"),
+    )  # fmt: skip
