@@ -34,41 +34,66 @@ class Line:
         return [(int(epoch) + 1, value) for epoch, value in rows if epoch is not None and value is not None]
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A method's value with its interval; models stand out, and have their own colour and marker if given."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    model: bool
+    color: str | None = None
+    marker: str | None = None
+
+
 def dot_plot(key: str, evaluation: TaskEvaluation, name: str) -> Markup:
     """Draw each method's value of one metric with its interval, in the order of the table.
 
     A dashed line marks the best baseline: what a model has to beat.
     """
-    methods = [(method, method.values[name]) for method in evaluation.methods]
-    digits = digits_for([value.value for _, value in methods])
-    lower = name in evaluation.lower_is_better
-    known = [x for _, value in methods for x in (value.value, value.low, value.high) if x is not None]
+    values = [method.values[name] for method in evaluation.methods]
+    digits = digits_for([value.value for value in values])
+    baselines = [method.values[name].value for method in evaluation.methods if method.family == "baseline"]
+    goal = (min if name in evaluation.lower_is_better else max)(baselines, default=None)
+    dots = [
+        Dot(method.name, value.value, value.low, value.high, model=method.family == "model")
+        for method, value in zip(evaluation.methods, values, strict=True)
+    ]
+    return draw_dots(key, f"{evaluation.task}: {metric(name)} of every method", dots, digits, goal)
+
+
+def draw_dots(key: str, title: str, dots: Sequence[Dot], digits: int, goal: float | None = None) -> Markup:
+    """Draw a row for each method: its name, a dot with its interval, and its value.
+
+    Args:
+        key: unique on the page.
+        title: what a screen reader calls the figure.
+        dots: from the top down; at least one.
+        digits: decimals of the values.
+        goal: value of the best baseline, drawn as a dashed line.
+    """
+    known = [x for dot in dots for x in (dot.value, dot.low, dot.high) if x is not None]
     margin = 0.05 * (max(known) - min(known)) or 0.05
-    baselines = [value.value for method, value in methods if method.family == "baseline"]
 
     def paint(axes: Any) -> None:
         axes.set_xlim(min(known) - margin, max(known) + margin)
-        axes.set_ylim(len(methods) - 0.55, -0.75)
+        axes.set_ylim(len(dots) - 0.55, -0.75)
         axes.set_yticks([])
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(axis="x")
-        if baselines:
-            goal = (min if lower else max)(baselines)
+        if goal is not None:
             axes.axvline(goal, color=MUTED, lw=1, dashes=(4, 3), zorder=1.5, gid="series:best baseline")
-        for row, (method, value) in enumerate(methods):
-            color = ACCENT if method.family == "model" else BASELINE
-            if value.low is not None and value.high is not None:
-                axes.plot([value.low, value.high], [row, row], color=color, lw=2.5, solid_capstyle="round", alpha=0.55)
-            dot = {"marker": "o" if method.family == "model" else "D", "ms": 8 if method.family == "model" else 6.5}
-            axes.plot([value.value], [row], color=color, mec=SURFACE, clip_on=False, gid=f"series:{method.name}", **dot)
-            _label(axes, row, _short(method.name), number(value.value, digits), bold=method.family == "model")
+        for row, dot in enumerate(dots):
+            color = dot.color or (ACCENT if dot.model else BASELINE)
+            if dot.low is not None and dot.high is not None:
+                axes.plot([dot.low, dot.high], [row, row], color=color, lw=2.5, solid_capstyle="round", alpha=0.55)
+            look = {"marker": dot.marker or ("o" if dot.model else "D"), "ms": 8 if dot.model else 6.5}
+            axes.plot([dot.value], [row], color=color, mec=SURFACE, clip_on=False, gid=f"series:{dot.name}", **look)
+            _label(axes, row, _short(dot.name), number(dot.value, digits), bold=dot.model)
 
-    words = "; ".join(
-        f"{method.name} {number(value.value, digits)} ({limits(value.low, value.high, digits)})"
-        for method, value in methods
-    )
-    title = f"{evaluation.task}: {metric(name)} of every method"
-    return draw(key, title, words, ROW * len(methods) + 30, paint)
+    words = "; ".join(f"{dot.name} {number(dot.value, digits)} ({limits(dot.low, dot.high, digits)})" for dot in dots)
+    return draw(key, title, words, ROW * len(dots) + 30, paint)
 
 
 def _label(axes: Any, row: float, name: str, value: str, *, bold: bool) -> None:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from peterrec.experiments.charts import Line, curves, dot_plot, histogram
 from peterrec.experiments.record import BackboneFacts, DataFacts, TaskRecord
-from peterrec.experiments.svg import SERIES, Style
+from peterrec.experiments.svg import SERIES, Style, variable
 from peterrec.experiments.tables import best_baseline, compared
 from peterrec.experiments.wording import join, metric, sentence_case
 
@@ -43,7 +43,7 @@ class Key:
     def of(cls, name: str, style: Style) -> Key:
         """Return the entry of a series drawn in a style."""
         dashes = " ".join(f"{2 * length:g}" for length in style.dashes)
-        return cls(name, f"s{SERIES.index(style) + 1}", dashes, SHAPES[style.marker])
+        return cls(name, variable(style.color), dashes, SHAPES[style.marker])
 
 
 @dataclass(frozen=True)

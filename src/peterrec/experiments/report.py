@@ -47,7 +47,12 @@ def write_report(record: RunRecord, path: str | Path) -> Path:
 
 def render(record: RunRecord) -> str:
     """Return the page as text."""
-    environment = Environment(
+    return environment().get_template("report.html").render(_context(record))
+
+
+def environment() -> Environment:
+    """Return what draws the templates: everything is escaped, and a name that is not there is an error."""
+    found = Environment(
         loader=PackageLoader("peterrec.experiments"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -55,8 +60,8 @@ def render(record: RunRecord) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(FILTERS)
-    return environment.get_template("report.html").render(_context(record))
+    found.filters.update(FILTERS)
+    return found
 
 
 def paragraphs(sentence: str) -> list[str]:

@@ -47,6 +47,23 @@ SERIES = (
     _style(8, (3, 5), "p"),
 )
 
+
+def style_of(index: int, *, color: str | None = None) -> Style:
+    """Return the style of the index-th series: colours come again after the eighth, then with other dashes and markers.
+
+    Args:
+        index: from 0.
+        color: instead of the series' own, for series that stand back.
+    """
+    own, shape = SERIES[index % len(SERIES)], SERIES[(index + index // len(SERIES)) % len(SERIES)]
+    return Style(color or own.color, shape.dashes, shape.marker)
+
+
+def variable(color: str) -> str:
+    """Return the name of the CSS variable that a colour of a drawing becomes."""
+    return _VARIABLES[color]
+
+
 WIDTH = 400  # units of the drawing; the page scales it to about as many pixels, so sizes below are nearly pixels
 TEXT = 12.0
 _SETTINGS = {

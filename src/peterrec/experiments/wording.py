@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from peterrec.experiments.record import Histogram
@@ -124,3 +124,29 @@ def plural(number_of: int, noun: str) -> str:
     if number_of == 1:
         return f"1 {noun}"
     return f"{count(number_of)} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def share(value: float) -> str:
+    """Return a share that was chosen, without more digits than it has: 5 %, 0.5 %."""
+    return f"{100 * value:g}{NBSP}%"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value as sentences show it."""
+    if value < 0.001:
+        return f"p{NBSP}<{NBSP}0.001"
+    return f"p{NBSP}={NBSP}{value:.3f}" if value < 0.9995 else f"p{NBSP}={NBSP}1"
+
+
+def counted(groups: Mapping[str, Sequence[str]], total: int, noun: str = "task") -> str:
+    """Return how many belong to each group, and which where it is not all: better on 2 of 3 tasks, worse on 1 (age)."""
+    parts: list[str] = []
+    for name, members in groups.items():
+        if len(members) == total:
+            of = join(members) if total == 1 else f"all {plural(total, noun)}"
+        elif parts:
+            of = f"{len(members)} ({join(members)})"
+        else:
+            of = f"{len(members)} of {plural(total, noun)} ({join(members)})"
+        parts.append(f"{name} on {of}")
+    return ", ".join(parts)
