@@ -19,14 +19,16 @@ VERBS = {
     "AdaptConfig": "`peterrec adapt`",
     "EvaluateConfig": "`peterrec evaluate`",
     "RunConfig": "`peterrec run`",
+    "ExperimentConfig": "`peterrec experiment`",
 }
 INTRODUCTION = """# Configuration
 
 <!-- Written by docs/make_configuration.py from the models in src/peterrec/config: change those, not this page. -->
 
-Every verb takes a YAML file (`--config FILE`, or the file itself for `peterrec run`) and single settings on top of it
-(`--set KEY=VALUE`, repeatable, dotted for settings within settings: `--set optim.lr=0.01`). Keys that do not exist are
-errors. The resolved configuration is written beside every artifact as `config.yaml`, and can be passed to `--config`.
+Every verb takes a YAML file (`--config FILE`, or the file itself for `peterrec run` and `peterrec experiment`) and
+single settings on top of it (`--set KEY=VALUE`, repeatable, dotted for settings within settings:
+`--set optim.lr=0.01`). Keys that do not exist are errors. The resolved configuration is written beside every artifact
+as `config.yaml`, and can be passed to `--config`.
 
 In Python, the same models take keyword arguments: `peterrec.PretrainConfig(epochs=5)`.
 A default of *required* must be given; an empty default means none.

@@ -18,6 +18,7 @@ from peterrec.config import (
     ClassificationTaskConfig,
     Config,
     EvaluateConfig,
+    ExperimentConfig,
     OptimConfig,
     PatchConfig,
     PrepareConfig,
@@ -34,7 +35,7 @@ from peterrec.config import (
 from peterrec.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-VERBS: list[type[Config]] = [RunConfig, PrepareConfig, PretrainConfig, AdaptConfig, EvaluateConfig]
+VERBS: list[type[Config]] = [RunConfig, PrepareConfig, PretrainConfig, AdaptConfig, EvaluateConfig, ExperimentConfig]
 EVENTS = {"events": {"paths": ["a.parquet"]}}
 ACTIVITY = {"activity": {"after": "2001"}}
 

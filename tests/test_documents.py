@@ -77,9 +77,19 @@ def test_the_public_surface_is_there_and_documented() -> None:
         value = getattr(peterrec, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), name
-    assert {"prepare", "pretrain", "adapt", "evaluate", "predict", "recommend", "embed", "inspect", "fetch", "run"} <= {
-        *peterrec.__all__
-    }
+    assert {
+        "prepare",
+        "pretrain",
+        "adapt",
+        "evaluate",
+        "predict",
+        "recommend",
+        "embed",
+        "inspect",
+        "fetch",
+        "run",
+        "experiment",
+    } <= {*peterrec.__all__}
     assert "UserModel" in dir(peterrec)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = peterrec.nonsense

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ClassificationTaskConfig,
         EvaluateConfig,
         EventsConfig,
+        ExperimentConfig,
         LabelsConfig,
         MaskingConfig,
         NegativesConfig,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from peterrec.data.sources import convert, fetch
     from peterrec.errors import PeterRecError
     from peterrec.evaluation.bundles import evaluate
+    from peterrec.experiments.grid.runner import experiment
     from peterrec.experiments.pipeline import run
     from peterrec.model import UserModel
     from peterrec.process import tune_process
@@ -54,15 +56,16 @@ _PLACES = {
     "peterrec.artifacts.inspection": ["inspect"],
     "peterrec.config": [
         "ActivityConfig", "AdaptConfig", "BackboneConfig", "ClassificationTaskConfig", "EvaluateConfig",
-        "EventsConfig", "LabelsConfig", "MaskingConfig", "NegativesConfig", "OptimConfig", "PatchConfig",
-        "PrepareConfig", "PretrainConfig", "RankingTaskConfig", "RunConfig", "RunnerConfig", "SourceConfig",
-        "SplitConfig", "load_config",
+        "EventsConfig", "ExperimentConfig", "LabelsConfig", "MaskingConfig", "NegativesConfig", "OptimConfig",
+        "PatchConfig", "PrepareConfig", "PretrainConfig", "RankingTaskConfig", "RunConfig", "RunnerConfig",
+        "SourceConfig", "SplitConfig", "load_config",
     ],
     "peterrec.data.corpus": ["Corpus"],
     "peterrec.data.prepare": ["prepare"],
     "peterrec.data.sources": ["convert", "fetch"],
     "peterrec.errors": ["PeterRecError"],
     "peterrec.evaluation.bundles": ["evaluate"],
+    "peterrec.experiments.grid.runner": ["experiment"],
     "peterrec.experiments.pipeline": ["run"],
     "peterrec.answers": ["Predictions", "Recommendations", "TopItems"],
     "peterrec.model": ["UserModel"],

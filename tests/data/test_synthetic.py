@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.synthetic import FIRST_SOURCE_TIME, synthetic, write_synthetic_events
+from peterrec.data.synthetic import FIRST_SOURCE_TIME, planted, synthetic, write_synthetic_events
 from peterrec.errors import DataError
 
 
@@ -67,6 +67,38 @@ def test_items_targets_and_next_items_follow_from_the_cluster() -> None:
 def test_numbers_that_make_no_data(wrong: dict[str, int]) -> None:
     with pytest.raises(DataError, match="synthetic data needs"):
         synthetic(**wrong)
+
+
+def test_planted_data_are_the_same_users_with_few_labels() -> None:
+    numbers = {"users": 1000, "items": 50, "targets": 10, "mean_events": 5, "seed": 4}
+    whole, few = synthetic(**numbers), planted(**numbers, labelled=0.3)
+    assert len(few.users) == 300
+    label = dict(zip(*(whole.users[name].to_pylist() for name in ("user_id", "cluster")), strict=True))
+    named = few.users["user_id"].to_pylist()
+    assert few.users["cluster"].to_pylist() == [label[user] for user in named]
+    source = pc.equal(whole.events["domain"], "source")
+    assert few.events.filter(pc.equal(few.events["domain"], "source")).equals(whole.events.filter(source))
+    ours = pc.and_(
+        pc.invert(source), pc.is_in(whole.events["user_id"], value_set=few.users["user_id"].combine_chunks())
+    )
+    assert few.events.filter(pc.equal(few.events["domain"], "target")).equals(whole.events.filter(ours))
+    assert few.users.equals(planted(**numbers, labelled=0.3).users)
+    assert planted(**numbers).users.num_rows == 1000
+    assert sorted(named) != whole.users["user_id"].to_pylist()[:300], "not the first ones"
+
+
+def test_planted_noise_is_independent_of_the_cluster() -> None:
+    users = planted(users=8000, seed=2).users
+    noise = np.array(users["noise"].to_pylist()) == "yes"
+    cluster = np.array(users["cluster"].to_pylist())
+    shares = [noise[cluster == name].mean() for name in ("c0", "c1", "c2", "c3")]
+    assert np.allclose(shares, 0.5, atol=4 * 0.5 / np.sqrt(2000))
+
+
+@pytest.mark.parametrize("labelled", [0.0, 1.5])
+def test_a_share_of_labels_that_cannot_be(labelled: float) -> None:
+    with pytest.raises(DataError, match="cannot be labelled"):
+        planted(labelled=labelled)
 
 
 def test_a_streamed_log_has_row_groups_mixed_users_and_zipf_items(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from peterrec._version import __version__
-from peterrec.cli import adapt, answer, convert, evaluate, fetch, inspect, prepare, pretrain, run_all
+from peterrec.cli import adapt, answer, convert, evaluate, experiment, fetch, inspect, prepare, pretrain, run_all
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
 from peterrec.process import tune_process
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 VERBS: dict[str, Callable[..., None]] = {
     "run": run_all.command,
+    "experiment": experiment.command,
     "fetch": fetch.command,
     "convert": convert.command,
     "prepare": prepare.command,

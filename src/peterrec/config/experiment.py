@@ -6,12 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from peterrec.config.base import Config, Name, Share
+from peterrec.config.base import Config, Name
 from peterrec.config.data import PrepareConfig
 from peterrec.config.whole import EvaluateConfig
 
 Labelled = Annotated[float, Field(gt=0.0, le=1.0)]
 TaskPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def _base() -> dict[str, dict[str, Any]]:
+    return {"base": {}}
 
 
 class SyntheticConfig(Config):
@@ -22,7 +26,7 @@ class SyntheticConfig(Config):
     targets: PositiveInt = Field(default=40, description="target items, dealt to the clusters")
     mean_events: PositiveInt = Field(default=20, description="source events of a user")
     clusters: PositiveInt = Field(default=4, description="tastes; label `cluster` says which, label `noise` nothing")
-    labelled: Share = Field(default=1.0, description="share of users with labels and target events")
+    labelled: Labelled = Field(default=1.0, description="share of users with labels and target events")
     seed: int = Field(default=0, description="of all draws; the data is the same for every seed of the grid")
 
 
@@ -100,7 +104,7 @@ class ExperimentConfig(Config):
     data: dict[Name, GridDataConfig] = Field(min_length=1, description="data sets by name")
     pretrain: dict[str, Any] = Field(default_factory=dict, description="settings of `pretrain` for all backbones")
     backbones: dict[Name, dict[str, Any]] = Field(
-        default_factory=lambda: {"base": {}}, description="settings of `pretrain` that make each; last of all to apply"
+        default_factory=_base, min_length=1, description="settings of `pretrain` that make each; last of all to apply"
     )
     adapt: dict[str, Any] = Field(default_factory=dict, description="settings of `adapt` for all methods")
     methods: dict[Name, MethodConfig] = Field(min_length=1, description="by name")
@@ -113,25 +117,35 @@ class ExperimentConfig(Config):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        tasks = {f"{name}/{task.name}" for name, data in self.data.items() for task in data.prepare.tasks}
-        for question in self.questions:
-            pairs = [name for pair in question.compare for name in pair]
-            for name in (*question.methods, *pairs):
-                if name not in self.methods:
-                    raise ValueError(f"question {question.name!r} names method {name!r}, which `methods` does not have")
-            outside = [name for name in pairs if name not in question.methods]
-            if outside:
-                raise ValueError(f"question {question.name!r} compares {outside[0]!r}, which is not one of its methods")
-            for path in question.tasks:
-                if path not in tasks:
-                    raise ValueError(f"question {question.name!r} names task {path!r}; there are {sorted(tasks)}")
-            for seed in question.seeds or ():
-                if seed not in self.seeds:
-                    raise ValueError(f"question {question.name!r} names seed {seed}, which is none of the grid's")
-        for name, method in self.methods.items():
-            if method.adapt is not None and method.backbone not in self.backbones:
-                raise ValueError(f"method {name!r} names backbone {method.backbone!r}, which `backbones` does not have")
         names = [question.name for question in self.questions]
         if len(set(names)) < len(names):
             raise ValueError("two questions have the same name")
+        for question in self.questions:
+            self._check(question)
+        for name, method in self.methods.items():
+            if method.adapt is not None and method.backbone not in self.backbones:
+                raise ValueError(f"method {name!r} names backbone {method.backbone!r}, which `backbones` does not have")
+        for name, data in self.data.items():
+            tasks = [task.name for task in data.prepare.tasks]
+            strange = next((task for task in data.task_overrides if task not in tasks), None)
+            if strange is not None:
+                raise ValueError(f"task_overrides of {name!r} name {strange!r}; its tasks are {tasks}")
         return self
+
+    def _check(self, question: QuestionConfig) -> None:
+        """Check that what a question names is there."""
+        tasks = {f"{name}/{task.name}" for name, data in self.data.items() for task in data.prepare.tasks}
+        pairs = [name for pair in question.compare for name in pair]
+        asks = f"question {question.name!r}"
+        for name in (*question.methods, *pairs):
+            if name not in self.methods:
+                raise ValueError(f"{asks} names method {name!r}, which `methods` does not have")
+        for name in pairs:
+            if name not in question.methods:
+                raise ValueError(f"{asks} compares {name!r}, which is not one of its methods")
+        for path in question.tasks:
+            if path not in tasks:
+                raise ValueError(f"{asks} names task {path!r}; there are {sorted(tasks)}")
+        for seed in question.seeds or ():
+            if seed not in self.seeds:
+                raise ValueError(f"{asks} names seed {seed}, which is none of the grid's")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from peterrec.errors import DataError
@@ -28,7 +29,8 @@ class SyntheticData:
 
     Attributes:
         events: columns `user_id`, `item_id` (text), `timestamp` (int64, seconds), `domain` (`source` or `target`).
-        users: columns `user_id`, `cluster` (text `c0`, `c1`, ...; about 5 % are wrong on purpose).
+        users: columns `user_id`, `cluster` (text `c0`, `c1`, ...; about 5 % are wrong on purpose); of `planted` also
+            `noise` (text `no` or `yes`).
     """
 
     events: pa.Table
@@ -85,6 +87,43 @@ def synthetic(
     noisy = rng.random(users) < LABEL_NOISE
     label = np.where(noisy, rng.integers(clusters, size=users), taste)
     return SyntheticData(events, pa.table({"user_id": names.tolist(), "cluster": [f"c{c}" for c in label]}))
+
+
+def planted(
+    users: int = 600,
+    items: int = 120,
+    targets: int = 30,
+    mean_events: int = 20,
+    clusters: int = 4,
+    labelled: float = 1.0,
+    seed: int = 0,
+) -> SyntheticData:
+    """Make the same users with few labels, so that the answers to questions about transfer are known.
+
+    Which items go together shows in the sequences of all users, but labels and targets are those of few: where there
+    are many items, few labelled users cannot tell the cluster of each. So what has seen all sequences knows the
+    `cluster` and the targets of a user better than what has not; and nobody can know `noise`, which is independent of
+    everything.
+
+    Args:
+        users, items, targets, mean_events, clusters, seed: as for `synthetic`.
+        labelled: share of the users, above 0, who are in the table of users and have target events.
+
+    Raises:
+        DataError: a number is out of range, or there are fewer items or targets than clusters.
+    """
+    if not 0.0 < labelled <= 1.0:
+        raise DataError(f"{labelled} of the users cannot be labelled", remedy="give a share above 0, at most 1")
+    data = synthetic(users, items, targets, mean_events, clusters, seed)
+    rng = np.random.default_rng([seed, 1])  # draws that do not shift those of `synthetic`
+    known = np.zeros(users, dtype=bool)
+    known[rng.permutation(users)[: max(1, round(labelled * users))]] = True
+    names = data.users["user_id"].filter(pa.array(known))
+    noise = np.where(rng.random(users) < 0.5, "yes", "no")
+    table = data.users.append_column("noise", pa.array(noise.tolist())).filter(pa.array(known))
+    source = pc.equal(data.events["domain"], "source")
+    kept = pc.or_(source, pc.is_in(data.events["user_id"], value_set=names.combine_chunks()))
+    return SyntheticData(data.events.filter(kept), table)
 
 
 def _members(cluster: Ints | int, total: int, clusters: int) -> Ints:

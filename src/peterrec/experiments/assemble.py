@@ -64,7 +64,7 @@ def assemble(
         title=config.title,
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=_machine(model.device),
+        machine=machine_of(model.device),
         seeds={
             "split of a task's users (salt)": config.prepare.split.salt,
             "pre-training": config.pretrain.seed,
@@ -79,7 +79,8 @@ def assemble(
     )
 
 
-def _machine(device: torch.device) -> Machine:
+def machine_of(device: torch.device) -> Machine:
+    """Say where this process computes on a device."""
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -149,7 +150,9 @@ def _backbone(meta: Mapping[str, Any], model: UserModel) -> BackboneFacts:
         item_table=backbone.embedding.weight.numel() + (head.weight.numel() if head is not None else 0),
         channels=backbone.config.channels,
         kernel_size=backbone.config.kernel_size,
-        dilations=list(backbone.config.dilations),
+        dilations=list(backbone.config.dilations or ()),
+        layers=backbone.config.layers,
+        heads=backbone.config.heads,
         receptive_field=backbone.receptive_field,
         max_length=meta["max_length"],
         users=training["users"],

@@ -14,11 +14,12 @@ from peterrec.config import AdaptConfig, EvaluateConfig, RunConfig, build_config
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import input_files, prepare
 from peterrec.data.sources import fetch
-from peterrec.errors import ArtifactError, ConfigError
+from peterrec.errors import ConfigError
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
 from peterrec.experiments.record import bundle_folder
 from peterrec.experiments.report import write_report
+from peterrec.experiments.reuse import description, laid_over, same_bundle
 from peterrec.model import UserModel
 from peterrec.storage import read_json, write_file, write_json
 from peterrec.training.adapt import adapt
@@ -102,11 +103,7 @@ def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
         ConfigError: an override of the task is not a setting of `adapt`.
     """
     tree = config.adapt.model_dump(exclude_unset=True) | {"strategy": strategy}
-    for key, value in config.task_overrides.get(task, {}).items():
-        # Settings of another kind of patch are not what was said of this one.
-        merges = isinstance(value, dict) and isinstance(tree.get(key), dict) and "kind" not in value
-        tree[key] = {**tree[key], **value} if merges else value
-    return build_config(AdaptConfig, tree)
+    return build_config(AdaptConfig, laid_over(tree, config.task_overrides.get(task, {})))
 
 
 def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
@@ -114,14 +111,17 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
         return
     out, tasks = state.out / "joint", corpus.task_names
     settings = build_config(AdaptConfig, state.config.adapt.model_dump(exclude_unset=True) | {"strategy": "joint"})
-    meta = _meta(out)
+    meta = description(out)
     same = (
         meta is not None
         and meta["tasks"] == tasks
         and meta["backbone_fingerprint"] == model.fingerprint
         and meta["corpus_fingerprint"] == corpus.manifest["fingerprint"]
         and same_settings(out / "config.yaml", settings)
-        and all((_meta(out / task) or {}).get("fingerprint") == meta.get("bundles", {}).get(task, "") for task in tasks)
+        and all(
+            (description(out / task) or {}).get("fingerprint") == meta.get("bundles", {}).get(task, "")
+            for task in tasks
+        )
     )
     state.stage(
         "adapt all tasks (joint)", same, lambda: None,
@@ -138,7 +138,7 @@ def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[
             continue
         settings = adapt_config(state.config, task, strategy)
         state.stage(
-            f"adapt {task} ({strategy})", _same_bundle(path, settings, model, corpus), lambda: None,
+            f"adapt {task} ({strategy})", same_bundle(path, settings, model, corpus), lambda: None,
             lambda path=path, settings=settings: adapt(  # type: ignore[misc]
                 model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True, report=state.say
             ),
@@ -192,7 +192,7 @@ def _prepare(state: RunState) -> Corpus:
 
 
 def _same_corpus(state: RunState) -> bool:
-    manifest = _meta(_corpus(state))
+    manifest = description(_corpus(state))
     if manifest is None or manifest["config"] != state.config.prepare.model_dump(mode="json"):
         return False
     return bool(manifest["inputs"] == [file.identity() for file in input_files(state.config.prepare)])
@@ -200,31 +200,12 @@ def _same_corpus(state: RunState) -> bool:
 
 def _same_backbone(state: RunState, corpus: Corpus) -> bool:
     path = state.out / "backbone"
-    meta = _meta(path)
+    meta = description(path)
     return (
         meta is not None
         and meta["training"].get("corpus_fingerprint") == corpus.manifest["fingerprint"]
         and same_settings(path / "config.yaml", state.config.pretrain)
     )
-
-
-def _same_bundle(path: Path, settings: AdaptConfig, model: UserModel, corpus: Corpus) -> bool:
-    meta = _meta(path)
-    return (
-        meta is not None
-        and meta["backbone_fingerprint"] == model.fingerprint
-        and meta["metrics"].get("corpus_fingerprint") == corpus.manifest["fingerprint"]
-        and same_settings(path / "config.yaml", settings)
-    )
-
-
-def _meta(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        return inspect(path)
-    except ArtifactError:
-        return None  # damaged, or of another format: made again
 
 
 def _evaluation_key(config: EvaluateConfig, paths: dict[str, Path], corpus: Corpus) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""How much memory this process grew by while something was computed, where the system tells."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"  # what Linux takes for: the peak is what there is now (proc(5), clear_refs)
+
+
+def watch_memory() -> Callable[[], int | None]:
+    """Start to watch; what is returned gives the bytes that the process grew by since then, at most.
+
+    Memory that was freed before is given back to the system first, so that what is used again counts. None where the
+    system keeps no such peak (other systems than Linux, some containers).
+    """
+    gc.collect()
+    _give_back()
+    try:
+        CLEAR.write_text(FORGET_PEAK)
+    except OSError:
+        return lambda: None
+    start = _bytes("VmRSS")
+
+    def grown() -> int | None:
+        peak = _bytes("VmHWM")
+        return None if start is None or peak is None else max(0, peak - start)
+
+    return grown
+
+
+def _give_back() -> None:
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+
+
+def _bytes(name: str) -> int | None:
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith(f"{name}:")), None)
+    return None if found is None else 1024 * int(found.split()[1])

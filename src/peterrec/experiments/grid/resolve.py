@@ -1,0 +1,183 @@
+"""What the cells of a grid are made with: settings laid over settings, paths, and what decides what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peterrec.config import AdaptConfig, Config, EvaluateConfig, PrepareConfig, PretrainConfig, build_config
+from peterrec.config.experiment import ExperimentConfig, MethodConfig
+from peterrec.data.prepare import input_files
+from peterrec.data.sources import SOURCES
+from peterrec.errors import ConfigError
+from peterrec.evaluation.baselines import baseline_names
+from peterrec.experiments.reuse import laid_over
+from peterrec.experiments.rivals import check_rival
+from peterrec.experiments.rivals.settings import rival_config
+
+Json = dict[str, Any]
+Task = Any  # of PrepareConfig.tasks
+C = TypeVar("C", bound=Config)
+
+QUIET = {"runner": {"progress": False}}  # cells run side by side: bars would write over each other
+
+
+def backbone_settings(config: ExperimentConfig, data: str, name: str, seed: int) -> PretrainConfig:
+    """Return the settings that a backbone is pre-trained with on a data set.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    over = (config.data[data].pretrain, config.backbones[name], {"seed": seed}, QUIET)
+    return _named(f"backbone {name!r} on {data!r}", PretrainConfig, laid_over(config.pretrain, *over))
+
+
+def method_settings(config: ExperimentConfig, data: str, task: str | None, method: str, seed: int) -> AdaptConfig:
+    """Return the settings that a method adapts to a task with; without a task: to all of the data set together.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    own = config.data[data]
+    task_own = own.task_overrides.get(task, {}) if task is not None else {}
+    over = (own.adapt, task_own, config.methods[method].adapt or {}, {"seed": seed}, QUIET)
+    where = data if task is None else f"{data}/{task}"
+    return _named(f"method {method!r} on {where!r}", AdaptConfig, laid_over(config.adapt, *over))
+
+
+def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
+    """Say whether a method trains all tasks of a data set together."""
+    one = config.methods[method]
+    if one.rival is not None:
+        return one.rival == "dupn"
+    return one.adapt is not None and method_settings(config, data, None, method, 0).strategy == "joint"
+
+
+def prepare_settings(config: ExperimentConfig, data: str, seed: int, out: Path) -> PrepareConfig:
+    """Return how a data set is prepared: paths under its root, and the seed's own split of users."""
+    root = data_root(config, data, out)
+    given = config.data[data].prepare
+    events = _rooted(given.events, root)
+    tasks = []
+    for task in given.tasks:
+        parts = {name: getattr(task, name, None) for name in ("labels", "events")}
+        tasks.append(task.model_copy(update={name: _rooted(part, root) for name, part in parts.items() if part}))
+    split = given.split.model_copy(update={"salt": f"{given.split.salt}-{seed}"})
+    catalogue = None if given.catalogue is None else str(root / given.catalogue)
+    return given.model_copy(update={"events": events, "tasks": tuple(tasks), "split": split, "catalogue": catalogue})
+
+
+def _rooted(part: Any, root: Path) -> Any:
+    if hasattr(part, "path"):
+        return part.model_copy(update={"path": str(root / part.path)})
+    return part.model_copy(update={"paths": tuple(str(root / path) for path in part.paths)})
+
+
+def data_root(config: ExperimentConfig, data: str, out: Path) -> Path:
+    """Return the folder that relative paths of a data set are under."""
+    return out / "data" / data if config.data[data].synthetic is not None else Path(config.data_root)
+
+
+def check_settings(config: ExperimentConfig) -> None:
+    """Check all that can be wrong before anything is read: settings of backbones, methods, rivals; names of baselines.
+
+    Raises:
+        ConfigError: something is; the message names the backbone, method or data set.
+    """
+    for name, data in config.data.items():
+        if data.fetch is not None and data.fetch not in SOURCES:
+            known = ", ".join(sorted(SOURCES))
+            raise ConfigError(f"data set {name!r} fetches {data.fetch!r}, which is not known", remedy=f"try {known}")
+        if data.fetch is not None and data.synthetic is not None:
+            raise ConfigError(f"data set {name!r} is both fetched and made up", remedy="leave out one of the two")
+        for backbone in config.backbones:
+            backbone_settings(config, name, backbone, 0)
+        for method in config.methods:
+            _check_method(config, name, method)
+
+
+def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
+    one = config.methods[method]
+    known = [*baseline_names("classification"), *baseline_names("ranking")]
+    if one.baseline is not None and one.baseline not in known:
+        raise ConfigError(
+            f"method {method!r}: there is no baseline {one.baseline!r}", remedy=f"those there are: {', '.join(known)}"
+        )
+    if one.rival is not None:
+        try:
+            check_rival(one.rival, one.settings)
+        except ConfigError as error:
+            raise ConfigError(f"method {method!r}: {error.what}", remedy=error.remedy) from error
+    if one.adapt is None:
+        return
+    together = method_settings(config, data, None, method, 0).strategy == "joint"
+    for task in config.data[data].prepare.tasks:
+        if (method_settings(config, data, task.name, method, 0).strategy == "joint") != together:
+            raise ConfigError(
+                f"method {method!r}: task_overrides of {data!r} change the strategy, but `joint` is of all tasks",
+                remedy="set `strategy` under the method's `adapt`",
+            )
+
+
+def rival_settings(method: MethodConfig) -> Json:
+    """Return all settings of a rival, but for the device, which does not decide what comes out."""
+    assert method.rival is not None
+    return rival_config(method.rival, method.settings).model_dump(mode="json", exclude={"device"})
+
+
+def _named(who: str, kind: type[C], tree: Json) -> C:
+    try:
+        return build_config(kind, tree)
+    except ConfigError as error:
+        raise ConfigError(f"{who}: {error.what}", remedy=error.remedy) from error
+
+
+def source_inputs(config: ExperimentConfig, data: str, seed: int, out: Path) -> Json:
+    """Return what decides the sequences and the catalogue of a corpus; its tasks and their split have no part in it.
+
+    Raises:
+        DataError, ArtifactError: a file is missing or cannot be read.
+    """
+    given = config.data[data].prepare.model_dump(mode="json", include={"events", "source", "catalogue"})
+    return given | _files(config, data, (), seed, out)
+
+
+def task_inputs(config: ExperimentConfig, data: str, task: str, seed: int, out: Path) -> Json:
+    """Return what decides the labelled users of a task and their parts; errors as those of `source_inputs`."""
+    given = config.data[data].prepare
+    one = next(one for one in given.tasks if one.name == task)
+    split = given.split.model_dump(mode="json")
+    return {"task": one.model_dump(mode="json"), "split": split, "seed": seed} | _files(config, data, (one,), seed, out)
+
+
+def _files(config: ExperimentConfig, data: str, tasks: Sequence[Task], seed: int, out: Path) -> Json:
+    made_up = config.data[data].synthetic
+    if made_up is not None:  # its files may be made anew, and be the same
+        return {"synthetic": made_up.model_dump(mode="json")}
+    root = data_root(config, data, out)
+    names = [task.name for task in tasks]
+    settings = prepare_settings(config, data, seed, out)
+    chosen = tuple(task for task in settings.tasks if task.name in names)
+    files = [file.identity() for file in input_files(settings.model_copy(update={"tasks": chosen}))]
+    for file in files:
+        path = Path(str(file["path"]))
+        file["path"] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+    return {"files": files}
+
+
+def without_runner(settings: Config) -> Json:
+    """Return settings as plain values, but for how the machine is used, which does not decide what comes out."""
+    return settings.model_dump(mode="json", exclude={"runner"})
+
+
+def judged_by(config: EvaluateConfig) -> Json:
+    """Return the settings of `evaluate` that decide what a cell finds; the rest is the report's."""
+    return config.model_dump(mode="json", include={"k", "sampled_negatives"})
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of plain values, by which they are told from others."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,250 @@
+"""The verb `experiment`: a grid computed cell by cell, gone on with where it was, and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from peterrec.config import dump_yaml
+from peterrec.config.experiment import ExperimentConfig, GridDataConfig
+from peterrec.data.sources import fetch
+from peterrec.data.synthetic import planted
+from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun, PeterRecError
+from peterrec.experiments.assemble import machine_of
+from peterrec.experiments.grid import state
+from peterrec.experiments.grid.cells import CellKey, CellResult, read_cell
+from peterrec.experiments.grid.comparing import expected_cells
+from peterrec.experiments.grid.methods import Job
+from peterrec.experiments.grid.page import write_grid_report
+from peterrec.experiments.grid.plan import Unit, needed, units_of
+from peterrec.experiments.grid.progress import Lines, Silent, Watch
+from peterrec.experiments.grid.resolve import check_settings, source_inputs, task_inputs
+from peterrec.experiments.grid.work import Outcome
+from peterrec.experiments.grid.workers import Here, Processes, Workers, stoppable
+from peterrec.experiments.record import Machine
+from peterrec.nn.device import find_device
+from peterrec.storage import new_folder, read_json, write_file, write_json
+
+Say = Callable[[str], None]
+Failure = tuple[Unit, Outcome]
+
+SHOWN = 10  # failures that the error names
+WAIT = 1.0  # seconds in which nothing need be done by the process that waits for the others
+
+
+class FailedCells(PeterRecError):  # noqa: N818 - it names what there is
+    """Some cells of a grid failed; the others are there, and the report is written."""
+
+    exit_code = 1
+
+
+def experiment(
+    config: ExperimentConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    report: Say | None = None,
+    jobs: int | None = None,
+    command: str = "",
+    watch: Watch | None = None,
+) -> Path:
+    """Compute the cells of a grid that are not there yet, and write the report that answers its questions.
+
+    What is finished is never computed again while its inputs are the same: a killed grid goes on. All of it lies under
+    `out`: `corpora`, `backbones`, `bundles` (small ones), `cells`, and the report as `report.html`, `results.md` and
+    `results.json`.
+
+    Args:
+        config: the grid.
+        out: its folder.
+        overwrite: compute everything again.
+        report: receives lines about what is done.
+        jobs: cells at a time, each in a process of its own; that of the settings if not given, or one for each core.
+        command: shown in the report, for doing it again.
+        watch: is told of each step, in place of `report`.
+
+    Returns:
+        Path of the HTML report.
+
+    Raises:
+        ConfigError: a setting is wrong; the message names the method, backbone or data set.
+        DataError: a file of a data set is missing or cannot be read.
+        ArtifactError: `out` is something else, or is being written by another run.
+        FailedCells: some cells failed; running again tries them again.
+        InterruptedRun: Ctrl-C or SIGTERM; running again goes on.
+        FetchError, StorageError: a data set cannot be fetched; the place is not writable.
+    """
+    out, say = Path(out), report or (lambda line: None)
+    watch = watch or (Lines(report) if report is not None else Silent())
+    jobs = jobs if jobs is not None else config.jobs or _cores()
+    if jobs < 1:
+        raise ConfigError(f"{jobs} cells at a time cannot be computed", remedy="give --jobs 1 or more")
+    check_settings(config)
+    state.check_folder(out)
+    _fetch(config, out, say)
+    with _resumable(out), state.locked(out), stoppable():
+        state.open_folder(out, overwrite=overwrite)
+        _make_up(config, out)
+        write_file(out / "config.yaml", dump_yaml(config).encode())
+        machine = machine_of(find_device("auto"))
+        write_json(out / "machine.json", machine.model_dump())
+        units = units_of(config, out)
+        failures = _compute(config, out, units, jobs, watch)
+        if not failures:
+            return _write_report(config, out, units, machine, command)
+        with contextlib.suppress(ArtifactError):  # no cell is finished
+            _write_report(config, out, units, machine, command)
+    raise FailedCells(_told(failures), remedy="run the same command again: only what is missing is computed", path=out)
+
+
+def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "") -> Path:
+    """Write the report of the cells that are finished, and compute nothing.
+
+    Where the data are not there, cells are taken as they are; otherwise only those that were computed with these
+    settings.
+
+    Raises:
+        ConfigError: as `experiment`.
+        ArtifactError: `out` is no folder of a grid, or no cell of it is finished.
+        StorageError: the place is not writable.
+    """
+    out = Path(out)
+    check_settings(config)
+    if not (out / state.MARKER).is_file():
+        raise ArtifactError("is no folder of a grid", remedy="run it without --report-only first", path=out)
+    try:
+        units: list[Unit] | None = units_of(config, out)
+    except (DataError, ArtifactError):
+        units = None
+    machine = Machine.model_validate(read_json(out / "machine.json"))
+    return _write_report(config, out, units, machine, command)
+
+
+def _fetch(config: ExperimentConfig, out: Path, say: Say) -> None:
+    """Fetch data sets that are to be fetched and are not there, and refuse those of which a file is missing."""
+    for name, data in _asked(config):
+        place = Path(config.data_root) / (data.fetch or "")
+        if data.fetch is not None and not place.exists():  # what is there may be the user's own copy
+            fetch(data.fetch, place, report=say)
+        source_inputs(config, name, config.seeds[0], out)
+        for task in data.prepare.tasks:
+            task_inputs(config, name, task.name, config.seeds[0], out)
+
+
+def _asked(config: ExperimentConfig) -> list[tuple[str, GridDataConfig]]:
+    """Return the data sets that a question asks about."""
+    names = {key.data for key in expected_cells(config)}
+    return [(name, data) for name, data in config.data.items() if name in names]
+
+
+def _make_up(config: ExperimentConfig, out: Path) -> None:
+    for name, data in _asked(config):
+        if data.synthetic is None:
+            continue
+        folder, settings = out / "data" / name, data.synthetic.model_dump(mode="json")
+        if (folder / "synthetic.json").is_file() and read_json(folder / "synthetic.json") == settings:
+            continue
+        made = planted(**settings)
+        with new_folder(folder, overwrite=True) as new:
+            pq.write_table(made.events, new / "events.parquet")
+            pq.write_table(made.users, new / "users.parquet")
+            write_json(new / "synthetic.json", settings)
+
+
+def _compute(config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, watch: Watch) -> list[Failure]:
+    """Do all units that are not done, in order, as soon as what they need is there; return those that failed."""
+    left = needed(units, [state.is_done(out, unit) for unit in units])
+    jobs = max(1, min(jobs, len(left)))
+    threads = max(1, _cores() // jobs)
+    workers: Workers = Here() if jobs == 1 else Processes(jobs, threads)
+    watch.begin(units, left, jobs)
+    waiting, missing, running = list(left), {unit.place for unit in left}, 0
+    failures: list[Failure] = []
+    try:
+        while waiting or running:
+            for unit in _ready(waiting, missing)[: workers.free]:
+                waiting.remove(unit)
+                watch.started(unit)
+                workers.start(Job(unit, out, config.evaluate, jobs, None if jobs == 1 else threads))
+                running += 1
+            for job, outcome in workers.results(WAIT):
+                running -= 1
+                watch.ended(job.unit, outcome)
+                missing.discard(job.unit.place)
+                if outcome.status == "failed":
+                    lost = _without(job.unit, waiting)
+                    failures += [(job.unit, outcome), *lost]
+                    waiting = [unit for unit in waiting if all(unit is not one for one, _ in lost)]
+                    for unit, why in lost:
+                        state.note(out, unit, "failed", why.line)
+                        watch.ended(unit, why)
+    finally:
+        workers.close()
+        watch.close()
+    return failures
+
+
+def _ready(waiting: Sequence[Unit], missing: set[str]) -> list[Unit]:
+    return [unit for unit in waiting if not missing.intersection(unit.needs)]
+
+
+def _without(failed: Unit, waiting: Sequence[Unit]) -> list[Failure]:
+    """Return the units that can no longer be done, with the reason."""
+    lost = [failed.place]
+    found = []
+    for unit in waiting:  # in the order of what they need
+        if set(lost).intersection(unit.needs):
+            lost.append(unit.place)
+            found.append((unit, Outcome("failed", f"what it needs failed: {failed}", 0.0)))
+    return found
+
+
+def _write_report(
+    config: ExperimentConfig, out: Path, units: list[Unit] | None, machine: Machine, command: str
+) -> Path:
+    asked = expected_cells(config)
+    by_cell = {key: unit for unit in units or () for key in unit.cells}
+    cells: list[CellResult] = []
+    skipped: list[tuple[CellKey, str]] = []
+    for key in asked:
+        unit = by_cell.get(key)
+        there = (out / key.folder / "cell.json").is_file() if unit is None else state.is_finished(out, key, unit)
+        if there:
+            cells.append(read_cell(out / key.folder))
+        elif unit is not None:
+            skipped += [(key, text) for text in [_why(out, key, unit)] if text]
+    if not cells:
+        raise ArtifactError("has no finished cell of this grid", remedy="run it without --report-only", path=out)
+    return write_grid_report(config, cells, out, machine=machine, command=command, skipped=skipped)
+
+
+def _why(out: Path, key: CellKey, unit: Unit) -> str:
+    """Return why a cell is not there; empty if nobody tried."""
+    skipped = state.reason(out, key, unit, "skipped")
+    if skipped is not None:
+        return skipped
+    failed = state.reason(out, key, unit, "failed")
+    return "" if failed is None else f"failed: {failed.splitlines()[0]}"
+
+
+def _told(failures: list[Failure]) -> str:
+    first = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
+    more = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+    steps = f"{len(failures)} step{'s' if len(failures) > 1 else ''} of the grid failed; the rest is in its report"
+    return f"{steps}{''.join(first)}{more}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRun) as error:
+        raise InterruptedRun("stopped by the user", remedy="run the same command again to go on", path=out) from error

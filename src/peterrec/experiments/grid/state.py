@@ -1,0 +1,124 @@
+"""What is there of a grid on disk: which units are done, which cells cannot be had, which failed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from peterrec.errors import ArtifactError
+from peterrec.experiments.grid.cells import CellKey
+from peterrec.experiments.grid.plan import Unit
+from peterrec.storage import DESCRIPTIONS, read_json, storage_errors, write_json
+
+Note = Literal["skipped", "failed"]
+NOTES: tuple[Note, ...] = ("skipped", "failed")
+MARKER, LOCK = "grid.json", "lock"
+FOLDERS = ("data", "corpora", "backbones", "bundles", "cells")
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that is there, is not empty and is not of a grid.
+
+    Raises:
+        ArtifactError: it is one of those.
+    """
+    if out.is_dir() and ((out / MARKER).is_file() or not any(path.name != LOCK for path in out.iterdir())):
+        return
+    if out.exists():
+        raise ArtifactError("is there and is not a grid of experiments", remedy="choose another folder", path=out)
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Make the folder of a grid, and keep other runs out of it; the lock ends with this process, however that ends.
+
+    Raises:
+        ArtifactError: another run has it.
+        StorageError: the place is not writable.
+    """
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / LOCK).open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ArtifactError(
+                f"another run (process {file.read().strip() or 'unknown'}) is at work in it",
+                remedy="wait for it, stop it, or choose another folder",
+                path=out,
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def open_folder(out: Path, *, overwrite: bool) -> None:
+    """Mark a folder as one of a grid, and clear away what a killed run left; with `overwrite` all of an older grid."""
+    for path in [path for pattern in (".*.tmp", ".*.old") for path in out.rglob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if overwrite:
+        for name in FOLDERS:
+            shutil.rmtree(out / name, ignore_errors=True)
+    write_json(out / MARKER, {"kind": "grid"})
+
+
+def is_done(out: Path, unit: Unit) -> bool:
+    """Say whether all of a unit is there, made with the same inputs, or known to be impossible with them."""
+    if unit.cells:
+        return all(_settled(out, key, unit) for key in unit.cells)
+    file = DESCRIPTIONS[unit.kind]
+    return _inputs(out / unit.marker) == unit.inputs and (out / unit.place / file).is_file()
+
+
+def mark(out: Path, unit: Unit) -> None:
+    """Note with which inputs a corpus or backbone was made."""
+    write_json(out / unit.marker, {"inputs": unit.inputs})
+
+
+def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
+    """Say whether a cell has a result of the same inputs."""
+    return bool(_inputs(out / key.folder / DESCRIPTIONS["cell"]) == unit.inputs)
+
+
+def _settled(out: Path, key: CellKey, unit: Unit) -> bool:
+    return is_finished(out, key, unit) or _inputs(_note(out, key, "skipped")) == unit.inputs
+
+
+def _inputs(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path).get("inputs")
+    except ArtifactError:
+        return None  # damaged: made again
+
+
+def note(out: Path, unit: Unit, what: Note, reason: str, trace: str = "") -> None:
+    """Note beside the places of a unit's cells why they cannot be had, or how they failed."""
+    for key in unit.cells:
+        write_json(_note(out, key, what), {"inputs": unit.inputs, "reason": reason, "trace": trace.splitlines()})
+
+
+def forget(out: Path, key: CellKey) -> None:
+    """Remove notes of a cell that is finished now."""
+    for what in NOTES:
+        _note(out, key, what).unlink(missing_ok=True)
+
+
+def reason(out: Path, key: CellKey, unit: Unit, what: Note) -> str | None:
+    """Return why a cell cannot be had or how it failed with the same inputs; None if that is not so."""
+    path = _note(out, key, what)
+    return str(read_json(path).get("reason", "")) if _inputs(path) == unit.inputs else None
+
+
+def _note(out: Path, key: CellKey, what: Note) -> Path:
+    path = out / key.folder
+    return path.with_name(f"{path.name}.{what}.json")

@@ -1,0 +1,208 @@
+"""Processes that do units of a grid: side by side, none of them outliving the one that started them for long."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from peterrec.errors import InterruptedRun
+from peterrec.process import tune_process
+
+if TYPE_CHECKING:  # torch must not be imported before a worker has set its threads
+    from peterrec.experiments.grid.methods import Job
+    from peterrec.experiments.grid.work import Outcome
+
+LOOK_EVERY = 0.5  # seconds between looks at whether the parent is there
+AGAIN = 0.02  # seconds until a signal is tried again
+GRACE = 15.0  # seconds to save a resume point in, when told to stop
+SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch and DuckDB may hang
+
+
+class Workers(Protocol):
+    """Who does units."""
+
+    @property
+    def free(self) -> int:
+        """How many more jobs may be started."""
+
+    def start(self, job: Job) -> None:
+        """Start a job; only while some are free."""
+
+    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """Wait until something is done, or for so many seconds; return what is."""
+
+    def close(self) -> None:
+        """Stop all."""
+
+
+class Here:
+    """Does one job at a time in this process."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+
+    @property
+    def free(self) -> int:
+        """1, or 0 while there is a job."""
+        return 1 - len(self._jobs)
+
+    def start(self, job: Job) -> None:
+        """Take the job."""
+        self._jobs.append(job)
+
+    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """Do the job, however long it takes."""
+        job = self._jobs.popleft()
+        return [(job, _do(job))]
+
+    def close(self) -> None:
+        """Do nothing: there is no other process."""
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    job: Job | None = None
+
+
+class Processes:
+    """Does jobs in processes of its own, each with its share of the cores.
+
+    Args:
+        count: how many processes at most; each is started when it is first needed.
+        threads: of each.
+    """
+
+    def __init__(self, count: int, threads: int) -> None:
+        self.count = count
+        self.threads = threads
+        self._workers: list[_Worker] = []
+
+    @property
+    def free(self) -> int:
+        """How many more jobs may be started."""
+        return self.count - sum(worker.job is not None for worker in self._workers)
+
+    def start(self, job: Job) -> None:
+        """Start a job in a process that has none."""
+        alive = (worker for worker in self._workers if worker.job is None and worker.process.is_alive())
+        worker = next(alive, None) or self._new()
+        worker.job = job
+        with contextlib.suppress(OSError):  # it died just now: `results` finds that out
+            worker.connection.send(job)
+
+    def _new(self) -> _Worker:
+        ours, theirs = SPAWN.Pipe()
+        process = SPAWN.Process(target=_work, args=(theirs, os.getpid(), self.threads), daemon=True)
+        process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
+
+    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """Wait until something is done, or for so many seconds; return what is. A process that died has failed."""
+        busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
+        found = []
+        for connection in wait(list(busy), timeout):
+            worker = busy[connection]  # type: ignore[index]
+            job, worker.job = worker.job, None
+            assert job is not None
+            try:
+                found.append((job, worker.connection.recv()))
+            except (EOFError, OSError):
+                found.append((job, self._died(worker)))
+        return found
+
+    def _died(self, worker: _Worker) -> Outcome:
+        self._workers.remove(worker)
+        worker.process.join(GRACE)
+        code = worker.process.exitcode
+        why = f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
+        remedy = "it may have needed more memory than there is: run again with fewer --jobs"
+        outcome: type[Outcome] = importlib.import_module("peterrec.experiments.grid.work").Outcome
+        return outcome("failed", f"{why}\n  What to do: {remedy}", 0.0)
+
+    def close(self) -> None:
+        """Tell all to stop, and let them save what they can go on from."""
+        for worker in self._workers:
+            worker.connection.close()  # ends those that wait for a job
+            if worker.job is not None:
+                worker.process.terminate()
+        deadline = time.monotonic() + GRACE
+        for worker in self._workers:
+            worker.process.join(max(0.1, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+
+
+def _do(job: Job) -> Outcome:
+    outcome: Outcome = importlib.import_module("peterrec.experiments.grid.work").do(job)
+    return outcome
+
+
+def _work(connection: Connection, parent: int, threads: int) -> None:
+    """Do the jobs that come, until the other end is closed."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
+    signal.signal(signal.SIGTERM, raising(SystemExit(128 + signal.SIGTERM)))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    tune_process()
+    importlib.import_module("torch").set_num_threads(threads)
+    # InterruptedRun: it was told to stop, and what it can go on from is saved. The rest: nobody is at the other end.
+    with contextlib.suppress(InterruptedRun, EOFError, OSError):
+        while True:
+            connection.send(_do(connection.recv()))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_EVERY)
+    os._exit(1)  # nobody would read what comes; what is written appears whole or not at all
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise KeyboardInterrupt for SIGTERM too, and never where Python would only print it, where signals can be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in before.items():
+            if number == signal.SIGTERM or handler is signal.default_int_handler:  # not where it is ignored
+                signal.signal(number, raising(KeyboardInterrupt()))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def raising(error: BaseException) -> Callable[[int, FrameType | None], None]:
+    """Return a handler that raises an error; in a finaliser, where it would be lost, it waits until that is over."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        place = frame
+        while place is not None:
+            if place.f_code.co_name == "__del__":
+                again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+                again.daemon = True
+                again.start()
+                return
+            place = place.f_back
+        raise error
+
+    return handle

@@ -1,0 +1,81 @@
+"""Settings of a grid: what they name must be there."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from peterrec.config import ExperimentConfig, build_config
+from peterrec.errors import ConfigError
+from peterrec.experiments.grid.resolve import check_settings
+
+TASKS = [
+    {"name": "age", "kind": "classification", "labels": {"path": "u.csv", "label": "age"}},
+    {"name": "food", "kind": "ranking", "domains": ["food"]},
+]
+
+
+def tree(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "data": {"shop": {"prepare": {"events": {"paths": ["e.csv"]}, "tasks": TASKS}}},
+        "methods": {"patch": {"adapt": {}}, "majority": {"baseline": "majority"}},
+        "questions": [{"name": "q", "asks": "?", "methods": ["patch", "majority"]}],
+    }
+    return plain | changes
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    return {"questions": [{"name": "q", "asks": "?", "methods": ["patch"]} | changes]}
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    config = build_config(ExperimentConfig, tree())
+    assert config.seeds == (0, 1, 2)
+    assert config.backbones == {"base": {}}
+    assert config.questions[0].shares == (1.0,)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    (question(methods=["best"]), "question 'q' names method 'best'"),
+    (question(compare=[["patch", "best"]]), "question 'q' names method 'best'"),
+    (question(compare=[["patch", "majority"]]), "compares 'majority', which is not one of its methods"),
+    (question(tasks=["shop/gender"]), "names task 'shop/gender'; there are .*shop/age.*shop/food"),
+    (question(tasks=["age"]), "questions.0.tasks.0"),
+    (question(seeds=[7]), "names seed 7, which is none of the grid's"),
+    (question(shares=[0.0]), "questions.0.shares.0"),
+    (question(shows=["stars"]), "questions.0.shows.0"),
+    ({"questions": 2 * question()["questions"]}, "two questions have the same name"),
+    ({"methods": {"patch": {"adapt": {}, "baseline": "x"}, "majority": {"baseline": "x"}}}, "exactly one of"),
+    ({"methods": {"patch": {}, "majority": {"baseline": "x"}}}, "exactly one of"),
+    ({"methods": {"patch": {"adapt": {}, "settings": {"a": 1}}, "majority": {"baseline": "x"}}}, "those of a rival"),
+    ({"methods": {"patch": {"adapt": {}, "backbone": "b"}, "majority": {"baseline": "x"}}}, "names backbone 'b'"),
+    ({"backbones": {}}, "backbones"),
+    ({"seeds": []}, "seeds"),
+    ({"jobs": 0}, "jobs"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_what_is_named_must_be_there(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(ExperimentConfig, tree(**changes))
+
+
+def test_overrides_are_of_tasks_that_are_there() -> None:
+    data = {"shop": {**tree()["data"]["shop"], "task_overrides": {"gender": {}}}}
+    with pytest.raises(ConfigError, match="task_overrides of 'shop' name 'gender'; its tasks are"):
+        build_config(ExperimentConfig, tree(data=data))
+
+
+def grids() -> list[Path]:
+    own = Path(str(files("peterrec.experiments.grid") / "quick.yaml"))
+    return [own, *sorted((Path(__file__).parents[1] / "configs" / "experiments").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", grids(), ids=lambda path: path.name)
+def test_the_grids_of_the_repository_can_be_run(path: Path) -> None:
+    check_settings(build_config(ExperimentConfig, yaml.safe_load(path.read_text())))
