@@ -7,9 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from peterrec.config.experiment import ExperimentConfig
+from peterrec.data.synthetic import synthetic
 from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun
 from peterrec.experiments.grid import methods, runner, state
 from peterrec.experiments.grid.cells import CellKey, CellResult
@@ -210,3 +212,25 @@ def test_the_report_alone(tmp_path: Path, reports: Reports) -> None:
     assert [cell.method for cell in reports.cells] == ["majority", "popularity"]
     with pytest.raises(ArtifactError, match="has no finished cell of this grid"):
         report_only(small_grid("evaluate.k=3", questions=[FEW]), out)
+
+
+def test_a_data_set_is_fetched_only_where_it_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[Path] = []
+
+    def stub(name: str, path: Path, report: object) -> None:
+        assert name == "ml-1m"
+        fetched.append(path)
+        path.mkdir()
+        pq.write_table(synthetic(users=20).events, path / "events.parquet")
+
+    monkeypatch.setattr(runner, "fetch", stub)
+    prepare = {
+        "events": {"paths": ["ml-1m/events.parquet"], "domain": "domain"},
+        "tasks": [{"name": "shop", "kind": "ranking", "domains": ["target"]}],
+    }
+    data = {"films": {"fetch": "ml-1m", "prepare": prepare}}
+    config = small_grid(data=data, data_root=str(tmp_path), questions=[question("patch")])
+    runner._fetch(config, tmp_path / "out", print)
+    assert fetched == [tmp_path / "ml-1m"]
+    runner._fetch(config, tmp_path / "out", print)  # the user's own copy may lie there as well
+    assert len(fetched) == 1
