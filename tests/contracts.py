@@ -12,6 +12,7 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.tokens import PAD, SPECIAL, TCL, append_token, represent
+from peterrec.nn.transformer import build_backbone
 
 ITEMS = 20
 BACKBONES = {
@@ -19,6 +20,10 @@ BACKBONES = {
     "causal-two-taps": BackboneConfig(channels=8, kernel_size=2, dilations=(3, 1)),
     "noncausal": BackboneConfig(kind="noncausal", channels=12, kernel_size=3, dilations=(1, 2, 1)),
     "noncausal-five-taps": BackboneConfig(kind="noncausal", channels=12, kernel_size=5, dilations=(1, 2)),
+    "transformer": BackboneConfig(architecture="transformer", channels=12, layers=2, heads=3, positions=5),
+    "noncausal-transformer": BackboneConfig(
+        architecture="transformer", kind="noncausal", channels=12, layers=2, heads=2, positions=50
+    ),
 }
 PATCHES = {
     "serial-pre_norm": PatchConfig(bottleneck=3),
@@ -38,6 +43,10 @@ PATCHES = {
     "own-norms": PatchConfig(bottleneck=3, train_norms=True),
     "own-norms-one-a-block": PatchConfig(bottleneck=3, train_norms=True, per_block=1, position="pre_act"),
     "own-task-token": PatchConfig(bottleneck=3, train_task_token=True),
+    "own-items": PatchConfig(bottleneck=3, item_rank=2),
+    "own-items-and-token": PatchConfig(
+        bottleneck=3, insertion="parallel", activation="gelu", item_rank=1, train_task_token=True
+    ),
     "last-block": PatchConfig(bottleneck=3, blocks=1),
     "last-blocks-all-own": PatchConfig(bottleneck=3, blocks=2, train_norms=True, train_task_token=True, per_block=1),
     "as-the-authors": PatchConfig(bottleneck=0.25, activation="gelu-tanh", train_norms=True),
@@ -55,14 +64,14 @@ every_patch = pytest.mark.parametrize("config", PATCHES.values(), ids=PATCHES.ke
 
 def lively_backbone(config: BackboneConfig, seed: int = 0) -> Backbone:
     """A backbone of random weights throughout, also where a fresh one has zeros: biases, and the row of [PAD]."""
-    backbone = shaken(Backbone(config, ITEMS), seed, scale=0.4)
+    backbone = shaken(build_backbone(config, ITEMS), seed, scale=0.4)
     assert isinstance(backbone, Backbone)
     return backbone.requires_grad_(False)
 
 
 def lively_patch(config: PatchConfig, backbone: BackboneConfig, seed: int = 1) -> Patch:
     """A patch that does something: a fresh one is the identity."""
-    patch = shaken(Patch(config, backbone), seed, scale=0.3)
+    patch = shaken(Patch(config, backbone, items=ITEMS), seed, scale=0.3)
     assert isinstance(patch, Patch)
     return patch
 
@@ -103,12 +112,19 @@ class Represents:
 
 
 class ReachContract:
-    """An output sees exactly as far as the taps go: back only if causal, as far on both sides if not."""
+    """An output sees exactly as far as the taps go: back only if causal, as far on both sides if not.
+
+    That of a transformer sees everything there.
+    """
 
     @every_patch
     @every_backbone
     def test_an_item_reaches_exactly_as_far_as_the_taps(self, backbone_config, config):
         backbone, patch = lively_backbone(backbone_config).double(), lively_patch(config, backbone_config).double()
+        if backbone_config.architecture == "transformer":
+            reached = touched(backbone, patch, some_items(1, 11), 4)
+            assert reached == list(range(4 if backbone_config.kind == "causal" else 0, 11))
+            return
         total = sum(3 * dilation * (backbone_config.kernel_size - 1) for dilation in backbone_config.dilations)
         before, after = (0, total) if backbone_config.kind == "causal" else (total // 2, total // 2)
         length, position = before + after + 7, before + 3
@@ -154,7 +170,7 @@ class StartContract(Represents):
     @every_backbone
     def test_a_fresh_patch_is_the_identity_but_for_the_inner_skip(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), padded(some_items(3, 9).tolist(), 1, 2)
-        fresh = Patch(config, backbone_config, torch.Generator().manual_seed(1))
+        fresh = Patch(config, backbone_config, torch.Generator().manual_seed(1), ITEMS)
         same = torch.equal(self.represent(backbone, tokens, fresh), self.represent(backbone, tokens, None))
         assert same == (not config.inner_skip)
 
@@ -163,7 +179,7 @@ class StartContract(Represents):
     def test_a_random_start_is_not_the_identity(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
         random = config.model_copy(update={"start": "random"})
-        patch = Patch(random, backbone_config, torch.Generator().manual_seed(1))
+        patch = Patch(random, backbone_config, torch.Generator().manual_seed(1), ITEMS)
         moved = self.represent(backbone, tokens, patch) - self.represent(backbone, tokens, None)
         assert moved.abs().max() > 1e-5
         assert config.inner_skip or moved.abs().max() < 1.0, "small random numbers"
@@ -174,7 +190,7 @@ class StartContract(Represents):
         settings, states = config.model_copy(update={"start": start}), []
         for seed, elsewhere in ((5, 0), (5, 99), (6, 0)):
             torch.manual_seed(elsewhere)
-            states.append(Patch(settings, BACKBONES["causal"], torch.Generator().manual_seed(seed)).state_dict())
+            states.append(Patch(settings, BACKBONES["causal"], torch.Generator().manual_seed(seed), ITEMS).state_dict())
         first, again, other = states
         assert all(torch.equal(first[name], again[name]) for name in first)
         drawn = config.kind != "scale-shift" or start == "random"  # else it is zeros
@@ -210,13 +226,13 @@ class ModuleContract(Represents):
     def test_its_state_goes_round(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
         saved = lively_patch(config, backbone_config)
-        loaded = Patch(config, backbone_config)
+        loaded = Patch(config, backbone_config, items=ITEMS)
         before = self.represent(backbone, tokens, loaded)
         loaded.load_state_dict(saved.state_dict())
         wanted = self.represent(backbone, tokens, saved)
         assert not torch.equal(before, wanted)
         assert torch.equal(self.represent(backbone, tokens, loaded), wanted)
-        names = oracle_patch_names(config, len(backbone_config.dilations))
+        names = oracle_patch_names(config, len(backbone.blocks))
         assert set(saved.state_dict()) == {name for name, _ in saved.named_parameters()} == names
 
     @every_patch

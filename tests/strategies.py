@@ -69,6 +69,7 @@ def patch_configs(draw: st.DrawFn, backbone: BackboneConfig, *, kind: str | None
         start=draw(st.sampled_from(["identity", "random"])),
         train_norms=draw(st.booleans()),
         train_task_token=draw(st.booleans()),
+        item_rank=draw(st.none() | st.integers(1, 2)),
     )
 
 

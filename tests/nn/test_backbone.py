@@ -32,7 +32,7 @@ def doubled(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def test_any_network_equals_the_loops_with_padding_anywhere(configs, row, seed):
     """Index 0 is [PAD], 1 to 3 the other special tokens: hypothesis puts them wherever it likes."""
     backbone = doubled(Backbone(configs[0], ITEMS), seed)
-    patch = doubled(Patch(configs[1], configs[0]), seed + 1) if configs[1] is not None else None
+    patch = doubled(Patch(configs[1], configs[0], items=ITEMS), seed + 1) if configs[1] is not None else None
     real = np.array(row) != PAD
     for piece, config in ((None, None), (patch, configs[1])):
         hidden = backbone(torch.tensor([row]), piece)[0].numpy()
@@ -42,7 +42,7 @@ def test_any_network_equals_the_loops_with_padding_anywhere(configs, row, seed):
 
 @given(configs=patched_backbones(), row=rows_of_tokens(ITEMS))
 def test_single_precision_is_near_the_loops(configs, row):
-    backbone, patch = Backbone(configs[0], ITEMS, seed=3), shaken(Patch(configs[1], configs[0]))
+    backbone, patch = Backbone(configs[0], ITEMS, seed=3), shaken(Patch(configs[1], configs[0], items=ITEMS))
     with torch.no_grad():
         hidden = backbone(torch.tensor([row]), patch)[0].numpy()
     real = np.array(row) != PAD

@@ -71,7 +71,7 @@ def test_any_position_is_what_the_whole_pass_says_in_value_and_gradients(configs
     # [PAD] has no state of its own to compare
     tokens = tokens.scatter(1, positions.unsqueeze(1), 5)
     backbone = shaken(Backbone(configs[0], ITEMS).double(), 1, scale=0.5)
-    patch = shaken(Patch(configs[1], configs[0]).double(), 2, scale=0.3) if patched else None
+    patch = shaken(Patch(configs[1], configs[0], items=ITEMS).double(), 2, scale=0.3) if patched else None
     parameters = [*backbone.parameters(), *(patch.parameters() if patch is not None else [])]
     found, gradients = [], []
     for hidden in (

@@ -93,7 +93,9 @@ def test_any_fresh_patch_that_starts_so_is_the_identity(configs, length):
     identity = configs[1].model_copy(update={"start": "identity", "inner_skip": False})
     backbone, tokens = lively_backbone(configs[0]), some_items(2, length)
     with torch.no_grad():
-        assert torch.equal(represent(backbone, tokens, Patch(identity, configs[0])), represent(backbone, tokens))
+        assert torch.equal(
+            represent(backbone, tokens, Patch(identity, configs[0], items=ITEMS)), represent(backbone, tokens)
+        )
 
 
 # ---------------------------------------------------------------- beside the registry
@@ -129,7 +131,7 @@ def test_its_own_task_token_stands_at_that_token_alone(name):
     config = BackboneConfig(channels=12, dilations=(1,))
     backbone, patch = lively_backbone(config), lively_patch(PATCHES[name].model_copy(update={"blocks": 1}), config)
     items, token = some_items(2, 9), torch.tensor([[SPECIAL, 1, SPECIAL]])
-    without = Patch(PATCHES[name].model_copy(update={"blocks": 1}), config)
+    without = Patch(PATCHES[name].model_copy(update={"blocks": 1}), config, items=ITEMS)
     without.load_state_dict(patch.state_dict())
     with torch.no_grad():
         without.task_token.zero_()
@@ -169,4 +171,6 @@ def test_no_kind_and_no_place_is_forgotten_in_the_registry():
 
 def test_every_backbone_kind_is_in_the_registry():
     kinds = get_args(BackboneConfig.model_fields["kind"].annotation)
-    assert {config.kind for config in BACKBONES.values()} == set(kinds)
+    architectures = get_args(BackboneConfig.model_fields["architecture"].annotation)
+    tested = {(config.architecture, config.kind) for config in BACKBONES.values()}
+    assert tested == set(product(architectures, kinds))

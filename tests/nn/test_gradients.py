@@ -180,6 +180,8 @@ def check(net: Everything, loss: str, coordinates: int = 2) -> None:
 SMALL = {
     "causal": BackboneConfig(channels=5, kernel_size=2, dilations=(1, 2)),
     "noncausal": BackboneConfig(kind="noncausal", channels=5, kernel_size=3, dilations=(1, 2)),
+    "transformer": BackboneConfig(architecture="transformer", channels=6, layers=2, heads=2, positions=4),
+    "noncausal-transformer": BackboneConfig(architecture="transformer", kind="noncausal", channels=4, layers=2),
 }
 RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_norms=True, train_task_token=True)
 

@@ -20,12 +20,13 @@ from peterrec.nn.patch import Patch, patched_sites
 from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, SiteInput, SiteShape, bottleneck_width
 from strategies import patched_backbones
 
+ITEMS = 12
 CONFIG = BackboneConfig(channels=16, dilations=(1, 2, 1))
 
 
 @given(configs=patched_backbones())
 def test_any_patch_has_the_weights_of_its_settings_and_no_others(configs):
-    patch = Patch(configs[1], configs[0])
+    patch = Patch(configs[1], configs[0], items=ITEMS)
     assert set(patch.state_dict()) == oracle_patch_names(configs[1], len(configs[0].dilations))
     assert all(torch.isfinite(tensor).all() for tensor in patch.state_dict().values())
 
@@ -96,11 +97,11 @@ def test_at_the_start_only_what_lies_before_the_last_map_is_drawn(name):
     """Else nothing could ever learn: zeros on both sides have no gradient."""
     wide = BackboneConfig(channels=64, dilations=(1, 2))
     config = PATCHES[name].model_copy(update={"bottleneck": 32} if PATCHES[name].bottleneck else {})
-    identity = Patch(config, wide, torch.Generator().manual_seed(0)).state_dict()
+    identity = Patch(config, wide, torch.Generator().manual_seed(0), ITEMS).state_dict()
     drawn = {name for name, tensor in identity.items() if tensor.abs().sum() > 0}
-    assert drawn == {name for name in identity if name.endswith("down.weight")}
+    assert drawn == {name for name in identity if name.endswith(("down.weight", "own_items.up"))}
     random = config.model_copy(update={"start": "random"})
-    state = Patch(random, wide, torch.Generator().manual_seed(0)).state_dict()
+    state = Patch(random, wide, torch.Generator().manual_seed(0), ITEMS).state_dict()
     last = ("up.weight", "gain", "shift")
     assert {name for name, tensor in state.items() if tensor.abs().sum() > 0} == drawn | {
         name for name in state if name.endswith(last)

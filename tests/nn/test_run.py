@@ -14,6 +14,7 @@ from peterrec.nn import run
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.tokens import PAD, represent
+from peterrec.nn.transformer import build_backbone
 
 ITEMS = 12
 CONFIG = BackboneConfig(channels=8, dilations=(1, 2))
@@ -64,9 +65,10 @@ def test_what_is_compiled_shares_all_weights(backbone):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
-def test_compiled_states_and_gradients_are_those_of_the_plain_blocks():
-    config = BackboneConfig(channels=8, dilations=(2,))  # small: it is compiled forward and backward
-    backbone, patch = shaken(Backbone(config, ITEMS), 1, 0.5), shaken(Patch(PatchConfig(bottleneck=2), config), 2)
+@pytest.mark.parametrize("shape", [{"dilations": (2,)}, {"architecture": "transformer", "layers": 1}], ids=str)
+def test_compiled_states_and_gradients_are_those_of_the_plain_blocks(shape):
+    config = BackboneConfig(channels=8, **shape)  # small: it is compiled forward and backward
+    backbone, patch = shaken(build_backbone(config, ITEMS), 1, 0.5), shaken(Patch(PatchConfig(bottleneck=2), config), 2)
     compiled, tokens = backbone.compiled(6, [10]), items(6, 9)
     tokens[0, 5:] = PAD
     parameters, found = [*backbone.parameters(), *patch.parameters()], []

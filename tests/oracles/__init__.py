@@ -16,6 +16,7 @@ from oracles.losses import (
 from oracles.network import (
     SiteAt,
     oracle_activation,
+    oracle_attention,
     oracle_backbone,
     oracle_conv,
     oracle_norm,
@@ -28,6 +29,7 @@ from oracles.network import (
 __all__ = [
     "SiteAt",
     "oracle_activation",
+    "oracle_attention",
     "oracle_backbone",
     "oracle_bce",
     "oracle_bpr",

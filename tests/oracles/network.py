@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from peterrec.config import PatchConfig
+from peterrec.config import BackboneConfig, PatchConfig
 
 PAD, TCL = 0, 1
 Weights = dict[str, np.ndarray]
@@ -67,13 +67,18 @@ def oracle_activation(name: str | None, x: np.ndarray) -> np.ndarray:
 
 
 def _patched(
-    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt, piece: Weights | None, config: PatchConfig
+    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt | np.ndarray, piece: Weights | None, config: PatchConfig
 ) -> np.ndarray:
-    """What comes out of one place of a site: h itself, or what the patch makes of it."""
+    """What comes out of one place of a site: h itself, or what the patch makes of it.
+
+    `at` is what the site is, or, of a transformer, what its last linear map is given.
+    """
     if piece is None or config.position != place:
         return h
     if config.kind == "scale-shift":
         return h + piece["gain"] * h + piece["shift"]
+    if config.kind == "lora" and isinstance(at, np.ndarray):
+        return h + at @ piece["down.weight"].T @ piece["up.weight"].T
     if config.kind == "lora":
         rank = piece["down.weight"].shape[0]
         return h + oracle_conv(x, piece["down.weight"], np.zeros(rank), at.dilation, at.causal) @ piece["up.weight"].T
@@ -96,12 +101,69 @@ def oracle_site(
     x = x * keep
     h = oracle_conv(x, site["conv.weight"], site["conv.bias"], at.dilation, at.causal)
     h = _patched("pre_norm", x, h, at, piece, config)
+    h = oracle_norm(h, *_norm_of(site, piece), at.eps)
+    h = _patched("pre_act", x, h, at, piece, config)
+    return _patched("post_act", x, oracle_activation("relu", h), at, piece, config)
+
+
+def _norm_of(site: Weights, piece: Weights | None) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and shift of a site's norm, with what the task adds."""
     weight, bias = site["norm.weight"], site["norm.bias"]
     if piece is not None and "norm.weight" in piece:
         weight, bias = weight + piece["norm.weight"], bias + piece["norm.bias"]
-    h = oracle_norm(h, weight, bias, at.eps)
-    h = _patched("pre_act", x, h, at, piece, config)
-    return _patched("post_act", x, oracle_activation("relu", h), at, piece, config)
+    return weight, bias
+
+
+# ---------------------------------------------------------------- a transformer
+
+
+def oracle_attention(x: np.ndarray, real: np.ndarray, weights: Weights, heads: int, causal: bool) -> np.ndarray:
+    """Softmax of scaled inner products over what a position sees: itself, and the real ones (causal: before it)."""
+    steps, channels = x.shape
+    width = channels // heads
+    query, key, value = (x @ weights[f"{name}.weight"].T for name in ("query", "key", "value"))
+    out = np.zeros_like(x)
+    for head in range(heads):
+        own = slice(head * width, (head + 1) * width)
+        for t in range(steps):
+            seen = [s for s in range(steps) if s == t or (real[s] and (s < t or not causal))]
+            scores = np.array([query[t, own] @ key[s, own] / math.sqrt(width) for s in seen])
+            shares = np.exp(scores - scores.max())
+            for s, share in zip(seen, shares / shares.sum(), strict=True):
+                out[t, own] += share * value[s, own]
+    return out
+
+
+def oracle_positions(real: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The row of a table for each position: how many real ones come after it, the last row for those beyond."""
+    return np.array([table[min(int(real[t + 1 :].sum()), len(table) - 1)] for t in range(len(real))])
+
+
+def oracle_sub_layer(
+    x: np.ndarray, inner: np.ndarray, site: Weights, eps: float, piece: Weights | None, config: PatchConfig
+) -> np.ndarray:
+    """LayerNorm(x + map of `inner`), with a patch before the sum or after the norm."""
+    h = inner @ site["out.weight"].T + site["out.bias"]
+    h = _patched("pre_norm", x, h, inner, piece, config)
+    h = oracle_norm(x + h, *_norm_of(site, piece), eps)
+    for place in ("pre_act", "post_act"):  # one and the same: no activation follows
+        h = _patched(place, x, h, inner, piece, config)
+    return h
+
+
+def _oracle_transformer(
+    x: np.ndarray, real: np.ndarray, settings: BackboneConfig, weights: Weights, own: Weights, config: PatchConfig
+) -> np.ndarray:
+    x = x * math.sqrt(x.shape[1]) + oracle_positions(real, weights["positions.weight"])
+    for block in range(settings.layers):
+        first, second = (below(own, f"pieces.{2 * block + i}.") or None for i in range(2))
+        site = below(weights, f"blocks.{block}.attention.")
+        inner = oracle_attention(x, real, below(site, "inside."), settings.heads, settings.kind == "causal")
+        x = oracle_sub_layer(x, inner, site, settings.norm_eps, first, config)
+        site = below(weights, f"blocks.{block}.feed_forward.")
+        inner = oracle_activation("relu", x @ site["inside.map.weight"].T + site["inside.map.bias"])
+        x = oracle_sub_layer(x, inner, site, settings.norm_eps, second, config)
+    return x
 
 
 # ---------------------------------------------------------------- the whole network
@@ -115,6 +177,8 @@ def oracle_patch_names(config: PatchConfig, blocks: int) -> set[str]:
         "scale-shift": ("gain", "shift"),
     }[config.kind]
     names = {"task_token"} if config.train_task_token else set()
+    if config.item_rank is not None:
+        names |= {"own_items.table", "own_items.up"}
     for block in range(blocks):
         if config.blocks is not None and block < blocks - config.blocks:
             continue
@@ -138,11 +202,16 @@ def oracle_backbone(
     tokens = np.asarray(tokens, dtype=np.int64)
     weights, own = weights_of(backbone), weights_of(patch) if patch is not None else {}
     if patch is not None:
-        assert set(own) == oracle_patch_names(config, len(settings.dilations))
+        assert set(own) == oracle_patch_names(config, len(settings.dilations or ()) or settings.layers)
     x = weights["embedding.weight"][tokens]
     for t, token in enumerate(tokens):
+        if "own_items.table" in own and token != PAD:
+            for rank, number in enumerate(own["own_items.table"][token]):
+                x[t] = x[t] + number * own["own_items.up"][rank]
         if token == TCL and "task_token" in own:
             x[t] = x[t] + own["task_token"]
+    if settings.architecture == "transformer":
+        return _oracle_transformer(x, tokens != PAD, settings, weights, own, config)
     keep = (tokens != PAD).astype(float)[:, None]
     for block, dilation in enumerate(settings.dilations):
         h = x

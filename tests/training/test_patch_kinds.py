@@ -30,6 +30,10 @@ KINDS: dict[str, tuple[dict[str, Any], int]] = {
         {"train_norms": True, "train_task_token": True, "bottleneck": 2},
         4 * (8 * 2 + 2 + 2 * 8 + 8) + 2 * 16 + 8,
     ),
+    "numbers of its own for items": (
+        {"item_rank": 2, "bottleneck": 2},
+        4 * (8 * 2 + 2 + 2 * 8 + 8) + (24 + 4) * 2 + 2 * 8,
+    ),
     "serial before the activation": (
         {"position": "pre_act", "activation": "gelu-tanh", "per_block": 1, "start": "random", "bottleneck": 0.25},
         2 * (8 * 2 + 2 + 2 * 8 + 8),
@@ -47,7 +51,7 @@ def test_a_patch_of_any_kind_is_trained_saved_and_answers_the_same_when_loaded(
     bundle = adapt(model, corpus, task, tmp_path / "out", config)
     assert bundle.patch_params == params
     assert bundle.trained["patch"] == params
-    start = Patch(config.patch, model.network.backbone.config).state_dict()
+    start = Patch(config.patch, model.network.backbone.config, items=24).state_dict()
     assert isinstance(bundle.patch, Patch)
     for name, tensor in bundle.patch.state_dict().items():
         assert not np.array_equal(tensor.numpy(), start[name].numpy()), f"{name} was not trained"

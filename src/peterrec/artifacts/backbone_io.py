@@ -14,8 +14,8 @@ from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, wri
 from peterrec.config import BackboneConfig, build_config
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import FingerprintError
-from peterrec.nn.backbone import Backbone
 from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.transformer import build_backbone
 from peterrec.storage import (
     FORMAT_VERSION,
     check_format,
@@ -96,7 +96,7 @@ def load_backbone(path: Path) -> PretrainedBackbone:
     with description_errors(path / "config.json"):
         config = build_config(BackboneConfig, meta["backbone"])
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-            network = NextItemModel(Backbone(config, int(meta["items"])))
+            network = NextItemModel(build_backbone(config, int(meta["items"])))
         catalogue = Catalogue.read(path / "catalogue.parquet")
         load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
         pretrained = PretrainedBackbone(network, catalogue, meta["max_length"], meta["unknown"], meta["training"])

@@ -214,7 +214,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         name=meta["name"],
         kind=meta["kind_of_task"],
         strategy=meta["strategy"],
-        patch=Patch(patch_config, backbone.config) if patch_config is not None else None,
+        patch=Patch(patch_config, backbone.config, items=backbone.items) if patch_config is not None else None,
         patch_config=patch_config,
         head=(ItemHead if ranking else ClassificationHead)(width, meta["outputs"]),
         class_names=names,

@@ -11,9 +11,7 @@ def backbone_card(meta: dict[str, Any]) -> str:
     metrics = "".join(f"| {name} | {_number(value)} |\n" for name, value in training.get("metrics", {}).items())
     return f"""# A peterrec backbone
 
-A {config["kind"]} user model: {len(config["dilations"])} residual blocks of dilated convolutions
-(dilations {config["dilations"]}, the second convolution of a block at twice that), {config["channels"]} channels,
-kernel {config["kernel_size"]}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
+A {config["kind"]} user model: {_blocks(config)}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
 
 It was pre-trained to predict {_objective(training)}, on {training.get("users", "?")} users.
 On held-out users (`valid_loss` over all of their positions, the others for the last item of each):
@@ -64,6 +62,15 @@ model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
 answers = model.{what}([["item-1", "item-2"]], bundle="{meta["name"]}")
 ```
 """
+
+
+def _blocks(config: dict[str, Any]) -> str:
+    if config.get("architecture") == "transformer":
+        return f"""{config["layers"]} blocks of self-attention
+({config["heads"]} heads; {config["positions"]} positions from the last event back), {config["channels"]} channels"""
+    return f"""{len(config["dilations"])} residual blocks of dilated convolutions
+(dilations {config["dilations"]}, the second convolution of a block at twice that), {config["channels"]} channels,
+kernel {config["kernel_size"]}"""
 
 
 def _objective(training: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Frozen configuration models: what YAML files and dotted overrides may say, with every default in one place."""
 
+from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
 from peterrec.config.data import (
     ActivityConfig,
@@ -22,7 +23,6 @@ from peterrec.config.experiment import (
 from peterrec.config.loading import build_config, dump_yaml, load_config, same_settings
 from peterrec.config.model import (
     AdaptConfig,
-    BackboneConfig,
     MaskingConfig,
     NegativesConfig,
     OptimConfig,

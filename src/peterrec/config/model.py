@@ -6,38 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Positive, Share
 from peterrec.config.patch import PatchConfig
 
 Strategy = Literal["scratch", "head", "last1", "last2", "all", "patch", "patch-random", "joint"]
-
-
-class BackboneConfig(Config):
-    """The stack of dilated residual blocks (paper, section 3.2)."""
-
-    kind: Literal["causal", "noncausal"] = Field(
-        default="causal", description="causal: a position sees itself and earlier ones; noncausal: both sides"
-    )
-    channels: PositiveInt = Field(default=64, description="width of embeddings and hidden states")
-    kernel_size: Annotated[int, Field(ge=2)] = Field(default=3, description="taps of a convolution; odd if noncausal")
-    dilations: tuple[PositiveInt, ...] = Field(
-        default=(1, 4, 1, 4, 1, 4, 1, 4),
-        min_length=1,
-        description="one per block; its second convolution has twice that",
-    )
-    norm_eps: Positive = Field(default=1e-5, description="of LayerNorm, inside the root")
-    tie_weights: bool = Field(default=True, description="score items with the input embedding table")
-    output_relu: bool = Field(
-        default=False,
-        description="ReLU on the hidden states before pre-training scores items with them, as in the authors' full "
-        "softmax",
-    )
-
-    @model_validator(mode="after")
-    def _symmetric(self) -> Self:
-        if self.kind == "noncausal" and self.kernel_size % 2 == 0:
-            raise ValueError("a noncausal backbone sees as far to each side: kernel_size must be odd")
-        return self
 
 
 class OptimConfig(Config):

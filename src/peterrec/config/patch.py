@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from peterrec.config.base import Config
 
@@ -72,7 +72,20 @@ class PatchConfig(Config):
         default=False,
         description="the task gets its own second LayerNorm in each patched block, as in the authors' code",
     )
+    item_rank: PositiveInt | None = Field(
+        default=None,
+        description="the task adds to every item's embedding a combination of so many vectors of its own: so many "
+        "numbers for each item of the catalogue; not given: none",
+    )
     train_task_token: bool = Field(default=False, description="the task gets its own embedding of [TCL]")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is off: what was made before is then still made with the same settings."""
+        tree: dict[str, Any] = dump(self)
+        if tree.get("item_rank") is None:
+            tree.pop("item_rank", None)
+        return tree
 
     @model_validator(mode="before")
     @classmethod

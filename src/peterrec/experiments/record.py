@@ -116,14 +116,19 @@ class DataFacts(_Frozen):
 
 
 class BackboneFacts(_Frozen):
-    """The backbone: its shape, and how it was pre-trained. `item_table` are the parameters of item embeddings."""
+    """The backbone: its shape, and how it was pre-trained. `item_table` are the parameters of item embeddings.
+
+    `kernel_size` and `dilations` are of dilated ones, `layers` and `heads` of transformers.
+    """
 
     kind: Literal["causal", "noncausal"] = "causal"
     parameters: int
     item_table: int
     channels: int
-    kernel_size: int
+    kernel_size: int | None
     dilations: list[int]
+    layers: int | None = None
+    heads: int | None = None
     receptive_field: int
     max_length: int
     users: int

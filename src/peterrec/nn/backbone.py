@@ -1,11 +1,11 @@
-"""The backbone: embedding and dilated residual blocks. It knows no task."""
+"""The backbone: embedding and residual blocks, dilated unless a subclass says otherwise. It knows no task."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from peterrec.nn.block import Block
 from peterrec.nn.cone import BlockSteps, Cone, cone_of
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.run import compiled_run, recomputed_run, run_blocks
-from peterrec.nn.tokens import PAD, SPECIAL, TCL, tokens_before
+from peterrec.nn.tokens import PAD, SPECIAL, tokens_before
 
 EMBEDDING_STD = 0.02
 
@@ -26,7 +26,7 @@ class Own:
     """Which modules of a backbone a task has for itself.
 
     Attributes:
-        embedding: whether the embedding table is.
+        embedding: whether the embedding table is (and whatever else stands below the blocks).
         blocks: how many of the last blocks are.
     """
 
@@ -37,11 +37,16 @@ class Own:
 class Backbone(nn.Module):
     """User model: causal (NextItNet) or noncausal (the encoder of GRec); paper, section 3.2.
 
+    `build_backbone` makes the one that a configuration asks for; this is the dilated one.
+
     Args:
         config: kind, channels, kernel, dilations.
         items: items of the catalogue; the embedding table has four more rows, for the special tokens.
         seed: of the initial weights.
     """
+
+    below: ClassVar[tuple[str, ...]] = ("embedding",)
+    """Names of the modules below the blocks."""
 
     def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
         super().__init__()
@@ -52,14 +57,25 @@ class Backbone(nn.Module):
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD, generator=generator)
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
-        self.blocks = nn.ModuleList(Block(config, dilation, generator) for dilation in config.dilations)
+        self.blocks = nn.ModuleList(self._make_blocks(generator))
         self.compiled_shapes: frozenset[tuple[int, int]] = frozenset()
         self.recomputes = False
+
+    def _make_blocks(self, generator: torch.Generator) -> Iterable[nn.Module]:
+        return (Block(self.config, dilation, generator) for dilation in self._taps[0])
+
+    @property
+    def _taps(self) -> tuple[tuple[int, ...], int]:
+        dilations, kernel_size = self.config.dilations, self.config.kernel_size
+        assert dilations is not None
+        assert kernel_size is not None
+        return dilations, kernel_size
 
     @property
     def receptive_field(self) -> int:
         """Positions that one hidden state sees, itself included; at the end of the sequence if causal."""
-        return 1 + sum(3 * (self.config.kernel_size - 1) * dilation for dilation in self.config.dilations)
+        dilations, kernel_size = self._taps
+        return 1 + sum(3 * (kernel_size - 1) * dilation for dilation in dilations)
 
     def forward(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> Float[Tensor, "B T C"]:
         """Return the hidden state of every position.
@@ -74,7 +90,11 @@ class Backbone(nn.Module):
         self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None
     ) -> Float[Tensor, "B T C"]:
         """Return the hidden state of every position from given embeddings of the tokens."""
-        return self.run(x, self.keep(tokens), patch, [None] * len(self.blocks))
+        return self.run(self.enter(x, tokens), self.keep(tokens), patch, [None] * len(self.blocks))
+
+    def enter(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Return what the first block is given, from the embeddings of the tokens: those themselves."""
+        return x
 
     def last(
         self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], patch: TaskPatch | None = None
@@ -92,12 +112,16 @@ class Backbone(nn.Module):
 
     def cone(self, length: int) -> Cone:
         """Return which positions the last of so many depends on."""
-        return cone_of(self.config.dilations, self.config.kernel_size, length)
+        return cone_of(*self._taps, length)
+
+    def read_for_last(self, length: int) -> int:
+        """Return how many of so many tokens `last` computes with."""
+        return self.cone(length).count if self.config.kind == "causal" else length
 
     def embed(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None) -> Float[Tensor, "B T C"]:
-        """Return the embeddings, with the patch's own of [TCL]."""
+        """Return the embeddings, with what the patch has of its own."""
         x: Tensor = self.embedding(tokens)
-        return x if patch is None else patch.embed(x, tokens == TCL)
+        return x if patch is None else patch.embed(x, tokens)
 
     def keep(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
         """Mask out padding, unless it only follows real positions of a causal backbone, which never look there."""
@@ -143,7 +167,7 @@ class Backbone(nn.Module):
             rows: of a batch.
             lengths: tokens of a row, for the whole pass and for the last position.
         """
-        widths = {count for n in lengths for count in (n, self.cone(n).count if self.config.kind == "causal" else n)}
+        widths = {count for n in lengths for count in (n, self.read_for_last(n))}
         copied: Self = copy.copy(self)
         copied.compiled_shapes = frozenset((rows, width) for width in widths)
         return copied
@@ -161,7 +185,7 @@ class Backbone(nn.Module):
         grafted: Self = copy.copy(self)
         grafted._modules = dict(self._modules)
         if own.embedding:
-            grafted._modules["embedding"] = parts["embedding"]
+            grafted._modules |= {name: parts[name] for name in self.below}
         kept = list(self.blocks)[: len(self.blocks) - own.blocks]
         chosen = parts["blocks"] if own.blocks else nn.ModuleDict()
         assert isinstance(chosen, nn.ModuleDict)
@@ -172,5 +196,5 @@ class Backbone(nn.Module):
         """Return the chosen modules, named as in the state of the backbone."""
         first = len(self.blocks) - own.blocks
         chosen = nn.ModuleDict({str(i): block for i, block in enumerate(self.blocks) if i >= first})
-        parts: dict[str, nn.Module] = {"embedding": self.embedding} if own.embedding else {}
+        parts = {name: self.get_submodule(name) for name in self.below} if own.embedding else {}
         return nn.ModuleDict(parts | ({"blocks": chosen} if own.blocks else {}))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from peterrec.errors import ConfigError
-from peterrec.nn.cone import Step
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import SiteInput, SitePatch
+from peterrec.nn.pieces import Given, SitePatch
+from peterrec.nn.tokens import TCL
 
 
 class PatchBank(nn.Module):
@@ -67,23 +67,30 @@ class RowPatches:
         own = {name.removeprefix(prefix): of for name, of in self.parameters.items() if name.startswith(prefix)}
         return RowPieces(piece, own)
 
-    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Bool[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-        """Put each task's own embedding at [TCL], if the patches have one."""
-        token = self.parameters.get("task_token")
-        return x if token is None else x + is_task_token.unsqueeze(2) * token.unsqueeze(1)
+    def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Add what each row's task has of its own for items, and for [TCL]."""
+        table, token = self.parameters.get("own_items.table"), self.parameters.get("task_token")
+        if table is not None:
+            rank = table.shape[2]
+            own = table.gather(1, tokens.unsqueeze(2).expand(-1, -1, rank))  # (B, T, rank)
+            x = x + own @ self.parameters["own_items.up"]
+        return x if token is None else x + (tokens == TCL).unsqueeze(2) * token.unsqueeze(1)
 
 
 class _Hook(nn.Module):
     """One hook of a piece as a module that can be called, for one row at a time."""
 
-    def __init__(self, piece: SitePatch, hook: str) -> None:
+    def __init__(self, piece: SitePatch, hook: str, first: Given | nn.LayerNorm) -> None:
         super().__init__()
         self.piece = piece
         self.hook = hook
+        self._first = [first]  # in a list, so that a norm does not become a part of this module
 
-    def forward(self, x: Tensor, h: Tensor, around: Step | nn.LayerNorm) -> Tensor:
+    def forward(self, given: tuple[Tensor, ...], h: Tensor) -> Tensor:
         """Call the hook on a batch of this one row."""
-        first = around if isinstance(around, nn.LayerNorm) else SiteInput(x.unsqueeze(0), around)
+        first = self._first[0]
+        if not isinstance(first, nn.LayerNorm):
+            first = first.of(*(tensor.unsqueeze(0) for tensor in given))
         out: Tensor = getattr(self.piece, self.hook)(first, h.unsqueeze(0))
         return out.squeeze(0)
 
@@ -96,24 +103,22 @@ class RowPieces(SitePatch):
         self._piece = [piece]  # in a list, so that it does not become a part of this module
         self._parameters_of_rows = {f"piece.{name}": of for name, of in parameters.items()}
 
-    def _each(self, hook: str, first: SiteInput | nn.LayerNorm, h: Tensor) -> Tensor:
+    def _each(self, hook: str, first: Given | nn.LayerNorm, h: Tensor) -> Tensor:
         piece = self._piece[0]
         if getattr(type(piece), hook) is getattr(SitePatch, hook) and (hook != "normalise" or piece.norm is None):
             out: Tensor = getattr(piece, hook)(first, h)  # a hook that nobody overrides knows no parameters
             return out
-        module = _Hook(piece, hook)
-        x, around = (
-            (first.x, first.step) if isinstance(first, SiteInput) else (h, first)
-        )  # a norm has no input of its own
+        module = _Hook(piece, hook, first)
+        given = () if isinstance(first, nn.LayerNorm) else first.tensors()  # a norm has no input of its own
 
-        def row(parameters: dict[str, Tensor], x_of_row: Tensor, h_of_row: Tensor) -> Tensor:
-            result: Tensor = functional_call(module, parameters, (x_of_row, h_of_row, around))
+        def row(parameters: dict[str, Tensor], given_of_row: tuple[Tensor, ...], h_of_row: Tensor) -> Tensor:
+            result: Tensor = functional_call(module, parameters, (given_of_row, h_of_row))
             return result
 
-        found: Tensor = vmap(row)(self._parameters_of_rows, x, h)
+        found: Tensor = vmap(row)(self._parameters_of_rows, given, h)
         return found
 
-    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
         return self._each("pre_norm", given, h)
 
@@ -121,10 +126,10 @@ class RowPieces(SitePatch):
         """Apply LayerNorm, or each row's own version of it."""
         return self._each("normalise", norm, h)
 
-    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
         return self._each("pre_act", given, h)
 
-    def post_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
         return self._each("post_act", given, h)

@@ -19,6 +19,7 @@ class Site(nn.Module):
     def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         causal = config.kind == "causal"
+        assert config.kernel_size is not None
         self.conv = DilatedConv(config.channels, config.kernel_size, dilation, causal=causal, generator=generator)
         self.norm = nn.LayerNorm(config.channels, eps=config.norm_eps)
 

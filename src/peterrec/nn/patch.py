@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.pieces import KINDS, OwnNorm, SitePatch, SiteShape
+from peterrec.nn.pieces import KINDS, OwnNorm, Shape, SitePatch, SiteShape
+from peterrec.nn.sublayer import SubLayerShape
+from peterrec.nn.tokens import PAD, SPECIAL, TCL
+
+UP_STD = 0.1  # about the size of embeddings
 
 
 class TaskPatch(Protocol):
@@ -19,8 +24,8 @@ class TaskPatch(Protocol):
     def at(self, site: int) -> SitePatch | None:
         """Return what acts at a site, or None."""
 
-    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Bool[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-        """Change the embedding of [TCL]."""
+    def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Change the embeddings of items, or that of [TCL]."""
 
 
 class Patch(nn.Module):
@@ -30,25 +35,34 @@ class Patch(nn.Module):
         config: kind, insertion and width.
         backbone: the configuration of the backbone it is for.
         generator: draws the initial weights.
+        items: of the catalogue; needed with `item_rank` only.
 
     Raises:
         ConfigError: the bottleneck is not narrower than the backbone, or more blocks than there are.
     """
 
-    def __init__(self, config: PatchConfig, backbone: BackboneConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: PatchConfig,
+        backbone: BackboneConfig,
+        generator: torch.Generator | None = None,
+        items: int | None = None,
+    ) -> None:
         super().__init__()
         channels = backbone.channels
         self.pieces = nn.ModuleDict()
         for site in patched_sites(config, backbone):
-            block, second = divmod(site, 2)
-            dilation = backbone.dilations[block] * (1 + second)
-            shape = SiteShape(channels, backbone.kernel_size, dilation, backbone.kind == "causal")
-            piece = KINDS[config.kind](config, shape, generator)
-            if config.train_norms and second:
+            piece = KINDS[config.kind](config, shape_of(site, backbone), generator)
+            if config.train_norms and site % 2:
                 piece.norm = OwnNorm(channels)
             self.pieces[str(site)] = piece
         # Like the task's own norms a difference from what is frozen, so that zeros change nothing.
         self.task_token = nn.Parameter(torch.zeros(channels)) if config.train_task_token else None
+        self.own_items: OwnItems | None = None
+        if config.item_rank is not None:
+            if items is None:
+                raise ValueError("a patch with an item_rank must be told how many items there are")
+            self.own_items = OwnItems(items, config.item_rank, channels, generator)
 
     def at(self, site: int) -> SitePatch | None:
         """Return the piece for a site (block i has sites 2i and 2i + 1), or None."""
@@ -59,9 +73,44 @@ class Patch(nn.Module):
         assert isinstance(piece, SitePatch)
         return piece
 
-    def embed(self, x: Float[Tensor, "B T C"], is_task_token: Bool[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-        """Put the task's own embedding at [TCL], if it has one."""
-        return x if self.task_token is None else x + is_task_token.unsqueeze(2) * self.task_token
+    def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Add what the task has of its own for items, and for [TCL]."""
+        if self.own_items is not None:
+            x = x + self.own_items(tokens)
+        return x if self.task_token is None else x + (tokens == TCL).unsqueeze(2) * self.task_token
+
+
+class OwnItems(nn.Module):
+    """What a task adds to the embedding of every item: a low-rank table, the patch of the embedding layer.
+
+    Sums over a history then weigh every item for the task, as a linear model on the bag of items does; the blocks above
+    see it too. Starts at zero. [PAD] has none.
+
+    Args:
+        items: of the catalogue.
+        rank: numbers for each of them.
+        channels: of the backbone.
+        generator: draws the vectors.
+    """
+
+    def __init__(self, items: int, rank: int, channels: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(items + SPECIAL, rank))
+        self.up = nn.Parameter(torch.empty(rank, channels))
+        nn.init.normal_(self.up, std=UP_STD, generator=generator)
+
+    def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Return what is added at every position."""
+        return F.embedding(tokens, self.table, padding_idx=PAD) @ self.up
+
+
+def shape_of(site: int, backbone: BackboneConfig) -> Shape:
+    """Return what a piece must know of a site."""
+    if backbone.dilations is None or backbone.kernel_size is None:
+        return SubLayerShape(backbone.channels)
+    block, second = divmod(site, 2)
+    dilation = backbone.dilations[block] * (1 + second)
+    return SiteShape(backbone.channels, backbone.kernel_size, dilation, backbone.kind == "causal")
 
 
 def patched_sites(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
@@ -70,12 +119,13 @@ def patched_sites(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
     Raises:
         ConfigError: more blocks are to be patched than there are.
     """
-    blocks = len(backbone.dilations)
+    blocks = backbone.depth
     patched = blocks if config.blocks is None else config.blocks
     if patched > blocks:
         raise ConfigError(
             f"patch.blocks is {patched}, but the backbone has {blocks} blocks", remedy=f"patch at most {blocks}"
         )
-    # With one patch per block it follows the second convolution, next to where the block's output is formed.
+    # With one patch per block it follows the second convolution (or the feed-forward sub-layer), next to where the
+    # block's output is formed.
     sites = (0, 1) if config.per_block == 2 else (1,)
     return [2 * block + site for block in range(blocks - patched, blocks) for site in sites]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +25,54 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Shape(Protocol):
+    """What a piece must know of its site."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the backbone."""
+
+    def low_rank(self, rank: int, generator: torch.Generator | None) -> nn.Module:
+        """Return a map to `rank` channels from what the site's own linear map is given, without a bias."""
+
+
 @dataclass(frozen=True)
 class SiteShape:
-    """What a piece must know of its site."""
+    """Shape of a site of convolutions."""
 
     channels: int
     kernel_size: int
     dilation: int
     causal: bool
 
+    def low_rank(self, rank: int, generator: torch.Generator | None) -> nn.Module:
+        """Return a convolution with the taps and the dilation of the site's."""
+        return DilatedConv(
+            self.channels, self.kernel_size, self.dilation,
+            causal=self.causal, out_channels=rank, bias=False, generator=generator,
+        )  # fmt: skip
+
+
+class Given(Protocol):
+    """What a site is given."""
+
+    @property
+    def here(self) -> Float[Tensor, "B n C"]:
+        """The input at the positions that are computed."""
+
+    def through(self, layer: nn.Module) -> Float[Tensor, "B n D"]:
+        """Return the output of the site's own linear map, or of another one in its place."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that differs from row to row, rows first."""
+
+    def of(self, *tensors: Tensor) -> Self:
+        """Return the same with other rows."""
+
 
 @dataclass(frozen=True)
 class SiteInput:
-    """What a site is given, as its convolution gets it (padding is zero), and which positions it computes.
+    """What a site of convolutions is given, as its convolution gets it (padding is zero), and what it computes.
 
     Attributes:
         x: (B, T, C).
@@ -51,10 +87,18 @@ class SiteInput:
         """The input at the positions that are computed."""
         return self.step.at_outputs(self.x)
 
-    def through(self, conv: DilatedConv) -> Float[Tensor, "B n D"]:
+    def through(self, layer: nn.Module) -> Float[Tensor, "B n D"]:
         """Return the output of the site's convolution, or of one with its taps and dilation."""
-        out: Tensor = conv(self.x, self.step)
+        out: Tensor = layer(self.x, self.step)
         return out
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that differs from row to row, rows first."""
+        return (self.x,)
+
+    def of(self, *tensors: Tensor) -> Self:
+        """Return the same with other rows."""
+        return replace(self, x=tensors[0])
 
 
 class SitePatch(nn.Module):
@@ -67,7 +111,7 @@ class SitePatch(nn.Module):
         super().__init__()
         self.norm: OwnNorm | None = None
 
-    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
         return h
 
@@ -76,11 +120,11 @@ class SitePatch(nn.Module):
         out: Tensor = norm(h) if self.norm is None else self.norm(norm, h)
         return out
 
-    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
         return h
 
-    def post_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
         return h
 
@@ -136,7 +180,7 @@ class Inserted(SitePatch):
         self.net = net
         self.parallel = parallel
 
-    def _act(self, given: SiteInput, h: Tensor) -> Tensor:
+    def _act(self, given: Given, h: Tensor) -> Tensor:
         out: Tensor = h + self.net(given.here) if self.parallel else self.net(h)
         return out
 
@@ -144,7 +188,7 @@ class Inserted(SitePatch):
 class PreNorm(Inserted):
     """Between convolution and LayerNorm (the paper's default)."""
 
-    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Pass `h` through the network, or add that of the input."""
         return self._act(given, h)
 
@@ -152,7 +196,7 @@ class PreNorm(Inserted):
 class PreAct(Inserted):
     """Between LayerNorm and the nonlinearity."""
 
-    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Pass `h` through the network, or add that of the input."""
         return self._act(given, h)
 
@@ -160,7 +204,7 @@ class PreAct(Inserted):
 class PostAct(Inserted):
     """After the nonlinearity."""
 
-    def post_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Add the network's output for the input."""
         return self._act(given, h)
 
@@ -169,19 +213,17 @@ class LowRankConv(SitePatch):
     """LoRA (Hu et al., ICLR 2022) on the site's convolution: a rank-r convolution whose output is added to its own.
 
     `down` has the taps and the dilation of the site's convolution, `up` is 1x1, so that both together could be added
-    to its weights. The scale alpha / r is 1.
+    to its weights; at an attention or a feed-forward sub-layer they could be added to its last linear map. The scale
+    alpha / r is 1.
     """
 
-    def __init__(self, shape: SiteShape, rank: int, start: str, generator: torch.Generator | None) -> None:
+    def __init__(self, shape: Shape, rank: int, start: str, generator: torch.Generator | None) -> None:
         super().__init__()
-        self.down = DilatedConv(
-            shape.channels, shape.kernel_size, shape.dilation,
-            causal=shape.causal, out_channels=rank, bias=False, generator=generator,
-        )  # fmt: skip
+        self.down = shape.low_rank(rank, generator)
         self.up = nn.Linear(rank, shape.channels, bias=False)
         _start(self.up.weight, start, generator)
 
-    def pre_norm(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Add the low-rank convolution of the input."""
         out: Tensor = h + self.up(given.through(self.down))
         return out
@@ -190,14 +232,14 @@ class LowRankConv(SitePatch):
 class ScaleShift(SitePatch):
     """SSF (Lian et al., NeurIPS 2022): a gain (kept as its difference from 1) and a shift per normalised channel."""
 
-    def __init__(self, shape: SiteShape, start: str, generator: torch.Generator | None) -> None:
+    def __init__(self, shape: Shape, start: str, generator: torch.Generator | None) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.zeros(shape.channels))
         self.shift = nn.Parameter(torch.zeros(shape.channels))
         _start(self.gain, start, generator)
         _start(self.shift, start, generator)
 
-    def pre_act(self, given: SiteInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Scale and shift."""
         return h * (1.0 + self.gain) + self.shift
 
@@ -232,7 +274,7 @@ def bottleneck_width(config: PatchConfig, channels: int) -> int:
 PLACES: dict[str, type[Inserted]] = {"pre_norm": PreNorm, "pre_act": PreAct, "post_act": PostAct}
 
 
-def _bottleneck(config: PatchConfig, shape: SiteShape, generator: torch.Generator | None) -> SitePatch:
+def _bottleneck(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:
     assert config.activation is not None
     parallel = config.insertion == "parallel"
     width = bottleneck_width(config, shape.channels)
@@ -241,15 +283,15 @@ def _bottleneck(config: PatchConfig, shape: SiteShape, generator: torch.Generato
     return PLACES[config.position](net, parallel=parallel)
 
 
-def _lora(config: PatchConfig, shape: SiteShape, generator: torch.Generator | None) -> SitePatch:
+def _lora(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:
     return LowRankConv(shape, bottleneck_width(config, shape.channels), config.start, generator)
 
 
-def _scale_shift(config: PatchConfig, shape: SiteShape, generator: torch.Generator | None) -> SitePatch:
+def _scale_shift(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:
     return ScaleShift(shape, config.start, generator)
 
 
-KINDS: dict[str, Callable[[PatchConfig, SiteShape, torch.Generator | None], SitePatch]] = {
+KINDS: dict[str, Callable[[PatchConfig, Shape, torch.Generator | None], SitePatch]] = {
     "bottleneck": _bottleneck,
     "lora": _lora,
     "scale-shift": _scale_shift,

@@ -21,12 +21,12 @@ from peterrec.data.splits import uniform
 from peterrec.errors import ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import item_scores, log_share
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.rows import TouchedRows
 from peterrec.nn.softmax import chunked_full_softmax_loss, chunked_sampled_softmax_loss
+from peterrec.nn.transformer import build_backbone
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.folder import WorkFolder
@@ -211,7 +211,7 @@ def pretrain(
 def _network(corpus: Corpus, config: PretrainConfig) -> NextItemModel:
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
     return NextItemModel(
-        Backbone(config.backbone, len(corpus.catalogue), seed=config.seed), popularity, seed=config.seed
+        build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed), popularity, seed=config.seed
     )
 
 

@@ -15,6 +15,7 @@ from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
 from peterrec.nn.tokens import representation_width
+from peterrec.nn.transformer import build_backbone
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
     generator = torch.Generator().manual_seed(config.seed)
     plan = PLANS[config.strategy]
     network, own = fork(config, backbone)
-    patch = Patch(config.patch, backbone.config, generator) if plan.patch else None
+    patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
     width = representation_width(backbone.config.channels, config.readout)
     return Trainable(network, own, plan.trained, patch, build_head(task, train, width, generator))
 
@@ -139,7 +140,7 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]
     own = Own(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
     random = not plan.pretrained or (config.strategy == "joint" and config.joint_start == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
-    start = Backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone
+    start = build_backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone
     network = start.fork(own)
     network.modules_of(own).requires_grad_(plan.trained)
     return network, own

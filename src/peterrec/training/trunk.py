@@ -38,8 +38,9 @@ Bools = npt.NDArray[np.bool_]
 def changed_blocks(parts: Trainable, readout: Readout = "token") -> int | None:
     """Return how many of the last blocks a task changes, by its modules; None if what is below cannot be shared.
 
-    It cannot where the task changes the embeddings or every block. Of a noncausal backbone, or where all events are
-    read, it could only be with the states of whole windows, so there just the representation itself is: 0, or None.
+    It cannot where the task changes the embeddings or every block. Of a noncausal backbone or a transformer, or where
+    all events are read, it could only be with the states of whole windows, so there just the representation itself is:
+    0, or None.
     """
     blocks = len(parts.backbone.blocks)
     changed = 0
@@ -48,11 +49,12 @@ def changed_blocks(parts: Trainable, readout: Readout = "token") -> int | None:
             return None
         changed = parts.own.blocks
     if parts.patch is not None:
-        if parts.patch.task_token is not None:
+        if parts.patch.task_token is not None or parts.patch.own_items is not None:
             return None
         patched = [site // 2 for site in range(2 * blocks) if parts.patch.at(site) is not None]
         changed = max(changed, blocks - min(patched))
-    whole = parts.backbone.config.kind == "noncausal" or readout != "token"
+    config = parts.backbone.config
+    whole = config.kind == "noncausal" or config.architecture != "dilated" or readout != "token"
     return None if changed == blocks or (changed > 0 and whole) else changed
 
 

@@ -1,0 +1,111 @@
+"""A transformer in the place of the dilated blocks (SASRec): is it the convolutions, or is it the patch?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar, NoReturn
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from peterrec.config import BackboneConfig
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.cone import BlockSteps
+from peterrec.nn.patch import TaskPatch
+from peterrec.nn.sublayer import Attention, SubLayer, Widen
+from peterrec.nn.tokens import PAD, read_at
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, then a feed-forward sub-layer; each is a site, added to its input and normalised."""
+
+    def __init__(self, config: BackboneConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        assert config.heads is not None
+        channels, causal = config.channels, config.kind == "causal"
+        attention = Attention(channels, config.heads, causal=causal, generator=generator)
+        self.attention = SubLayer(attention, channels, config.norm_eps, generator)
+        self.feed_forward = SubLayer(Widen(channels, generator), channels, config.norm_eps, generator)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T C"],
+        keep: Bool[Tensor, "B T 1"] | None,
+        patch: TaskPatch | None,
+        index: int,
+        steps: BlockSteps | None = None,
+    ) -> Float[Tensor, "B T C"]:
+        """Apply block number `index`, whose sites are 2 * index and 2 * index + 1 of the patch; `steps` are not its."""
+        first = patch.at(2 * index) if patch is not None else None
+        second = patch.at(2 * index + 1) if patch is not None else None
+        out: Tensor = self.feed_forward(self.attention(x, keep, first), keep, second)
+        return out
+
+
+class TransformerBackbone(Backbone):
+    """User model of self-attention (SASRec: Kang and McAuley, ICDM 2018), with what `Backbone` has of methods.
+
+    Blocks are normalised after the residual sum, as in Vaswani et al. (2017): a patch then has the place it has behind
+    a convolution. Embeddings are multiplied by the root of the channels. There is no dropout, as there is none in the
+    dilated one.
+
+    Positions are counted from the last real token of a row back, as in SASRec, whose rows are padded on the left: the
+    latest event is at 0 however long the history is. So padding changes nothing, and events further back than those of
+    pre-training are the only ones without a trained position. What stands at later positions never changes an earlier
+    state, but how many later tokens there are does. The table starts at zero: a position that no row of the
+    pre-training had says nothing. Tokens further back than the table all have its last position, the oldest.
+
+    Args:
+        config: of architecture transformer.
+        items: as in `Backbone`.
+        seed: of the initial weights.
+    """
+
+    below: ClassVar[tuple[str, ...]] = ("embedding", "positions")
+
+    def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
+        super().__init__(config, items, seed=seed)
+        assert config.positions is not None
+        self.positions = nn.Embedding(config.positions, config.channels)
+        nn.init.zeros_(self.positions.weight)
+
+    def _make_blocks(self, generator: torch.Generator) -> Iterable[nn.Module]:
+        return (TransformerBlock(self.config, generator) for _ in range(self.config.depth))
+
+    @property
+    def receptive_field(self) -> int:
+        """Positions that one hidden state tells apart; it sees those further back too, as the oldest."""
+        return self.positions.num_embeddings
+
+    def enter(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Return what the first block is given: scaled embeddings, and where each token stands."""
+        real = (tokens != PAD).long()
+        later = real.flip(1).cumsum(1).flip(1) - real
+        placed: Tensor = self.positions(later.clamp(max=self.positions.num_embeddings - 1))
+        return x * math.sqrt(self.config.channels) + placed
+
+    def last(
+        self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], patch: TaskPatch | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Return the hidden state of one position of each row; it depends on all, so that all are computed."""
+        return read_at(self(tokens, patch), positions.unsqueeze(1))
+
+    def read_for_last(self, length: int) -> int:
+        """Return how many of so many tokens `last` computes with: all."""
+        return length
+
+    def cone(self, length: int) -> NoReturn:
+        """Refuse: an attention leaves no position out.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a transformer has no cone: its last position depends on all")
+
+
+def build_backbone(config: BackboneConfig, items: int, *, seed: int = 0) -> Backbone:
+    """Return a fresh backbone of the architecture that is asked for; arguments as in `Backbone`."""
+    architecture = TransformerBackbone if config.architecture == "transformer" else Backbone
+    return architecture(config, items, seed=seed)
