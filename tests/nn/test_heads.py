@@ -82,3 +82,15 @@ def test_a_standardised_head_reads_deviations_and_folding_changes_no_score(cls):
     after = head(x)
     head.fold()
     assert torch.equal(head(x), after), "once folded there is nothing to fold"
+
+
+@pytest.mark.parametrize("cls", HEADS)
+def test_what_is_the_same_of_all_users_is_not_read_however_far_off_it_is_of_another(cls):
+    head = shaken(cls(2, 3).double()).requires_grad_(False)
+    seen = users(50, 2, seed=1)
+    seen[:, 1] = 7.0
+    head.standardise(seen)
+    near, far = torch.tensor([[0.5, 7.0]]).double(), torch.tensor([[0.5, 7.1]]).double()
+    assert torch.equal(head(near), head(far))
+    head.fold()
+    assert torch.equal(head(near), head(far))

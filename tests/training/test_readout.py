@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Corpus
@@ -121,3 +123,22 @@ def test_pooled_states_tell_a_taste_that_is_spread_over_the_history(corpus: Corp
     }))  # fmt: skip
     bundle = adapt(backbone, corpus, "cluster", tmp_path / "pooled", config)
     assert bundle.metrics["valid"]["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize("strategy", ["patch", "scratch", "patch-random"])
+def test_all_that_reads_users_before_training_is_where_the_backbone_is(
+    model: UserModel, corpus: Corpus, tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[str]] = []
+
+    def look(head: object, config: object, users: object, read: partial[object], device: torch.device) -> None:
+        parts = [read.args[0], read.keywords.get("patch"), head]
+        seen.append({p.device.type for part in parts if isinstance(part, torch.nn.Module) for p in part.parameters()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("peterrec.training.adapt.standardise", look)
+    model.device = torch.device("meta")
+    model.network.to("meta")
+    with pytest.raises(KeyboardInterrupt):
+        adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(strategy=strategy, readout="pooled"))
+    assert seen == [{"meta"}]

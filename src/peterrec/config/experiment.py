@@ -10,6 +10,7 @@ from peterrec.config.base import Config, Name
 from peterrec.config.data import PrepareConfig
 from peterrec.config.whole import EvaluateConfig
 
+Seed = Annotated[int, Field(ge=0)]
 Labelled = Annotated[float, Field(gt=0.0, le=1.0)]
 TaskPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -89,7 +90,17 @@ class QuestionConfig(Config):
     shows: tuple[Literal["metrics", "costs", "curves", "shares", "events"], ...] = Field(
         default=("metrics",), description="tables and figures; events: by the number of source events of the user"
     )
-    seeds: tuple[int, ...] | None = Field(default=None, description="fewer than the grid's")
+    seeds: tuple[Seed, ...] | None = Field(default=None, description="fewer than the grid's")
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        for what in ("tasks", "methods", "shares", "compare", "seeds"):
+            named = getattr(self, what) or ()
+            if len(set(named)) < len(named):
+                raise ValueError(f"question {self.name!r} names one of its {what} twice")
+        if any(method == rival for method, rival in self.compare):
+            raise ValueError(f"question {self.name!r} compares a method with itself")
+        return self
 
 
 class ExperimentConfig(Config):
@@ -98,7 +109,7 @@ class ExperimentConfig(Config):
     title: str = Field(default="peterrec experiment", description="of the report")
     about: str = Field(default="", description="a paragraph under the title")
     data_root: str = Field(default="runs/data", description="folder of the data sets")
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2), min_length=1, description="each is another split of users and another draw of all weights"
     )
     data: dict[Name, GridDataConfig] = Field(min_length=1, description="data sets by name")
@@ -120,6 +131,8 @@ class ExperimentConfig(Config):
         names = [question.name for question in self.questions]
         if len(set(names)) < len(names):
             raise ValueError("two questions have the same name")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds names one of them twice")
         for question in self.questions:
             self._check(question)
         for name, method in self.methods.items():

@@ -13,6 +13,8 @@ from peterrec.nn.patch import Patch
 from peterrec.nn.pieces import Given, SitePatch
 from peterrec.nn.tokens import TCL
 
+ITEM_TABLE = "own_items.table"
+
 
 class PatchBank(nn.Module):
     """Patches of one configuration, their parameters stacked: `backbone(tokens, bank.rows(which))`.
@@ -48,15 +50,27 @@ class PatchBank(nn.Module):
         Args:
             which: for each row, the number of its patch in the bank.
         """
-        return RowPatches(self.template, {name: stack.detach()[which] for name, stack in self.stacked.items()})
+        # Of the tables of items only what the rows read is copied, once it is known: `embed`.
+        parameters = {name: stack.detach()[which] for name, stack in self.stacked.items() if name != ITEM_TABLE}
+        table = self.stacked.get(ITEM_TABLE)
+        return RowPatches(self.template, parameters, None if table is None else (table.detach(), which))
 
 
 class RowPatches:
-    """A patch for each row of a batch; the backbone takes it as it takes one `Patch`."""
+    """A patch for each row of a batch; the backbone takes it as it takes one `Patch`.
 
-    def __init__(self, template: Patch, parameters: dict[str, Tensor]) -> None:
+    Args:
+        template: any of the patches.
+        parameters: (B, ...) of each row's patch, by name.
+        own_items: tables (K, V, rank) of all patches of the bank, and which is each row's; None if they have none.
+    """
+
+    def __init__(
+        self, template: Patch, parameters: dict[str, Tensor], own_items: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.template = template
         self.parameters = parameters
+        self.own_items = own_items
 
     def at(self, site: int) -> SitePatch | None:
         """Return what acts at a site, or None."""
@@ -69,11 +83,10 @@ class RowPatches:
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Add what each row's task has of its own for items, and for [TCL]."""
-        table, token = self.parameters.get("own_items.table"), self.parameters.get("task_token")
-        if table is not None:
-            rank = table.shape[2]
-            own = table.gather(1, tokens.unsqueeze(2).expand(-1, -1, rank))  # (B, T, rank)
-            x = x + own @ self.parameters["own_items.up"]
+        token = self.parameters.get("task_token")
+        if self.own_items is not None:
+            tables, which = self.own_items
+            x = x + tables[which.unsqueeze(1), tokens] @ self.parameters["own_items.up"]  # (B, T, rank) @ (B, rank, C)
         return x if token is None else x + (tokens == TCL).unsqueeze(2) * token.unsqueeze(1)
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from peterrec.nn.matmul import onednn_matmul
 
+SPREAD = 1e-6  # deviations below it are rounding
+
 
 def log_share(counts: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Return the log of each count's share of all, every count raised by one: a head's start without a user."""
@@ -58,7 +60,9 @@ class _Head(nn.Module):
         them would hear the loud ones only.
         """
         self.shift = vectors.mean(dim=0)
-        self.scale = 1.0 / vectors.std(dim=0, correction=0).clamp(min=1e-6)
+        spread = vectors.std(dim=0, correction=0)
+        # What is the same of all users says nothing of another either, however far off it is.
+        self.scale = torch.where(spread > SPREAD, 1.0 / spread.clamp(min=SPREAD), 0.0)
 
     @torch.no_grad()
     def fold(self) -> None:

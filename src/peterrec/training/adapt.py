@@ -136,6 +136,8 @@ def adapt(
         users, valid = parts_of(spec)
         parts = build(config, model.network.backbone, spec, users)
         cache = TrunkCache.of(config, parts, users.sequences, valid.sequences)
+        parts.modules().to(model.device)  # Lightning would do it too, but later
+        parts.backbone.to(model.device)
         standardise(parts.head, config, users, partial(represent, parts.backbone, patch=parts.patch), model.device)
         module = AdaptModule(parts, TaskLoss(config, class_weights(config, spec, users)), config, valid, cache)
         source = TaskSource(spec, users, config, cache.train if cache is not None else None)

@@ -182,6 +182,7 @@ def adapt_jointly(
         say(f"adapting to {', '.join(map(repr, tasks))} jointly on {users} users")
         counts = group_counts(ours, None, list(heads))
         say(trainable_line(counts, count_parameters(model.network) + sum(map(count_parameters, heads))))
+        network.to(model.device)  # Lightning would do it too, but later
         for task in all_tasks:
             standardise(task.head, config, task.source.part, partial(represent, network), model.device)
         module = JointModule(network, trained, all_tasks, config)

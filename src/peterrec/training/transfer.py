@@ -105,7 +105,7 @@ def standardise(
     some = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
     batches = inference_batches(some, STANDARD_BATCH, config.max_length)
     vectors = [read(torch.from_numpy(tokens).to(device), readout=config.readout) for _, tokens in batches]
-    head.standardise(torch.cat(vectors).float().cpu())
+    head.standardise(torch.cat(vectors).float().to(head.weight.device))
 
 
 def new_bundle(

@@ -9,5 +9,6 @@ from peterrec.evaluation.baselines.fit import (
     fit_baseline,
     fit_baselines,
 )
+from peterrec.evaluation.baselines.trees import Unavailable
 
-__all__ = ["Baseline", "FittedBaselines", "baseline_names", "fit_baseline", "fit_baselines"]
+__all__ = ["Baseline", "FittedBaselines", "Unavailable", "baseline_names", "fit_baseline", "fit_baselines"]

@@ -42,6 +42,12 @@ FIXED: dict[str, Any] = {
 }
 
 
+class Unavailable(str):
+    """Why a baseline was skipped which can be had once something is installed."""
+
+    __slots__ = ()
+
+
 def boosted_trees(train: TaskPart, valid: TaskPart, classes: int, *, seed: int = 0) -> ClassificationBaseline | str:
     """Fit trees to the counts of items that at least 20 train users have, and to the length of the history.
 
@@ -55,7 +61,7 @@ def boosted_trees(train: TaskPart, valid: TaskPart, classes: int, *, seed: int =
     try:
         lightgbm = importlib.import_module("lightgbm")
     except (ImportError, OSError) as error:  # OSError: its library lacks the OpenMP runtime of the system
-        return f"{NAME} was skipped: LightGBM cannot be used ({error}); install peterrec[experiments]"
+        return Unavailable(f"{NAME} was skipped: LightGBM cannot be used ({error}); install peterrec[experiments]")
     problem = _Problem(lightgbm, train, valid, seed)
     tried = [problem.fit(leaves, RATES[0]) for leaves in (LEAVES if problem.judged else LEAVES[1:2])]
     best = min(tried, key=lambda fit: fit.loss)

@@ -30,7 +30,7 @@ class CellKey:
     @property
     def folder(self) -> Path:
         """Where the cell lies in the folder of a grid."""
-        percent = f"{100 * self.share:g}"
+        percent = f"{100 * self.share:.12g}"
         return Path("cells", self.data, self.task, self.method, f"seed-{self.seed}-share-{percent}")
 
     @property

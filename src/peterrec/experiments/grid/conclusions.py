@@ -97,7 +97,9 @@ def _nothing(grid: Grid, task: str, found: Sequence[Comparison]) -> list[str]:
     better = [one for one in found if one.verdict == "better"]
     if not better:
         what = _task_name(grid.config, task)
-        return [f"Nothing can be told about {what} from these histories: no method is better than {rival}."]
+        metrics = " or ".join(metric(name) for name in dict.fromkeys(one.metric for one in found))
+        told = f"no method is better than {rival} by {metrics}"
+        return [f"Nothing can be told about {what} from these histories: {told}."]
     if any(one.metric == primary for one in better):
         return []
     names = {

@@ -17,7 +17,7 @@ from peterrec.config import AdaptConfig, EvaluateConfig
 from peterrec.data.corpus import PARTS, Corpus, Task
 from peterrec.data.subset import with_share
 from peterrec.errors import ConfigError, TaskError
-from peterrec.evaluation.baselines import fit_baseline
+from peterrec.evaluation.baselines import Unavailable, fit_baseline
 from peterrec.evaluation.bundles import BundleScorer
 from peterrec.evaluation.scorers import Scorer, settings_of
 from peterrec.experiments.grid import state
@@ -186,6 +186,7 @@ def baseline_cell(job: Job) -> str:
 
     Raises:
         NotPossible: there is no such cell, whatever is tried.
+        ConfigError: something has to be installed for it.
     """
     corpus, view = _view(job)
     task = _task(view, job.unit.cells[0].task)
@@ -193,6 +194,8 @@ def baseline_cell(job: Job) -> str:
     grown, start = watch_memory(), time.perf_counter()
     train, valid = parts_of(task)
     fitted = fit_baseline(job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets)
+    if isinstance(fitted, Unavailable):
+        raise ConfigError(fitted, remedy="install what is missing, and run the same command again")
     if isinstance(fitted, str):
         raise NotPossible(fitted)
     cost = Cost(seconds=time.perf_counter() - start, peak_memory=grown(), jobs=job.jobs)

@@ -35,6 +35,8 @@ Failure = tuple[Unit, Outcome]
 SHOWN = 10  # failures that the error names
 WAIT = 1.0  # seconds in which nothing need be done by the process that waits for the others
 
+MOST_REASONS = 3  # told in one message
+
 
 class FailedCells(PeterRecError):  # noqa: N818 - it names what there is
     """Some cells of a grid failed; the others are there, and the report is written."""
@@ -218,7 +220,12 @@ def _write_report(
         elif unit is not None:
             skipped += [(key, text) for text in [_why(out, key, unit)] if text]
     if not cells:
-        raise ArtifactError("has no finished cell of this grid", remedy="run it without --report-only", path=out)
+        why = "; ".join(sorted({text for _, text in skipped})[:MOST_REASONS])
+        raise ArtifactError(
+            "has no finished cell of this grid" + (f" ({why})" if why else ""),
+            remedy="change what cannot be had" if why else "run it without --report-only",
+            path=out,
+        )
     return write_grid_report(config, cells, out, machine=machine, command=command, skipped=skipped)
 
 

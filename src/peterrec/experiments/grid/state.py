@@ -63,7 +63,8 @@ def locked(out: Path) -> Iterator[None]:
 def open_folder(out: Path, *, overwrite: bool) -> None:
     """Mark a folder as one of a grid, and clear away what a killed run left; with `overwrite` all of an older grid."""
     for path in [path for pattern in (".*.tmp", ".*.old") for path in out.rglob(pattern)]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # One may lie in another, which went before it.
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     if overwrite:
         for name in FOLDERS:
             shutil.rmtree(out / name, ignore_errors=True)
@@ -84,8 +85,9 @@ def mark(out: Path, unit: Unit) -> None:
 
 
 def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
-    """Say whether a cell has a result of the same inputs."""
-    return bool(_inputs(out / key.folder / DESCRIPTIONS["cell"]) == unit.inputs)
+    """Say whether a cell has a result of the same inputs, and the test users with it."""
+    folder = out / key.folder
+    return (folder / "users.parquet").is_file() and bool(_inputs(folder / DESCRIPTIONS["cell"]) == unit.inputs)
 
 
 def _settled(out: Path, key: CellKey, unit: Unit) -> bool:

@@ -67,7 +67,11 @@ def _note(job: Job, what: state.Note, reason: str, trace: str) -> None:
 
 
 def _clear(job: Job) -> None:
-    """Remove what is there and was made otherwise, or is damaged; resume points lie beside it."""
+    """Remove what is there and was made otherwise, or is damaged; resume points lie beside it.
+
+    What says how it was made goes first: a kill in between must not leave it beside something else.
+    """
+    (job.out / job.unit.marker).unlink(missing_ok=True)
     shutil.rmtree(job.out / job.unit.place, ignore_errors=True)
 
 
