@@ -63,7 +63,8 @@ def represent(sizes: Sizes) -> Job:
     if not sizes.full_pass:
         return lambda: model.representations(sequences, batch_size=sizes.batch)
     backbone = model.network.backbone
-    return lambda: model.inference.vectors(sequences, _of_every_position, backbone, sizes.events, sizes.batch)
+    width = backbone.config.channels
+    return lambda: model.inference.vectors(sequences, _of_every_position, width, backbone, sizes.events, sizes.batch)
 
 
 def _of_every_position(backbone: Backbone, tokens: Tensor) -> Tensor:
