@@ -158,14 +158,26 @@ def _work(connection: Connection, parent: int, threads: int) -> None:
     """Do the jobs that come, until the other end is closed."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
-    signal.signal(signal.SIGTERM, raising(SystemExit(128 + signal.SIGTERM)))
+    told: list[int] = []
+    stop = raising(SystemExit(128 + signal.SIGTERM))
+
+    def stop_at(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        stop(number, frame)
+
+    signal.signal(signal.SIGTERM, stop_at)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     tune_process()
     importlib.import_module("torch").set_num_threads(threads)
-    # InterruptedRun: it was told to stop, and what it can go on from is saved. The rest: nobody is at the other end.
-    with contextlib.suppress(InterruptedRun, EOFError, OSError):
+    try:
         while True:
             connection.send(_do(connection.recv()))
+    except (InterruptedRun, EOFError, OSError):
+        pass  # it was told to stop, and what it can go on from is saved; or nobody is at the other end
+    except BaseException:
+        # Where the signal hit, its error may have become another one: whoever asked it to stop need not read that.
+        if not told:
+            raise
 
 
 def _end_with(parent: int) -> None:
