@@ -77,6 +77,22 @@ def test_overrides_are_of_tasks_that_are_there() -> None:
         build_config(ExperimentConfig, tree(data=data))
 
 
+SEEDED: list[tuple[dict[str, Any], str]] = [
+    ({"pretrain": {"seed": 1}}, "pretrain has a seed"),
+    ({"adapt": {"seed": 1}}, "adapt has a seed"),
+    ({"backbones": {"base": {"seed": 1}}}, "backbones.base has a seed"),
+    ({"methods": {"patch": {"adapt": {"seed": 1}}, "majority": {"baseline": "majority"}}}, "methods.patch.adapt has"),
+    ({"data": {"shop": {**tree()["data"]["shop"], "adapt": {"seed": 1}}}}, "data.shop.adapt has a seed"),
+    ({"data": {"shop": {**tree()["data"]["shop"], "task_overrides": {"age": {"seed": 1}}}}}, "task_overrides.age has"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), SEEDED)
+def test_a_seed_that_the_cells_would_override_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_settings(build_config(ExperimentConfig, tree(**changes)))
+
+
 def grids() -> list[Path]:
     own = Path(str(files("peterrec.experiments.grid") / "quick.yaml"))
     return [own, *sorted((Path(__file__).parents[1] / "configs" / "experiments").glob("*.yaml"))]

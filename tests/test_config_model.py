@@ -94,3 +94,7 @@ def test_a_patch_is_by_default_what_its_kind_is() -> None:
     assert (lora.insertion, lora.position, lora.bottleneck, lora.activation) == ("parallel", "pre_norm", 4, None)
     assert (shift.insertion, shift.position, shift.bottleneck, shift.activation) == ("serial", "pre_act", None, None)
     assert PatchConfig() == PatchConfig(kind="bottleneck", insertion="serial", position="pre_norm", bottleneck=0.125)
+
+
+def test_off_is_a_truth_value_in_yaml() -> None:
+    assert AdaptConfig.model_validate({"cache": False}).cache == "off"

@@ -297,7 +297,3 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
             assert names == {"config.yaml", "inputs.json", "last.ckpt"}, "nothing of the cache"
     watched()
     assert run("stopped", resume=True) == whole
-
-
-def test_off_is_a_truth_value_in_yaml() -> None:
-    assert AdaptConfig.model_validate({"cache": False}).cache == "off"

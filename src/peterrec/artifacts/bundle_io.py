@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
-from peterrec.config import PatchConfig, build_config
+from peterrec.config import PatchConfig, Readout, build_config
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import Readout, representation_width
+from peterrec.nn.tokens import representation_width
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,

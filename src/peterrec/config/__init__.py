@@ -27,6 +27,7 @@ from peterrec.config.model import (
     NegativesConfig,
     OptimConfig,
     PretrainConfig,
+    Readout,
     RunnerConfig,
     Strategy,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "PretrainConfig",
     "QuestionConfig",
     "RankingTaskConfig",
+    "Readout",
     "RunConfig",
     "RunnerConfig",
     "Separator",

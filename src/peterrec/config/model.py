@@ -10,6 +10,7 @@ from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Positive, Share
 from peterrec.config.patch import PatchConfig
 
+Readout = Literal["token", "pooled", "both"]
 Strategy = Literal["scratch", "head", "last1", "last2", "all", "patch", "patch-random", "joint"]
 
 
@@ -89,8 +90,8 @@ class PretrainConfig(Config):
     )
     train_items: bool = Field(
         default=True,
-        description="whether item embeddings are trained; if not, they stay as they start, and items are scored with a "
-        "table of their own (backbone.tie_weights false)",
+        description="whether embeddings of items and special tokens are trained; if not, they stay as they start, and "
+        "items are scored with a table of their own (backbone.tie_weights false)",
     )
     masking: MaskingConfig = Field(
         default=MaskingConfig(), description="of input items in training; what a noncausal backbone predicts"
@@ -163,7 +164,7 @@ class AdaptConfig(Config):
     joint_start: Literal["pretrained", "random"] = Field(
         default="pretrained", description="weights that strategy `joint` starts from"
     )
-    readout: Literal["token", "pooled", "both"] = Field(
+    readout: Readout = Field(
         default="token",
         description="what the head reads: token: the hidden state at [TCL] (the paper's); pooled: embeddings and "
         "hidden states summed over the events, by the root of their number; both: one after the other",

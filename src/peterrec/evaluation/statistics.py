@@ -14,21 +14,48 @@ from peterrec.evaluation.protocols import ClassificationOutcome, RankingOutcome
 
 LOWER_IS_BETTER = ("log_loss",)
 
+Sums = dict[str, Float[np.ndarray, " users"]]
+"""Of metrics that are means over rows: what each user adds, by name."""
+
+
+def classification_sums(outcome: ClassificationOutcome) -> Sums:
+    """Return what each user adds to accuracy and log-loss; a user is one row."""
+    right = (outcome.predicted == outcome.labels).astype(np.float64)
+    return {"accuracy": right, "log_loss": row_log_loss(outcome.probabilities, outcome.labels)}
+
+
+def ranking_sums(outcome: RankingOutcome, *, k: int, sampled_negatives: int) -> Sums:
+    """Return what each user's (user, target) pairs add to HR@k, MRR@k and NDCG@k, by full and by sampled ranking."""
+    protocols = (
+        ("", outcome.full_rank, outcome.full_ties),
+        (f" sampled-{sampled_negatives}", outcome.sampled_rank, outcome.sampled_ties),
+    )
+    return {
+        f"{name}@{k}{suffix}": np.bincount(outcome.user, weights=metric(ranks, k, ties=ties), minlength=outcome.users)
+        for suffix, ranks, ties in protocols
+        for name, metric in (("hr", hit_rate), ("mrr", mrr), ("ndcg", ndcg))
+    }
+
+
+def pairs_of(outcome: RankingOutcome) -> Int[np.ndarray, " users"]:
+    """Return how many (user, target) pairs each user has: the rows that ranking metrics are means over."""
+    return np.bincount(outcome.user, minlength=outcome.users).astype(np.int64)
+
 
 def classification_statistics(outcome: ClassificationOutcome) -> dict[str, Statistic]:
     """Return accuracy, macro-F1 and log-loss, and AUC where there are two classes and both occur."""
     labels, predicted = outcome.labels, outcome.predicted
     classes = outcome.probabilities.shape[1]
-    ones = np.ones(outcome.users)
+    ones, sums = np.ones(outcome.users), classification_sums(outcome)
     statistics: dict[str, Statistic] = {
-        "accuracy": partial(_ratio, (predicted == labels).astype(np.float64), ones),
+        "accuracy": partial(_ratio, sums["accuracy"], ones),
         "macro_f1": partial(
             _macro_f1,
             _one_hot(labels, classes),
             _one_hot(predicted, classes),
             _one_hot(labels, classes, keep=predicted == labels),
         ),
-        "log_loss": partial(_ratio, row_log_loss(outcome.probabilities, labels), ones),
+        "log_loss": partial(_ratio, sums["log_loss"], ones),
     }
     if classes == 2 and 0 < labels.sum() < len(labels):
         statistics["auc"] = _auc_statistic(outcome.probabilities[:, 1], labels)
@@ -40,17 +67,9 @@ def ranking_statistics(outcome: RankingOutcome, *, k: int, sampled_negatives: in
 
     The mean of a resample is the sum over the drawn users' pairs by their number: a ratio of sums.
     """
-    pairs = np.bincount(outcome.user, minlength=outcome.users).astype(np.float64)
-    protocols = (
-        ("", outcome.full_rank, outcome.full_ties),
-        (f" sampled-{sampled_negatives}", outcome.sampled_rank, outcome.sampled_ties),
-    )
-    statistics: dict[str, Statistic] = {}
-    for suffix, ranks, ties in protocols:
-        for name, metric in (("hr", hit_rate), ("mrr", mrr), ("ndcg", ndcg)):
-            gains = np.bincount(outcome.user, weights=metric(ranks, k, ties=ties), minlength=outcome.users)
-            statistics[f"{name}@{k}{suffix}"] = partial(_ratio, gains, pairs)
-    return statistics
+    pairs = pairs_of(outcome).astype(np.float64)
+    sums = ranking_sums(outcome, k=k, sampled_negatives=sampled_negatives)
+    return {name: partial(_ratio, gains, pairs) for name, gains in sums.items()}
 
 
 def _ratio(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from peterrec.config import Readout
 
 if TYPE_CHECKING:
     from peterrec.nn.backbone import Backbone
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
 
 PAD, TCL, MASK = 0, 1, 2
 SPECIAL = 4
-
-Readout = Literal["token", "pooled", "both"]
-"""What of the hidden states a head reads."""
 
 
 def end_of(tokens: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:

@@ -171,11 +171,7 @@ def pretrain(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
     sampled = config.sampled(items)
-    if config.table_updates == "rows" and not sampled:
-        raise ConfigError(
-            f"table_updates rows needs the sampled softmax, but {items:,} items get the full one",
-            remedy="set loss to sampled, or table_updates to auto",
-        )
+    _check_updates(config, items)
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
@@ -187,11 +183,7 @@ def pretrain(
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        network = _network(corpus, config)
-        if config.item_start == "co-occurrence":
-            _start_from_co_occurrence(network, corpus, train_rows, config)
-        network.backbone.embedding.requires_grad_(config.train_items)
-        module = PretrainModule(network, config, sampler)
+        module = PretrainModule(_network(corpus, config, train_rows), config, sampler)
         curve = fit(module, stream, valid, work, Plan.of(config, "pre-training", "min", SHOWN), config.runner)
     training = {
         "users": len(train_rows),
@@ -208,17 +200,24 @@ def pretrain(
     return UserModel(pretrained)
 
 
-def _network(corpus: Corpus, config: PretrainConfig) -> NextItemModel:
+def _check_updates(config: PretrainConfig, items: int) -> None:
+    if config.table_updates == "rows" and not config.sampled(items):
+        raise ConfigError(
+            f"table_updates rows needs the sampled softmax, but {items:,} items get the full one",
+            remedy="set loss to sampled, or table_updates to auto",
+        )
+
+
+def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItemModel:
+    """Return the network before training; `rows` are the users that it may be started from."""
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
-    return NextItemModel(
-        build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed), popularity, seed=config.seed
-    )
-
-
-def _start_from_co_occurrence(network: NextItemModel, corpus: Corpus, rows: IntArray, config: PretrainConfig) -> None:
-    found = item_factors(corpus.sequences, rows, len(corpus.catalogue), config.backbone.channels, config.seed)
-    with torch.no_grad():
-        network.backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(found)
+    backbone = build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed)
+    if config.item_start == "co-occurrence":
+        found = item_factors(corpus.sequences, rows, backbone.items, config.backbone.channels, config.seed)
+        with torch.no_grad():
+            backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(found)
+    backbone.embedding.requires_grad_(config.train_items)
+    return NextItemModel(backbone, popularity, seed=config.seed)
 
 
 def _outcome(curve: Curve) -> dict[str, Any]:
@@ -226,19 +225,29 @@ def _outcome(curve: Curve) -> dict[str, Any]:
     return {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
 
 
-def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
+def split_users(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
+    """Return the rows of the users that pre-training learns from, and of those held out that are scored; both sorted.
+
+    Held out are `valid_share` of them by a hash of their id with the seed, of whom `valid_users` are scored. Users of
+    whom there is nothing to predict, no known item after another event, are in neither.
+    """
     draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
     held_out, enough = draw < config.valid_share, corpus.sequences.lengths >= 2
     train = _predictable(corpus, np.flatnonzero(enough & ~held_out))
     valid = _predictable(corpus, np.flatnonzero(enough & held_out), config.max_length + 1)
+    # By their draw: the first ones in the corpus may be the oldest accounts.
+    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
+
+
+def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
+    train, valid = split_users(corpus, config)
     if len(train) == 0 or len(valid) == 0:
         raise DataError(
             f"{len(train)} users to train on and {len(valid)} held out have two events or more; both are needed",
             remedy="prepare more users, lower source.min_item_events, or raise pretrain.valid_share",
             path=corpus.path,
         )
-    # By their draw: the first ones in the corpus may be the oldest accounts.
-    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
+    return train, valid
 
 
 def _predictable(corpus: Corpus, rows: IntArray, longest: int | None = None) -> IntArray:

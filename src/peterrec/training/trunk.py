@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from peterrec.config import AdaptConfig
+from peterrec.config import AdaptConfig, Readout
 from peterrec.data.batching import inference_batches
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.block import at_outputs
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.tokens import PAD, TCL, Readout, append_token, represent, representation_width, tokens_before
+from peterrec.nn.tokens import PAD, TCL, append_token, represent, representation_width, tokens_before
 from peterrec.training.strategies import Trainable
 
 IN_MEMORY = 2**30  # bytes that `auto` keeps in memory, at most

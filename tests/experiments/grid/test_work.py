@@ -16,7 +16,7 @@ from peterrec.config import AdaptConfig, PretrainConfig
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM
-from peterrec.data.splits import user_hash
+from peterrec.data.splits import uniform, user_hash
 from peterrec.errors import TrainingError
 from peterrec.evaluation.baselines import fit_baseline
 from peterrec.evaluation.bundles import evaluate
@@ -26,7 +26,6 @@ from peterrec.experiments.grid.methods import Job
 from peterrec.experiments.grid.plan import Unit, units_of
 from peterrec.experiments.grid.runner import _make_up
 from peterrec.model import UserModel
-from peterrec.training import pretrain as pretraining
 from peterrec.training.adapt import adapt
 
 from .small_grid import question, small_grid
@@ -222,15 +221,16 @@ def test_the_users_of_pretraining_are_those_that_it_takes(tmp_path: Path, rare: 
         items[np.random.default_rng(0).random(len(items)) < 0.7] = FIRST_ITEM - 1
         np.save(corpus.path / "cache" / "items.npy", items)
         corpus = Corpus.open(corpus.path)
+    names = [f"user-{i}" for i in range(60)]
     for seed in (0, 1):
-        settings = PretrainConfig(seed=seed, valid_share=0.2)
-        train, _ = pretraining._hold_out(corpus, settings)
-        expected = set(np.asarray(corpus.user_hashes)[train].tolist())
-        assert 0 < len(expected) < 60
-        assert set(judge.pretrained_on(corpus, settings).tolist()) == expected
-        names = [f"user-{i}" for i in range(60)] + ["a stranger"]
-        seen = judge.seen_by(corpus, settings)(pa.array(names))
-        assert seen.tolist() == [int(one) in expected for one in user_hash(names)]
+        held_out = uniform(user_hash(names), f"pretrain-{seed}") < 0.2
+        told = [any(item >= FIRST_ITEM for item in corpus.sequences[row][1:]) for row in range(60)]
+        expected = [told[row] and not held_out[row] for row in range(60)]
+        assert 0 < sum(expected) < 60
+        seen = judge.seen_by(corpus, PretrainConfig(seed=seed, valid_share=0.2))
+        assert seen(pa.array([*names, "a stranger"])).tolist() == [*expected, False]
+    nobody_held_out = judge.seen_by(corpus, PretrainConfig(valid_share=1e-9))
+    assert nobody_held_out(pa.array(names)).tolist() == told, "it is of no use to pre-training, but it can be said"
 
 
 def test_the_peak_of_memory_is_that_of_what_is_watched() -> None:

@@ -9,20 +9,24 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float, Int, UInt64
+from jaxtyping import Bool, Int
 
 from peterrec.config import EvaluateConfig, PretrainConfig
 from peterrec.data.corpus import Corpus, Task, TaskPart
-from peterrec.data.sequences import FIRST_ITEM
-from peterrec.data.splits import uniform, user_hash
+from peterrec.data.splits import user_hash
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.intervals import Statistic
-from peterrec.evaluation.metrics import hit_rate, mrr, ndcg, row_log_loss
-from peterrec.evaluation.protocols import RankingOutcome, classification_outcome, ranking_outcome
+from peterrec.evaluation.protocols import classification_outcome, ranking_outcome
 from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, Scorer
-from peterrec.evaluation.statistics import classification_statistics, ranking_statistics
-
-Sums = dict[str, Float[np.ndarray, " users"]]
+from peterrec.evaluation.statistics import (
+    Sums,
+    classification_statistics,
+    classification_sums,
+    pairs_of,
+    ranking_statistics,
+    ranking_sums,
+)
+from peterrec.training.pretrain import split_users
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,7 @@ def _classes(
     assert test.labels is not None
     outcome = classification_outcome(scorer.probabilities(test.sequences), test.labels)
     _fits(outcome.probabilities.shape[1], len(task.class_names), "classes")
-    right = (outcome.predicted == outcome.labels).astype(np.float64)
-    sums = {"accuracy": right, "log_loss": row_log_loss(outcome.probabilities, outcome.labels)}
-    return classification_statistics(outcome), sums, np.ones(outcome.users, dtype=np.int64)
+    return classification_statistics(outcome), classification_sums(outcome), np.ones(outcome.users, dtype=np.int64)
 
 
 def _ranking(
@@ -113,23 +115,10 @@ def _ranking(
             _fits(batch.shape[1], width, "targets")
             yield batch
 
-    count = config.sampled_negatives
+    k, count = config.k, config.sampled_negatives
     outcome = ranking_outcome(checked(), test.targets, sampled_negatives=count, seed=config.seed)
-    rows = np.bincount(outcome.user, minlength=outcome.users).astype(np.int64)
-    return ranking_statistics(outcome, k=config.k, sampled_negatives=count), _gains(outcome, config), rows
-
-
-def _gains(outcome: RankingOutcome, config: EvaluateConfig) -> Sums:
-    sums: Sums = {}
-    suffix = f" sampled-{config.sampled_negatives}"
-    for end, ranks, ties in (
-        ("", outcome.full_rank, outcome.full_ties),
-        (suffix, outcome.sampled_rank, outcome.sampled_ties),
-    ):
-        for name, metric in (("hr", hit_rate), ("mrr", mrr), ("ndcg", ndcg)):
-            gains = metric(ranks, config.k, ties=ties)
-            sums[f"{name}@{config.k}{end}"] = np.bincount(outcome.user, weights=gains, minlength=outcome.users)
-    return sums
+    sums = ranking_sums(outcome, k=k, sampled_negatives=count)
+    return ranking_statistics(outcome, k=k, sampled_negatives=count), sums, pairs_of(outcome)
 
 
 def _fits(given: int, expected: int, what: str) -> None:
@@ -139,23 +128,7 @@ def _fits(given: int, expected: int, what: str) -> None:
         )
 
 
-def pretrained_on(corpus: Corpus, config: PretrainConfig) -> UInt64[np.ndarray, " n"]:
-    """Return the hashes of the users whose sequences a backbone with these settings was trained on.
-
-    These are the users who are not held out and of whom there is something to predict: a known item after another
-    event.
-    """
-    sequences, hashes = corpus.sequences, np.asarray(corpus.user_hashes)
-    told = sequences.lengths >= 2
-    if corpus.manifest["rare_items"] == "unk":
-        known = np.concatenate([[0], np.cumsum(np.asarray(sequences.items) >= FIRST_ITEM)])
-        starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
-        told &= known[ends] - known[np.minimum(starts + 1, ends)] > 0
-    held_out = uniform(hashes, f"pretrain-{config.seed}") < config.valid_share
-    return hashes[told & ~held_out]
-
-
 def seen_by(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:
     """Return a function from user ids to whether a backbone with these settings was trained on the users."""
-    hashes = pretrained_on(corpus, config)
+    hashes = np.asarray(corpus.user_hashes)[split_users(corpus, config)[0]]
     return lambda user_ids: np.isin(user_hash(user_ids.to_pylist()), hashes)

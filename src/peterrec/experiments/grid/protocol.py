@@ -5,6 +5,13 @@ from __future__ import annotations
 from peterrec.experiments.grid.analysis import Grid
 from peterrec.experiments.wording import join, plural, share
 
+CLASSES = (
+    "Accuracy is the share of users whose most probable class is right, AUC the chance that a user of the second of "
+    "two classes is scored above one of the first, macro-F1 the mean of the classes' F1, log-loss the mean of minus "
+    "the logarithm of the probability given to the right class. AUC and macro-F1 are no means over users: they have no "
+    "interval here."
+)
+
 
 def protocol(grid: Grid) -> list[tuple[str, str]]:
     """Return what a reader must know to trust the numbers, as terms and explanations."""
@@ -23,23 +30,9 @@ def protocol(grid: Grid) -> list[tuple[str, str]]:
         ("better and worse", _verdicts(share(round(1 - judge.confidence, 6)))),
     ]
     if "classification" in kinds:
-        found.append(
-            (
-                "accuracy and others",
-                "Accuracy is the share of users whose most probable class is right, AUC the chance that a user of the "
-                "second of two classes is scored above one of the first, macro-F1 the mean of the classes' F1, "
-                "log-loss the mean of minus the logarithm of the probability given to the right class. AUC and "
-                "macro-F1 are no means over users: they have no interval here.",
-            )
-        )
+        found.append(("accuracy and others", CLASSES))
     if "ranking" in kinds:
-        found.append(
-            (
-                f"HR@{judge.k}, MRR@{judge.k}",
-                f"HR is how often the right item is among the first {judge.k} of all; MRR counts 1 divided by its "
-                f"place, and nothing beyond {judge.k}. {_sampled(judge.sampled_negatives)}",
-            )
-        )
+        found.append((f"HR@{judge.k}, MRR@{judge.k}", f"{_ranks(judge.k)} {_sampled(judge.sampled_negatives)}"))
     groups = [str(bound) for bound in config.event_strata]
     if any("events" in question.shows for question in config.questions):
         found.append(
@@ -80,6 +73,13 @@ def _splits(grid: Grid) -> str:
     return (
         f"Users, not rows, are split into train/valid/test ({join(sorted(splits))} %). Settings and epochs are chosen "
         "on the valid users; a smaller share of labels leaves out train users only."
+    )
+
+
+def _ranks(k: int) -> str:
+    return (
+        f"HR is how often the right item is among the first {k} of all; MRR counts 1 divided by its place, and nothing "
+        f"beyond {k}."
     )
 
 

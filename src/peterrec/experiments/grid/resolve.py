@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +87,7 @@ def check_settings(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: something is; the message names the backbone, method or data set.
     """
+    _check_seeds(config)
     for name, data in config.data.items():
         if data.fetch is not None and data.fetch not in SOURCES:
             known = ", ".join(sorted(SOURCES))
@@ -97,6 +98,19 @@ def check_settings(config: ExperimentConfig) -> None:
             backbone_settings(config, name, backbone, 0)
         for method in config.methods:
             _check_method(config, name, method)
+
+
+def _check_seeds(config: ExperimentConfig) -> None:
+    """Refuse a seed where it would be overridden by that of the cell."""
+    places: dict[str, Mapping[str, Any]] = {"pretrain": config.pretrain, "adapt": config.adapt}
+    for name, own in config.data.items():
+        places |= {f"data.{name}.pretrain": own.pretrain, f"data.{name}.adapt": own.adapt}
+        places |= {f"data.{name}.task_overrides.{task}": over for task, over in own.task_overrides.items()}
+    places |= {f"backbones.{name}": tree for name, tree in config.backbones.items()}
+    places |= {f"methods.{name}.adapt": method.adapt or {} for name, method in config.methods.items()}
+    for place, tree in places.items():
+        if "seed" in tree:
+            raise ConfigError(f"{place} has a seed, but each cell has its own", remedy="list them under `seeds`")
 
 
 def _check_method(config: ExperimentConfig, data: str, method: str) -> None:

@@ -104,26 +104,17 @@ def train_epochs(
     Raises:
         TrainingError: a loss or metric is not finite.
     """
-    optimizer = make_optimizer(network.parameters(), config.optim)
-    schedule = make_schedule(optimizer, config.optim, steps * config.epochs)
+    learn = _Learner(network, config, steps)
     rows: list[dict[str, float]] = []
     best, kept = 0, copy.deepcopy(network.state_dict())
     start = time.perf_counter()
     for epoch in range(config.epochs):
         network.train()
-        total = torch.zeros((), dtype=torch.float64)
-        for loss in losses():
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if config.optim.clip_norm is not None:
-                clip_gradients(network.parameters(), config.optim.clip_norm)
-            optimizer.step()
-            schedule.step()
-            total += loss.detach().cpu()
+        total = sum(learn(loss) for loss in losses())
         network.eval()
         with torch.inference_mode():
             metrics = judge()
-        row = {"epoch": float(epoch), "train_loss": float(total) / steps, **metrics}
+        row = {"epoch": float(epoch), "train_loss": total / steps, **metrics}
         _require_finite(row)
         rows.append(row | {"seconds": time.perf_counter() - start})
         say(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "epoch"))
@@ -135,6 +126,25 @@ def train_epochs(
     network.load_state_dict(kept)
     network.eval()
     return Course(rows, monitor, best)
+
+
+class _Learner:
+    """Optimiser and schedule: a step for each loss that it is given, whose value it returns."""
+
+    def __init__(self, network: nn.Module, config: RivalConfig, steps: int) -> None:
+        self.network = network
+        self.clip_norm = config.optim.clip_norm
+        self.optimizer = make_optimizer(network.parameters(), config.optim)
+        self.schedule = make_schedule(self.optimizer, config.optim, steps * config.epochs)
+
+    def __call__(self, loss: Tensor) -> float:
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            clip_gradients(self.network.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return float(loss.detach())
 
 
 def _require_finite(row: dict[str, float]) -> None:

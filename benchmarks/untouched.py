@@ -1,0 +1,63 @@
+"""A finished grid on test users on whom no setting was ever chosen: python benchmarks/untouched.py runs/paper
+
+The settings of configs/experiments/paper.yaml were chosen on train and valid users of a split of its own (salt
+`seed-0`). Some of these users are test users in the splits of the grid. Here only those are judged who were test users
+of that first split too: had the settings been fitted to the others, methods would stand in another order here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from peterrec.config import SplitConfig
+from peterrec.data.splits import assign_parts, user_hash
+from peterrec.experiments.grid.cells import CellResult, read_cell, read_users
+
+TEST = 2  # what `assign_parts` calls test users
+
+
+def means_of(folder: Path, cell: CellResult, split: SplitConfig) -> tuple[float, float, int]:
+    """The primary metric of a cell: on all test users, on the untouched ones; and how many these are."""
+    users = read_users(folder)
+    untouched = assign_parts(user_hash(users["user_id"].to_pylist()), split) == TEST
+    gains, rows = users[cell.primary].to_numpy(), users["rows"].to_numpy()
+    return (
+        float(gains.sum() / rows.sum()),
+        float(gains[untouched].sum() / max(1, rows[untouched].sum())),
+        int(untouched.sum()),
+    )
+
+
+def table(grid: Path, salt: str) -> list[str]:
+    """Lines of Markdown: a method of a task a row, means over the seeds of whole shares of labels."""
+    found: dict[tuple[str, str, str], list[tuple[float, float, int]]] = defaultdict(list)
+    for path in sorted(grid.glob("cells/*/*/*/*/cell.json")):
+        cell = read_cell(path.parent)
+        if cell.share == 1.0:
+            key = (f"{cell.data}/{cell.task}", cell.method, cell.primary)
+            found[key].append(means_of(path.parent, cell, SplitConfig(salt=salt)))
+    lines = [
+        "| task | method | metric | all test users | untouched | untouched users a seed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (task, method, metric), values in found.items():
+        whole, part, users = np.mean(np.array(values), axis=0)
+        digits = 3 if metric == "accuracy" else 4
+        lines.append(f"| {task} | {method} | {metric} | {whole:.{digits}f} | {part:.{digits}f} | {users:.0f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, help="folder that `peterrec experiment` wrote")
+    parser.add_argument("--salt", default="seed-0", help="of the split that settings were chosen on")
+    arguments = parser.parse_args()
+    print("\n".join(table(arguments.grid, arguments.salt)))
+
+
+if __name__ == "__main__":
+    main()
