@@ -157,9 +157,10 @@ def in_turns(corpus: Corpus, config: PretrainConfig, options: argparse.Namespace
     """Time the loader and a training step in turns; medians of windows a second."""
     items = len(corpus.catalogue)
     objective, sampler = objective_of(config, items), LogUniformSampler(items)
-    windows = objective.windows(corpus.sequences, _hold_out(corpus, config)[0])
+    rows, _ = _hold_out(corpus, config)
+    windows = objective.windows(corpus.sequences, rows)
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
-    module = PretrainModule(_network(corpus, config), config, sampler)
+    module = PretrainModule(_network(corpus, config, rows), config, sampler)
     optimizer = make_optimizer(module.parameters(), config.optim)
     batches = chain.from_iterable(repeat(stream))  # epochs without end
     step(module, optimizer, next(batches))  # the first one of a process is slow
