@@ -20,6 +20,7 @@ VERBS = {
     "EvaluateConfig": "`peterrec evaluate`",
     "RunConfig": "`peterrec run`",
     "ExperimentConfig": "`peterrec experiment`",
+    "ServeConfig": "`peterrec serve`",
 }
 INTRODUCTION = """# Configuration
 

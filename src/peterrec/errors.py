@@ -63,6 +63,18 @@ class StorageError(PeterRecError):
     exit_code = 1
 
 
+class RequestError(PeterRecError):
+    """A question to the engine or the service cannot be answered as it is asked."""
+
+
+class UnknownTaskError(RequestError):
+    """A question names a task that no loaded bundle answers."""
+
+
+class StoreError(StorageError):
+    """The store of events cannot be read or written."""
+
+
 class TrainingError(PeterRecError):
     """Training cannot go on, such as a loss that is not finite."""
 

@@ -32,6 +32,7 @@ from peterrec.config.model import (
     Strategy,
 )
 from peterrec.config.patch import PatchConfig
+from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
 from peterrec.config.whole import EvaluateConfig, RunConfig
 
 __all__ = [
@@ -40,11 +41,13 @@ __all__ = [
     "BackboneConfig",
     "ClassificationTaskConfig",
     "Config",
+    "EngineConfig",
     "EvaluateConfig",
     "EventsConfig",
     "ExperimentConfig",
     "GridDataConfig",
     "LabelsConfig",
+    "LimitsConfig",
     "MaskingConfig",
     "MethodConfig",
     "Name",
@@ -60,6 +63,7 @@ __all__ = [
     "RunConfig",
     "RunnerConfig",
     "Separator",
+    "ServeConfig",
     "Share",
     "SourceConfig",
     "SplitConfig",
@@ -67,6 +71,7 @@ __all__ = [
     "SyntheticConfig",
     "TaskConfig",
     "Text",
+    "Window",
     "build_config",
     "dump_yaml",
     "load_config",

@@ -1,0 +1,73 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from peterrec.config.base import Config, Positive, Share
+
+Window = Literal["trained", "whole"]
+
+
+class EngineConfig(Config):
+    """How questions are answered."""
+
+    window: Window = Field(
+        default="trained",
+        description="trained: the last max_length events are read, as in training; states are kept event by event where "
+        "that says the same. whole: all events, as far as the receptive field reaches (causal, readout token)",
+    )
+    states: PositiveInt = Field(
+        default=10_000, description="states in memory, one for each user and patch; the longest unused goes first"
+    )
+    approximate_above: NonNegativeInt = Field(
+        default=100_000, description="targets; a larger catalogue of targets is searched by an approximate index"
+    )
+    least_recall: Share = Field(
+        default=0.95, description="of the exact best items; an index that finds fewer is not used, and the log says so"
+    )
+    keep_versions: PositiveInt = Field(default=3, description="versions of a bundle in memory, to roll back to")
+    batch_size: PositiveInt = Field(default=256, description="rows of the network at once")
+
+
+class LimitsConfig(Config):
+    """What one client, or all together, may ask for."""
+
+    body_bytes: PositiveInt = Field(default=4_000_000, description="of a request")
+    body_seconds: Positive = Field(default=10.0, description="for a request to arrive, headers and body")
+    requests: PositiveInt = Field(default=256, description="users in one POST /v1/predict")
+    events: PositiveInt = Field(default=1_000, description="in one POST /v1/events")
+    history: PositiveInt = Field(default=10_000, description="items of one user in a request")
+    keep_events: PositiveInt = Field(
+        default=10_000, description="newest events that are kept of a user; older ones are dropped, a quarter at a time"
+    )
+    k: PositiveInt = Field(default=1_000, description="items of an answer")
+    explained: PositiveInt = Field(default=200, description="events of a question which of them mattered")
+    id_length: PositiveInt = Field(default=256, description="characters of an id of a user, an event or an item")
+    queue: PositiveInt = Field(default=1_024, description="rows waiting for the network; past it the answer is 429")
+    connections: PositiveInt = Field(default=2_000, description="open at once; past it the answer is 503")
+    answer_seconds: Positive = Field(
+        default=10.0, description="for an answer to be computed; past it the answer is 504"
+    )
+    shutdown_seconds: PositiveInt = Field(default=20, description="for requests in flight when the service is stopped")
+
+
+class ServeConfig(Config):
+    """`peterrec serve`: one backbone, its bundles and its users behind one address."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; without keys only a loopback one")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="to listen on; 0: any that is free")
+    state: str = Field(default="peterrec-state", description="folder for the events, and for which bundles are loaded")
+    store: str = Field(
+        default="sqlite", description="sqlite: a file in the folder `state`; redis://...: for several processes"
+    )
+    keys: str | None = Field(default=None, description="file with the keys of clients and what each may do")
+    titles: str | None = Field(default=None, description="Parquet or CSV with columns item_id and title, for the page")
+    bundle_root: str = Field(default=".", description="folder that bundles are loaded from while the service runs")
+    wait_ms: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
+        default=2.0, description="milliseconds that a question may wait for others to share a batch with"
+    )
+    engine: EngineConfig = Field(default=EngineConfig(), description="how questions are answered")
+    limits: LimitsConfig = Field(default=LimitsConfig(), description="what may be asked for")

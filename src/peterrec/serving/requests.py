@@ -1,0 +1,153 @@
+"""Questions to the engine and its answers: plain values, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from peterrec.data.catalogue import ItemId
+
+EVERY_TASK = "*"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a user.
+
+    Attributes:
+        tasks: names of loaded bundles, or `*` for all of them.
+        k: items of a ranking task.
+        exclude_seen: leave out items of the user's own history.
+        patched: with the patches; without, every head reads the plain backbone, to see what the patch does.
+    """
+
+    tasks: Sequence[str] | Literal["*"] = EVERY_TASK
+    k: int = 10
+    exclude_seen: bool = True
+    patched: bool = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question about a user whose events are given.
+
+    Attributes:
+        items: external ids, oldest first; none for a user of whom nothing is known.
+        question: what is asked.
+    """
+
+    items: Sequence[ItemId]
+    question: Question = Question()
+
+
+@dataclass(frozen=True)
+class ClassAnswer:
+    """Of a classification task: the most probable class, and the probability of each by name.
+
+    `version` is that of the bundle that answered.
+    """
+
+    version: str
+    label: str
+    probabilities: dict[str, float]
+    kind: Literal["classification"] = "classification"
+
+
+@dataclass(frozen=True)
+class ItemsAnswer:
+    """Of a ranking task: items from best to worst and their scores (higher is better)."""
+
+    version: str
+    items: list[ItemId]
+    scores: list[float]
+    kind: Literal["ranking"] = "ranking"
+
+
+TaskAnswer = ClassAnswer | ItemsAnswer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one request.
+
+    Attributes:
+        tasks: answer of each task that was asked for, by name.
+        events: events of the user.
+        unknown_items: how many of them are of items that the backbone's catalogue does not have.
+    """
+
+    tasks: dict[str, TaskAnswer]
+    events: int
+    unknown_items: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which events mattered: what the answer loses without each of them (leave one out).
+
+    Attributes:
+        task: its name.
+        version: of the bundle.
+        of: the class, or the item, whose value is explained: the most probable, the best.
+        value: its probability, or its score, with all events.
+        contributions: (T,) `value` less what it is without event t; positive: the event speaks for the answer.
+    """
+
+    task: str
+    version: str
+    of: ItemId
+    value: float
+    contributions: list[float]
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What may be asked: a loaded bundle, for those who ask.
+
+    Attributes:
+        name: to ask for it by.
+        kind: of the task.
+        version: of the bundle that answers now.
+        classes: names of the classes of a classification task, else none.
+        targets: items that a ranking task chooses from, else 0.
+    """
+
+    name: str
+    kind: Literal["classification", "ranking"]
+    version: str
+    classes: tuple[str, ...]
+    targets: int
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """One version of a bundle, for operators.
+
+    Attributes:
+        name: of the task, as it is asked for.
+        version: made from the fingerprint of its tensors: the same bundle has the same one everywhere.
+        active: whether it answers now.
+        path: folder it was read from; empty for one made in memory.
+        loaded_at: seconds since 1970.
+        kind: of the task.
+        strategy: what was trained.
+        parameters: numbers it adds to the backbone: patch, head, modules of its own.
+        patched_blocks: blocks with a patch.
+        streamed: whether users' states are kept up to date event by event; else a window is computed again.
+        index: how targets are searched: kind (`exact`, `approximate`), and the recall that was measured; None for classes.
+        metrics: as the bundle's metrics.json has them under `valid`.
+    """
+
+    name: str
+    version: str
+    active: bool
+    path: str
+    loaded_at: float
+    kind: Literal["classification", "ranking"]
+    strategy: str
+    parameters: int
+    patched_blocks: int
+    streamed: bool
+    index: dict[str, Any] | None
+    metrics: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,73 @@
+"""What a store of events promises; the engine's states are only copies of what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from peterrec.data.catalogue import ItemId
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a user did.
+
+    Attributes:
+        user: id of the user.
+        event_id: one of the user's own: the same one twice is the same event.
+        item: external id, kept as it came (text or integer).
+        timestamp: seconds since 1970, finite. A user's events are in the order of these; equal ones as they came.
+    """
+
+    user: str
+    event_id: str
+    item: ItemId
+    timestamp: float
+
+
+@dataclass(frozen=True)
+class Read:
+    """A user's events from some place on.
+
+    Attributes:
+        revision: changes whenever earlier events are no longer where they were: one came late, some were dropped, the
+            user was erased. Empty for a user who is not known.
+        start: how many events come before the first of these.
+        events: in order, oldest first.
+    """
+
+    revision: str
+    start: int
+    events: list[Event]
+
+    @property
+    def count(self) -> int:
+        """Events of the user."""
+        return self.start + len(self.events)
+
+
+class EventStore(Protocol):
+    """Events of users. All calls may come from several threads.
+
+    Every call raises `StoreError` where the store does not answer, or is full.
+    """
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """Keep events, all of them or none; returns which of them are new.
+
+        When this returns they survive a crash of the process. An event whose id its user already has is not kept again,
+        whatever else it says.
+        """
+
+    def read(self, user: str, revision: str = "", after: int = 0) -> Read:
+        """Return a user's events: those behind the first `after` if `revision` is still the user's, else all."""
+
+    def delete(self, user: str) -> int:
+        """Erase all that is known of a user, from the files too; returns how many events that were."""
+
+    def check(self) -> None:
+        """Do nothing if the store can be written; it raises if not."""
+
+    def close(self) -> None:
+        """Give up files and connections; all that was kept stays."""
