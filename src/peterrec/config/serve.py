@@ -16,8 +16,8 @@ class EngineConfig(Config):
 
     window: Window = Field(
         default="trained",
-        description="trained: the last max_length events are read, as in training; states are kept event by event where "
-        "that says the same. whole: all events, as far as the receptive field reaches (causal, readout token)",
+        description="trained: the last max_length events are read, as in training; states are kept event by event "
+        "where that says the same. whole: all events, as far as the receptive field reaches (causal, readout token)",
     )
     states: PositiveInt = Field(
         default=10_000, description="states in memory, one for each user and patch; the longest unused goes first"
@@ -48,9 +48,7 @@ class LimitsConfig(Config):
     id_length: PositiveInt = Field(default=256, description="characters of an id of a user, an event or an item")
     queue: PositiveInt = Field(default=1_024, description="rows waiting for the network; past it the answer is 429")
     connections: PositiveInt = Field(default=2_000, description="open at once; past it the answer is 503")
-    answer_seconds: Positive = Field(
-        default=10.0, description="for an answer to be computed; past it the answer is 504"
-    )
+    answer_seconds: Positive = Field(default=10.0, description="for computing an answer; past it the answer is 504")
     shutdown_seconds: PositiveInt = Field(default=20, description="for requests in flight when the service is stopped")
 
 
