@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts import BACKBONES, every_backbone, every_patch, lively_backbone, lively_patch, padded
+from contracts import (
+    BACKBONES,
+    PATCHES,
+    every_backbone,
+    every_patch,
+    lively_backbone,
+    lively_patch,
+    padded,
+    some_items,
+)
 from peterrec.config import PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
@@ -48,6 +57,56 @@ def test_the_bank_keeps_what_it_was_given():
     torch.testing.assert_close(answer(backbone), before)
 
 
+@every_backbone
+@every_patch
+def test_a_row_without_a_patch_sees_the_plain_backbone(backbone_config, config):
+    backbone = lively_backbone(backbone_config)
+    patches = [lively_patch(config, backbone_config), None]
+    if config.inner_skip and config.insertion == "parallel":
+        with pytest.raises(ConfigError, match="inner_skip"):
+            PatchBank(patches)
+        return
+    with torch.no_grad():
+        tokens = padded(USERS, 1, 2)
+        mixed = represent(backbone, tokens, PatchBank(patches).rows(torch.tensor([1, 0, 1, 0, 1, 0])))
+        plain, patched = represent(backbone, tokens), represent(backbone, tokens, patches[0])
+    torch.testing.assert_close(mixed[::2], plain[::2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mixed[1::2], patched[1::2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+@pytest.mark.parametrize("name", ["serial-pre_norm", "skip-post_act", "own-norms"])
+def test_compiled_rows_equal_those_that_are_not(name):
+    config, patch_config = BACKBONES["causal"], PATCHES[name]
+    backbone = lively_backbone(config)
+    bank = PatchBank([lively_patch(patch_config, config, seed) for seed in (1, 2, 3)])
+    tokens = torch.stack([some_items(1, 8, seed=i)[0] for i in range(6)])
+    with torch.no_grad():
+        expected = represent(backbone, tokens, bank.rows(WHICH))
+        compiled = represent(backbone.compiled(6, [9]), tokens, bank.rows(WHICH))
+    torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_in_bfloat16_rows_are_as_near_as_one_patch_is():
+    config = BACKBONES["causal"]
+    backbone, patch = lively_backbone(config), lively_patch(PATCHES["serial-pre_norm"], config)
+    bank, tokens = PatchBank([patch, patch]), padded(USERS, 0, 0)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        one, rows = represent(backbone, tokens, patch), represent(backbone, tokens, bank.rows(WHICH % 2))
+    assert one.dtype == rows.dtype
+    torch.testing.assert_close(rows, one, atol=0.05, rtol=0.05)
+
+
+def test_patches_of_one_shape_but_other_settings_are_refused():
+    config = BACKBONES["causal"]
+    relu, gelu = (lively_patch(PatchConfig(bottleneck=3, activation=of), config) for of in ("relu", "gelu"))
+    with pytest.raises(ConfigError, match="one configuration"):
+        PatchBank([relu, gelu])
+    drawn = lively_patch(PatchConfig(bottleneck=3, start="random"), config)
+    assert len(PatchBank([relu, drawn])) == 2  # how a patch started is no part of what it does
+
+
 def test_patches_of_different_shapes_and_none_at_all_are_refused():
     config = BACKBONES["causal"]
     narrow, wide = (lively_patch(PatchConfig(bottleneck=width), config) for width in (2, 3))
@@ -55,3 +114,5 @@ def test_patches_of_different_shapes_and_none_at_all_are_refused():
         PatchBank([narrow, wide])
     with pytest.raises(ConfigError, match="one configuration"):
         PatchBank([])
+    with pytest.raises(ConfigError, match="one configuration"):
+        PatchBank([None])

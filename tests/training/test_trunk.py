@@ -22,11 +22,12 @@ from peterrec.errors import StorageError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.tokens import represent
+from peterrec.nn.trunk import Trunk
 from peterrec.training import trunk
 from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
 from peterrec.training.strategies import build
-from peterrec.training.trunk import Trunk, TrunkCache, changed_blocks
+from peterrec.training.trunk import TrunkCache, changed_blocks
 from training.small import StopAt, Stopped, adapt_config, corpus_of, plain, pretrain_config
 
 BLOCKS = BackboneConfig(channels=8, dilations=(1, 2, 1))
@@ -157,7 +158,9 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
         batch = cache.train(rows)
         assert ("keep" in batch) == (changed > 0 and bool((sequences.lengths_of(rows) < 49).any()))
         expected = represent(backbone, torch.from_numpy(last_events(sequences, rows, 50)))
-        torch.testing.assert_close(cache.trunk.above(batch, None), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            cache.trunk.above(batch["states"], batch.get("keep"), None), expected, rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("case", NOT_SHARED)

@@ -10,7 +10,7 @@ from peterrec.config import BackboneConfig
 from peterrec.nn.cone import BlockSteps, Step
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.pieces import SiteInput, SitePatch
+from peterrec.nn.pieces import SiteHooks, SiteInput
 
 
 class Site(nn.Module):
@@ -27,7 +27,7 @@ class Site(nn.Module):
         self,
         x: Float[Tensor, "B T C"],
         keep: Bool[Tensor, "B T 1"] | None,
-        patch: SitePatch | None,
+        patch: SiteHooks | None,
         step: Step | None = None,
     ) -> Float[Tensor, "B n C"]:
         """Apply the site; positions where `keep` is false feed zeros to the convolution and to the patch."""

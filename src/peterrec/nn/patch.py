@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.pieces import KINDS, OwnNorm, Shape, SitePatch, SiteShape
+from peterrec.nn.pieces import KINDS, OwnNorm, Shape, SiteHooks, SitePatch, SiteShape
 from peterrec.nn.sublayer import SubLayerShape
 from peterrec.nn.tokens import PAD, SPECIAL, TCL
 
@@ -21,7 +21,7 @@ UP_STD = 0.1  # about the size of embeddings
 class TaskPatch(Protocol):
     """What the backbone asks of a patch: one for the whole batch (`Patch`), or one for each row (`bank.RowPatches`)."""
 
-    def at(self, site: int) -> SitePatch | None:
+    def at(self, site: int) -> SiteHooks | None:
         """Return what acts at a site, or None."""
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
@@ -50,6 +50,7 @@ class Patch(nn.Module):
     ) -> None:
         super().__init__()
         channels = backbone.channels
+        self.config = config
         self.pieces = nn.ModuleDict()
         for site in patched_sites(config, backbone):
             piece = KINDS[config.kind](config, shape_of(site, backbone), generator)

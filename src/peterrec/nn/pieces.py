@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,22 @@ class SiteInput:
         return replace(self, x=tensors[0])
 
 
+class SiteHooks(Protocol):
+    """What a site calls: the piece of one task (`SitePatch`), or those of all rows of a batch (`bank`)."""
+
+    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act between convolution and LayerNorm."""
+
+    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Apply the site's LayerNorm, or the task's own version of it."""
+
+    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act between LayerNorm and the nonlinearity."""
+
+    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act after the nonlinearity."""
+
+
 class SitePatch(nn.Module):
     """What a patch may do at one site. A kind overrides the hook of its place; the others change nothing.
 
@@ -175,6 +191,8 @@ class Bottleneck(nn.Module):
 class Inserted(SitePatch):
     """A network at one place of a site, in series (h becomes net(h)) or in parallel (net(input) is added to h)."""
 
+    place: ClassVar[str]
+
     def __init__(self, net: nn.Module, *, parallel: bool) -> None:
         super().__init__()
         self.net = net
@@ -188,6 +206,8 @@ class Inserted(SitePatch):
 class PreNorm(Inserted):
     """Between convolution and LayerNorm (the paper's default)."""
 
+    place = "pre_norm"
+
     def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Pass `h` through the network, or add that of the input."""
         return self._act(given, h)
@@ -196,6 +216,8 @@ class PreNorm(Inserted):
 class PreAct(Inserted):
     """Between LayerNorm and the nonlinearity."""
 
+    place = "pre_act"
+
     def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Pass `h` through the network, or add that of the input."""
         return self._act(given, h)
@@ -203,6 +225,8 @@ class PreAct(Inserted):
 
 class PostAct(Inserted):
     """After the nonlinearity."""
+
+    place = "post_act"
 
     def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Add the network's output for the input."""
@@ -271,7 +295,7 @@ def bottleneck_width(config: PatchConfig, channels: int) -> int:
     return width
 
 
-PLACES: dict[str, type[Inserted]] = {"pre_norm": PreNorm, "pre_act": PreAct, "post_act": PostAct}
+PLACES: dict[str, type[Inserted]] = {kind.place: kind for kind in (PreNorm, PreAct, PostAct)}
 
 
 def _bottleneck(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from peterrec.nn.pieces import SitePatch
+from peterrec.nn.pieces import SiteHooks
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class SubLayer(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: SitePatch | None
+        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: SiteHooks | None
     ) -> Float[Tensor, "B T C"]:
         """Apply the site."""
         given = SubLayerInput(x, self.inside(x, keep))

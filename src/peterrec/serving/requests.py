@@ -135,7 +135,7 @@ class VersionInfo:
         parameters: numbers it adds to the backbone: patch, head, modules of its own.
         patched_blocks: blocks with a patch.
         streamed: whether users' states are kept up to date event by event; else a window is computed again.
-        index: how targets are searched: `kind` (exact, approximate) and the `recall` that was measured; None for classes.
+        index: how targets are searched: `kind` (exact, approximate), `recall`; None for classes.
         metrics: as the bundle's metrics.json has them under `valid`.
     """
 

@@ -66,7 +66,7 @@ class AdaptModule(TrainedModule):
 
     def _represent(self, batch: dict[str, Tensor]) -> Tensor:
         if self.cache is not None:
-            return self.cache.trunk.above(batch, self.parts.patch)
+            return self.cache.trunk.above(batch["states"], batch.get("keep"), self.parts.patch)
         return represent(self.reader, batch["tokens"], self.parts.patch, self.config.readout)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

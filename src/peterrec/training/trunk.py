@@ -1,4 +1,4 @@
-"""The part of a network below what a task changes: computed once for each user, then read instead of computed."""
+"""The states of all users of a training, below what a task changes: computed once, then read instead of computed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from peterrec.config import AdaptConfig, Readout
 from peterrec.data.batching import inference_batches
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.block import at_outputs
-from peterrec.nn.patch import TaskPatch
-from peterrec.nn.tokens import PAD, TCL, append_token, represent, representation_width, tokens_before
+from peterrec.nn.trunk import Trunk, trunk_below
 from peterrec.training.strategies import Trainable
 
 IN_MEMORY = 2**30  # bytes that `auto` keeps in memory, at most
@@ -38,83 +33,10 @@ Bools = npt.NDArray[np.bool_]
 def changed_blocks(parts: Trainable, readout: Readout = "token") -> int | None:
     """Return how many of the last blocks a task changes, by its modules; None if what is below cannot be shared.
 
-    It cannot where the task changes the embeddings or every block. Of a noncausal backbone or a transformer, or where
-    all events are read, it could only be with the states of whole windows, so there just the representation itself is:
-    0, or None.
+    It cannot where the task changes the embeddings or every block; see `trunk_below`.
     """
-    blocks = len(parts.backbone.blocks)
-    changed = 0
-    if parts.own is not None and parts.own_trained:
-        if parts.own.embedding:
-            return None
-        changed = parts.own.blocks
-    if parts.patch is not None:
-        if parts.patch.task_token is not None or parts.patch.own_items is not None:
-            return None
-        patched = [site // 2 for site in range(2 * blocks) if parts.patch.at(site) is not None]
-        changed = max(changed, blocks - min(patched))
-    config = parts.backbone.config
-    whole = config.kind == "noncausal" or config.architecture != "dilated" or readout != "token"
-    return None if changed == blocks or (changed > 0 and whole) else changed
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """A backbone cut below the last so many blocks; only what the state at [TCL] depends on is ever computed.
-
-    Attributes:
-        backbone: causal, unless no block is changed.
-        changed: blocks above the cut, as `changed_blocks` counts them; 0: the states are the representations.
-        events: at most so many are read of a user.
-        readout: what of the states is the representation; with changed blocks, that at [TCL].
-    """
-
-    backbone: Backbone
-    changed: int
-    events: int
-    readout: Readout = "token"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
-        channels = self.backbone.config.channels
-        if self.changed == 0:
-            return (representation_width(channels, self.readout),)
-        return (self.backbone.cone(self.events + 1).counts[-self.changed], channels)
-
-    def below(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:
-        """Compute the states of some users.
-
-        Returns:
-            The states, at fewer than n positions those before are zeros; and which positions are no padding, None where
-            the states have none.
-        """
-        if self.changed == 0:
-            return represent(self.backbone, tokens, None, self.readout), None
-        longer, position = append_token(tokens[:, : self.events], TCL)
-        cone = self.backbone.cone(longer.shape[1])
-        read = tokens_before(longer, position, cone.spacing, cone.count)
-        steps = cone.steps[: -self.changed]
-        real = (read != PAD).unsqueeze(2)
-        for of in steps:
-            real = at_outputs(real, of)
-        states = self.backbone.run(self.backbone.embed(read, None), self.backbone.keep(read), None, steps)
-        missing = self.shape[0] - states.shape[1]
-        return F.pad(states, (0, 0, missing, 0)), F.pad(real.squeeze(2), (missing, 0))
-
-    def above(self, batch: Batch, patch: TaskPatch | None) -> Float[Tensor, "B C"]:
-        """Return representations.
-
-        Args:
-            batch: `states` (B, n, C), and `keep` (B, n) where some of them are padding; without changed blocks (B, C).
-            patch: in the changed blocks.
-        """
-        states = batch["states"]
-        if self.changed == 0:
-            return states
-        keep = batch["keep"].unsqueeze(2) if "keep" in batch else None
-        steps = self.backbone.cone(self.events + 1).steps[-self.changed :]
-        return self.backbone.run(states, keep, patch, steps, len(self.backbone.blocks) - self.changed).squeeze(1)
+    own = parts.own if parts.own_trained else None
+    return trunk_below(parts.backbone, parts.patch, own, readout)
 
 
 class States:

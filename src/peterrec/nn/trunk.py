@@ -1,0 +1,105 @@
+"""A network cut in two: what is below the blocks that a task changes is computed once for each user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from peterrec.config import Readout
+from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.block import at_outputs
+from peterrec.nn.patch import Patch, TaskPatch
+from peterrec.nn.tokens import PAD, TCL, append_token, represent, representation_width, tokens_before
+
+
+def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readout: Readout) -> int | None:
+    """Return how many of the last blocks a task changes; None if what is below cannot be shared.
+
+    It cannot where the task changes the embeddings or every block. Of a noncausal backbone or a transformer, or where
+    all events are read, it could only be with the states of whole windows, so there just the representation itself is:
+    0, or None.
+
+    Args:
+        backbone: the network.
+        patch: of the task, or None.
+        own: modules that the task has for itself, or None.
+        readout: what of the states is read.
+    """
+    blocks = len(backbone.blocks)
+    changed = 0
+    if own is not None:
+        if own.embedding:
+            return None
+        changed = own.blocks
+    if patch is not None:
+        if patch.task_token is not None or patch.own_items is not None:
+            return None
+        patched = [site // 2 for site in range(2 * blocks) if patch.at(site) is not None]
+        changed = max(changed, blocks - min(patched))
+    config = backbone.config
+    whole = config.kind == "noncausal" or config.architecture != "dilated" or readout != "token"
+    return None if changed == blocks or (changed > 0 and whole) else changed
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A backbone cut below the last so many blocks; only what the state at [TCL] depends on is ever computed.
+
+    Attributes:
+        backbone: causal, unless no block is changed.
+        changed: blocks above the cut, as `trunk_below` counts them; 0: the states are the representations.
+        events: at most so many are read of a user.
+        readout: what of the states is the representation; with changed blocks, that at [TCL].
+    """
+
+    backbone: Backbone
+    changed: int
+    events: int
+    readout: Readout = "token"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
+        channels = self.backbone.config.channels
+        if self.changed == 0:
+            return (representation_width(channels, self.readout),)
+        return (self.backbone.cone(self.events + 1).counts[-self.changed], channels)
+
+    def below(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:
+        """Compute the states of some users.
+
+        Returns:
+            The states, at fewer than n positions those before are zeros; and which positions are no padding, None where
+            the states have none.
+        """
+        if self.changed == 0:
+            return represent(self.backbone, tokens, None, self.readout), None
+        longer, position = append_token(tokens[:, : self.events], TCL)
+        cone = self.backbone.cone(longer.shape[1])
+        read = tokens_before(longer, position, cone.spacing, cone.count)
+        steps = cone.steps[: -self.changed]
+        real = (read != PAD).unsqueeze(2)
+        for of in steps:
+            real = at_outputs(real, of)
+        states = self.backbone.run(self.backbone.embed(read, None), self.backbone.keep(read), None, steps)
+        missing = self.shape[0] - states.shape[1]
+        return F.pad(states, (0, 0, missing, 0)), F.pad(real.squeeze(2), (missing, 0))
+
+    def above(
+        self, states: Float[Tensor, "B *n C"], keep: Bool[Tensor, "B n"] | None, patch: TaskPatch | None
+    ) -> Float[Tensor, "B R"]:
+        """Return representations.
+
+        Args:
+            states: of `below`.
+            keep: which of their positions are no padding; None: all.
+            patch: in the changed blocks.
+        """
+        if self.changed == 0:
+            return states
+        real = None if keep is None else keep.unsqueeze(2)
+        steps = self.backbone.cone(self.events + 1).steps[-self.changed :]
+        return self.backbone.run(states, real, patch, steps, len(self.backbone.blocks) - self.changed).squeeze(1)
