@@ -24,6 +24,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
+from peterrec.nn.tokens import representation_width
 from peterrec.training.strategies import group_counts
 
 CLASSES = ("young", "old", "older")
@@ -81,11 +82,12 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
     backbone = pretrained.network.backbone.config
     names = settings.pop("class_names", CLASSES) if targets is None else ()
     generator = torch.Generator().manual_seed(seed)
+    width = representation_width(backbone.channels, settings.get("readout", "token"))
     if targets is None:
-        head: ClassificationHead | ItemHead = ClassificationHead(backbone.channels, len(names), generator)
+        head: ClassificationHead | ItemHead = ClassificationHead(width, len(names), generator)
     else:
-        head = ItemHead(backbone.channels, len(targets), generator)
-    patch = Patch(patch_config, backbone) if patch_config is not None else None
+        head = ItemHead(width, len(targets), generator)
+    patch = Patch(patch_config, backbone, items=len(pretrained.catalogue)) if patch_config is not None else None
     if patch is not None:
         shaken(patch, seed + 1)
     defaults: dict[str, Any] = {

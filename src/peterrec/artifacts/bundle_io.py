@@ -136,7 +136,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "trainable_share": bundle.trainable_params / bundle.all_params,
         "backbone_fingerprint": bundle.backbone_fingerprint,
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
-        "outputs_fingerprint": _outputs_fingerprint(bundle.class_names, bundle.targets),
+        "outputs_fingerprint": outputs_fingerprint(bundle.class_names, bundle.targets),
         "fingerprint": fingerprint(tensors),
     }
     with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
@@ -204,7 +204,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
     names = () if ranking else _read_names(path / "labels.json")
     _check_own(
-        "targets" if ranking else "labels", _outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
+        "targets" if ranking else "labels", outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
     )
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: Readout = meta.get("readout", "token")  # bundles of before there was a choice lack it
@@ -238,5 +238,5 @@ def _read_names(path: Path) -> tuple[str, ...]:
         return tuple(read_json(path)["class_names"])
 
 
-def _outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:
+def outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:
     return targets.fingerprint if targets is not None else names_fingerprint(class_names)

@@ -73,6 +73,15 @@ class Catalogue:
         found = pc.cast(pc.index_in(array, value_set=known, skip_nulls=True), pa.int64())
         return np.asarray(pc.fill_null(pc.add(found, self.first), self.unknown_index), dtype=np.int64)
 
+    def find(self, ids: Sequence[ItemId]) -> list[int]:
+        """Return what `encode` does, by a table that is made when first needed: for few ids at a time, many times."""
+        places, unknown = self._places, self.unknown_index
+        return [places.get(str(item), unknown) for item in ids]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {text: place for place, text in enumerate(self._texts.to_pylist(), self.first)}
+
     def knows(self, ids: pa.Array | Sequence[ItemId]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return which ids the catalogue has; (n,) bool."""
         array, known = self._comparable(ids)

@@ -1,0 +1,73 @@
+"""The heads of many classification tasks, applied at once: each row of a batch has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from peterrec.serving.roster import Loaded
+
+MOST_CLASSES = 32  # of the heads that are stacked: each row gathers as many vectors as the largest of them has
+
+
+class ClassHeads:
+    """Heads of the bundles of classification tasks among these; those of one width and few classes in one stack.
+
+    Args:
+        loaded: bundles.
+    """
+
+    def __init__(self, loaded: Iterable[Loaded]) -> None:
+        stacks: dict[tuple[int, bool], list[Loaded]] = {}
+        for one in loaded:
+            classes, width = one.bundle.head.weight.shape
+            if one.bundle.kind == "classification":
+                alone = classes > MOST_CLASSES
+                stacks.setdefault((width if not alone else id(one), alone), []).append(one)
+        self._place: dict[int, tuple[int, int]] = {}
+        self._stacks: list[tuple[Tensor, Tensor]] = []
+        for members in stacks.values():
+            self._place |= {id(one): (len(self._stacks), i) for i, one in enumerate(members)}
+            self._stacks.append(_stack(members))
+
+    def probabilities(self, vectors: Float[Tensor, "N R"] | list[Tensor], asked: Sequence[Loaded]) -> list[list[float]]:
+        """Return the probabilities of the classes of each row's task.
+
+        Args:
+            vectors: N representations, of the width of each row's head.
+            asked: whose head reads each row.
+        """
+        found: list[list[float]] = [[] for _ in asked]
+        rows_of: dict[int, list[int]] = {}
+        for row, one in enumerate(asked):
+            rows_of.setdefault(self._place[id(one)][0], []).append(row)
+        for stack, rows in rows_of.items():
+            weight, bias = self._stacks[stack]
+            which = torch.tensor([self._place[id(asked[row])][1] for row in rows], device=weight.device)
+            read = torch.stack([vectors[row] for row in rows]) if len(rows) < len(vectors) else _as_tensor(vectors)
+            if len(weight) == 1:
+                logits = F.linear(read, weight[0], bias[0])
+            else:
+                logits = torch.baddbmm(bias[which].unsqueeze(2), weight[which], read.unsqueeze(2)).squeeze(2)
+            for row, values in zip(rows, logits.float().softmax(dim=1).tolist(), strict=True):
+                found[row] = values[: len(asked[row].bundle.class_names)]
+        return found
+
+
+def _as_tensor(vectors: Float[Tensor, "N R"] | list[Tensor]) -> Float[Tensor, "N R"]:
+    return torch.stack(vectors) if isinstance(vectors, list) else vectors
+
+
+def _stack(members: Sequence[Loaded]) -> tuple[Tensor, Tensor]:
+    """Return weights (S, K, R) and biases (S, K); outputs that a task does not have are never chosen."""
+    heads = [one.bundle.head for one in members]
+    most = max(len(head.bias) for head in heads)
+    weight = torch.stack([F.pad(head.weight.detach(), (0, 0, 0, most - len(head.bias))) for head in heads])
+    bias = torch.stack([F.pad(head.bias.detach(), (0, most - len(head.bias)), value=-torch.inf) for head in heads])
+    return weight, bias

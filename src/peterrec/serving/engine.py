@@ -1,0 +1,277 @@
+"""One frozen trunk that answers any task about any user: bundles come and go while it answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.config import EngineConfig
+from peterrec.data.catalogue import ItemId
+from peterrec.data.sequences import UNK
+from peterrec.errors import RequestError
+from peterrec.model import UserModel
+from peterrec.serving.index import build_index
+from peterrec.serving.requests import (
+    EVERY_TASK,
+    Answer,
+    ClassAnswer,
+    ItemsAnswer,
+    Request,
+    TaskAnswer,
+    TaskInfo,
+    VersionInfo,
+)
+from peterrec.serving.roster import Loaded, Roster
+from peterrec.serving.rows import History, Prepared, RowReader, Streams
+
+SAMPLED_USERS = 64  # made up, to measure an index on
+Report = Callable[[str], None]
+
+
+class Engine:
+    """Answers questions of several tasks about many users in one pass over the frozen trunk (paper, section 3.3).
+
+    Rows of a batch go through the network together, each with its own patch and head. Threads may load and drop bundles
+    while another one answers.
+
+    Args:
+        model: the backbone; bundles that are loaded on it are there from the start.
+        config: window, batches, search.
+        report: is told what is worth a line in a log.
+        compile: whether torch compiles the network for full batches of the longest histories.
+    """
+
+    def __init__(
+        self,
+        model: UserModel,
+        config: EngineConfig | None = None,
+        report: Report | None = None,
+        *,
+        compile: bool = False,
+    ) -> None:
+        self.model = model
+        self.config = config or EngineConfig()
+        self._report = report or (lambda line: None)
+        self._reader = RowReader(self.config, model.device, compiled=compile)
+        self._roster = Roster(model.network.backbone, ())
+        self._kept: dict[str, list[Loaded]] = {}  # of each name all versions in memory, newest first
+        self._changes = threading.RLock()
+        for name, bundle in model.bundles.items():
+            self.add(bundle, name)
+
+    # ------------------------------------------------------------ questions
+
+    def predict(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer requests, whatever tasks each of them names, in one pass.
+
+        Raises:
+            UnknownTaskError: a name that is not loaded.
+            RequestError: a question that cannot be answered.
+        """
+        return self.answer([self.prepare(request) for request in requests])
+
+    def prepare(self, request: Request) -> Prepared:
+        """Check a request and look its items up; it is answered by the bundles that are loaded now.
+
+        Raises:
+            UnknownTaskError: a name that is not loaded.
+            RequestError: a question that cannot be answered.
+        """
+        question = request.question
+        if question.k < 1:
+            raise RequestError(f"k is {question.k}", remedy="ask for at least one item")
+        tasks = question.tasks
+        if isinstance(tasks, str) and tasks != EVERY_TASK:
+            raise RequestError("tasks are a list of names", remedy=f"write [{tasks!r}], or {EVERY_TASK!r} for all")
+        if isinstance(request.items, str | bytes):
+            raise RequestError("a history is a list of item ids, not one text", remedy="pass e.g. ['item-1', 'item-2']")
+        roster = self._roster
+        return Prepared(roster, question, roster.chosen(question), self.history(request.items))
+
+    def history(self, items: Sequence[ItemId], revision: str = "") -> History:
+        """Look the items of a user up."""
+        found = np.asarray(self.model.catalogue.find(items), dtype=np.int64)
+        unknown = int((found == UNK).sum())
+        tokens = found[found != UNK] if self.model.pretrained.unknown == "skip" else found
+        return History(items, tokens, unknown, revision)
+
+    @property
+    def roster(self) -> Roster:
+        """The bundles that answer now."""
+        return self._roster
+
+    @torch.inference_mode()
+    def answer(self, prepared: Sequence[Prepared], streams: Streams | None = None) -> list[Answer]:
+        """Answer prepared questions that have a history.
+
+        Args:
+            prepared: by `prepare`.
+            streams: states of stored users, if there are any.
+        """
+        vectors = self._reader.read(prepared, streams)
+        answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
+        classes: dict[Roster, list[tuple[int, Loaded, Tensor]]] = {}
+        items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
+        for i, (one, own) in enumerate(zip(prepared, vectors, strict=True)):
+            for task, vector in zip(one.tasks, own, strict=True):
+                if task.index is None:
+                    classes.setdefault(one.roster, []).append((i, task, vector))
+                else:
+                    key = (id(task), one.question.k, one.question.exclude_seen)
+                    items.setdefault(key, []).append((i, task, vector))
+        for roster, asked in classes.items():
+            found = roster.class_heads.probabilities([vector for *_, vector in asked], [task for _, task, _ in asked])
+            for (i, task, _), values in zip(asked, found, strict=True):
+                answers[i][task.name] = _class_answer(task, values)
+        for (_, k, exclude), asked in items.items():
+            self._rank(prepared, answers, asked, k, exclude=exclude)
+        return [_in_order(one, of) for one, of in zip(prepared, answers, strict=True)]
+
+    def represent(self, prepared: Sequence[Prepared]) -> Float[Tensor, "N R"]:
+        """Return what the head of the one task of each question reads."""
+        return torch.stack([vectors[0] for vectors in self._reader.read(prepared, None)])
+
+    def _rank(
+        self,
+        prepared: Sequence[Prepared],
+        answers: list[dict[str, TaskAnswer]],
+        asked: list[tuple[int, Loaded, Tensor]],
+        k: int,
+        *,
+        exclude: bool,
+    ) -> None:
+        task = asked[0][1]
+        targets = task.bundle.targets
+        assert targets is not None
+        assert task.index is not None
+        seen: list[list[int]] = [[] for _ in asked]
+        if exclude:
+            for own, (i, *_) in zip(seen, asked, strict=True):
+                history = prepared[i].history
+                assert history is not None
+                own += [place for place in targets.find(history.items) if place >= 0]
+        best = task.index.search(torch.stack([vector for *_, vector in asked]), k, seen)
+        for (i, *_), (places, scores) in zip(asked, best, strict=True):
+            names = targets.decode(np.asarray(places, dtype=np.int64))
+            answers[i][task.name] = ItemsAnswer(task.version, names, scores)
+
+    # ------------------------------------------------------------ bundles
+
+    def load(self, name: str, path: str | Path) -> VersionInfo:
+        """Load a bundle, or replace the one of that name; who asked before is still answered by the one before.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+            ArtifactError: missing or damaged.
+        """
+        fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
+        return self.add(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
+
+    def add(self, bundle: Bundle, name: str | None = None, path: str | Path = "") -> VersionInfo:
+        """Load a bundle that is in memory, as `load` does."""
+        check_owner(
+            bundle.backbone_fingerprint,
+            bundle.catalogue_fingerprint,
+            (self.model.fingerprint, self.model.catalogue.fingerprint),
+        )
+        bundle = bundle.on(self.model.network.backbone)
+        bundle.modules().to(self.model.device).eval().requires_grad_(False)
+        name = name or bundle.name
+        loaded = Loaded.of(name, bundle, path, None)
+        if bundle.targets is not None:
+            with torch.inference_mode():
+                head = bundle.head
+                index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded), self._report)
+            loaded = replace(loaded, index=index)
+        return self._activate(loaded)
+
+    def _activate(self, loaded: Loaded) -> VersionInfo:
+        with self._changes:
+            roster = self._roster.with_(loaded)
+            kept = [one for one in self._kept.get(loaded.name, []) if one.version != loaded.version]
+            self._kept[loaded.name] = [loaded, *kept][: self.config.keep_versions]
+            self._roster = roster
+            return self._info(loaded)
+
+    def drop(self, name: str) -> None:
+        """Forget all versions of a bundle; who asked before is still answered.
+
+        Raises:
+            UnknownTaskError: there is none of that name.
+        """
+        with self._changes:
+            self._roster.get(name)
+            self._roster = self._roster.without(name)
+            del self._kept[name]
+
+    def roll_back(self, name: str, version: str | None = None) -> VersionInfo:
+        """Let another version answer that is still in memory: the one loaded before, unless it is named.
+
+        Raises:
+            UnknownTaskError: there is no bundle of that name.
+            RequestError: no such version.
+        """
+        with self._changes:
+            active = self._roster.get(name)
+            kept = self._kept[name]
+            older = (
+                kept[kept.index(active) + 1 :] if version is None else [one for one in kept if one.version == version]
+            )
+            if not older:
+                known = ", ".join(one.version for one in kept)
+                raise RequestError(
+                    f"there is no version {version or 'before the active one'} of {name!r} (in memory: {known})",
+                    remedy="name one of these, or load the bundle's folder again",
+                )
+            self._roster = self._roster.with_(older[0])
+            return self._info(older[0])
+
+    def tasks(self) -> list[TaskInfo]:
+        """Return what may be asked, in the order of loading."""
+        return [one.task() for one in self._roster.loaded.values()]
+
+    def versions(self, name: str | None = None) -> list[VersionInfo]:
+        """Return all versions in memory, of one name or of all; of each name the newest first.
+
+        Raises:
+            UnknownTaskError: there is no bundle of that name.
+        """
+        with self._changes:
+            if name is not None:
+                self._roster.get(name)
+            names = list(self._kept) if name is None else [name]
+            return [self._info(one) for each in names for one in self._kept[each]]
+
+    def _info(self, loaded: Loaded) -> VersionInfo:
+        active = self._roster.loaded.get(loaded.name)
+        group = Roster(self.model.network.backbone, [loaded]).places[loaded.name].group
+        return loaded.info(group, active=active is loaded)
+
+    def _sample(self, loaded: Loaded) -> Tensor:
+        """Return representations of made-up users, whose events are drawn by popularity."""
+        rng = np.random.default_rng(0)
+        counts = self.model.catalogue.counts + 1.0
+        lengths = rng.integers(1, loaded.bundle.max_length + 1, SAMPLED_USERS)
+        first = self.model.catalogue.first
+        histories = [rng.choice(len(counts), length, p=counts / counts.sum()) + first for length in lengths]
+        roster = Roster(self.model.network.backbone, [loaded])
+        asked = [Prepared(roster, Request([]).question, (loaded,), History([], tokens, 0)) for tokens in histories]
+        return self.represent(asked)
+
+
+def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
+    names = task.bundle.class_names
+    return ClassAnswer(task.version, names[int(np.argmax(values))], dict(zip(names, values, strict=True)))
+
+
+def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
+    assert one.history is not None
+    return Answer({task.name: of[task.name] for task in one.tasks}, len(one.history.items), one.history.unknown)

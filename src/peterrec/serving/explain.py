@@ -1,0 +1,56 @@
+"""Which events mattered: what an answer loses without each of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from peterrec.data.catalogue import ItemId
+from peterrec.errors import RequestError
+from peterrec.serving.engine import Engine
+from peterrec.serving.requests import Explanation
+from peterrec.serving.rows import Prepared
+
+
+@torch.inference_mode()
+def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
+    """Leave each event out and ask again, all in one batch.
+
+    Args:
+        engine: answers.
+        prepared: a question with a history.
+        task: name of one of its tasks.
+
+    Returns:
+        The most probable class, or the best item by the question's `exclude_seen`, and what each event adds to its
+        probability or score. An event that nothing is read of (an unknown item, or one before the window) adds 0.
+
+    Raises:
+        UnknownTaskError: the task is not loaded.
+        RequestError: the question is not about it.
+    """
+    loaded = prepared.roster.get(task)
+    if loaded not in prepared.tasks:
+        raise RequestError(f"the question is not about {task!r}", remedy="name the task in the question")
+    assert prepared.history is not None
+    one = replace(prepared, tasks=(loaded,))
+    items = list(prepared.history.items)
+    without = [replace(one, history=engine.history(items[:i] + items[i + 1 :])) for i in range(len(items))]
+    vectors = engine.represent([one, *without])
+    if loaded.index is None:
+        values = torch.tensor(prepared.roster.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
+        best = int(values[0].argmax())
+        name: ItemId = loaded.bundle.class_names[best]
+        of = values[:, best]
+    else:
+        answer = engine.answer([replace(one, question=replace(one.question, k=1))])[0].tasks[task]
+        assert answer.kind == "ranking"
+        targets = loaded.bundle.targets
+        assert targets is not None
+        if not answer.items:
+            raise RequestError(f"{task!r} has nothing left to recommend", remedy="ask with exclude_seen false")
+        name = answer.items[0]
+        of = loaded.index.score(vectors, targets.find([name])[0])
+    found = of.double()
+    return Explanation(task, loaded.version, name, float(found[0]), (found[0] - found[1:]).tolist())

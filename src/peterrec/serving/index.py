@@ -1,0 +1,138 @@
+"""The best items of a catalogue of targets: all of them scored, or an approximate index with measured recall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from peterrec.config import EngineConfig
+from peterrec.errors import ConfigError
+from peterrec.nn.heads import item_scores
+
+MEASURED_AT = 10  # recall is measured of the best so many
+MEASURED_ON = 64  # at most so many vectors of users
+CONNECTIVITY, EFFORT_TO_ADD, EFFORT_TO_SEARCH = 32, 200, 400  # of the graph: HNSW's M, ef_construction, ef_search
+
+Ints = npt.NDArray[np.int64]
+Best = list[tuple[list[int], list[float]]]
+
+
+class ItemIndex:
+    """Exact search: every target is scored.
+
+    Args:
+        weight: (n, R) of the head.
+        bias: (n,) of the head.
+    """
+
+    def __init__(self, weight: Float[Tensor, "n R"], bias: Float[Tensor, " n"]) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def search(self, vectors: Float[Tensor, "B R"], k: int, seen: Sequence[Sequence[int]]) -> Best:
+        """Return positions and scores of the k best targets of each user, best first, without those seen.
+
+        Fewer come back where there are not as many.
+        """
+        scores = item_scores(vectors, self.weight, self.bias)
+        rows = [row for row, own in enumerate(seen) for _ in own]
+        if rows:
+            columns = [place for own in seen for place in own]
+            scores[torch.tensor(rows), torch.tensor(columns)] = -torch.inf
+        best = scores.topk(min(k, scores.shape[1]), dim=1)
+        return [
+            ([i for i, s in zip(places, values, strict=True) if s > -np.inf], [s for s in values if s > -np.inf])
+            for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def score(self, vectors: Float[Tensor, "B R"], place: int) -> Float[Tensor, " B"]:
+        """Return the score of one target for each row."""
+        return vectors @ self.weight[place] + self.bias[place]
+
+    def describe(self) -> dict[str, Any]:
+        """Return how targets are searched."""
+        return {"kind": "exact", "recall": 1.0}
+
+
+class ApproximateIndex(ItemIndex):
+    """Search in a graph of neighbours (HNSW: Malkov and Yashunin, 2018; usearch's), exact scores of what it found.
+
+    The bias is one more coordinate, against which users have a 1.
+
+    Args:
+        weight: as for `ItemIndex`.
+        bias: the same.
+
+    Raises:
+        ConfigError: usearch is not installed.
+    """
+
+    def __init__(self, weight: Float[Tensor, "n R"], bias: Float[Tensor, " n"]) -> None:
+        super().__init__(weight, bias)
+        self.recall: float | None = None
+        try:
+            from usearch.index import Index  # noqa: PLC0415 - only large catalogues need it
+        except ImportError as error:
+            raise ConfigError(
+                f"{len(bias):,} targets are to be searched approximately, and usearch is not installed",
+                remedy="pip install 'peterrec[serve]', or raise engine.approximate_above",
+            ) from error
+        table = torch.cat([weight, bias.unsqueeze(1)], dim=1).cpu().numpy()
+        graph = Index(
+            ndim=table.shape[1], metric="ip", dtype="f32", connectivity=CONNECTIVITY,
+            expansion_add=EFFORT_TO_ADD, expansion_search=EFFORT_TO_SEARCH,
+        )  # fmt: skip
+        graph.add(np.arange(len(table)), table)
+        self._graph: Any = graph
+
+    def search(self, vectors: Float[Tensor, "B R"], k: int, seen: Sequence[Sequence[int]]) -> Best:
+        """Return what the graph finds, as `ItemIndex.search` does; enough is asked for to leave out what was seen."""
+        queries = torch.nn.functional.pad(vectors, (0, 1), value=1.0).cpu().numpy()
+        found: Best = []
+        for query, own in zip(queries, seen, strict=True):
+            asked = min(k + len(set(own)), len(self.bias))
+            keys = np.sort(np.asarray(self._graph.search(query, asked).keys, dtype=np.int64))
+            keys = keys[~np.isin(keys, np.asarray(own, dtype=np.int64))]
+            scores = self.weight[keys].cpu().numpy() @ query[:-1] + self.bias[keys].cpu().numpy()
+            order = np.argsort(-scores, kind="stable")[:k]
+            found.append((keys[order].tolist(), scores[order].tolist()))
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Return how targets are searched, and the recall that was measured."""
+        return {"kind": "approximate", "recall": self.recall, "measured_at": MEASURED_AT}
+
+
+def build_index(
+    weight: Tensor, bias: Tensor, config: EngineConfig, sample: Callable[[], Tensor], report: Callable[[str], None]
+) -> ItemIndex:
+    """Return the index for the targets of a head: exact for up to `approximate_above`, or where that finds more.
+
+    Args:
+        weight: (n, R) of the head.
+        bias: (n,) of the head.
+        config: from how many targets on an approximate index is tried, and what it must find.
+        sample: returns vectors of users (N, R) to measure its recall on.
+        report: is told what was measured.
+    """
+    exact = ItemIndex(weight, bias)
+    if len(bias) <= config.approximate_above:
+        return exact
+    index = ApproximateIndex(weight, bias)
+    vectors = sample()[:MEASURED_ON]
+    none: list[list[int]] = [[] for _ in vectors]
+    pairs = zip(exact.search(vectors, MEASURED_AT, none), index.search(vectors, MEASURED_AT, none), strict=True)
+    shares = [len(set(right) & set(found)) / max(1, len(right)) for (right, _), (found, _) in pairs]
+    index.recall = sum(shares) / len(shares)
+    line = f"the approximate index of {len(bias):,} targets finds {index.recall:.1%} of the best {MEASURED_AT}"
+    if index.recall < config.least_recall:
+        report(f"{line}, less than {config.least_recall:.1%}: every target is scored instead")
+        return exact
+    report(line)
+    return index

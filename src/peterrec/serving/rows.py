@@ -1,0 +1,190 @@
+"""From prepared questions to the representations they need: rows of the network, each computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from peterrec.config import EngineConfig
+from peterrec.data.batching import last_events
+from peterrec.data.catalogue import ItemId
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.nn.matmul import onednn_matmul
+from peterrec.serving.requests import Question
+from peterrec.serving.roster import Group, Loaded, Place, Roster
+
+
+@dataclass(frozen=True)
+class History:
+    """What a user did, as the network reads it.
+
+    Attributes:
+        items: external ids, oldest first.
+        tokens: indices of those that the catalogue has.
+        unknown: how many it does not have.
+        revision: of the store; empty where the events came with the request.
+    """
+
+    items: Sequence[ItemId]
+    tokens: IntArray
+    unknown: int
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question that was checked. It holds the bundles that were loaded then, and is answered by these.
+
+    Attributes:
+        roster: of that time.
+        question: what is asked.
+        tasks: bundles that are asked.
+        history: of the user; None: it is read from the store when the question is answered.
+        user: id of a stored user.
+    """
+
+    roster: Roster
+    question: Question
+    tasks: tuple[Loaded, ...]
+    history: History | None = None
+    user: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the network that it needs, at most."""
+        return max(1, len(self.tasks))
+
+    def place_of(self, one: Loaded) -> Place:
+        """Return where a task's row goes."""
+        return self.roster.places[one.name] if self.question.patched else self.roster.without_patch(one.name)
+
+
+class Streams(Protocol):
+    """States of stored users, kept up to date event by event."""
+
+    def vectors(
+        self, group: Group, users: Sequence[tuple[str, str, History]], slots: Sequence[int]
+    ) -> Float[Tensor, "B C"]:
+        """Return the representation of each row: a user, the version of its patch, and the history."""
+
+
+class Row(NamedTuple):
+    """One row of the network: which question's history, how many of its last events, and which slot of the group."""
+
+    user: int
+    length: int
+    slot: int
+
+
+@dataclass
+class _Rows:
+    """The rows of one group, each once, with the first question and task that asked for it."""
+
+    places: dict[Row, int] = field(default_factory=dict)
+    asked: list[tuple[Prepared, Loaded]] = field(default_factory=list)
+
+    def add(self, row: Row, of: tuple[Prepared, Loaded]) -> int:
+        place = self.places.setdefault(row, len(self.places))
+        if place == len(self.asked):
+            self.asked.append(of)
+        return place
+
+    def history(self, place: int) -> History:
+        history = self.asked[place][0].history
+        assert history is not None
+        return history
+
+
+class RowReader:
+    """Computes representations for prepared questions.
+
+    Args:
+        config: window and batches.
+        device: where the backbones are.
+        compiled: whether torch compiles the network for full batches of the longest histories.
+    """
+
+    def __init__(self, config: EngineConfig, device: torch.device, *, compiled: bool = False) -> None:
+        self.config = config
+        self.device = device
+        self.compiled = compiled
+
+    def read(self, prepared: Sequence[Prepared], streams: Streams | None) -> list[list[Tensor]]:
+        """Return, for each question, the representation (R,) that each of its tasks reads."""
+        groups: dict[Group, _Rows] = {}
+        wanted: list[list[tuple[Group, int]]] = []
+        for user, one in enumerate(prepared):
+            assert one.history is not None
+            wanted.append([])
+            for task in one.tasks:
+                place = one.place_of(task)
+                rows = groups.setdefault(place.group, _Rows())
+                length = self.length_of(place.group, task.bundle.max_length)
+                wanted[-1].append((place.group, rows.add(Row(user, length, place.slot), (one, task))))
+        found = {group: self._vectors(group, rows, streams) for group, rows in groups.items()}
+        return [[found[group][row] for group, row in places] for places in wanted]
+
+    def length_of(self, group: Group, max_length: int) -> int:
+        """Return how many of a user's last events are read."""
+        whole = self.config.window == "whole" and group.streamable
+        return group.backbone.receptive_field - 1 if whole else max_length
+
+    def _vectors(self, group: Group, rows: _Rows, streams: Streams | None) -> Float[Tensor, "N R"]:
+        every = list(rows.places)
+        streamed = [] if streams is None or not group.streamable else self._streamed(group, rows)
+        parts: list[tuple[list[int], Tensor]] = []
+        if streamed and streams is not None:
+            users = [_stored(*rows.asked[place]) for place in streamed]
+            parts.append((streamed, streams.vectors(group, users, [every[place].slot for place in streamed])))
+        taken = set(streamed)
+        rest = [place for place in range(len(every)) if place not in taken]
+        # Those of like length together, and next to each other those of one user.
+        rest.sort(key=lambda place: (min(len(rows.history(place).tokens), every[place].length), every[place].user))
+        for start in range(0, len(rest), self.config.batch_size):
+            some = rest[start : start + self.config.batch_size]
+            parts.append((some, self._windows(group, [(every[place], rows.history(place)) for place in some])))
+        if len(parts) == 1 and parts[0][0] == list(range(len(every))):
+            return parts[0][1]
+        out = torch.empty(len(every), parts[0][1].shape[1], device=self.device)
+        for places, vectors in parts:
+            out[torch.tensor(places, device=self.device)] = vectors.float()
+        return out
+
+    def _streamed(self, group: Group, rows: _Rows) -> list[int]:
+        """Return the rows of stored users whose state says the same as the window that would be read."""
+        sees = group.backbone.receptive_field - 1
+        return [
+            place
+            for place, (row, (one, _)) in enumerate(zip(rows.places, rows.asked, strict=True))
+            if one.user is not None and (sees <= row.length or len(rows.history(place).tokens) <= row.length)
+        ]
+
+    @torch.inference_mode()
+    def _windows(self, group: Group, some: list[tuple[Row, History]]) -> Float[Tensor, "B R"]:
+        """Compute rows from the last events of their users; the events of each user stand in the batch once."""
+        users: dict[tuple[int, int], int] = {}
+        cut: list[IntArray] = []
+        for row, history in some:
+            if users.setdefault((row.user, row.length), len(cut)) == len(cut):
+                cut.append(history.tokens[max(0, len(history.tokens) - row.length) :])
+        longest = max(row.length for row, _ in some)
+        tokens = last_events(Sequences.of(cut), np.arange(len(cut)), longest)
+        of = torch.tensor([users[row.user, row.length] for row, _ in some], device=self.device)
+        full = self.compiled and len(some) == self.config.batch_size and tokens.shape[1] == longest
+        with onednn_matmul(self.device):
+            found = group.vectors(
+                torch.from_numpy(tokens).to(self.device), of, [row.slot for row, _ in some], compiled=full
+            )
+        return found.float()
+
+
+def _stored(one: Prepared, task: Loaded) -> tuple[str, str, History]:
+    assert one.user is not None
+    assert one.history is not None
+    return one.user, task.patch_version if one.question.patched else "", one.history

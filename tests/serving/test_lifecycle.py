@@ -1,0 +1,162 @@
+"""Bundles come, change and go while questions are in flight."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.artifacts.bundle_io import save_bundle
+from peterrec.config import EngineConfig, PatchConfig
+from peterrec.errors import ArtifactError, FingerprintError, RequestError, UnknownTaskError
+from peterrec.model import UserModel
+from peterrec.serving.engine import Engine
+from peterrec.serving.requests import Answer, ClassAnswer, Question, Request
+
+ASKED = Request(["item-3", "item-1", "item-7"])
+PRETRAINED = tiny_pretrained()
+
+
+def engine(**config: int) -> Engine:
+    return Engine(UserModel(PRETRAINED), EngineConfig(**config))
+
+
+def age(seed: int = 0, name: str = "age", **settings) -> object:
+    return tiny_bundle(PRETRAINED, seed=seed, name=name, **settings)
+
+
+def folder(path: Path, seed: int = 0, **settings) -> Path:
+    save_bundle(path, age(seed, **settings))
+    return path
+
+
+def test_a_bundle_of_a_folder_answers_and_says_what_it_is(tmp_path):
+    served = engine()
+    info = served.load("how-old", folder(tmp_path / "age"))
+    assert (info.name, info.active, info.path, info.kind) == ("how-old", True, str(tmp_path / "age"), "classification")
+    assert (info.strategy, info.patched_blocks, info.streamed, info.index) == ("patch", 2, True, None)
+    assert info.metrics == {"accuracy": 0.5}
+    assert info.parameters == sum(t.numel() for t in age().tensors().values())
+    assert [task.name for task in served.tasks()] == ["how-old"]
+    assert served.tasks()[0].classes == ("young", "old", "older")
+    answer = served.predict([ASKED])[0].tasks["how-old"]
+    assert answer.version == info.version
+
+
+def test_the_version_is_of_the_content(tmp_path):
+    served = engine()
+    first = served.load("a", folder(tmp_path / "one")).version
+    assert served.load("b", folder(tmp_path / "two")).version == first
+    assert served.load("c", folder(tmp_path / "three", seed=1)).version != first
+    assert served.load("d", folder(tmp_path / "four", class_names=("x", "y", "z"))).version != first
+
+
+def test_who_asked_before_is_answered_by_the_version_before():
+    served = engine()
+    old = served.add(age(0)).version
+    before = served.predict([ASKED])
+    prepared = served.prepare(ASKED)
+    new = served.add(age(1)).version
+    after = served.prepare(ASKED)
+    served.drop("age")
+    with pytest.raises(UnknownTaskError):
+        served.prepare(Request(ASKED.items, Question(["age"])))
+    found = served.answer([prepared, after, served.prepare(ASKED)])
+    assert [list(answer.tasks) for answer in found] == [["age"], ["age"], []]
+    assert [answer.tasks["age"].version for answer in found[:2]] == [old, new]
+    assert found[0] == before[0]
+    assert found[1] != before[0]
+
+
+def test_an_older_version_comes_back_by_name():
+    served = engine()
+    versions = [served.add(age(seed)).version for seed in (0, 1, 2)]
+    assert served.roll_back("age").version == versions[1]
+    assert [(one.version, one.active) for one in served.versions("age")] == [
+        (versions[2], False), (versions[1], True), (versions[0], False),
+    ]  # fmt: skip
+    assert served.roll_back("age").version == versions[0]
+    with pytest.raises(RequestError, match="no version before the active one"):
+        served.roll_back("age")
+    assert served.roll_back("age", versions[2]).version == versions[2]
+    assert served.predict([ASKED])[0].tasks["age"].version == versions[2]
+    with pytest.raises(RequestError, match=f"in memory: {versions[2]}"):
+        served.roll_back("age", "0123")
+    with pytest.raises(UnknownTaskError):
+        served.roll_back("shop")
+
+
+def test_only_so_many_versions_are_kept_and_a_dropped_one_is_gone():
+    served = engine(keep_versions=2)
+    versions = [served.add(age(seed)).version for seed in (0, 1, 2)]
+    assert [one.version for one in served.versions("age")] == versions[:0:-1]
+    served.add(age(1))  # again: no version twice
+    assert [one.version for one in served.versions("age")] == [versions[1], versions[2]]
+    served.drop("age")
+    assert served.versions() == []
+    with pytest.raises(UnknownTaskError):
+        served.drop("age")
+    with pytest.raises(UnknownTaskError):
+        served.versions("age")
+
+
+def test_what_cannot_be_loaded_leaves_everything_as_it_was(tmp_path):
+    served = engine()
+    served.add(age(0))
+    before = served.predict([ASKED])
+    save_bundle(tmp_path / "foreign", tiny_bundle(tiny_pretrained(seed=1)))
+    damaged = folder(tmp_path / "damaged", seed=1) / "adapter_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    with pytest.raises(FingerprintError, match="was made for the backbone"):
+        served.load("age", tmp_path / "foreign")
+    with pytest.raises(ArtifactError):
+        served.load("age", tmp_path / "damaged")
+    with pytest.raises(ArtifactError):
+        served.load("age", tmp_path / "nowhere")
+    with pytest.raises(FingerprintError):
+        served.add(tiny_bundle(tiny_pretrained(seed=1)))
+    assert served.predict([ASKED]) == before
+    assert len(served.versions()) == 1
+
+
+def test_answers_are_of_one_version_or_the_other_while_it_changes():
+    served = engine()
+    bundles = [age(0), age(1, patch_config=PatchConfig(bottleneck=2))]
+    expected: dict[str, Answer] = {}
+    for bundle in bundles:
+        version = served.add(bundle).version
+        expected[version] = served.predict([ASKED])[0]
+    stop, wrong = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = served.predict([ASKED, ASKED])[1]
+            found = answer.tasks["age"]
+            assert isinstance(found, ClassAnswer)
+            right = expected[found.version].tasks["age"].probabilities
+            if any(abs(found.probabilities[name] - right[name]) > 1e-5 for name in right):
+                wrong.append(found)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for i in range(30):
+        served.add(bundles[i % 2])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_index_of_targets_comes_and_goes_with_its_bundle():
+    served = engine()
+    few = served.add(tiny_bundle(PRETRAINED, targets=tiny_catalogue(5, first=0), name="shop"))
+    more = served.add(tiny_bundle(PRETRAINED, targets=tiny_catalogue(8, first=0), name="shop", seed=1))
+    assert few.index == more.index == {"kind": "exact", "recall": 1.0}
+    assert served.tasks()[0].targets == 8
+    every = Request([], Question(["shop"], k=20))
+    assert len(served.predict([every])[0].tasks["shop"].items) == 8
+    served.roll_back("shop")
+    assert len(served.predict([every])[0].tasks["shop"].items) == 5
