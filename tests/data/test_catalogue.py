@@ -27,6 +27,14 @@ def catalogue(ids: list, *, first: int = FIRST_ITEM) -> Catalogue:
     return Catalogue(pa.array(ids), np.arange(len(ids), 0, -1), first=first)
 
 
+@given(id_lists, st.lists(st.one_of(texts, integers, st.integers(0, 20), st.integers(0, 20).map(str))))
+def test_one_at_a_time_they_are_found_as_all_together(ids, asked):
+    made = catalogue(ids)
+    found = made.find([*asked, *ids[:2]])
+    assert found == [int(made.encode([item])[0]) for item in [*asked, *ids[:2]]]
+    assert catalogue(ids, first=0).find(asked) == catalogue(ids, first=0).encode(asked).tolist()
+
+
 # ---------------------------------------------------------------- there and back
 
 

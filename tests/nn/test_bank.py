@@ -37,6 +37,9 @@ def test_a_row_of_a_mixed_batch_equals_the_row_alone_with_its_patch(backbone_con
         mixed = represent(backbone, padded(USERS, 1, 2), bank.rows(WHICH))
         alone = [represent(backbone, padded([user], 0, 0), patches[i]) for user, i in zip(USERS, WHICH, strict=True)]
     torch.testing.assert_close(mixed, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    in_order = represent(backbone, padded(USERS[:3], 1, 2), bank.rows())
+    expected = represent(backbone, padded(USERS[:3], 1, 2), bank.rows(torch.arange(3)))
+    torch.testing.assert_close(in_order, expected, atol=1e-6, rtol=1e-6)
     apart = represent(backbone, padded(USERS, 1, 2), bank.rows(WHICH.roll(1)))
     assert not torch.allclose(mixed, apart, atol=1e-3)
 

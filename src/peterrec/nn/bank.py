@@ -55,11 +55,11 @@ class PatchBank(nn.Module):
     def __len__(self) -> int:
         return len(next(iter(self.stacked.values())))
 
-    def rows(self, which: Int[Tensor, " B"]) -> RowPatches:
+    def rows(self, which: Int[Tensor, " B"] | None = None) -> RowPatches:
         """Return the patches of the rows of a batch.
 
         Args:
-            which: for each row, the number of its patch in the bank.
+            which: for each row, the number of its patch in the bank; None: all of them, in their order, B = K.
         """
         return RowPatches(self.template, self.stacked, self._at, which)
 
@@ -106,10 +106,10 @@ class RowPatches:
         template: any of the patches.
         stacked: (K, ...) of all patches of the bank, by name.
         at: the same of each site, by the names of its piece.
-        which: (B,) which patch is each row's.
+        which: (B,) which patch is each row's; None: each has its own, in order.
     """
 
-    def __init__(self, template: Patch, stacked: Stack, at: dict[int, Stack], which: Tensor) -> None:
+    def __init__(self, template: Patch, stacked: Stack, at: dict[int, Stack], which: Tensor | None) -> None:
         self.template = template
         self.which = which
         self._stacked = stacked
@@ -122,16 +122,21 @@ class RowPatches:
             return None
         if isinstance(piece, Inserted) and isinstance(piece.net, Bottleneck):
             return RowBottlenecks(piece, piece.net, self._at[site], self.which)
-        return RowPieces(piece, {name: stack[self.which] for name, stack in self._at[site].items()})
+        return RowPieces(piece, {name: _rows(stack, self.which) for name, stack in self._at[site].items()})
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Add what each row's task has of its own for items, and for [TCL]."""
         tables, token = self._stacked.get(ITEM_TABLE), self._stacked.get("task_token")
         if tables is not None:
             # Of the tables of items only what the rows read is copied.
-            own = tables.detach()[self.which.unsqueeze(1), tokens]  # (B, T, rank)
-            x = x + own @ self._stacked["own_items.up"].detach()[self.which]
-        return x if token is None else x + (tokens == TCL).unsqueeze(2) * token.detach()[self.which].unsqueeze(1)
+            which = torch.arange(len(tokens), device=tokens.device) if self.which is None else self.which
+            own = tables.detach()[which.unsqueeze(1), tokens]  # (B, T, rank)
+            x = x + own @ _rows(self._stacked["own_items.up"], self.which)
+        return x if token is None else x + (tokens == TCL).unsqueeze(2) * _rows(token, self.which).unsqueeze(1)
+
+
+def _rows(stack: Tensor, which: Tensor | None) -> Tensor:
+    return stack.detach() if which is None else stack.detach().index_select(0, which)
 
 
 class RowBottlenecks:
@@ -141,10 +146,10 @@ class RowBottlenecks:
         piece: any of the patches' pieces.
         net: its network.
         stack: parameters of the pieces, (K, ...), `up` as (K, r, C).
-        which: (B,) which of them is each row's.
+        which: (B,) which of them is each row's; None: in order.
     """
 
-    def __init__(self, piece: Inserted, net: Bottleneck, stack: Stack, which: Tensor) -> None:
+    def __init__(self, piece: Inserted, net: Bottleneck, stack: Stack, which: Tensor | None) -> None:
         self.place = piece.place
         self.parallel = piece.parallel
         self.residual = net.residual
@@ -153,7 +158,7 @@ class RowBottlenecks:
         self.which = which
 
     def _of(self, name: str) -> Tensor:
-        return self.stack[name][self.which]
+        return _rows(self.stack[name], self.which)
 
     def _act(self, given: Given, h: Tensor) -> Tensor:
         x = given.here if self.parallel else h

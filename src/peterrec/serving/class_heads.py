@@ -49,11 +49,14 @@ class ClassHeads:
             rows_of.setdefault(self._place[id(one)][0], []).append(row)
         for stack, rows in rows_of.items():
             weight, bias = self._stacks[stack]
-            which = torch.tensor([self._place[id(asked[row])][1] for row in rows], device=weight.device)
+            slots = [self._place[id(asked[row])][1] for row in rows]
             read = torch.stack([vectors[row] for row in rows]) if len(rows) < len(vectors) else _as_tensor(vectors)
             if len(weight) == 1:
                 logits = F.linear(read, weight[0], bias[0])
+            elif slots == list(range(len(weight))):
+                logits = torch.baddbmm(bias.unsqueeze(2), weight, read.unsqueeze(2)).squeeze(2)
             else:
+                which = torch.tensor(slots, device=weight.device)
                 logits = torch.baddbmm(bias[which].unsqueeze(2), weight[which], read.unsqueeze(2)).squeeze(2)
             for row, values in zip(rows, logits.float().softmax(dim=1).tolist(), strict=True):
                 found[row] = values[: len(asked[row].bundle.class_names)]

@@ -269,7 +269,7 @@ class Engine:
 
 def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
     names = task.bundle.class_names
-    return ClassAnswer(task.version, names[int(np.argmax(values))], dict(zip(names, values, strict=True)))
+    return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
 
 
 def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -116,6 +117,8 @@ class Group:
         if len(set(slots)) == 1:
             return self.patches[slots[0]]
         assert self.bank is not None
+        if list(slots) == list(range(len(self.patches))):
+            return self.bank.rows()
         device = self.backbone.embedding.weight.device
         return self.bank.rows(torch.tensor(slots, device=device))
 
@@ -141,8 +144,7 @@ class Group:
         return trunk.above(states[users], keep, patch)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a bundle's rows go: a group, and a slot of it."""
 
     group: Group

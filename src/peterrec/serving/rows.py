@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -82,23 +83,20 @@ class Row(NamedTuple):
     slot: int
 
 
-@dataclass
 class _Rows:
     """The rows of one group, each once, with the first question and task that asked for it."""
 
-    places: dict[Row, int] = field(default_factory=dict)
-    asked: list[tuple[Prepared, Loaded]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.places: dict[Row, int] = {}
+        self.asked: list[tuple[Prepared, Loaded]] = []
+        self.histories: list[History] = []
 
-    def add(self, row: Row, of: tuple[Prepared, Loaded]) -> int:
-        place = self.places.setdefault(row, len(self.places))
+    def add(self, row: Row, one: Prepared, task: Loaded, history: History) -> int:
+        place = self.places.setdefault(row, len(self.asked))
         if place == len(self.asked):
-            self.asked.append(of)
+            self.asked.append((one, task))
+            self.histories.append(history)
         return place
-
-    def history(self, place: int) -> History:
-        history = self.asked[place][0].history
-        assert history is not None
-        return history
 
 
 class RowReader:
@@ -117,23 +115,24 @@ class RowReader:
 
     def read(self, prepared: Sequence[Prepared], streams: Streams | None) -> list[list[Tensor]]:
         """Return, for each question, the representation (R,) that each of its tasks reads."""
-        groups: dict[Group, _Rows] = {}
+        groups: defaultdict[Group, _Rows] = defaultdict(_Rows)
         wanted: list[list[tuple[Group, int]]] = []
         for user, one in enumerate(prepared):
-            assert one.history is not None
-            wanted.append([])
+            history, own = one.history, []
+            assert history is not None
             for task in one.tasks:
-                place = one.place_of(task)
-                rows = groups.setdefault(place.group, _Rows())
-                length = self.length_of(place.group, task.bundle.max_length)
-                wanted[-1].append((place.group, rows.add(Row(user, length, place.slot), (one, task))))
-        found = {group: self._vectors(group, rows, streams) for group, rows in groups.items()}
+                group, slot = one.place_of(task)
+                row = Row(user, self.length_of(group, task.bundle.max_length), slot)
+                own.append((group, groups[group].add(row, one, task, history)))
+            wanted.append(own)
+        found = {group: self._vectors(group, rows, streams).unbind() for group, rows in groups.items()}
         return [[found[group][row] for group, row in places] for places in wanted]
 
     def length_of(self, group: Group, max_length: int) -> int:
         """Return how many of a user's last events are read."""
-        whole = self.config.window == "whole" and group.streamable
-        return group.backbone.receptive_field - 1 if whole else max_length
+        if self.config.window == "trained" or not group.streamable:
+            return max_length
+        return group.backbone.receptive_field - 1
 
     def _vectors(self, group: Group, rows: _Rows, streams: Streams | None) -> Float[Tensor, "N R"]:
         every = list(rows.places)
@@ -145,10 +144,10 @@ class RowReader:
         taken = set(streamed)
         rest = [place for place in range(len(every)) if place not in taken]
         # Those of like length together, and next to each other those of one user.
-        rest.sort(key=lambda place: (min(len(rows.history(place).tokens), every[place].length), every[place].user))
+        rest.sort(key=lambda place: (min(len(rows.histories[place].tokens), every[place].length), every[place].user))
         for start in range(0, len(rest), self.config.batch_size):
             some = rest[start : start + self.config.batch_size]
-            parts.append((some, self._windows(group, [(every[place], rows.history(place)) for place in some])))
+            parts.append((some, self._windows(group, [(every[place], rows.histories[place]) for place in some])))
         if len(parts) == 1 and parts[0][0] == list(range(len(every))):
             return parts[0][1]
         out = torch.empty(len(every), parts[0][1].shape[1], device=self.device)
@@ -162,7 +161,7 @@ class RowReader:
         return [
             place
             for place, (row, (one, _)) in enumerate(zip(rows.places, rows.asked, strict=True))
-            if one.user is not None and (sees <= row.length or len(rows.history(place).tokens) <= row.length)
+            if one.user is not None and (sees <= row.length or len(rows.histories[place].tokens) <= row.length)
         ]
 
     @torch.inference_mode()

@@ -1,0 +1,255 @@
+"""What one trunk for many tasks saves, and what states event by event save: python benchmarks/serving.py
+
+All sides run in this process, in turns; medians over the rounds, and in brackets the spread of the ratios within single
+rounds (10 .. 90 %). Weights are random, which cost the same as others.
+
+- mixed: 256 users with one of 50 tasks each, in one batch, beside the trunk without patches and beside 50 batches of a
+  task each; of the network alone, and of the engine with items looked up and answers named.
+- every task: all 50 tasks of one user, beside a loop over the tasks; patches in all blocks, and in the last two.
+- streaming: one more event of each user, with and without reading the answer at [TCL], beside computing the window of
+  events again, by what the last position depends on and by every position.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read by torch: threads that spin slow each other down on few cores
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from peterrec.artifacts.backbone_io import PretrainedBackbone
+from peterrec.artifacts.bundle_io import Bundle
+from peterrec.config import BackboneConfig, PatchConfig
+from peterrec.data.catalogue import Catalogue
+from peterrec.model import UserModel
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.bank import PatchBank
+from peterrec.nn.heads import ClassificationHead
+from peterrec.nn.matmul import onednn_matmul
+from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.patch import Patch
+from peterrec.nn.stream import Stream
+from peterrec.nn.tokens import SPECIAL, append_token, represent
+from peterrec.process import tune_process
+from peterrec.serving.engine import Engine
+from peterrec.serving.requests import Question, Request
+
+ITEMS = 20_000
+CLASSES = ("a", "b", "c")
+Side = Callable[[], object]
+
+
+def main() -> None:
+    tune_process()  # as the command line does
+    options = _options()
+    out: dict[str, Any] = {"date": date.today().isoformat(), "machine": platform.machine(), "cores": os.cpu_count()}
+    where = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    print(f"{out['date']}, {where} {torch.__version__}, seed 0, {options.rounds} rounds")
+    print(f"d={options.channels}, dilations (1, 4) x 4, bottleneck d/8, {options.tasks} tasks\n")
+    print("| side A | side B | A / B (10 .. 90 % of rounds) | asked |")
+    print("|---|---|---|---|", flush=True)
+    with torch.inference_mode(), onednn_matmul():
+        rows = [*mixed(options), *every_task(options), *streaming(options)]
+    print()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(out | {"rows": rows}, indent=1), encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=256, help="of the mixed batch")
+    parser.add_argument("--tasks", type=int, default=50)
+    parser.add_argument("--events", type=int, default=50)
+    parser.add_argument("--users", type=int, default=1_024, help="of the states")
+    parser.add_argument("--without-compiler", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="sizes at which the numbers mean nothing, one round")
+    parser.add_argument("--out", type=Path, default=Path("runs/speed/serving.json"))
+    options = parser.parse_args()
+    if options.tiny:
+        options.rounds, options.channels, options.rows, options.tasks, options.users = 1, 16, 8, 4, 8
+        options.without_compiler = True
+    return options
+
+
+# ---------------------------------------------------------------- the three comparisons
+
+
+def mixed(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A batch of many tasks beside the trunk alone and beside a batch for each task."""
+    backbone = trunk(options)
+    patches = patches_of(backbone, options)
+    bank = PatchBank(patches)
+    tokens = items(options.rows, options.events)
+    which = torch.arange(options.rows) % options.tasks
+    own = [torch.nonzero(which == task).flatten() for task in range(options.tasks)]
+    sides: dict[str, Side] = {
+        "mixed batch": lambda: represent(backbone, tokens, bank.rows(which)),
+        "trunk without patches": lambda: represent(backbone, tokens),
+        "one patch for all rows": lambda: represent(backbone, tokens, patches[0]),
+        "a batch for each task": lambda: [
+            represent(backbone, tokens[rows], patch) for rows, patch in zip(own, patches, strict=True)
+        ],
+    }
+    pairs = [
+        ("mixed batch", "trunk without patches", "<= 1.2"),
+        ("mixed batch", "one patch for all rows", ""),
+        ("a batch for each task", "mixed batch", ">= 5"),
+    ]
+    if not options.without_compiler:
+        fast = backbone.compiled(options.rows, [options.events + 1])
+        sides["mixed batch, compiled"] = lambda: represent(fast, tokens, bank.rows(which))
+        sides["trunk without patches, compiled"] = lambda: represent(fast, tokens)
+        pairs += [
+            ("mixed batch, compiled", "trunk without patches", "<= 1.2"),
+            ("mixed batch, compiled", "trunk without patches, compiled", ""),
+            ("a batch for each task", "mixed batch, compiled", ">= 5"),
+        ]
+    found = report(sides, pairs, options)
+    engine, questions = engine_of(options), [[f"task-{task}"] for task in which.tolist()]
+    histories = [[f"item-{i - SPECIAL}" for i in row] for row in tokens.tolist()]
+    asked = [Request(history, Question(tasks)) for history, tasks in zip(histories, questions, strict=True)]
+    plain = [Request(one.items, Question(one.question.tasks, patched=False)) for one in asked]
+    apart = [[asked[row] for row in rows.tolist()] for rows in own]
+    sides = {
+        "engine: mixed batch": lambda: engine.predict(asked),
+        "engine: without patches": lambda: engine.predict(plain),
+        "engine: a batch for each task": lambda: [engine.predict(some) for some in apart],
+    }
+    pairs = [
+        ("engine: mixed batch", "engine: without patches", ""),
+        ("engine: a batch for each task", "engine: mixed batch", ""),
+    ]
+    return found + report(sides, pairs, options)
+
+
+def every_task(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All tasks of one user beside a loop over them."""
+    found = []
+    history = [f"item-{i}" for i in range(options.events)]
+    for blocks, asked in ((None, ">= 18"), (2, ">= 40")):
+        engine = engine_of(options, blocks=blocks)
+        every = [Request(history)]
+        single = [[Request(history, Question([f"task-{task}"]))] for task in range(options.tasks)]
+        where = "all blocks" if blocks is None else f"the last {blocks} blocks"
+        sides: dict[str, Side] = {
+            f"loop over tasks, patches in {where}": lambda e=engine, s=single: [e.predict(one) for one in s],
+            f"all tasks of one user, patches in {where}": lambda e=engine, r=every: e.predict(r),
+        }
+        found += report(sides, [(*sides, asked)], options)  # type: ignore[list-item]
+    return found
+
+
+def streaming(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One more event of each user beside computing its window again."""
+    backbone, found = trunk(options), []
+    patches = patches_of(backbone, options)
+    bank = PatchBank(patches)
+    stream = Stream(backbone)
+    print(f"| a state has {stream.positions} positions, {stream.bytes_per_state:,} bytes | | | |")
+    for users in (options.users, 1):
+        which = torch.arange(users) % options.tasks
+        for name, patch in (("", None), (", a patch for each", bank.rows(which) if users > 1 else patches[0])):
+            states, rows = stream.new(users, torch.device("cpu")), torch.arange(users)
+            tokens = items(users, 200)
+            stream.fill(states, rows, tokens, patch)
+            event = tokens[:, 0]
+            who = f"{users:,} users{name}" if users > 1 else f"one user{name}"
+            sides: dict[str, Side] = {
+                f"{who}: an event": lambda s=states, r=rows, e=event, p=patch: stream.push(s, r, e, p)
+            }
+            sides[f"{who}: an event and its answer"] = lambda s=states, r=rows, e=event, p=patch: (
+                stream.push(s, r, e, p), stream.peek(s, r, patch=p),
+            )  # fmt: skip
+            pairs = []
+            for length in (options.events, 200):
+                window = tokens[:, :length]
+                sides[f"window of {length} again"] = lambda w=window, p=patch: represent(backbone, w, p)
+                sides[f"window of {length} again, every position"] = lambda w=window, p=patch: whole(backbone, w, p)
+                goal = {(True, options.events): ">= 20", (True, 200): ">= 70", (False, options.events): ">= 5"}
+                for side in list(sides)[-2:]:
+                    asked = goal.get((users > 1, length), "") if not name else ""
+                    pairs += [(side, of, asked if i == 0 else "") for i, of in enumerate(list(sides)[:2])]
+            found += report(sides, pairs, options)
+    return found
+
+
+# ---------------------------------------------------------------- parts
+
+
+def trunk(options: argparse.Namespace) -> Backbone:
+    config = BackboneConfig(channels=options.channels, dilations=(1, 4) * 4)
+    return Backbone(config, ITEMS, seed=0).eval().requires_grad_(False)
+
+
+def patches_of(backbone: Backbone, options: argparse.Namespace, blocks: int | None = None) -> list[Patch]:
+    config = PatchConfig(bottleneck=options.channels // 8, start="random", blocks=blocks)
+    made = [Patch(config, backbone.config, torch.Generator().manual_seed(i)) for i in range(options.tasks)]
+    return [patch.requires_grad_(False) for patch in made]
+
+
+def items(rows: int, length: int) -> Tensor:
+    return torch.randint(SPECIAL, ITEMS + SPECIAL, (rows, length), generator=torch.Generator().manual_seed(0))
+
+
+def whole(backbone: Backbone, tokens: Tensor, patch: Any) -> Tensor:
+    longer, _ = append_token(tokens, 1)
+    return backbone(longer, patch)[:, -1]
+
+
+def engine_of(options: argparse.Namespace, blocks: int | None = None) -> Engine:
+    """An engine with `tasks` bundles of random patches."""
+    ids = pa.array([f"item-{i}" for i in range(ITEMS)])
+    backbone = trunk(options)
+    catalogue = Catalogue(ids, np.arange(ITEMS, 0, -1))
+    pretrained = PretrainedBackbone(NextItemModel(backbone, seed=0), catalogue, 100, "skip", {})
+    engine = Engine(UserModel(pretrained, "cpu"))
+    for task, patch in enumerate(patches_of(backbone, options, blocks)):
+        head = ClassificationHead(options.channels, len(CLASSES), torch.Generator().manual_seed(task))
+        engine.add(
+            Bundle(
+                f"task-{task}", "classification", "patch", patch, patch.config, head, CLASSES, None, 100,
+                pretrained.fingerprint, catalogue.fingerprint, 1, {},
+            )
+        )  # fmt: skip
+    return engine
+
+
+def report(
+    sides: dict[str, Side], pairs: list[tuple[str, str, str]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Run all sides in turns and print the ratios of some."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()
+        side()
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - start)
+    rows = []
+    for a, b, asked in pairs:
+        ratio = float(np.median(seconds[a]) / np.median(seconds[b]))
+        low, high = np.quantile(np.array(seconds[a]) / np.array(seconds[b]), (0.1, 0.9)).tolist()
+        print(f"| {a} | {b} | {ratio:.2f} ({low:.2f} .. {high:.2f}) | {asked} |", flush=True)
+        rows.append({"a": a, "b": b, "ratio": ratio, "low": low, "high": high, "asked": asked})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
