@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone
@@ -27,6 +29,9 @@ from peterrec.nn.patch import Patch
 from peterrec.nn.tokens import representation_width
 from peterrec.training.strategies import group_counts
 
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch compiles for the CPU with g++"
+)
 CLASSES = ("young", "old", "older")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from builders import needs_compiler
 from contracts import (
     BACKBONES,
     PATCHES,
@@ -77,6 +78,7 @@ def test_a_row_without_a_patch_sees_the_plain_backbone(backbone_config, config):
     torch.testing.assert_close(mixed[1::2], patched[1::2], atol=1e-5, rtol=1e-5)
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
 @pytest.mark.parametrize("name", ["serial-pre_norm", "skip-post_act", "own-norms"])

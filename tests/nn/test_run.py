@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 
-from builders import shaken
+from builders import needs_compiler, shaken
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn import run
@@ -18,10 +16,6 @@ from peterrec.nn.transformer import build_backbone
 
 ITEMS = 12
 CONFIG = BackboneConfig(channels=8, dilations=(1, 2))
-
-needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch compiles for the CPU with g++"
-)
 
 
 def items(rows: int, length: int, seed: int = 0) -> torch.Tensor:

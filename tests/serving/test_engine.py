@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders import shaken, tiny_bundle, tiny_catalogue, tiny_pretrained
+from builders import needs_compiler, shaken, tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import EngineConfig, PatchConfig
 from peterrec.errors import RequestError, UnknownTaskError
@@ -119,6 +119,40 @@ def test_unknown_items_keep_their_place_where_the_backbone_was_trained_so():
     found = Engine(model).predict([request])[0]
     assert_alone(model, request, found)
     assert found.tasks["age"] != Engine(model).predict([Request(["item-1", "item-2"])])[0].tasks["age"]
+
+
+def test_the_engine_computes_as_the_model_does():
+    names = ["age", "gender", "last", "last-too", "both"]
+    plain, short = model_with(names), UserModel(tiny_pretrained(), precision="bf16")
+    for name in names:
+        short.add_bundle(plain.bundle(name), name)
+    requests = [Request(items) for items in HISTORIES[:4]]
+    exact, rounded = Engine(plain).predict(requests), Engine(short).predict(requests)
+    differs = False
+    for one, other in zip(exact, rounded, strict=True):
+        for name in ("age", "gender", "last", "last-too"):
+            right, found = (list(answer.tasks[name].probabilities.values()) for answer in (one, other))
+            np.testing.assert_allclose(found, right, atol=0.05)
+            differs = differs or found != right
+    assert differs
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+def test_full_batches_of_the_longest_histories_may_be_compiled():
+    model = UserModel(tiny_pretrained(), compile=True)
+    for name, bundle in bundles(model).items():
+        if name in ("age", "gender"):
+            model.add_bundle(bundle, name)
+    requests = [Request([f"item-{(i + j) % 12}" for i in range(5 + j % 2)]) for j in range(3)]
+    plain = Engine(model_with(["age", "gender"]), EngineConfig(batch_size=4)).predict(requests)
+    for one, other in zip(Engine(model, EngineConfig(batch_size=4)).predict(requests), plain, strict=True):
+        for name, answer in other.tasks.items():
+            assert isinstance(answer, ClassAnswer)
+            found = one.tasks[name]
+            assert isinstance(found, ClassAnswer)
+            assert found.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
 
 
 def test_rows_of_bundles_that_are_alike_share_a_pass(model):

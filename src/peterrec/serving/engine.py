@@ -43,24 +43,16 @@ class Engine:
     while another one answers.
 
     Args:
-        model: the backbone; bundles that are loaded on it are there from the start.
+        model: the backbone, and how it computes; bundles that are loaded on it are there from the start.
         config: window, batches, search.
         report: is told what is worth a line in a log.
-        compile: whether torch compiles the network for full batches of the longest histories.
     """
 
-    def __init__(
-        self,
-        model: UserModel,
-        config: EngineConfig | None = None,
-        report: Report | None = None,
-        *,
-        compile: bool = False,
-    ) -> None:
+    def __init__(self, model: UserModel, config: EngineConfig | None = None, report: Report | None = None) -> None:
         self.model = model
         self.config = config or EngineConfig()
         self._report = report or (lambda line: None)
-        self._reader = RowReader(self.config, model.device, compiled=compile)
+        self._reader = RowReader(self.config, model.inference)
         self._roster = Roster(model.network.backbone, ())
         self._kept: dict[str, list[Loaded]] = {}  # of each name all versions in memory, newest first
         self._changes = threading.RLock()

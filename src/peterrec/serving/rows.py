@@ -16,7 +16,9 @@ from peterrec.config import EngineConfig
 from peterrec.data.batching import last_events
 from peterrec.data.catalogue import ItemId
 from peterrec.data.sequences import IntArray, Sequences
+from peterrec.inference import Inference
 from peterrec.nn.matmul import onednn_matmul
+from peterrec.nn.precision import arithmetic
 from peterrec.serving.requests import Question
 from peterrec.serving.roster import Group, Loaded, Place, Roster
 
@@ -104,14 +106,14 @@ class RowReader:
 
     Args:
         config: window and batches.
-        device: where the backbones are.
-        compiled: whether torch compiles the network for full batches of the longest histories.
+        inference: device, precision, and whether torch compiles the network for full batches of the longest histories.
     """
 
-    def __init__(self, config: EngineConfig, device: torch.device, *, compiled: bool = False) -> None:
+    def __init__(self, config: EngineConfig, inference: Inference) -> None:
         self.config = config
-        self.device = device
-        self.compiled = compiled
+        self.device = inference.device
+        self.precision = inference.precision
+        self.compiled = inference.compile
 
     def read(self, prepared: Sequence[Prepared], streams: Streams | None) -> list[list[Tensor]]:
         """Return, for each question, the representation (R,) that each of its tasks reads."""
@@ -176,7 +178,7 @@ class RowReader:
         tokens = last_events(Sequences.of(cut), np.arange(len(cut)), longest)
         of = torch.tensor([users[row.user, row.length] for row, _ in some], device=self.device)
         full = self.compiled and len(some) == self.config.batch_size and tokens.shape[1] == longest
-        with onednn_matmul(self.device):
+        with arithmetic(self.precision, self.device), onednn_matmul(self.device):
             found = group.vectors(
                 torch.from_numpy(tokens).to(self.device), of, [row.slot for row, _ in some], compiled=full
             )
