@@ -25,6 +25,8 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/serve_load.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -34,7 +36,7 @@ $(VENV)/bin/python:
 # torch first and by exact version: some package indexes then give the small CPU build.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet "$$(grep -E '^torch==' $(CONSTRAINTS))"
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[serve]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     from peterrec.experiments.pipeline import run
     from peterrec.model import UserModel
     from peterrec.process import tune_process
+    from peterrec.serving.engine import Engine
     from peterrec.serving.files import AnswerOptions, embed, predict, recommend
+    from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
+    from peterrec.serving.users import Users
     from peterrec.training.adapt import adapt
     from peterrec.training.joint import adapt_jointly
     from peterrec.training.pretrain import pretrain
@@ -73,6 +76,9 @@ _PLACES = {
     "peterrec.answers": ["Predictions", "Recommendations", "TopItems"],
     "peterrec.model": ["UserModel"],
     "peterrec.process": ["tune_process"],
+    "peterrec.serving.engine": ["Engine"],
+    "peterrec.serving.requests": ["Answer", "ClassAnswer", "ItemsAnswer", "Question", "Request"],
+    "peterrec.serving.users": ["Users"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
     "peterrec.training.adapt": ["adapt"],
     "peterrec.training.joint": ["adapt_jointly"],

@@ -1,0 +1,230 @@
+"""Stored users: their answers follow the store, whoever wrote to it and whatever was forgotten in between."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.config import EngineConfig, PatchConfig
+from peterrec.errors import StoreError, UnknownTaskError
+from peterrec.model import UserModel
+from peterrec.serving import users as users_module
+from peterrec.serving.engine import Engine
+from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
+from peterrec.serving.store.base import Event
+from peterrec.serving.store.sqlite import SqliteStore
+from peterrec.serving.users import Users
+
+LONG = 40  # longer than the receptive field (19) and than any window
+THREE = Question(k=3)
+
+
+def make(path: Path, *, keep_events: int = 1_000, **config) -> Users:
+    pretrained = tiny_pretrained()
+    engine = Engine(UserModel(pretrained), EngineConfig(**config))
+    for name, settings in {
+        "age": {"seed": 1},
+        "gender": {"seed": 2, "class_names": ("f", "m")},
+        "long": {"seed": 6, "max_length": LONG},
+        "lora": {"patch_config": PatchConfig(kind="lora", bottleneck=2), "max_length": LONG},
+        "token": {"patch_config": PatchConfig(bottleneck=3, train_task_token=True), "max_length": LONG},
+        "head": {"strategy": "head", "max_length": LONG},
+        "pooled": {"readout": "pooled"},
+        "shop": {"targets": tiny_catalogue(9, first=0), "max_length": LONG},
+    }.items():
+        engine.add(tiny_bundle(pretrained, name=name, **settings))
+    return Users(engine, SqliteStore(path / "events.sqlite", keep_events))
+
+
+def events(user: str, items: list[str], first: int = 0, **settings) -> list[Event]:
+    return [Event(user, f"e{i}", item, settings.get("time", float(i))) for i, item in enumerate(items, first)]
+
+
+def answer(users: Users, user: str, question: Question = THREE) -> Answer:
+    (found,) = users.run([users.prepare(user, question)])
+    assert isinstance(found, Answer)
+    return found
+
+
+def assert_same(found: Answer, expected: Answer) -> None:
+    assert (found.events, found.unknown_items) == (expected.events, expected.unknown_items)
+    assert list(found.tasks) == list(expected.tasks)
+    for name, one in expected.tasks.items():
+        other = found.tasks[name]
+        if isinstance(one, ClassAnswer):
+            assert isinstance(other, ClassAnswer)
+            np.testing.assert_allclose(
+                list(other.probabilities.values()), list(one.probabilities.values()), atol=1e-5, err_msg=name
+            )
+        else:
+            assert isinstance(other, ItemsAnswer)
+            assert other.items == one.items
+            np.testing.assert_allclose(other.scores, one.scores, atol=1e-5)
+
+
+def assert_follows(users: Users, user: str, question: Question = THREE) -> None:
+    """A stored user is answered as one whose events come with the request."""
+    items = [event.item for event in users.read(user).events]
+    assert_same(answer(users, user, question), users.engine.predict([Request(items, question)])[0])
+
+
+@pytest.mark.parametrize("window", ["trained", "whole"])
+@pytest.mark.parametrize("states", [2, 100])
+def test_a_stored_user_is_answered_as_one_whose_events_are_given(tmp_path, window, states):
+    users = make(tmp_path, window=window, states=states)
+    rng = random.Random(0)
+    written = dict.fromkeys(["anna", "ben", "cem"], 0)
+    for _ in range(25):
+        user = rng.choice(list(written))
+        items = [f"item-{rng.randrange(14)}" for _ in range(rng.choice([1, 1, 1, 2, 9]))]  # some are unknown
+        assert all(users.append(events(user, items, written[user])))
+        written[user] += len(items)
+        assert_follows(users, user, Question(rng.choice(["*", ["age", "shop"], ["long"]]), k=3))
+    assert max(written.values()) > 24
+    together = users.run([users.prepare(user, Question(k=3)) for user in written])
+    for user, found in zip(written, together, strict=True):
+        items = [event.item for event in users.read(user).events]
+        assert isinstance(found, Answer)
+        assert_same(found, users.engine.predict([Request(items, Question(k=3))])[0])
+    assert (users.stats()["evictions"] > 0) == (states == 2)
+
+
+def test_who_is_unknown_has_no_events(tmp_path):
+    users = make(tmp_path)
+    assert_same(answer(users, "nobody"), users.engine.predict([Request([], Question(k=3))])[0])
+    assert answer(users, "nobody").events == 0
+
+
+def test_events_that_others_wrote_that_came_late_and_twice_are_seen(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1", "item-2", "item-3"]))
+    assert_follows(users, "anna")
+    other = SqliteStore(tmp_path / "events.sqlite", 1_000)
+    other.append([Event("anna", "late", "item-9", 0.5)])
+    assert [event.item for event in users.read("anna").events] == ["item-1", "item-9", "item-2", "item-3"]
+    assert_follows(users, "anna")
+    assert users.append(events("anna", ["item-4", "item-4"], 2)) == [False, True]
+    assert_follows(users, "anna")
+    other.delete("anna")
+    other.append(events("anna", ["item-5"]))
+    assert answer(users, "anna").events == 1
+    assert_follows(users, "anna")
+    other.close()
+
+
+def test_what_the_store_dropped_is_not_read(tmp_path):
+    users = make(tmp_path, keep_events=8)
+    for i in range(30):
+        users.append(events("anna", [f"item-{i % 12}"], i))
+        assert_follows(users, "anna")
+    assert 8 <= answer(users, "anna").events <= 10
+
+
+def test_erasing_leaves_nothing(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1", "item-2"]) + events("ben", ["item-3"]))
+    nobody, ben = answer(users, "nobody"), answer(users, "ben")
+    states = users.stats()["states"]
+    assert answer(users, "anna").events == 2
+    assert users.erase("anna") == 2
+    assert users.stats()["states"] == states
+    assert users.erase("anna") == 0
+    assert_same(answer(users, "anna"), nobody)
+    assert_same(answer(users, "ben"), ben)
+    users.append(events("anna", ["item-7"]))  # the id of an event is free again
+    assert_follows(users, "anna")
+
+
+def test_a_restarted_service_says_the_same(tmp_path):
+    users = make(tmp_path, window="whole")
+    users.append(events("anna", [f"item-{i % 12}" for i in range(45)]))
+    for i in range(45, 50):
+        users.append(events("anna", [f"item-{i % 12}"], i))
+        before = answer(users, "anna")
+    users.store.close()
+    assert_same(answer(make(tmp_path, window="whole"), "anna"), before)
+
+
+def test_a_user_whose_events_cannot_be_read_spoils_nobody_elses_answer(tmp_path, monkeypatch):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1"]) + events("ben", ["item-2"]))
+    plain = users.store.read
+
+    def read(user: str, *rest):
+        if user == "anna":
+            raise StoreError("the disk is gone", remedy="find it")
+        return plain(user, *rest)
+
+    monkeypatch.setattr(users.store, "read", read)
+    anna, ben, given = users.run(
+        [users.prepare("anna", Question()), users.prepare("ben", Question()), users.engine.prepare(Request(["item-4"]))]
+    )
+    assert isinstance(anna, StoreError)
+    assert_same(ben, users.engine.predict([Request(["item-2"])])[0])
+    assert_same(given, users.engine.predict([Request(["item-4"])])[0])
+
+
+def test_a_replaced_bundle_reads_states_of_its_own(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1", "item-2"]))
+    question = Question(["long"])
+    prepared = users.prepare("anna", question)
+    before = answer(users, "anna", question)
+    users.engine.add(tiny_bundle(users.engine.model.pretrained, name="long", seed=9, max_length=LONG))
+    after = answer(users, "anna", question)
+    assert after != before
+    assert_follows(users, "anna", question)
+    (found,) = users.run([prepared])
+    assert_same(found, before)
+    users.engine.roll_back("long")
+    assert_same(answer(users, "anna", question), before)
+
+
+def test_without_the_patch_a_stored_user_reads_the_plain_backbone(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1", "item-2"]))
+    assert_follows(users, "anna", Question(patched=False, k=3))
+    assert_follows(users, "anna", Question(k=3))
+    assert_follows(users, "anna", Question(patched=False, k=3))
+
+
+def test_states_are_used_where_they_say_the_same_and_only_there(tmp_path):
+    users = make(tmp_path)  # max_length of age is 5, and the receptive field is 19
+    users.append(events("anna", ["item-1"] * 5))
+    answer(users, "anna", Question(["age"]))
+    assert users.stats()["states"] == 1
+    users.append(events("ben", ["item-1"] * 6))
+    answer(users, "ben", Question(["age", "pooled"]))
+    assert users.stats()["states"] == 1
+    answer(users, "ben", Question(["long"]))
+    assert users.stats()["states"] == 2
+
+
+def test_histories_in_memory_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(users_module, "CACHED_EVENTS", 10)
+    users = make(tmp_path)
+    for user in ("anna", "ben", "cem"):
+        users.append(events(user, ["item-1"] * 6))
+        assert_follows(users, user)
+    assert users.stats()["histories"] == 1
+    assert users.stats()["history_events"] == 6
+    assert_follows(users, "anna")
+
+
+def test_a_stored_user_is_explained(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1", "item-2", "item-3"]))
+    found = users.explain(users.prepare("anna", Question(["age"])), "age")
+    given = users.explain(users.engine.prepare(Request(["item-1", "item-2", "item-3"], Question(["age"]))), "age")
+    assert found == given
+    assert len(found.contributions) == 3
+
+
+def test_a_question_about_a_user_is_checked_when_it_comes(tmp_path):
+    users = make(tmp_path)
+    with pytest.raises(UnknownTaskError):
+        users.prepare("anna", Question(["nobody"]))
