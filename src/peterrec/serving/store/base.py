@@ -57,7 +57,11 @@ class EventStore(Protocol):
         """Keep events, all of them or none; returns which of them are new.
 
         When this returns they survive a crash of the process. An event whose id its user already has is not kept again,
-        whatever else it says.
+        whatever else it says; nor is one that is older than some that were dropped for newer ones.
+
+        Raises:
+            StoreError: they could not be kept; none of them was.
+            RequestError: one of them is not what `Event` says; none of them was kept.
         """
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:

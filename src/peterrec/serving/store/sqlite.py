@@ -1,0 +1,250 @@
+"""Events in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peterrec.data.catalogue import ItemId
+from peterrec.errors import StoreError
+from peterrec.serving.store.base import Event, Read
+from peterrec.serving.store.sqlite_file import SqliteFile
+from peterrec.serving.store.values import checked_events, checked_text, most_events, new_revision
+
+SHARDS = 64
+"""Users are spread over so many pairs of tables. SQLite overwrites what is deleted, but not the copies that it leaves
+behind when it moves rows between pages; so who erases a user has the whole tables written anew, and they must be small.
+"""
+USERS = """
+CREATE TABLE {name} (
+    number INTEGER PRIMARY KEY,
+    user TEXT NOT NULL UNIQUE,
+    revision TEXT NOT NULL,
+    count INTEGER NOT NULL,    -- events that are kept
+    arrived INTEGER NOT NULL,  -- events that ever came
+    newest REAL NOT NULL,      -- timestamp of the last event
+    dropped REAL               -- timestamp of the newest event that was dropped
+)"""
+EVENTS = """
+CREATE TABLE {name} (
+    user INTEGER NOT NULL,     -- its number
+    timestamp REAL NOT NULL,
+    arrival INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    item NOT NULL,             -- TEXT, INTEGER, or the digits of a larger integer as a BLOB
+    PRIMARY KEY (user, timestamp, arrival),
+    UNIQUE (user, event_id)
+) WITHOUT ROWID"""
+INTEGERS = range(-(1 << 63), 1 << 63)
+
+
+@dataclass
+class _User:
+    """A row of a users table."""
+
+    number: int
+    revision: str
+    count: int
+    arrived: int
+    newest: float
+    dropped: float | None
+
+
+@dataclass(eq=False)
+class _Call:
+    """Events of one call of `append`, and what became of them."""
+
+    events: list[Event]
+    new: list[bool] = field(default_factory=list)
+    kept: bool = False
+
+
+class SqliteStore:
+    """An `EventStore` in one file: for one service, or several on one machine.
+
+    Args:
+        path: of the file, in a folder that is there; made if need be.
+        keep_events: newest events that are kept of a user; more are dropped when there are a quarter too many.
+        timeout: seconds to wait for another writer.
+
+    Raises:
+        StoreError: the file cannot be opened, or is something else.
+        FormatVersionError: a later release made it.
+    """
+
+    def __init__(self, path: Path, keep_events: int, *, timeout: float = 5.0) -> None:
+        self._keep = keep_events
+        self._file = SqliteFile(path, timeout, _create)
+        self._waiting: deque[_Call] = deque()
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """Keep events, all of them or none; see `EventStore`."""
+        call = _Call(checked_events(events))
+        if not call.events:
+            return []
+        self._waiting.append(call)
+        try:
+            with self._file.alone() as connection:
+                if not call.kept:
+                    self._keep_all(connection, call)
+        except StoreError:  # perhaps only the wait for our turn took too long, while another thread kept them
+            if not call.kept:
+                raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(call)
+        return call.new
+
+    def _keep_all(self, connection: sqlite3.Connection, mine: _Call) -> None:
+        """Keep what all threads are waiting for, with one wait for the disk.
+
+        If that fails, the others do theirs when it is their turn.
+        """
+        with self._file.transaction(connection):
+            calls: list[_Call] = []
+            with contextlib.suppress(IndexError):  # somebody who waited too long may take away a call meanwhile
+                while True:
+                    calls.append(self._waiting.popleft())
+            if mine not in calls:  # another thread had taken it, and failed
+                calls.append(mine)
+            for call in calls:
+                call.new = self._insert(connection, call.events)
+        for call in calls:
+            call.kept = True
+
+    def _insert(self, connection: sqlite3.Connection, events: Sequence[Event]) -> list[bool]:
+        by_user: dict[str, list[int]] = {}
+        for place, event in enumerate(events):
+            by_user.setdefault(event.user, []).append(place)
+        new = [False] * len(events)
+        for user, places in by_user.items():
+            shard = _Shard(connection, user)
+            row = shard.find(user) or shard.add(user)
+            for place in places:
+                new[place] = shard.insert(row, events[place])
+            shard.update(row, self._keep)
+        return new
+
+    def read(self, user: str, revision: str = "", after: int = 0) -> Read:
+        """Return a user's events; see `EventStore`."""
+        checked_text(user, "user")
+        with self._file.reading() as connection:
+            shard = _Shard(connection, user)
+            row = shard.find(user)
+            if row is None:
+                return Read("", 0, [])
+            start = after if revision == row.revision and 0 <= after <= row.count else 0
+            return Read(row.revision, start, shard.last(row, user, row.count - start))
+
+    def delete(self, user: str) -> int:
+        """Erase all that is known of a user, from the file and its log; see `EventStore`."""
+        checked_text(user, "user")
+        with self._file.writing() as connection:
+            shard = _Shard(connection, user)
+            row = shard.find(user)
+            if row is not None:
+                shard.rewrite_without(row)
+        self._file.empty_log()  # for someone unknown too: what an earlier call could not finish is finished here
+        return 0 if row is None else row.count
+
+    def check(self) -> None:
+        """Write to the file, without changing anything; see `EventStore`."""
+        with self._file.writing() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version={version}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for shard in range(SHARDS):
+        connection.execute(USERS.format(name=f"users_{shard}"))
+        connection.execute(EVENTS.format(name=f"events_{shard}"))
+
+
+class _Shard:
+    """The two tables that a user is in."""
+
+    def __init__(self, connection: sqlite3.Connection, user: str) -> None:
+        shard = zlib.crc32(user.encode()) % SHARDS
+        self._connection = connection
+        self._users, self._events = f"users_{shard}", f"events_{shard}"
+
+    def find(self, user: str) -> _User | None:
+        columns = "number, revision, count, arrived, newest, dropped"
+        found = self._connection.execute(f"SELECT {columns} FROM {self._users} WHERE user = ?", (user,)).fetchone()
+        return None if found is None else _User(*found)
+
+    def add(self, user: str) -> _User:
+        row = _User(0, new_revision(), 0, 0, float("-inf"), None)
+        row.number = self._connection.execute(
+            f"INSERT INTO {self._users} (user, revision, count, arrived, newest) VALUES (?, ?, 0, 0, ?)",
+            (user, row.revision, row.newest),
+        ).lastrowid  # type: ignore[assignment]  # there is one after an INSERT
+        return row
+
+    def insert(self, row: _User, event: Event) -> bool:
+        """Insert an event if it is new; changes `row`, not yet its table."""
+        if row.dropped is not None and event.timestamp < row.dropped:
+            return False
+        item = event.item if isinstance(event.item, str) or event.item in INTEGERS else str(event.item).encode()
+        inserted = self._connection.execute(
+            f"INSERT INTO {self._events} VALUES (?, ?, ?, ?, ?) ON CONFLICT (user, event_id) DO NOTHING",
+            (row.number, event.timestamp, row.arrived, event.event_id, item),
+        ).rowcount
+        if not inserted:
+            return False
+        if event.timestamp < row.newest:
+            row.revision = new_revision()
+        row.newest = max(row.newest, event.timestamp)
+        row.arrived += 1
+        row.count += 1
+        return True
+
+    def update(self, row: _User, keep: int) -> None:
+        """Drop the oldest events if there are too many, and write `row`."""
+        if row.count > most_events(keep):
+            of_user = f"FROM {self._events} WHERE user = ?"
+            timestamp, arrival = self._connection.execute(
+                f"SELECT timestamp, arrival {of_user} ORDER BY timestamp, arrival LIMIT 1 OFFSET ?",
+                (row.number, row.count - keep - 1),
+            ).fetchone()
+            self._connection.execute(
+                f"DELETE {of_user} AND (timestamp, arrival) <= (?, ?)", (row.number, timestamp, arrival)
+            )
+            row.count, row.dropped, row.revision = keep, timestamp, new_revision()
+        self._connection.execute(
+            f"UPDATE {self._users} SET revision = ?, count = ?, arrived = ?, newest = ?, dropped = ? WHERE number = ?",
+            (row.revision, row.count, row.arrived, row.newest, row.dropped, row.number),
+        )
+
+    def last(self, row: _User, user: str, count: int) -> list[Event]:
+        """Return the last `count` events, oldest first."""
+        found = self._connection.execute(
+            f"SELECT event_id, item, timestamp FROM {self._events} WHERE user = ?"
+            " ORDER BY timestamp DESC, arrival DESC LIMIT ?",
+            (row.number, count),
+        ).fetchall()
+        return [Event(user, event_id, _item(item), timestamp) for event_id, item, timestamp in reversed(found)]
+
+    def rewrite_without(self, row: _User) -> None:
+        """Erase a user: both tables are written anew, and the pages of the old ones overwritten with zeros."""
+        for form, name, column in ((USERS, self._users, "number"), (EVENTS, self._events, "user")):
+            self._connection.execute(form.format(name="renewed"))
+            # In the order of the primary key, so that no row moves again.
+            self._connection.execute(
+                f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY 1, 2, 3", (row.number,)
+            )
+            self._connection.execute(f"DROP TABLE {name}")
+            self._connection.execute(f"ALTER TABLE renewed RENAME TO {name}")
+
+
+def _item(stored: str | int | bytes) -> ItemId:
+    return int(stored) if isinstance(stored, bytes) else stored

@@ -1,0 +1,78 @@
+"""What may be stored, whatever stores it: checked before anything is written."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+
+from peterrec.data.catalogue import ItemId
+from peterrec.errors import RequestError
+from peterrec.serving.store.base import Event
+
+SLACK = 1.25  # a user may have this many times the events that are kept, so that dropping is not done at every event
+DIGITS = 4_000  # of an integer: Python turns no longer ones into text (`sys.set_int_max_str_digits`)
+
+
+def new_revision() -> str:
+    """Return a revision that no user ever had."""
+    return secrets.token_hex(8)
+
+
+def most_events(keep: int) -> int:
+    """Return how many events a user may have before all but the newest `keep` are dropped."""
+    return int(keep * SLACK)
+
+
+def checked_events(events: Sequence[Event]) -> list[Event]:
+    """Return the events as they can be stored: their timestamps as floats.
+
+    Raises:
+        RequestError: an id is not text that can be encoded, an item is neither text nor an integer, or a timestamp is
+            not a finite number.
+    """
+    return [_checked(event) for event in events]
+
+
+def _checked(event: Event) -> Event:
+    checked_text(event.user, "user")
+    checked_text(event.event_id, "event")
+    if isinstance(event.item, str):
+        checked_text(event.item, "item")
+    elif type(event.item) is not int or abs(event.item) >= 10**DIGITS:  # a bool is no id
+        raise RequestError("an item is neither text nor an integer", remedy=f"at most {DIGITS} digits")
+    return replace(event, timestamp=_finite(event.timestamp))
+
+
+def checked_text(text: str, of: str) -> str:
+    """Return an id if it is text that can be stored.
+
+    Raises:
+        RequestError: it is not text, or holds half of a surrogate pair, which no encoding has.
+    """
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise RequestError(f"an id of the kind `{of}` is not valid text", remedy="send Unicode text") from None
+    return text
+
+
+def _finite(timestamp: float) -> float:
+    try:
+        value = float(timestamp)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise RequestError("a timestamp is not a finite number", remedy="send seconds since 1970")
+    return value
+
+
+def pack_item(item: ItemId) -> str:
+    """Return text that says the item and whether it is text or an integer of any size."""
+    return f"i{item}" if isinstance(item, int) else f"t{item}"
+
+
+def unpack_item(packed: str) -> ItemId:
+    """Return what `pack_item` was given."""
+    return int(packed[1:]) if packed[0] == "i" else packed[1:]

@@ -1,0 +1,287 @@
+"""What holds for every store of events. A test class of each store inherits these."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from peterrec.errors import RequestError, StoreError
+from peterrec.serving.store.base import Event, EventStore, Read
+from serving.store.oracle import Oracle
+
+KEEP = 8  # events; the eleventh makes the store drop the oldest three
+Open = Callable[..., EventStore]
+
+
+def events(user: str, *timestamps: float, start: int = 0) -> list[Event]:
+    return [Event(user, f"e{start + i}", f"item-{start + i}", float(at)) for i, at in enumerate(timestamps)]
+
+
+def ids(read: Read) -> list[str]:
+    return [event.event_id for event in read.events]
+
+
+class StoreContract:
+    """Subclasses give the fixture `open_store`: a store that keeps so many events, empty at first."""
+
+    @pytest.fixture
+    def store(self, open_store: Open) -> EventStore:
+        return open_store(KEEP)
+
+    def test_someone_unknown_has_no_events_and_no_revision(self, store: EventStore) -> None:
+        assert store.read("nobody") == Read("", 0, [])
+        assert store.read("nobody", "a revision", 3) == Read("", 0, [])
+        assert store.delete("nobody") == 0
+        assert store.append([]) == []
+
+    def test_events_are_in_the_order_of_their_timestamps_and_equal_ones_as_they_came(self, store: EventStore) -> None:
+        assert store.append(events("u", 3, 1, 2, 2)) == [True] * 4
+        assert store.append(events("u", 2, start=4)) == [True]
+        assert ids(store.read("u")) == ["e1", "e2", "e3", "e4", "e0"]
+        assert [event.timestamp for event in store.read("u").events] == [1.0, 2.0, 2.0, 2.0, 3.0]
+
+    @pytest.mark.parametrize("timestamp", [0.0, -5.25, 1700000000.123456, 1e300, 5e-324, 0.1 + 0.2])
+    def test_a_timestamp_comes_back_as_it_was(self, store: EventStore, timestamp: float) -> None:
+        event = Event("u", "e", "item", timestamp)
+        store.append([event])
+        assert store.read("u").events == [event]
+
+    def test_an_item_keeps_its_type_and_every_digit(self, store: EventStore) -> None:
+        items = ["5", 5, 0, -7, 2**63 - 1, 2**63, -(2**70), "i5", "", "a\0b", "日本 🎬", 'say "hi"; --']
+        for start in range(0, len(items), KEEP):
+            store.delete("u")
+            part = items[start : start + KEEP]
+            store.append([Event("u", str(i), item, 0.0) for i, item in enumerate(part)])
+            found = [event.item for event in store.read("u").events]
+            assert found == part
+            assert [type(item) for item in found] == [type(item) for item in part]
+
+    def test_any_text_is_an_id(self, store: EventStore) -> None:
+        names = [
+            "",
+            "a",
+            "A",
+            "a ",
+            "a:ids",
+            "ids:a",
+            "user:a",
+            "'; DROP TABLE users_0; --",
+            "é",
+            "e\u0301",
+            "\0",
+            "🎬",
+        ]
+        for name in names:
+            assert store.append([Event(name, name, f"of {name}", 1.0)]) == [True]
+        for name in names:
+            assert store.read(name).events == [Event(name, name, f"of {name}", 1.0)]
+
+    # ------------------------------------------------------------ the same event twice
+
+    def test_an_event_of_the_same_id_is_kept_once_as_it_came_first(self, store: EventStore) -> None:
+        first, again = Event("u", "e", "x", 1.0), Event("u", "e", "other", 9.0)
+        assert store.append([first, again]) == [True, False]
+        before = store.read("u")
+        assert store.append([again, Event("u", "f", "y", 2.0), first]) == [False, True, False]
+        assert store.read("u").events == [first, Event("u", "f", "y", 2.0)]
+        assert store.read("u").revision == before.revision
+
+    def test_another_user_may_have_the_same_event_ids(self, store: EventStore) -> None:
+        assert store.append([Event("a", "e", "x", 1.0), Event("b", "e", "y", 1.0)]) == [True, True]
+        assert store.read("a").events == [Event("a", "e", "x", 1.0)]
+
+    # ------------------------------------------------------------ revisions
+
+    def test_what_is_new_is_read_behind_what_is_known(self, store: EventStore) -> None:
+        store.append(events("u", 1, 2))
+        known = store.read("u")
+        store.append(events("u", 2, 3, start=2))
+        more = store.read("u", known.revision, known.count)
+        assert (more.revision, more.start, ids(more), more.count) == (known.revision, 2, ["e2", "e3"], 4)
+        assert store.read("u", known.revision, 4) == Read(known.revision, 4, [])
+
+    @pytest.mark.parametrize("after", [-1, 3, 10**6])
+    def test_more_than_there_are_events_cannot_be_left_out(self, store: EventStore, after: int) -> None:
+        store.append(events("u", 1, 2))
+        read = store.read("u", store.read("u").revision, after)
+        assert (read.start, ids(read)) == (0, ["e0", "e1"])
+
+    def test_an_event_that_comes_late_changes_the_revision(self, store: EventStore) -> None:
+        store.append([*events("u", 1, 3), *events("other", 1, 3)])
+        known, other = store.read("u"), store.read("other")
+        store.append([*events("u", 2, start=2), *events("other", 3, start=2)])
+        read = store.read("u", known.revision, known.count)
+        assert read.revision != known.revision
+        assert (read.start, ids(read)) == (0, ["e0", "e2", "e1"])
+        assert store.read("other", other.revision, 2).start == 2  # of somebody else in the same call it does not
+
+    def test_an_erased_user_who_comes_again_has_another_revision(self, store: EventStore) -> None:
+        store.append(events("u", 1, 2))
+        known = store.read("u")
+        assert store.delete("u") == 2
+        assert store.read("u", known.revision, 2) == Read("", 0, [])
+        assert store.append(events("u", 1, 2)) == [True, True]
+        read = store.read("u", known.revision, 2)
+        assert read.revision not in ("", known.revision)
+        assert (read.start, ids(read)) == (0, ["e0", "e1"])
+
+    def test_erasing_leaves_others_alone(self, store: EventStore) -> None:
+        store.append([event for i in range(200) for event in events(f"u{i}", 1, 2)])
+        known = store.read("u7")
+        assert store.delete("u8") == 2
+        assert store.delete("u8") == 0
+        assert all(store.read(f"u{i}").count == 2 * (i != 8) for i in range(200))
+        assert store.read("u7", known.revision, 2) == Read(known.revision, 2, [])
+        assert store.append([*events("u7", 1), *events("u7", 5, start=9)]) == [False, True]
+
+    # ------------------------------------------------------------ only the newest are kept
+
+    def test_the_oldest_are_dropped_when_there_are_a_quarter_too_many(self, store: EventStore) -> None:
+        store.append(events("u", *range(KEEP + 2)))
+        known = store.read("u")
+        assert known.count == KEEP + 2
+        assert store.append(events("u", 10, start=10)) == [True]
+        read = store.read("u", known.revision, known.count)
+        assert read.revision != known.revision
+        assert (read.start, ids(read)) == (0, [f"e{i}" for i in range(3, 11)])
+
+    def test_many_at_once_are_dropped_too(self, store: EventStore) -> None:
+        assert all(store.append(events("u", *range(100, 0, -1))))
+        assert ids(store.read("u")) == [f"e{i}" for i in range(KEEP - 1, -1, -1)]
+
+    def test_what_was_dropped_does_not_come_again(self, store: EventStore) -> None:
+        store.append(events("u", *range(1, 12)))
+        known = store.read("u")
+        assert store.append([*events("u", *range(1, 12)), *events("u", 0.5, 2.5, start=20)]) == [
+            *[False] * 2, True, *[False] * 10,
+        ]  # fmt: skip
+        # The third, whose timestamp is that of the newest that was dropped, may be a new one, and is kept.
+        assert ids(store.read("u")) == ["e2", *ids(known)]
+
+    def test_a_stream_of_equal_timestamps_goes_on_after_dropping(self, store: EventStore) -> None:
+        for i in range(40):
+            assert store.append(events("u", 0, start=i)) == [True]
+        assert ids(store.read("u"))[-KEEP:] == [f"e{i}" for i in range(32, 40)]
+        assert store.read("u").count <= KEEP + 2
+
+    # ------------------------------------------------------------ bad events
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"timestamp": float("nan")},
+            {"timestamp": float("inf")},
+            {"timestamp": 10**400},
+            {"timestamp": "yesterday"},
+            {"user": "\ud800"},
+            {"event_id": "a\udfff"},
+            {"item": "\ud800"},
+            {"item": True},
+            {"item": 1.5},
+            {"item": None},
+            {"item": 10**5000},
+            {"event_id": 7},
+        ],
+    )
+    def test_one_bad_event_and_none_of_the_call_is_kept(self, store: EventStore, wrong: dict[str, Any]) -> None:
+        bad = replace(events("u", 2, start=1)[0], **wrong)
+        with pytest.raises(RequestError):
+            store.append([*events("u", 1), bad])
+        assert store.read("u") == Read("", 0, [])
+
+    def test_nobody_is_called_half_a_character(self, store: EventStore) -> None:
+        for call in (store.read, store.delete):
+            with pytest.raises(RequestError, match="not valid text"):
+                call("\ud800")
+
+    # ------------------------------------------------------------ threads, the end
+
+    def test_many_threads_append_and_read_at_once(self, open_store: Open) -> None:
+        store, rounds, threads = open_store(1000), 25, 6
+        halves: list[int] = []
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                if store.read("shared").count % 2:  # events come in pairs
+                    halves.append(1)
+
+        def push(thread: int) -> int:
+            new = 0
+            for i in range(rounds):
+                pair = [Event("shared", f"{i}-{part}", f"x{thread}", 1.0) for part in "ab"]
+                new += sum(store.append([*pair, Event(f"own-{thread}", str(i), i, float(i))]))
+            return new
+
+        with ThreadPoolExecutor(threads + 1) as pool:
+            watching = pool.submit(watch)
+            pushing = [pool.submit(push, thread) for thread in range(threads)]
+            total = sum(each.result() for each in pushing)
+            done.set()
+            watching.result()
+        assert not halves
+        assert total == threads * rounds + 2 * rounds  # each shared event was new to one thread only
+        assert store.read("shared").count == 2 * rounds
+        assert all([e.item for e in store.read(f"own-{t}").events] == list(range(rounds)) for t in range(threads))
+
+    def test_check_changes_nothing(self, store: EventStore) -> None:
+        store.append(events("u", 1, 2))
+        before = store.read("u")
+        store.check()
+        assert store.read("u") == before
+
+    def test_a_closed_store_says_so_and_another_has_what_was_kept(self, store: EventStore, open_store: Open) -> None:
+        store.append(events("u", 1, 2))
+        known = store.read("u")
+        store.close()
+        store.close()
+        for call in (
+            store.check,
+            lambda: store.read("u"),
+            lambda: store.append(events("u", 3)),
+            lambda: store.delete("u"),
+        ):
+            with pytest.raises(StoreError, match="closed"):
+                call()
+        assert open_store(KEEP).read("u") == known
+
+    # ------------------------------------------------------------ anything at all
+
+    # Each example has users of its own, and each store a class of its own.
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors])
+    @given(data=st.data())
+    def test_any_calls_answer_as_the_oracle_does(self, store: EventStore, data: st.DataObject) -> None:
+        oracle, run = Oracle(KEEP), uuid.uuid4().hex
+        caches: dict[str, Read] = {}
+        of_user = st.integers(0, 1).map(lambda i: f"{run}-{i}")
+        event = st.builds(
+            Event, of_user, st.integers(0, 40).map(str), st.sampled_from(["x", 1]), st.integers(0, 12).map(float)
+        )
+        for _ in range(data.draw(st.integers(1, 8))):
+            action = data.draw(st.sampled_from(["append", "append", "read", "delete"]))
+            if action == "append":
+                batch = data.draw(st.lists(event, max_size=14))
+                assert store.append(batch) == oracle.append(batch)
+            elif action == "delete":
+                user = data.draw(of_user)
+                assert store.delete(user) == oracle.delete(user)
+            for user in (f"{run}-0", f"{run}-1"):
+                self.catch_up(store, oracle, caches, user)
+
+    @staticmethod
+    def catch_up(store: EventStore, oracle: Oracle, caches: dict[str, Read], user: str) -> None:
+        """Read what is not in memory yet: with that, everything must be."""
+        known = caches.get(user, Read("", 0, []))
+        read = store.read(user, known.revision, known.count)
+        expected = oracle.read(user)
+        assert [*known.events[: read.start], *read.events] == expected.events
+        assert bool(read.revision) == bool(expected.revision)
+        caches[user] = Read(read.revision, 0, expected.events)

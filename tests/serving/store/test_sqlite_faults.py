@@ -1,0 +1,204 @@
+"""Full, locked, damaged, removed: a clear error, never half a call, and it works again afterwards."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peterrec.errors import FormatVersionError, StoreError
+from peterrec.serving.store.base import Event
+from peterrec.serving.store.sqlite import SqliteStore
+from serving.store.contract import events, ids
+
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, 1000, timeout=0.2)
+    yield store
+    store.close()
+
+
+def run(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+
+FULL = """
+    import sys, pathlib
+    from builders import file_size_limit
+    from peterrec.errors import StoreError
+    from peterrec.serving.store.base import Event
+    from peterrec.serving.store.sqlite import SqliteStore
+
+    path = pathlib.Path(sys.argv[1])
+    store = SqliteStore(path, 10_000)
+
+    def batch(name):
+        return [Event("u", f"{name}-{i}", "x" * 200, 1.0) for i in range(100)]
+
+    kept, refused = [], []
+    sizes = [path.with_name(path.name + ending).stat().st_size for ending in ("", "-wal", "-shm")]
+    with file_size_limit(max(sizes) + 100_000):
+        for name in range(20):
+            try:
+                store.append(batch(name))
+                kept.append(name)
+            except StoreError as error:
+                assert "nothing of this call was kept" in str(error), error
+                assert "What to do" in str(error)
+                refused.append(name)
+        assert kept and refused, (kept, refused)
+        found = {e.event_id.split("-")[0] for e in store.read("u").events}  # reading goes on
+        assert found == {str(name) for name in kept}, (found, kept)
+        assert store.read("u").count == 100 * len(kept)
+        try:
+            store.check()
+        except StoreError:
+            pass
+    store.check()
+    for name in refused:
+        assert store.append(batch(name)) == [True] * 100
+    for name in kept:
+        assert store.append(batch(name)) == [False] * 100
+    store.close()
+"""
+
+
+def test_a_full_disk_refuses_whole_calls_and_is_forgotten_when_there_is_space_again(path: Path) -> None:
+    done = run(FULL, path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_disk_that_is_full_from_the_start(path: Path) -> None:
+    code = """
+        import sys, pathlib
+        from builders import file_size_limit
+        from peterrec.errors import StoreError
+        from peterrec.serving.store.sqlite import SqliteStore
+        with file_size_limit(20_000):
+            try:
+                SqliteStore(pathlib.Path(sys.argv[1]), 10)
+            except StoreError:
+                pass
+            else:
+                raise AssertionError("opened")
+        SqliteStore(pathlib.Path(sys.argv[1]), 10).close()
+    """
+    done = run(code, path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_another_program_locks(store: SqliteStore, path: Path) -> None:
+    store.append(events("u", 1))
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for call in (lambda: store.append(events("u", 2, start=1)), store.check, lambda: store.delete("u")):
+            with pytest.raises(StoreError, match="locked by another program"):
+                call()
+        assert ids(store.read("u")) == ["e0"]  # no writer holds readers up
+        other.execute("ROLLBACK")
+    other.close()
+    assert store.append(events("u", 2, start=1)) == [True]
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 1000, b"SQLite format 3\0" + bytes(range(256)) * 60])
+def test_a_file_that_is_something_else_is_refused_and_stays(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"is not a store|is damaged"):
+        SqliteStore(path, 10)
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_another_program_is_refused_and_stays(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (a)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not a store of events"):
+        SqliteStore(path, 10)
+    assert path.read_bytes() == before
+
+
+def test_what_a_later_release_wrote_is_refused(store: SqliteStore, path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version=2")
+    other.close()
+    with pytest.raises(FormatVersionError, match="version 2"):
+        SqliteStore(path, 10)
+
+
+@pytest.mark.parametrize("from_page", [1, 100])
+def test_a_damaged_file(store: SqliteStore, path: Path, from_page: int) -> None:
+    for i in range(20):
+        store.append([Event(f"u{i}-{j}", "e", "x" * 100, 1.0) for j in range(200)])
+    store.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096 * from_page)
+        file.write(b"\xa5" * (size - 4096 * from_page))
+
+    def use() -> None:
+        damaged = SqliteStore(path, 1000)
+        try:
+            for i in range(100):
+                damaged.read(f"u{i}-1")
+                damaged.append([Event(f"u{i}-1", "new", "x", 1.0)])
+        finally:
+            damaged.close()
+
+    with pytest.raises(StoreError, match=r"damaged.*\n.*restore it from a backup"):
+        use()
+
+
+def test_a_place_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SqliteStore(tmp_path, 10)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SqliteStore(tmp_path / "none" / "events.sqlite", 10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_file_that_may_not_be_written(store: SqliteStore, path: Path) -> None:
+    store.append(events("u", 1))
+    with pytest.raises(StoreError, match="Permission denied"):
+        as_nobody(path)
+
+
+def as_nobody(path: Path) -> None:
+    os.seteuid(65534)
+    try:
+        SqliteStore(path, 10)
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_was_removed_takes_no_events_that_would_be_lost(store: SqliteStore, path: Path) -> None:
+    store.append(events("u", 1))
+    path.rename(path.with_name("moved"))
+    for call in (lambda: store.append(events("u", 2, start=1)), lambda: store.read("u"), store.check):
+        with pytest.raises(StoreError, match="removed or replaced"):
+            call()
+    path.with_name("moved").rename(path)
+    assert store.append(events("u", 2, start=1)) == [True]
+
+
+def test_a_forked_process_may_not_use_it(store: SqliteStore) -> None:
+    store.append(events("u", 1))
+    child = os.fork()
+    if not child:
+        try:
+            store.read("u")
+        except StoreError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -1,0 +1,65 @@
+"""Several processes, and one that is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from peterrec.serving.store.sqlite import SqliteStore
+from serving.store.contract import ids
+
+TESTS = Path(__file__).parents[2]
+
+
+PUSH = """
+    import json, pathlib, sys
+    from peterrec.serving.store.base import Event
+    from peterrec.serving.store.sqlite import SqliteStore
+
+    store = SqliteStore(pathlib.Path(sys.argv[1]), 1_000_000, timeout=60)
+    for i in range(int(sys.argv[3])):
+        batch = [Event("u", f"{sys.argv[2]}-{i}-{j}", i, float(i % 7)) for j in range(5)]
+        new = store.append([*batch, Event("shared", str(i), "x", 1.0)])
+        print(json.dumps([i, sum(new)]), flush=True)
+"""
+
+
+def start(path: Path, name: str, calls: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(PUSH), str(path), name, str(calls)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_may_share_a_file_even_a_new_one(path: Path) -> None:
+    processes = [start(path, name, 40) for name in "abc"]
+    lines = [line for process in processes for line in process.communicate(timeout=120)[0].splitlines()]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    store = SqliteStore(path, 1_000_000)
+    assert sum(json.loads(line)[1] for line in lines) == store.read("u").count + store.read("shared").count
+    assert (store.read("u").count, store.read("shared").count) == (3 * 40 * 5, 40)
+    store.close()
+
+
+def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
+    acknowledged: list[int] = []
+    for attempt in range(3):
+        process = start(path, str(attempt), 1_000_000)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20 + 30 * attempt)]
+        process.send_signal(signal.SIGKILL)
+        lines += [line for line in process.stdout.read().splitlines() if line.endswith("]")]
+        process.wait()
+        process.stdout.close()
+        acknowledged.append(len(lines))
+        store = SqliteStore(path, 1_000_000)
+        found = ids(store.read("u"))
+        assert len(found) == len(set(found))
+        for earlier, calls in enumerate(acknowledged):
+            mine = [one for one in found if one.startswith(f"{earlier}-")]
+            kept = {int(one.split("-")[1]) for one in mine}
+            assert set(range(calls)) <= kept <= set(range(calls + 1))  # one may not have been told any more
+            assert len(mine) == 5 * len(kept)  # and is there as a whole
+        store.close()
