@@ -1,0 +1,217 @@
+"""The page in a real browser, on a made-up service: what it shows, and that keys are enough to use it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from serving.page.conftest import Opener
+from serving.page.fake_api import AGES, FILMS, HOSTILE, Fakes
+from serving.page.steps import history, pick, settled, shares
+
+
+def expected(fakes: Fakes, task: str, items: list[Any], patched: bool) -> dict[str, float]:
+    return {
+        name: pytest.approx(100 * share, abs=0.051)
+        for name, share in fakes.answer(task, items, {"patched": patched})["probabilities"].items()
+    }
+
+
+def test_answers_follow_the_history_by_keyboard_alone(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    settled(page, 0)
+    assert shares(page, "age", "with") == expected(fakes, "age", [], True)
+    pick(page, "third")
+    settled(page, 1)
+    pick(page, "SOLARIS")
+    settled(page, 2)
+    assert history(page) == ["The Third Man", "Solaris"]
+    assert shares(page, "age", "with") == expected(fakes, "age", ["m0", "m8"], True)
+    assert shares(page, "age", "without") == expected(fakes, "age", ["m0", "m8"], False)
+    assert list(shares(page, "age", "with")) == AGES  # their own order where they are few
+    one, both = (fakes.answer("age", items, {})["probabilities"] for items in (["m0"], ["m0", "m8"]))
+    deltas = page.locator(".card[data-task=age] .delta").all_inner_texts()
+    shown = [float(text.replace("\u2212", "-")) for text in deltas[::2]]
+    assert shown == [pytest.approx(100 * (both[name] - one[name]), abs=0.051) for name in AGES]
+    live = page.locator("#live").inner_text()
+    assert live.startswith("Added Solaris. age: ")
+    page.keyboard.press("Escape")
+    page.locator("#events .remove").first.focus()
+    page.keyboard.press("Enter")
+    settled(page, 1)
+    assert history(page) == ["Solaris"]
+    assert page.locator("#events .remove").evaluate("node => node === document.activeElement")
+
+
+def test_search_box_is_a_combobox(opened: Opener) -> None:
+    page = opened()
+    box = page.get_by_role("combobox", name="Find an item by title or id")
+    box.press("ArrowDown")  # nothing typed: the most frequent
+    page.locator("#found li").nth(19).wait_for()
+    assert box.get_attribute("aria-expanded") == "true"
+    box.press("ArrowUp")
+    assert page.locator("#found [aria-selected=true]").inner_text().startswith(FILMS[19])
+    box.press("ArrowDown")
+    active = box.get_attribute("aria-activedescendant")
+    assert page.locator(f"#{active}").inner_text().startswith(FILMS[0])
+    box.press("Escape")
+    assert box.get_attribute("aria-expanded") == "false"
+    assert page.locator("#found").is_hidden()
+    box.fill("no such film")
+    page.locator("#search-status", has_text="No item found").wait_for()
+    box.press("Escape")
+    assert box.input_value() == ""
+    box.fill("vertigo")
+    page.locator("#found li", has_text="Vertigo").wait_for()
+    box.fill("alien")
+    box.press("Enter")  # at once: what is listed still answers the text before
+    if page.locator("#events li").count() == 0:
+        page.locator("#found li", has_text="Alien").click()
+    settled(page, 1)
+    assert history(page) == ["Alien"]
+    assert box.input_value() == ""
+
+
+def test_many_classes_are_the_most_probable_and_others(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    pick(page, "alien")
+    settled(page, 1)
+    shown = shares(page, "genre", "with")
+    probabilities = fakes.answer("genre", ["m9"], {})["probabilities"]
+    best = sorted(probabilities, key=lambda name: -probabilities[name])
+    assert list(shown) == [*best[:5], "4 others"]
+    assert sum(shown.values()) == pytest.approx(100, abs=0.4)
+    assert shares(page, "genre", "without")["4 others"] == pytest.approx(
+        100 * sum(fakes.answer("genre", ["m9"], {"patched": False})["probabilities"][name] for name in best[5:]),
+        abs=0.06,
+    )
+
+
+def test_rankings_mark_what_the_patch_moved(opened: Opener, fakes: Fakes) -> None:
+    whole = {"exclude_seen": False, "k": 20}
+    item = next(one for one in fakes.titles if one in fakes.answer("next film", [one], whole)["items"][:5])
+    page = opened()
+    pick(page, fakes.titles[item])
+    settled(page, 1)
+    plain = fakes.answer("next film", [item], {"patched": False, "k": 5})["items"]
+    patched = fakes.answer("next film", [item], {"k": 5})["items"]
+    card = page.locator(".card[data-task='next film']")
+    titles = [fakes.titles.get(one, one) for one in patched]
+    assert card.locator(".with .name").all_inner_texts() == titles
+    assert card.locator(".without .name").all_inner_texts() == [fakes.titles.get(one, one) for one in plain]
+    for row, one, place in zip(card.locator(".with li").all(), patched, range(5), strict=True):
+        before = plain.index(one) if one in plain else None
+        mark = row.locator(".mark").inner_text() if row.locator(".mark").count() else ""
+        wanted = "new" if before is None else f"\u25b2{before - place}" if before > place else ""
+        wanted = f"\u25bc{place - before}" if before is not None and before < place else wanted
+        assert mark.startswith(wanted)
+        assert bool(mark) == bool(wanted)
+    assert any(one not in plain or plain.index(one) != i for i, one in enumerate(patched))  # else it shows nothing
+    page.locator("#count").select_option("20")
+    card.locator(".with li").nth(19).wait_for()
+    assert fakes.asked[-1]["requests"][0]["k"] == 20
+    assert fakes.titles[item] not in card.locator(".with .name").all_inner_texts()
+    page.locator("#exclude").uncheck()
+    card.locator(".with .name", has_text=fakes.titles[item]).wait_for()
+
+
+def test_why_shows_what_each_event_adds(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    why = page.get_by_role("button", name="Why? age")
+    why.press("Enter")
+    page.locator("#why-text", has_text="Add events").wait_for()
+    for text in ("fargo", "ran", "alien"):
+        pick(page, text)
+    settled(page, 3)
+    page.locator("#why-text", has_text="What each event adds to age").wait_for()
+    page.locator(".effect .number", has_text="points").nth(2).wait_for()
+    items = fakes.asked[-1]["requests"][0]["items"]
+    found = fakes.explain({"items": items, "task": "age"})
+    texts = page.locator("#events .effect .number").all_inner_texts()
+    numbers = [float(text.removesuffix(" points").replace("\u2212", "-")) for text in texts]
+    assert numbers == [pytest.approx(100 * one, abs=0.051) for one in found["contributions"]]
+    assert found["of"] in page.locator("#why-text").inner_text()
+    signs = [one.get_attribute("class").split()[-1] for one in page.locator("#events .effect .bar").all()]
+    assert signs == ["minus" if one < 0 else "plus" for one in found["contributions"]]
+    assert {"minus", "plus"} == set(signs)  # else the picture of one kind is not seen here
+    assert why.get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Why? next film").press("Enter")
+    page.locator("#why-text", has_text="adds to next film").wait_for()
+    assert why.get_attribute("aria-pressed") == "false"
+    page.locator("#why-stop").press("Enter")
+    assert page.locator("#events .effect").first.is_hidden()
+
+
+def test_titles_are_text_whatever_they_hold(opened: Opener) -> None:
+    page = opened()
+    pick(page, "script")
+    settled(page, 1)
+    assert history(page) == [HOSTILE]
+    page.locator("#exclude").uncheck()
+    page.locator("#count").select_option("20")
+    page.locator(".ranking .name", has_text="<script>").first.wait_for()
+    page.get_by_role("button", name="Why? next film").click()
+    page.locator("#why-text", has_text="adds to").wait_for()
+    assert page.evaluate("window.hacked === undefined")
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_bundles_latency_and_a_bundle_replaced(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    table = page.locator("#bundles")
+    table.locator("td", has_text="approximate, recall 0.973").wait_for()
+    text = table.inner_text()
+    assert all(one in text for one in ("3f9a1c20", "00c0ffee", "earlier", "patch", "18,500", "accuracy 0.412"))
+    pick(page, "fargo")
+    settled(page, 1)
+    assert re.fullmatch(
+        r"Last [\d.]+ ms, median [\d.]+, p95 [\d.]+ \(2 questions\)", page.locator("#latency").inner_text().strip()
+    )
+    points = page.locator("#latency polyline").get_attribute("points").split()
+    assert len(points) == 2
+    fakes.version = "77777777"
+    pick(page, "alien")
+    page.locator(".card[data-task=age] .version", has_text="77777777, new since the last change").wait_for()
+    table.locator("th", has_text="age").first.wait_for()
+    table.locator("td", has_text="77777777").first.wait_for()
+    assert set(page.locator(".card[data-task=age] .delta").all_inner_texts()) == {""}  # another version, another answer
+
+
+def test_a_bundle_without_a_patch_is_named(opened: Opener, fakes: Fakes) -> None:
+    fakes.without_patch = {"age", "next film"}
+    page = opened()
+    pick(page, "fargo")
+    settled(page, 1)
+    cards = page.locator(".card").all()
+    notes = {card.get_attribute("data-task"): card.locator(".version").inner_text() for card in cards}
+    same = "Version 3f9a1c20, the same with and without patch"
+    assert notes == {"age": same, "genre": "Version 3f9a1c20", "next film": same}
+
+
+def test_many_tasks_are_filtered_and_pinned(opened: Opener, fakes: Fakes) -> None:
+    fakes.tasks = [f"task {i:02d}" for i in range(50)]
+    page = opened()
+    page.locator(".card").nth(49).wait_for()
+    page.get_by_role("button", name="Pin task 27").press("Enter")
+    assert page.locator(".card h3").first.inner_text() == "task 27"
+    assert page.evaluate("document.activeElement.textContent") == "Pinned task 27"
+    page.get_by_label("Show tasks with").fill("9")
+    shown = page.locator(".card h3").all_inner_texts()
+    assert shown == ["task 27", "task 09", "task 19", "task 29", "task 39", "task 49"]
+    assert page.locator("#filter-note").inner_text() == "44 tasks not shown"
+    page.reload()
+    page.locator(".card").nth(49).wait_for()
+    assert page.locator(".card h3").first.inner_text() == "task 27"
+
+
+def test_without_bundles_it_says_so(opened: Opener, fakes: Fakes) -> None:
+    fakes.tasks = []
+    page = opened(wait="#service-note")
+    page.locator("#service-note", has_text="No bundle is loaded").wait_for()
+    page.locator("#answers-note", has_text="nothing to answer").wait_for()
+    fakes.tasks = ["age"]
+    pick(page, "fargo")
+    settled(page, 1)
+    assert shares(page, "age", "with") == expected(fakes, "age", ["m16"], True)
