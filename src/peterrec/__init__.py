@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from peterrec.process import tune_process
     from peterrec.serving.engine import Engine
     from peterrec.serving.files import AnswerOptions, embed, predict, recommend
+    from peterrec.serving.http.serve import serve
     from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
     from peterrec.serving.users import Users
     from peterrec.training.adapt import adapt
@@ -77,6 +78,7 @@ _PLACES = {
     "peterrec.model": ["UserModel"],
     "peterrec.process": ["tune_process"],
     "peterrec.serving.engine": ["Engine"],
+    "peterrec.serving.http.serve": ["serve"],
     "peterrec.serving.requests": ["Answer", "ClassAnswer", "ItemsAnswer", "Question", "Request"],
     "peterrec.serving.users": ["Users"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],

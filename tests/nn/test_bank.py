@@ -19,8 +19,10 @@ from contracts import (
 )
 from peterrec.config import PatchConfig
 from peterrec.errors import ConfigError
+from peterrec.nn import bank as bank_module
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank
+from peterrec.nn.row_pieces import RowBottlenecks
 from peterrec.nn.tokens import represent
 
 USERS = [[4, 5, 6, 7, 8], [9], [], [10, 11, 12], [5, 5, 4], [20, 19, 18, 17, 16, 15]]
@@ -91,6 +93,25 @@ def test_compiled_rows_equal_those_that_are_not(name):
         expected = represent(backbone, tokens, bank.rows(WHICH))
         compiled = represent(backbone.compiled(6, [9]), tokens, bank.rows(WHICH))
     torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["serial-pre_norm", "parallel-post_act", "skip-pre_norm", "own-norms"])
+@pytest.mark.parametrize("which", [[0, 1, 2, 2, 1, 0, 2], [2] * 6 + [0], [1], []], ids=str)
+def test_sorted_by_their_patches_rows_are_what_they_are_unsorted(name, which, monkeypatch):
+    config = BACKBONES["causal"]
+    backbone = lively_backbone(config)
+    bank = PatchBank([lively_patch(PATCHES[name], config, seed) for seed in (1, 2, 3)])
+    tokens, rows = some_items(len(which), 8), torch.tensor(which, dtype=torch.long)
+    used: list[int] = []
+    plain = RowBottlenecks._together
+    monkeypatch.setattr(RowBottlenecks, "_together", lambda *given: used.append(1) or plain(*given))
+    with torch.no_grad():
+        found = represent(backbone, tokens, bank.rows(rows))
+        assert bool(used) == (len(which) == 7 and which[0] == 0)  # not where most places would be empty
+        monkeypatch.setattr(bank_module, "EMPTY", -1)
+        used.clear()
+        torch.testing.assert_close(found, represent(backbone, tokens, bank.rows(rows)), atol=1e-5, rtol=1e-5)
+        assert not used
 
 
 def test_in_bfloat16_rows_are_as_near_as_one_patch_is():
