@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from peterrec._version import __version__
-from peterrec.cli import adapt, answer, convert, evaluate, experiment, fetch, inspect, prepare, pretrain, run_all
+from peterrec.cli import adapt, answer, convert, evaluate, experiment, fetch, inspect, prepare, pretrain, run_all, serve
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
 from peterrec.process import tune_process
@@ -33,6 +33,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": answer.predict,
     "recommend": answer.recommend,
     "embed": answer.embed,
+    "serve": serve.command,
     "inspect": inspect.command,
 }
 for name, verb in VERBS.items():

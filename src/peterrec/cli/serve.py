@@ -1,0 +1,61 @@
+"""`peterrec serve`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from peterrec.cli.common import ConfigOption, SetOption, say
+from peterrec.config import ServeConfig, load_config
+from peterrec.errors import ConfigError
+
+NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+
+
+def command(
+    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")],
+    bundles: Annotated[
+        list[str],
+        typer.Option("--bundle", "-b", metavar="[NAME=]PATH", help="Folder written by `peterrec adapt`. Repeatable."),
+    ] = [],  # noqa: B006 - typer copies it
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on; without --keys only a loopback one.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="Port to listen on; 0: any that is free.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Folder for users' events, and for which bundles are loaded.")
+    ] = None,
+    store: Annotated[str | None, typer.Option("--store", help="Where events are kept: sqlite, or redis://...")] = None,
+    keys: Annotated[
+        str | None, typer.Option("--keys", help="YAML file with the keys of clients and what each may do.")
+    ] = None,
+    titles: Annotated[
+        str | None, typer.Option("--titles", help="Parquet or CSV with columns item_id and title, for the page.")
+    ] = None,
+    bundle_root: Annotated[
+        str | None, typer.Option("--bundle-root", help="Folder that operators may load bundles from.")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Answer any task about any user over HTTP, keep users' events, and show it all on a page.
+
+    It runs until Ctrl-C or SIGTERM; requests and events that it has taken on are finished first.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the service needs packages that are not installed ({', '.join(missing)})",
+            remedy="pip install 'peterrec[serve]'",
+        )
+    options = {
+        "host": host, "port": port, "state": state, "store": store, "keys": keys, "titles": titles,
+        "bundle_root": bundle_root,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = load_config(ServeConfig, config, set_, **given)
+    from peterrec.serving.http.serve import serve
+
+    serve(backbone, bundles, settings, say)

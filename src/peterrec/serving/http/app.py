@@ -1,0 +1,71 @@
+"""The application: routes, and what stands around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from peterrec._version import __version__
+from peterrec.errors import PeterRecError
+from peterrec.serving.http import routes_ask, routes_bundles, routes_open, routes_users
+from peterrec.serving.http.auth import Guard
+from peterrec.serving.http.errors import ApiError, as_api_error
+from peterrec.serving.http.limits import BodyLimit
+from peterrec.serving.http.openapi import describe
+from peterrec.serving.http.routes_open import Pages
+from peterrec.serving.http.service import Service
+from peterrec.serving.http.watch import Watch
+
+ROUTERS = (routes_ask.router, routes_users.router, routes_bundles.router, routes_open.router)
+
+
+def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
+    """Return the ASGI application of a service; when it ends, the service is closed.
+
+    Args:
+        service: answers.
+        pages: the page; the package's own if not given.
+    """
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
+    app = FastAPI(
+        title="peterrec", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=life,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.service, app.state.pages = service, pages or Pages()
+    for router in ROUTERS:
+        app.include_router(router)
+    document: Callable[[], dict[str, Any]] = lambda: describe(app, service.limits, keyed=service.parts.keys is not None)  # noqa: E731
+    app.openapi = document  # type: ignore[method-assign]
+    for kind in (ApiError, PeterRecError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _tell)
+    app.add_middleware(BodyLimit, limits=service.limits)  # the last one is the outermost
+    app.add_middleware(Guard, keys=service.parts.keys)
+    app.add_middleware(Watch, log=service.log, metrics=service.metrics)
+    return app
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    told = as_api_error(error)
+    if told.status == 405:
+        told.headers["Allow"] = ", ".join(_methods(request))
+    return told.response()
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what may be done with an address: the framework names only the methods of the first route."""
+    found: set[str] = set()
+    for route in (route for router in ROUTERS for route in router.routes):
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None and pattern.match(request.scope["path"]):
+            found |= set(getattr(route, "methods", ()) or ())
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))

@@ -1,0 +1,139 @@
+"""Who may do what: keys with scopes, or loopback alone; checked before a body is read."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from peterrec.serving.http.errors import ApiError
+
+if TYPE_CHECKING:
+    from peterrec.serving.keys import Keys
+
+ScopeName = Literal["read", "write", "operate"]
+SCOPES: frozenset[str] = frozenset({"read", "write", "operate"})
+API = "/v1/"
+CLIENT = "peterrec.client"
+WITH_BODY = {"POST", "PUT", "PATCH"}
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="`Authorization: Bearer KEY`")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header", description="`X-API-Key: KEY`")
+Bearer = Annotated[Any, Depends(_bearer)]
+Header = Annotated[Any, Depends(_header)]
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who asks.
+
+    Attributes:
+        name: of its key; empty without keys.
+        scopes: what it may do.
+    """
+
+    name: str
+    scopes: frozenset[str]
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host name or address can only be this machine: localhost, 127.0.0.0/8, ::1."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Refuses who has no key, and a foreign page that reaches for a service without keys by another name.
+
+    Args:
+        app: what is guarded.
+        keys: of clients; None: everyone on this machine may do everything.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http":
+            try:
+                scope[CLIENT] = self._client(scope, Headers(scope=scope))
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _client(self, scope: Scope, headers: Headers) -> Client:
+        if self._keys is None and not is_loopback(_host(headers.get("host", ""))):
+            raise ApiError(
+                403, "forbidden", "without keys the service answers only to names of this machine",
+                "ask http://localhost or http://127.0.0.1, or start the service with keys",
+            )  # fmt: skip
+        if not scope["path"].startswith(API):
+            return Client("", frozenset())
+        return Client("", SCOPES) if self._keys is None else _known(self._keys, headers)
+
+
+def _known(keys: Keys, headers: Headers) -> Client:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    presented = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    found = keys.scopes(presented) if presented else None
+    if found is None:
+        what = "the key is not known" if presented else "no key was given"
+        remedy = "send `Authorization: Bearer KEY` with a key of the service's keys file"
+        raise ApiError(401, "unauthenticated", what, remedy, {"WWW-Authenticate": "Bearer"})
+    return Client(*found)
+
+
+def _check_json(headers: Headers) -> None:
+    """Refuse a body that is not said to be JSON.
+
+    A page on another site cannot send JSON here without asking first, and nothing here answers such a question.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415, "not_json", "the body must be JSON, and say so", "send the header `Content-Type: application/json`"
+        )
+    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
+        raise ApiError(415, "not_json", "the body is compressed", "send it as it is")
+
+
+def _host(value: str) -> str:
+    """Return the name of a Host header, without the port."""
+    if value.startswith("["):
+        return value[1:].partition("]")[0]
+    return value.partition(":")[0]
+
+
+def allow(scope: ScopeName) -> Any:
+    """Return the dependency of a route that only clients with a scope may use."""
+    return Depends(_checker(scope))
+
+
+def _checker(wanted: ScopeName) -> Callable[..., Any]:
+    # The two schemes are only named here, for the document: the guard has read the key before the body was.
+    async def check(request: Request, bearer: Bearer, header: Header) -> None:
+        if wanted not in request.scope[CLIENT].scopes:
+            raise ApiError(
+                403,
+                "forbidden",
+                f"the key does not have the scope {wanted!r}",
+                "use a key that has, or ask who runs it",
+            )
+        if request.method in WITH_BODY:
+            _check_json(request.headers)
+
+    check.scope = wanted  # type: ignore[attr-defined]
+    return check

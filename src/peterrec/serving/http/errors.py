@@ -1,0 +1,147 @@
+"""What goes wrong becomes a status and a message in one form."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from peterrec.errors import (
+    ArtifactError,
+    FingerprintError,
+    PeterRecError,
+    RequestError,
+    StorageError,
+    StoreError,
+    UnknownTaskError,
+)
+
+SHOWN = 3  # problems of one body
+LONGEST_NAME = 60  # of a field that a message names
+KINDS = (
+    "constrained-",
+    "function-",
+    "literal[",
+    "list[",
+)  # what pydantic calls the kinds of a value that may be of several
+
+# The first that fits; what none fits is our own fault.
+KNOWN: tuple[tuple[type[PeterRecError], int, str], ...] = (
+    (UnknownTaskError, 404, "unknown_task"),
+    (RequestError, 422, "invalid_request"),
+    (FingerprintError, 409, "other_backbone"),
+    (ArtifactError, 422, "bad_bundle"),
+    (StoreError, 503, "store_unavailable"),
+    (StorageError, 503, "storage_unavailable"),
+    (PeterRecError, 422, "invalid_request"),
+)
+CODES = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "not_json",
+    500: "internal_error",
+}
+
+
+class ApiError(Exception):
+    """What a client is told.
+
+    Args:
+        status: of HTTP.
+        code: for programs.
+        message: for people.
+        remedy: what to do.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, remedy: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.remedy = status, code, message, remedy
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON of the answer."""
+        return {"error": {"code": self.code, "message": self.message, "remedy": self.remedy}}
+
+    def response(self) -> JSONResponse:
+        """Return the answer."""
+        return JSONResponse(self.body(), self.status, {"Cache-Control": "no-store"} | self.headers)
+
+
+def busy(retry_after: int) -> ApiError:
+    """Too much waits."""
+    return ApiError(
+        429, "busy", "the service has more to do than it can take on", f"try again in {retry_after} s",
+        {"Retry-After": str(retry_after)},
+    )  # fmt: skip
+
+
+def stopping() -> ApiError:
+    """The service is about to end."""
+    return ApiError(503, "stopping", "the service is stopping", "try again shortly", {"Retry-After": "1"})
+
+
+def too_slow(seconds: float, remedy: str) -> ApiError:
+    """The answer took too long."""
+    return ApiError(504, "too_slow", f"there was no answer within {seconds:g} s", remedy)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Return what a client is told of an error; of a fault of ours, only that there was one."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _invalid(error.errors())
+    if isinstance(error, HTTPException):
+        return _plain(error)
+    for kind, status, code in KNOWN:
+        if isinstance(error, kind):
+            retry = {"Retry-After": "1"} if status == 503 else None
+            return ApiError(status, code, error.what, error.remedy, retry)
+    return ApiError(500, CODES[500], "the service failed", "report it with the X-Request-ID of this answer")
+
+
+def _plain(error: HTTPException) -> ApiError:
+    status = error.status_code
+    phrase = http.HTTPStatus(status).phrase.lower()
+    if status == 400:  # the framework's word for a body that no JSON parser gets through
+        return ApiError(400, "malformed_json", "the body is not JSON that can be read", "send JSON in UTF-8")
+    remedy = {404: "see /openapi.json for what there is", 405: "see the Allow header"}.get(status, "")
+    return ApiError(status, CODES.get(status, "error"), phrase, remedy, error.headers)
+
+
+def _invalid(problems: Sequence[Any]) -> ApiError:
+    """Say which fields are wrong and how, without what was in them."""
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return ApiError(400, "malformed_json", "the body is not valid JSON", "send JSON in UTF-8")
+    places: dict[str, list[str]] = {}  # what may be of several kinds has a problem with each of them
+    for problem in problems:
+        places.setdefault(_where(problem["loc"]), []).append(_what(problem))
+    said = [f"{place}: {', or: '.join(whats)}" for place, whats in list(places.items())[:SHOWN]]
+    more = f"; and {len(places) - SHOWN:,} more" if len(places) > SHOWN else ""
+    return ApiError(422, "invalid_request", "; ".join(said) + more, "see /openapi.json for what is expected")
+
+
+def _what(problem: Mapping[str, Any]) -> str:
+    # Of a body that is no object the framework would say something about its own classes.
+    return "should be an object" if problem["type"] == "model_attributes_type" else str(problem["msg"])
+
+
+def _where(places: Sequence[str | int]) -> str:
+    names = (_shown(str(place)) for place in places[1:] if not str(place).startswith(KINDS))
+    return ".".join(names) or str(places[0])
+
+
+def _shown(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:LONGEST_NAME])

@@ -1,0 +1,132 @@
+"""What clients get, for the document; answers are written from the engine's own dataclasses."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from fastapi import Response
+from pydantic import BaseModel, Field, TypeAdapter
+
+from peterrec.data.catalogue import ItemId
+from peterrec.serving.requests import Answer, Explanation, TaskInfo, VersionInfo
+
+T = TypeVar("T")
+
+
+class Fault(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="for programs", examples=["unknown_task"])
+    message: str = Field(description="for people")
+    remedy: str = Field(description="what to do; may be empty")
+
+
+class ErrorReply(BaseModel):
+    """Every error has this form."""
+
+    error: Fault
+
+
+class PredictReply(BaseModel):
+    """Answers in the order of the requests."""
+
+    answers: list[Answer]
+
+
+class EventsReply(BaseModel):
+    """What became of the events, which are durable now."""
+
+    stored: int = Field(description="that are new")
+    duplicates: int = Field(description="whose id the user already had")
+    unknown_items: int = Field(description="of the new ones, of items that the catalogue does not have")
+
+
+class KeptEvent(BaseModel):
+    """An event of a user."""
+
+    id: str
+    item: ItemId
+    timestamp: float = Field(description="seconds since 1970")
+    known: bool = Field(description="whether the catalogue has the item")
+
+
+class UserReply(BaseModel):
+    """All that is kept of a user, oldest first."""
+
+    user: str
+    count: int
+    events: list[KeptEvent]
+
+
+class ErasedReply(BaseModel):
+    """How many events were erased; 0 for someone who is not known."""
+
+    erased: int
+
+
+class ModelInfo(BaseModel):
+    """The backbone."""
+
+    items: int = Field(description="of its catalogue")
+    max_length: int = Field(description="events that it was trained to read")
+    channels: int
+    blocks: int
+    kind: str = Field(examples=["causal"])
+    fingerprint: str
+
+
+class TasksReply(BaseModel):
+    """What may be asked."""
+
+    tasks: list[TaskInfo]
+    model: ModelInfo
+
+
+class FoundItem(BaseModel):
+    """An item of the catalogue."""
+
+    item: ItemId
+    title: str | None
+    count: int = Field(description="events of it that the backbone was trained on")
+
+
+class ItemsReply(BaseModel):
+    """Items that were found, best first."""
+
+    items: list[FoundItem]
+
+
+class TitlesReply(BaseModel):
+    """Titles by id as text, of those that have one."""
+
+    titles: dict[str, str]
+
+
+class VersionsReply(BaseModel):
+    """Versions in memory, of each name the newest first."""
+
+    versions: list[VersionInfo]
+
+
+class DroppedReply(BaseModel):
+    """The name that nothing answers to any more."""
+
+    dropped: str
+
+
+class StatusReply(BaseModel):
+    """Whether the service is there."""
+
+    status: str = Field(examples=["ok"])
+
+
+DATACLASSES = (Answer, Explanation, TaskInfo, VersionInfo)
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def reply(kind: type[T], value: T, status: int = 200) -> Response:
+    """Return the JSON of a value; quicker than letting the framework check what we made ourselves."""
+    adapter = _adapters.get(kind)
+    if adapter is None:
+        adapter = _adapters[kind] = TypeAdapter(kind)
+    return Response(adapter.dump_json(value), status, media_type="application/json")

@@ -1,0 +1,100 @@
+"""Users whose events the service keeps."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BeforeValidator
+
+from peterrec.errors import RequestError
+from peterrec.serving.http.auth import allow
+from peterrec.serving.http.common import ServiceOf, faults
+from peterrec.serving.http.errors import ApiError
+from peterrec.serving.http.replies import ErasedReply, EventsReply, KeptEvent, UserReply, reply
+from peterrec.serving.http.schemas import FULL_TEXT, AskBody, EventsBody, check_limits
+from peterrec.serving.http.service import Service
+from peterrec.serving.requests import Answer
+from peterrec.serving.store.base import Event
+
+router = APIRouter(prefix="/v1", tags=["users"])
+# What is still encoded of the path: a slash of an id is %2F.
+User = Annotated[
+    str, BeforeValidator(unquote), Path(min_length=1, pattern=FULL_TEXT, description="id of the user; / is %2F in it")
+]
+
+
+@router.post(
+    "/events",
+    dependencies=[allow("write")],
+    response_model=EventsReply,
+    responses=faults(429, 503, 504),
+    summary="Append events",
+)
+async def append(body: EventsBody, service: ServiceOf) -> Response:
+    """Keep events of any users, all or none; when this answers, they are durable. Sending them again does no harm."""
+    check_limits(body, service.limits)
+    now = time.time()
+    events = [Event(one.user, one.id, one.item, now if one.timestamp is None else one.timestamp) for one in body.events]
+    new = await service.append(events)
+    known = service.known([event.item for event, is_new in zip(events, new, strict=True) if is_new])
+    stored = sum(new)
+    return reply(
+        EventsReply, EventsReply(stored=stored, duplicates=len(new) - stored, unknown_items=len(known) - sum(known))
+    )
+
+
+@router.post(
+    "/users/{user}/predict",
+    dependencies=[allow("read")],
+    response_model=Answer,
+    responses=faults(404, 429, 503, 504),
+    summary="Ask tasks about a stored user",
+)
+async def predict(user: User, body: AskBody, service: ServiceOf) -> Response:
+    """Answer any tasks about a user by the events that are kept; someone who is not known has none."""
+    _check_id(user, service)
+    check_limits(body, service.limits)
+    return reply(Answer, await service.answer_user(user, body.question()))
+
+
+@router.get(
+    "/users/{user}",
+    dependencies=[allow("read")],
+    response_model=UserReply,
+    responses=faults(404, 429, 503, 504, body=False),
+    summary="Show what is kept of a user",
+)
+async def show(user: User, service: ServiceOf) -> Response:
+    """Return the events of a user, oldest first."""
+    _check_id(user, service)
+    found = (await service.read(user)).events
+    if not found:
+        raise ApiError(404, "unknown_user", "nothing is kept of this user", "append events first")
+    known = service.known([event.item for event in found])
+    events = [
+        KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, known=of)
+        for event, of in zip(found, known, strict=True)
+    ]
+    return reply(UserReply, UserReply(user=user, count=len(events), events=events))
+
+
+@router.delete(
+    "/users/{user}",
+    dependencies=[allow("write")],
+    response_model=ErasedReply,
+    responses=faults(429, 503, 504, body=False),
+    summary="Erase a user",
+)
+async def erase(user: User, service: ServiceOf) -> Response:
+    """Erase all that is kept of a user: events, states, what is cached."""
+    _check_id(user, service)
+    return reply(ErasedReply, ErasedReply(erased=await service.erase(user)))
+
+
+def _check_id(user: str, service: Service) -> None:
+    most = service.limits.id_length
+    if len(user) > most:
+        raise RequestError(f"user: {len(user):,} characters, at most {most:,} are allowed", remedy="use a shorter id")

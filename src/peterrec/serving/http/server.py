@@ -1,0 +1,110 @@
+"""The process behind an address: one socket, one event loop, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from peterrec.config import ServeConfig
+from peterrec.errors import ConfigError
+from peterrec.serving.http.app import make_app
+from peterrec.serving.http.logs import take_over
+from peterrec.serving.http.protocol import REFUSED_MORE, protocol_of
+from peterrec.serving.http.service import Service
+
+OTHER_FILES = 128  # open beside connections: the store, libraries
+IDLE_SECONDS = 30  # between two requests of a connection
+SHELL_SIGNAL = 128  # a shell says so of a process that a signal ended
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address, before anything slow is done.
+
+    Raises:
+        ConfigError: there is no such address, or another process has it.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"there is no address {host!r} ({error.strerror})", remedy="give another --host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port} ({error.strerror})",
+            remedy="stop what listens there, or give another --port or --host",
+        ) from error
+    return listener
+
+
+class Server(uvicorn.Server):
+    """Runs until SIGTERM or SIGINT: then takes nothing more, and finishes what it has. A second one ends it at once.
+
+    Args:
+        service: is told that it stops.
+        config: limits.
+        started: called when the address answers.
+    """
+
+    def __init__(self, service: Service, config: ServeConfig, started: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                make_app(service),
+                http=protocol_of(config.limits),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=config.limits.shutdown_seconds,
+            )
+        )
+        self._service, self._started_hook = service, started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self._started_hook()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, finish, close."""
+        self._service.stopping = True
+        self._service.log.write("stopping")
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop. The signal is not raised again afterwards: stopping when told to is no failure."""
+        if self.should_exit:
+            os._exit(SHELL_SIGNAL + sig)  # what was acknowledged is on disk
+        self._service.stopping = True
+        self.should_exit = True
+
+
+def run(service: Service, listener: socket.socket, started: Callable[[], None]) -> None:
+    """Serve until a signal ends it; the service is closed then."""
+    take_over(service.log)
+    _allow_files(service)
+    Server(service, service.config, started).run([listener])
+
+
+def _allow_files(service: Service) -> None:
+    """Let the process open as many connections as it may have: shells often allow 1,024 files."""
+    needed = service.limits.connections + REFUSED_MORE + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < needed:
+            service.log.write("few files", "warning", allowed=allowed, needed=needed)

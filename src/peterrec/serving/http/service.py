@@ -1,0 +1,259 @@
+"""What the routes ask for: the engine, the users and the bundles behind bounded queues, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from peterrec.config import ServeConfig
+from peterrec.data.catalogue import ItemId
+from peterrec.data.sequences import UNK
+from peterrec.errors import PeterRecError, StoreError
+from peterrec.serving.http.batcher import Batcher
+from peterrec.serving.http.bundles import Bundles
+from peterrec.serving.http.errors import too_slow
+from peterrec.serving.http.logs import Log
+from peterrec.serving.http.metrics import Metrics
+from peterrec.serving.requests import Answer, Explanation, Question, Request
+from peterrec.serving.store.base import Event, EventStore, Read
+
+if TYPE_CHECKING:
+    from peterrec.serving.engine import Engine
+    from peterrec.serving.journal import BundleJournal
+    from peterrec.serving.keys import Keys
+    from peterrec.serving.rows import Prepared
+    from peterrec.serving.titles import ItemSearch
+    from peterrec.serving.users import Users
+
+T = TypeVar("T")
+
+LOOKED_UP_AT_ONCE = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
+WAITING_EVENTS = 10  # requests of the most events that one may have
+READY_SECONDS = 1.0  # that the store's last word is believed
+CHECK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the service is made of.
+
+    Attributes:
+        engine: answers.
+        users: keeps events and answers about stored users.
+        store: where the events are.
+        items: search in the catalogue, and titles.
+        journal: which bundles are loaded, across restarts.
+        keys: of clients; None: only this machine.
+    """
+
+    engine: Engine
+    users: Users
+    store: EventStore
+    items: ItemSearch
+    journal: BundleJournal
+    keys: Keys | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A question, or (with a task) the question which events mattered."""
+
+    prepared: Prepared
+    task: str | None = None
+
+
+class Service:
+    """The service, without HTTP.
+
+    Args:
+        parts: what it is made of.
+        config: limits and waits.
+        log: for events of the service.
+        metrics: its counters.
+    """
+
+    def __init__(
+        self, parts: Parts, config: ServeConfig, log: Log | None = None, metrics: Metrics | None = None
+    ) -> None:
+        self.parts, self.config, self.limits = parts, config, config.limits
+        self.log = log or Log()
+        self.metrics = metrics or Metrics()
+        self.stopping = False
+        self.bundles = Bundles(parts.engine, parts.journal, config.bundle_root, self.log)
+        self._answers = Batcher[_Job, Answer | Explanation](
+            self._run, max_rows=config.engine.batch_size, max_queue=self.limits.queue, max_wait=config.wait_ms / 1000,
+            observe=self.metrics.observer("answers"),
+        )  # fmt: skip
+        self._events = Batcher[list[Event], list[bool]](
+            self._append, max_rows=self.limits.events, max_queue=WAITING_EVENTS * self.limits.events,
+            observe=self.metrics.observer("events"),
+        )  # fmt: skip
+        self._calls = Batcher[Callable[[], Any], Any](_call_each, max_rows=1, max_queue=self.limits.queue)
+        self._loads = Batcher[Callable[[], Any], Any](_call_each, max_rows=1, max_queue=8)
+        self._checked = -READY_SECONDS
+        self._ready = False
+        self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
+
+    # ------------------------------------------------------------ questions
+
+    async def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer questions about users whose events are given; all of them, or an error."""
+        prepare = self.parts.engine.prepare
+        if sum(len(request.items) for request in requests) > LOOKED_UP_AT_ONCE:
+            prepared = await self.call(lambda: [prepare(request) for request in requests])
+        else:
+            prepared = [prepare(request) for request in requests]
+        return await self._ask([_Job(one) for one in prepared])
+
+    async def answer_user(self, user: str, question: Question) -> Answer:
+        """Answer a question about a stored user."""
+        return (await self._ask([_Job(self.parts.users.prepare(user, question))]))[0]
+
+    async def explain(self, request: Request, task: str) -> Explanation:
+        """Tell which events mattered."""
+        prepared = self.parts.engine.prepare(request)
+        jobs = [(_Job(prepared, task), len(request.items) + 1)]
+        return cast("Explanation", (await self._in_time(self._answers.submit(jobs), "explain fewer events"))[0])
+
+    async def _ask(self, jobs: list[_Job]) -> list[Answer]:
+        found = await self._in_time(
+            self._answers.submit([(job, job.prepared.rows) for job in jobs]), "ask fewer tasks or users at once"
+        )
+        return cast("list[Answer]", found)
+
+    def _run(self, jobs: list[_Job]) -> list[Answer | Explanation | Exception]:
+        asked = [job.prepared for job in jobs if job.task is None]
+        answers = iter(self._run_all(asked))
+        return [next(answers) if job.task is None else self._explain(job) for job in jobs]
+
+    def _run_all(self, asked: list[Prepared]) -> list[Answer | Exception]:
+        """Answer together; where that fails, one by one, so that who is not at fault has an answer."""
+        run = self.parts.users.run
+        try:
+            found: list[Answer | Exception] = list(run(asked)) if asked else []
+        except Exception as error:
+            if len(asked) == 1:
+                return [error]
+            return [one for each in asked for one in self._run_all([each])]
+        self.metrics.store_errors.inc(sum(isinstance(one, StoreError) for one in found))
+        return found
+
+    def _explain(self, job: _Job) -> Explanation | Exception:
+        assert job.task is not None
+        try:
+            return self.parts.users.explain(job.prepared, job.task)
+        except Exception as error:
+            return error
+
+    # ------------------------------------------------------------ users
+
+    async def append(self, events: list[Event]) -> list[bool]:
+        """Keep events, all of them or none; returns which of them are new, when they are durable."""
+        jobs = [(events, len(events))]
+        found = await self._in_time(
+            self._events.submit(jobs),
+            "send the same again: some may have been kept, and none is kept twice",
+        )
+        self.metrics.stored.inc(sum(found[0]))
+        self.metrics.duplicates.inc(len(events) - sum(found[0]))
+        return found[0]
+
+    def _append(self, jobs: list[list[Event]]) -> list[list[bool]]:
+        """Keep the events of several requests in one transaction."""
+        try:
+            new = self.parts.users.append([event for job in jobs for event in job])
+        except StoreError:
+            self.metrics.store_errors.inc()
+            raise
+        ends, start = [], 0
+        for job in jobs:
+            ends.append(new[start : start + len(job)])
+            start += len(job)
+        return ends
+
+    async def read(self, user: str) -> Read:
+        """Return the events of a user."""
+        return await self.call(lambda: self.parts.users.read(user))
+
+    async def erase(self, user: str) -> int:
+        """Erase all that is known of a user."""
+        return await self.call(lambda: self.parts.users.erase(user))
+
+    def known(self, items: Sequence[ItemId]) -> list[bool]:
+        """Return which items the catalogue has."""
+        return [place != UNK for place in self.parts.engine.model.catalogue.find(items)]
+
+    # ------------------------------------------------------------ around
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Run something quick in the thread for what is neither the network nor new events."""
+        try:
+            found = await self._in_time(self._calls.submit([(work, 1)]), "try again")
+        except StoreError:
+            self.metrics.store_errors.inc()
+            raise
+        return cast("T", found[0])
+
+    async def change(self, work: Callable[[], T]) -> T:
+        """Change the bundles, one change at a time; what has begun is done, whether or not the client waits."""
+        return cast("T", (await self._loads.submit([(work, 1)]))[0])
+
+    async def _in_time(self, work: Awaitable[T], remedy: str) -> T:
+        seconds = self.limits.answer_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            raise too_slow(seconds, remedy) from None
+
+    async def ready(self) -> bool:
+        """Say whether events can be kept and questions answered."""
+        if self.stopping:
+            return False
+        if time.monotonic() - self._checked >= READY_SECONDS:
+            self._checked = time.monotonic()
+            self._ready = await self._check()
+        return self._ready
+
+    async def _check(self) -> bool:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.call(self.parts.store.check)
+        except (PeterRecError, TimeoutError):
+            return False
+        except Exception as error:
+            self.log.failure("store", error)
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Finish what was taken on, keep all events, and close the store."""
+        self.stopping = True
+        for queue in (self._answers, self._events, self._loads, self._calls):
+            await queue.close()
+        self.parts.store.close()
+        self.log.write("stopped")
+
+    def _queues(self) -> dict[str, int]:
+        return {"answers": self._answers.queued_rows, "events": self._events.queued_rows}
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        own = {
+            "up": ("Always 1.", 1.0),
+            "ready": (
+                "Whether the store answered when last asked, and the service is not stopping.",
+                float(self._ok()),
+            ),
+        }
+        stats = self.parts.users.stats()
+        return own | {f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()}
+
+    def _ok(self) -> bool:
+        return self._ready and not self.stopping
+
+
+def _call_each(jobs: list[Callable[[], Any]]) -> list[Any]:
+    return [job() for job in jobs]

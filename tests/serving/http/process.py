@@ -1,0 +1,106 @@
+"""`peterrec serve` as a process of its own, with tiny artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.artifacts.backbone_io import save_backbone
+from peterrec.artifacts.bundle_io import save_bundle
+
+from .site import until
+
+# Past the limit writing is an error (Python ignores the signal): what a full disk does.
+LIMITED = """
+import resource, sys
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+from peterrec.cli.main import run
+run()
+"""
+QUICK = {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def write_artifacts(folder: Path) -> Path:
+    """A backbone `base`; bundles `age`, `age2`, `shop`; `foreign`, of another backbone; `corrupt`, cut short."""
+    pretrained = tiny_pretrained()
+    save_backbone(folder / "base", pretrained)
+    save_bundle(folder / "age", tiny_bundle(pretrained))
+    save_bundle(folder / "age2", tiny_bundle(pretrained, seed=7))
+    save_bundle(folder / "shop", tiny_bundle(pretrained, targets=tiny_catalogue(5, first=0)))
+    save_bundle(folder / "foreign", tiny_bundle(tiny_pretrained(seed=5)))
+    save_bundle(folder / "corrupt", tiny_bundle(pretrained))
+    tensors = folder / "corrupt" / "adapter_model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    return folder
+
+
+class Process:
+    """A running service."""
+
+    def __init__(self, artifacts: Path, state: Path, *options: str, largest_file: int | None = None) -> None:
+        start = ["-m", "peterrec"] if largest_file is None else ["-c", LIMITED, str(largest_file)]
+        command = [sys.executable, *start, "serve", str(artifacts / "base"), "--port", "0"]
+        command += ["--state", str(state), "--bundle-root", str(artifacts), *options]
+
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | QUICK)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        until(lambda: self.process.poll() is not None or "the page is at" in self.said, 60)
+        found = re.search(r"the page is at (http://\S+?)/ ", self.said)
+        self.address = found[1] if found else ""
+        self.client = httpx.Client(base_url=self.address, timeout=20)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+
+    @property
+    def said(self) -> str:
+        return "".join(self.lines)
+
+    def log(self, event: str) -> list[dict[str, Any]]:
+        return [found for line in self.lines if line[:1] == "{" and (found := json.loads(line))["event"] == event]
+
+    def post(self, path: str, body: object) -> httpx.Response:
+        return self.client.post(path, json=body)
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.join()
+
+    def join(self) -> int:
+        status = self.process.wait(30)
+        self._reader.join(10)
+        self.client.close()
+        return status
+
+
+@contextlib.contextmanager
+def process(artifacts: Path, state: Path, *options: str, **more: Any) -> Iterator[Process]:
+    found = Process(artifacts, state, *options, **more)
+    try:
+        assert found.address, found.said
+        yield found
+    finally:
+        if found.process.poll() is None:
+            found.process.kill()
+        found.join()
+        assert found.process.stderr is not None
+        found.process.stderr.close()

@@ -1,0 +1,93 @@
+"""Bundles come and go while the service answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from .site import Site, until
+
+
+def test_bundles_come_and_go(site: Site) -> None:
+    path = site.bundle("new", "v2")
+    loaded = site.ask("PUT", "/v1/bundles/age", json={"path": path})
+    assert (loaded.status_code, loaded.json()["version"], loaded.json()["active"]) == (200, "v2", True)
+    versions = site.ask("GET", "/v1/bundles/age").json()["versions"]
+    assert [(one["version"], one["active"]) for one in versions] == [("v2", True), ("v1", False)]
+    back = site.ask("POST", "/v1/bundles/age/rollback", json={})
+    assert (back.json()["version"], back.json()["active"]) == ("v1", True)
+    assert site.ask("POST", "/v1/bundles/age/rollback", json={"version": "v2"}).json()["version"] == "v2"
+    none = site.ask("POST", "/v1/bundles/age/rollback", json={"version": "v9"})
+    assert (none.status_code, none.json()["error"]["code"]) == (404, "unknown_version")
+    assert site.ask("DELETE", "/v1/bundles/age").json() == {"dropped": "age"}
+    assert [one["name"] for one in site.ask("GET", "/v1/bundles").json()["versions"]] == ["shop"]
+    folder = str(site.root / "new")
+    assert site.journal.lines == [("age", folder), ("age", ""), ("age", folder), ("age", None)]
+    said = [line["event"] for line in site.log() if line["event"].startswith("bundle")]
+    assert said == ["bundle loaded", "bundle rolled back", "bundle rolled back", "bundle dropped"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/v1/bundles/none", None, 404),
+        ("DELETE", "/v1/bundles/none", None, 404),
+        ("POST", "/v1/bundles/none/rollback", {}, 404),
+        ("PUT", "/v1/bundles/age", {"path": "../outside"}, 403),
+        ("PUT", "/v1/bundles/age", {"path": "/etc"}, 403),
+        ("PUT", "/v1/bundles/age", {"path": "link"}, 403),
+        ("PUT", "/v1/bundles/age", {"path": "x" * 999}, 404),
+        ("PUT", "/v1/bundles/age", {"path": "nowhere"}, 404),
+        ("PUT", "/v1/bundles/age", {"path": "."}, 404),
+        ("PUT", "/v1/bundles/age", {"path": "broken"}, 422),
+        ("PUT", "/v1/bundles/age", {"path": "foreign"}, 409),
+        ("PUT", "/v1/bundles/-age", {"path": "foreign"}, 422),
+        ("PUT", "/v1/bundles/a%2Fb", {"path": "foreign"}, 422),
+    ],
+)
+def test_a_bundle_that_cannot_be_used(site: Site, method: str, path: str, body: object, status: int) -> None:
+    site.bundle("foreign", "foreign")
+    (site.root / "broken").mkdir()
+    (site.root / "broken" / "adapter_config.json").write_text("{")
+    (site.root / "link").symlink_to("/etc")
+    answer = site.ask(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert str(site.root) not in answer.text
+    assert [one.version for one in site.engine.versions()] == ["v1", "v1"]
+    assert not site.journal.lines
+
+
+def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: Site) -> None:
+    site.journal.broken = True
+    for name in ("age", "other"):
+        answer = site.ask("PUT", f"/v1/bundles/{name}", json={"path": site.bundle("new", "v2")})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert "other" not in site.engine.kept
+    assert site.engine._active("age").version == "v1"
+
+
+def test_answers_go_on_while_a_bundle_loads_by_the_versions_they_started_with(site: Site) -> None:
+    site.engine.loading.clear()
+    loading = site.start("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
+    body = {"requests": [{"items": [], "tasks": ["age"]}]}
+    assert site.ask("POST", "/v1/predict", json=body).status_code == 200
+    site.users.going.clear()
+    started = site.start("POST", "/v1/predict", json=body)
+    until(lambda: len(site.users.runs) == 2)
+    waiting = site.start("POST", "/v1/predict", json=body)
+    until(lambda: site.service._answers.queued_rows == 1)
+    site.engine.loading.set()
+    assert loading.result(10).json()["version"] == "v2"
+    site.users.going.set()
+    versions = [one.result(10).json()["answers"][0]["tasks"]["age"]["version"] for one in (started, waiting)]
+    assert versions == ["v1", "v1"]
+    assert site.ask("POST", "/v1/predict", json=body).json()["answers"][0]["tasks"]["age"]["version"] == "v2"
+
+
+def test_a_change_goes_on_without_its_client(site: Site) -> None:
+    site.engine.loading.clear()
+    asked = site.start("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
+    until(lambda: site.service._loads._worker is not None)
+    asked.cancel()
+    site.engine.loading.set()
+    until(lambda: bool(site.journal.lines))
+    assert site.engine._active("age").version == "v2"

@@ -1,0 +1,111 @@
+"""The document says what the service does: whatever fits it, and whatever does not, is answered as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+
+from .site import Site
+from .test_auth import ROUTES
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def document(served: Site) -> Any:
+    return schemathesis.openapi.from_dict(served.app.openapi())
+
+
+@pytest.fixture(scope="module")
+def described(served: Site) -> dict[str, Any]:
+    found: dict[str, Any] = served.ask("GET", "/openapi.json").json()
+    return found
+
+
+LISTED = sorted(route for route in ROUTES if route[1] not in {"/", "/assets/{file}", "/openapi.json"})
+MODES = schemathesis.GenerationMode
+CAN_BE_WRONG = {"/v1/items", "/v1/bundles/{name}"}  # of those without a body; a user's id hardly can
+
+
+@pytest.mark.parametrize("mode", [MODES.POSITIVE, MODES.NEGATIVE], ids=["fits", "does-not-fit"])
+@pytest.mark.parametrize(("method", "path"), LISTED, ids=[" ".join(route) for route in LISTED])
+def test_every_answer_is_as_the_document_says(
+    document: Any, served: Site, method: str, path: str, mode: schemathesis.GenerationMode
+) -> None:
+    operation = document[path][method]
+    if mode == MODES.NEGATIVE and "requestBody" not in operation.definition.raw and not CAN_BE_WRONG & {path}:
+        return
+
+    @given(operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
+    def check(case: Any) -> None:
+        served.engine.__init__()  # a bundle that was dropped is there again
+        sent = case.as_transport_kwargs(base_url="http://localhost")
+        options = {name: sent[name] for name in ("json", "params", "headers") if sent.get(name) is not None}
+        if sent.get("data") is not None:
+            options["content"] = sent["data"]
+        answer = served.ask(sent["method"], sent["url"], **options)
+        case.validate_response(answer)
+
+    check()
+
+
+def test_keys_are_described_where_they_are_asked_for(locked: Site, described: dict[str, Any]) -> None:
+    document = locked.ask("GET", "/openapi.json").json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    for path, found in document["paths"].items():
+        for operation in found.values():
+            assert operation.get("security", []) == ([{"bearer": []}, {"header": []}] if path[:4] == "/v1/" else []), (
+                path
+            )
+    assert "security" not in str(described)
+
+
+def test_everything_is_described(described: dict[str, Any]) -> None:
+    assert described["openapi"].startswith("3.1")
+    listed = {(method.upper(), path) for path, found in described["paths"].items() for method in found}
+    assert listed == set(LISTED)
+    for path, found in described["paths"].items():
+        for method, operation in found.items():
+            assert operation["summary"], path
+            assert operation["description"], path
+            if not path.startswith("/v1"):
+                continue
+            for status in (
+                "401",
+                "403",
+                "422",
+                "500",
+                "503",
+                *(["400", "413", "415"] if "requestBody" in operation else []),
+            ):
+                content = operation["responses"][status]["content"]["application/json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorReply"}, (path, method, status)
+
+
+def test_schemas_have_meanings_and_limits(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for name in ("Answer", "Explanation", "TaskInfo", "VersionInfo"):
+        assert schemas[name]["description"]
+        for field, found in schemas[name]["properties"].items():
+            assert found["description"], f"{name}.{field}"
+    assert "`value` less what it is without" in schemas["Explanation"]["properties"]["contributions"]["description"]
+    fields = {name: schemas[name]["properties"] for name in schemas if "properties" in schemas[name]}
+    assert fields["PredictBody"]["requests"]["maxItems"] == 256
+    assert fields["RequestBody"]["items"]["maxItems"] == 10_000
+    assert fields["RequestBody"]["items"]["items"]["anyOf"][0]["maxLength"] == 256
+    assert fields["RequestBody"]["k"]["maximum"] == fields["AskBody"]["k"]["maximum"] == 1_000
+    assert fields["ExplainBody"]["items"]["maxItems"] == 200
+    assert fields["EventBody"]["user"]["maxLength"] == 256
+    assert "maxLength" not in str(fields["EventBody"]["item"]["anyOf"][1])
+    user = described["paths"]["/v1/users/{user}"]["get"]["parameters"][0]["schema"]
+    assert (user["maxLength"], user["minLength"]) == (256, 1)

@@ -1,0 +1,96 @@
+"""Clients that leave, and the end of the server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peterrec.errors import ConfigError
+from peterrec.serving.http.server import bind
+
+from .running import PREDICT, Running, answer, read, request, running
+from .site import Site, until
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as found:
+        yield found
+
+
+def test_who_leaves_is_not_worked_for(serving: Running) -> None:
+    site = serving.site
+    site.users.going.clear()
+    with serving.connect() as first:
+        first.sendall(request("POST", "/v1/predict", PREDICT))
+        until(lambda: len(site.users.runs) == 1)
+        with serving.connect() as second:
+            second.sendall(request("POST", "/v1/predict", PREDICT))
+            until(lambda: site.service._answers.queued_rows == 1)
+        until(lambda: site.service._answers.queued_rows == 0)
+    site.users.going.set()
+    assert serving.ask("POST", "/v1/predict", PREDICT)[0] == 200
+    assert site.users.runs == [1, 1]
+    until(lambda: [line.get("status") for line in site.log()].count(499) == 2)
+    assert not [line for line in site.log() if line["level"] == "error"]
+
+
+def test_what_is_in_flight_at_the_end_is_finished(tmp_path: Path) -> None:
+    with running(tmp_path) as serving:
+        check_the_end(serving, serving.site)
+
+
+def check_the_end(serving: Running, site: Site) -> None:
+    site.users.going.clear()
+    with serving.connect() as client, serving.connect() as idle:
+        client.sendall(request("POST", "/v1/predict", PREDICT))
+        until(lambda: len(site.users.runs) == 1)
+        serving.server.handle_exit(15, None)
+        assert site.service.stopping
+        assert read(idle) == b""
+        until(lambda: refuses(serving))
+        assert not site.store.closed
+        site.users.going.set()
+        assert answer(client)[0] == 200
+    serving.thread.join(10)
+    assert site.store.closed
+    assert [line["event"] for line in site.log()][-2:] == ["request", "stopped"]
+
+
+def test_the_patience_at_the_end_has_an_end(tmp_path: Path) -> None:
+    with running(tmp_path, shutdown_seconds=1) as serving:
+        site = serving.site
+        site.users.going.clear()
+        with serving.connect() as client:
+            client.sendall(request("POST", "/v1/predict", PREDICT))
+            until(lambda: len(site.users.runs) == 1)
+            serving.server.handle_exit(15, None)
+            status, found = answer(client)
+            assert (status, found["error"]["code"]) == (503, "stopping")
+
+
+def refuses(serving: Running) -> bool:
+    try:
+        serving.connect().close()
+    except OSError:
+        return True
+    return False
+
+
+def test_an_address_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1 port"):
+            bind("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1"):
+        bind("192.0.2.1", 0)
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    with pytest.raises(ConfigError, match="there is no address"):
+        bind("nowhere.invalid", 0)
