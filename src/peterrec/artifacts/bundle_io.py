@@ -239,4 +239,5 @@ def _read_names(path: Path) -> tuple[str, ...]:
 
 
 def outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:
+    """Return the fingerprint of what a head scores: the classes, or the targets."""
     return targets.fingerprint if targets is not None else names_fingerprint(class_names)
