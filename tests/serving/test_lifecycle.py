@@ -88,6 +88,20 @@ def test_an_older_version_comes_back_by_name():
         served.roll_back("shop")
 
 
+def test_the_version_that_answers_can_be_written_and_is_the_same_when_read(tmp_path):
+    served = engine()
+    version = served.add(age(0), path="somewhere").version
+    served.add(age(1))
+    served.roll_back("age")
+    served.save("age", tmp_path / "copy")
+    assert served.load("again", tmp_path / "copy").version == version
+    served.roll_back("age", served.versions("age")[0].version)
+    served.save("age", tmp_path / "copy")
+    assert served.load("again", tmp_path / "copy").version != version
+    with pytest.raises(UnknownTaskError):
+        served.save("nobody", tmp_path / "nobody")
+
+
 def test_only_so_many_versions_are_kept_and_a_dropped_one_is_gone():
     served = engine(keep_versions=2)
     versions = [served.add(age(seed)).version for seed in (0, 1, 2)]

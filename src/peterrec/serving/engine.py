@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle, save_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.data.sequences import UNK
@@ -225,6 +225,15 @@ class Engine:
                 )
             self._roster = self._roster.with_(older[0])
             return self._info(older[0])
+
+    def save(self, name: str, path: str | Path) -> None:
+        """Write the version that answers to a name as a bundle folder, atomically; what was there is replaced.
+
+        Raises:
+            UnknownTaskError: there is no bundle of that name.
+            StorageError: the disk is full or the place is not writable.
+        """
+        save_bundle(Path(path), self._roster.get(name).bundle, overwrite=True)
 
     def tasks(self) -> list[TaskInfo]:
         """Return what may be asked, in the order of loading."""

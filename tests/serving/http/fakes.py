@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -110,6 +111,10 @@ class FakeEngine:
             raise RequestError("there is no such version", remedy="name another")
         self.kept[name] = [replace(one, active=one.version == found[0].version) for one in kept]
         return self._active(name)
+
+    def save(self, name: str, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "adapter_config.json").write_text(json.dumps({"version": self._active(name).version}))
 
     def tasks(self) -> list[TaskInfo]:
         return [

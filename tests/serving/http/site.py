@@ -37,7 +37,9 @@ class Site:
         parts: Any = Parts(
             self.engine, self.users, self.store, FakeSearch(), self.journal, FakeKeys() if keys else None
         )
-        config = ServeConfig.model_validate({"bundle_root": str(self.root), "wait_ms": 1.0} | settings)
+        config = ServeConfig.model_validate(
+            {"bundle_root": str(self.root), "state": str(self.root / "state"), "wait_ms": 1.0} | settings
+        )
         self.service = Service(parts, config, Log(self.lines))
         self.app = make_app(self.service, Pages(tmp_path / "page"))
 

@@ -21,7 +21,8 @@ def test_bundles_come_and_go(site: Site) -> None:
     assert site.ask("DELETE", "/v1/bundles/age").json() == {"dropped": "age"}
     assert [one["name"] for one in site.ask("GET", "/v1/bundles").json()["versions"]] == ["shop"]
     folder = str(site.root / "new")
-    assert site.journal.lines == [("age", folder), ("age", ""), ("age", folder), ("age", None)]
+    copies = [str(site.root / "state" / "bundles" / "age" / version) for version in ("v1", "v2")]
+    assert site.journal.lines == [("age", folder), *(("age", copy) for copy in copies), ("age", None)]
     said = [line["event"] for line in site.log() if line["event"].startswith("bundle")]
     assert said == ["bundle loaded", "bundle rolled back", "bundle rolled back", "bundle dropped"]
 
@@ -63,6 +64,26 @@ def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: Site) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
     assert "other" not in site.engine.kept
     assert site.engine._active("age").version == "v1"
+
+
+def test_what_was_rolled_back_to_is_copied_and_the_copy_is_the_only_one(site: Site) -> None:
+    folder = site.bundle("new", "v2")
+    site.ask("PUT", "/v1/bundles/age", json={"path": folder})
+    kept = site.root / "state" / "bundles" / "age"
+    for version in ("v1", "v2", "v1"):
+        assert site.ask("POST", "/v1/bundles/age/rollback", json={"version": version}).status_code == 200
+        assert [copy.name for copy in kept.iterdir()] == [version]
+        assert (kept / version / "adapter_config.json").read_text() == f'{{"version": "{version}"}}'
+    site.ask("PUT", "/v1/bundles/age", json={"path": folder})
+    assert list(kept.iterdir()) == []
+
+
+def test_a_roll_back_that_cannot_be_remembered_does_not_hold(site: Site) -> None:
+    site.ask("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
+    site.journal.broken = True
+    answer = site.ask("POST", "/v1/bundles/age/rollback", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert site.engine._active("age").version == "v2"
 
 
 def test_answers_go_on_while_a_bundle_loads_by_the_versions_they_started_with(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,14 @@ class Bundles:
         engine: answers with the bundles.
         journal: is told what is loaded.
         root: folder that bundles are loaded from.
+        kept: folder for copies of versions that were rolled back to: their own folders may have other content by now.
         log: gets a line for each change.
     """
 
-    def __init__(self, engine: Engine, journal: BundleJournal, root: str, log: Log) -> None:
+    def __init__(self, engine: Engine, journal: BundleJournal, root: str, kept: Path, log: Log) -> None:
         self._engine, self._journal, self._log = engine, journal, log
         self._root = Path(root).resolve()
+        self._kept = kept.resolve()
 
     def find(self, path: str) -> Path:
         """Return the folder that a client means.
@@ -63,22 +66,32 @@ class Bundles:
             else:
                 self._engine.roll_back(name, before.version)
             raise
+        self._tidy(name)
         self._log.write("bundle loaded", name=name, version=info.version, kind=info.kind, index=info.index)
         return info
 
     def roll_back(self, name: str, version: str | None) -> VersionInfo:
-        """Let another version answer.
+        """Let another version answer. What cannot be remembered does not hold.
 
         Raises:
             ApiError: there is no such version (404).
         """
+        before = self._active(name)
         try:
             info = self._engine.roll_back(name, version)
         except UnknownTaskError:
             raise
         except RequestError as error:
             raise ApiError(404, "unknown_version", error.what, error.remedy) from error
-        self._journal.record(name, info.path)
+        try:
+            copy = self._kept / name / info.version
+            self._engine.save(name, copy)
+            self._journal.record(name, str(copy))
+        except PeterRecError:
+            if before is not None:
+                self._engine.roll_back(name, before.version)
+            raise
+        self._tidy(name, but=copy)
         self._log.write("bundle rolled back", name=name, version=info.version)
         return info
 
@@ -87,7 +100,14 @@ class Bundles:
         self._engine.versions(name)  # who is not there is not written about
         self._journal.record(name, None)
         self._engine.drop(name)
+        self._tidy(name)
         self._log.write("bundle dropped", name=name)
+
+    def _tidy(self, name: str, but: Path | None = None) -> None:
+        """Remove copies that nothing remembers any more."""
+        for copy in (self._kept / name).glob("*"):
+            if copy != but:
+                shutil.rmtree(copy, ignore_errors=True)
 
     def _active(self, name: str) -> VersionInfo | None:
         try:

@@ -155,7 +155,11 @@ def check_limits(body: Body, limits: LimitsConfig) -> None:
                 check_limits(one, limits)
 
 
-_REMEDIES = {"list": "send fewer, in several requests", "text": "use shorter ids", "number": "ask for fewer"}
+_REMEDIES = {
+    "list": "send fewer: the newest, or in several requests",
+    "text": "use shorter ids",
+    "number": "ask for fewer",
+}
 
 
 def bounds(body: type[BaseModel]) -> Iterator[tuple[str, Bound]]:

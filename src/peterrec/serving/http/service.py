@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 LOOKED_UP_AT_ONCE = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
 WAITING_EVENTS = 10  # requests of the most events that one may have
+KEPT = "bundles"  # folder in that of the state
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
 
@@ -82,7 +84,7 @@ class Service:
         self.log = log or Log()
         self.metrics = metrics or Metrics()
         self.stopping = False
-        self.bundles = Bundles(parts.engine, parts.journal, config.bundle_root, self.log)
+        self.bundles = Bundles(parts.engine, parts.journal, config.bundle_root, Path(config.state) / KEPT, self.log)
         self._answers = Batcher[_Job, Answer | Explanation](
             self._run, max_rows=config.engine.batch_size, max_queue=self.limits.queue, max_wait=config.wait_ms / 1000,
             observe=self.metrics.observer("answers"),

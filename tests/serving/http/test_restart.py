@@ -1,0 +1,71 @@
+"""After a restart the bundles are those that answered before."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from builders import tiny_bundle, tiny_pretrained
+from peterrec.artifacts.backbone_io import save_backbone
+from peterrec.artifacts.bundle_io import save_bundle
+from peterrec.config import ServeConfig
+from peterrec.serving.http.logs import Log
+from peterrec.serving.http.serve import open_service
+from peterrec.serving.http.service import Service
+
+PRETRAINED = tiny_pretrained()
+
+
+class Restarts:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = ServeConfig(state=str(folder / "state"), bundle_root=str(folder))
+        save_backbone(folder / "backbone", PRETRAINED)
+
+    def write(self, name: str, seed: int) -> str:
+        save_bundle(self.folder / name, tiny_bundle(PRETRAINED, seed=seed), overwrite=True)
+        return str(self.folder / name)
+
+    def open(self, **given: str) -> Service:
+        return open_service(self.folder / "backbone", given, self.config, None, Log())
+
+    @staticmethod
+    def versions(service: Service) -> dict[str, str]:
+        return {task.name: task.version for task in service.parts.engine.tasks()}
+
+    @staticmethod
+    def close(service: Service) -> None:
+        asyncio.run(service.close())
+
+
+def test_what_was_rolled_back_to_answers_though_its_folder_has_something_else(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    given = site.write("age", 0)
+    service = site.open(age=given)
+    first = site.versions(service)["age"]
+    site.write("age", 1)  # trained again, into the same folder
+    second = service.bundles.load("age", "age").version
+    assert service.bundles.roll_back("age", None).version == first != second
+    site.close(service)
+    service = site.open(age=given)
+    assert site.versions(service) == {"age": first}
+    service.bundles.load("age", "age")
+    site.close(service)
+    service = site.open(age=given)
+    assert site.versions(service) == {"age": second}
+    site.close(service)
+
+
+def test_what_operators_added_and_dropped_stays_so_until_the_command_line_says_otherwise(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    age, other = site.write("age", 0), site.write("other", 1)
+    service = site.open(age=age)
+    service.bundles.load("more", "other")
+    service.bundles.drop("age")
+    site.close(service)
+    service = site.open(age=age)
+    assert list(site.versions(service)) == ["more"]
+    site.close(service)
+    service = site.open(age=other)
+    assert sorted(site.versions(service)) == ["age", "more"]
+    site.close(service)
