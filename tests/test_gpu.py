@@ -15,6 +15,11 @@ from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.model import UserModel
 from peterrec.nn.losses import full_softmax_loss
 from peterrec.nn.softmax import chunked_full_softmax_loss
+from peterrec.serving.engine import Engine
+from peterrec.serving.requests import Question
+from peterrec.serving.store.base import Event
+from peterrec.serving.store.sqlite import SqliteStore
+from peterrec.serving.users import Users
 from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, prepare_synthetic, pretrain_config
@@ -67,3 +72,23 @@ def test_the_whole_job_runs(corpus: Corpus, tmp_path: Path, precision: str, upda
         bundle = adapt(model, corpus, "cluster", tmp_path / strategy, adapt_config(strategy=strategy, runner=runner))
         model.add_bundle(bundle, strategy)
     assert model.device.type == "cuda"
+
+
+def test_the_engine_and_its_states_say_what_they_say_on_the_cpu(tmp_path: Path) -> None:
+    answers = []
+    for device in ("cuda", "cpu"):
+        pretrained = tiny_pretrained()
+        engine = Engine(UserModel(pretrained, device))
+        for seed in range(3):
+            engine.add(tiny_bundle(pretrained, name=f"age-{seed}", seed=seed, max_length=30))
+        engine.add(tiny_bundle(pretrained, name="shop", targets=tiny_catalogue(5, first=0), max_length=30))
+        users = Users(engine, SqliteStore(tmp_path / f"{device}.sqlite", 100))
+        for i in range(12):
+            users.append([Event("anna", f"e{i}", f"item-{i}", float(i))])
+            answers.append(users.run([users.prepare("anna", Question(k=2))])[0])
+        users.store.close()
+    for there, here in zip(answers[:12], answers[12:], strict=True):
+        assert there.tasks["shop"].items == here.tasks["shop"].items
+        for seed in range(3):
+            found, expected = (of.tasks[f"age-{seed}"].probabilities for of in (there, here))
+            assert found == pytest.approx(expected, abs=1e-4)
