@@ -42,6 +42,17 @@ def test_the_best_come_first_without_those_seen(kind):
     assert found[1][0] == best[:30]
 
 
+def test_what_the_graph_looks_at_too_little_for_is_searched_exactly():
+    index = ApproximateIndex(WEIGHT, 20 * BIAS)
+    exact = ItemIndex(WEIGHT, 20 * BIAS)
+    ((best, _),) = exact.search(USERS[:1], 2_000, [[]])
+    seen = [best[:1_500], [], best[:3]]
+    found = index.search(USERS[[0, 0, 0]], 10, seen)
+    assert found[0][0] == exact.search(USERS[:1], 10, seen[:1])[0][0]
+    assert len(set(found[1][0]) & set(best[:10])) >= 9
+    assert len(set(index.search(USERS[:1], 1_000, [[]])[0][0]) & set(best[:1_000])) == 1_000
+
+
 def test_more_is_asked_than_there_is():
     for index in (ItemIndex(WEIGHT[:5], BIAS[:5]), ApproximateIndex(WEIGHT[:5], BIAS[:5])):
         ((places, scores),) = index.search(USERS[:1], 100, [[2]])

@@ -51,6 +51,9 @@ def test_the_version_is_of_the_content(tmp_path):
     assert served.load("b", folder(tmp_path / "two")).version == first
     assert served.load("c", folder(tmp_path / "three", seed=1)).version != first
     assert served.load("d", folder(tmp_path / "four", class_names=("x", "y", "z"))).version != first
+    assert served.load("e", folder(tmp_path / "five", max_length=4)).version != first
+    gelu = PatchConfig(bottleneck=3, activation="gelu")  # the same numbers, used in another way
+    assert served.load("f", folder(tmp_path / "six", patch_config=gelu)).version != first
 
 
 def test_who_asked_before_is_answered_by_the_version_before():

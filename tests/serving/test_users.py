@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.config import EngineConfig, PatchConfig
-from peterrec.errors import StoreError, UnknownTaskError
+from peterrec.errors import ConfigError, StoreError, UnknownTaskError
 from peterrec.model import UserModel
 from peterrec.serving import users as users_module
 from peterrec.serving.engine import Engine
@@ -205,14 +206,82 @@ def test_states_are_used_where_they_say_the_same_and_only_there(tmp_path):
 
 
 def test_histories_in_memory_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(users_module, "CACHED_EVENTS", 10)
+    monkeypatch.setattr(users_module, "CACHED_EVENTS", 10 + users_module.OVERHEAD)
     users = make(tmp_path)
     for user in ("anna", "ben", "cem"):
         users.append(events(user, ["item-1"] * 6))
         assert_follows(users, user)
     assert users.stats()["histories"] == 1
-    assert users.stats()["history_events"] == 6
+    assert users.stats()["history_size"] == 6 + users_module.OVERHEAD
     assert_follows(users, "anna")
+
+
+def test_nobody_unknown_is_kept_in_memory(tmp_path):
+    users = make(tmp_path)
+    for i in range(20):
+        answer(users, f"nobody-{i}")
+    assert (users.stats()["histories"], users.stats()["history_size"], users.stats()["states"]) == (0, 0, 0)
+
+
+def test_who_was_read_before_an_erasure_leaves_nothing_behind(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1", "item-2"]) + events("ben", ["item-3"]))
+    fetched = [users.fetch(users.prepare(user, THREE)) for user in ("anna", "ben")]
+    assert users.erase("anna") == 2
+    found = users.run(fetched)
+    assert_same(found[0], users.engine.predict([Request(["item-1", "item-2"], THREE)])[0])
+    assert (users.stats()["histories"], users.stats()["states"]) == (1, 0)  # ben's history was kept before
+    plain = users.store.read
+
+    def read_then_erase(user: str, *rest):
+        found = plain(user, *rest)
+        users.erase("ben")
+        return found
+
+    users.store.read = read_then_erase
+    prepared = users.fetch(users.prepare("ben", THREE))
+    users.store.read = plain
+    assert len(prepared.history.items) == 1
+    assert users.stats()["histories"] == 0
+
+
+def test_an_erasure_that_the_store_could_not_finish_forgets_all_the_same(tmp_path, monkeypatch):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1"]))
+    answer(users, "anna")
+
+    def delete(user: str) -> int:
+        raise StoreError("still in the log", remedy="again")
+
+    monkeypatch.setattr(users.store, "delete", delete)
+    with pytest.raises(StoreError):
+        users.erase("anna")
+    assert (users.stats()["histories"], users.stats()["states"]) == (0, 0)
+
+
+def test_a_slow_store_holds_nobody_up_who_does_not_need_it(tmp_path, monkeypatch):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1"]))
+    inside, go_on = threading.Event(), threading.Event()
+
+    def delete(user: str) -> int:
+        inside.set()
+        go_on.wait(20)
+        return 1
+
+    monkeypatch.setattr(users.store, "delete", delete)
+    erasing = threading.Thread(target=users.erase, args=("anna",))
+    erasing.start()
+    assert inside.wait(20)
+    assert_follows(users, "anna")  # while the store is at it
+    go_on.set()
+    erasing.join()
+    assert (users.stats()["histories"], users.stats()["states"]) == (0, 0)
+
+
+def test_states_that_do_not_fit_are_known_before_anyone_asks(tmp_path):
+    with pytest.raises(ConfigError, match="more than there is"):
+        make(tmp_path, states=10**10)
 
 
 def test_a_stored_user_is_explained(tmp_path):

@@ -253,8 +253,7 @@ class Engine:
 
     def _info(self, loaded: Loaded) -> VersionInfo:
         active = self._roster.loaded.get(loaded.name)
-        group = Roster(self.model.network.backbone, [loaded]).places[loaded.name].group
-        return loaded.info(group, active=active is loaded)
+        return loaded.info(self.model.network.backbone, active=active is loaded)
 
     def _sample(self, loaded: Loaded) -> Tensor:
         """Return representations of made-up users, whose events are drawn by popularity."""

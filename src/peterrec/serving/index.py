@@ -19,7 +19,7 @@ MEASURED_AT = 10  # recall is measured of the best so many
 MEASURED_ON = 64  # at most so many vectors of users
 CONNECTIVITY, EFFORT_TO_ADD, EFFORT_TO_SEARCH = 32, 200, 400  # of the graph: HNSW's M, ef_construction, ef_search
 
-Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 Best = list[tuple[list[int], list[float]]]
 
 
@@ -92,17 +92,26 @@ class ApproximateIndex(ItemIndex):
         self._graph: Any = graph
 
     def search(self, vectors: Float[Tensor, "B R"], k: int, seen: Sequence[Sequence[int]]) -> Best:
-        """Return what the graph finds, as `ItemIndex.search` does; enough is asked for to leave out what was seen."""
+        """Return what the graph finds, as `ItemIndex.search` does; enough is asked for to leave out what was seen.
+
+        Users for whom that is more than a quarter of what the graph looks at are searched exactly.
+        """
         queries = torch.nn.functional.pad(vectors, (0, 1), value=1.0).cpu().numpy()
         found: Best = []
-        for query, own in zip(queries, seen, strict=True):
-            asked = min(k + len(set(own)), len(self.bias))
-            keys = np.sort(np.asarray(self._graph.search(query, asked).keys, dtype=np.int64))
-            keys = keys[~np.isin(keys, np.asarray(own, dtype=np.int64))]
-            scores = self.weight[keys].cpu().numpy() @ query[:-1] + self.bias[keys].cpu().numpy()
-            order = np.argsort(-scores, kind="stable")[:k]
-            found.append((keys[order].tolist(), scores[order].tolist()))
+        for row, own in enumerate(seen):
+            asked = k + len(set(own))
+            few = asked <= EFFORT_TO_SEARCH // 4
+            found += (
+                [self._near(queries[row], k, asked, own)] if few else super().search(vectors[row : row + 1], k, [own])
+            )
         return found
+
+    def _near(self, query: Floats, k: int, asked: int, own: Sequence[int]) -> tuple[list[int], list[float]]:
+        keys = np.sort(np.asarray(self._graph.search(query, min(asked, len(self.bias))).keys, dtype=np.int64))
+        keys = keys[~np.isin(keys, np.asarray(own, dtype=np.int64))]
+        scores = self.weight[keys].cpu().numpy() @ query[:-1] + self.bias[keys].cpu().numpy()
+        order = np.argsort(-scores, kind="stable")[:k]
+        return keys[order].tolist(), scores[order].tolist()
 
     def describe(self) -> dict[str, Any]:
         """Return how targets are searched, and the recall that was measured."""

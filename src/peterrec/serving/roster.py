@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Loaded:
 
     Attributes:
         name: of the task, as it is asked for.
-        version: of the tensors and the outputs: the same bundle has the same one everywhere.
+        version: of the tensors, the outputs and the settings: the same bundle has the same one everywhere.
         bundle: patch, head and outputs.
         path: folder it was read from, or empty.
         loaded_at: seconds since 1970.
@@ -53,8 +54,11 @@ class Loaded:
     @classmethod
     def of(cls, name: str, bundle: Bundle, path: str | Path, index: ItemIndex | None) -> Loaded:
         """Return a version that is loaded now."""
+        patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
+        settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
         outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
-        digest = hashlib.sha256((fingerprint(bundle.tensors()) + outputs).encode()).hexdigest()
+        content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
         return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), index)
 
     @property
@@ -69,9 +73,15 @@ class Loaded:
             self.name, self.bundle.kind, self.version, self.bundle.class_names, 0 if targets is None else len(targets)
         )
 
-    def info(self, group: Group, *, active: bool) -> VersionInfo:
-        """Return what is told to operators."""
+    def info(self, backbone: Backbone, *, active: bool) -> VersionInfo:
+        """Return what is told to operators.
+
+        Args:
+            backbone: the frozen one.
+            active: whether this version answers now.
+        """
         bundle = self.bundle
+        group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
         blocks = len(group.backbone.blocks)
         patched = {site // 2 for site in range(2 * blocks) if bundle.patch is not None and bundle.patch.at(site)}
         valid = bundle.metrics.get("valid", {})

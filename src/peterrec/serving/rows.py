@@ -50,6 +50,7 @@ class Prepared:
         tasks: bundles that are asked.
         history: of the user; None: it is read from the store when the question is answered.
         user: id of a stored user.
+        erasures: how many users had been erased when the history was read.
     """
 
     roster: Roster
@@ -57,6 +58,7 @@ class Prepared:
     tasks: tuple[Loaded, ...]
     history: History | None = None
     user: str | None = None
+    erasures: int = 0
 
     @property
     def rows(self) -> int:

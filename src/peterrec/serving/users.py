@@ -23,6 +23,7 @@ from peterrec.serving.states import StatePool
 from peterrec.serving.store.base import Event, EventStore, Read
 
 CACHED_EVENTS = 2_000_000  # of histories in memory
+OVERHEAD = 20  # events that a history in memory costs as much as, beside its own
 
 
 class Users:
@@ -34,15 +35,27 @@ class Users:
     Args:
         engine: answers.
         store: keeps the events.
+
+    Raises:
+        ConfigError: so many states do not fit into memory.
     """
 
     def __init__(self, engine: Engine, store: EventStore) -> None:
         self.engine = engine
         self.store = store
-        self._lock = threading.Lock()  # of what is in memory: who erases a user waits for answers in progress
+        self._lock = threading.Lock()  # of the histories; held for moments
         self._histories: OrderedDict[str, History] = OrderedDict()
-        self._events = 0
-        self._pool: StatePool | None = None  # made when first needed: it is the largest thing here
+        self._size = 0
+        self._erasures = 0  # so that who read a user before it was erased does not put it back
+        self._states = threading.Lock()  # of the states; held while answers are computed
+        config = engine.model.network.backbone.config
+        streamable = config.kind == "causal" and config.architecture == "dilated"
+        # Made now, though the largest thing here: that it does not fit should be known before users ask.
+        self._pool = self._new_pool() if streamable else None
+
+    def _new_pool(self) -> StatePool:
+        stream = Stream(self.engine.model.network.backbone)
+        return StatePool(stream, self.engine.config.states, self.engine.model.device)
 
     # ------------------------------------------------------------ events
 
@@ -68,16 +81,15 @@ class Users:
         Raises:
             StoreError: the store could not erase them.
         """
-        with self._lock:
-            erased = self.store.delete(user)
-            self._forget(user)
-            return erased
-
-    def _forget(self, user: str) -> None:
-        known = self._histories.pop(user, None)
-        self._events -= 0 if known is None else len(known.items)
-        if self._pool is not None:
-            self._pool.forget_user(user)
+        try:
+            return self.store.delete(user)
+        finally:  # also if the store says that it could do only a part
+            with self._lock:
+                self._erasures += 1
+                self._drop(user)
+            with self._states:  # after answers in progress, which may have read the user before
+                if self._pool is not None:
+                    self._pool.forget_user(user)
 
     # ------------------------------------------------------------ questions
 
@@ -90,23 +102,41 @@ class Users:
         """
         return replace(self.engine.prepare(Request((), question)), history=None, user=user)
 
+    def fetch(self, prepared: Prepared) -> Prepared:
+        """Read what a question about a stored user needs from the store; from any thread.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if prepared.user is None or prepared.history is not None:
+            return prepared
+        with self._lock:
+            erasures, known = self._erasures, self._histories.get(prepared.user)
+        history = self._read(prepared.user, known)
+        if not history.items:
+            return replace(prepared, history=history, user=None)  # nothing to keep, in states or otherwise
+        self._remember(prepared.user, history, erasures)
+        return replace(prepared, history=history, erasures=erasures)
+
     def run(self, prepared: Sequence[Prepared]) -> list[Answer | PeterRecError]:
         """Answer questions, those about stored users and others, in one pass; from one thread at a time.
 
         Returns:
             For each the answer, or the error that only this one met: its events could not be read.
         """
-        with self._lock:
-            found: list[Answer | PeterRecError | None] = []
-            ready: list[Prepared] = []
-            for one in prepared:
-                try:
-                    ready.append(one if one.user is None else replace(one, history=self._history(one.user)))
-                    found.append(None)
-                except PeterRecError as error:
-                    found.append(error)
+        found: list[Answer | PeterRecError | None] = []
+        ready: list[Prepared] = []
+        for one in prepared:
+            try:
+                ready.append(self.fetch(one))
+                found.append(None)
+            except PeterRecError as error:
+                found.append(error)
+        with self._states:
+            # Who was read before somebody was erased is answered, but leaves no state behind.
+            ready = [one if one.erasures == self._erasures else replace(one, user=None) for one in ready]
             answers = iter(self.engine.answer(ready, self))
-            return [next(answers) if of is None else of for of in found]
+        return [next(answers) if of is None else of for of in found]
 
     def explain(self, prepared: Prepared, task: str) -> Explanation:
         """Tell which events mattered for a task; see `Explanation`. From one thread at a time, as `run`.
@@ -114,42 +144,43 @@ class Users:
         Raises:
             PeterRecError: as `prepare`, or the events could not be read.
         """
-        with self._lock:
-            if prepared.history is None and prepared.user is not None:
-                prepared = replace(prepared, history=self._history(prepared.user), user=None)
-            return explain(self.engine, prepared, task)
+        return explain(self.engine, replace(self.fetch(prepared), user=None), task)
 
-    def _history(self, user: str) -> History:
+    def _read(self, user: str, known: History | None) -> History:
         """Return what the store says of a user; only what is new is read."""
-        known = self._histories.get(user)
         count = 0 if known is None else len(known.items)
         read = self.store.read(user, "" if known is None else known.revision, count)
         if known is None or read.start == 0:
-            history = self.engine.history([event.item for event in read.events], read.revision)
-        elif read.events:
-            more = self.engine.history([event.item for event in read.events])
-            history = History(
-                [*known.items, *more.items],
-                np.concatenate([known.tokens, more.tokens]),
-                known.unknown + more.unknown,
-                read.revision,
-            )
-        else:
-            history = known
-        self._histories[user] = history
-        self._histories.move_to_end(user)
-        self._events += len(history.items) - count
-        while self._events > CACHED_EVENTS and len(self._histories) > 1:
-            _, oldest = self._histories.popitem(last=False)
-            self._events -= len(oldest.items)
-        return history
+            return self.engine.history([event.item for event in read.events], read.revision)
+        if not read.events:
+            return known
+        more = self.engine.history([event.item for event in read.events])
+        return History(
+            [*known.items, *more.items],
+            np.concatenate([known.tokens, more.tokens]),
+            known.unknown + more.unknown,
+            read.revision,
+        )
+
+    def _remember(self, user: str, history: History, erasures: int) -> None:
+        with self._lock:
+            if erasures != self._erasures:
+                return
+            self._drop(user)
+            self._histories[user] = history
+            self._size += len(history.items) + OVERHEAD
+            while self._size > CACHED_EVENTS and len(self._histories) > 1:
+                self._drop(next(iter(self._histories)))
+
+    def _drop(self, user: str) -> None:
+        known = self._histories.pop(user, None)
+        self._size -= 0 if known is None else len(known.items) + OVERHEAD
 
     def vectors(
         self, group: Group, users: Sequence[tuple[str, str, History]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
         """Return the representation of each row from its state; see `rows.Streams`."""
-        if self._pool is None:
-            self._pool = StatePool(Stream(group.backbone), self.engine.config.states, self.engine.model.device)
+        assert self._pool is not None
 
         def patch_of(rows: Sequence[int]) -> TaskPatch | None:
             return group.patch_of([slots[row] for row in rows])
@@ -160,5 +191,5 @@ class Users:
 
     def stats(self) -> dict[str, float]:
         """Return how many states and histories are in memory, and how often they served."""
-        found = {"histories": float(len(self._histories)), "history_events": float(self._events)}
+        found = {"histories": float(len(self._histories)), "history_size": float(self._size)}
         return found if self._pool is None else found | self._pool.stats()
