@@ -65,6 +65,11 @@ class Prepared:
         """Rows of the network that it needs, at most."""
         return max(1, len(self.tasks))
 
+    @property
+    def answer_items(self) -> int:
+        """Items that its answers have, at most."""
+        return sum(min(self.question.k, len(task.index.bias)) for task in self.tasks if task.index is not None)
+
     def place_of(self, one: Loaded) -> Place:
         """Return where a task's row goes."""
         return self.roster.places[one.name] if self.question.patched else self.roster.without_patch(one.name)

@@ -53,6 +53,10 @@ class FakePrepared:
     def rows(self) -> int:
         return max(1, len(self.tasks))
 
+    @property
+    def answer_items(self) -> int:
+        return sum(min(self.question.k, 5) for task in self.tasks if task.kind == "ranking")
+
 
 def version(name: str, of: str, path: str = "", *, active: bool = True) -> VersionInfo:
     kind = "ranking" if name.startswith("shop") else "classification"
@@ -174,6 +178,10 @@ class FakeUsers:
     def prepare(self, user: str, question: Question) -> FakePrepared:
         return replace(self.engine.prepare(Request((), question)), user=user)
 
+    def fetch(self, prepared: FakePrepared) -> FakePrepared:
+        assert prepared.user is not None
+        return replace(prepared, items=[event.item for event in self.store.read(prepared.user).events], user=None)
+
     def run(self, prepared: Sequence[FakePrepared]) -> list[Answer | PeterRecError]:
         self.runs.append(len(prepared))
         self.going.wait(10)
@@ -182,11 +190,6 @@ class FakeUsers:
 
     def _answer(self, one: FakePrepared) -> Answer | PeterRecError:
         items: Sequence[Any] = one.items or ()
-        if one.user is not None:
-            try:
-                items = [event.item for event in self.store.read(one.user).events]
-            except StoreError as error:
-                return error
         if "poison" in items:
             raise ValueError("poison of user-secret")
         tasks = {

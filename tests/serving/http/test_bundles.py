@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from .site import Site, until
@@ -20,9 +22,8 @@ def test_bundles_come_and_go(site: Site) -> None:
     assert (none.status_code, none.json()["error"]["code"]) == (404, "unknown_version")
     assert site.ask("DELETE", "/v1/bundles/age").json() == {"dropped": "age"}
     assert [one["name"] for one in site.ask("GET", "/v1/bundles").json()["versions"]] == ["shop"]
-    folder = str(site.root / "new")
-    copies = [str(site.root / "state" / "bundles" / "age" / version) for version in ("v1", "v2")]
-    assert site.journal.lines == [("age", folder), *(("age", copy) for copy in copies), ("age", None)]
+    copies = [str(site.root / "state" / "bundles" / "age" / version) for version in ("v2", "v1", "v2")]
+    assert site.journal.lines == [*(("age", copy) for copy in copies), ("age", None)]
     said = [line["event"] for line in site.log() if line["event"].startswith("bundle")]
     assert said == ["bundle loaded", "bundle rolled back", "bundle rolled back", "bundle dropped"]
 
@@ -66,7 +67,7 @@ def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: Site) -> None:
     assert site.engine._active("age").version == "v1"
 
 
-def test_what_was_rolled_back_to_is_copied_and_the_copy_is_the_only_one(site: Site) -> None:
+def test_what_answers_is_copied_and_the_copy_is_the_only_one(site: Site) -> None:
     folder = site.bundle("new", "v2")
     site.ask("PUT", "/v1/bundles/age", json={"path": folder})
     kept = site.root / "state" / "bundles" / "age"
@@ -74,8 +75,15 @@ def test_what_was_rolled_back_to_is_copied_and_the_copy_is_the_only_one(site: Si
         assert site.ask("POST", "/v1/bundles/age/rollback", json={"version": version}).status_code == 200
         assert [copy.name for copy in kept.iterdir()] == [version]
         assert (kept / version / "adapter_config.json").read_text() == f'{{"version": "{version}"}}'
-    site.ask("PUT", "/v1/bundles/age", json={"path": folder})
+    assert site.ask("DELETE", "/v1/bundles/age").status_code == 200
     assert list(kept.iterdir()) == []
+
+
+def test_a_folder_with_what_cannot_be_read_to_an_end_is_no_bundle(site: Site) -> None:
+    folder = site.root / site.bundle("pipes", "v2")
+    os.mkfifo(folder / "labels.json")
+    answer = site.ask("PUT", "/v1/bundles/age", json={"path": "pipes"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_bundle")
 
 
 def test_a_roll_back_that_cannot_be_remembered_does_not_hold(site: Site) -> None:

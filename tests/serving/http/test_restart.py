@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
+
+import pytest
 
 from builders import tiny_bundle, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import ServeConfig
+from peterrec.errors import ConfigError
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.serve import open_service
 from peterrec.serving.http.service import Service
@@ -49,11 +53,21 @@ def test_what_was_rolled_back_to_answers_though_its_folder_has_something_else(tm
     site.close(service)
     service = site.open(age=given)
     assert site.versions(service) == {"age": first}
-    service.bundles.load("age", "age")
+    assert service.bundles.load("age", "age").version == second
     site.close(service)
+    shutil.rmtree(given)  # what was loaded is there without its folder
     service = site.open(age=given)
     assert site.versions(service) == {"age": second}
     site.close(service)
+
+
+def test_two_services_do_not_share_a_folder_and_a_killed_one_leaves_it_free(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    service = site.open()
+    with pytest.raises(ConfigError, match="another service uses this folder"):
+        site.open()
+    site.close(service)
+    site.close(site.open())
 
 
 def test_what_operators_added_and_dropped_stays_so_until_the_command_line_says_otherwise(tmp_path: Path) -> None:

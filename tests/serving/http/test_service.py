@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from peterrec.errors import StoreError
+from peterrec.serving.http import calls
 from peterrec.serving.requests import Request
+from peterrec.serving.store.base import Read
 
-from .site import Site
+from .site import Site, until
 
 
 def test_it_is_not_ready_while_it_stops(site: Site) -> None:
@@ -37,6 +40,101 @@ def test_the_stores_word_is_believed_for_a_moment(site: Site, monkeypatch: pytes
     assert site.portal.call(site.service.ready)
     now[0] += 1.5
     assert not site.portal.call(site.service.ready)
+
+
+def test_a_store_with_room_for_a_check_and_not_for_events_is_not_ready(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    site.store.check = lambda: None  # type: ignore[method-assign]
+    assert site.portal.call(site.service.ready)
+    append = site.store.append
+
+    def full(events: list[object]) -> list[bool]:
+        raise StoreError("the disk is full")
+
+    site.store.append = full  # type: ignore[method-assign, assignment]
+    body = {"events": [{"id": "a", "user": "u", "item": 1}]}
+    assert site.ask("POST", "/v1/events", json=body).status_code == 503
+    now[0] += 2
+    assert not site.portal.call(site.service.ready)
+    now[0] += 4
+    assert site.portal.call(site.service.ready)  # somebody must try
+    assert site.ask("POST", "/v1/events", json=body).status_code == 503
+    site.store.append = append  # type: ignore[method-assign]
+    assert site.ask("POST", "/v1/events", json=body).status_code == 200
+    assert site.portal.call(site.service.ready)
+
+
+def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "HANGS", 0.2)
+    tries: list[str] = []
+
+    def hangs(user: str, *_: object) -> object:
+        tries.append(user)
+        time.sleep(0.3)
+        raise StoreError("does not answer", remedy="wait")
+
+    site.store.read = hangs  # type: ignore[method-assign, assignment]
+    users = [site.start("POST", f"/v1/users/u{i}/predict", json={}) for i in range(40)]
+    until(lambda: len(tries) == calls.THREADS)
+    started = time.monotonic()
+    assert site.ask("POST", "/v1/predict", json={"requests": [{"items": []}]}).status_code == 200
+    assert time.monotonic() - started < 0.25
+    answers = [user.result(10) for user in users]
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"store_unavailable"}
+    assert len(tries) < 3 * calls.THREADS  # the others were told at once
+
+
+def test_calls_are_bounded(site: Site) -> None:
+    site.service._calls._most = 2
+    go_on = threading.Event()
+    site.store.read = lambda *_: go_on.wait(10) and Read("", 0, [])  # type: ignore[method-assign, assignment]
+    waiting = [site.start("GET", "/v1/users/u") for _ in range(2)]
+    until(lambda: site.service._calls._pending == 2)
+    answer = site.ask("GET", "/v1/users/u")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    go_on.set()
+    assert [one.result(10).status_code for one in waiting] == [404, 404]
+
+
+@pytest.mark.parametrize(
+    ("limit", "requests", "said"),
+    [
+        ({"rows": 3}, [{"tasks": "*"}] * 2, "users times tasks: 4 asked for, at most 3"),
+        ({"answer_items": 9}, [{"tasks": ["shop"], "k": 5}] * 2, "items to answer with: 10 asked for, at most 9"),
+    ],
+    ids=["rows", "items"],
+)
+def test_a_small_request_may_not_ask_for_a_large_answer(tmp_path: Path, limit, requests, said) -> None:
+    with Site(tmp_path, limits=limit) as site:
+        body = {"requests": [{"items": []} | one for one in requests]}
+        answer = site.ask("POST", "/v1/predict", json=body)
+        assert (answer.status_code, said in answer.json()["error"]["message"]) == (422, True)
+        body["requests"].pop()
+        assert site.ask("POST", "/v1/predict", json=body).status_code == 200
+
+
+def test_events_of_the_future_are_refused_milliseconds_say(site: Site) -> None:
+    event = {"id": "a", "user": "u", "item": 1}
+    answer = site.ask("POST", "/v1/events", json={"events": [event | {"timestamp": time.time() * 1000}]})
+    assert (answer.status_code, "not milliseconds" in answer.json()["error"]["remedy"]) == (422, True)
+    assert not site.store.events
+    soon = event | {"timestamp": time.time() + 3_600}
+    assert site.ask("POST", "/v1/events", json={"events": [soon]}).status_code == 200
+
+
+def test_a_change_of_bundles_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with Site(tmp_path, limits={"shutdown_seconds": 1}) as site:
+        site.engine.loading.clear()
+        site.start("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
+        until(lambda: site.service._loads._worker is not None)
+        site.portal.call(site.service.close)
+        assert site.service.hanging
+        assert site.store.closed
+        site.engine.loading.set()
 
 
 def test_many_items_are_looked_up_off_the_event_loop(site: Site) -> None:

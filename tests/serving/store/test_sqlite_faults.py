@@ -202,3 +202,12 @@ def test_a_forked_process_may_not_use_it(store: SqliteStore) -> None:
             os._exit(7)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_log_that_was_removed_is_noticed_before_events_are_acknowledged(tmp_path):
+    store = SqliteStore(tmp_path / "events.sqlite", 10)
+    store.append([Event("anna", "a", "item-1", 1.0)])
+    (tmp_path / "events.sqlite-wal").unlink()
+    with pytest.raises(StoreError, match="lost its log"):
+        store.append([Event("anna", "b", "item-2", 2.0)])
+    store.close()

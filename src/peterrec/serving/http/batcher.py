@@ -171,6 +171,11 @@ class Batcher(Generic[J, R]):
             results = await loop.run_in_executor(self._thread, self._run, [one.job for one in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(batch)} jobs had {len(results)} results")
+        except asyncio.CancelledError:  # the service stops without waiting for this run
+            for one in batch:
+                if not one.future.done():
+                    one.future.set_exception(stopping())
+            raise
         except Exception as error:
             results = [error] * len(batch)
         seconds = time.perf_counter() - started

@@ -23,7 +23,7 @@ class Bundles:
         engine: answers with the bundles.
         journal: is told what is loaded.
         root: folder that bundles are loaded from.
-        kept: folder for copies of versions that were rolled back to: their own folders may have other content by now.
+        kept: folder for copies of what operators loaded or rolled back to.
         log: gets a line for each change.
     """
 
@@ -58,15 +58,7 @@ class Bundles:
             info = self._engine.load(name, folder)
         except PeterRecError as error:
             raise self._told(error, path) from error
-        try:
-            self._journal.record(name, str(folder))
-        except PeterRecError:
-            if before is None:
-                self._engine.drop(name)
-            else:
-                self._engine.roll_back(name, before.version)
-            raise
-        self._tidy(name)
+        self._remember(info, before)
         self._log.write("bundle loaded", name=name, version=info.version, kind=info.kind, index=info.index)
         return info
 
@@ -83,15 +75,7 @@ class Bundles:
             raise
         except RequestError as error:
             raise ApiError(404, "unknown_version", error.what, error.remedy) from error
-        try:
-            copy = self._kept / name / info.version
-            self._engine.save(name, copy)
-            self._journal.record(name, str(copy))
-        except PeterRecError:
-            if before is not None:
-                self._engine.roll_back(name, before.version)
-            raise
-        self._tidy(name, but=copy)
+        self._remember(info, before)
         self._log.write("bundle rolled back", name=name, version=info.version)
         return info
 
@@ -102,6 +86,23 @@ class Bundles:
         self._engine.drop(name)
         self._tidy(name)
         self._log.write("bundle dropped", name=name)
+
+    def _remember(self, info: VersionInfo, before: VersionInfo | None) -> None:
+        """Keep a copy of the version that answers now, for a restart; if that fails, the one before answers again.
+
+        Its own folder may be written anew or removed before that.
+        """
+        copy = self._kept / info.name / info.version
+        try:
+            self._engine.save(info.name, copy)
+            self._journal.record(info.name, str(copy))
+        except PeterRecError:
+            if before is None:
+                self._engine.drop(info.name)
+            elif before.version != info.version:
+                self._engine.roll_back(info.name, before.version)
+            raise
+        self._tidy(info.name, but=copy)
 
     def _tidy(self, name: str, but: Path | None = None) -> None:
         """Remove copies that nothing remembers any more."""
@@ -126,7 +127,9 @@ class Bundles:
 
 
 def _described(folder: Path) -> bool:
+    """Return whether it may be a bundle: a description, and nothing that cannot be read to an end, such as a pipe."""
     try:
-        return any(folder.glob("*.json"))
+        content = list(folder.iterdir())
+        return any(one.suffix == ".json" for one in content) and all(one.is_file() or one.is_dir() for one in content)
     except OSError:  # such as a name that is too long
         return False

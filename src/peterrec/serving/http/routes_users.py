@@ -21,6 +21,7 @@ from peterrec.serving.store.base import Event
 
 router = APIRouter(prefix="/v1", tags=["users"])
 # What is still encoded of the path: a slash of an id is %2F.
+DAY = 86_400.0
 User = Annotated[
     str, BeforeValidator(unquote), Path(min_length=1, pattern=FULL_TEXT, description="id of the user; / is %2F in it")
 ]
@@ -38,6 +39,11 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
     check_limits(body, service.limits)
     now = time.time()
     events = [Event(one.user, one.id, one.item, now if one.timestamp is None else one.timestamp) for one in body.events]
+    if any(event.timestamp > now + DAY for event in events):
+        raise RequestError(
+            "a timestamp is more than a day ahead of the service's clock",
+            remedy="send seconds since 1970, not milliseconds",
+        )
     new = await service.append(events)
     known = service.known([event.item for event, is_new in zip(events, new, strict=True) if is_new])
     stored = sum(new)
@@ -53,8 +59,9 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
     responses=faults(404, 429, 503, 504),
     summary="Ask tasks about a stored user",
 )
-async def predict(user: User, body: AskBody, service: ServiceOf) -> Response:
+async def predict(user: User, service: ServiceOf, body: AskBody | None = None) -> Response:
     """Answer any tasks about a user by the events that are kept; someone who is not known has none."""
+    body = body or AskBody()
     _check_id(user, service)
     check_limits(body, service.limits)
     return reply(Answer, await service.answer_user(user, body.question()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from peterrec.config import ServeConfig
-from peterrec.errors import ConfigError
+from peterrec.errors import ConfigError, StorageError
 from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
@@ -18,12 +21,13 @@ from peterrec.serving.http.service import Parts, Service
 from peterrec.serving.journal import BundleJournal
 from peterrec.serving.keys import Keys, read_keys
 from peterrec.serving.requests import Request
-from peterrec.serving.store.open import open_store
+from peterrec.serving.store.open import check_store, open_store
 from peterrec.serving.titles import ItemSearch
 from peterrec.serving.users import Users
 from peterrec.storage import read_json
 
 JOURNAL = "bundles.json"
+LOCK = "lock"
 
 
 def serve(
@@ -81,17 +85,62 @@ def open_service(
         PeterRecError: something of it cannot be used.
     """
     state = Path(config.state)
-    model = UserModel.from_pretrained(backbone)
-    items = ItemSearch(model.catalogue, config.titles)
-    engine = Engine(model, config.engine, lambda line: log.write("engine", message=line))
-    journal = BundleJournal(state / JOURNAL)
-    for name, path in journal.start(given).items():
-        engine.load(name, path)
-    engine.predict([Request(model.catalogue.ids.slice(0, 1).to_pylist())])  # what is made when first needed, is made
-    store = open_store(config.store, state, config.limits.keep_events)
-    for warning in getattr(store, "warnings", ()):
-        log.write("store", "warning", message=warning)
-    return Service(Parts(engine, Users(engine, store), store, items, journal, keys), config, log)
+    check_store(config.store)
+    with contextlib.ExitStack() as undo:
+        lock = undo.enter_context(alone(state)) if state.exists() else None
+        model = UserModel.from_pretrained(backbone)
+        items = ItemSearch(model.catalogue, config.titles)
+        engine = Engine(model, config.engine, lambda line: log.write("engine", message=line))
+        journal = BundleJournal(state / JOURNAL)
+        for name, path in _chosen(journal, given, log).items():
+            engine.load(name, path)
+        # What is made when it is first needed is made.
+        engine.predict([Request(model.catalogue.ids.slice(0, 1).to_pylist())])
+        # Only now, so that a mistake leaves nothing behind.
+        lock = lock or undo.enter_context(alone(state))
+        store = open_store(config.store, state, config.limits.keep_events)
+        undo.callback(store.close)
+        for warning in getattr(store, "warnings", ()):
+            log.write("store", "warning", message=warning)
+        service = Service(Parts(engine, Users(engine, store), store, items, journal, keys, lock), config, log)
+        undo.pop_all()
+    return service
+
+
+def alone(state: Path) -> IO[bytes]:
+    """Take a folder of state for this process, until the file that is returned is closed or the process ends.
+
+    Raises:
+        ConfigError: another service has it.
+        StorageError: the folder cannot be made or written.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / LOCK).open("ab")
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror})", remedy="give a folder for the state that may be", path=state
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConfigError(
+            "another service uses this folder",
+            remedy="stop it, or give this one a --state of its own (services that share users need --store redis://...)",
+            path=state,
+        ) from error
+    return lock
+
+
+def _chosen(journal: BundleJournal, given: dict[str, str], log: Log) -> dict[str, str]:
+    """Return the bundles to load, and say where operators' word counts more than the command line."""
+    chosen = journal.start(given)
+    for name in sorted(given.keys() | chosen.keys()):
+        if chosen.get(name) != given.get(name):
+            what = "dropped" if name not in chosen else "loaded"
+            log.write("bundle remembered", name=name, message=f"an operator {what} it before this start")
+    return chosen
 
 
 def given_bundles(bundles: Sequence[str]) -> dict[str, str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.data.sequences import UNK
-from peterrec.errors import PeterRecError, StoreError
+from peterrec.errors import PeterRecError, RequestError, StoreError
 from peterrec.serving.http.batcher import Batcher
 from peterrec.serving.http.bundles import Bundles
+from peterrec.serving.http.calls import Calls
 from peterrec.serving.http.errors import too_slow
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
@@ -36,6 +38,7 @@ WAITING_EVENTS = 10  # requests of the most events that one may have
 KEPT = "bundles"  # folder in that of the state
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
+FAILED_SECONDS = 5.0  # for which a store that could not keep events is not tried by those who ask whether it is ready
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Parts:
         items: search in the catalogue, and titles.
         journal: which bundles are loaded, across restarts.
         keys: of clients; None: only this machine.
+        lock: of the folder of the state; given up when the service is closed.
     """
 
     engine: Engine
@@ -57,6 +61,7 @@ class Parts:
     items: ItemSearch
     journal: BundleJournal
     keys: Keys | None
+    lock: IO[bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Service:
         self.parts, self.config, self.limits = parts, config, config.limits
         self.log = log or Log()
         self.metrics = metrics or Metrics()
-        self.stopping = False
+        self.stopping = self._closed = False
         self.bundles = Bundles(parts.engine, parts.journal, config.bundle_root, Path(config.state) / KEPT, self.log)
         self._answers = Batcher[_Job, Answer | Explanation](
             self._run, max_rows=config.engine.batch_size, max_queue=self.limits.queue, max_wait=config.wait_ms / 1000,
@@ -93,9 +98,10 @@ class Service:
             self._append, max_rows=self.limits.events, max_queue=WAITING_EVENTS * self.limits.events,
             observe=self.metrics.observer("events"),
         )  # fmt: skip
-        self._calls = Batcher[Callable[[], Any], Any](_call_each, max_rows=1, max_queue=self.limits.queue)
+        self._calls = Calls(self.limits.queue)
         self._loads = Batcher[Callable[[], Any], Any](_call_each, max_rows=1, max_queue=8)
-        self._checked = -READY_SECONDS
+        self.hanging = False  # whether a thread had to be left behind at the end
+        self._checked = self._failed = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
         self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
 
@@ -111,8 +117,14 @@ class Service:
         return await self._ask([_Job(one) for one in prepared])
 
     async def answer_user(self, user: str, question: Question) -> Answer:
-        """Answer a question about a stored user."""
-        return (await self._ask([_Job(self.parts.users.prepare(user, question))]))[0]
+        """Answer a question about a stored user.
+
+        The events are read here, not in the thread of the answers: a store that hangs holds up nobody else.
+        """
+        users = self.parts.users
+        prepared = users.prepare(user, question)
+        fetched = await self.call(lambda: users.fetch(prepared))
+        return (await self._ask([_Job(fetched)]))[0]
 
     async def explain(self, request: Request, task: str) -> Explanation:
         """Tell which events mattered."""
@@ -121,10 +133,28 @@ class Service:
         return cast("Explanation", (await self._in_time(self._answers.submit(jobs), "explain fewer events"))[0])
 
     async def _ask(self, jobs: list[_Job]) -> list[Answer]:
+        self._check_size([job.prepared for job in jobs])
         found = await self._in_time(
             self._answers.submit([(job, job.prepared.rows) for job in jobs]), "ask fewer tasks or users at once"
         )
         return cast("list[Answer]", found)
+
+    def _check_size(self, prepared: list[Prepared]) -> None:
+        """Refuse what one request may not ask for, however small it is itself.
+
+        Raises:
+            RequestError: too many rows, or items of answers.
+        """
+        sizes = {
+            "users times tasks": (sum(one.rows for one in prepared), self.limits.rows),
+            "items to answer with": (sum(one.answer_items for one in prepared), self.limits.answer_items),
+        }
+        for name, (size, most) in sizes.items():
+            if size > most:
+                raise RequestError(
+                    f"{name}: {size:,} asked for, at most {most:,} are allowed in a request",
+                    remedy="ask for fewer users, tasks or items at once",
+                )
 
     def _run(self, jobs: list[_Job]) -> list[Answer | Explanation | Exception]:
         asked = [job.prepared for job in jobs if job.task is None]
@@ -154,9 +184,8 @@ class Service:
 
     async def append(self, events: list[Event]) -> list[bool]:
         """Keep events, all of them or none; returns which of them are new, when they are durable."""
-        jobs = [(events, len(events))]
         found = await self._in_time(
-            self._events.submit(jobs),
+            self._events.submit([(events, len(events))]),
             "send the same again: some may have been kept, and none is kept twice",
         )
         self.metrics.stored.inc(sum(found[0]))
@@ -168,8 +197,10 @@ class Service:
         try:
             new = self.parts.users.append([event for job in jobs for event in job])
         except StoreError:
+            self._failed = time.monotonic()
             self.metrics.store_errors.inc()
             raise
+        self._failed = -math.inf
         ends, start = [], 0
         for job in jobs:
             ends.append(new[start : start + len(job)])
@@ -191,13 +222,12 @@ class Service:
     # ------------------------------------------------------------ around
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Run something quick in the thread for what is neither the network nor new events."""
+        """Run something in the threads for what is neither the network nor new events."""
         try:
-            found = await self._in_time(self._calls.submit([(work, 1)]), "try again")
+            return await self._in_time(self._calls.run(work), "try again")
         except StoreError:
             self.metrics.store_errors.inc()
             raise
-        return cast("T", found[0])
 
     async def change(self, work: Callable[[], T]) -> T:
         """Change the bundles, one change at a time; what has begun is done, whether or not the client waits."""
@@ -212,8 +242,11 @@ class Service:
             raise too_slow(seconds, remedy) from None
 
     async def ready(self) -> bool:
-        """Say whether events can be kept and questions answered."""
-        if self.stopping:
+        """Say whether events can be kept and questions answered.
+
+        The store may have room for a check and not for events, so that events that it could not keep count too.
+        """
+        if self.stopping or time.monotonic() - self._failed < FAILED_SECONDS:
             return False
         if time.monotonic() - self._checked >= READY_SECONDS:
             self._checked = time.monotonic()
@@ -232,11 +265,19 @@ class Service:
         return True
 
     async def close(self) -> None:
-        """Finish what was taken on, keep all events, and close the store."""
-        self.stopping = True
-        for queue in (self._answers, self._events, self._loads, self._calls):
+        """Finish what was taken on, keep all events, and close the store; once."""
+        if self._closed:
+            return
+        self._closed = self.stopping = True
+        for queue in (self._answers, self._events, self._calls):
             await queue.close()
+        try:
+            await asyncio.wait_for(self._loads.close(), self.limits.shutdown_seconds)
+        except TimeoutError:  # such as a folder on a disk that hangs
+            self.hanging = True
         self.parts.store.close()
+        if self.parts.lock is not None:
+            self.parts.lock.close()
         self.log.write("stopped")
 
     def _queues(self) -> dict[str, int]:
@@ -245,16 +286,13 @@ class Service:
     def _gauges(self) -> dict[str, tuple[str, float]]:
         own = {
             "up": ("Always 1.", 1.0),
-            "ready": (
-                "Whether the store answered when last asked, and the service is not stopping.",
-                float(self._ok()),
-            ),
+            "ready": ("Whether the store answered when last asked, and the service is not stopping.", self._ok()),
         }
         stats = self.parts.users.stats()
         return own | {f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()}
 
-    def _ok(self) -> bool:
-        return self._ready and not self.stopping
+    def _ok(self) -> float:
+        return float(self._ready and not self.stopping)
 
 
 def _call_each(jobs: list[Callable[[], Any]]) -> list[Any]:

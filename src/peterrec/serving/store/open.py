@@ -14,6 +14,18 @@ FILE = "events.sqlite"
 REDIS = ("redis://", "rediss://", "unix://")
 
 
+def check_store(store: str) -> None:
+    """Refuse what names no store, before anything is made.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if store != "sqlite" and not store.startswith(REDIS):
+        raise ConfigError(
+            "`store` names no store of events", remedy="write sqlite, redis://..., rediss://... or unix://..."
+        )
+
+
 def open_store(store: str, state: Path, keep_events: int) -> EventStore:
     """Open the store that a service keeps its events in.
 
@@ -29,12 +41,9 @@ def open_store(store: str, state: Path, keep_events: int) -> EventStore:
         StoreError: it cannot be opened.
         FormatVersionError: a later release has written it.
     """
+    check_store(store)
     if store.startswith(REDIS):
         return RedisStore(store, keep_events)
-    if store != "sqlite":
-        raise ConfigError(
-            "`store` names no store of events", remedy="write sqlite, redis://..., rediss://... or unix://..."
-        )
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -48,6 +48,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, timeout: float, create: Callable[[sqlite3.Connection], None]) -> None:
         self.path = path
+        self._log = path.with_name(f"{path.name}-wal")  # what was written is there first
         self._timeout = timeout
         self._create = create
         self._lock = threading.Lock()  # of the writer
@@ -103,6 +104,8 @@ class SqliteFile:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
+        if not self._log.exists():
+            raise StoreError("lost its log (-wal), which was removed while in use", remedy="restart", path=self.path)
         self._shorten_log(connection)
 
     @contextlib.contextmanager
@@ -226,7 +229,7 @@ class SqliteFile:
     def _shorten_log(self, connection: sqlite3.Connection) -> None:
         """Begin the log again if it is long: while somebody reads at every moment, nobody else does."""
         with contextlib.suppress(OSError, sqlite3.Error):  # what was written is safe already
-            if self.path.with_name(f"{self.path.name}-wal").stat().st_size > LOG_BYTES:
+            if self._log.stat().st_size > LOG_BYTES:
                 connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 connection.execute(f"PRAGMA busy_timeout={int(1000 * self._timeout)}")
