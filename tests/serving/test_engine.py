@@ -33,8 +33,9 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
     """One of each sort that may meet in a batch, and several of the commonest."""
     pretrained = model.pretrained
     own = Own(embedding=False, blocks=1)
-    forked = pretrained.network.backbone.fork(own)
+    forked, other = (pretrained.network.backbone.fork(own) for _ in range(2))
     shaken(forked.modules_of(own), 9)
+    shaken(other.modules_of(own), 10)
     settings: dict[str, dict[str, Any]] = {
         "age": {"seed": 1},
         "gender": {"seed": 2, "class_names": ("f", "m")},
@@ -55,6 +56,8 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "head-both": {"readout": "both", "strategy": "head"},
         "many": {"class_names": tuple(f"c{i}" for i in range(40))},
         "last1": {"strategy": "last1", "backbone": forked, "own": own},
+        "last1-too": {"strategy": "last1", "backbone": other, "own": own},
+        "last-token": {"patch_config": PatchConfig(bottleneck=3, blocks=1, train_task_token=True)},
     }
     return {name: tiny_bundle(pretrained, name=name, **each) for name, each in settings.items()}
 
@@ -163,6 +166,19 @@ def test_rows_of_bundles_that_are_alike_share_a_pass(model):
     assert groups["head"] is groups["head-shop"] is groups["age"]  # a slot without a patch
     assert groups["head-both"] is groups["both"]
     assert len({id(groups[name]) for name in ("age", "gelu", "wide", "skip", "lora", "ssf", "pooled", "both")}) == 8
+
+
+@pytest.mark.parametrize(
+    "names", [["skip", "head"], ["gender", "age"], ["last1", "last1-too"]], ids=["no zeros", "other order", "own"]
+)
+def test_few_bundles_in_any_order_are_what_they_are_alone(names):
+    model = model_with(names)
+    engine = Engine(model)
+    for asked in (names, names[::-1]):
+        request = Request(HISTORIES[0], Question(asked))
+        answer = engine.predict([request])[0]
+        assert list(answer.tasks) == asked
+        assert_alone(model, request, answer)
 
 
 def test_a_user_is_read_once_for_tasks_without_a_patch(model, monkeypatch):

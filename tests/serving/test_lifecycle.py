@@ -109,6 +109,7 @@ def test_only_so_many_versions_are_kept_and_a_dropped_one_is_gone():
     served = engine(keep_versions=2)
     versions = [served.add(age(seed)).version for seed in (0, 1, 2)]
     assert [one.version for one in served.versions("age")] == versions[:0:-1]
+    served.add(age(1))
     served.add(age(1))  # again: no version twice
     assert [one.version for one in served.versions("age")] == [versions[1], versions[2]]
     served.drop("age")
