@@ -73,8 +73,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--rates", nargs="*", type=float, default=[25, 50, 100, 200, 300, 400, 600, 800])
-    parser.add_argument("--seconds", type=float, default=6.0, help="at each rate, at most 60")
+    parser.add_argument("--rates", nargs="*", type=float, default=[100, 200, 400, 600, 800, 1000, 1300])
+    parser.add_argument("--seconds", type=float, default=5.0, help="at each rate, at most 60")
     parser.add_argument("--connections", type=int, default=256, help="at most 1000")
     parser.add_argument("--tiny", action="store_true", help="sizes at which the numbers mean nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/speed/serve_load.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,56 @@ def test_a_form_of_another_site_is_refused(site: Site, kind: str) -> None:
 def test_json_may_name_its_charset_but_not_be_compressed(site: Site) -> None:
     kind = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert site.ask("POST", "/v1/users/u/predict", content=b"{}", headers=kind).status_code == 200
-    packed = site.ask("POST", "/v1/users/u/predict", content=b"{}", headers=kind | {"Content-Encoding": "gzip"})
-    assert packed.status_code == 415
+    for packing in ("gzip", "br", "identity, gzip"):
+        headers = kind | {"Content-Encoding": packing}
+        for path in ("/v1/users/u/predict", "/v1/predict", "/v1/events"):
+            packed = site.ask("POST", path, content=gzip.compress(b"{}"), headers=headers)
+            assert (packed.status_code, packed.json()["error"]["code"]) == (415, "not_json"), path
+            assert "compressed" in packed.json()["error"]["message"]
+    plain = site.ask("POST", "/v1/users/u/predict", content=b"{}", headers=kind | {"Content-Encoding": "identity"})
+    assert plain.status_code == 200
+
+
+BODILESS = ("/v1/users/u/predict", "/v1/bundles/age/rollback")
+
+
+@pytest.mark.parametrize("length", [None, "0"])
+@pytest.mark.parametrize("path", BODILESS)
+def test_a_body_may_be_left_out_where_all_of_it_may(site: Site, path: str, length: str | None) -> None:
+    site.ask("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
+    headers = {"Content-Length": length} if length else {}
+    left_out = site.ask("POST", path, headers=headers)
+    assert left_out.status_code == 200, left_out.text
+    assert site.ask("POST", path, headers=headers | {"Content-Type": "text/plain"}).status_code == 415
+    for other in ("/v1/predict", "/v1/events", "/v1/explain"):
+        assert site.ask("POST", other, headers=headers).status_code == 422
+    given = site.ask("POST", "/v1/users/u/predict", json={})
+    assert given.json() == site.ask("POST", "/v1/users/u/predict", headers=headers).json()
+
+
+@pytest.mark.parametrize("path", BODILESS)
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+def test_another_site_may_not_leave_the_body_out(site: Site, path: str, origin: str) -> None:
+    for headers in ({}, {"Content-Length": "0"}):
+        answer = site.ask("POST", path, headers={"Origin": origin} | headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "not_json")
+
+
+def test_a_body_without_a_kind_is_refused(site: Site) -> None:
+    async def body() -> Any:
+        yield b"{}"
+
+    for path in BODILESS:
+        assert site.ask("POST", path, content=b"{}").status_code == 415
+        assert site.ask("POST", path, content=body()).status_code == 415
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/tasks", "/healthz"])
+def test_two_hosts_are_one_too_many(site: Site, locked: Site, path: str) -> None:
+    for one in (site, locked):
+        headers = [("Host", "localhost"), ("Host", "localhost"), ("X-API-Key", "reader-key")]
+        answer = one.ask("GET", path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
 
 
 def test_loopback_names() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
+from peterrec.serving.http import errors, schemas
 
 from .site import Site, until
 
@@ -71,9 +75,9 @@ def test_what_is_no_id(site: Site, item: str) -> None:
         refused(site, "/v1/events", EVENT % (item, '"u"', '"i"', "1"), 422, "id")
 
 
-@pytest.mark.parametrize("time", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "[]", '"2020-01-01"'])
-def test_what_is_no_time(site: Site, time: str) -> None:
-    refused(site, "/v1/events", EVENT % ('"e"', '"u"', '"i"', time), 422, "timestamp")
+@pytest.mark.parametrize("when", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "[]", '"2020-01-01"'])
+def test_what_is_no_time(site: Site, when: str) -> None:
+    refused(site, "/v1/events", EVENT % ('"e"', '"u"', '"i"', when), 422, "timestamp")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +144,62 @@ def test_more_than_is_allowed_names_the_limit(site: Site, path: str, body: objec
     refused(site, path, json.dumps(body), 422, f"at most {limit} are allowed")
 
 
+WRONG = 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/events", {"events": [{}] * WRONG}),
+        ("/v1/events", {"events": [{str(i): i for i in range(WRONG)}]}),
+        ("/v1/events", {"events": [5] * WRONG}),
+        ("/v1/predict", {"requests": [{}] * WRONG}),
+        ("/v1/predict", {"requests": [{"items": []}] * WRONG}),
+        ("/v1/predict", {"requests": [{"items": [True] * WRONG}]}),
+        ("/v1/predict", {"requests": [{"items": [True] * 1_000}] * 100}),
+        ("/v1/predict", {"requests": [{"items": [], "tasks": [1] * WRONG}]}),
+        ("/v1/predict", {str(i): i for i in range(WRONG)}),
+        ("/v1/users/u/predict", {str(i): i for i in range(WRONG)}),
+        ("/v1/users/u/predict", {"tasks": [None] * WRONG}),
+        ("/v1/explain", {"items": [[]] * WRONG, "task": "age"}),
+        ("/v1/items/titles", {"items": [{}] * WRONG}),
+        ("/v1/bundles/age/rollback", {str(i): i for i in range(WRONG)}),
+    ],
+    ids=range(14),
+)
+def test_a_body_of_many_mistakes_is_not_listed(
+    site: Site, path: str, body: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[int] = []
+    as_before = errors._invalid
+    monkeypatch.setattr(errors, "_invalid", lambda problems: (built.append(len(problems)), as_before(problems))[1])
+    sent = json.dumps(body)
+    began = time.monotonic()
+    refused(site, path, sent, 422)
+    assert time.monotonic() - began < 2
+    assert len(built) == 1
+    assert built[0] <= 5
+
+
+def test_mistakes_are_few_without_the_settings_too() -> None:
+    for kind, body in (
+        (schemas.EventsBody, {"events": [{}] * 1_000}),
+        (schemas.PredictBody, {"requests": [{"items": [True] * 1_000}] * 100}),
+        (schemas.RequestBody, {"items": [], "tasks": [1] * 900}),
+        (schemas.ExplainBody, {"items": [None] * 1_000, "task": "a"}),
+        (schemas.TitlesBody, {"items": [None] * 1_000}),
+        (schemas.LoadBody, {str(i): i for i in range(1_000)}),
+    ):
+        with pytest.raises(ValidationError) as found:
+            kind.model_validate(body)
+        assert found.value.error_count() <= 5, kind
+
+
+def test_a_few_wrong_keys_are_named(site: Site) -> None:
+    error = refused(site, "/v1/predict", '{"requests": [{"items": []}], "pathc": 1, "kk": 2}', 422, "pathc: ")
+    assert "kk: " in error["message"]
+
+
 def test_limits_are_settings(tmp_path: Path) -> None:
     with Site(tmp_path, limits={"history": 3, "body_bytes": 200}) as site:
         refused(site, "/v1/predict", ITEM % "1,2,3,4", 422, "at most 3")
@@ -184,7 +244,10 @@ def test_queries_and_paths(site: Site) -> None:
     for user in ("%00", "a%00b", "x" * 257):
         assert site.ask("GET", f"/v1/users/{user}").status_code == 422, user
         assert site.ask("DELETE", f"/v1/users/{user}").status_code == 422, user
-    assert site.ask("GET", "/v1/users/%ff%fe").status_code == 404
+    for path in ("/v1/users/%FF", "/v1/users/a%C3", "/assets/%ff", "/%e9"):
+        answer = site.ask("GET", path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request"), path
+    assert site.ask("GET", "/v1/users/%C3%A9%25FF").status_code == 404
     assert site.ask("GET", "/v1/users/").status_code in {404, 422}
     assert site.ask("DELETE", "/v1/users/").status_code in {404, 422}
 

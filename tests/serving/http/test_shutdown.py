@@ -31,10 +31,10 @@ def test_who_leaves_is_not_worked_for(serving: Running) -> None:
             second.sendall(request("POST", "/v1/predict", PREDICT))
             until(lambda: site.service._answers.queued_rows == 1)
         until(lambda: site.service._answers.queued_rows == 0)
+    until(lambda: [line.get("status") for line in site.log()].count(499) == 2)
     site.users.going.set()
     assert serving.ask("POST", "/v1/predict", PREDICT)[0] == 200
     assert site.users.runs == [1, 1]
-    until(lambda: [line.get("status") for line in site.log()].count(499) == 2)
     assert not [line for line in site.log() if line["level"] == "error"]
 
 

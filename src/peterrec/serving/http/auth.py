@@ -75,6 +75,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _client(self, scope: Scope, headers: Headers) -> Client:
+        if len(headers.getlist("host")) > 1:
+            raise ApiError(400, "bad_request", "there are two Host headers", "send one")
         if self._keys is None and not is_loopback(_host(headers.get("host", ""))):
             raise ApiError(
                 403, "forbidden", "without keys the service answers only to names of this machine",
@@ -82,7 +84,11 @@ class Guard:
             )  # fmt: skip
         if not scope["path"].startswith(API):
             return Client("", frozenset())
-        return Client("", SCOPES) if self._keys is None else _known(self._keys, headers)
+        client = Client("", SCOPES) if self._keys is None else _known(self._keys, headers)
+        packed = headers.get("content-encoding", "")  # looked at before the framework takes the body for bad JSON
+        if packed.lower() not in {"", "identity"} and _has_body(headers):
+            raise ApiError(415, "not_json", "the body is compressed (Content-Encoding)", "send it as it is")
+        return client
 
 
 def _known(keys: Keys, headers: Headers) -> Client:
@@ -99,15 +105,20 @@ def _known(keys: Keys, headers: Headers) -> Client:
 def _check_json(headers: Headers) -> None:
     """Refuse a body that is not said to be JSON.
 
-    A page on another site cannot send JSON here without asking first, and nothing here answers such a question.
+    A page on another site cannot send JSON here without asking first, and nothing here answers such a question. It can
+    send no body at all, but a browser then says where the page is from; programs do not, and may leave the body out.
     """
+    if not _has_body(headers) and "content-type" not in headers and "origin" not in headers:
+        return
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(
             415, "not_json", "the body must be JSON, and say so", "send the header `Content-Type: application/json`"
         )
-    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
-        raise ApiError(415, "not_json", "the body is compressed", "send it as it is")
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _host(value: str) -> str:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peterrec.config import LimitsConfig
 from peterrec.serving.http.errors import ApiError, busy
+from peterrec.serving.http.schemas import LIMITS
 
 HELD_BODIES = 64  # of the largest size, in memory at once
 
@@ -22,7 +23,7 @@ class BodyLimit:
     """
 
     def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
-        self._app = app
+        self._app, self._limits = app, limits
         self._most, self._seconds = limits.body_bytes, limits.body_seconds
         self._held = 0  # bytes of all requests in progress
 
@@ -39,6 +40,7 @@ class BodyLimit:
         try:
             if not await self._read(headers, receive, body):
                 return  # the client left
+            LIMITS.set(self._limits)  # of this task, which is this request's
             await self._app(scope, _replay(bytes(body), receive), send)
         except _RefusedError as refused:
             await refused.error.response()(scope, receive, send)

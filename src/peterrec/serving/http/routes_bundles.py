@@ -42,9 +42,10 @@ async def load(name: Name, body: LoadBody, service: ServiceOf) -> Response:
     responses=faults(404, 429, 503),
     summary="Let another version answer",
 )
-async def roll_back(name: Name, body: RollBackBody, service: ServiceOf) -> Response:
+async def roll_back(name: Name, service: ServiceOf, body: RollBackBody | None = None) -> Response:
     """Let a version answer that is still in memory."""
-    return reply(VersionInfo, await service.change(lambda: service.bundles.roll_back(name, body.version)))
+    version = None if body is None else body.version
+    return reply(VersionInfo, await service.change(lambda: service.bundles.roll_back(name, version)))
 
 
 @router.delete(

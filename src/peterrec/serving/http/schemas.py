@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from peterrec.config import LimitsConfig
 from peterrec.errors import RequestError
@@ -16,6 +18,9 @@ LARGEST_INTEGER = 2**63 - 1  # what stores and catalogues hold
 FULL_TEXT = r"^[^\x00]+$"
 MOST_TASKS = 1_000
 EXACT = 2.0**53
+MISNAMED = 10  # keys more than an object has fields that are still told one by one
+# Of the service whose request is read. Lists too long are refused before their elements are looked at.
+LIMITS: ContextVar[LimitsConfig | None] = ContextVar("limits", default=None)
 
 TextId = Annotated[str, Field(min_length=1, pattern=FULL_TEXT)]
 
@@ -46,18 +51,38 @@ class Bound:
     limit: str
     of: Literal["list", "text", "number"]
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Have the length of a list checked first, where the settings are known; `check_limits` does the rest."""
+        schema = handler(source)
+        return core_schema.no_info_before_validator_function(self._check, schema) if self.of == "list" else schema
+
+    def _check(self, value: Any) -> Any:
+        limits = LIMITS.get()
+        if limits is not None and isinstance(value, list) and len(value) > getattr(limits, self.limit):
+            said = _too_many(len(value), getattr(limits, self.limit))
+            raise PydanticCustomError("too_long", "{said}", {"said": said})
+        return value
+
 
 class Body(BaseModel):
     """Base of all bodies: unknown keys are errors, numbers are finite, nothing is converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, value: Any) -> Any:
+        """Refuse an object of any number of unknown keys, before there is an error for each."""
+        if isinstance(value, dict) and len(value) > len(cls.__pydantic_fields__) + MISNAMED:
+            raise PydanticCustomError("too_many_keys", "has {keys} keys, far more than there are", {"keys": len(value)})
+        return value
+
 
 class AskBody(Body):
     """What is asked about a user."""
 
     tasks: Annotated[
-        Literal["*"] | Annotated[list[TextId], Field(min_length=1, max_length=MOST_TASKS)],
+        Literal["*"] | Annotated[list[TextId], Field(fail_fast=True, min_length=1, max_length=MOST_TASKS)],
         Field(description="names of loaded bundles, or * for all", examples=["*", ["age"]]),
     ] = "*"
     k: Annotated[int, Field(ge=1, description="items of a ranking task"), Whole, Bound("k", "number")] = 10
@@ -69,9 +94,14 @@ class AskBody(Body):
         return Question(self.tasks, self.k, self.exclude_seen, self.patched)
 
 
+# Without fail_fast there is an error for each wrong element, and a million of them take seconds, and gigabytes.
 History = Annotated[
     list[Item],
-    Field(description="external ids, oldest first; none for a user of whom nothing is known", examples=[["a", "b"]]),
+    Field(
+        fail_fast=True,
+        description="external ids, oldest first; none for a user of whom nothing is known",
+        examples=[["a", "b"]],
+    ),
     Bound("id_length", "text"),
 ]
 
@@ -85,7 +115,7 @@ class RequestBody(AskBody):
 class PredictBody(Body):
     """Questions about several users; they are answered together."""
 
-    requests: Annotated[list[RequestBody], Field(min_length=1), Bound("requests", "list")]
+    requests: Annotated[list[RequestBody], Field(fail_fast=True, min_length=1), Bound("requests", "list")]
 
 
 class ExplainBody(Body):
@@ -109,13 +139,13 @@ class EventBody(Body):
 class EventsBody(Body):
     """Events of any users. All are kept, or none."""
 
-    events: Annotated[list[EventBody], Field(min_length=1), Bound("events", "list")]
+    events: Annotated[list[EventBody], Field(fail_fast=True, min_length=1), Bound("events", "list")]
 
 
 class TitlesBody(Body):
     """Items whose titles are wanted."""
 
-    items: Annotated[list[Item], Field(), Bound("history", "list"), Bound("id_length", "text")]
+    items: Annotated[list[Item], Field(fail_fast=True), Bound("history", "list"), Bound("id_length", "text")]
 
 
 class LoadBody(Body):
@@ -147,12 +177,16 @@ def check_limits(body: Body, limits: LimitsConfig) -> None:
         value, most = getattr(body, name), getattr(limits, bound.limit)
         size = _size(value, bound)
         if size > most:
-            raise RequestError(f"{name}: {size:,} given, at most {most:,} are allowed", remedy=_REMEDIES[bound.of])
+            raise RequestError(f"{name}: {_too_many(size, most)}", remedy=_REMEDIES[bound.of])
     for name in type(body).model_fields:
         value = getattr(body, name)
         if isinstance(value, list) and value and isinstance(value[0], Body):
             for one in value:
                 check_limits(one, limits)
+
+
+def _too_many(given: int, most: int) -> str:
+    return f"{given:,} given, at most {most:,} are allowed"
 
 
 _REMEDIES = {

@@ -19,6 +19,7 @@ from peterrec.serving.http.service import Service
 
 OTHER_FILES = 128  # open beside connections: the store, libraries
 IDLE_SECONDS = 30  # between two requests of a connection
+LAST_LINES_SECONDS = 0.2  # for the log, of who wants it to end at once
 SHELL_SIGNAL = 128  # a shell says so of a process that a signal ended
 
 
@@ -87,16 +88,23 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop. The signal is not raised again afterwards: stopping when told to is no failure."""
         if self.should_exit:
+            self._service.log.flush(LAST_LINES_SECONDS)
             os._exit(SHELL_SIGNAL + sig)  # what was acknowledged is on disk
         self._service.stopping = True
         self.should_exit = True
 
 
 def run(service: Service, listener: socket.socket, started: Callable[[], None]) -> None:
-    """Serve until a signal ends it; the service is closed then."""
+    """Serve until a signal ends it; the service is closed then.
+
+    The process ends here where a thread of the service hangs: Python would wait for it without end.
+    """
     take_over(service.log)
     _allow_files(service)
     Server(service, service.config, started).run([listener])
+    service.log.flush()
+    if getattr(service, "hanging", False):
+        os._exit(0)
 
 
 def _allow_files(service: Service) -> None:

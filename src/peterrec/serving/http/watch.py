@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peterrec.serving.http.auth import CLIENT
-from peterrec.serving.http.errors import as_api_error, stopping
+from peterrec.serving.http.errors import ApiError, as_api_error, stopping
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
 
@@ -40,18 +40,20 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["path"] = _routed(scope)
         # Whoever answers GET answers HEAD too; the server leaves the body out.
         inner = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
         answer = _Answer(send, secrets.token_hex(8))
         started = time.perf_counter()
         try:
+            inner["path"] = _routed(scope)
             await self._app(inner, receive, answer)
         except asyncio.CancelledError:
             if scope.get(LEFT):
                 answer.status = NO_ANSWER
             else:  # the time for stopping is over
                 await self._fail(inner, receive, answer, None)
+        except ApiError as error:
+            await self._fail(inner, receive, answer, error)
         except Exception as error:
             self._log.failure("failed", error, request_id=answer.request_id, route=_route(inner))
             await self._fail(inner, receive, answer, error)
@@ -75,9 +77,20 @@ class Watch:
 
 
 def _routed(scope: Scope) -> str:
-    """Return the path with its encoded slashes still encoded (and so %): an id may have them, and is one part of it."""
+    """Return the path with its encoded slashes still encoded (and so %): an id may have them, and is one part of it.
+
+    Raises:
+        ApiError: it is not UTF-8; replaced, two users would become one.
+    """
     raw: bytes = scope.get("raw_path") or b""
-    return unquote(KEPT.sub(r"%25\1", raw.decode("ascii", "replace"))) if b"%" in raw else str(scope["path"])
+    if b"%" not in raw:
+        return str(scope["path"])
+    try:
+        return unquote(KEPT.sub(r"%25\1", raw.decode("ascii")), errors="strict")
+    except UnicodeDecodeError:
+        raise ApiError(
+            400, "bad_request", "the address is not UTF-8", "encode ids in UTF-8 before they are percent-encoded"
+        ) from None
 
 
 def _route(scope: Scope) -> str:

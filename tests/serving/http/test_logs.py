@@ -1,0 +1,107 @@
+"""Lines of the log: nobody waits for who reads them, and what is lost is counted."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import pytest
+
+from peterrec.serving.http.logs import Log
+
+from .site import until
+
+LINES = 3_000  # more than a pipe holds
+# Writes more than the pipe holds, and ends; the log's flush must not wait for ever.
+PROGRAM = """
+from peterrec.serving.http.logs import Log
+log = Log()
+for i in range(3000):
+    log.write("line", number=i, fill="x" * 200)
+"""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        yield reading, stream
+    os.close(reading)
+
+
+def lines_of(reading: int, until_number: int) -> list[dict[str, Any]]:
+    """Read until a line with a number is there."""
+    text = b""
+    while f'"number": {until_number},'.encode() not in text or not text.endswith(b"\n"):
+        text += os.read(reading, 1 << 16)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write(log: Log, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        log.write("line", number=i, fill="x" * 200)
+
+
+def test_who_writes_does_not_wait_for_who_reads(pipe: tuple[int, TextIO]) -> None:
+    reading, stream = pipe
+    log = Log(stream)
+    began = time.monotonic()
+    write(log, 0, LINES)
+    log.flush(0.05)
+    assert time.monotonic() - began < 5
+    found = lines_of(reading, LINES - 1)
+    assert [line["number"] for line in found] == list(range(LINES))
+    log.flush(5)
+
+
+def test_what_is_dropped_is_counted(pipe: tuple[int, TextIO]) -> None:
+    reading, stream = pipe
+    log = Log(stream, most=100)
+    write(log, 0, LINES)
+    waiting = [line for line in lines_of(reading, log._written + 99) if line["event"] == "line"]
+    until(lambda: log._written == log._accepted)
+    log.write("line", number=LINES, fill="")
+    rest = lines_of(reading, LINES)
+    lost = [line["lost"] for line in rest if line["event"] == "log"]
+    assert lost == [LINES - len(waiting)]
+    assert [line["number"] for line in waiting] == list(range(len(waiting)))
+    write(log, LINES + 1, LINES + 3)
+    assert [line["event"] for line in lines_of(reading, LINES + 2)] == ["line", "line"]
+
+
+def test_a_pipe_that_nobody_has(pipe: tuple[int, TextIO]) -> None:
+    log = Log(pipe[1])
+    broken, end = os.pipe()
+    os.close(broken)
+    with os.fdopen(end, "w") as stream:
+        lonely = Log(stream)
+        write(lonely, 0, 10)
+        lonely.flush(5)
+        assert lonely._written == 10
+    lonely.write("closed")
+    log.write("line", number=1, fill="")
+    assert lines_of(pipe[0], 1)[0]["level"] == "info"
+
+
+def test_in_memory_a_line_is_there_at_once() -> None:
+    stream = io.StringIO()
+    Log(stream).write("event", "warning", x=1)
+    assert json.loads(stream.getvalue()) == {"time": json.loads(stream.getvalue())["time"], "level": "warning",
+                                             "event": "event", "x": 1}  # fmt: skip
+
+
+def test_the_last_lines_are_written_at_the_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE, timeout=30, check=True, text=True)
+    assert len(ended.stderr.splitlines()) == LINES
+
+
+def test_a_process_ends_though_nobody_reads() -> None:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE)
+    with process:
+        assert process.wait(30) == 0
