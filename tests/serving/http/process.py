@@ -59,7 +59,9 @@ class Process:
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        until(lambda: self.process.poll() is not None or "the page is at" in self.said, 60)
+        # A thread writes the log, so that its line may come after the one for people.
+        said = ("the page is at", '"event": "started"')
+        until(lambda: self.process.poll() is not None or all(one in self.said for one in said), 60)
         found = re.search(r"the page is at (http://\S+?)/ ", self.said)
         self.address = found[1] if found else ""
         self.client = httpx.Client(base_url=self.address, timeout=20)

@@ -78,7 +78,7 @@ def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(site: Site, mon
 
     site.store.read = hangs  # type: ignore[method-assign, assignment]
     users = [site.start("POST", f"/v1/users/u{i}/predict", json={}) for i in range(40)]
-    until(lambda: len(tries) == calls.THREADS)
+    until(lambda: len(tries) >= calls.THREADS)
     started = time.monotonic()
     assert site.ask("POST", "/v1/predict", json={"requests": [{"items": []}]}).status_code == 200
     assert time.monotonic() - started < 0.25

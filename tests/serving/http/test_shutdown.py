@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from peterrec.errors import ConfigError
+from peterrec.serving.http import server
 from peterrec.serving.http.server import bind
 
 from .running import PREDICT, Running, answer, read, request, running
@@ -70,6 +71,35 @@ def test_the_patience_at_the_end_has_an_end(tmp_path: Path) -> None:
             serving.server.handle_exit(15, None)
             status, found = answer(client)
             assert (status, found["error"]["code"]) == (503, "stopping")
+
+
+@pytest.mark.parametrize("hanging", [False, True])
+def test_a_thread_that_hangs_does_not_keep_the_process(
+    site: Site, hanging: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+    monkeypatch.setattr(server, "take_over", lambda log: None)
+    monkeypatch.setattr(server, "_allow_files", lambda service: None)
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr("os._exit", ends.append)
+    monkeypatch.setattr(site.service, "hanging", hanging, raising=False)
+    server.run(site.service, serving_nowhere(), lambda: None)
+    assert ends == [0] * hanging
+
+
+def serving_nowhere() -> socket.socket:
+    with bind("127.0.0.1", 0) as listener:
+        return listener
+
+
+def test_a_second_signal_ends_it_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[int] = []
+    monkeypatch.setattr("os._exit", ends.append)
+    found = server.Server(site.service, site.service.config, lambda: None)
+    found.handle_exit(15, None)
+    assert not ends
+    found.handle_exit(2, None)
+    assert ends == [130]
 
 
 def refuses(serving: Running) -> bool:

@@ -84,9 +84,9 @@ class Log:
             except OSError:  # a full disk, a closed pipe: the service goes on
                 pass
             with self._lock:
-                self._written += 1
-                if self._written == self._accepted:
+                if self._written + 1 == self._accepted:
                     self._say_dropped(file)
+                self._written += 1
 
     def _write_now(self, stream: TextIO, line: str) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError, AttributeError):

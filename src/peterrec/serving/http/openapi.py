@@ -20,6 +20,12 @@ items that it does not have are counted and skipped.
 Every error has the form of `ErrorReply`. Send a key as `Authorization: Bearer KEY`; a service without keys answers only
 to its own machine.
 """
+FAULTS = {
+    "400": "The request is not HTTP that can be read, or its address is not UTF-8.",
+    "408": "The headers did not arrive in time.",
+    "414": "The address is too long.",
+    "431": "The headers are too long.",
+}
 KEYWORDS = {"list": ("array", "maxItems"), "text": ("string", "maxLength"), "number": ("integer", "maximum")}
 
 
@@ -39,6 +45,7 @@ def describe(app: FastAPI, limits: LimitsConfig, *, keyed: bool) -> dict[str, An
         for kind in DATACLASSES:
             _add_meanings(schemas[kind.__name__], kind.__doc__ or "")
         _add_limits(document, limits)
+        _add_faults(document)
         _write_whole(document)
         if not keyed:
             _without_keys(document)
@@ -56,6 +63,15 @@ def _add_limits(document: dict[str, Any], limits: LimitsConfig) -> None:
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "user":
                 parameter["schema"]["maxLength"] = limits.id_length
+
+
+def _add_faults(document: dict[str, Any]) -> None:
+    """Add what may be said of any request before an address is looked at."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorReply"}}}
+    for operation in _operations(document):
+        for status, meaning in FAULTS.items():
+            if status not in operation["responses"]:
+                operation["responses"][status] = {"description": meaning, "content": content}
 
 
 def _write_whole(node: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -71,32 +72,35 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read; between two requests, whatever comes is the start of the next one."""
         self._unset_keepalive_if_required()
-        while data and not self._deaf and not self.transport.is_closing():
-            data = self._feed_body(data) if self._in_body else self._feed_head(data)
+        rest = memoryview(data)
+        while rest and not self._deaf and not self.transport.is_closing():
+            rest = self._feed_body(rest) if self._in_body else self._feed_head(rest)
         idle = self.cycle is None or self.cycle.response_complete
         if idle and self._arriving is None and not self._deaf and not self.transport.is_closing():
             self._wait()
 
-    def _feed_head(self, data: bytes) -> bytes:
+    def _feed_head(self, data: memoryview) -> memoryview:
         """Parse a head that is complete now; return what is behind it."""
-        searched = max(len(self._head) - len(END), 0)
-        self._head += data
-        if self._head.startswith((b"\r", b"\n")):
-            self._head = self._head.lstrip(b"\r\n")
-        end = self._head.find(END, searched)
-        if (len(self._head) if end < 0 else end + len(END)) > self.limits.head_bytes:
+        most, had = self.limits.head_bytes, len(self._head)
+        taken = bytes(data[: most + 1 - had])
+        blank = 0 if had else len(taken) - len(taken.lstrip(b"\r\n"))
+        if blank:
+            return data[blank:]
+        self._head += taken
+        end = self._head.find(END, max(had - len(END), 0))
+        size = len(self._head) if end < 0 else end + len(END)
+        if size > most:
             self._refuse_head()
-            return b""
-        if end < 0 and (not self._head or START.match(self._head)):
-            return b""
-        end = len(self._head) if end < 0 else end + len(END)
-        head, rest = bytes(self._head[:end]), bytes(self._head[end:])
+            return data[:0]
+        if end < 0 and START.match(self._head):
+            return data[:0]
+        head = bytes(self._head[:size])
         self._head.clear()
         self._in_head, self._headed, self._whole = True, False, False
         super().data_received(UPGRADE.sub(b"\nx-upgrade:", head))
         self._in_head = False
         if self.transport.is_closing() or self._deaf:
-            return b""
+            return data[:0]
         if not self._headed:  # the parser sees the end of a head elsewhere
             self.send_400_response("")
         elif self.parser.should_upgrade():  # CONNECT: nothing behind it is a request
@@ -105,14 +109,14 @@ class LimitedProtocol(HttpToolsProtocol):
             lengths = [value for name, value in self.headers if name == b"content-length"]
             self._in_body, self._bare = True, 0
             self._left = int(lengths[0]) if lengths else None
-        return rest
+        return data[size - had :]
 
-    def _feed_body(self, data: bytes) -> bytes:
+    def _feed_body(self, data: memoryview) -> memoryview:
         """Parse what belongs to a body; return what is behind it."""
         part = data if self._left is None else data[: self._left]
         self._bare += len(part)
         cycle = self.cycle
-        super().data_received(part)
+        super().data_received(cast("bytes", part))  # the parser reads any buffer
         if self._left is not None:
             self._left -= len(part)
         elif self._overrun:
@@ -256,7 +260,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if pending:
             self.transport.close()
         else:
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # it has left
+                self.transport.write_eof()
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 

@@ -102,8 +102,8 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
     take_over(service.log)
     _allow_files(service)
     Server(service, service.config, started).run([listener])
-    service.log.flush()
     if getattr(service, "hanging", False):
+        service.log.flush()
         os._exit(0)
 
 
