@@ -70,5 +70,9 @@ class ServeConfig(Config):
     wait_ms: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
         default=2.0, description="milliseconds that a question may wait for others to share a batch with"
     )
+    threads: PositiveInt | None = Field(
+        default=None,
+        description="of the network; else OMP_NUM_THREADS, or one less than the cores, as who talks to clients needs one",
+    )
     engine: EngineConfig = Field(default=EngineConfig(), description="how questions are answered")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="what may be asked for")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from builders import tiny_bundle, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
@@ -15,6 +16,7 @@ from peterrec.config import ServeConfig
 from peterrec.errors import ConfigError
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.serve import open_service
+from peterrec.serving.http.server import share_cores
 from peterrec.serving.http.service import Service
 
 PRETRAINED = tiny_pretrained()
@@ -83,3 +85,17 @@ def test_what_operators_added_and_dropped_stays_so_until_the_command_line_says_o
     service = site.open(age=other)
     assert sorted(site.versions(service)) == ["age", "more"]
     site.close(service)
+
+
+@pytest.mark.parametrize(("threads", "environment", "expected"), [(None, None, [3]), (None, "4", []), (2, "4", [2])])
+def test_the_network_leaves_a_core_to_who_talks_to_clients(
+    monkeypatch: pytest.MonkeyPatch, threads: int | None, environment: str | None, expected: list[int]
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    share_cores(ServeConfig(threads=threads))
+    assert found == expected

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
+import torch
 import uvicorn
 
 from peterrec.config import ServeConfig
@@ -100,11 +101,20 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
     The process ends here where a thread of the service hangs: Python would wait for it without end.
     """
     take_over(service.log)
+    share_cores(service.config)
     _allow_files(service)
     Server(service, service.config, started).run([listener])
     if getattr(service, "hanging", False):
         service.log.flush()
         os._exit(0)
+
+
+def share_cores(config: ServeConfig) -> None:
+    """Leave a core to the event loop: threads of the network that wait for each other make every answer late."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def _allow_files(service: Service) -> None:
