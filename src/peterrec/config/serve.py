@@ -72,7 +72,7 @@ class ServeConfig(Config):
     )
     threads: PositiveInt | None = Field(
         default=None,
-        description="of the network; else OMP_NUM_THREADS, or one less than the cores, as who talks to clients needs one",
+        description="of the network; else OMP_NUM_THREADS, or one less than the cores: one is for who talks to clients",
     )
     engine: EngineConfig = Field(default=EngineConfig(), description="how questions are answered")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="what may be asked for")

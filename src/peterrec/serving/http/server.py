@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -102,6 +103,8 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
     """
     take_over(service.log)
     share_cores(service.config)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: looking through it again and again would stop everything for a while
     _allow_files(service)
     Server(service, service.config, started).run([listener])
     if getattr(service, "hanging", False):
