@@ -176,7 +176,7 @@ def test_a_body_of_many_mistakes_is_not_listed(
     sent = json.dumps(body)
     began = time.monotonic()
     refused(site, path, sent, 422)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert len(built) == 1
     assert built[0] <= 5
 

@@ -158,8 +158,10 @@ def test_closing_keeps_what_waits_and_closes_the_store_last(site: Site) -> None:
     order: list[str] = []
     append, close = site.store.append, site.store.close
 
+    go_on = threading.Event()
+
     def slow(events: list[object]) -> list[bool]:
-        time.sleep(0.1)
+        go_on.wait(20)
         order.append("append")
         return append(events)  # type: ignore[arg-type]
 
@@ -167,8 +169,11 @@ def test_closing_keeps_what_waits_and_closes_the_store_last(site: Site) -> None:
     site.store.close = lambda: (order.append("close"), close())[1]  # type: ignore[method-assign, func-returns-value]
     body = {"events": [{"id": "a", "user": "u", "item": 1}]}
     asked = [site.start("POST", "/v1/events", json={"events": [body["events"][0] | {"id": str(i)}]}) for i in range(3)]
-    time.sleep(0.03)
-    site.portal.call(site.service.close)
+    until(lambda: site.service._events.queued_rows == 2)  # and one is at it
+    closing = site.portal.start_task_soon(site.service.close)
+    until(lambda: site.service.stopping)
+    go_on.set()
+    closing.result(20)
     assert [one.result(5).json()["stored"] for one in asked] == [1, 1, 1]
     assert order[-1] == "close"
     assert len(site.store.events["u"]) == 3
