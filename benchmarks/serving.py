@@ -8,6 +8,7 @@ rounds (10 .. 90 %). Weights are random, which cost the same as others.
 - every task: all 50 tasks of one user, beside a loop over the tasks; patches in all blocks, and in the last two.
 - streaming: one more event of each user, with and without reading the answer at [TCL], beside computing the window of
   events again, by what the last position depends on and by every position.
+- search: the best of many targets by a graph of neighbours, with the recall that it reports, beside scoring all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.bundle_io import Bundle
-from peterrec.config import BackboneConfig, PatchConfig
+from peterrec.config import BackboneConfig, EngineConfig, PatchConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
@@ -45,10 +46,12 @@ from peterrec.nn.stream import Stream
 from peterrec.nn.tokens import SPECIAL, append_token, represent
 from peterrec.process import tune_process
 from peterrec.serving.engine import Engine
+from peterrec.serving.index import ItemIndex, build_index
 from peterrec.serving.requests import Question, Request
 
 ITEMS = 20_000
 CLASSES = ("a", "b", "c")
+PARTS = ("mixed", "every_task", "streaming", "search")
 Side = Callable[[], object]
 
 
@@ -62,7 +65,9 @@ def main() -> None:
     print("| side A | side B | A / B (10 .. 90 % of rounds) | asked |")
     print("|---|---|---|---|", flush=True)
     with torch.inference_mode(), onednn_matmul():
-        rows = [*mixed(options), *every_task(options), *streaming(options)]
+        parts = {"mixed": mixed, "every_task": every_task, "streaming": streaming, "search": search}
+        chosen = [options.only] if options.only else PARTS
+        rows = [row for name in chosen for row in parts[name](options)]
     print()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(out | {"rows": rows}, indent=1), encoding="utf-8")
@@ -76,13 +81,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--events", type=int, default=50)
     parser.add_argument("--users", type=int, default=1_024, help="of the states")
+    parser.add_argument("--targets", type=int, default=100_000, help="of the search")
+    parser.add_argument("--only", choices=PARTS, help="one of the comparisons")
     parser.add_argument("--without-compiler", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="sizes at which the numbers mean nothing, one round")
     parser.add_argument("--out", type=Path, default=Path("runs/speed/serving.json"))
     options = parser.parse_args()
     if options.tiny:
         options.rounds, options.channels, options.rows, options.tasks, options.users = 1, 16, 8, 4, 8
-        options.without_compiler = True
+        options.without_compiler, options.targets = True, 500
     return options
 
 
@@ -185,6 +192,37 @@ def streaming(options: argparse.Namespace) -> list[dict[str, Any]]:
                     asked = goal.get((users > 1, length), "") if not name else ""
                     pairs += [(side, of, asked if i == 0 else "") for i, of in enumerate(list(sides)[:2])]
             found += report(sides, pairs, options)
+    return found
+
+
+def search(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The ten best of many targets of one user: all of them scored, and by a graph of neighbours.
+
+    The vectors lie around centres, as those of items that go together do, and where they lie anywhere.
+    """
+    found = []
+    generator = torch.Generator().manual_seed(0)
+    for kind, spread in (("around centres", 0.5), ("anywhere", None)):
+        centres = torch.randn(300, options.channels, generator=generator)
+
+        def draw(n: int, c: Tensor = centres, s: float | None = spread) -> Tensor:
+            noise = torch.randn(n, options.channels, generator=generator)
+            return noise if s is None else c[torch.randint(300, (n,), generator=generator)] + s * noise
+
+        weight, bias, users = draw(options.targets), torch.randn(options.targets, generator=generator), draw(64)
+        config = EngineConfig(approximate_above=0, least_recall=0.0)
+        lines: list[str] = []
+        graph, exact = build_index(weight, bias, config, lambda u=users: u, lines.append), ItemIndex(weight, bias)
+        print(f"| targets {kind}: {lines[0]} | | | |", flush=True)
+        sides: dict[str, Side] = {
+            f"targets {kind}: all scored": lambda x=exact, u=users: [
+                x.search(u[i : i + 1], 10, [[]]) for i in range(8)
+            ],
+            f"targets {kind}: by the graph": lambda x=graph, u=users: [
+                x.search(u[i : i + 1], 10, [[]]) for i in range(8)
+            ],
+        }
+        found += report(sides, [(*sides, "")], options)  # type: ignore[list-item]
     return found
 
 

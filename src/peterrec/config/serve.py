@@ -23,7 +23,7 @@ class EngineConfig(Config):
         default=10_000, description="states in memory, one for each user and patch; the longest unused goes first"
     )
     approximate_above: NonNegativeInt = Field(
-        default=100_000, description="targets; a larger catalogue of targets is searched by an approximate index"
+        default=250_000, description="targets; a larger catalogue of targets is searched by an approximate index"
     )
     least_recall: Share = Field(
         default=0.95, description="of the exact best items; an index that finds fewer is not used, and the log says so"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +19,6 @@ from peterrec.nn.tokens import TCL
 
 ITEM_TABLE = "own_items.table"
 EMPTY = 2  # times as many places as rows, at most, where rows are sorted by their patches
-UNEVEN = "uneven"
 
 
 class PatchBank(nn.Module):
@@ -114,7 +114,6 @@ class RowPatches:
         self.which = which
         self._stacked = stacked
         self._at = at
-        self._sorted: Sorted | str | None = None
 
     def at(self, site: int) -> SiteHooks | None:
         """Return what acts at a site, or None."""
@@ -122,16 +121,17 @@ class RowPatches:
         if piece is None:
             return None
         if isinstance(piece, Inserted) and isinstance(piece.net, Bottleneck):
-            return RowBottlenecks(piece, piece.net, self._at[site], self.which, self._sorted_rows)
+            return RowBottlenecks(piece, piece.net, self._at[site], self.which, lambda: self._sorted)
         return RowPieces(piece, {name: of_rows(stack, self.which) for name, stack in self._at[site].items()})
 
-    def _sorted_rows(self) -> Sorted | None:
-        """Return the rows by their patches, found once; None if most places of most patches would be empty."""
-        if self._sorted is None and self.which is not None:
-            patches = len(next(iter(self._stacked.values())))
-            found = Sorted(self.which, patches)
-            self._sorted = found if 0 < found.most * patches <= EMPTY * len(self.which) else UNEVEN
-        return self._sorted if isinstance(self._sorted, Sorted) else None
+    @cached_property
+    def _sorted(self) -> Sorted | None:
+        """The rows by their patches; None if most places of most patches would be empty."""
+        if self.which is None:
+            return None
+        patches = len(next(iter(self._stacked.values())))
+        found = Sorted(self.which, patches)
+        return found if 0 < found.most * patches <= EMPTY * len(self.which) else None
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Add what each row's task has of its own for items, and for [TCL]."""

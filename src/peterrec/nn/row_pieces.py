@@ -29,6 +29,7 @@ class Sorted:
     """
 
     def __init__(self, which: Int[Tensor, " B"], patches: int) -> None:
+        self.patches = patches
         counts = torch.bincount(which, minlength=patches)
         self.most = int(counts.max()) if len(which) else 0
         order = torch.argsort(which, stable=True)
@@ -38,9 +39,9 @@ class Sorted:
         self.row = torch.zeros(patches * self.most, dtype=torch.int64, device=which.device)  # of each place, or any
         self.row.index_copy_(0, own, order)
 
-    def together(self, x: Float[Tensor, "B n C"], patches: int) -> Float[Tensor, "K mn C"]:
+    def together(self, x: Float[Tensor, "B n C"]) -> Float[Tensor, "K mn C"]:
         """Return the rows of each patch behind each other."""
-        return x.index_select(0, self.row).view(patches, -1, x.shape[2])
+        return x.index_select(0, self.row).view(self.patches, -1, x.shape[2])
 
     def apart(self, x: Float[Tensor, "K mn C"], like: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Return the rows in their own order."""
@@ -100,7 +101,7 @@ class RowBottlenecks:
     def _together(self, rows: Sorted, x: Float[Tensor, "B n C"], h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Do the same with one product for each patch, over all of its rows."""
         down, up = self.stack["net.down.weight"], self.stack["net.up.weight"]
-        own = rows.together(x, len(down))
+        own = rows.together(x)
         between = self.activation(torch.baddbmm(self.stack["net.down.bias"].unsqueeze(1), own, down.transpose(1, 2)))
         found = rows.apart(torch.baddbmm(self.stack["net.up.bias"].unsqueeze(1), between, up), x)
         found = h + found

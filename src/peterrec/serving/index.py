@@ -63,7 +63,9 @@ class ItemIndex:
 class ApproximateIndex(ItemIndex):
     """Search in a graph of neighbours (HNSW: Malkov and Yashunin, 2018; usearch's), exact scores of what it found.
 
-    The bias is one more coordinate, against which users have a 1.
+    The bias is one more coordinate, against which users have a 1; and another one, against which they have a 0, makes
+    all items as long as the longest: the largest product is then the smallest angle, which is what such a graph is
+    good at (Bachrach et al., RecSys 2014).
 
     Args:
         weight: as for `ItemIndex`.
@@ -83,9 +85,11 @@ class ApproximateIndex(ItemIndex):
                 f"{len(bias):,} targets are to be searched approximately, and usearch is not installed",
                 remedy="pip install 'peterrec[serve]', or raise engine.approximate_above",
             ) from error
-        table = torch.cat([weight, bias.unsqueeze(1)], dim=1).cpu().numpy()
+        plain = torch.cat([weight, bias.unsqueeze(1)], dim=1)
+        length = plain.square().sum(dim=1, keepdim=True)
+        table = torch.cat([plain, (length.max() - length).clamp(min=0).sqrt()], dim=1).cpu().numpy()
         graph = Index(
-            ndim=table.shape[1], metric="ip", dtype="f32", connectivity=CONNECTIVITY,
+            ndim=table.shape[1], metric="cos", dtype="f32", connectivity=CONNECTIVITY,
             expansion_add=EFFORT_TO_ADD, expansion_search=EFFORT_TO_SEARCH,
         )  # fmt: skip
         graph.add(np.arange(len(table)), table)
@@ -96,7 +100,8 @@ class ApproximateIndex(ItemIndex):
 
         Users for whom that is more than a quarter of what the graph looks at are searched exactly.
         """
-        queries = torch.nn.functional.pad(vectors, (0, 1), value=1.0).cpu().numpy()
+        ends = vectors.new_tensor([1.0, 0.0]).expand(len(vectors), 2)
+        queries = torch.cat([vectors, ends], dim=1).cpu().numpy()
         found: Best = []
         for row, own in enumerate(seen):
             asked = k + len(set(own))
@@ -109,7 +114,7 @@ class ApproximateIndex(ItemIndex):
     def _near(self, query: Floats, k: int, asked: int, own: Sequence[int]) -> tuple[list[int], list[float]]:
         keys = np.sort(np.asarray(self._graph.search(query, min(asked, len(self.bias))).keys, dtype=np.int64))
         keys = keys[~np.isin(keys, np.asarray(own, dtype=np.int64))]
-        scores = self.weight[keys].cpu().numpy() @ query[:-1] + self.bias[keys].cpu().numpy()
+        scores = self.weight[keys].cpu().numpy() @ query[:-2] + self.bias[keys].cpu().numpy()
         order = np.argsort(-scores, kind="stable")[:k]
         return keys[order].tolist(), scores[order].tolist()
 
