@@ -27,7 +27,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
 from peterrec.nn.losses import bce_loss, bpr_loss
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import SiteInput
+from peterrec.nn.site import SiteInput
 from peterrec.nn.tokens import represent
 
 pytestmark = pytest.mark.shared

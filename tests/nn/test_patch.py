@@ -17,7 +17,8 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.patch import Patch, patched_sites
-from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, SiteInput, SiteShape, bottleneck_width
+from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, bottleneck_width
+from peterrec.nn.site import SiteInput, SiteShape
 from strategies import patched_backbones
 
 ITEMS = 12

@@ -158,9 +158,8 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
         batch = cache.train(rows)
         assert ("keep" in batch) == (changed > 0 and bool((sequences.lengths_of(rows) < 49).any()))
         expected = represent(backbone, torch.from_numpy(last_events(sequences, rows, 50)))
-        torch.testing.assert_close(
-            cache.trunk.above(batch["states"], batch.get("keep"), None), expected, rtol=0, atol=1e-5
-        )
+        found = cache.trunk.above(batch["states"], batch.get("keep"), None)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", NOT_SHARED)

@@ -13,8 +13,9 @@ from torch.func import stack_module_state
 
 from peterrec.errors import ConfigError
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import Bottleneck, Inserted, SiteHooks, SitePatch
+from peterrec.nn.pieces import Bottleneck, Inserted, SitePatch
 from peterrec.nn.row_pieces import RowBottlenecks, RowPieces, Sorted, Stack, of_rows
+from peterrec.nn.site import SiteHooks
 from peterrec.nn.tokens import TCL
 
 ITEM_TABLE = "own_items.table"

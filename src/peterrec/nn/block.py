@@ -10,7 +10,7 @@ from peterrec.config import BackboneConfig
 from peterrec.nn.cone import BlockSteps, Step
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.pieces import SiteHooks, SiteInput
+from peterrec.nn.site import SiteHooks, SiteInput
 
 
 class Site(nn.Module):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.pieces import KINDS, OwnNorm, Shape, SiteHooks, SitePatch, SiteShape
+from peterrec.nn.pieces import KINDS, OwnNorm, SitePatch
+from peterrec.nn.site import Shape, SiteHooks, SiteShape
 from peterrec.nn.sublayer import SubLayerShape
 from peterrec.nn.tokens import PAD, SPECIAL, TCL
 

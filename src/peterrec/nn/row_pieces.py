@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from peterrec.nn.pieces import Bottleneck, Given, Inserted, SitePatch
+from peterrec.nn.pieces import Bottleneck, Inserted, SitePatch
+from peterrec.nn.site import Given
 
 Stack = dict[str, Tensor]
 

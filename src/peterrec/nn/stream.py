@@ -19,7 +19,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.block import Block, Site
 from peterrec.nn.cone import Step
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.pieces import SiteInput
+from peterrec.nn.site import SiteInput
 from peterrec.nn.tokens import PAD, TCL, end_of
 
 ONE_POSITION = Step(dilation=1, stride=1, pad=(0, 0), outputs=1)  # from the taps, one beside the other

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from peterrec.nn.pieces import SiteHooks
+from peterrec.nn.site import SiteHooks
 
 
 @dataclass(frozen=True)
