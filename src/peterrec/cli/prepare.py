@@ -22,7 +22,13 @@ def command(
     time: Annotated[
         str | None, typer.Option("--time", help="Column that sorts a user's events. [default: timestamp]")
     ] = None,
-    order: Annotated[str | None, typer.Option("--order", help="Column that breaks ties between equal times.")] = None,
+    order: Annotated[
+        str | None, typer.Option("--order", help="Column that orders a user's events with equal times.")
+    ] = None,
+    ties: Annotated[
+        str | None,
+        typer.Option("--ties", help="What orders events that are still equal: hash, or lines (as in the files)."),
+    ] = None,
     domain: Annotated[str | None, typer.Option("--domain", help="Column that tells domains apart.")] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", help="Names for CSV files without a header line: user_id,item_id,...")
@@ -58,7 +64,8 @@ def command(
     from peterrec.data.prepare import prepare
 
     mapping = {
-        "paths": events or None, "user": user, "item": item, "time": time, "order": order, "domain": domain,
+        "paths": events or None, "user": user, "item": item, "time": time, "order": order, "ties": ties,
+        "domain": domain,
         "columns": columns.split(",") if columns is not None else None,
         "separator": separator, "time_format": time_format, "ids": ids,
     }  # fmt: skip

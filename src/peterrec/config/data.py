@@ -16,8 +16,11 @@ class EventsConfig(Config):
     user: str = Field(default="user_id", description="column with the user id")
     item: str = Field(default="item_id", description="column with the item id")
     time: str = Field(default="timestamp", description="column that sorts a user's events")
-    order: str | None = Field(
-        default=None, description="column that breaks ties between equal times; without it the item id does"
+    order: str | None = Field(default=None, description="column that orders a user's events with equal times")
+    ties: Literal["hash", "lines"] = Field(
+        default="hash",
+        description="what orders events that are still equal: a hash of user, time and item, or the order of the lines "
+        "in the files, where that is the true one",
     )
     domain: str | None = Field(default=None, description="column that tells domains apart")
     columns: tuple[str, ...] | None = Field(default=None, description="names for CSV files without a header line")

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-
 import numpy as np
 import numpy.typing as npt
 
 from peterrec.config import SplitConfig
+from peterrec.data.hashing import UInt64Array, id_hash, mix64
 from peterrec.data.sequences import IntArray
 
-UInt64Array = npt.NDArray[np.uint64]
-
-
-def user_hash(user_ids: Iterable[str | int]) -> UInt64Array:
-    """Return the first 8 bytes (big-endian) of the sha256 of each id's text; (n,) uint64."""
-    digests = b"".join(hashlib.sha256(str(user).encode()).digest()[:8] for user in user_ids)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
+user_hash = id_hash
 
 
 def uniform(hashes: UInt64Array, salt: str) -> npt.NDArray[np.float64]:
     """Return one number in [0, 1) per user, independent between salts; (n,) float64.
 
-    The salted hash is mixed with the finaliser of splitmix64 (Steele, Lea and Flood, 2014).
+    The salted hash is mixed with `mix64`.
     """
-    mixed = np.asarray(hashes, dtype=np.uint64) ^ user_hash([f"salt:{salt}"])[0]
-    with np.errstate(over="ignore"):
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
+    mixed = mix64(np.asarray(hashes, dtype=np.uint64) ^ user_hash([f"salt:{salt}"])[0])
     return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 

@@ -124,6 +124,7 @@ def _data(manifest: Mapping[str, Any]) -> DataFacts:
         top_share=shape.get("top_share", {}),
         first=_text(shape.get("first")),
         last=_text(shape.get("last")),
+        tied_fraction=manifest.get("ties", {}).get("fraction", 0.0),
     )
 
 

@@ -113,6 +113,7 @@ class DataFacts(_Frozen):
     top_share: dict[str, float] = Field(default_factory=dict)
     first: str | None = None
     last: str | None = None
+    tied_fraction: float = 0.0  # of the source events: nothing in the log orders them
 
 
 class BackboneFacts(_Frozen):

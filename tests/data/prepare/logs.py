@@ -73,6 +73,18 @@ def times(kind: str, values: Sequence[int]) -> tuple[list[Any], pa.DataType | No
     return list(moments), pa.timestamp(kind)  # the unit
 
 
+def seconds(kind: str, value: int) -> float:
+    """The same as a number: seconds since 1970 where it is a moment."""
+    moment = times(kind, [value])[0][0]
+    if kind == "text":
+        moment = datetime.fromisoformat(moment)
+    if isinstance(moment, datetime):
+        return moment.replace(tzinfo=UTC).timestamp()
+    if isinstance(moment, date):
+        return datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp()
+    return float(moment)
+
+
 def bound(kind: str, value: int | None) -> str | None:
     """The same as a bound in the configuration."""
     if value is None:

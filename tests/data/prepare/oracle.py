@@ -7,6 +7,7 @@ package is used.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,17 +23,17 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """An event; `order` and `domain` are None where the log has no such column."""
+    """An event; `order` and `domain` are None where the log has no such column; `seconds` is its time in the log."""
 
     user: str
     item: Id
     time: int
     order: int | None = None
     domain: str | None = None
+    seconds: float = 0.0
 
     def key(self) -> tuple[Any, ...]:
-        item = self.item.encode() if isinstance(self.item, str) else self.item
-        return (self.time, self.order or 0, item)
+        return (self.time, self.order or 0, tie_of(self.user, self.seconds, self.item))
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,21 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def part_of(user: str, settings: Settings) -> str:
+def mix(value: int) -> int:
     mask = 2**64 - 1
-    mixed = hash_of(user) ^ hash_of(f"salt:{settings.salt}")
-    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & mask
-    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & mask
-    drawn = ((mixed ^ (mixed >> 31)) >> 11) * 2.0**-53
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & mask
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & mask
+    return value ^ (value >> 31)
+
+
+def tie_of(user: str, seconds: float, item: Id) -> int:
+    """What orders events of a user with equal times: a hash of all three."""
+    (bits,) = struct.unpack("<Q", struct.pack("<d", seconds))
+    return mix(mix(hash_of(user) ^ mix(bits)) ^ hash_of(str(item)))
+
+
+def part_of(user: str, settings: Settings) -> str:
+    drawn = (mix(hash_of(user) ^ hash_of(f"salt:{settings.salt}")) >> 11) * 2.0**-53
     train, valid = settings.split
     return "train" if drawn < train else "valid" if drawn < train + valid else "test"
 

@@ -15,6 +15,7 @@ from data.prepare.logs import (
     assert_account_adds_up,
     bound,
     parts_of,
+    seconds,
     sequences_of,
     times,
     write_csv,
@@ -55,15 +56,17 @@ class Case:
     def events(self, count: int, users: list[str]) -> list[Row]:
         draw, items = self.draw, NUMBERS[: len(TEXTS)] if self.integers else TEXTS
         some = items[: draw.randint(3, len(items))]
+        drawn = [(draw.choice(users), draw.choice(some), draw.randrange(self.horizon)) for _ in range(count)]
         return [
             Row(
-                draw.choice(users),
-                draw.choice(some),
-                draw.randrange(self.horizon),
+                user,
+                item,
+                time,
                 draw.randrange(3) if self.has_order else None,
                 draw.choice(DOMAINS) if self.has_domain else None,
+                seconds(self.kind, time),
             )
-            for _ in range(count)
+            for user, item, time in drawn
         ]
 
     def source(self) -> Settings:

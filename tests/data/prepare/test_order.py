@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import tempfile
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,16 @@ from hypothesis import strategies as st
 
 from data.prepare.logs import COLUMNS, items_of, made, parts_of, sequences_of, write_csv, write_parquet
 from data.prepare.logs import settings as build
+from data.prepare.oracle import tie_of
 from peterrec import storage
+from peterrec.data.hashing import id_hash
 from peterrec.data.prepare import prepare, read_event_histories
 from peterrec.data.prepare import sequences as sequences_module
 from peterrec.data.prepare import source as source_module
 from peterrec.data.prepare import tasks as tasks_module
 from peterrec.data.prepare.sequences import SequenceFile, pieces, shorten
 from peterrec.data.sequences import Sequences
+from peterrec.data.ties import tie_keys
 
 ALL = (*COLUMNS, "n", "where")
 DICE = random.Random(7)
@@ -103,8 +108,13 @@ def test_users_beyond_the_first_batch_are_there(tmp_path: Path, monkeypatch: pyt
 TIES = [("u", "b", 1, 2), ("u", "a", 1, 3), ("u", "c", 1, 1), ("u", "d", 0, 9), ("u", "a", 2, 0), ("u", "É", 1, 1)]
 
 
-@pytest.mark.parametrize(("order", "wanted"), [(None, "dabcÉa"), ("n", "dcÉbaa")])
-def test_ties_in_time_are_broken_by_order_and_then_by_item(tmp_path: Path, order: str | None, wanted: str) -> None:
+def by_hash(user: str, seconds: float, items: str) -> str:
+    return "".join(sorted(items, key=lambda item: tie_of(user, seconds, item)))
+
+
+@pytest.mark.parametrize("order", [None, "n"])
+def test_ties_in_time_are_broken_by_order_and_then_by_a_hash(tmp_path: Path, order: str | None) -> None:
+    wanted = "d" + (by_hash("u", 1, "abcÉ") if order is None else by_hash("u", 1, "cÉ") + "ba") + "a"
     others = [(f"u{n}", item, 1, 1) for n in range(8) for item in "abcdÉ"]
     path = write_parquet(tmp_path / "a.parquet", [*TIES, *others], (*COLUMNS, "n"))
     corpus = made(path, tmp_path / "out", events={"order": order})
@@ -118,16 +128,58 @@ def test_integers_are_ordered_as_numbers_and_order_may_be_of_any_kind(tmp_path: 
     paths = [write_csv(tmp_path / "a.csv", rows, (*COLUMNS, "n"))]
     paths.append(write_parquet(tmp_path / "a.parquet", rows, (*COLUMNS, "n")))
     for path in paths:
-        assert read_event_histories(build(path).events)[1] == [[-1, 9, 10, 100]]
-        assert read_event_histories(build(path, events={"order": "n"}).events)[1] == [[100, 9, -1, 10]]
+        assert read_event_histories(build(path).events)[1] == [sorted([-1, 9, 10, 100], key=partial(tie_of, "u", 1))]
+        ordered = [100, 9, *sorted([-1, 10], key=partial(tie_of, "u", 1))]
+        assert read_event_histories(build(path, events={"order": "n"}).events)[1] == [ordered]
+
+
+def test_lines_break_ties_where_that_is_said(tmp_path: Path) -> None:
+    """Over several files of two forms, in the order in which they are named, and in any number of threads."""
+    rows = [(f"u{n % 7}", f"i{n * 7919 % 1000}", n // 500) for n in range(9000)]
+    cuts = [0, 2500, 2600, 7000, 9000]
+    writers = [(write_csv, ".csv"), (write_parquet, ".parquet")] * 2
+    paths = [
+        write_form(tmp_path / f"{9 - number}{ending}", rows[cuts[number] : cuts[number + 1]])
+        for number, (write_form, ending) in enumerate(writers)
+    ]
+    wanted = {f"u{n}": [item for user, item, _ in rows if user == f"u{n}"] for n in range(7)}
+    source = {"min_item_events": 1, "max_history": 9000}
+    corpus = made(paths, tmp_path / "out", events={"ties": "lines"}, source=source, threads=4)
+    assert items_of(corpus) == wanted
+    assert corpus.manifest["ties"] == {"events": 0, "fraction": 0.0, "ordered_by": "lines"}
+    users, items = read_event_histories(build(paths, events={"ties": "lines"}).events)
+    assert dict(zip(users, items, strict=True)) == wanted
+
+
+def test_the_account_says_how_many_events_are_tied(tmp_path: Path) -> None:
+    rows = [("u", "a", 1), ("u", "b", 1), ("u", "c", 1), ("u", "d", 2), ("v", "a", 1), ("v", "b", 2)]
+    lines: list[str] = []
+    corpus = prepare(build(write_csv(tmp_path / "a.csv", rows)), tmp_path / "out", report=lines.append)
+    assert corpus.manifest["ties"] == {"events": 3, "fraction": 0.5, "ordered_by": "hash"}
+    (line,) = [line for line in lines if "hash" in line]
+    assert line.startswith("3 of these events (50.0 %) share their user and time with another")
+    assert "--order" in line
+    assert "--ties lines" in line
+
+
+def test_no_rule_of_ties_can_be_learned_from_items() -> None:
+    """Each of two items comes first in half of the ties, whoever the user and whatever the time."""
+    users, times = np.meshgrid(np.arange(100), np.arange(100))
+    hashes, seconds = id_hash(users.ravel().tolist()), times.ravel().astype(float)
+    first, second = (tie_keys(hashes, seconds, np.full(10_000, id_hash([item])[0])) for item in ("a", "b"))
+    before = (first < second).reshape(100, 100)
+    assert abs(before.mean() - 0.5) < 0.03
+    assert before.mean(axis=0).min() > 0.25  # of any user
+    assert before.mean(axis=1).min() > 0.25  # at any time
 
 
 def test_an_unknown_item_keeps_its_place_among_ties(tmp_path: Path) -> None:
     """As `read_event_histories` has it, whose histories are what a model is asked about."""
+    wanted = by_hash("u", 1, "abc").replace("b", "?")
     rows = [("u", item, 1) for item in "abc"] + [(f"u{n}", item, 1) for n in range(5) for item in "ac"]
     path = write_parquet(tmp_path / "a.parquet", rows)
     corpus = made(path, tmp_path / "out", source={"min_item_events": 2, "rare_items": "unk"})
-    assert items_of(corpus)["u"] == ["a", "[UNK]", "c"]
+    assert [item if item != "[UNK]" else "?" for item in items_of(corpus)["u"]] == list(wanted)
 
 
 def test_two_unknown_items_in_a_row_are_no_repeat(tmp_path: Path) -> None:
@@ -178,15 +230,15 @@ def test_parts_are_of_users_alone_and_the_same_for_all_tasks(tmp_path: Path) -> 
 
 def test_pieces_are_whole_users_and_as_large_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(sequences_module, "_piece", lambda table, users, first, last, cuts: asked.append((first, last)))
-    events = np.array([3, 1, 1, 9, 2, 2, 1])
+    monkeypatch.setattr(sequences_module, "_piece", lambda source, first, last, cuts: asked.append((first, last)))
+    source = SimpleNamespace(users=SimpleNamespace(events=np.array([3, 1, 1, 9, 2, 2, 1])))
     for at_once, wanted in {
         4: [(0, 1), (2, 2), (3, 3), (4, 5), (6, 6)],
         1: [(n, n) for n in range(7)],
         99: [(0, 6)],
     }.items():
         asked.clear()
-        assert len(list(pieces(None, None, events, (), at_once))) == len(wanted)
+        assert len(list(pieces(source, (), at_once))) == len(wanted)
         assert asked == wanted
 
 

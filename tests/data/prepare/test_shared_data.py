@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.prepare.logs import assert_account_adds_up, parts_of, sequences_of
+from data.prepare.oracle import tie_of
 from peterrec.config import PrepareConfig, build_config
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import prepare
@@ -41,11 +42,13 @@ def test_movielens(shared: Path, tmp_path: Path) -> None:
     assert corpus.manifest["items"] == len(pc.unique(kept["item_id"]))
     assert corpus.manifest["users"] == len(lengths) == 6040
     assert corpus.manifest["events"] == sum(min(length, 200) for length in lengths.values())
-    order = kept.sort_by([("user_id", "ascending"), ("timestamp", "ascending"), ("item_id", "ascending")])
-    users, items = order["user_id"].to_numpy(), order["item_id"].to_numpy()
+    users, items, times = (kept[name].to_pylist() for name in ("user_id", "item_id", "timestamp"))
     found = sequences_of(corpus)
     for user in (1, 777, 4169, 6040):
-        assert corpus.catalogue.decode(np.array(found[str(user)])) == items[users == user][-200:].tolist()
+        rows = [row for row, of in enumerate(users) if of == user]
+        rows.sort(key=lambda row: (times[row], tie_of(str(users[row]), times[row], items[row])))
+        assert corpus.catalogue.decode(np.array(found[str(user)])) == [items[row] for row in rows][-200:]
+    assert corpus.manifest["ties"]["fraction"] == pytest.approx(0.77, abs=0.01)
     table = pq.read_table(folder / "users.parquet")
     for name in labels:
         classes = corpus.task(name).class_names

@@ -66,12 +66,28 @@ def _top(ordered: IntArray, percent: int) -> float:
 def account(manifest: dict[str, Any]) -> list[str]:
     """Return the lines that say what was kept, what was dropped and why."""
     lines = [_line(step["what"], step["events"], "", step) for step in manifest["steps"]]
+    if manifest["ties"]["events"]:
+        lines.append(tie_line(manifest["ties"]))
     lines.append(f"corpus: {manifest['users']:,} users, {manifest['events']:,} events, {manifest['items']:,} items")
     for task in manifest["tasks"]:
         lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]
         parts = ", ".join(f"{count:,} {part}" for part, count in task["users"].items())
         lines.append(f"task {task['name']}: {parts} users; {_what(task)}")
     return lines
+
+
+def tie_line(ties: dict[str, Any]) -> str:
+    """Return the line that says how many events the log itself does not order."""
+    return (
+        f"{ties['events']:,} of these events ({percent(ties['fraction'])}) share their user and time with another, and "
+        "nothing else orders them: they stand in the order of a hash, which has no meaning. If a column tells which "
+        "came first, name it (--order COLUMN); if the lines of the files do, say --ties lines"
+    )
+
+
+def percent(fraction: float) -> str:
+    """Return a share as people write it."""
+    return f"{100 * fraction:.1f} %" if fraction >= 0.001 else "less than 0.1 %"
 
 
 def _line(what: str, left: int, prefix: str, step: dict[str, Any]) -> str:

@@ -96,6 +96,16 @@ def _what(error: Exception) -> str:
     return "; ".join(line if len(line) <= 200 else f"{line[:200]}..." for line in kept[:3])
 
 
+@contextlib.contextmanager
+def insertion_order(connection: Any) -> Iterator[None]:
+    """Let rows that are read meanwhile be numbered in the order of the lines of a file; it costs memory."""
+    connection.raw_sql("SET preserve_insertion_order = true")
+    try:
+        yield
+    finally:
+        connection.raw_sql("SET preserve_insertion_order = false")
+
+
 @ibis.udf.scalar.builtin(signature=(("string", "string"), "timestamp"))  # type: ignore[untyped-decorator]
 def try_strptime(text: Any, pattern: Any) -> Any:
     """Read a time that is written as `pattern` says; null where it is not."""

@@ -24,11 +24,13 @@ from peterrec.data.prepare.columns import (
     read_sortable,
     sort_kind,
 )
-from peterrec.data.prepare.engine import engine_errors, scalars, try_strptime
+from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
 from peterrec.errors import DataError
 
 Reader = Callable[[Any], Any]
+LINES_OF_A_FILE = 2**40  # more than any has
+SORT_COLUMNS = ("time", "order", "line")  # what orders a user's events, where the table has it
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Events:
 
     Attributes:
         table: expression with the columns user (text), item (text or int64), time (int64, float64, or timestamp in
-            UTC) and, where the configuration names them, order and domain (text). No value is null.
+            UTC) and, where the configuration names them, order, domain (text) and line. No value is null.
         item_kind: what item ids are.
         time_kind: how times compare.
         files: where the events come from.
@@ -61,11 +63,15 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
             or ids that are integers in one file and text in another. The message names the file.
     """
     files = _describe_all(config)
-    groups = _alike(files)
+    by_lines = config.ties == "lines"
+    groups = [[file] for file in files] if by_lines else _alike(files)
     raw = [
-        load(connection, f"{name}_{number}", group, _mapping(config), config.time_format)
+        load(
+            connection, f"{name}_{number}", group, _mapping(config), config.time_format,
+            file_number=number if by_lines else None,
+        )
         for number, group in enumerate(groups)
-    ]
+    ]  # fmt: skip
     read, item_kind, time_kind = _readers(raw, [group[0].kind == "parquet" for group in groups], config)
     tables = [table.select(FILE, **{column: how(table) for column, how in read.items()}) for table in raw]
     whole = tables[0] if len(tables) == 1 else ibis.union(*tables)
@@ -105,7 +111,13 @@ def _alike(files: Sequence[InputFile]) -> list[list[InputFile]]:
 
 
 def load(
-    connection: Any, name: str, files: Sequence[InputFile], columns: dict[str, str], time_format: str | None = None
+    connection: Any,
+    name: str,
+    files: Sequence[InputFile],
+    columns: dict[str, str],
+    time_format: str | None = None,
+    *,
+    file_number: int | None = None,
 ) -> Any:
     """Copy columns of files of the same form into a table of the engine.
 
@@ -115,6 +127,7 @@ def load(
         files: what to read.
         columns: what each column is called in the table, and in the files. The table has also `FILE`.
         time_format: how the column `time` is written, if it is text.
+        file_number: of a single file: the table gets a column `line`, in the order of files and of their lines.
 
     Raises:
         DataError: a file is damaged or not in the form it seems to have; the message names it.
@@ -127,7 +140,11 @@ def load(
             if time_format is not None and table["time"].type().is_string():
                 # The engine's own, as opening files is: no expression of all engines lets a bad row be.
                 table = table.mutate(time=try_strptime(table["time"], time_format))
-            return connection.create_table(name, table, overwrite=True)
+            if file_number is None:
+                return connection.create_table(name, table, overwrite=True)
+            with insertion_order(connection):
+                numbered = table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
+                return connection.create_table(name, numbered, overwrite=True)
     except DataError:
         for file in files if len(files) > 1 else ():
             load(connection, name, [file], columns, time_format)  # the first that cannot be read says so
@@ -176,6 +193,8 @@ def _readers(
     if config.order is not None:
         order_kind = sort_kind(seen("order"), "order", config.order, text_allowed=True)
         read["order"] = lambda table: read_sortable(table, "order", order_kind)
+    if config.ties == "lines":
+        read["line"] = lambda table: table["line"]
     if config.domain is not None:
         read["domain"] = lambda table: table["domain"].cast("string").nullif("")
     return read, item_kind, time_kind

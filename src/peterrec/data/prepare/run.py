@@ -91,6 +91,7 @@ class _Preparation:
     folder: Path
     scratch: Path
     say: Report
+    tied_events: int = 0
 
     def run(self) -> None:
         inputs = input_files(self.config)
@@ -134,7 +135,8 @@ class _Preparation:
         lengths = np.zeros(len(source.users), dtype=np.int64)
         early_lengths = {name: np.zeros(len(source.users), dtype=np.int64) for name in cuts}
         users = source.users
-        for number, piece in enumerate(pieces(source.table, users.table, users.events, list(cuts.values()))):
+        for number, piece in enumerate(pieces(source, list(cuts.values()))):
+            self.tied_events += piece.tied_events
             sequences = shorten(piece.sequences, self.config.source)
             kept = sequences.lengths >= self.config.source.min_user_events
             lengths[piece.places] = np.where(kept, sequences.lengths, 0)
@@ -193,6 +195,11 @@ class _Preparation:
             "catalogue_fingerprint": source.catalogue.fingerprint,
             "rare_items": self.config.source.rare_items,
             "steps": steps,
+            "ties": {
+                "events": self.tied_events,
+                "fraction": self.tied_events / int(source.users.events.sum()),
+                "ordered_by": "hash" if self.tied_events else self.config.events.ties,
+            },
             "shape": shape(source, main),
             "tasks": entries,
             "inputs": [file.identity() for file in inputs],

@@ -13,7 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.config import SourceConfig
+from peterrec.data.prepare.events import SORT_COLUMNS
+from peterrec.data.prepare.source import Source
 from peterrec.data.sequences import UNK, IntArray, Sequences
+from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
 
 EVENTS_AT_ONCE = 2_000_000
 
@@ -27,12 +30,14 @@ class Piece:
         user_ids: (n,) text.
         sequences: n rows, every kept event, oldest first; unknown items are distinct numbers below zero.
         cuts: for each cut, (n,) how many of the first events lie before it.
+        tied_events: how many events nothing of the log orders: they stand in the order of a hash.
     """
 
     places: IntArray
     user_ids: pa.Array
     sequences: Sequences
     cuts: tuple[IntArray, ...]
+    tied_events: int
 
 
 def ordered(table: Any, columns: Sequence[str], value: str) -> Any:
@@ -43,56 +48,62 @@ def ordered(table: Any, columns: Sequence[str], value: str) -> Any:
     return ibis.struct({name: table[name] for name in (*columns, value)}).collect().sort()
 
 
-def pieces(
-    table: Any, users: Any, events: IntArray, cuts: Sequence[Any] = (), at_once: int | None = None
-) -> Iterator[Piece]:
+def pieces(source: Source, cuts: Sequence[Any] = (), at_once: int | None = None) -> Iterator[Piece]:
     """Yield the sequences of all users, in order of their place.
 
     Args:
-        table: place, time, [order,] rank, item of every event.
-        users: place and user of every user.
-        events: (users,) how many events each has.
+        source: the events.
         cuts: tables place, cut: a time for some users; users without one have all of their events before it.
         at_once: events held in memory at a time (a user with more is one piece); `EVENTS_AT_ONCE` if not given.
     """
     at_once = EVENTS_AT_ONCE if at_once is None else at_once
+    events = source.users.events
     ends = np.cumsum(events)
     first = 0
     while first < len(events):
         done = ends[first - 1] if first else 0
         last = max(first, int(np.searchsorted(ends, done + at_once, side="right")) - 1)
-        yield _piece(table, users, first, last, cuts)
+        yield _piece(source, first, last, cuts)
         first = last + 1
 
 
-def _piece(table: Any, users: Any, first: int, last: int, cuts: Sequence[Any]) -> Piece:
-    found = piece_expression(table, users, first, last, cuts).to_pyarrow()
-    column = found["items"].combine_chunks()
-    offsets = np.asarray(column.offsets, dtype=np.int64)
-    items = np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]]
+def _piece(source: Source, first: int, last: int, cuts: Sequence[Any]) -> Piece:
+    users = source.users.table
+    named = users.filter(users["place"].between(first, last)).order_by("place").to_pyarrow()
+    events = piece_expression(source.table, first, last, cuts).to_pyarrow()
+    places, ranks = events["place"].to_numpy(), events["rank"].to_numpy()
+    same = equal_to_before(events["place"], *(events[name] for name in SORT_COLUMNS if name in events.column_names))
+    tied = np.flatnonzero(tied_rows(same))
+    seconds = seconds_of(events["time"].take(pa.array(tied)))
+    keys = tie_keys(source.users.hashes[places[tied]], seconds, source.item_hashes[ranks[tied]])
+    order = order_ties(same, tied, keys, ranks[tied])
+    counts = source.users.events[first : last + 1]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    before = (np.add.reduceat(events[f"before{number}"].to_numpy(), offsets[:-1]) for number in range(len(cuts)))
     return Piece(
-        found["place"].to_numpy().astype(np.int64),
-        found["user"].combine_chunks(),
-        Sequences(items, offsets - offsets[0]),
-        tuple(found[f"cut{number}"].to_numpy().astype(np.int64) for number in range(len(cuts))),
+        np.arange(first, last + 1),
+        named["user"].combine_chunks(),
+        Sequences(events["item"].to_numpy()[order].astype(np.int32), offsets),
+        tuple(cut.astype(np.int64) for cut in before),
+        len(tied),
     )
 
 
-def piece_expression(table: Any, users: Any, first: int, last: int, cuts: Sequence[Any] = ()) -> Any:
-    """Return the expression of a piece: place, user, items (array), and cut0, cut1, ..."""
+def piece_expression(table: Any, first: int, last: int, cuts: Sequence[Any] = ()) -> Any:
+    """Return the expression of a piece, in order: place, time, [order,] [line,] rank, item, and before0, before1, ...
+
+    The last ones are 1 where the event lies before the cut, else 0.
+    """
     part = table.filter(table["place"].between(first, last))
     for number, cut in enumerate(cuts):
         renamed = cut.select(cut["place"].name("cut_place"), cut["cut"].name(f"until{number}"))
         part = part.left_join(renamed, part["place"] == renamed["cut_place"]).drop("cut_place")
-    keys = [name for name in ("time", "order", "rank") if name in table.columns]
-    counts = {}
+    keys = [name for name in SORT_COLUMNS if name in table.columns]
+    before = {}
     for number in range(len(cuts)):
         until = part[f"until{number}"]
-        counts[f"cut{number}"] = (until.isnull() | (part["time"] < until)).cast("int64").sum()
-    grouped = part.group_by("place").aggregate(events=ordered(part, keys, "item"), **counts)
-    named = grouped.inner_join(users, "place")
-    items = named["events"].map(lambda event: event["item"])
-    return named.select("place", "user", *counts, items=items).order_by("place")
+        before[f"before{number}"] = (until.isnull() | (part["time"] < until)).cast("int64")
+    return part.select("place", *keys, "rank", "item", **before).order_by("place", *keys)
 
 
 def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = None) -> Sequences:

@@ -9,20 +9,21 @@ from typing import Any
 
 import ibis
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.prepare.bounds import after, before, in_domains, known_domains
 from peterrec.data.prepare.engine import scalars, upload
-from peterrec.data.prepare.events import Events
+from peterrec.data.prepare.events import SORT_COLUMNS, Events
 from peterrec.data.sequences import IntArray
-from peterrec.data.splits import assign_parts, user_hash
+from peterrec.data.splits import assign_parts
 from peterrec.errors import ArtifactError, DataError
 
 Step = dict[str, str | int]
 USERS_AT_ONCE = 500_000
+IDS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Users:
 
     Attributes:
         table: engine table: user (text), place (0-based position), part (0 train, 1 valid, 2 test).
-        hashes: (users,) `splits.user_hash`.
+        hashes: (users,) `id_hash`.
         parts: (users,) part of each.
         events: (users,) kept source events of each.
     """
 
     table: Any
-    hashes: npt.NDArray[np.uint64]
+    hashes: UInt64Array
     parts: IntArray
     events: IntArray
 
@@ -51,8 +52,9 @@ class Source:
 
     Attributes:
         chosen: expression, all columns: events of the chosen domains and time, whatever their item.
-        table: engine table: place (of the user), time, [order,] rank (of the item id among those of all chosen
-            events, which breaks ties), item (index; -1 - rank where the item is not in the catalogue).
+        table: engine table: place (of the user), time, [order,] [line,] rank (of the item id among those of all
+            chosen events), item (index; -1 - rank where the item is not in the catalogue).
+        item_hashes: (items,) `id_hash` of the item of each rank.
         catalogue: the items.
         users: who did it.
         steps: what was kept and dropped, and why.
@@ -60,6 +62,7 @@ class Source:
 
     chosen: Any
     table: Any
+    item_hashes: UInt64Array
     catalogue: Catalogue
     users: Users
     steps: tuple[Step, ...]
@@ -98,7 +101,7 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
         steps.append(_step("events of items in the catalogue", counts["known"], lost, why if lost else ""))
     users = _users(connection, kept, config)
     table = _indexed(connection, kept, users)
-    return Source(chosen, table, catalogue, users, tuple(steps))
+    return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps))
 
 
 def _step(what: str, left: int, dropped: int, why: str) -> Step:
@@ -144,6 +147,16 @@ def _count_items(connection: Any, chosen: Any) -> Any:
     counted = chosen.group_by("item").aggregate(n=chosen.count())
     rank = ibis.row_number().over(ibis.window(order_by="item")).cast("int32")
     return connection.create_table("counted_items", counted.mutate(rank=rank), overwrite=True)
+
+
+def _item_hashes(items: Any) -> UInt64Array:
+    """Return the hash of every item id, in the order of their ranks."""
+    total = int(scalars(items.aggregate(n=items.count()))["n"])
+    hashes = []
+    for start in range(0, total, IDS_AT_ONCE):
+        batch = items.filter(items["rank"].between(start, start + IDS_AT_ONCE - 1)).order_by("rank").select("item")
+        hashes.append(id_hash(batch.to_pyarrow()["item"].to_pylist()))
+    return np.concatenate(hashes)
 
 
 def catalogue_file(folder: str) -> Path:
@@ -201,7 +214,7 @@ def _users(connection: Any, kept: Any, config: PrepareConfig) -> Users:
     for start in range(0, total, USERS_AT_ONCE):
         chosen = placed.filter(placed["place"].between(start, start + USERS_AT_ONCE - 1))
         batch = chosen.order_by("place").to_pyarrow()
-        own = user_hash(batch["user"].to_pylist())
+        own = id_hash(batch["user"].to_pylist())
         part = assign_parts(own, config.split).astype(np.int8)
         hashes.append(own)
         parts.append(part)
@@ -211,8 +224,8 @@ def _users(connection: Any, kept: Any, config: PrepareConfig) -> Users:
 
 
 def _indexed(connection: Any, kept: Any, users: Users) -> Any:
-    order = {"order": kept["order"]} if "order" in kept.columns else {}
+    keys = [name for name in SORT_COLUMNS if name in kept.columns]
     joined = kept.inner_join(users.table, "user")
-    columns: Sequence[str] = ("place", "time", *order, "rank", "item")
+    columns: Sequence[str] = ("place", *keys, "rank", "item")
     numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
     return connection.create_table("source", numbered.select(*columns), overwrite=True)

@@ -14,7 +14,7 @@ from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.bounds import after, before, in_domains, known_domains
 from peterrec.data.prepare.engine import scalars, upload
-from peterrec.data.prepare.events import Events, open_events
+from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
 from peterrec.data.prepare.sequences import ordered
 from peterrec.data.prepare.source import Users
@@ -29,7 +29,7 @@ class TargetEvents:
     Attributes:
         config: of the task.
         files: further files they come from.
-        table: engine table: place, user, time, [order,] item.
+        table: engine table: place, user, time, [order,] [line,] item.
         cut: place and cut, the time of each user's first target event; None if all of the history is used.
         all_users: users with target events, with or without source events.
     """
@@ -63,7 +63,7 @@ def target_events(
         remedy = f"check its domains, after and before{known_domains(found.table)}"
         raise TaskError(f"task {task.name!r} has no target events", remedy=remedy)
     name = f"targets_{len(connection.list_tables())}"
-    columns = [column for column in ("time", "order") if column in chosen.columns]
+    columns = [column for column in SORT_COLUMNS if column in chosen.columns]
     joined = chosen.inner_join(users.table, "user").select("place", "user", *columns, "item")
     table = connection.create_table(name, joined)
     cut = None
@@ -132,7 +132,7 @@ def _pairs(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -
     if found.cut is not None:
         chosen = chosen.inner_join(found.cut, "place")
         chosen = chosen.filter(chosen["time"] == chosen["cut"])
-    keys = [name for name in ("time", "order") if name in chosen.columns]
+    keys = [name for name in SORT_COLUMNS if name in chosen.columns]
     first = ordered(chosen, keys[:-1], keys[-1])[0]  # of the whole event: its least order may be another event's
     grouped = chosen.group_by(["place", "user", "item", "train"]).aggregate(first=first)
     return grouped.mutate(**{name: grouped["first"][name] for name in keys}).drop("first")
@@ -154,7 +154,7 @@ def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArra
     index = pa.table({"item": catalogue.ids, "target": np.arange(len(catalogue), dtype=np.int32)})
     items = upload(connection, f"target_items_{len(connection.list_tables())}", index)
     named = pairs.inner_join(items, "item")
-    keys: Sequence[str] = [name for name in ("time", "order") if name in named.columns]
+    keys: Sequence[str] = [name for name in SORT_COLUMNS if name in named.columns]
     grouped = named.group_by(["place", "user"]).aggregate(events=ordered(named, keys, "target"))
     found = grouped.select("place", "user", targets=grouped["events"].map(lambda event: event["target"]))
     table = found.order_by("place").to_pyarrow()
