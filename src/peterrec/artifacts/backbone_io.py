@@ -11,7 +11,7 @@ import torch
 from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
 from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
-from peterrec.config import BackboneConfig, build_config
+from peterrec.config import BackboneConfig, PreprocessingConfig, build_config, dump_optional, load_optional
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import FingerprintError
 from peterrec.nn.next_item import NextItemModel
@@ -37,6 +37,8 @@ class PretrainedBackbone:
         max_length: the most recent events it was trained to read.
         unknown: what is done with items outside the catalogue: skipped, or kept in place as [UNK].
         training: how it was made: corpus fingerprint, curve, metrics, seed. Plain values.
+        preprocessing: how the sequences it was trained on were made of events; None where that is not known.
+        exclude_seen: whether `recommend` leaves out items of the user's own history unless it is told otherwise.
     """
 
     network: NextItemModel
@@ -44,6 +46,8 @@ class PretrainedBackbone:
     max_length: int
     unknown: Literal["skip", "unk"] = "skip"
     training: dict[str, Any] = field(default_factory=dict)
+    preprocessing: PreprocessingConfig | None = None
+    exclude_seen: bool = True
 
     @property
     def fingerprint(self) -> str:
@@ -73,6 +77,8 @@ def save_backbone(
         "fingerprint": pretrained.fingerprint,
         "catalogue_fingerprint": pretrained.catalogue.fingerprint,
         "training": pretrained.training,
+        "preprocessing": dump_optional(pretrained.preprocessing),
+        "exclude_seen": pretrained.exclude_seen,
     }
     with new_folder(path, overwrite=overwrite, kind="backbone") as folder:
         write_json(folder / "config.json", meta)
@@ -99,7 +105,11 @@ def load_backbone(path: Path) -> PretrainedBackbone:
             network = NextItemModel(build_backbone(config, int(meta["items"])))
         catalogue = Catalogue.read(path / "catalogue.parquet")
         load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
-        pretrained = PretrainedBackbone(network, catalogue, meta["max_length"], meta["unknown"], meta["training"])
+        pretrained = PretrainedBackbone(
+            network, catalogue, meta["max_length"], meta["unknown"], meta["training"],
+            preprocessing=load_optional(PreprocessingConfig, meta.get("preprocessing")),
+            exclude_seen=meta.get("exclude_seen", True),
+        )  # fmt: skip
         expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
     found = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
     for part, value in expected.items():

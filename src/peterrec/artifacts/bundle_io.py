@@ -12,8 +12,17 @@ from torch import Tensor, nn
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
-from peterrec.config import PatchConfig, Readout, build_config
+from peterrec.config import (
+    PatchConfig,
+    PreprocessingConfig,
+    Readout,
+    SplitConfig,
+    build_config,
+    dump_optional,
+    load_optional,
+)
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.corpus import Provenance
 from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
@@ -53,6 +62,9 @@ class Bundle:
         catalogue_fingerprint: of that backbone's catalogue.
         all_params: parameters of backbone, patch and head together.
         metrics: plain values: `valid` metrics, learning curve.
+        exclude_seen: whether `recommend` leaves out items of the user's own history unless it is told otherwise.
+        exclude_seen_reason: why, in words.
+        provenance: corpus, split and preprocessing of the users it was trained on; None where that is not known.
     """
 
     name: str
@@ -72,6 +84,9 @@ class Bundle:
     own: Own | None = None
     readout: Readout = "token"
     metrics: dict[str, Any] = field(default_factory=dict)
+    exclude_seen: bool = True
+    exclude_seen_reason: str = ""
+    provenance: Provenance | None = None
 
     @property
     def patch_params(self) -> int:
@@ -138,6 +153,9 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
         "outputs_fingerprint": outputs_fingerprint(bundle.class_names, bundle.targets),
         "fingerprint": fingerprint(tensors),
+        "exclude_seen": bundle.exclude_seen,
+        "exclude_seen_reason": bundle.exclude_seen_reason,
+        "provenance": _dump_provenance(bundle.provenance),
     }
     with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
         write_json(folder / "adapter_config.json", meta)
@@ -228,9 +246,32 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         own=own,
         readout=readout,
         metrics=read_json(path / "metrics.json"),
+        exclude_seen=meta.get("exclude_seen", True),  # bundles of earlier releases lack these
+        exclude_seen_reason=meta.get("exclude_seen_reason", ""),
+        provenance=_load_provenance(meta.get("provenance")),
     )
     load_into(bundle.modules(), tensors, path)
     return bundle
+
+
+def _dump_provenance(provenance: Provenance | None) -> dict[str, Any] | None:
+    if provenance is None:
+        return None
+    return {
+        "corpus_fingerprint": provenance.corpus_fingerprint,
+        "split": dump_optional(provenance.split),
+        "preprocessing": dump_optional(provenance.preprocessing),
+    }
+
+
+def _load_provenance(tree: dict[str, Any] | None) -> Provenance | None:
+    if tree is None:
+        return None
+    return Provenance(
+        tree["corpus_fingerprint"],
+        load_optional(SplitConfig, tree["split"]),
+        load_optional(PreprocessingConfig, tree["preprocessing"]),
+    )
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

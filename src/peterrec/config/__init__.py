@@ -5,9 +5,12 @@ from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
 from peterrec.config.data import (
     ActivityConfig,
     ClassificationTaskConfig,
+    ColumnsConfig,
     EventsConfig,
+    FirstTargetConfig,
     LabelsConfig,
     PrepareConfig,
+    PreprocessingConfig,
     RankingTaskConfig,
     SourceConfig,
     SplitConfig,
@@ -20,7 +23,7 @@ from peterrec.config.experiment import (
     QuestionConfig,
     SyntheticConfig,
 )
-from peterrec.config.loading import build_config, dump_yaml, load_config, same_settings
+from peterrec.config.loading import build_config, dump_optional, dump_yaml, load_config, load_optional, same_settings
 from peterrec.config.model import (
     AdaptConfig,
     MaskingConfig,
@@ -40,11 +43,13 @@ __all__ = [
     "AdaptConfig",
     "BackboneConfig",
     "ClassificationTaskConfig",
+    "ColumnsConfig",
     "Config",
     "EngineConfig",
     "EvaluateConfig",
     "EventsConfig",
     "ExperimentConfig",
+    "FirstTargetConfig",
     "GridDataConfig",
     "LabelsConfig",
     "LimitsConfig",
@@ -56,6 +61,7 @@ __all__ = [
     "PatchConfig",
     "Positive",
     "PrepareConfig",
+    "PreprocessingConfig",
     "PretrainConfig",
     "QuestionConfig",
     "RankingTaskConfig",
@@ -73,7 +79,9 @@ __all__ = [
     "Text",
     "Window",
     "build_config",
+    "dump_optional",
     "dump_yaml",
     "load_config",
+    "load_optional",
     "same_settings",
 ]

@@ -9,10 +9,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from peterrec.config.base import Config, Name, Separator, Share, Text
 
 
-class EventsConfig(Config):
-    """Where events are and what their columns are called."""
+class ColumnsConfig(Config):
+    """What the columns of events are called, and how they are read."""
 
-    paths: tuple[str, ...] = Field(min_length=1, description="files, globs or folders of Parquet, CSV or CSV.gz")
     user: str = Field(default="user_id", description="column with the user id")
     item: str = Field(default="item_id", description="column with the item id")
     time: str = Field(default="timestamp", description="column that sorts a user's events")
@@ -32,6 +31,12 @@ class EventsConfig(Config):
     invalid_rows: Literal["error", "drop"] = Field(
         default="error", description="rows without a user, an item or a readable time"
     )
+
+
+class EventsConfig(ColumnsConfig):
+    """Where events are, and how they are read."""
+
+    paths: tuple[str, ...] = Field(min_length=1, description="files, globs or folders of Parquet, CSV or CSV.gz")
 
 
 class SourceConfig(Config):
@@ -123,6 +128,32 @@ class RankingTaskConfig(Config):
         if self.events is None and self.domains is None and self.after is None:
             raise ValueError("say which events are targets: `domains`, `after` or `events`")
         return self
+
+
+class FirstTargetConfig(Config):
+    """Which event is the first target event of a user: the model read only what came before it."""
+
+    domains: tuple[Text, ...] | None = Field(default=None, description="target events are of these domains")
+    after: Text | None = Field(default=None, description="target events are at or after this time")
+    before: Text | None = Field(default=None, description="target events are before this time")
+    elsewhere: bool = Field(
+        default=False, description="target events are in files of the task's own: what is asked about comes before them"
+    )
+
+
+class PreprocessingConfig(Config):
+    """How events became the sequences that a model was trained on. It is kept with every backbone and bundle, and is
+    applied to the events that it is asked about.
+    """
+
+    columns: ColumnsConfig = Field(default=ColumnsConfig(), description="of the log that was prepared")
+    time_kind: Literal["integer", "float", "time", "text"] = Field(
+        default="time", description="what the times of that log are"
+    )
+    source: SourceConfig = Field(default=SourceConfig(), description="which events the model reads")
+    first_target: FirstTargetConfig | None = Field(
+        default=None, description="the model reads what came before this event (history: before-first-target)"
+    )
 
 
 TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discriminator="kind")]

@@ -52,6 +52,16 @@ def build_config(cls: type[C], tree: dict[str, Any], path: str | Path | None = N
         ) from error
 
 
+def dump_optional(config: Config | None) -> dict[str, Any] | None:
+    """Return a configuration as plain values; None for none."""
+    return None if config is None else config.model_dump(mode="json")
+
+
+def load_optional(cls: type[C], tree: dict[str, Any] | None) -> C | None:
+    """Return what `dump_optional` was given; errors as those of `build_config`."""
+    return None if tree is None else build_config(cls, tree)
+
+
 def dump_yaml(config: Config) -> str:
     """Return the resolved configuration as YAML, for keeping beside an artifact."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

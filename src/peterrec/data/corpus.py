@@ -12,10 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peterrec.config import PreprocessingConfig, SplitConfig, build_config
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.preprocessing import preprocessing_of
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ArtifactError, FingerprintError, TaskError
-from peterrec.storage import check_format, read_json
+from peterrec.storage import check_format, description_errors, read_json
 
 Part = Literal["train", "valid", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
@@ -45,14 +47,43 @@ class TaskPart:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where the users of a task come from; kept with every bundle that is trained on them.
+
+    Attributes:
+        corpus_fingerprint: of the corpus.
+        split: how users were split into train, valid and test; None where the corpus does not say.
+        preprocessing: how histories were made of events; None where the corpus does not say.
+    """
+
+    corpus_fingerprint: str
+    split: SplitConfig | None = None
+    preprocessing: PreprocessingConfig | None = None
+
+
+@dataclass(frozen=True)
 class Task:
-    """A task as prepared: its kind, its parts, and its class names or target catalogue."""
+    """A task as prepared.
+
+    Attributes:
+        name: of the task.
+        kind: of the task.
+        path: its folder.
+        class_names: of a classification task.
+        targets: catalogue of a ranking task.
+        exclude_seen: whether items of a user's own history are no answers of a ranking task.
+        exclude_seen_reason: why, in words.
+        provenance: where its users come from.
+    """
 
     name: str
     kind: Literal["classification", "ranking"]
     path: Path
     class_names: tuple[str, ...] = ()
     targets: Catalogue | None = None
+    exclude_seen: bool = True
+    exclude_seen_reason: str = ""
+    provenance: Provenance = Provenance("")
 
     def part(self, part: Part) -> TaskPart:
         """Read the users of one part.
@@ -143,7 +174,23 @@ class Corpus:
         targets = None
         if meta["kind"] == "ranking":
             targets = _checked(path / "targets.parquet", meta.get("targets_fingerprint"))
-        return Task(name, meta["kind"], path, tuple(meta.get("class_names", ())), targets)
+        return Task(
+            name, meta["kind"], path, tuple(meta.get("class_names", ())), targets,
+            exclude_seen=meta.get("exclude_seen", True),
+            exclude_seen_reason=meta.get("exclude_seen_reason", ""),
+            provenance=self.provenance(name),
+        )  # fmt: skip
+
+    def provenance(self, task: str | None = None) -> Provenance:
+        """Return where the users of a task come from, or those of the source sequences.
+
+        Raises:
+            ArtifactError: the manifest is damaged.
+        """
+        with description_errors(self.path / "manifest.json"):
+            config = self.manifest.get("config")
+            split = build_config(SplitConfig, config["split"]) if config else None
+            return Provenance(self.manifest["fingerprint"], split, preprocessing_of(self.manifest, task))
 
     def _map(self, name: str) -> Any:
         path = self.path / "cache" / name

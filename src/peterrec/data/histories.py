@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from peterrec.config import EventsConfig
+from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import ItemId
+from peterrec.data.preprocessing import assumptions
 from peterrec.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
@@ -23,47 +24,62 @@ class Histories:
     Attributes:
         user_ids: distinct users, as text.
         items: for each user the external item ids, oldest first.
+        notes: what was left out of them, and what was assumed, in words.
     """
 
     user_ids: list[str]
     items: list[list[ItemId]]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user_ids)
 
 
 def read_histories(
-    source: str | Path | TextIO, *, events: EventsConfig | None = None, allow_empty: bool = False
+    source: str | Path | TextIO,
+    *,
+    events: EventsConfig | None = None,
+    allow_empty: bool = False,
+    preprocessing: PreprocessingConfig | None = None,
 ) -> Histories:
-    """Read histories, from JSON lines or from events.
+    """Read histories, from JSON lines or from events: what a model reads of them.
 
     Args:
         source: an open text stream or a file ending in .jsonl, .ndjson or .json with one object a line, such as
             `{"user": "u1", "items": ["i1", "i2"]}`, items oldest first; or files of events, as `EventsConfig.paths`.
         events: what the columns of a file of events are called; its `paths` are replaced by `source`.
         allow_empty: accept users without items.
+        preprocessing: of the model that is asked: what its settings filter by, JSON lines are assumed to meet.
 
     Raises:
         DataError: no such file, or a line or the events cannot be used; the message names the file and line.
     """
     if not isinstance(source, str | Path):
-        return _read_lines(source, str(getattr(source, "name", "the input")), allow_empty)
+        return _assuming(_read_lines(source, str(getattr(source, "name", "the input")), allow_empty), preprocessing)
     path = Path(source)
     if path.suffix.lower() in JSON_ENDINGS and not path.is_dir():
         try:
             with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte order mark first
-                return _read_lines(lines, path, allow_empty)
+                return _assuming(_read_lines(lines, path, allow_empty), preprocessing)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
-    return _read_events(str(source), events)
+    return _read_events(str(source), events, preprocessing)
 
 
-def _read_events(source: str, events: EventsConfig | None) -> Histories:
+def _assuming(histories: Histories, preprocessing: PreprocessingConfig | None) -> Histories:
+    lines = assumptions(preprocessing, times=False, domains=False)
+    return replace(histories, notes=tuple(f"assumed: {line}" for line in lines))
+
+
+def _read_events(source: str, events: EventsConfig | None, preprocessing: PreprocessingConfig | None) -> Histories:
     from peterrec.data.prepare import read_event_histories  # noqa: PLC0415 - the engine is not needed for JSON lines
 
     config = EventsConfig(paths=(source,)) if events is None else events.model_copy(update={"paths": (source,)})
-    user_ids, items = read_event_histories(config)
-    return Histories(user_ids, items)
+    explicit = config.ids if "ids" in config.model_fields_set or preprocessing is None else preprocessing.columns.ids
+    # Never guessed again: the catalogue tells integers from text, and matches either by its text.
+    ids = "text" if explicit == "auto" else explicit
+    found = read_event_histories(config.model_copy(update={"ids": ids}), preprocessing)
+    return Histories(found.user_ids, found.items, found.notes)
 
 
 def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Histories:

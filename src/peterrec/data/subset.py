@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,9 +56,8 @@ class _SharedCorpus(Corpus):
     def task(self, name: str) -> Task:
         """Open a task; errors as those of `Corpus.task`, and TaskError if fewer than 2 train users are left."""
         whole = super().task(name)
-        task = _SharedTask(
-            whole.name, whole.kind, whole.path, whole.class_names, whole.targets, share=self._share, seed=self._seed
-        )
+        fields_of_whole = {field.name: getattr(whole, field.name) for field in fields(whole)}
+        task = _SharedTask(**fields_of_whole, share=self._share, seed=self._seed)
         train = task.part("train")
         if len(train) < FEWEST:
             raise TaskError(

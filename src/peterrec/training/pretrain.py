@@ -16,7 +16,7 @@ from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray
+from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
 from peterrec.data.splits import uniform
 from peterrec.errors import ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
@@ -37,6 +37,8 @@ FloatArray = npt.NDArray[np.float64]
 
 VALID_SCORES = 2**25  # scores of positions over the whole catalogue made at once: 128 MiB
 SHOWN = ("valid_loss", "hr@10", "mrr@10")
+REPEAT_USERS = 100_000  # enough to tell how often people come back to an item
+MOST_REPEATS = 0.01  # of the events, that `recommend` may leave out by default
 
 
 class PretrainModule(TrainedModule):
@@ -194,10 +196,23 @@ def pretrain(
         **_outcome(curve),
     }
     unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
-    pretrained = PretrainedBackbone(module.trained, corpus.catalogue, config.max_length, unknown, training)
+    repeats = repeat_fraction(corpus.sequences, train_rows)
+    pretrained = PretrainedBackbone(
+        module.trained, corpus.catalogue, config.max_length, unknown, training | {"repeat_fraction": repeats},
+        preprocessing=corpus.provenance().preprocessing,
+        exclude_seen=repeats < MOST_REPEATS,
+    )  # fmt: skip
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
     return UserModel(pretrained)
+
+
+def repeat_fraction(sequences: Sequences, rows: IntArray) -> float:
+    """Return the fraction of events whose item the user had before, of at most `REPEAT_USERS` of the users."""
+    sample = sequences.take(rows[np.linspace(0, len(rows) - 1, min(len(rows), REPEAT_USERS)).astype(np.int64)])
+    pairs = sample.repeat() * (int(sample.items.max(initial=0)) + 1) + sample.items
+    items = pairs[sample.items >= FIRST_ITEM]
+    return 1.0 - len(np.unique(items)) / max(1, len(items))
 
 
 def _check_updates(config: PretrainConfig, items: int) -> None:

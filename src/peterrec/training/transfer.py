@@ -138,6 +138,9 @@ def new_bundle(
         trained=trained,
         backbone=backbone if own is not None else None,
         own=own,
+        exclude_seen=spec.exclude_seen,
+        exclude_seen_reason=spec.exclude_seen_reason,
+        provenance=spec.provenance,
     )
 
 

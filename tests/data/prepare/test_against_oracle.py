@@ -229,7 +229,7 @@ def test_histories_are_in_the_order_of_the_oracle(seed: int) -> None:
     case = Case(seed)
     with tempfile.TemporaryDirectory() as name:
         config = case.config(Path(name), []).events
-        users, items = read_event_histories(config)
+        users, items, _ = read_event_histories(config)
     assert users == sorted({row.user for row in case.rows}, key=str.encode)
     for user, own in zip(users, items, strict=True):
         assert own == [row.item for row in sorted(case.rows, key=Row.key) if row.user == user]

@@ -25,7 +25,7 @@ WANTED = {"a": ["y", "x", "x"], "b": ["z"]}
 
 
 def histories(*paths: Path | str, **events: Any) -> dict[str, list[Any]]:
-    users, items = read_event_histories(EventsConfig(paths=tuple(str(path) for path in paths), **events))
+    users, items, _ = read_event_histories(EventsConfig(paths=tuple(str(path) for path in paths), **events))
     return dict(zip(users, items, strict=True))
 
 

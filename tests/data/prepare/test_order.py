@@ -24,8 +24,9 @@ from peterrec.data.prepare import prepare, read_event_histories
 from peterrec.data.prepare import sequences as sequences_module
 from peterrec.data.prepare import source as source_module
 from peterrec.data.prepare import tasks as tasks_module
-from peterrec.data.prepare.sequences import SequenceFile, pieces, shorten
+from peterrec.data.prepare.sequences import SequenceFile, pieces
 from peterrec.data.sequences import Sequences
+from peterrec.data.shorten import shorten
 from peterrec.data.ties import tie_keys
 
 ALL = (*COLUMNS, "n", "where")
@@ -119,7 +120,7 @@ def test_ties_in_time_are_broken_by_order_and_then_by_a_hash(tmp_path: Path, ord
     path = write_parquet(tmp_path / "a.parquet", [*TIES, *others], (*COLUMNS, "n"))
     corpus = made(path, tmp_path / "out", events={"order": order})
     assert "".join(items_of(corpus)["u"]) == wanted
-    users, items = read_event_histories(build(path, events={"order": order}).events)
+    users, items, _ = read_event_histories(build(path, events={"order": order}).events)
     assert "".join(items[users.index("u")]) == wanted
 
 
@@ -147,7 +148,7 @@ def test_lines_break_ties_where_that_is_said(tmp_path: Path) -> None:
     corpus = made(paths, tmp_path / "out", events={"ties": "lines"}, source=source, threads=4)
     assert items_of(corpus) == wanted
     assert corpus.manifest["ties"] == {"events": 0, "fraction": 0.0, "ordered_by": "lines"}
-    users, items = read_event_histories(build(paths, events={"ties": "lines"}).events)
+    users, items, _ = read_event_histories(build(paths, events={"ties": "lines"}).events)
     assert dict(zip(users, items, strict=True)) == wanted
 
 

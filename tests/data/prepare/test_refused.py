@@ -157,11 +157,11 @@ def test_invalid_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     assert (first["events"], second["events"], second["dropped"]) == (len(SMALL) + 9, len(SMALL) + 1, 8)
     words = [("a", "x", word) for word in ("2001-02-02", "infinity", "-infinity", "epoch", "2001-02-01", "now")]
     path = write_csv(tmp_path / "words.csv", words)
-    assert read_event_histories(EventsConfig(invalid_rows="drop", paths=(str(path),))) == (["a"], [["x", "x"]])
+    assert read_event_histories(EventsConfig(invalid_rows="drop", paths=(str(path),)))[:2] == (["a"], [["x", "x"]])
     dates = [("a", "x", "31/01/2001"), ("a", "y", "31/02/2001"), ("a", "z", ""), ("a", "w", "30/01/2001")]
     path = write_csv(tmp_path / "dates.csv", dates)
     wanted: dict[str, Any] = {"paths": (str(path),), "time_format": "%d/%m/%Y"}
-    assert read_event_histories(EventsConfig(invalid_rows="drop", **wanted)) == (["a"], [["w", "x"]])
+    assert read_event_histories(EventsConfig(invalid_rows="drop", **wanted))[:2] == (["a"], [["w", "x"]])
     with pytest.raises(DataError, match="2 rows cannot be used") as caught:
         read_event_histories(EventsConfig(**wanted))
     assert "%d/%m/%Y" in caught.value.remedy
@@ -188,7 +188,7 @@ def test_ids_that_are_integers_in_one_file_and_text_in_another(tmp_path: Path) -
     with pytest.raises(DataError, match=r"b\.csv: item ids are text here but integers in .*a\.csv") as caught:
         read_event_histories(EventsConfig(paths=paths))
     assert "--ids text" in caught.value.remedy
-    assert read_event_histories(EventsConfig(paths=paths, ids="text")) == (["u"], [["7", "007"]])
+    assert read_event_histories(EventsConfig(paths=paths, ids="text"))[:2] == (["u"], [["7", "007"]])
     with pytest.raises(DataError, match="1 without an integer user id"):
         read_event_histories(EventsConfig(paths=paths, ids="integer"))
     assert read_event_histories(EventsConfig(paths=paths, ids="integer", user="timestamp"))[1] == [[7], [7]]

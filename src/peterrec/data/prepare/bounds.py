@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import ibis
 
+from peterrec.config import FirstTargetConfig, RankingTaskConfig, SourceConfig
 from peterrec.data.prepare.columns import SortKind
 from peterrec.errors import ConfigError
 
@@ -59,6 +61,48 @@ def in_domains(table: Any, domains: Sequence[str] | None, setting: str) -> Any:
             f"{setting} names domains, but the events have none", remedy="say which column holds them: events.domain"
         )
     return table["domain"].isin(list(domains))
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition that source events meet: what those are that do, and why the others are left out."""
+
+    what: str
+    condition: Any
+    why: str
+
+
+def source_filters(table: Any, source: SourceConfig, kind: SortKind) -> list[Filter]:
+    """Return which events are source events, in the order of the settings; none where nothing is filtered.
+
+    Raises:
+        ConfigError: a bound or a domain does not fit the events.
+    """
+    filters = []
+    if source.domains is not None:
+        condition = in_domains(table, source.domains, "source.domains")
+        filters.append(Filter("events of the source domains", condition, "of another domain"))
+    if source.exclude_domains:
+        condition = ~in_domains(table, source.exclude_domains, "source.exclude_domains")
+        why = f"domain {', '.join(source.exclude_domains)} is excluded"
+        filters.append(Filter("events outside excluded domains", condition, why))
+    if source.after is not None:
+        condition = after(table, source.after, kind, "source.after")
+        filters.append(Filter(f"events from {source.after} on", condition, "earlier"))
+    if source.before is not None:
+        condition = before(table, source.before, kind, "source.before")
+        filters.append(Filter(f"events before {source.before}", condition, "later"))
+    return filters
+
+
+def target_filter(table: Any, target: RankingTaskConfig | FirstTargetConfig, kind: SortKind, name: str) -> Any:
+    """Return the condition that an event is a target event; errors as those of `source_filters`."""
+    inside = in_domains(table, target.domains, f"domains {name}")
+    return (
+        inside
+        & after(table, target.after, kind, f"after {name}")
+        & before(table, target.before, kind, f"before {name}")
+    )
 
 
 def known_domains(table: Any) -> str:

@@ -1,46 +1,126 @@
-"""Histories of external item ids out of events, for users a model has never seen."""
+"""Histories of external item ids out of events, for users a model has never seen, as `prepare` would have them."""
 
 from __future__ import annotations
 
+import functools
+import operator
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import ibis
 import numpy as np
 import pyarrow as pa
 
-from peterrec.config import EventsConfig
+from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.data.hashing import UInt64Array, id_hash
+from peterrec.data.prepare.bounds import source_filters, target_filter
 from peterrec.data.prepare.engine import engine
-from peterrec.data.prepare.events import SORT_COLUMNS, open_events
+from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
+from peterrec.data.prepare.files import describe, find_files
+from peterrec.data.preprocessing import assumptions
+from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
 
 MEMORY_LIMIT = "2GB"
 
 
-def read_event_histories(config: EventsConfig) -> tuple[list[str], list[list[ItemId]]]:
-    """Return users, in order of their id, and the item ids of each, oldest first: in the order that `prepare` has.
+class EventHistories(NamedTuple):
+    """What the source events of a log say of its users.
+
+    Attributes:
+        user_ids: all users of the log, in order of their id.
+        items: of each the item ids of the events that a model reads, oldest first.
+        notes: what was left out, and what had to be assumed.
+    """
+
+    user_ids: list[str]
+    items: list[list[ItemId]]
+    notes: tuple[str, ...] = ()
+
+
+def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfig | None = None) -> EventHistories:
+    """Read the events of a log that a model reads, in the order that `prepare` has.
+
+    Args:
+        config: where the events are. Columns that are not named are those of the log that was prepared.
+        preprocessing: of the model that is asked; None keeps every event.
 
     Raises:
         DataError: the events cannot be used as they are.
+        ConfigError: a bound of time does not fit the times of the events.
     """
+    config, notes = _columns_of(config, preprocessing)
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
-        table = open_events(db, config).table
+        events = open_events(db, config)
+        table = events.table.mutate(**_conditions(events, preprocessing))
         keys = [name for name in SORT_COLUMNS if name in table.columns]
-        events = table.select("user", *keys, "item").order_by("user", *keys).to_pyarrow()
-    items = events["item"].take(pa.array(_order(events, keys))).to_pylist()
-    starts = np.flatnonzero(~equal_to_before(events["user"]))
-    users = events["user"].take(pa.array(starts)).to_pylist()
-    ends = [*starts[1:].tolist(), len(items)]
-    return users, [items[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
+        names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
+        rows = table.select(*names).order_by("user", *keys).to_pyarrow()
+    order = _order(rows, keys)
+    keep = np.ones(len(rows), dtype=bool)
+    if "keep" in names:
+        keep = rows["keep"].to_numpy()[order]
+        if not keep.all():
+            notes.append(
+                f"{(~keep).sum():,} of {len(keep):,} events are left out, as they were when data were prepared"
+            )
+    starts = np.flatnonzero(~equal_to_before(rows["user"]))
+    ends = np.cumsum(np.add.reduceat(keep.astype(np.int64), starts)).tolist()
+    items = rows["item"].take(pa.array(order[keep])).to_pylist()
+    histories = [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return EventHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories, tuple(notes))
 
 
-def _order(events: pa.Table, keys: list[str]) -> Any:
-    same = equal_to_before(events["user"], *(events[name] for name in keys))
+def _columns_of(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
+    """Return how the files are to be read, and in words what they lack."""
+    if preprocessing is None:
+        return config, []
+    named = {name: getattr(config, name) for name in config.model_fields_set}
+    columns = preprocessing.columns.model_dump() | named
+    needed = [columns[name] for name in ("user", "item", "time")]
+    paths = find_files(config.paths)
+    if columns["columns"] is not None and "columns" not in named and _has_header(paths[0], needed):
+        columns["columns"] = None
+    files = [describe(path, needed, separator=columns["separator"], columns=columns["columns"]) for path in paths]
+    notes = []
+    for name in ("order", "domain"):
+        column = columns[name]
+        if column is not None and name not in named and not any(column in file.columns for file in files):
+            columns[name] = None
+            if name == "order":
+                notes.append(f"there is no column {column!r}: events with equal times stand in the order of a hash")
+    assumed = assumptions(preprocessing, times=True, domains=columns["domain"] is not None)
+    return EventsConfig.model_validate(columns), [*notes, *(f"assumed: {line}" for line in assumed)]
+
+
+def _has_header(path: Path, needed: list[str]) -> bool:
+    """Return whether a file names the columns itself, although the log that was prepared did not."""
+    return set(needed) <= set(describe(path, []).columns)
+
+
+def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> dict[str, Any]:
+    """Return the column `keep` if some events are left out: whether the model reads an event."""
+    if preprocessing is None:
+        return {}
+    table, kind = events.table, events.time_kind
+    source, first = preprocessing.source, preprocessing.first_target
+    if "domain" not in table.columns:
+        source = source.model_copy(update={"domains": None, "exclude_domains": ()})
+    conditions = [each.condition for each in source_filters(table, source, kind)]
+    if first is not None and not first.elsewhere and (first.domains is None or "domain" in table.columns):
+        target_time = target_filter(table, first, kind, "of the task").ifelse(table["time"], None)
+        first_time = target_time.min().over(ibis.window(group_by="user"))
+        conditions.append(first_time.isnull() | (table["time"] < first_time))
+    return {"keep": functools.reduce(operator.and_, conditions)} if conditions else {}
+
+
+def _order(rows: pa.Table, keys: list[str]) -> IntArray:
+    same = equal_to_before(rows["user"], *(rows[name] for name in keys))
     tied = np.flatnonzero(tied_rows(same))
-    rows = events.take(pa.array(tied))
-    hashes = tie_keys(_hashes(rows["user"]), seconds_of(rows["time"]), _hashes(rows["item"]))
+    events = rows.take(pa.array(tied))
+    hashes = tie_keys(_hashes(events["user"]), seconds_of(events["time"]), _hashes(events["item"]))
     return order_ties(same, tied, hashes, np.zeros(len(tied), dtype=np.int64))
 
 

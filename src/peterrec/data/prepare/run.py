@@ -22,10 +22,11 @@ from peterrec.data.prepare.engine import engine, scalars
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
 from peterrec.data.prepare.labels import describe_labels
-from peterrec.data.prepare.sequences import SequenceFile, pieces, shorten
+from peterrec.data.prepare.sequences import SequenceFile, pieces
 from peterrec.data.prepare.source import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, no_leak, target_events, task_events
 from peterrec.data.prepare.tasks import Histories, label_task, to_lists, write_task
+from peterrec.data.shorten import shorten
 from peterrec.errors import ArtifactError, DataError, TaskError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
 
@@ -172,7 +173,7 @@ class _Preparation:
         labelled = label_task(
             self.connection, task, source.users, own, (events, self.config.events), targets.get(task.name)
         )
-        return write_task(self.folder / "tasks" / task.name, task, labelled, source.users, own)
+        return write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
 
     def _finish(
         self,
@@ -194,6 +195,7 @@ class _Preparation:
             "fingerprint": self._fingerprint(source, entries),
             "catalogue_fingerprint": source.catalogue.fingerprint,
             "rare_items": self.config.source.rare_items,
+            "time_kind": events.time_kind,
             "steps": steps,
             "ties": {
                 "events": self.tied_events,

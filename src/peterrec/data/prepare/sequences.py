@@ -12,10 +12,9 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
-from peterrec.config import SourceConfig
 from peterrec.data.prepare.events import SORT_COLUMNS
 from peterrec.data.prepare.source import Source
-from peterrec.data.sequences import UNK, IntArray, Sequences
+from peterrec.data.sequences import IntArray, Sequences
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
 
 EVENTS_AT_ONCE = 2_000_000
@@ -104,35 +103,6 @@ def piece_expression(table: Any, first: int, last: int, cuts: Sequence[Any] = ()
         until = part[f"until{number}"]
         before[f"before{number}"] = (until.isnull() | (part["time"] < until)).cast("int64")
     return part.select("place", *keys, "rank", "item", **before).order_by("place", *keys)
-
-
-def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = None) -> Sequences:
-    """Keep the first `upto` events of each row, drop consecutive repeats if asked, keep the most recent events.
-
-    Only then are unknown items made one, [UNK]: two of them in a row are no repeat.
-    """
-    lengths = sequences.lengths if upto is None else upto
-    kept = _slices(sequences, sequences.offsets[:-1], lengths)
-    if config.repeats == "drop":
-        kept = _without_repeats(kept)
-    lengths = np.minimum(kept.lengths, config.max_history)
-    kept = _slices(kept, kept.offsets[1:] - lengths, lengths)
-    return Sequences(np.where(kept.items < 0, UNK, kept.items).astype(np.int32), kept.offsets)
-
-
-def _slices(sequences: Sequences, starts: IntArray, lengths: IntArray) -> Sequences:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    index = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Sequences(sequences.items[index], offsets)
-
-
-def _without_repeats(sequences: Sequences) -> Sequences:
-    rows = sequences.repeat()
-    same = np.zeros(len(rows), dtype=bool)
-    same[1:] = (sequences.items[1:] == sequences.items[:-1]) & (rows[1:] == rows[:-1])
-    lengths = np.bincount(rows[~same], minlength=len(sequences))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(sequences.items[~same], offsets)
 
 
 class SequenceFile(contextlib.AbstractContextManager["SequenceFile"]):

@@ -14,7 +14,7 @@ import pyarrow as pa
 from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
-from peterrec.data.prepare.bounds import after, before, in_domains, known_domains
+from peterrec.data.prepare.bounds import known_domains, source_filters
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
 from peterrec.data.sequences import IntArray
@@ -110,36 +110,23 @@ def _step(what: str, left: int, dropped: int, why: str) -> Step:
 
 def _choose(events: Events, config: PrepareConfig, steps: list[Step]) -> Any:
     """Apply the chosen domains and times, noting what each drops."""
-    table, source, kind = events.table, config.source, events.time_kind
-    conditions = [
-        ("events of the source domains", in_domains(table, source.domains, "source.domains"), "of another domain"),
-        (
-            "events outside excluded domains",
-            ~in_domains(table, source.exclude_domains, "source.exclude_domains")
-            if source.exclude_domains
-            else ibis.literal(True),
-            f"domain {', '.join(source.exclude_domains)} is excluded",
-        ),
-        (f"events from {source.after} on", after(table, source.after, kind, "source.after"), "earlier"),
-        (f"events before {source.before}", before(table, source.before, kind, "source.before"), "later"),
-    ]
-    asked = (source.domains is not None, bool(source.exclude_domains), source.after, source.before)
-    wanted = [condition for condition, given in zip(conditions, asked, strict=True) if given]
-    all_of, counts = ibis.literal(True), {}
-    for number, (_, condition, _) in enumerate(wanted):
-        all_of = all_of & condition
-        counts[f"n{number}"] = all_of.cast("int64").sum()
-    if not wanted:
+    table = events.table
+    filters = source_filters(table, config.source, events.time_kind)
+    if not filters:
         return table
-    left, found = events.rows, scalars(table.aggregate(**counts))
-    for number, (what, _, why) in enumerate(wanted):
-        now = int(found[f"n{number}"] or 0)
-        if now == 0:
+    conditions, counts = ibis.literal(True), {}
+    for number, each in enumerate(filters):
+        conditions = conditions & each.condition
+        counts[f"n{number}"] = conditions.cast("int64").sum()
+    left, totals = events.rows, scalars(table.aggregate(**counts))
+    for number, each in enumerate(filters):
+        remaining = int(totals[f"n{number}"] or 0)
+        if remaining == 0:
             remedy = f"check the settings under `source`{known_domains(table)}"
-            raise DataError(f"no event is left: there are no {what}", remedy=remedy)
-        steps.append(_step(what, now, left - now, why if left > now else ""))
-        left = now
-    return table.filter(all_of)
+            raise DataError(f"no event is left: there are no {each.what}", remedy=remedy)
+        steps.append(_step(each.what, remaining, left - remaining, each.why if left > remaining else ""))
+        left = remaining
+    return table.filter(conditions)
 
 
 def _count_items(connection: Any, chosen: Any) -> Any:

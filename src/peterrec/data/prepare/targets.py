@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.bounds import after, before, in_domains, known_domains
+from peterrec.data.prepare.bounds import after, known_domains, target_filter
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
@@ -86,9 +86,7 @@ def task_events(own: EventsConfig, settings: EventsConfig) -> EventsConfig:
 
 def is_target(events: Events, task: RankingTaskConfig) -> Any:
     """Return the condition that an event is a target event."""
-    table, kind, of = events.table, events.time_kind, f"of {task.name!r}"
-    inside = in_domains(table, task.domains, f"domains {of}")
-    return inside & after(table, task.after, kind, f"after {of}") & before(table, task.before, kind, f"before {of}")
+    return target_filter(events.table, task, events.time_kind, f"of {task.name!r}")
 
 
 def label_targets(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -> Labelled:

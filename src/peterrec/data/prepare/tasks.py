@@ -13,16 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskConfig
+from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
-from peterrec.data.prepare.source import Users
+from peterrec.data.prepare.source import Source, Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
-from peterrec.data.sequences import IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
 from peterrec.errors import TaskError
 from peterrec.storage import write_json
 
 USERS_AT_ONCE = 100_000
+MOST_REPEATS = 0.01  # of the targets, that `recommend` may leave out by default
 Task = ClassificationTaskConfig | RankingTaskConfig
 
 
@@ -63,13 +65,13 @@ def label_task(
     return from_activity(task, context[0], users, eligible)
 
 
-def write_task(folder: Path, task: Task, labelled: Labelled, users: Users, histories: Histories) -> dict[str, Any]:
+def write_task(folder: Path, task: Task, labelled: Labelled, source: Source, histories: Histories) -> dict[str, Any]:
     """Write a task to `folder` and return its entry of the manifest.
 
     Raises:
         TaskError: a part without users, fewer than two classes, or a class that no train user has.
     """
-    part = users.parts[labelled.places]
+    part = source.users.parts[labelled.places]
     _check_parts(task, labelled, part)
     folder.mkdir(parents=True)
     digest = hashlib.sha256(f"{task.name} {task.kind} {labelled.class_names}\n".encode())
@@ -80,6 +82,8 @@ def write_task(folder: Path, task: Task, labelled: Labelled, users: Users, histo
         chosen = np.flatnonzero(part == number)
         _write_part(folder / f"{name}.parquet", chosen, labelled, histories, digest.update)
     entry = _entry(task, labelled, part, histories, digest.hexdigest())
+    if isinstance(task, RankingTaskConfig):
+        entry |= _seen_items(task, labelled, source.catalogue, np.flatnonzero(part == 0), histories)
     write_json(folder / "task.json", entry | {"class_names": list(labelled.class_names)})
     return entry
 
@@ -97,6 +101,37 @@ def _entry(task: Task, labelled: Labelled, part: IntArray, histories: Histories,
         entry |= {"targets": len(labelled.catalogue), "pairs": len(labelled.targets.items)}
         entry["targets_fingerprint"] = labelled.catalogue.fingerprint
     return entry | {"fingerprint": digest, "steps": labelled.steps}
+
+
+def _seen_items(
+    task: RankingTaskConfig, labelled: Labelled, catalogue: Catalogue, train: IntArray, histories: Histories
+) -> dict[str, Any]:
+    """Decide whether items of a user's own history can be answers, by what the train users did."""
+    fraction = _repeat_fraction(labelled, catalogue, train, histories)
+    if task.domains is not None:
+        exclude, reason = False, "targets are of another domain: an item of the history with the same id is another"
+    elif fraction < MOST_REPEATS:
+        exclude, reason = True, f"{100 * fraction:.1f} % of the targets of train users are in their histories"
+    else:
+        exclude, reason = False, f"{100 * fraction:.1f} % of the targets of train users are in their histories"
+    return {"repeat_fraction": fraction, "exclude_seen": exclude, "exclude_seen_reason": reason}
+
+
+def _repeat_fraction(labelled: Labelled, catalogue: Catalogue, train: IntArray, histories: Histories) -> float:
+    """Return the fraction of (user, target) pairs of train users whose target is in the user's history, by its id."""
+    assert labelled.targets is not None
+    assert labelled.catalogue is not None
+    source_index = catalogue.encode(labelled.catalogue.ids)  # of each target
+    repeats = pairs = 0
+    for start in range(0, len(train), USERS_AT_ONCE):
+        rows = train[start : start + USERS_AT_ONCE]
+        targets = labelled.targets.take(rows)
+        sequences = histories.sequences.take(histories.rows[labelled.places[rows]])
+        step = len(catalogue) + FIRST_ITEM
+        asked = targets.repeat() * step + source_index[targets.items]
+        repeats += int((np.isin(asked, sequences.repeat() * step + sequences.items) & (asked % step != UNK)).sum())
+        pairs += len(asked)
+    return repeats / max(1, pairs)
 
 
 def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:

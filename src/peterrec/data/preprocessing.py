@@ -1,0 +1,91 @@
+"""How a corpus was prepared, for whoever asks its models: what is read of events, and what must be assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peterrec.config import ColumnsConfig, FirstTargetConfig, PreprocessingConfig, SourceConfig, build_config
+
+
+def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> PreprocessingConfig | None:
+    """Return how the sequences of a corpus, or the histories of one of its tasks, were made of events.
+
+    Args:
+        manifest: of the corpus.
+        task: its name; None for the source sequences.
+
+    Returns:
+        None where the manifest does not say, as those of earlier releases.
+    """
+    config = manifest.get("config")
+    if not config or "time_kind" not in manifest:
+        return None
+    columns = {name: value for name, value in config["events"].items() if name != "paths"}
+    return PreprocessingConfig(
+        columns=build_config(ColumnsConfig, columns),
+        time_kind=manifest["time_kind"],
+        source=build_config(SourceConfig, config["source"]),
+        first_target=_first_target(config["tasks"], task),
+    )
+
+
+def _first_target(tasks: list[dict[str, Any]], name: str | None) -> FirstTargetConfig | None:
+    for task in tasks:
+        if task["name"] == name and task.get("history") == "before-first-target":
+            bounds = {key: task[key] for key in ("domains", "after", "before")}
+            return build_config(FirstTargetConfig, bounds | {"elsewhere": task["events"] is not None})
+    return None
+
+
+def filters_domains(preprocessing: PreprocessingConfig) -> bool:
+    """Return whether which events are read depends on their domain."""
+    source, first = preprocessing.source, preprocessing.first_target
+    of_source = source.domains is not None or bool(source.exclude_domains)
+    return of_source or (first is not None and first.domains is not None and not first.elsewhere)
+
+
+def filters_times(preprocessing: PreprocessingConfig) -> bool:
+    """Return whether which events are read depends on their time."""
+    source, first = preprocessing.source, preprocessing.first_target
+    return source.after is not None or source.before is not None or (first is not None and not first.elsewhere)
+
+
+def assumptions(preprocessing: PreprocessingConfig | None, *, times: bool, domains: bool) -> tuple[str, ...]:
+    """Return what is assumed of events, in words: what the model's data were filtered by, and they do not tell.
+
+    Args:
+        preprocessing: of the model that is asked; None is assumed to filter nothing.
+        times: whether the events have times.
+        domains: whether they have domains.
+    """
+    if preprocessing is None:
+        return ()
+    source, first, lines = preprocessing.source, preprocessing.first_target, []
+    if not domains and (source.domains is not None or source.exclude_domains):
+        wanted = f"of {', '.join(source.domains)}" if source.domains is not None else "of the source domains"
+        without = f", none of {', '.join(source.exclude_domains)}" if source.exclude_domains else ""
+        lines.append(f"all events are {wanted}{without}: they tell no domain")
+    if not times and (source.after is not None or source.before is not None):
+        since = f" at or after {source.after}" if source.after is not None else ""
+        until = f" before {source.before}" if source.before is not None else ""
+        lines.append(f"all events are{since}{' and' if since and until else ''}{until}: they tell no time")
+    if first is not None and (first.elsewhere or not times or (not domains and first.domains is not None)):
+        lines.append("all events are before the user's first target event: they do not tell which that is")
+    return tuple(lines)
+
+
+def differences(first: PreprocessingConfig | None, second: PreprocessingConfig | None) -> list[str]:
+    """Return the settings by which two models read other events, as `source.repeats: keep, drop`."""
+    if first is None or second is None:
+        return []
+    left, right = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
+    names = [name for name in left | right if not name.startswith(("columns.", "time_kind"))]
+    return [f"{name}: {left.get(name)}, {right.get(name)}" for name in names if left.get(name) != right.get(name)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,37 @@
+"""The last steps from events to a sequence: repeats, the longest history, unknown items. Of `prepare` and of asking."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peterrec.config import SourceConfig
+from peterrec.data.sequences import UNK, IntArray, Sequences
+
+
+def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = None) -> Sequences:
+    """Keep the first `upto` events of each row, drop consecutive repeats if asked, keep the most recent events.
+
+    Only then are unknown items, distinct numbers below zero, made one, [UNK]: two of them in a row are no repeat.
+    """
+    lengths = sequences.lengths if upto is None else upto
+    shortened = _slices(sequences, sequences.offsets[:-1], lengths)
+    if config.repeats == "drop":
+        shortened = _without_repeats(shortened)
+    lengths = np.minimum(shortened.lengths, config.max_history)
+    shortened = _slices(shortened, shortened.offsets[1:] - lengths, lengths)
+    return Sequences(np.where(shortened.items < 0, UNK, shortened.items).astype(np.int32), shortened.offsets)
+
+
+def _slices(sequences: Sequences, starts: IntArray, lengths: IntArray) -> Sequences:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    index = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return Sequences(sequences.items[index], offsets)
+
+
+def _without_repeats(sequences: Sequences) -> Sequences:
+    rows = sequences.repeat()
+    same = np.zeros(len(rows), dtype=bool)
+    same[1:] = (sequences.items[1:] == sequences.items[:-1]) & (rows[1:] == rows[:-1])
+    lengths = np.bincount(rows[~same], minlength=len(sequences))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Sequences(sequences.items[~same], offsets)
