@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.artifacts.popularity import Popularity
 from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.errors import ConfigError
 from peterrec.inference import ItemScorer
@@ -76,7 +77,8 @@ def test_the_best_items_are_those_of_a_sort(users, k, batch_size, seed, exclude)
     vectors = rng.normal(size=(users, 3)).astype(np.float32)
     weight, bias = rng.normal(size=(12, 3)).astype(np.float32), rng.normal(size=12).astype(np.float32)
     seen = Sequences.of([rng.integers(-2, 12, size=rng.integers(0, 9)) for _ in range(users)]) if exclude else None
-    scorer = ItemScorer(vectors, torch.from_numpy(weight), torch.from_numpy(bias))
+    known = np.ones(users, np.int64)
+    scorer = ItemScorer(vectors, torch.from_numpy(weight), torch.from_numpy(bias), Popularity(np.ones(12)), known)
     top = scorer.top_k(k, seen, batch_size)
     assert top.positions.shape == top.scores.shape == (users, min(k, 12))
     for user in range(users):

@@ -163,7 +163,7 @@ def test_answering_changes_nothing(model):
 
 
 def test_labels_are_the_most_probable_classes():
-    made = Predictions(("a", "b", "c"), np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32))
+    made = Predictions(("a", "b", "c"), np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32), np.array([2, 1]))
     assert made.labels == ["b", "a"]
 
 

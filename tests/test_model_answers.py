@@ -60,10 +60,19 @@ def next_by_hand(model: UserModel, indices: list[list[int]]) -> np.ndarray:
 def scores_by_hand(model: UserModel, indices: list[list[int]], bundle: str | None) -> np.ndarray:
     if bundle is None:
         weight, bias = (tensor.double().numpy() for tensor in model.network.output_table())
-        return next_by_hand(model, indices) @ weight.T + bias
+        return popular_by_hand(model, indices, bundle, next_by_hand(model, indices) @ weight.T + bias)
     head = model.bundles[bundle].head
     weight, bias = head.weight.double().numpy(), head.bias.double().numpy()
-    return vectors_by_hand(model, indices, bundle) @ weight.T + bias
+    return popular_by_hand(model, indices, bundle, vectors_by_hand(model, indices, bundle) @ weight.T + bias)
+
+
+def popular_by_hand(model: UserModel, indices: list[list[int]], bundle: str | None, scores: np.ndarray) -> np.ndarray:
+    """The log of each target's share, every count raised by one, instead of the scores of users without events."""
+    if bundle is not None and model.bundle(bundle).targets is None:
+        return scores
+    counts = model.targets(bundle).counts + 1
+    scores[[not row for row in indices]] = np.log(counts / counts.sum())
+    return scores
 
 
 # ---------------------------------------------------------------- against the formulas
@@ -84,6 +93,7 @@ def test_predictions_are_probabilities_of_the_head(histories, integers):
     found = model.predict(external(model, histories), "age")
     logits = scores_by_hand(model, [[FIRST_ITEM + p for p in row] for row in histories], "age")
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected[[not row for row in histories]] = model.bundle("age").class_shares
     assert found.class_names == CLASSES
     assert found.probabilities.dtype == np.float32
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)

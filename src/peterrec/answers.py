@@ -21,10 +21,13 @@ class Predictions:
     Attributes:
         class_names: (K,) names of the classes.
         probabilities: (N, K) float32; rows sum to 1.
+        known_events: (N,) int64: events of each user that the model knows; 0: answered by the class shares of the users
+            that the bundle was trained on, the same for everybody.
     """
 
     class_names: tuple[str, ...]
     probabilities: FloatArray
+    known_events: IntArray
 
     @property
     def labels(self) -> list[str]:
@@ -47,19 +50,27 @@ class TopItems:
 
 @dataclass(frozen=True)
 class Recommendations:
-    """Answers of a ranking task: for each user, items from best to worst and their scores (higher is better)."""
+    """Answers of a ranking task: for each user, items from best to worst and their scores (higher is better).
+
+    Attributes:
+        items: external ids.
+        scores: of these items.
+        known_events: events of each user that the model knows; 0: answered by popularity, the same for everybody except
+            for items that were seen.
+    """
 
     items: list[list[ItemId]]
     scores: list[list[float]]
+    known_events: list[int]
 
     @classmethod
-    def of(cls, top: TopItems, targets: Catalogue) -> Recommendations:
+    def of(cls, top: TopItems, targets: Catalogue, known_events: IntArray) -> Recommendations:
         """Put external ids to the best items, without those that are not allowed."""
         allowed = np.isfinite(top.scores)
         ends = np.cumsum(allowed.sum(axis=1)).tolist()
         items, scores = targets.decode(top.positions[allowed] + targets.first), top.scores[allowed].tolist()
         rows = list(zip([0, *ends], ends, strict=False))
-        return cls([items[a:b] for a, b in rows], [scores[a:b] for a, b in rows])
+        return cls([items[a:b] for a, b in rows], [scores[a:b] for a, b in rows], known_events.tolist())
 
 
 def own_targets(targets: Catalogue, histories: Histories) -> Sequences:

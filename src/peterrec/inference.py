@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from peterrec.answers import FloatArray, TopItems
+from peterrec.artifacts.popularity import Popularity
 from peterrec.data.batching import inference_batches
-from peterrec.data.sequences import Sequences
+from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import item_scores
 from peterrec.nn.matmul import onednn_matmul
@@ -22,17 +23,31 @@ Read = Callable[[Backbone, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ItemScorer:
-    """What items are scored with: vectors (N, C) of users, vectors (n, C) and biases (n,) of items."""
+    """What items are scored with.
+
+    Attributes:
+        vectors: (N, C) of users.
+        weight: (n, C) of items.
+        bias: (n,) of items.
+        popularity: of items: what users without known events are answered with.
+        known_events: (N,) known events of each user.
+    """
 
     vectors: FloatArray
     weight: Tensor
     bias: Tensor
+    popularity: Popularity
+    known_events: IntArray
 
     def blocks(self, batch_size: int) -> Iterator[Tensor]:
         """Yield the scores of all items, (B, n), for users in order."""
-        for block in torch.split(torch.from_numpy(self.vectors), batch_size):
+        blocks = torch.split(torch.from_numpy(self.vectors), batch_size)
+        unknown = torch.split(torch.from_numpy(self.known_events == 0), batch_size)
+        for block, rows in zip(blocks, unknown, strict=True):
             with torch.inference_mode():  # not around `yield`: it would hold for whoever takes the blocks
                 scores = item_scores(block.to(self.weight.device), self.weight, self.bias)
+                if rows.any():
+                    scores[rows.to(scores.device)] = self.popularity.scores.to(scores.device)
             yield scores
 
     @torch.inference_mode()
@@ -50,6 +65,10 @@ class ItemScorer:
             best = scores.topk(k, dim=1)
             top.scores[rows], top.positions[rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
             start += len(scores)
+        for row in np.flatnonzero(self.known_events == 0).tolist():  # of equally popular items the earlier is first
+            positions, popular = self.popularity.best(k, [] if seen is None else seen[row].tolist())
+            top.scores[row] = -np.inf
+            top.scores[row, : len(popular)], top.positions[row, : len(popular)] = popular, positions
         return top
 
 

@@ -12,6 +12,7 @@ import torch
 from peterrec.answers import FloatArray, Predictions, Recommendations, TopItems, own_targets
 from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.artifacts.popularity import Popularity
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
 from peterrec.data.sequences import Sequences
@@ -79,6 +80,10 @@ class UserModel:
         return self.pretrained.catalogue
 
     @cached_property
+    def _popularity(self) -> Popularity:
+        return Popularity(self.catalogue.counts)
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of the backbone's tensors. The backbone is frozen, so it is computed once."""
         return self.pretrained.fingerprint
@@ -144,6 +149,9 @@ class UserModel:
     def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
         """Return one vector per user, (N, channels) float32: the hidden state at [TCL] (paper, section 3.3).
 
+        Users without known events have the vector of an empty sequence, which training never saw: `encode` tells who
+        they are (`known` is 0).
+
         Args:
             histories: N sequences of external item ids, oldest first.
             bundle: with this bundle's patch, and what its head reads: two or three times the channels where `readout`
@@ -154,14 +162,14 @@ class UserModel:
         return self.representations(sequences, bundle, batch_size=batch_size)
 
     def predict(self, histories: Histories, bundle: str, **options: Any) -> Predictions:
-        """Return class probabilities for each user.
+        """Return class probabilities for each user; of one without known events, the class shares of the train users.
 
         Raises:
             ConfigError: the bundle is not loaded, or is of a ranking task.
         """
         sequences, batch_size = self._read(histories, options)
         probabilities = self.probabilities(sequences, bundle, batch_size=batch_size)
-        return Predictions(self.bundle(bundle).class_names, probabilities)
+        return Predictions(self.bundle(bundle).class_names, probabilities, sequences.item_counts)
 
     def recommend(
         self,
@@ -173,6 +181,8 @@ class UserModel:
         **options: Any,
     ) -> Recommendations:
         """Return the k best items for each user: targets of a bundle, or next items of the source catalogue.
+
+        A user without known events gets the most popular ones, scored by the log of their share of all events.
 
         Args:
             histories: N sequences of external item ids, oldest first.
@@ -189,7 +199,8 @@ class UserModel:
         sequences, batch_size = self._read(histories, options)
         targets = self.targets(bundle)
         seen = own_targets(targets, histories) if exclude_seen else None
-        return Recommendations.of(self.top_k(sequences, k, bundle, seen=seen, batch_size=batch_size), targets)
+        top = self.top_k(sequences, k, bundle, seen=seen, batch_size=batch_size)
+        return Recommendations.of(top, targets, sequences.item_counts)
 
     # ------------------------------------------------------------ indices in, arrays out
 
@@ -211,11 +222,13 @@ class UserModel:
         Raises:
             ConfigError: the bundle is of a ranking task.
         """
-        head = self.bundle(bundle).head
+        head, shares = self.bundle(bundle).head, self.bundle(bundle).class_shares
         if not isinstance(head, ClassificationHead):
             raise ConfigError(f"bundle {bundle!r} is of a ranking task", remedy="use recommend")
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
         probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
+        if shares is not None:
+            probabilities[sequences.item_counts == 0] = shares
         return probabilities
 
     def score_batches(
@@ -255,14 +268,16 @@ class UserModel:
     def _scorer(self, sequences: Sequences, bundle: str | None, batch_size: int) -> ItemScorer:
         self.targets(bundle)  # refuses a bundle that has none
         if bundle is not None:
-            head = self.bundle(bundle).head
-            return ItemScorer(self.representations(sequences, bundle, batch_size=batch_size), head.weight, head.bias)
+            head, popularity = self.bundle(bundle).head, self.bundle(bundle).popularity
+            assert popularity is not None
+            vectors = self.representations(sequences, bundle, batch_size=batch_size)
+            return ItemScorer(vectors, head.weight, head.bias, popularity, sequences.item_counts)
         # What pre-training taught: the state at the last event, not that at [TCL].
         network, length = self.network, self.pretrained.max_length
         read = network.next_item_vectors
         width = network.backbone.config.channels
         vectors = self.inference.vectors(sequences, read, width, network.backbone, length, batch_size)
-        return ItemScorer(vectors, *network.output_table())
+        return ItemScorer(vectors, *network.output_table(), self._popularity, sequences.item_counts)
 
     def targets(self, bundle: str | None = None) -> Catalogue:
         """Return what `recommend` chooses from: the targets of a bundle, or the source catalogue.

@@ -107,6 +107,7 @@ def test_every_row_of_a_mixed_batch_is_what_it_is_alone(model, batch_size):
         assert list(answer.tasks) == asked
         assert answer.events == len(request.items)
         assert answer.unknown_items == list(request.items).count("nothing")
+        assert answer.known_events == answer.events - answer.unknown_items
         assert_alone(model, request, answer)
 
 
@@ -225,7 +226,7 @@ def test_the_whole_history_is_read_where_it_is_asked_for():
     assert whole["pooled"] == trained["pooled"]  # a sum over all events has no end that could be read alone
     assert whole["age"] != trained["age"]
     model.bundles["age"] = replace(model.bundle("age"), max_length=100)
-    assert_alone(model, Request(history), Answer({"age": whole["age"]}, 0, 0))
+    assert_alone(model, Request(history), Answer({"age": whole["age"]}, 0, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_what_cannot_be_answered_is_refused(model, request_, error, match):
 def test_nothing_asked_is_nothing_answered():
     engine = Engine(UserModel(tiny_pretrained()))
     assert engine.predict([]) == []
-    assert engine.predict([Request(["item-1"])]) == [Answer({}, 1, 0)]
+    assert engine.predict([Request(["item-1"])]) == [Answer({}, 1, 0, 1)]
     assert engine.tasks() == []
     assert engine.versions() == []
 

@@ -22,6 +22,7 @@ from peterrec.serving.files import AnswerOptions, embed, predict, recommend, to_
 
 ODD = ("young, or so", 'a "b"', "c)", "p(d)", "ä\n\t;", "")
 HISTORIES = [["item-1", "item-2"], ["item-9", "nowhere", "x"], ["item-3"]]
+KNOWN = [2, 1, 1]
 USERS = ["ann", "7", 'b "c", d']
 ENDINGS = [".parquet", ".csv", ".jsonl"]
 PRETRAINED = tiny_pretrained()
@@ -70,15 +71,16 @@ def test_predictions(at, model, tmp_path, ending):
     out = tmp_path / f"out{ending}"
     table = predict(at / "backbone", at / "age", at / "histories.jsonl", out)
     expected = model.predict(HISTORIES, "age")
-    assert table.column_names == ["user", "label", "probability", *(f"p({name})" for name in ODD)]
+    assert table.column_names == ["user", "label", "probability", "known_events", *(f"p({name})" for name in ODD)]
     assert table["user"].to_pylist() == USERS
+    assert table["known_events"].to_pylist() == KNOWN
     assert table["label"].to_pylist() == expected.labels
     assert table["probability"].to_pylist() == expected.probabilities.max(1).tolist()
     for i, name in enumerate(ODD):
         assert table[f"p({name})"].to_pylist() == expected.probabilities[:, i].tolist()
     rows = read(out)
     if ending == ".jsonl":
-        assert [list(row) for row in rows] == [["user", "label", "probability", "probabilities"]] * 3
+        assert [list(row) for row in rows] == [["user", "label", "probability", "known_events", "probabilities"]] * 3
         assert [list(row["probabilities"]) for row in rows] == [list(ODD)] * 3
         rows = [row | {f"p({name})": p for name, p in row.pop("probabilities").items()} for row in rows]
     assert [(row["user"], row["label"]) for row in rows] == list(zip(USERS, expected.labels, strict=True))
@@ -94,12 +96,12 @@ def test_recommendations(at, model, tmp_path, ending, bundle):
     table = recommend(at / "backbone", bundle and at / bundle, at / "histories.jsonl", out, k=4)
     expected = model.recommend(HISTORIES, bundle, 4)
     rows = [
-        {"user": user, "rank": rank, "item": item, "score": score}
-        for user, items, scores in zip(USERS, expected.items, expected.scores, strict=True)
+        {"user": user, "rank": rank, "item": item, "score": score, "known_events": known}
+        for user, known, items, scores in zip(USERS, KNOWN, expected.items, expected.scores, strict=True)
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
     ]
     assert table.to_pylist() == rows
-    assert table.schema.types == [pa.string(), pa.int64(), pa.string(), pa.float32()]
+    assert table.schema.types == [pa.string(), pa.int64(), pa.string(), pa.float32(), pa.int64()]
     for found, row in zip(read(out), rows, strict=True):
         assert found == row | {"score": pytest.approx(row["score"], abs=1e-6)}
 
@@ -113,7 +115,9 @@ def test_embeddings(at, model, tmp_path, ending, bundle):
     assert [row["user"] for row in rows] == USERS
     vectors = [[row[f"v{i}"] for i in range(8)] if ending == ".csv" else row["vector"] for row in rows]
     np.testing.assert_allclose(vectors, model.represent(HISTORIES, bundle), atol=1e-6)
-    assert list(rows[0]) == (["user", *(f"v{i}" for i in range(8))] if ending == ".csv" else ["user", "vector"])
+    assert [row["known_events"] for row in rows] == KNOWN
+    columns = [f"v{i}" for i in range(8)] if ending == ".csv" else ["vector"]
+    assert list(rows[0]) == ["user", "known_events", *columns]
 
 
 def test_without_a_file_the_table_comes_back_and_nothing_is_written(at, model, tmp_path, monkeypatch):
@@ -167,7 +171,8 @@ def test_users_without_any_recommendation_change_no_column(tmp_path):
         line = json.dumps({"user": "u", "items": model.catalogue.ids.to_pylist()})
         table = recommend(model, None, io.StringIO(line), tmp_path / "out.parquet")
         assert table.num_rows == 0
-        assert pq.read_schema(tmp_path / "out.parquet").types == [pa.string(), pa.int64(), kind, pa.float32()]
+        types = [pa.string(), pa.int64(), kind, pa.float32(), pa.int64()]
+        assert pq.read_schema(tmp_path / "out.parquet").types == types
 
 
 def test_options_reach_the_model(at, model):

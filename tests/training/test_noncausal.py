@@ -263,6 +263,10 @@ def test_empty_histories_and_unknown_items_are_answered(
                 found = asked.recommend(histories, bundle, 99, exclude_seen=False, unknown=treat)
                 assert [len(items) for items in found.items] == [total] * len(histories)
                 assert np.isfinite(found.scores).all()
+    labels = corpus.task("cluster").part("train").labels
+    assert labels is not None
+    shares = np.bincount(labels) / len(labels)
+    np.testing.assert_allclose(asked.predict([[]], "cluster").probabilities[0], shares, atol=1e-6)
     alone, beside = (asked.recommend(h, None, 5, exclude_seen=False).scores[0] for h in ([[]], [[], known]))
     np.testing.assert_allclose(alone, beside, atol=1e-5)
     rows = asked.represent([unknown, [], known], unknown="unk")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
+from peterrec.artifacts.popularity import Popularity
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
 from peterrec.config import (
     PatchConfig,
@@ -52,6 +55,8 @@ class Bundle:
         patch_config: how the patch is made, or None.
         head: class scores or item scores.
         class_names: of a classification task, in the head's order.
+        class_shares: share of each class among the train users, in the head's order: the answer about a user without
+            known events. None: of a ranking task, or of a bundle written before they were kept.
         targets: target catalogue of a ranking task, in the head's order.
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
         own: which modules these are.
@@ -87,6 +92,12 @@ class Bundle:
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
     provenance: Provenance | None = None
+    class_shares: tuple[float, ...] | None = None
+
+    @cached_property
+    def popularity(self) -> Popularity | None:
+        """Of the targets of a ranking task among the train users: the answer about a user without known events."""
+        return None if self.targets is None else Popularity(self.targets.counts)
 
     @property
     def patch_params(self) -> int:
@@ -164,7 +175,8 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         if bundle.targets is not None:
             bundle.targets.write(folder / "targets.parquet")
         else:
-            write_json(folder / "labels.json", {"class_names": list(bundle.class_names)})
+            shares = {} if bundle.class_shares is None else {"class_shares": list(bundle.class_shares)}
+            write_json(folder / "labels.json", {"class_names": list(bundle.class_names)} | shares)
         write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
         if config_yaml:
             write_file(folder / "config.yaml", config_yaml.encode())
@@ -220,7 +232,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     _check_own("tensors", fingerprint(tensors), meta["fingerprint"], path)
     ranking = meta["kind_of_task"] == "ranking"
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
-    names = () if ranking else _read_names(path / "labels.json")
+    names, shares = ((), None) if ranking else _read_labels(path / "labels.json")
     _check_own(
         "targets" if ranking else "labels", outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
     )
@@ -249,6 +261,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         exclude_seen=meta.get("exclude_seen", True),  # bundles of earlier releases lack these
         exclude_seen_reason=meta.get("exclude_seen_reason", ""),
         provenance=_load_provenance(meta.get("provenance")),
+        class_shares=shares,
     )
     load_into(bundle.modules(), tensors, path)
     return bundle
@@ -274,9 +287,17 @@ def _load_provenance(tree: dict[str, Any] | None) -> Provenance | None:
     )
 
 
-def _read_names(path: Path) -> tuple[str, ...]:
+def _read_labels(path: Path) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Return class names and class shares, which bundles of before they were kept lack."""
     with description_errors(path):
-        return tuple(read_json(path)["class_names"])
+        labels = read_json(path)
+        names, shares = tuple(labels["class_names"]), labels.get("class_shares")
+        if shares is None:
+            return names, None
+        shares = tuple(float(share) for share in shares)
+        if len(shares) != len(names) or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise ValueError("class_shares are not one share for each class")
+        return names, shares
 
 
 def outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:

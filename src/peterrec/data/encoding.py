@@ -23,6 +23,11 @@ class Encoded:
     sequences: Sequences
     unknown: IntArray
 
+    @property
+    def known(self) -> IntArray:
+        """(N,) int64: how many items of each history the catalogue has; 0: nothing is known of the user."""
+        return self.sequences.item_counts
+
 
 def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknown) -> Encoded:
     """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].

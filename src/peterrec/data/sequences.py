@@ -43,6 +43,13 @@ class Sequences:
         """(len(rows),) int64: the number of items of the given rows, at a cost that the other rows have no part in."""
         return self.offsets[1:][rows] - self.offsets[:-1][rows]
 
+    @property
+    def item_counts(self) -> IntArray:
+        """(rows,) int64: the number of items of each row that are no special tokens, such as [UNK]."""
+        before = np.concatenate([[0], np.cumsum(np.asarray(self.items) >= FIRST_ITEM)])
+        counts: IntArray = before[self.offsets[1:]] - before[self.offsets[:-1]]
+        return counts
+
     @classmethod
     def of(cls, rows: Iterable[Sequence[int] | IntArray]) -> Sequences:
         """Build from rows in memory."""

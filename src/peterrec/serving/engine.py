@@ -113,8 +113,11 @@ class Engine:
         classes: dict[Roster, list[tuple[int, Loaded, Tensor]]] = {}
         items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
         for i, (one, own) in enumerate(zip(prepared, vectors, strict=True)):
+            without_events = one.history is not None and one.history.known == 0
             for task, vector in zip(one.tasks, own, strict=True):
-                if task.index is None:
+                if without_events and task.answers_without_events:
+                    answers[i][task.name] = _answer_without_events(task, one)
+                elif task.index is None:
                     classes.setdefault(one.roster, []).append((i, task, vector))
                 else:
                     key = (id(task), one.question.k, one.question.exclude_seen)
@@ -272,6 +275,18 @@ def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
     return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
 
 
+def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
+    """Answer with what is known of everybody: class shares or popularity among the train users."""
+    bundle, question = task.bundle, prepared.question
+    if bundle.targets is None or bundle.popularity is None:
+        return _class_answer(task, task.class_shares)
+    assert prepared.history is not None
+    seen = bundle.targets.find(prepared.history.items) if question.exclude_seen else []
+    positions, scores = bundle.popularity.best(question.k, seen)
+    return ItemsAnswer(task.version, bundle.targets.decode(np.asarray(positions, dtype=np.int64)), scores)
+
+
 def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
-    assert one.history is not None
-    return Answer({task.name: of[task.name] for task in one.tasks}, len(one.history.items), one.history.unknown)
+    history = one.history
+    assert history is not None
+    return Answer({task.name: of[task.name] for task in one.tasks}, len(history.items), history.unknown, history.known)

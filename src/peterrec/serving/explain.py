@@ -37,9 +37,15 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     one = replace(prepared, tasks=(loaded,))
     items = list(prepared.history.items)
     without = [replace(one, history=engine.history(items[:i] + items[i + 1 :])) for i in range(len(items))]
-    vectors = engine.represent([one, *without])
+    variants = [one, *without]
+    vectors = engine.represent(variants)
+    # As they are answered: without known events, by what is known of everybody.
+    unknown = [each.history is not None and each.history.known == 0 for each in variants]
+    without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.index is None:
         values = torch.tensor(prepared.roster.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
+        if without_events.any():
+            values[without_events] = torch.tensor(loaded.class_shares)
         best = int(values[0].argmax())
         name: ItemId = loaded.bundle.class_names[best]
         of = values[:, best]
@@ -51,6 +57,9 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         if not answer.items:
             raise RequestError(f"{task!r} has nothing left to recommend", remedy="ask with exclude_seen false")
         name = answer.items[0]
-        of = loaded.index.score(vectors, targets.find([name])[0])
+        position, popularity = targets.find([name])[0], loaded.bundle.popularity
+        assert popularity is not None
+        of = loaded.index.score(vectors, position).cpu()
+        of[without_events] = popularity.scores[position]
     found = of.double()
     return Explanation(task, loaded.version, name, float(found[0]), (found[0] - found[1:]).tolist())

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from peterrec.config import EventsConfig
 from peterrec.data.histories import Histories, read_histories
+from peterrec.data.sequences import IntArray
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
@@ -67,20 +69,22 @@ def predict(
         report: receives lines about unknown items.
 
     Returns:
-        user, label, probability, and one column `p(CLASS)` for each class; one row a user, in the order of the input.
+        user, label, probability, known_events (0: nothing is known of the user, and the class shares of the train users
+        are the answer), and one column `p(CLASS)` for each class; one row a user, in the order of the input.
 
     Raises:
         ConfigError: the bundle is of a ranking task, or `out` has another ending.
         DataError: the input cannot be read.
         UnknownItemsError: not one item is in the catalogue.
     """
-    model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    model, name, histories, _, options = _open(backbone, bundle, source, out, options, report)
     assert name is not None
     answers = model.predict(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
     columns: dict[str, Any] = {
         "user": histories.user_ids,
         "label": answers.labels,
         "probability": answers.probabilities.max(axis=1),
+        "known_events": answers.known_events,
     }
     for i, label in enumerate(answers.class_names):
         columns[f"p({label})"] = answers.probabilities[:, i]
@@ -111,23 +115,25 @@ def recommend(
         exclude_seen: leave out items of the user's own history.
 
     Returns:
-        user, rank (1 is best), item, score; up to k rows a user.
+        user, rank (1 is best), item, score, known_events (0: nothing is known of the user, and the most popular items
+        are the answer); up to k rows a user.
 
     Raises:
         ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
         DataError, UnknownItemsError: as in `predict`.
     """
-    model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    model, name, histories, _, options = _open(backbone, bundle, source, out, options, report)
     answers = model.recommend(
         histories.items, name, k, exclude_seen=exclude_seen, unknown=options.unknown, batch_size=options.batch_size
     )
     counts = [len(items) for items in answers.items]
-    users = [user for user, count in zip(histories.user_ids, counts, strict=True) for _ in range(count)]
+    rows = np.repeat(np.arange(len(counts)), counts)
     columns = {
-        "user": pa.array(users, pa.string()),
+        "user": pa.array(histories.user_ids, pa.string()).take(pa.array(rows)),
         "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
         "item": pa.array([item for items in answers.items for item in items], model.targets(name).ids.type),
         "score": pa.array([score for scores in answers.scores for score in scores], pa.float32()),
+        "known_events": pa.array(np.asarray(answers.known_events, dtype=np.int64)[rows]),
     }
     return _write(pa.table(columns), out)
 
@@ -144,19 +150,20 @@ def embed(
     """Return one vector for each user of `source`: the hidden state at [TCL]; arguments as in `predict`.
 
     Returns:
-        user, and `vector` (a list of float32; in CSV one column `v0`, `v1`, ... for each channel).
+        user, known_events (0: nothing is known of the user; the vector is that of an empty history), and `vector` (a
+        list of float32; in CSV one column `v0`, `v1`, ... for each channel).
 
     Raises:
         DataError, UnknownItemsError, ConfigError: as in `predict`.
     """
-    model, name, histories, options = _open(backbone, bundle, source, out, options, report)
+    model, name, histories, known, options = _open(backbone, bundle, source, out, options, report)
     vectors = model.represent(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
     if out is not None and Path(out).suffix == ".csv":
         columns: dict[str, Any] = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
     else:
         flat = pa.array(vectors.reshape(-1), pa.float32())
         columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
-    return _write(pa.table({"user": histories.user_ids} | columns), out)
+    return _write(pa.table({"user": histories.user_ids, "known_events": known} | columns), out)
 
 
 def _open(
@@ -166,7 +173,7 @@ def _open(
     out: str | Path | None,
     options: AnswerOptions | None,
     report: Report | None,
-) -> tuple[UserModel, str | None, Histories, AnswerOptions]:
+) -> tuple[UserModel, str | None, Histories, IntArray, AnswerOptions]:
     if out is not None and Path(out).suffix not in FORMATS:
         raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
     options = options or AnswerOptions()
@@ -176,12 +183,18 @@ def _open(
         model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
     name = model.load_bundle(bundle) if bundle is not None else None
     histories = read_histories(source, events=options.events, allow_empty=options.allow_empty)
-    unknown = model.encode(histories.items, unknown=options.unknown).unknown  # type: ignore[arg-type]
+    encoded = model.encode(histories.items, unknown=options.unknown)  # type: ignore[arg-type]
     if report is not None:
         total = sum(len(items) for items in histories.items)
-        users = f"{len(histories.items):,} user{'s' if len(histories.items) != 1 else ''}"
-        report(f"{users}, {total:,} event{'s' if total != 1 else ''}; {int(unknown.sum()):,} of items that are unknown")
-    return model, name, histories, options
+        without = int((encoded.known == 0).sum())
+        line = f"{_count(len(histories.items), 'user')}, {_count(total, 'event')}"
+        line += f"; {int(encoded.unknown.sum()):,} of items that are unknown"
+        report(line + (f"; nothing is known of {_count(without, 'user')}" if without else ""))
+    return model, name, histories, encoded.known, options
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def _without_side_effects(model: UserModel) -> UserModel:

@@ -75,11 +75,14 @@ class Answer:
         tasks: answer of each task that was asked for, by name.
         events: events of the user.
         unknown_items: how many of them are of items that the backbone's catalogue does not have.
+        known_events: how many are of items that it has; 0: the answers are what is known of everybody, the class shares
+            and the most popular items of the users that each bundle was trained on.
     """
 
     tasks: dict[str, TaskAnswer]
     events: int
     unknown_items: int
+    known_events: int
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Loaded:
         """Return a version that is loaded now."""
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
+        settings += [] if bundle.class_shares is None else [bundle.class_shares]
         outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
         content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
@@ -65,6 +66,16 @@ class Loaded:
     def patch_version(self) -> str:
         """What the states of a user depend on."""
         return self.version if self.bundle.patch is not None or self.bundle.backbone is not None else PLAIN
+
+    @property
+    def answers_without_events(self) -> bool:
+        """Whether it tells what is known of everybody; a bundle written before class shares were kept does not."""
+        return self.bundle.targets is not None or self.bundle.class_shares is not None
+
+    @property
+    def class_shares(self) -> list[float]:
+        """Share of each class among the train users, rounded as the probabilities of the network are."""
+        return torch.tensor(self.bundle.class_shares).tolist()
 
     def task(self) -> TaskInfo:
         """Return what is told to those who ask."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from peterrec.config import EngineConfig
 from peterrec.data.batching import last_events
 from peterrec.data.catalogue import ItemId
-from peterrec.data.sequences import IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.inference import Inference
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
@@ -38,6 +38,11 @@ class History:
     tokens: IntArray
     unknown: int
     revision: str = ""
+
+    @property
+    def known(self) -> int:
+        """Events that the network reads as items."""
+        return int(np.count_nonzero(self.tokens >= FIRST_ITEM))
 
 
 @dataclass(frozen=True)

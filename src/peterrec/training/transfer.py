@@ -13,6 +13,7 @@ from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream, inference_batches
 from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.sequences import IntArray
 from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone, Own
@@ -120,6 +121,7 @@ def new_bundle(
     trained: dict[str, int],
 ) -> Bundle:
     """Return the bundle of a task, without metrics yet."""
+    labels = spec.part("train").labels if spec.kind == "classification" else None
     parts = [model.network, head] + ([patch] if patch is not None else [])
     return Bundle(
         name=spec.name,
@@ -141,7 +143,13 @@ def new_bundle(
         exclude_seen=spec.exclude_seen,
         exclude_seen_reason=spec.exclude_seen_reason,
         provenance=spec.provenance,
+        class_shares=None if labels is None else _class_shares(labels, len(spec.class_names)),
     )
+
+
+def _class_shares(labels: IntArray, classes: int) -> tuple[float, ...]:
+    shares: list[float] = (np.bincount(labels, minlength=classes) / len(labels)).tolist()
+    return tuple(shares)
 
 
 def metrics_of(curve: Curve, shown: Iterable[str], corpus: Corpus) -> dict[str, Any]:

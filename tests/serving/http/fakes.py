@@ -199,7 +199,7 @@ class FakeUsers:
             for task in one.tasks
         }
         unknown = sum(place < 4 for place in self.engine.model.catalogue.find(items))
-        return Answer(tasks, len(items), unknown)
+        return Answer(tasks, len(items), unknown, len(items) - unknown)
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         return self.store.append(events)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,6 +65,8 @@ class Process:
         until(lambda: self.process.poll() is not None or all(one in self.said for one in said), 60)
         found = re.search(r"the page is at (http://\S+?)/ ", self.said)
         self.address = found[1] if found else ""
+        # What the line says to type next, as a shell would take it.
+        self.example = shlex.split(self.said.split("next: ", 1)[1].splitlines()[0]) if found else []
         self.client = httpx.Client(base_url=self.address, timeout=20)
 
     def _read(self) -> None:

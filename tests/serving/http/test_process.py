@@ -59,6 +59,24 @@ def test_answers_are_the_models(served: Process, artifacts: Path) -> None:
     assert answer["answers"][0]["tasks"]["shop"]["items"] == best.items[0]
 
 
+def test_the_first_question_that_is_printed_is_about_somebody(served: Process) -> None:
+    curl, flag, body, url = served.example
+    assert (curl, flag) == ("curl", "--json")
+    (answer,) = served.client.post(url, json=json.loads(body)).json()["answers"]
+    assert (answer["events"], answer["known_events"]) == (3, 3)
+    assert list(answer["tasks"]) == ["age", "shop"]
+
+
+def test_nothing_is_known_of_a_user_of_unknown_items(served: Process, artifacts: Path) -> None:
+    model = UserModel.from_pretrained(artifacts / "base", "cpu")
+    model.load_bundle(artifacts / "age")
+    for items in ([], ["nobody"], ["nobody", "knows"]):
+        (answer,) = served.post("/v1/predict", question(*items)).json()["answers"]
+        assert (answer["events"], answer["unknown_items"], answer["known_events"]) == (len(items), len(items), 0)
+        expected = model.predict([[]], "age").probabilities[0]
+        assert list(answer["tasks"]["age"]["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
 def test_a_stored_user_is_answered_event_by_event(served: Process) -> None:
     items = ["item-1", "item-5", "nobody", "item-2", "item-9", "item-3", "item-1", "item-7"]
     for i, item in enumerate(items):

@@ -29,13 +29,14 @@ def test_tasks_about_given_histories(site: Site) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json() == {
         "answers": [
-            {"tasks": {"age": CLASSES}, "events": 3, "unknown_items": 2},
+            {"tasks": {"age": CLASSES}, "events": 3, "unknown_items": 2, "known_events": 1},
             {
                 "tasks": {"age": CLASSES, "shop": ITEMS | {"items": ["item-1"], "scores": [2.0]}},
                 "events": 0,
                 "unknown_items": 0,
+                "known_events": 0,
             },
-            {"tasks": {"shop": ITEMS}, "events": 10_000, "unknown_items": 0},
+            {"tasks": {"shop": ITEMS}, "events": 10_000, "unknown_items": 0, "known_events": 10_000},
         ]
     }
     assert answer.headers["cache-control"] == "no-store"
@@ -95,7 +96,7 @@ def test_events_are_kept_once_shown_in_order_and_erased(site: Site) -> None:
         {"id": "e1", "item": "item-1", "timestamp": 9.0, "known": True},
     ]
     answer = site.ask("POST", "/v1/users/u%2F1/predict", json={"tasks": ["age"]}).json()
-    assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1}
+    assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1, "known_events": 1}
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 2}
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 0}
     gone = site.ask("GET", "/v1/users/u%2F1")

@@ -93,7 +93,8 @@ class Fakes:
             items = request["items"]
             tasks = {task: self.answer(task, items, request) for task in self.tasks}
             unknown = sum(item not in self.items for item in items)
-            answers.append({"tasks": tasks, "events": len(items), "unknown_items": unknown})
+            counts = {"events": len(items), "unknown_items": unknown, "known_events": len(items) - unknown}
+            answers.append({"tasks": tasks} | counts)
         return {"answers": answers}
 
     def explain(self, body: dict[str, Any]) -> dict[str, Any]:

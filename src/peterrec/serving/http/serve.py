@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from peterrec.config import ServeConfig
+from peterrec.data.catalogue import ItemId
 from peterrec.errors import ConfigError, StorageError
 from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
@@ -28,6 +31,7 @@ from peterrec.storage import read_json
 
 JOURNAL = "bundles.json"
 LOCK = "lock"
+EXAMPLE_ITEMS = 3  # of the first question that is printed: the most frequent ones
 
 
 def serve(
@@ -62,7 +66,8 @@ def serve(
             loaded = [f"{task.name} {task.version}" for task in service.parts.engine.tasks()]
             log.write("started", address=address, bundles=loaded, keys=keys is not None)
             if say is not None:
-                say(_next_steps(address, keyed=keys is not None))
+                items = service.parts.engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
+                say(_next_steps(address, items, keyed=keys is not None))
 
         run(service, listener, started)
     finally:
@@ -181,7 +186,8 @@ def _keys(config: ServeConfig, log: Log) -> Keys | None:
     return keys
 
 
-def _next_steps(address: str, *, keyed: bool) -> str:
+def _next_steps(address: str, items: list[ItemId], *, keyed: bool) -> str:
+    """Return where the page is, and a first question that a shell takes as it is."""
     key = "-H 'Authorization: Bearer KEY' " if keyed else ""
-    body = '{"requests": [{"items": [], "tasks": "*"}]}'
-    return f"the page is at {address}/ (Ctrl-C stops it); next: curl {key}--json '{body}' {address}/v1/predict"
+    body = shlex.quote(json.dumps({"requests": [{"items": items, "tasks": "*"}]}))
+    return f"the page is at {address}/ (Ctrl-C stops it); next: curl {key}--json {body} {address}/v1/predict"

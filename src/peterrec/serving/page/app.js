@@ -96,7 +96,8 @@ function show([patched, plain], items, what) {
   byId("cards").classList.remove("stale");
   const unknown = patched.unknown_items;
   say(byId("answers-note"), `For ${items.length ? plural(items.length, "event") : "somebody new, without events"}.`
-    + (unknown ? ` ${plural(unknown, "event")} not in the catalogue, skipped.` : ""));
+    + (unknown ? ` ${plural(unknown, "event")} not in the catalogue, skipped.` : "")
+    + (patched.known_events === 0 ? " Nothing is known of this user: this is what is known of everybody." : ""));
   if (what) say(byId("live"), `${what}. ${answers.sentences}`);
   const names = Object.keys(patched.tasks);
   if (names.length !== tasks.length || tasks.some((one) => patched.tasks[one.name]?.version !== one.version)) {
