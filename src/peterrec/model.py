@@ -13,6 +13,7 @@ from peterrec.answers import FloatArray, Predictions, Recommendations, TopItems,
 from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.artifacts.popularity import Popularity
+from peterrec.config import PreprocessingConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
 from peterrec.data.sequences import Sequences
@@ -133,18 +134,54 @@ class UserModel:
 
     # ------------------------------------------------------------ external ids in and out
 
-    def encode(self, histories: Histories, *, unknown: Unknown | None = None) -> Encoded:
-        """Turn histories (external ids, oldest first) into indices.
+    def preprocessing(self, bundle: str | None = None) -> PreprocessingConfig | None:
+        """Return how the events were prepared that a bundle, or the backbone, was trained on.
+
+        None where artifacts of earlier releases do not tell.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded.
+        """
+        provenance = None if bundle is None else self.bundle(bundle).provenance
+        of_bundle = None if provenance is None else provenance.preprocessing
+        return self.pretrained.preprocessing if of_bundle is None else of_bundle
+
+    def excludes_seen(self, bundle: str | None = None) -> bool:
+        """Return whether `recommend` leaves out items of the user's own history unless it is told otherwise.
+
+        It does where training showed that hardly anybody comes back to an item, and source and targets share their ids.
+        """
+        return self.pretrained.exclude_seen if bundle is None else self.bundle(bundle).exclude_seen
+
+    def encode(
+        self,
+        histories: Histories,
+        bundle: str | None = None,
+        *,
+        unknown: Unknown | None = None,
+        preprocessing: PreprocessingConfig | None = None,
+    ) -> Encoded:
+        """Turn histories (external ids, oldest first) into indices, as `prepare` did for training.
+
+        Repeats and the longest history are treated as in preparation. Ids have neither times nor domains: all events
+        are taken for ones of the source.
 
         Args:
             histories: N sequences of item ids; one may be empty (a user of whom nothing is known).
+            bundle: that will be asked; None for the backbone.
             unknown: what to do with items outside the catalogue: `skip`, `unk` (keep their place as [UNK]) or
                 `error`. By default as the backbone was trained.
+            preprocessing: in place of that of the bundle or the backbone.
 
         Raises:
             UnknownItemsError: `unknown="error"` and there are some, or not one item of all histories is known.
+            ConfigError: no bundle of that name is loaded.
         """
-        return encode_histories(self.catalogue, histories, unknown or self.pretrained.unknown)
+        settings = preprocessing or self.preprocessing(bundle)
+        if settings is None:
+            return encode_histories(self.catalogue, histories, unknown or self.pretrained.unknown)
+        prepared: Unknown = "unk" if settings.source.rare_items == "unk" else "skip"
+        return encode_histories(self.catalogue, histories, unknown or prepared, settings.source)
 
     def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
         """Return one vector per user, (N, channels) float32: the hidden state at [TCL] (paper, section 3.3).
@@ -156,9 +193,9 @@ class UserModel:
             histories: N sequences of external item ids, oldest first.
             bundle: with this bundle's patch, and what its head reads: two or three times the channels where `readout`
                 is `pooled` or `both`. None for the plain backbone.
-            options: `unknown`, as in `encode`; `batch_size`.
+            options: `unknown` and `preprocessing`, as in `encode`; `batch_size`.
         """
-        sequences, batch_size = self._read(histories, options)
+        sequences, batch_size = self._read(histories, bundle, options)
         return self.representations(sequences, bundle, batch_size=batch_size)
 
     def predict(self, histories: Histories, bundle: str, **options: Any) -> Predictions:
@@ -167,7 +204,7 @@ class UserModel:
         Raises:
             ConfigError: the bundle is not loaded, or is of a ranking task.
         """
-        sequences, batch_size = self._read(histories, options)
+        sequences, batch_size = self._read(histories, bundle, options)
         probabilities = self.probabilities(sequences, bundle, batch_size=batch_size)
         return Predictions(self.bundle(bundle).class_names, probabilities, sequences.item_counts)
 
@@ -177,7 +214,7 @@ class UserModel:
         bundle: str | None = None,
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         **options: Any,
     ) -> Recommendations:
         """Return the k best items for each user: targets of a bundle, or next items of the source catalogue.
@@ -188,17 +225,18 @@ class UserModel:
             histories: N sequences of external item ids, oldest first.
             bundle: of a ranking task; None recommends from the source catalogue with the pre-training head.
             k: items per user; fewer come back where the catalogue has fewer that are allowed.
-            exclude_seen: leave out items that stand in the user's own history.
-            options: `unknown`, as in `encode`; `batch_size`.
+            exclude_seen: leave out items that stand in the user's own history; None: see `excludes_seen`.
+            options: `unknown` and `preprocessing`, as in `encode`; `batch_size`.
 
         Raises:
             ConfigError: the bundle is not loaded or is of a classification task, or k < 1.
         """
         if k < 1:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
-        sequences, batch_size = self._read(histories, options)
+        sequences, batch_size = self._read(histories, bundle, options)
         targets = self.targets(bundle)
-        seen = own_targets(targets, histories) if exclude_seen else None
+        excludes = self.excludes_seen(bundle) if exclude_seen is None else exclude_seen
+        seen = own_targets(targets, histories) if excludes else None
         top = self.top_k(sequences, k, bundle, seen=seen, batch_size=batch_size)
         return Recommendations.of(top, targets, sequences.item_counts)
 
@@ -292,8 +330,8 @@ class UserModel:
             raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
         return targets
 
-    def _read(self, histories: Histories, options: dict[str, Any]) -> tuple[Sequences, int]:
+    def _read(self, histories: Histories, bundle: str | None, options: dict[str, Any]) -> tuple[Sequences, int]:
         batch_size: int = options.pop("batch_size", 256)
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", remedy="take at least one user at once")
-        return self.encode(histories, **options).sequences, batch_size
+        return self.encode(histories, bundle, **options).sequences, batch_size

@@ -38,7 +38,10 @@ AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Answer also for
 UnknownItems = Annotated[
     str | None, typer.Option("--unknown", help="Items the model does not know: skip, unk (keep as [UNK]) or error.")
 ]
-
+ReadingOption = Annotated[
+    list[str],
+    typer.Option("--set", "-s", help="Read events otherwise than in preparation, e.g. source.before=null. Repeatable."),
+]
 PrecisionOption = Annotated[
     str, typer.Option("--precision", help="Of the network: fp32, or bf16, faster where the machine has it.")
 ]
@@ -52,9 +55,9 @@ def predict(
     bundle: Bundle,
     source: Source,
     out: Out = None,
-    user: UserOption = "user_id",
-    item: ItemOption = "item_id",
-    time: TimeOption = "timestamp",
+    user: UserOption = None,
+    item: ItemOption = None,
+    time: TimeOption = None,
     order: OrderOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
@@ -62,13 +65,16 @@ def predict(
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
     compile: CompileOption = False,
+    set_: ReadingOption = [],  # noqa: B006 - typer copies it
     quiet: QuietOption = False,
 ) -> None:
     """Predict a class for each user, with probabilities; the users need not have been seen before."""
     from peterrec.serving.files import predict as answer
 
-    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
-    options = _options(events, allow_empty, unknown, precision, compile)
+    events = events_config(
+        [source], user=user, item=item, time=time, order=order, separator=separator, time_format=time_format
+    )
+    options = _options(events, set_, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, bundle, _source(source), out, options, reporter(quiet)), out, quiet)
 
 
@@ -79,11 +85,14 @@ def recommend(
         str | None, typer.Option("--bundle", "-b", help="A ranking bundle; without it, next items of the source.")
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Items per user.")] = 10,
-    seen: Annotated[bool, typer.Option("--seen", help="Also items that the user already has.")] = False,
+    seen: Annotated[
+        bool | None,
+        typer.Option("--seen/--unseen", help="Also items of the user's own history, or not. [default: as in training]"),
+    ] = None,
     out: Out = None,
-    user: UserOption = "user_id",
-    item: ItemOption = "item_id",
-    time: TimeOption = "timestamp",
+    user: UserOption = None,
+    item: ItemOption = None,
+    time: TimeOption = None,
     order: OrderOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
@@ -91,14 +100,18 @@ def recommend(
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
     compile: CompileOption = False,
+    set_: ReadingOption = [],  # noqa: B006 - typer copies it
     quiet: QuietOption = False,
 ) -> None:
     """Recommend items to each user, best first, with scores."""
     from peterrec.serving.files import recommend as answer
 
-    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
-    options = _options(events, allow_empty, unknown, precision, compile)
-    table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=not seen)
+    events = events_config(
+        [source], user=user, item=item, time=time, order=order, separator=separator, time_format=time_format
+    )
+    options = _options(events, set_, allow_empty, unknown, precision, compile)
+    exclude_seen = None if seen is None else not seen
+    table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=exclude_seen)
     _finish(table, out, quiet)
 
 
@@ -107,9 +120,9 @@ def embed(
     source: Source,
     bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="With the patch of this bundle.")] = None,
     out: Out = None,
-    user: UserOption = "user_id",
-    item: ItemOption = "item_id",
-    time: TimeOption = "timestamp",
+    user: UserOption = None,
+    item: ItemOption = None,
+    time: TimeOption = None,
     order: OrderOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
@@ -117,18 +130,22 @@ def embed(
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
     compile: CompileOption = False,
+    set_: ReadingOption = [],  # noqa: B006 - typer copies it
     quiet: QuietOption = False,
 ) -> None:
     """Write one vector for each user: the user's representation, for your own models."""
     from peterrec.serving.files import embed as answer
 
-    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
-    options = _options(events, allow_empty, unknown, precision, compile)
+    events = events_config(
+        [source], user=user, item=item, time=time, order=order, separator=separator, time_format=time_format
+    )
+    options = _options(events, set_, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, _source(source), out, options, reporter(quiet), bundle=bundle), out, quiet)
 
 
 def _options(
     events: EventsConfig,
+    overrides: list[str],
     allow_empty: bool,
     unknown: str | None,
     precision: str,
@@ -136,7 +153,9 @@ def _options(
 ) -> AnswerOptions:
     from peterrec.serving.files import AnswerOptions
 
-    return AnswerOptions(events, allow_empty, unknown, precision=cast("Precision", precision), compile=compile)
+    return AnswerOptions(
+        events, tuple(overrides), allow_empty, unknown, precision=cast("Precision", precision), compile=compile
+    )
 
 
 def _source(source: str) -> str | TextIO:

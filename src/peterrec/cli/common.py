@@ -22,10 +22,14 @@ SetOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no remarks.")]
-UserOption = Annotated[str, typer.Option("--user", help="Column with the user id.")]
-ItemOption = Annotated[str, typer.Option("--item", help="Column with the item id.")]
-TimeOption = Annotated[str, typer.Option("--time", help="Column that sorts a user's events.")]
-OrderOption = Annotated[str | None, typer.Option("--order", help="Column that breaks ties between equal times.")]
+UserOption = Annotated[str | None, typer.Option("--user", help="Column with the user id. [default: as in preparation]")]
+ItemOption = Annotated[str | None, typer.Option("--item", help="Column with the item id. [default: as in preparation]")]
+TimeOption = Annotated[
+    str | None, typer.Option("--time", help="Column that sorts a user's events. [default: as in preparation]")
+]
+OrderOption = Annotated[
+    str | None, typer.Option("--order", help="Column that orders equal times. [default: as in preparation]")
+]
 SeparatorOption = Annotated[str | None, typer.Option("--separator", help="Of CSV files; found by itself if not given.")]
 TimeFormatOption = Annotated[str | None, typer.Option("--time-format", help="Of a text time column, e.g. %d/%m/%Y.")]
 
@@ -40,10 +44,10 @@ def reporter(quiet: bool) -> Callable[[str], None] | None:
     return None if quiet else say
 
 
-def events_config(paths: list[str], user: str, item: str, time: str, **more: str | None) -> EventsConfig:
-    """Build the column mapping from command-line options."""
-    values = {name: value for name, value in more.items() if value is not None}
-    return EventsConfig(paths=tuple(paths), user=user, item=item, time=time, **values)
+def events_config(paths: list[str], **columns: str | None) -> EventsConfig:
+    """Return the column mapping that the command line names; what it does not name is as in preparation."""
+    values = {name: value for name, value in columns.items() if value is not None}
+    return EventsConfig.model_validate({"paths": tuple(paths)} | values)
 
 
 def close_quietly() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,15 @@ class TaskPart:
     def __len__(self) -> int:
         return len(self.sequences)
 
+    def take(self, rows: IntArray) -> TaskPart:
+        """Return the given users, in the given order."""
+        return TaskPart(
+            self.user_ids.take(pa.array(rows)),
+            self.sequences.take(rows),
+            labels=None if self.labels is None else self.labels[rows],
+            targets=None if self.targets is None else self.targets.take(rows),
+        )
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -73,6 +82,8 @@ class Task:
         targets: catalogue of a ranking task.
         exclude_seen: whether items of a user's own history are no answers of a ranking task.
         exclude_seen_reason: why, in words.
+        source_positions: (source items + 4,) for each source index the position of the target that is the same item, -1
+            where there is none; None where targets are other items than those of the source, or there are none.
         provenance: where its users come from.
     """
 
@@ -83,6 +94,7 @@ class Task:
     targets: Catalogue | None = None
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
+    source_positions: IntArray | None = field(default=None, compare=False)
     provenance: Provenance = Provenance("")
 
     def part(self, part: Part) -> TaskPart:
@@ -178,6 +190,7 @@ class Corpus:
             name, meta["kind"], path, tuple(meta.get("class_names", ())), targets,
             exclude_seen=meta.get("exclude_seen", True),
             exclude_seen_reason=meta.get("exclude_seen_reason", ""),
+            source_positions=_positions(self.catalogue, targets) if meta.get("shares_items") else None,
             provenance=self.provenance(name),
         )  # fmt: skip
 
@@ -202,6 +215,16 @@ class Corpus:
     def _fits(self, fits: bool) -> None:
         if not fits:
             raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
+
+
+def _positions(source: Catalogue, targets: Catalogue | None) -> IntArray | None:
+    if targets is None:
+        return None
+    positions = np.full(source.first + len(source), -1, dtype=np.int64)
+    index = source.encode(targets.ids)
+    known = index >= source.first
+    positions[index[known]] = np.flatnonzero(known)
+    return positions
 
 
 def _checked(path: Path, expected: str | None) -> Catalogue:

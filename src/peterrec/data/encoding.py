@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from peterrec.config import SourceConfig
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.sequences import UNK, IntArray, Sequences
+from peterrec.data.shorten import shorten
 from peterrec.errors import ConfigError, DataError, UnknownItemsError
 
 Histories = Sequence[Sequence[ItemId]]
@@ -29,8 +31,16 @@ class Encoded:
         return self.sequences.item_counts
 
 
-def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknown) -> Encoded:
+def encode_histories(
+    catalogue: Catalogue, histories: Histories, unknown: Unknown, source: SourceConfig | None = None
+) -> Encoded:
     """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].
+
+    Args:
+        catalogue: knows the items.
+        histories: external ids.
+        unknown: what is done with items that it does not know.
+        source: what `prepare` did with repeats and long histories, which is done here too; None: nothing.
 
     Raises:
         ConfigError: `unknown` is none of the three.
@@ -43,7 +53,7 @@ def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknow
         raise DataError("a history is a list of item ids, not one text", remedy="pass e.g. [['item-1', 'item-2']]")
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     flat = [item for history in histories for item in history]
-    indices = catalogue.encode(flat)
+    indices = np.array(catalogue.encode(flat))
     rows = np.repeat(np.arange(len(lengths)), lengths)
     missing = indices == UNK
     if missing.any() and (missing.all() or unknown == "error"):
@@ -57,7 +67,11 @@ def encode_histories(catalogue: Catalogue, histories: Histories, unknown: Unknow
     counts = np.bincount(rows[keep], minlength=len(lengths))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     unknown_counts = np.bincount(rows[missing], minlength=len(lengths)).astype(np.int64)
-    return Encoded(Sequences(indices[keep].astype(np.int32), offsets), unknown_counts)
+    if source is None:
+        return Encoded(Sequences(indices[keep].astype(np.int32), offsets), unknown_counts)
+    codes = {text: -1 - place for place, text in enumerate({str(flat[row]) for row in np.flatnonzero(missing)})}
+    indices[missing] = [codes[str(flat[row])] for row in np.flatnonzero(missing)]  # different ones are no repeat
+    return Encoded(shorten(Sequences(indices[keep], offsets), source), unknown_counts)
 
 
 def _is_history(value: Any) -> bool:

@@ -81,12 +81,7 @@ class _SharedTask(Task):
     def _train(self) -> TaskPart:
         every = super().part("train")
         rows = chosen_rows(every.user_ids, self.share, self.seed)
-        return TaskPart(
-            every.user_ids.take(pa.array(rows)),
-            every.sequences.take(rows),
-            labels=None if every.labels is None else every.labels[rows],
-            targets=None if every.targets is None else every.targets.take(rows),
-        )
+        return every.take(rows)
 
 
 def _counted(targets: Catalogue, train: TaskPart) -> Catalogue:

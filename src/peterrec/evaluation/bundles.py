@@ -10,32 +10,47 @@ import numpy as np
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import Sequences
+from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ConfigError, FingerprintError
 from peterrec.evaluation.evaluate import evaluate_task
+from peterrec.evaluation.matching import comparable, output_columns
 from peterrec.evaluation.report import TaskEvaluation
 from peterrec.model import UserModel
 from peterrec.storage import write_json
 
 
 class BundleScorer:
-    """A loaded bundle, seen as a method to evaluate."""
+    """A loaded bundle, seen as a method to evaluate.
 
-    def __init__(self, model: UserModel, name: str, batch_size: int) -> None:
+    Args:
+        model: with the bundle.
+        name: of the bundle.
+        batch_size: users at once.
+        columns: (n,) the output of the bundle for each class or target of the task; None: they are in the same order.
+    """
+
+    def __init__(self, model: UserModel, name: str, batch_size: int, columns: IntArray | None = None) -> None:
         self.model = model
         self.name = name
         self.batch_size = batch_size
+        self.columns = slice(None) if columns is None or _in_order(columns) else columns
         bundle = model.bundle(name)
+        self.exclude_seen = bundle.exclude_seen
         self.trainable: int | None = bundle.trainable_params
         self.trainable_share: float | None = bundle.trainable_params / bundle.all_params
 
     def probabilities(self, sequences: Sequences) -> np.ndarray:
         """Return (N, C) class probabilities."""
-        return self.model.probabilities(sequences, self.name, batch_size=self.batch_size)
+        return self.model.probabilities(sequences, self.name, batch_size=self.batch_size)[:, self.columns]
 
     def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[np.ndarray]:
         """Yield (B, n_targets) scores, rows in order."""
-        yield from self.model.score_batches(sequences, self.name, batch_size=batch_size)
+        for scores in self.model.score_batches(sequences, self.name, batch_size=batch_size):
+            yield scores[:, self.columns]
+
+
+def _in_order(columns: IntArray) -> bool:
+    return bool(np.array_equal(columns, np.arange(len(columns))))
 
 
 def evaluate(
@@ -49,6 +64,9 @@ def evaluate(
 ) -> TaskEvaluation:
     """Evaluate bundles of one task on its test users, beside cheap baselines (paper, section 4.2).
 
+    Classes and targets are matched by name. On another corpus than the one of training, users that a bundle was trained
+    on or chosen by do not count as test users; the result says how many these are.
+
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
         corpus: a folder written by `prepare`.
@@ -59,7 +77,8 @@ def evaluate(
 
     Raises:
         ConfigError: no bundle, or bundles of different tasks.
-        FingerprintError: backbone, corpus and bundles do not belong together.
+        FingerprintError: backbone, corpus and bundles do not belong together, or events were prepared otherwise.
+        TaskError: classes or targets cannot be matched, or no test user is left.
     """
     config = config or EvaluateConfig()
     model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
@@ -75,8 +94,11 @@ def evaluate(
         for name, path in bundles.items():
             loaded[name] = model.load_bundle(path, name=f"evaluate {name}")
         task = corpus.task(_one_task(model, loaded.values()))
-        scorers = {name: BundleScorer(model, key, config.batch_size) for name, key in loaded.items()}
-        evaluation = evaluate_task(task, scorers, config, progress=report)
+        of_task = {name: model.bundle(key) for name, key in loaded.items()}
+        columns = {name: output_columns(task, bundle) for name, bundle in of_task.items()}
+        task, notes = comparable(corpus, task, list(of_task.values()), model.pretrained.training)
+        scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
+        evaluation = evaluate_task(task, scorers, config, progress=report, notes=notes)
     finally:
         for key in loaded.values():
             model.delete_bundle(key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, cast
+
+import numpy as np
 
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Task, TaskPart
@@ -13,6 +15,7 @@ from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
 from peterrec.evaluation.baselines.classification import labels_of
 from peterrec.evaluation.baselines.ranking import targets_of
+from peterrec.evaluation.candidates import seen_targets, without_seen
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
 from peterrec.evaluation.protocols import classification_outcome, ranking_outcome
 from peterrec.evaluation.report import Comparison, MethodResult, Protocol, TaskEvaluation, Value, finite_or_none
@@ -33,7 +36,12 @@ class _Judged:
 
 
 def evaluate_task(
-    task: Task, scorers: Mapping[str, Scorer], config: EvaluateConfig, *, progress: Progress | None = None
+    task: Task,
+    scorers: Mapping[str, Scorer],
+    config: EvaluateConfig,
+    *,
+    progress: Progress | None = None,
+    notes: Sequence[str] = (),
 ) -> TaskEvaluation:
     """Judge models on the test users of a task, next to baselines fitted on its train users (paper, section 4).
 
@@ -45,6 +53,7 @@ def evaluate_task(
             a ranking task `score_batches`.
         config: cut-off, resamples, whether to fit baselines.
         progress: told in a few words what is being done.
+        notes: in words, what is to be known about the comparison; the result has them.
 
     Raises:
         TaskError: no test users, a model with the name of a baseline, or one that cannot score this kind of task.
@@ -67,7 +76,23 @@ def evaluate_task(
     say(f"drawing {config.bootstrap:,} resamples of the test users")
     statistics = {(name, metric): one for name, of in judged.items() for metric, one in of.statistics.items()}
     estimates = bootstrap(statistics, Resamples(len(test), config.bootstrap, config.seed))
-    return _report(task, len(test), methods, list(scorers), judged, estimates, config, fitted.notes)
+    notes = [*notes, *_repeats(task, test)]
+    report = _report(task, len(test), methods, list(scorers), judged, estimates, config, (*fitted.notes, *notes))
+    return report.model_copy(update={"notes": notes})
+
+
+def _repeats(task: Task, test: TaskPart) -> list[str]:
+    """Return in words how many targets are in the user's own history, and whether such items are left out."""
+    if test.targets is None or task.source_positions is None:
+        return []
+    seen = seen_targets(test.sequences, task.source_positions)
+    width = len(task.source_positions)
+    repeats = np.isin(test.targets.repeat() * width + test.targets.items, seen.repeat() * width + seen.items).sum()
+    if not repeats:
+        return []
+    treated = "left out of the rankings" if task.exclude_seen else "ranked"
+    total = f"{repeats:,} of {len(test.targets.items):,} targets"
+    return [f"{total} are in the user's own history; such items are {treated}, as `recommend` does by default"]
 
 
 def _baselines(task: Task, config: EvaluateConfig, say: Progress) -> FittedBaselines:
@@ -111,8 +136,10 @@ def _judge_ranking(task: Task, test: TaskPart, method: RankingScorer, config: Ev
                 raise DataError(f"gives scores of shape {batch.shape} for {width} targets", remedy="use its own bundle")
             yield batch
 
-    count = config.sampled_negatives
-    outcome = ranking_outcome(checked(), targets_of(test), sampled_negatives=count, seed=config.seed)
+    count, scores = config.sampled_negatives, checked()
+    if getattr(method, "exclude_seen", task.exclude_seen) and task.source_positions is not None:
+        scores = without_seen(scores, seen_targets(test.sequences, task.source_positions))
+    outcome = ranking_outcome(scores, targets_of(test), sampled_negatives=count, seed=config.seed)
     return _Judged(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
 
 

@@ -70,6 +70,7 @@ class TaskEvaluation(_Frozen):
         candidates: size of the target catalogue; None for classification.
         metrics: order of the table's columns.
         primary: the metric that the sentence is about.
+        notes: what is to be known about the comparison; the sentence ends with them.
     """
 
     task: str
@@ -84,6 +85,7 @@ class TaskEvaluation(_Frozen):
     methods: list[MethodResult]
     verdicts: list[Comparison]
     sentence: str
+    notes: list[str] = Field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `json.dumps` takes."""

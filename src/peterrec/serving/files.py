@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from peterrec.config import EventsConfig
+from peterrec.config import EventsConfig, PreprocessingConfig, dump_optional, load_config
 from peterrec.data.histories import Histories, read_histories
 from peterrec.data.sequences import IntArray
 from peterrec.errors import ConfigError
@@ -31,7 +31,10 @@ class AnswerOptions:
     """How raw events are read and answers written.
 
     Attributes:
-        events: column mapping for Parquet and CSV input; JSON lines need none.
+        events: column mapping for Parquet and CSV input, where it differs from that of the log that was prepared; JSON
+            lines need none.
+        overrides: dotted settings that replace those of the preparation, such as `source.before=null`: see
+            `PreprocessingConfig`.
         allow_empty: answer also for users without any event.
         unknown: items outside the catalogue: `skip`, `unk` or `error`; None: as the backbone was trained.
         batch_size: users at once.
@@ -40,6 +43,7 @@ class AnswerOptions:
     """
 
     events: EventsConfig | None = None
+    overrides: tuple[str, ...] = ()
     allow_empty: bool = False
     unknown: str | None = None
     batch_size: int = 256
@@ -77,9 +81,9 @@ def predict(
         DataError: the input cannot be read.
         UnknownItemsError: not one item is in the catalogue.
     """
-    model, name, histories, _, options = _open(backbone, bundle, source, out, options, report)
+    model, name, histories, _, settings = _open(backbone, bundle, source, out, options, report)
     assert name is not None
-    answers = model.predict(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
+    answers = model.predict(histories.items, name, **settings)
     columns: dict[str, Any] = {
         "user": histories.user_ids,
         "label": answers.labels,
@@ -100,7 +104,7 @@ def recommend(
     report: Report | None = None,
     *,
     k: int = 10,
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
 ) -> pa.Table:
     """Recommend k items to each user of `source`; arguments as in `predict`.
 
@@ -112,7 +116,7 @@ def recommend(
         options: as in `predict`.
         report: as in `predict`.
         k: items per user.
-        exclude_seen: leave out items of the user's own history.
+        exclude_seen: leave out items of the user's own history; None: as `UserModel.excludes_seen` says.
 
     Returns:
         user, rank (1 is best), item, score, known_events (0: nothing is known of the user, and the most popular items
@@ -122,10 +126,8 @@ def recommend(
         ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
         DataError, UnknownItemsError: as in `predict`.
     """
-    model, name, histories, _, options = _open(backbone, bundle, source, out, options, report)
-    answers = model.recommend(
-        histories.items, name, k, exclude_seen=exclude_seen, unknown=options.unknown, batch_size=options.batch_size
-    )
+    model, name, histories, _, settings = _open(backbone, bundle, source, out, options, report)
+    answers = model.recommend(histories.items, name, k, exclude_seen=exclude_seen, **settings)
     counts = [len(items) for items in answers.items]
     rows = np.repeat(np.arange(len(counts)), counts)
     columns = {
@@ -156,8 +158,8 @@ def embed(
     Raises:
         DataError, UnknownItemsError, ConfigError: as in `predict`.
     """
-    model, name, histories, known, options = _open(backbone, bundle, source, out, options, report)
-    vectors = model.represent(histories.items, name, unknown=options.unknown, batch_size=options.batch_size)
+    model, name, histories, known, settings = _open(backbone, bundle, source, out, options, report)
+    vectors = model.represent(histories.items, name, **settings)
     if out is not None and Path(out).suffix == ".csv":
         columns: dict[str, Any] = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
     else:
@@ -173,7 +175,7 @@ def _open(
     out: str | Path | None,
     options: AnswerOptions | None,
     report: Report | None,
-) -> tuple[UserModel, str | None, Histories, IntArray, AnswerOptions]:
+) -> tuple[UserModel, str | None, Histories, IntArray, dict[str, Any]]:
     if out is not None and Path(out).suffix not in FORMATS:
         raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
     options = options or AnswerOptions()
@@ -182,15 +184,27 @@ def _open(
     else:
         model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
     name = model.load_bundle(bundle) if bundle is not None else None
-    histories = read_histories(source, events=options.events, allow_empty=options.allow_empty)
-    encoded = model.encode(histories.items, unknown=options.unknown)  # type: ignore[arg-type]
+    preprocessing = _overridden(model.preprocessing(name), options.overrides)
+    histories = read_histories(
+        source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing
+    )
+    settings: dict[str, Any] = {"unknown": options.unknown, "preprocessing": preprocessing}
+    encoded = model.encode(histories.items, name, **settings)
     if report is not None:
         total = sum(len(items) for items in histories.items)
         without = int((encoded.known == 0).sum())
         line = f"{_count(len(histories.items), 'user')}, {_count(total, 'event')}"
         line += f"; {int(encoded.unknown.sum()):,} of items that are unknown"
         report(line + (f"; nothing is known of {_count(without, 'user')}" if without else ""))
-    return model, name, histories, encoded.known, options
+        for note in histories.notes:
+            report(note)
+    return model, name, histories, encoded.known, settings | {"batch_size": options.batch_size}
+
+
+def _overridden(preprocessing: PreprocessingConfig | None, overrides: tuple[str, ...]) -> PreprocessingConfig | None:
+    if not overrides:
+        return preprocessing
+    return load_config(PreprocessingConfig, None, overrides, **(dump_optional(preprocessing) or {}))
 
 
 def _count(number: int, noun: str) -> str:

@@ -193,6 +193,8 @@ def pretrain(
         "objective": objective.name,
         "loss": loss,
         "corpus_fingerprint": corpus.manifest["fingerprint"],
+        "seed": config.seed,
+        "valid_fraction": config.valid_share,
         **_outcome(curve),
     }
     unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"

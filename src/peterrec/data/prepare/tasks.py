@@ -114,7 +114,8 @@ def _seen_items(
         exclude, reason = True, f"{100 * fraction:.1f} % of the targets of train users are in their histories"
     else:
         exclude, reason = False, f"{100 * fraction:.1f} % of the targets of train users are in their histories"
-    return {"repeat_fraction": fraction, "exclude_seen": exclude, "exclude_seen_reason": reason}
+    shared = {"shares_items": task.domains is None, "repeat_fraction": fraction}
+    return shared | {"exclude_seen": exclude, "exclude_seen_reason": reason}
 
 
 def _repeat_fraction(labelled: Labelled, catalogue: Catalogue, train: IntArray, histories: Histories) -> float:
