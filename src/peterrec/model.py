@@ -10,11 +10,13 @@ from typing import Any, Self
 import torch
 
 from peterrec.answers import FloatArray, Predictions, Recommendations, TopItems, own_targets
+from peterrec.arguments import check, checked
 from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.artifacts.popularity import Popularity
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
+from peterrec.data.ids import as_histories
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
 from peterrec.inference import Inference, ItemScorer
@@ -37,6 +39,7 @@ class UserModel:
         ConfigError: no such device, or the precision is not possible on it.
     """
 
+    @checked
     def __init__(
         self,
         pretrained: PretrainedBackbone,
@@ -52,6 +55,7 @@ class UserModel:
         self.bundles: dict[str, Bundle] = {}
 
     @classmethod
+    @checked
     def from_pretrained(cls, path: str | Path, device: str = "auto", **options: Any) -> Self:
         """Load a backbone folder written by `pretrain`.
 
@@ -66,6 +70,7 @@ class UserModel:
         """
         return cls(load_backbone(Path(path)), device, **options)
 
+    @checked
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the backbone (not the bundles) to a folder, atomically.
 
@@ -88,6 +93,7 @@ class UserModel:
         """sha256 of the backbone's tensors. The backbone is frozen, so it is computed once."""
         return self.pretrained.fingerprint
 
+    @checked
     def load_bundle(self, path: str | Path, name: str | None = None) -> str:
         """Load an adapter bundle; returns its name, which is the task's unless given.
 
@@ -98,6 +104,7 @@ class UserModel:
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
         return self.add_bundle(load_bundle(Path(path), self.network.backbone, fingerprints), name)
 
+    @checked
     def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
         """Attach a bundle that is in memory; a bundle of the same name is replaced.
 
@@ -126,6 +133,7 @@ class UserModel:
         Raises:
             ConfigError: no bundle of that name is loaded.
         """
+        check("bundle", name, str)
         if name not in self.bundles:
             loaded = ", ".join(self.bundles) or "none"
             raise ConfigError(f"no bundle {name!r} is loaded (loaded: {loaded})", remedy="call load_bundle(path) first")
@@ -144,7 +152,7 @@ class UserModel:
         Raises:
             UnknownItemsError: `unknown="error"` and there are some, or not one item of all histories is known.
         """
-        return encode_histories(self.catalogue, histories, unknown or self.pretrained.unknown)
+        return encode_histories(self.catalogue, histories, self.pretrained.unknown if unknown is None else unknown)
 
     def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
         """Return one vector per user, (N, channels) float32: the hidden state at [TCL] (paper, section 3.3).
@@ -194,8 +202,11 @@ class UserModel:
         Raises:
             ConfigError: the bundle is not loaded or is of a classification task, or k < 1.
         """
+        check("k", k, int)
+        check("exclude_seen", exclude_seen, bool)
         if k < 1:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
+        histories = as_histories(histories)
         sequences, batch_size = self._read(histories, options)
         targets = self.targets(bundle)
         seen = own_targets(targets, histories) if exclude_seen else None
@@ -294,6 +305,7 @@ class UserModel:
 
     def _read(self, histories: Histories, options: dict[str, Any]) -> tuple[Sequences, int]:
         batch_size: int = options.pop("batch_size", 256)
+        check("batch_size", batch_size, int)
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", remedy="take at least one user at once")
         return self.encode(histories, **options).sequences, batch_size

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peterrec.arguments import checked
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ArtifactError, FingerprintError, TaskError
@@ -80,6 +81,7 @@ class Corpus:
         self.manifest = manifest
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Corpus:
         """Open a folder written by `prepare`.
 
@@ -126,6 +128,7 @@ class Corpus:
         """Names of the tasks prepared with this corpus."""
         return [task["name"] for task in self.manifest["tasks"]]
 
+    @checked
     def task(self, name: str) -> Task:
         """Open a task.
 
