@@ -17,8 +17,11 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import item_scores
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import Precision, arithmetic
+from peterrec.process import check_device_after_fork, survive_forks
 
 Read = Callable[[Backbone, Tensor], Tensor]
+
+survive_forks()
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,12 @@ class Inference:
     def vectors(
         self, sequences: Sequences, read: Read, width: int, backbone: Backbone, max_length: int, batch_size: int
     ) -> FloatArray:
-        """Return what is read of each user, (N, width) float32."""
+        """Return what is read of each user, (N, width) float32.
+
+        Raises:
+            ConfigError: the process was forked, and the GPU was in use before.
+        """
+        check_device_after_fork(self.device)
         if self.compile:
             # As they are, with [TCL] or [MASK] put in, or with [TCL] at both ends.
             backbone = backbone.compiled(batch_size, range(max_length, max_length + 3))

@@ -10,12 +10,14 @@ from typing import Any, Self
 import torch
 
 from peterrec.answers import FloatArray, Predictions, Recommendations, TopItems, own_targets
+from peterrec.arguments import check, checked
 from peterrec.artifacts.backbone_io import PretrainedBackbone, load_backbone, save_backbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.artifacts.popularity import Popularity
 from peterrec.config import PreprocessingConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
+from peterrec.data.ids import as_histories
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
 from peterrec.inference import Inference, ItemScorer
@@ -38,6 +40,7 @@ class UserModel:
         ConfigError: no such device, or the precision is not possible on it.
     """
 
+    @checked
     def __init__(
         self,
         pretrained: PretrainedBackbone,
@@ -53,6 +56,7 @@ class UserModel:
         self.bundles: dict[str, Bundle] = {}
 
     @classmethod
+    @checked
     def from_pretrained(cls, path: str | Path, device: str = "auto", **options: Any) -> Self:
         """Load a backbone folder written by `pretrain`.
 
@@ -67,6 +71,7 @@ class UserModel:
         """
         return cls(load_backbone(Path(path)), device, **options)
 
+    @checked
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the backbone (not the bundles) to a folder, atomically.
 
@@ -89,6 +94,7 @@ class UserModel:
         """sha256 of the backbone's tensors. The backbone is frozen, so it is computed once."""
         return self.pretrained.fingerprint
 
+    @checked
     def load_bundle(self, path: str | Path, name: str | None = None) -> str:
         """Load an adapter bundle; returns its name, which is the task's unless given.
 
@@ -99,6 +105,7 @@ class UserModel:
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
         return self.add_bundle(load_bundle(Path(path), self.network.backbone, fingerprints), name)
 
+    @checked
     def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
         """Attach a bundle that is in memory; a bundle of the same name is replaced.
 
@@ -127,6 +134,7 @@ class UserModel:
         Raises:
             ConfigError: no bundle of that name is loaded.
         """
+        check("bundle", name, str)
         if name not in self.bundles:
             loaded = ", ".join(self.bundles) or "none"
             raise ConfigError(f"no bundle {name!r} is loaded (loaded: {loaded})", remedy="call load_bundle(path) first")
@@ -179,9 +187,9 @@ class UserModel:
         """
         settings = preprocessing or self.preprocessing(bundle)
         if settings is None:
-            return encode_histories(self.catalogue, histories, unknown or self.pretrained.unknown)
+            return encode_histories(self.catalogue, histories, self.pretrained.unknown if unknown is None else unknown)
         prepared: Unknown = "unk" if settings.source.rare_items == "unk" else "skip"
-        return encode_histories(self.catalogue, histories, unknown or prepared, settings.source)
+        return encode_histories(self.catalogue, histories, prepared if unknown is None else unknown, settings.source)
 
     def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
         """Return one vector per user, (N, channels) float32: the hidden state at [TCL] (paper, section 3.3).
@@ -231,8 +239,11 @@ class UserModel:
         Raises:
             ConfigError: the bundle is not loaded or is of a classification task, or k < 1.
         """
+        check("k", k, int)
+        check("exclude_seen", exclude_seen, bool | None)
         if k < 1:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
+        histories = as_histories(histories)
         sequences, batch_size = self._read(histories, bundle, options)
         targets = self.targets(bundle)
         excludes = self.excludes_seen(bundle) if exclude_seen is None else exclude_seen
@@ -332,6 +343,7 @@ class UserModel:
 
     def _read(self, histories: Histories, bundle: str | None, options: dict[str, Any]) -> tuple[Sequences, int]:
         batch_size: int = options.pop("batch_size", 256)
+        check("batch_size", batch_size, int)
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", remedy="take at least one user at once")
         return self.encode(histories, bundle, **options).sequences, batch_size

@@ -1,9 +1,13 @@
-"""What a process may set for itself to compute faster. The command line does; a library must be asked."""
+"""What a process sets for itself: to compute faster, where it is asked to, and to compute at all after a fork."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
+from typing import Any
+
+from peterrec.errors import ConfigError
 
 SPINS = "1000"
 KEPT_BYTES = 1 << 30
@@ -30,3 +34,60 @@ def tune_process() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     return bool(mallopt(MMAP_THRESHOLD, KEPT_BYTES) and mallopt(TRIM_THRESHOLD, KEPT_BYTES))
+
+
+class _Fork:
+    """What this process knows of forks.
+
+    Attributes:
+        child: whether it was forked after `survive_forks`.
+        cuda_at_fork: whether CUDA was in use in the parent when it was last forked.
+        lost_cuda: whether CUDA was in use when this process was forked.
+    """
+
+    child = False
+    cuda_at_fork = False
+    lost_cuda = False
+
+
+def survive_forks() -> None:
+    """Let processes that are forked from this one compute: each with one thread.
+
+    Threads do not live on in a forked process, but the pools of OpenMP believe so: a computation on several threads
+    would wait for them for ever. With one thread no pool is asked. To be called once, by what imports torch.
+    """
+    if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+        os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+
+def forked() -> bool:
+    """Say whether this process was forked from one that could compute."""
+    return _Fork.child
+
+
+def check_device_after_fork(device: Any) -> None:
+    """Refuse a device that a forked process cannot use.
+
+    Args:
+        device: of torch.
+
+    Raises:
+        ConfigError: it is a GPU, and was in use before the fork.
+    """
+    if _Fork.lost_cuda and device.type == "cuda":
+        raise ConfigError(
+            "a process that was forked after CUDA was in use cannot compute on the GPU",
+            remedy="start it by spawn (multiprocessing.get_context('spawn')), or use the GPU after the fork only",
+        )
+
+
+def _before_fork() -> None:
+    torch = sys.modules.get("torch")
+    _Fork.cuda_at_fork = torch is not None and torch.cuda.is_initialized()
+
+
+def _after_fork() -> None:
+    _Fork.child = True
+    _Fork.lost_cuda = _Fork.lost_cuda or _Fork.cuda_at_fork
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)

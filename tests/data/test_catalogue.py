@@ -118,9 +118,15 @@ def test_integers_of_any_type_and_size():
 
 
 def test_what_is_no_id_is_unknown():
-    assert catalogue([1, 0]).encode([True, False, 1]).tolist() == [UNK, UNK, 4]
-    assert catalogue(["None", "True"]).encode([None, "None"]).tolist() == [UNK, 4]
     assert catalogue(["a"]).encode(pa.array(["a", None])).tolist() == [4, UNK]
+
+
+@pytest.mark.parametrize("wrong", [True, None, 1.0, float("nan"), b"a", "\ud800", ["a"]], ids=repr)
+def test_what_can_be_no_id_is_refused(wrong):
+    for made in (catalogue(["None", "True", "1.0", "nan"]), catalogue([1, 0])):
+        for look in (made.encode, made.knows):
+            with pytest.raises(DataError, match=r"no id|no UTF-8"):
+                look(["a", wrong])
 
 
 # ---------------------------------------------------------------- fingerprint

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from peterrec.config import MaskingConfig
 from peterrec.data.masking import mask_items
 from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK
+from peterrec.errors import ConfigError
 
 ITEMS = 40
 ALL_MASKED = MaskingConfig(mask=1.0, keep=0.0, random=0.0)
@@ -133,5 +133,5 @@ def test_no_rows_and_no_columns_are_no_trouble():
 
 
 def test_fates_that_do_not_add_up_are_refused():
-    with pytest.raises(ValidationError, match="mask \\+ keep \\+ random must be 1"):
+    with pytest.raises(ConfigError, match="mask \\+ keep \\+ random must be 1"):
         MaskingConfig(mask=0.8, keep=0.1, random=0.2)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from builders import shaken
 from oracles import oracle_backbone
 from peterrec.config import BackboneConfig
+from peterrec.errors import ConfigError
 from peterrec.nn.backbone import EMBEDDING_STD, Backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.tokens import MASK, PAD, TCL
@@ -78,7 +78,7 @@ def test_the_receptive_field_is_exactly_what_it_says(kind):
 
 
 def test_a_noncausal_backbone_of_even_taps_has_no_middle_and_is_refused():
-    with pytest.raises(ValidationError, match="kernel_size must be odd"):
+    with pytest.raises(ConfigError, match="kernel_size must be odd"):
         BackboneConfig(kind="noncausal", kernel_size=4)
     assert BackboneConfig(kind="causal", kernel_size=4).kernel_size == 4
 

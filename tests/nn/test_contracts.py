@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from contracts import (
     BACKBONES,
@@ -27,6 +26,7 @@ from contracts import (
     touched,
 )
 from peterrec.config import BackboneConfig, PatchConfig
+from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.pieces import KINDS
@@ -148,7 +148,7 @@ def allowed_places() -> set[tuple[str, str, str]]:
         settings: dict[str, Any] = {"kind": kind, "insertion": insertion, "position": position}
         try:
             found.add((kind, insertion, position) if PatchConfig(**settings) else ("", "", ""))
-        except ValidationError:
+        except ConfigError:
             continue
     return found
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
+from peterrec.errors import ConfigError
 from peterrec.nn import run
 from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
@@ -54,5 +54,5 @@ def test_a_form_is_used_and_gives_the_same_bits(
 
 
 def test_two_forms_at_once_are_refused() -> None:
-    with pytest.raises(ValidationError, match="ask for one of them"):
+    with pytest.raises(ConfigError, match="ask for one of them"):
         RunnerConfig(compile=True, recompute=True)

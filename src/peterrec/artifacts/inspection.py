@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peterrec.arguments import checked
 from peterrec.errors import ArtifactError
 from peterrec.storage import DESCRIPTIONS, check_format, read_json
 
 
+@checked
 def inspect(path: str | Path) -> dict[str, Any]:
     """Say what an artifact is: kind, sizes, fingerprints, configuration, metrics, trainable share.
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from peterrec.arguments import describe, unordered
+from peterrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -32,7 +41,46 @@ def _separator(value: str) -> str:
 Separator = Annotated[str, AfterValidator(_separator)]
 
 
-class Config(BaseModel):
+class _ConfigMeta(ModelMetaclass):
+    """Has `Config(...)` say what is wrong as `load_config` does; pydantic, when it builds one itself, passes it by."""
+
+    def __call__(cls, *values: Any, **settings: Any) -> Any:  # noqa: N805 - of a metaclass
+        try:
+            return super().__call__(*values, **settings)
+        except ValidationError as error:
+            raise not_valid(cls.__name__, error) from error
+
+
+def not_valid(name: str, error: ValidationError, path: str | Path | None = None) -> ConfigError:
+    """Return the error of a configuration that is not valid; the message names the keys.
+
+    Args:
+        name: of the class of settings.
+        error: what pydantic says.
+        path: of the file, if there is one.
+    """
+    lines = [
+        f"{'.'.join(str(part) for part in each['loc']) or 'top level'}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors()
+    ]
+    return ConfigError(
+        "the configuration is not valid: " + "; ".join(lines),
+        remedy=f"see `{name}` in docs/configuration.md for the keys and their meaning",
+        path=path,
+    )
+
+
+class Config(BaseModel, metaclass=_ConfigMeta):
     """Base of all configurations: unknown keys are errors, numbers are finite, values cannot change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_containers(cls, values: Any) -> Any:
+        """Refuse what would be taken for a list and is none, such as a DataFrame, of which that is its column names."""
+        if isinstance(values, dict):
+            for name, value in values.items():
+                if unordered(value):
+                    raise ValueError(f"{name} is {describe(value)}, not a list")
+        return values

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from peterrec.config.base import Config
+from peterrec.arguments import checked
+from peterrec.config.base import Config, not_valid
 from peterrec.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
 
 
+@checked
 def load_config(cls: type[C], path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> C:
     """Read a configuration from YAML, then apply keyword values and dotted overrides such as `optim.lr=0.01`.
 
@@ -41,15 +43,7 @@ def build_config(cls: type[C], tree: dict[str, Any], path: str | Path | None = N
     try:
         return cls.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in e['loc']) or 'top level'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise ConfigError(
-            "the configuration is not valid: " + "; ".join(lines),
-            remedy=f"see `{cls.__name__}` in docs/configuration.md for the keys and their meaning",
-            path=path,
-        ) from error
+        raise not_valid(cls.__name__, error, path) from error
 
 
 def dump_optional(config: Config | None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from peterrec.data.ids import as_history
 from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray
 from peterrec.errors import ArtifactError, DataError
 
@@ -68,6 +69,9 @@ class Catalogue:
 
         Integers match a text catalogue by their decimal digits; text matches an integer catalogue if it is the
         plain decimal form of an integer.
+
+        Raises:
+            DataError: an id is neither a text nor an integer.
         """
         array, known = self._comparable(ids)
         found = pc.cast(pc.index_in(array, value_set=known, skip_nulls=True), pa.int64())
@@ -144,7 +148,11 @@ def _plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _array(ids: Sequence[ItemId]) -> pa.Array:
-    if all(type(value) is int for value in ids):  # not a bool, which is no id
+    ids = as_history(ids, "the ids")
+    if all(type(value) is int for value in ids):
         with contextlib.suppress(OverflowError):  # beyond 64 bits no integer catalogue has it, but a text one may
             return pa.array(ids, pa.int64())
-    return pa.array([None if value is None else str(value) for value in ids], pa.string())
+    try:
+        return pa.array(map(str, ids), pa.string())
+    except UnicodeEncodeError as error:
+        raise DataError(f"an id has no UTF-8 form ({error})", remedy="leave out ids with half a character") from error

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peterrec.arguments import checked
 from peterrec.config import PreprocessingConfig, SplitConfig, build_config
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.preprocessing import preprocessing_of
@@ -123,6 +124,7 @@ class Corpus:
         self.manifest = manifest
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Corpus:
         """Open a folder written by `prepare`.
 
@@ -169,6 +171,7 @@ class Corpus:
         """Names of the tasks prepared with this corpus."""
         return [task["name"] for task in self.manifest["tasks"]]
 
+    @checked
     def task(self, name: str) -> Task:
         """Open a task.
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from peterrec.config import SourceConfig
 from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.ids import as_histories
 from peterrec.data.sequences import UNK, IntArray, Sequences
 from peterrec.data.shorten import shorten
-from peterrec.errors import ConfigError, DataError, UnknownItemsError
+from peterrec.errors import ConfigError, UnknownItemsError
 
 Histories = Sequence[Sequence[ItemId]]
 Unknown = Literal["skip", "unk", "error"]
@@ -44,13 +45,12 @@ def encode_histories(
 
     Raises:
         ConfigError: `unknown` is none of the three.
-        DataError: a history is a text or a single id instead of a list of ids.
+        DataError: the histories, one of them or an id is something else; the message says what and where.
         UnknownItemsError: `unknown` is `error` and there are some, or not one item of all histories is known.
     """
-    if unknown not in get_args(Unknown):
+    if not isinstance(unknown, str) or unknown not in get_args(Unknown):
         raise ConfigError(f"unknown items cannot be treated by {unknown!r}", remedy="use skip, unk or error")
-    if not _is_history(histories) or not all(_is_history(history) for history in histories):
-        raise DataError("a history is a list of item ids, not one text", remedy="pass e.g. [['item-1', 'item-2']]")
+    histories = as_histories(histories)
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     flat = [item for history in histories for item in history]
     indices = np.array(catalogue.encode(flat))
@@ -72,7 +72,3 @@ def encode_histories(
     codes = {text: -1 - place for place, text in enumerate({str(flat[row]) for row in np.flatnonzero(missing)})}
     indices[missing] = [codes[str(flat[row])] for row in np.flatnonzero(missing)]  # different ones are no repeat
     return Encoded(shorten(Sequences(indices[keep], offsets), source), unknown_counts)
-
-
-def _is_history(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, str | bytes)

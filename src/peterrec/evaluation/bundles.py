@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from peterrec.arguments import checked
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Corpus
@@ -53,10 +54,11 @@ def _in_order(columns: IntArray) -> bool:
     return bool(np.array_equal(columns, np.arange(len(columns))))
 
 
+@checked
 def evaluate(
     backbone: str | Path | UserModel,
     corpus: str | Path | Corpus,
-    bundles: Mapping[str, str | Path] | list[str | Path],
+    bundles: Mapping[str, str | Path] | Sequence[str | Path],
     out: str | Path | None = None,
     config: EvaluateConfig | None = None,
     *,
@@ -117,7 +119,7 @@ def _one_task(model: UserModel, names: Iterable[str]) -> str:
     return tasks.pop()
 
 
-def _named(paths: list[str | Path]) -> dict[str, str | Path]:
+def _named(paths: Sequence[str | Path]) -> dict[str, str | Path]:
     """Name bundles by their strategies where these are distinct, and by their paths where not.
 
     Raises:

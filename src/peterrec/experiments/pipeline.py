@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from peterrec.arguments import checked
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import AdaptConfig, EvaluateConfig, RunConfig, build_config, dump_yaml, same_settings
 from peterrec.data.corpus import Corpus
@@ -58,6 +59,7 @@ class RunState:
         return result
 
 
+@checked
 def run(
     config: RunConfig,
     out: str | Path,

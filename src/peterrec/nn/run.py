@@ -15,6 +15,7 @@ from peterrec.errors import ConfigError
 from peterrec.nn.block import at_outputs
 from peterrec.nn.cone import BlockSteps
 from peterrec.nn.patch import TaskPatch
+from peterrec.process import forked
 
 VARIANTS = 256  # of a compiled function; past its limit torch runs a function as it is, without a word
 
@@ -46,9 +47,13 @@ def recomputed_run(blocks: nn.ModuleList, *arguments: Any) -> Float[Tensor, "B n
 def compiled_run(*arguments: Any) -> Float[Tensor, "B n C"]:
     """Do what `run_blocks` does, compiled by torch for each shape, network and patch when it is first met.
 
+    In a forked process they run as they are: what was compiled before has the number of threads in it.
+
     Raises:
         ConfigError: compiling failed, as it does without a C++ compiler.
     """
+    if forked():
+        return run_blocks(*arguments)
     try:
         out: Tensor = _compiled()(*arguments)
     except torch._dynamo.exc.TorchDynamoException as error:

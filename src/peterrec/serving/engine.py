@@ -12,15 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from peterrec.arguments import checked, describe
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle, save_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.catalogue import ItemId
+from peterrec.data.ids import as_history
 from peterrec.data.sequences import UNK
-from peterrec.errors import RequestError
+from peterrec.errors import DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.index import build_index
 from peterrec.serving.requests import (
-    EVERY_TASK,
     Answer,
     ClassAnswer,
     ItemsAnswer,
@@ -28,6 +29,7 @@ from peterrec.serving.requests import (
     TaskAnswer,
     TaskInfo,
     VersionInfo,
+    check_question,
 )
 from peterrec.serving.roster import Loaded, Roster
 from peterrec.serving.rows import History, Prepared, RowReader, Streams
@@ -48,6 +50,7 @@ class Engine:
         report: is told what is worth a line in a log.
     """
 
+    @checked
     def __init__(self, model: UserModel, config: EngineConfig | None = None, report: Report | None = None) -> None:
         self.model = model
         self.config = config or EngineConfig()
@@ -68,6 +71,8 @@ class Engine:
             UnknownTaskError: a name that is not loaded.
             RequestError: a question that cannot be answered.
         """
+        if not isinstance(requests, list | tuple):
+            raise RequestError(f"requests are {describe(requests)}", remedy="pass a list of Request")
         return self.answer([self.prepare(request) for request in requests])
 
     def prepare(self, request: Request) -> Prepared:
@@ -77,16 +82,15 @@ class Engine:
             UnknownTaskError: a name that is not loaded.
             RequestError: a question that cannot be answered.
         """
-        question = request.question
-        if question.k < 1:
-            raise RequestError(f"k is {question.k}", remedy="ask for at least one item")
-        tasks = question.tasks
-        if isinstance(tasks, str) and tasks != EVERY_TASK:
-            raise RequestError("tasks are a list of names", remedy=f"write [{tasks!r}], or {EVERY_TASK!r} for all")
-        if isinstance(request.items, str | bytes):
-            raise RequestError("a history is a list of item ids, not one text", remedy="pass e.g. ['item-1', 'item-2']")
-        roster = self._roster
-        return Prepared(roster, question, roster.chosen(question), self.history(request.items))
+        if not isinstance(request, Request):
+            raise RequestError(f"a request is {describe(request)}", remedy="pass e.g. Request(['item-1', 'item-2'])")
+        check_question(request.question)
+        try:
+            items = as_history(request.items)
+        except DataError as error:
+            raise RequestError(error.what, remedy=error.remedy) from error
+        roster, question = self._roster, request.question
+        return Prepared(roster, question, roster.chosen(question), self.history(items))
 
     def history(self, items: Sequence[ItemId], revision: str = "") -> History:
         """Look the items of a user up."""
@@ -160,6 +164,7 @@ class Engine:
 
     # ------------------------------------------------------------ bundles
 
+    @checked
     def load(self, name: str, path: str | Path) -> VersionInfo:
         """Load a bundle, or replace the one of that name; who asked before is still answered by the one before.
 
@@ -170,6 +175,7 @@ class Engine:
         fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
         return self.add(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
 
+    @checked
     def add(self, bundle: Bundle, name: str | None = None, path: str | Path = "") -> VersionInfo:
         """Load a bundle that is in memory, as `load` does."""
         check_owner(
@@ -196,6 +202,7 @@ class Engine:
             self._roster = roster
             return self._info(loaded)
 
+    @checked
     def drop(self, name: str) -> None:
         """Forget all versions of a bundle; who asked before is still answered.
 
@@ -207,6 +214,7 @@ class Engine:
             self._roster = self._roster.without(name)
             del self._kept[name]
 
+    @checked
     def roll_back(self, name: str, version: str | None = None) -> VersionInfo:
         """Let another version answer that is still in memory: the one loaded before, unless it is named.
 
@@ -229,6 +237,7 @@ class Engine:
             self._roster = self._roster.with_(older[0])
             return self._info(older[0])
 
+    @checked
     def save(self, name: str, path: str | Path) -> None:
         """Write the version that answers to a name as a bundle folder, atomically; what was there is replaced.
 
@@ -242,6 +251,7 @@ class Engine:
         """Return what may be asked, in the order of loading."""
         return [one.task() for one in self._roster.loaded.values()]
 
+    @checked
     def versions(self, name: str | None = None) -> list[VersionInfo]:
         """Return all versions in memory, of one name or of all; of each name the newest first.
 

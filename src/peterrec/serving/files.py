@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from peterrec.arguments import check, checked
 from peterrec.config import EventsConfig, PreprocessingConfig, dump_optional, load_config
 from peterrec.data.histories import Histories, read_histories
 from peterrec.data.sequences import IntArray
@@ -50,10 +52,15 @@ class AnswerOptions:
     precision: Precision = "fp32"
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            check(name, getattr(self, name), hint)
+
 
 Report = Callable[[str], None]
 
 
+@checked
 def predict(
     backbone: str | Path | UserModel,
     bundle: str | Path,
@@ -95,6 +102,7 @@ def predict(
     return _write(pa.table(columns), out)
 
 
+@checked
 def recommend(
     backbone: str | Path | UserModel,
     bundle: str | Path | None,
@@ -140,6 +148,7 @@ def recommend(
     return _write(pa.table(columns), out)
 
 
+@checked
 def embed(
     backbone: str | Path | UserModel,
     source: str | Path | TextIO,

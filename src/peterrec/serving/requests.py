@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from peterrec.arguments import describe
 from peterrec.data.catalogue import ItemId
+from peterrec.errors import RequestError
 
 EVERY_TASK = "*"
 
@@ -26,6 +28,27 @@ class Question:
     k: int = 10
     exclude_seen: bool = True
     patched: bool = True
+
+
+def check_question(question: Question) -> None:
+    """Refuse a question that is none, whatever is loaded.
+
+    Raises:
+        RequestError: it asks for no items, or its tasks are no list of names.
+    """
+    if not isinstance(question, Question):
+        raise RequestError(f"a question is {describe(question)}", remedy="pass e.g. Question(['age'], k=10)")
+    tasks, k = question.tasks, question.k
+    if isinstance(tasks, str):
+        if tasks != EVERY_TASK:
+            raise RequestError("tasks are a list of names", remedy=f"write [{tasks!r}], or {EVERY_TASK!r} for all")
+    elif not isinstance(tasks, list | tuple) or not all(isinstance(name, str) for name in tasks):
+        raise RequestError(f"tasks are {describe(tasks)}", remedy=f"pass a list of names, or {EVERY_TASK!r} for all")
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise RequestError(f"k is {k!r:.40}", remedy="ask for at least one item, as a whole number")
+    for name, value in (("exclude_seen", question.exclude_seen), ("patched", question.patched)):
+        if not isinstance(value, bool):
+            raise RequestError(f"{name} is {describe(value)}", remedy="say True or False")
 
 
 @dataclass(frozen=True)

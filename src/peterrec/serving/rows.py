@@ -19,6 +19,7 @@ from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.inference import Inference
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
+from peterrec.process import check_device_after_fork
 from peterrec.serving.requests import Question
 from peterrec.serving.roster import Group, Loaded, Place, Roster
 
@@ -128,7 +129,12 @@ class RowReader:
         self.compiled = inference.compile
 
     def read(self, prepared: Sequence[Prepared], streams: Streams | None) -> list[list[Tensor]]:
-        """Return, for each question, the representation (R,) that each of its tasks reads."""
+        """Return, for each question, the representation (R,) that each of its tasks reads.
+
+        Raises:
+            ConfigError: the process was forked, and the GPU was in use before.
+        """
+        check_device_after_fork(self.device)
         groups: defaultdict[Group, _Rows] = defaultdict(_Rows)
         wanted: list[list[tuple[Group, int]]] = []
         for user, one in enumerate(prepared):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from peterrec.arguments import checked
 from peterrec.errors import PeterRecError
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.stream import Stream
@@ -40,6 +41,7 @@ class Users:
         ConfigError: so many states do not fit into memory.
     """
 
+    @checked
     def __init__(self, engine: Engine, store: EventStore) -> None:
         self.engine = engine
         self.store = store

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.config import AdaptConfig, dump_yaml
 from peterrec.data.batching import EpochStream, FixedBatches
@@ -89,6 +90,7 @@ class AdaptModule(TrainedModule):
         self._sums.clear()
 
 
+@checked
 def adapt(
     backbone: str | Path | UserModel,
     corpus: str | Path | Corpus,

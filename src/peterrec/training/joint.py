@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from peterrec._version import __version__
+from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import AdaptConfig, dump_yaml
@@ -131,6 +132,7 @@ class JointModule(TrainedModule):
         self._sums = [[] for _ in self.tasks]
 
 
+@checked
 def adapt_jointly(
     backbone: str | Path | UserModel,
     corpus: str | Path | Corpus,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from peterrec.arguments import checked
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
 from peterrec.data.batching import EpochStream
@@ -134,6 +135,7 @@ class PretrainModule(TrainedModule):
         self.log_dict({"valid_loss": loss, "hr@10": ranked["hr@10"], "mrr@10": ranked["mrr@10"]})
 
 
+@checked
 def pretrain(
     corpus: str | Path | Corpus,
     out: str | Path,

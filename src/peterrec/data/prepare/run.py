@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec._version import __version__
+from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare.account import account, history_lengths, shape
@@ -33,6 +34,7 @@ from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file
 Report = Callable[[str], None]
 
 
+@checked
 def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, report: Report | None = None) -> Corpus:
     """Turn events into a corpus: catalogue, sequences and labelled tasks (paper, section 3.1).
 

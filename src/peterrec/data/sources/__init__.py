@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from peterrec.arguments import checked
 from peterrec.data.sources.authors import open_authors
 from peterrec.data.sources.base import Fill, Report, SourceTables
 from peterrec.data.sources.folder import TableWriter, check_place, holds, may_replace
@@ -24,6 +25,7 @@ FORMATS: dict[str, Callable[[Sequence[Path], str | None, Report], Fill]] = {
 """Each looks at the head of the files, refuses what it can refuse by then, and returns how to read them."""
 
 
+@checked
 def fetch(
     name: str,
     out: str | Path,
@@ -73,6 +75,7 @@ def fetch(
     return out
 
 
+@checked
 def convert(
     format: str,
     paths: Sequence[str | Path] | str | Path,

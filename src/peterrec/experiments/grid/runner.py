@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from peterrec.arguments import checked
 from peterrec.config import dump_yaml
 from peterrec.config.experiment import ExperimentConfig, GridDataConfig
 from peterrec.data.sources import fetch
@@ -44,6 +45,7 @@ class FailedCells(PeterRecError):  # noqa: N818 - it names what there is
     exit_code = 1
 
 
+@checked
 def experiment(
     config: ExperimentConfig,
     out: str | Path,

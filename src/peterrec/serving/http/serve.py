@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from peterrec.arguments import checked
 from peterrec.config import ServeConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.errors import ConfigError, StorageError
@@ -34,6 +35,7 @@ LOCK = "lock"
 EXAMPLE_ITEMS = 3  # of the first question that is printed: the most frequent ones
 
 
+@checked
 def serve(
     backbone: str | Path,
     bundles: Sequence[str] = (),

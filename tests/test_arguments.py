@@ -1,0 +1,378 @@
+"""Everything that is exported, asked with what it cannot take: a clear refusal, never an answer or another error."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import peterrec
+from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.arguments import checked
+from peterrec.config import Config
+from peterrec.errors import ConfigError, PeterRecError
+from peterrec.model import UserModel
+from peterrec.serving.engine import Engine
+from peterrec.serving.requests import Question, Request
+from peterrec.serving.store.sqlite import SqliteStore
+from peterrec.serving.users import Users
+
+
+class Frame:
+    """A DataFrame of some library: iterating gives the names of its columns."""
+
+    columns = ("user_id", "item_id")
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
+
+    def __getitem__(self, name: Any) -> Any:
+        return [name]
+
+    def __eq__(self, other: object) -> Any:
+        raise ValueError("The truth value of a DataFrame is ambiguous.")
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of a DataFrame is ambiguous.")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def frames() -> dict[str, Any]:
+    made: dict[str, Any] = {"frame": Frame()}
+    for library in ("pandas", "polars"):
+        try:
+            made[library] = pytest.importorskip(library).DataFrame({"user_id": [1], "item_id": [2]})
+        except pytest.skip.Exception:
+            continue
+    return made
+
+
+# Of each, what is a kind that no argument of any public function is of.
+WRONG: dict[str, Callable[[], Any]] = {
+    **{name: (lambda frame=frame: frame) for name, frame in frames().items()},
+    "set": lambda: {"a"},
+    "generator": lambda: (each for each in "ab"),
+    "bytes": lambda: b"ab",
+    "object": object,
+    "float": lambda: 1.5,
+}
+# Kinds that some take and others do not.
+LIST, TEXT, NONE, DICT, NUMBER = ["a"], "text", None, {"a": "b"}, 3
+
+MADE_BY_US = {"Answer", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}  # answers
+OTHER = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
+
+
+class Made:
+    """What methods are asked of, and good arguments."""
+
+    def __init__(self, folder: Path) -> None:
+        pretrained = tiny_pretrained()
+        self.model = UserModel(pretrained, "cpu")
+        self.bundle = tiny_bundle(pretrained)
+        self.model.add_bundle(self.bundle)
+        self.model.add_bundle(tiny_bundle(pretrained, targets=tiny_catalogue(4, first=0)))
+        self.engine = Engine(self.model)
+        self.store = SqliteStore(folder / "events.sqlite", 10)
+        self.nowhere = folder / "nowhere"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    found = Made(tmp_path_factory.mktemp("made"))
+    yield found
+    found.store.close()
+
+
+HISTORIES = [["item-1"]]
+# Name, the call with arguments by name, the good ones, and kinds of the second list that are wrong for each.
+Case = tuple[str, Callable[["Made"], Callable[..., Any]], Callable[["Made"], dict[str, Any]], dict[str, list[Any]]]
+CASES: list[Case] = [
+    ("inspect", lambda m: peterrec.inspect, lambda m: {"path": m.nowhere}, {"path": [LIST, NONE, DICT, NUMBER]}),
+    (
+        "prepare",
+        lambda m: peterrec.prepare,
+        lambda m: {"config": peterrec.PrepareConfig(events={"paths": ["x"]}), "out": m.nowhere},
+        {"config": [LIST, TEXT, NONE, DICT, NUMBER], "out": [LIST, NONE, DICT, NUMBER]},
+    ),
+    (
+        "fetch",
+        lambda m: peterrec.fetch,
+        lambda m: {"name": "x", "out": m.nowhere, "source_file": None, "report": None},
+        {"name": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE, DICT, NUMBER], "source_file": [LIST, DICT, NUMBER],
+         "report": [LIST, TEXT]},
+    ),
+    (
+        "convert",
+        lambda m: peterrec.convert,
+        lambda m: {"format": "x", "paths": ["x"], "out": m.nowhere, "targets": None},
+        {"format": [LIST, NONE, DICT], "paths": [NONE, DICT, NUMBER, [3], [LIST]], "out": [LIST, NONE],
+         "targets": [LIST]},
+    ),
+    (
+        "pretrain",
+        lambda m: peterrec.pretrain,
+        lambda m: {"corpus": m.nowhere, "out": m.nowhere, "config": None},
+        {"corpus": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE], "config": [LIST, TEXT, DICT,
+         peterrec.AdaptConfig()]},
+    ),
+    (
+        "adapt",
+        lambda m: peterrec.adapt,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "task": "age", "out": m.nowhere, "config": None},
+        {"backbone": [LIST, NONE, DICT], "corpus": [LIST, NONE], "task": [LIST, NONE, DICT, NUMBER],
+         "out": [LIST, NONE], "config": [LIST, TEXT, DICT, peterrec.PretrainConfig()]},
+    ),
+    (
+        "adapt_jointly",
+        lambda m: peterrec.adapt_jointly,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "tasks": ["age"], "out": m.nowhere, "config": None},
+        {"backbone": [LIST, NONE], "corpus": [LIST, NONE], "tasks": [TEXT, NONE, DICT, NUMBER, [3]],
+         "out": [LIST, NONE], "config": [LIST, TEXT]},
+    ),
+    (
+        "evaluate",
+        lambda m: peterrec.evaluate,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "bundles": ["x"], "out": None, "config": None},
+        {"backbone": [LIST, NONE], "corpus": [LIST, NONE], "bundles": [TEXT, NONE, NUMBER, [3], {"a": 3}, {3: "a"}],
+         "out": [LIST, NUMBER], "config": [LIST, TEXT, DICT]},
+    ),
+    (
+        "run",
+        lambda m: peterrec.run,
+        lambda m: {"config": None, "out": m.nowhere},
+        {"config": [LIST, TEXT, DICT], "out": [LIST, NONE]},
+    ),
+    (
+        "experiment",
+        lambda m: peterrec.experiment,
+        lambda m: {"config": None, "out": m.nowhere, "jobs": None},
+        {"config": [LIST, TEXT, DICT], "out": [LIST, NONE], "jobs": [LIST, TEXT]},
+    ),
+    (
+        "serve",
+        lambda m: peterrec.serve,
+        lambda m: {"backbone": m.nowhere, "bundles": ["x"], "config": None},
+        {"backbone": [LIST, NONE], "bundles": [TEXT, NONE, DICT, [3]], "config": [LIST, TEXT, DICT]},
+    ),
+    (
+        "load_config",
+        lambda m: peterrec.load_config,
+        lambda m: {"cls": peterrec.AdaptConfig, "path": None, "overrides": []},
+        {"cls": [LIST, TEXT, NONE, dict], "path": [LIST, NUMBER], "overrides": [TEXT, NONE, DICT, [3]]},
+    ),
+    (
+        "predict",
+        lambda m: peterrec.predict,
+        lambda m: {"backbone": m.nowhere, "bundle": m.nowhere, "source": m.nowhere, "out": None, "options": None},
+        {"backbone": [LIST, NONE], "bundle": [LIST, NONE], "source": [LIST, NONE, DICT, HISTORIES], "out": [LIST],
+         "options": [LIST, DICT, TEXT]},
+    ),
+    (
+        "recommend",
+        lambda m: peterrec.recommend,
+        lambda m: {"backbone": m.nowhere, "bundle": None, "source": m.nowhere, "k": 3, "exclude_seen": True},
+        {"backbone": [LIST, NONE], "bundle": [LIST], "source": [LIST, NONE, DICT], "k": [TEXT, LIST, NONE, True],
+         "exclude_seen": [NONE, LIST, TEXT]},
+    ),
+    (
+        "embed",
+        lambda m: peterrec.embed,
+        lambda m: {"backbone": m.nowhere, "source": m.nowhere, "bundle": None},
+        {"backbone": [LIST, NONE], "source": [LIST, NONE, DICT], "bundle": [LIST]},
+    ),
+    (
+        "AnswerOptions",
+        lambda m: peterrec.AnswerOptions,
+        lambda m: {"events": None, "allow_empty": False, "unknown": None, "batch_size": 3, "precision": "fp32"},
+        {"events": [LIST, DICT, TEXT], "allow_empty": [NONE, TEXT], "unknown": [LIST, NUMBER],
+         "batch_size": [TEXT, NONE, True], "precision": [NONE, NUMBER]},
+    ),
+    ("Corpus.open",
+     lambda m: peterrec.Corpus.open, lambda m: {"path": m.nowhere},
+     {"path": [LIST, NONE, DICT, NUMBER]}),
+    (
+        "UserModel",
+        lambda m: UserModel,
+        lambda m: {"pretrained": m.model.pretrained, "device": "cpu", "precision": "fp32", "compile": False},
+        {"pretrained": [LIST, TEXT, NONE, DICT], "device": [LIST, NONE], "precision": [NONE, LIST],
+         "compile": [NONE, TEXT]},
+    ),
+    (
+        "UserModel.from_pretrained",
+        lambda m: UserModel.from_pretrained,
+        lambda m: {"path": m.nowhere, "device": "cpu"},
+        {"path": [LIST, NONE, DICT], "device": [LIST, NONE]},
+    ),
+    ("UserModel.save_pretrained",
+     lambda m: m.model.save_pretrained, lambda m: {"path": m.nowhere},
+     {"path": [LIST, NONE]}),
+    (
+        "UserModel.load_bundle",
+        lambda m: m.model.load_bundle,
+        lambda m: {"path": m.nowhere, "name": None},
+        {"path": [LIST, NONE, DICT], "name": [LIST, NUMBER]},
+    ),
+    (
+        "UserModel.add_bundle",
+        lambda m: m.model.add_bundle,
+        lambda m: {"bundle": m.bundle, "name": None},
+        {"bundle": [LIST, NONE, DICT, TEXT], "name": [LIST, NUMBER]},
+    ),
+    ("UserModel.delete_bundle",
+     lambda m: m.model.delete_bundle, lambda m: {"name": "age"},
+     {"name": [LIST, NONE, DICT]}),
+    ("UserModel.bundle", lambda m: m.model.bundle, lambda m: {"name": "age"}, {"name": [LIST, NONE, DICT, NUMBER]}),
+    (
+        "UserModel.encode",
+        lambda m: m.model.encode,
+        lambda m: {"histories": HISTORIES, "unknown": None},
+        {"histories": [LIST, TEXT, NONE, DICT, NUMBER], "unknown": [LIST, NUMBER, DICT]},
+    ),
+    (
+        "UserModel.represent",
+        lambda m: m.model.represent,
+        lambda m: {"histories": HISTORIES, "bundle": None, "batch_size": 2, "unknown": "skip"},
+        {"histories": [LIST, TEXT, NONE, DICT], "bundle": [LIST, DICT, NUMBER], "batch_size": [TEXT, NONE, LIST]},
+    ),
+    (
+        "UserModel.predict",
+        lambda m: m.model.predict,
+        lambda m: {"histories": HISTORIES, "bundle": "age", "batch_size": 2},
+        {"histories": [LIST, TEXT, NONE, DICT], "bundle": [LIST, DICT, NUMBER, NONE], "batch_size": [TEXT]},
+    ),
+    (
+        "UserModel.recommend",
+        lambda m: m.model.recommend,
+        lambda m: {"histories": HISTORIES, "bundle": "shop", "k": 2, "exclude_seen": True, "batch_size": 2},
+        {"histories": [LIST, TEXT, NONE, DICT], "bundle": [LIST, DICT, NUMBER], "k": [TEXT, NONE, LIST, True],
+         "exclude_seen": [NONE, TEXT, LIST]},
+    ),
+    ("UserModel.targets", lambda m: m.model.targets, lambda m: {"bundle": None}, {"bundle": [LIST, DICT, NUMBER]}),
+    (
+        "Engine",
+        lambda m: Engine,
+        lambda m: {"model": m.model, "config": None, "report": None},
+        {"model": [LIST, TEXT, NONE, DICT], "config": [LIST, TEXT, DICT], "report": [TEXT, LIST]},
+    ),
+    (
+        "Engine.predict",
+        lambda m: m.engine.predict,
+        lambda m: {"requests": [Request(["item-1"])]},
+        {"requests": [LIST, TEXT, NONE, DICT, NUMBER, Request(["item-1"])]},
+    ),
+    (
+        "Engine.prepare",
+        lambda m: m.engine.prepare,
+        lambda m: {"request": Request(["item-1"])},
+        {"request": [LIST, TEXT, NONE, DICT, NUMBER]},
+    ),
+    (
+        "Engine.load",
+        lambda m: m.engine.load,
+        lambda m: {"name": "age", "path": m.nowhere},
+        {"name": [LIST, NONE, DICT], "path": [LIST, NONE, DICT]},
+    ),
+    ("Engine.add", lambda m: m.engine.add, lambda m: {"bundle": m.bundle}, {"bundle": [LIST, NONE, TEXT, DICT]}),
+    ("Engine.drop", lambda m: m.engine.drop, lambda m: {"name": "age"}, {"name": [LIST, NONE, DICT]}),
+    (
+        "Engine.roll_back",
+        lambda m: m.engine.roll_back,
+        lambda m: {"name": "age", "version": None},
+        {"name": [LIST, NONE, DICT], "version": [LIST, DICT]},
+    ),
+    (
+        "Engine.save",
+        lambda m: m.engine.save,
+        lambda m: {"name": "age", "path": m.nowhere},
+        {"name": [LIST, NONE], "path": [LIST, NONE]},
+    ),
+    ("Engine.versions", lambda m: m.engine.versions, lambda m: {"name": None}, {"name": [LIST, DICT]}),
+    (
+        "Request",  # looked at when it is asked
+        lambda m: lambda **values: m.engine.prepare(Request(**values)),
+        lambda m: {"items": ["item-1"], "question": Question()},
+        {"items": [TEXT, NONE, DICT, NUMBER, [1.5], [None]], "question": [TEXT, NONE, DICT, LIST]},
+    ),
+    (
+        "Question",
+        lambda m: lambda **values: m.engine.prepare(Request(["item-1"], Question(**values))),
+        lambda m: {"tasks": ["age"], "k": 3, "exclude_seen": True, "patched": True},
+        {"tasks": [TEXT, NONE, DICT, NUMBER, [3]], "k": [TEXT, NONE, LIST, True], "exclude_seen": [NONE, TEXT],
+         "patched": [NONE, TEXT]},
+    ),
+    (
+        "Users",
+        lambda m: Users,
+        lambda m: {"engine": m.engine, "store": m.store},
+        {"engine": [LIST, NONE, TEXT], "store": [LIST, NONE, TEXT]},
+    ),
+]  # fmt: skip
+CONFIGS = sorted(
+    name
+    for name in peterrec.__all__
+    if inspect.isclass(getattr(peterrec, name)) and issubclass(getattr(peterrec, name), Config)
+)
+
+
+def test_nothing_that_is_exported_is_forgotten() -> None:
+    asked = {name.partition(".")[0] for name, *_ in CASES}
+    assert {*asked, *CONFIGS, *MADE_BY_US, *OTHER} == set(peterrec.__all__)
+
+
+@pytest.mark.parametrize(
+    ("call", "good", "wrong", "argument"),
+    [
+        pytest.param(call, good, wrong, argument, id=f"{name}-{argument}")
+        for name, call, good, wrong in CASES
+        for argument in wrong
+    ],
+)
+def test_what_an_argument_cannot_be_is_refused(made: Made, call: Any, good: Any, wrong: Any, argument: str) -> None:
+    values = [lambda value=value: value for value in wrong[argument]]
+    for value in (*WRONG.values(), *values):
+        with pytest.raises(PeterRecError) as caught:
+            call(made)(**(good(made) | {argument: value()}))
+        assert caught.value.remedy, "it says what to do"
+        assert "nowhere" not in str(caught.value), "before anything is read"
+    assert not made.nowhere.exists()
+    assert list(made.model.bundles) == ["age", "shop"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_settings_of_other_kinds_are_refused(name: str) -> None:
+    config = getattr(peterrec, name)
+    for setting in config.model_fields:
+        for value in WRONG.values():
+            if isinstance(value(), float | bytes):
+                continue  # may be a number of the settings, or a text
+            with pytest.raises(ConfigError, match=f"not valid: .*{setting}"):
+                config(**{setting: value()})
+
+
+def test_paths_of_events_are_a_list() -> None:
+    for wrong in ("log.csv", Frame(), {"log.csv"}, iter(["log.csv"]), [3], None):
+        with pytest.raises(ConfigError, match="paths"):
+            peterrec.EventsConfig(paths=wrong)  # type: ignore[arg-type]
+    assert peterrec.EventsConfig(paths=["a", "b"]).paths == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_good_arguments_are_let_through(made: Made) -> None:
+    @checked
+    def public(path: str | Path, names: list[str] | None = None, *more: int, scale: float = 1.0, **rest: Any) -> Any:
+        return path, names, more, scale, rest
+
+    assert public("a") == ("a", None, (), 1.0, {})
+    assert public(Path("a"), ["b"], 3, scale=2, other={"c"}) == (Path("a"), ["b"], (3,), 2, {"other": {"c"}})
+    with pytest.raises(TypeError, match="missing"):
+        public()  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="names is a list with the number 3") as caught:
+        public("a", [3])  # type: ignore[list-item]
+    assert caught.value.remedy == "give a list of a text or None"
