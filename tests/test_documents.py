@@ -107,25 +107,3 @@ def test_the_quickstart_runs() -> None:
     assert done.stdout.count("trainable params:") == 2
     assert re.search(r"clusters: \['c\d', 'c\d'\]", done.stdout)
     assert "vectors: (2, 32)" in done.stdout
-
-
-def test_the_tests_that_the_page_about_the_paper_names_exist() -> None:
-    page = (ROOT / "docs" / "paper.md").read_text()
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
-    assert len(named) > 20
-    for path, test in named:
-        text = (ROOT / path).read_text() if (ROOT / path).exists() else ""
-        assert text, path
-        assert not test or f"def {test}(" in text, f"{path}::{test}"
-
-
-def test_the_code_that_the_page_about_the_paper_names_exists() -> None:
-    rows = re.findall(r"^\|[^|]*\| (`\w+/\w+\.py`[^|]*)\|", (ROOT / "docs" / "paper.md").read_text(), re.MULTILINE)
-    assert len(rows) > 20
-    for row in rows:
-        text = ""
-        for name in re.findall(r"`([^`]+)`", row):
-            if name.endswith(".py"):
-                text = (ROOT / "src" / "peterrec" / name).read_text()
-            else:
-                assert name.split(".")[-1] in text, f"{name} in {row}"

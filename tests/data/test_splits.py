@@ -86,6 +86,13 @@ def test_shares_are_what_was_asked(shares, salt):
         assert abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / len(MANY))  # exact where it is 0 or 1
 
 
+def test_by_default_seventy_percent_are_trained_on_three_validated_and_the_rest_tested():
+    drawn = uniform(MANY, "peterrec")
+    expected = [0 if number < 0.70 else 1 if number < 0.73 else 2 for number in drawn]
+    assert assign_parts(MANY, SplitConfig()).tolist() == expected
+    np.testing.assert_allclose(np.bincount(expected) / len(MANY), [0.70, 0.03, 0.27], atol=0.01)
+
+
 def test_the_numbers_are_spread_evenly_over_zero_to_one():
     drawn = uniform(MANY, "peterrec")
     assert drawn.min() >= 0

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peterrec.config import EvaluateConfig
 from peterrec.data.sequences import Sequences
 from peterrec.errors import DataError
 from peterrec.evaluation import protocols
 from peterrec.evaluation.candidates import Pairs, draw_negatives
 from peterrec.evaluation.metrics import hit_rate, mrr, ndcg
 from peterrec.evaluation.protocols import RankingOutcome, classification_outcome, ranking_outcome
+from peterrec.evaluation.statistics import ranking_statistics
 
 USERS = st.lists(st.lists(st.integers(0, 11), max_size=12), min_size=1, max_size=6)
 
@@ -131,6 +133,28 @@ def test_every_method_meets_the_same_negatives() -> None:
     again, other = outcome(up, targets, count=20), outcome(up, targets, count=20, seed=1)
     assert np.array_equal(result.sampled_rank, again.sampled_rank)
     assert not np.array_equal(result.sampled_rank, other.sampled_rank)
+
+
+def test_by_default_a_positive_meets_99_negatives_and_counts_within_the_first_five() -> None:
+    config, rng = EvaluateConfig(), np.random.default_rng(3)
+    rows = [rng.permutation(200)[:size].tolist() for size in rng.integers(1, 4, 60)]
+    scores = rng.normal(size=(60, 200))
+    for user, row in enumerate(rows):
+        scores[user, row] += 2.0
+    targets = Sequences.of(rows)
+    result = ranking_outcome([scores], targets, sampled_negatives=config.sampled_negatives, seed=config.seed)
+    pairs = Pairs.of(targets, 200)
+    negatives, _ = draw_negatives(pairs, slice(0, len(pairs)), 99, np.random.default_rng(0))
+    ranks = [
+        1 + sum(scores[user, negative] > scores[user, target] for negative in row)
+        for user, target, row in zip(pairs.user, pairs.target, negatives, strict=True)
+    ]
+    assert (min(ranks) == 1, 2 <= sorted(ranks)[len(ranks) // 2] <= 5, max(ranks) > 5) == (True, True, True)
+    statistics = ranking_statistics(result, k=config.k, sampled_negatives=config.sampled_negatives)
+    all_alike = np.ones((1, 60))
+    assert statistics["hr@5 sampled-99"](all_alike)[0] == pytest.approx(np.mean([rank <= 5 for rank in ranks]))
+    reciprocal = [1 / rank if rank <= 5 else 0.0 for rank in ranks]
+    assert statistics["mrr@5 sampled-99"](all_alike)[0] == pytest.approx(np.mean(reciprocal))
 
 
 def test_scores_that_do_not_fit_are_refused() -> None:

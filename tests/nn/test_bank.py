@@ -133,6 +133,35 @@ def test_patches_of_one_shape_but_other_settings_are_refused():
     assert len(PatchBank([relu, drawn])) == 2  # how a patch started is no part of what it does
 
 
+@pytest.mark.parametrize("part", ["all", "one piece"])
+@pytest.mark.parametrize("mode", [True, False])
+def test_patches_in_different_modes_are_refused(mode, part):
+    config = BACKBONES["causal"]
+    first, second = (lively_patch(PatchConfig(bottleneck=3), config, seed).train(mode) for seed in (1, 2))
+    (second if part == "all" else second.at(1)).train(not mode)
+    with pytest.raises(ConfigError, match="some patches of the bank are in training mode, others in eval") as caught:
+        PatchBank([first, second])
+    assert "call eval()" in caught.value.remedy
+    assert len(PatchBank([first, second.train(mode), None])) == 3
+
+
+def test_patches_of_different_dtypes_are_refused():
+    config = BACKBONES["causal"]
+    single, double = (lively_patch(PatchConfig(bottleneck=3), config) for _ in range(2))
+    with pytest.raises(ConfigError, match=r"different types or devices \(torch.float32 on cpu, torch.float64 on cpu\)"):
+        PatchBank([single, double.double()])
+
+
+def test_a_frozen_patch_and_one_that_is_not_stand_side_by_side():
+    """What is stacked is a copy that nothing is learned by."""
+    config = BACKBONES["causal"]
+    frozen, free = (lively_patch(PatchConfig(bottleneck=3), config, seed) for seed in (1, 2))
+    bank = PatchBank([frozen.requires_grad_(False), free, None])
+    assert not any(tensor.requires_grad for tensor in bank.stacked.values())
+    for name, parameter in free.named_parameters():
+        assert torch.equal(bank.stacked[name][1], parameter)
+
+
 def test_patches_of_different_shapes_and_none_at_all_are_refused():
     config = BACKBONES["causal"]
     narrow, wide = (lively_patch(PatchConfig(bottleneck=width), config) for width in (2, 3))

@@ -14,10 +14,11 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.block import Block, Site
 from peterrec.nn.patch import Patch
 from peterrec.nn.pieces import SitePatch
-from strategies import backbone_configs, patch_configs
+from strategies import backbone_configs, patch_configs, places_of
 
 CHANNELS = 6
 CONFIG = BackboneConfig(channels=CHANNELS, dilations=(1, 2))
+PLACES = [PatchConfig(**place, bottleneck=2) for place in places_of("bottleneck") if place["activation"] == "relu"]
 
 
 def inputs(length: int = 9, channels: int = CHANNELS, seed: int = 0) -> torch.Tensor:
@@ -56,6 +57,27 @@ def test_a_site_equals_the_loops_with_any_piece(config, length, dilation, data):
     at = SiteAt(dilation, config.kind == "causal", config.norm_eps)
     expected = by_loops(site, x[0].numpy(), keep, at, piece, settings)
     np.testing.assert_allclose(site(x, keep, piece)[0].numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("config", PLACES, ids=lambda c: f"{c.insertion}-{c.position}{'-skip' * c.inner_skip}")
+def test_a_bottleneck_acts_at_its_place_on_what_its_insertion_says(config):
+    """In series on what comes to the place, in parallel on the input of the site; before or after LayerNorm or ReLU."""
+    site, x = make(Site, CONFIG, 1), inputs()
+    piece = make(Patch, config, CONFIG).at(0)
+    net = piece.net
+
+    def correction(v):
+        return net.up(torch.relu(net.down(v)))
+
+    def patched(place, h):
+        if config.position != place:
+            return h
+        out = h + correction(x if config.insertion == "parallel" else h)
+        return out + x if config.inner_skip else out
+
+    expected = patched("post_act", torch.relu(patched("pre_act", site.norm(patched("pre_norm", site.conv(x))))))
+    torch.testing.assert_close(site(x, None, piece), expected, rtol=0, atol=1e-12)
+    assert (site(x, None, piece) - site(x, None, None)).abs().max() > 0.1
 
 
 def test_a_site_hands_its_input_and_what_comes_in_to_all_places():

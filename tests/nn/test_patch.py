@@ -17,7 +17,7 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.patch import Patch, patched_sites
-from peterrec.nn.pieces import ACTIVATIONS, RANDOM_STD, Bottleneck, LowRankConv, bottleneck_width
+from peterrec.nn.pieces import ACTIVATIONS, Bottleneck, LowRankConv, ScaleShift, bottleneck_width
 from peterrec.nn.site import SiteInput, SiteShape
 from strategies import patched_backbones
 
@@ -108,7 +108,7 @@ def test_at_the_start_only_what_lies_before_the_last_map_is_drawn(name):
         name for name in state if name.endswith(last)
     }
     spread = torch.cat([tensor.flatten() for name, tensor in state.items() if name.endswith(last)]).std()
-    assert float(spread) == pytest.approx(RANDOM_STD, rel=0.2)
+    assert float(spread) == pytest.approx(0.02, rel=0.2), "near the identity"
 
 
 # ---------------------------------------------------------------- maps
@@ -146,3 +146,13 @@ def test_a_low_rank_convolution_could_be_added_to_the_weights_of_the_sites_own(c
     wanted = piece.pre_norm(SiteInput(x, conv.step(9)), conv(x))
     conv.weight += torch.einsum("or,rik->oik", piece.up.weight, piece.down.weight)
     torch.testing.assert_close(conv(x), wanted, rtol=0, atol=1e-12)
+
+
+def test_a_scale_and_a_shift_by_hand():
+    piece = shaken(ScaleShift(SiteShape(channels=3, kernel_size=3, dilation=1, causal=True), "identity", None).double())
+    with torch.no_grad():
+        piece.gain.copy_(torch.tensor([0.0, 0.5, -1.0]))
+        piece.shift.copy_(torch.tensor([10.0, 0.0, 1.0]))
+    h = torch.tensor([[[1.0, 2.0, 3.0], [-4.0, 5.0, 6.0]]], dtype=torch.float64)
+    x = SiteInput(torch.zeros(1, 2, 3, dtype=torch.float64), DilatedConv(3, 3, 1).step(2))
+    assert piece.pre_act(x, h).tolist() == [[[11.0, 3.0, 1.0], [6.0, 7.5, 1.0]]]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 
+from peterrec.config import Strategy
 from peterrec.data.corpus import Corpus
 from peterrec.errors import PeterRecError
 from peterrec.model import UserModel
+from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
 from peterrec.training.adapt import adapt
-from training.small import StopAt, Stopped, adapt_config
+from peterrec.training.strategies import build
+from training.small import BACKBONE, StopAt, Stopped, adapt_config
 
 CASES = [(strategy, task) for strategy in ("patch", "head") for task in ("cluster", "shop")]
 
@@ -58,6 +61,16 @@ def test_no_byte_of_the_backbone_changes_and_no_gradient_is_made(
     assert model.pretrained.fingerprint == fingerprint == bundle.backbone_fingerprint
     assert all(parameter.grad is None for parameter in model.network.parameters())
     assert not any(module.training for module in model.network.modules())
+
+
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_a_backbone_that_could_be_trained_is_frozen_before_anything_is(corpus: Corpus, strategy: str) -> None:
+    """Whatever its owner did with it: only copies of its modules are ever trained."""
+    backbone, spec = Backbone(BACKBONE, len(corpus.catalogue)).requires_grad_(True), corpus.task("cluster")
+    made = build(adapt_config(strategy=strategy), backbone, spec, spec.part("train"))
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    mine = {parameter.data_ptr() for parameter in backbone.parameters()}
+    assert not any(parameter.data_ptr() in mine for parameter in made.modules().parameters())
 
 
 @pytest.mark.parametrize("task", ["cluster", "shop"])

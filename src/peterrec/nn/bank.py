@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import stack_module_state
 
 from peterrec.errors import ConfigError
 from peterrec.nn.patch import Patch
@@ -33,8 +32,9 @@ class PatchBank(nn.Module):
         patches: K patches; None is a task without one, whose rows see the plain backbone.
 
     Raises:
-        ConfigError: no patch, or patches that differ in more than their numbers; or None among patches that change
-            the network even where all their numbers are zero (`inner_skip`).
+        ConfigError: no patch, or patches that differ in more than their numbers: in configuration, in mode (train or
+            eval), in device or dtype; or None among patches that change the network even where all their numbers are
+            zero (`inner_skip`).
     """
 
     def __init__(self, patches: Sequence[Patch | None]) -> None:
@@ -44,13 +44,14 @@ class PatchBank(nn.Module):
             raise ConfigError(
                 "a bank holds patches of one configuration, at least one", remedy="make one bank for each configuration"
             )
+        _require_one_state(real)
         if len(real) < len(patches) and not admits_none(real[0]):
             raise ConfigError(
                 "patches with inner_skip leave no row as it was", remedy="run tasks without a patch in another batch"
             )
         self.template = real[0]
-        self.stacked: Stack
-        self.stacked, _ = stack_module_state([patch or _nothing(real[0]) for patch in patches])
+        states = [dict((patch or _nothing(real[0])).named_parameters()) for patch in patches]
+        self.stacked: Stack = {name: torch.stack([of[name].detach() for of in states]) for name in states[0]}
         self._at = {int(site): _stack_of(self.template, int(site), self.stacked) for site in self.template.pieces}
 
     def __len__(self) -> int:
@@ -69,6 +70,25 @@ def stack_key(patch: Patch) -> object:
     """Return what patches of one bank have in common: all settings but their start, and the shapes of their numbers."""
     settings = patch.config.model_dump(exclude={"start", "bottleneck"}, mode="json")
     return str(settings), tuple((name, tuple(tensor.shape)) for name, tensor in patch.state_dict().items())
+
+
+def _require_one_state(patches: Sequence[Patch]) -> None:
+    """Refuse patches of which one mode, device or dtype would stand for all: rows go through one module.
+
+    Raises:
+        ConfigError: they differ in one of these.
+    """
+    if len({module.training for patch in patches for module in patch.modules()}) > 1:
+        raise ConfigError(
+            "some patches of the bank are in training mode, others in evaluation mode",
+            remedy="call eval() on every one of them, or train(), before making the bank",
+        )
+    kinds = sorted({f"{tensor.dtype} on {tensor.device}" for patch in patches for tensor in patch.parameters()})
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"the patches of the bank are of different types or devices ({', '.join(kinds)})",
+            remedy="move them to one device and dtype with to(...) before making the bank",
+        )
 
 
 def admits_none(patch: Patch) -> bool:

@@ -1,0 +1,118 @@
+"""Breaks of what docs/paper.md says of model patches."""
+
+from __future__ import annotations
+
+from paper.mutation import Mutation
+
+INNER = "self.up(self.activation(self.down(x)))"
+RESIDUAL = "return x + correction if self.residual else correction"
+ACT = "h + self.net(given.here) if self.parallel else self.net(h)"
+HOOK = (
+    'def {place}(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:\n'
+    '        """Pass `h` through the network, or add that of the input."""\n'
+    "        return self._act(given, h)"
+)
+POST = '"""Add the network\'s output for the input."""\n        return self._act(given, h)'
+SITES = "sites = (0, 1) if config.per_block == 2 else (1,)"
+DRAWN = "generator=generator)\n        _start(self.up.weight, start, generator)"
+SCALED = "return h * (1.0 + self.gain) + self.shift"
+
+
+def nothing_at(place: str) -> tuple[str, str]:
+    """The hook of a place, and one that does nothing."""
+    text = HOOK.format(place=place)
+    return text, text.replace("return self._act(given, h)", "return h")
+
+
+MUTATIONS: dict[str, list[Mutation]] = {
+    "A patch is a bottleneck": [
+        Mutation("there is no activation", "nn/pieces.py", INNER, "self.up(self.down(x))"),
+        Mutation("there is no residual", "nn/pieces.py", RESIDUAL, "return correction"),
+        Mutation("there is always a residual", "nn/pieces.py", RESIDUAL, "return x + correction"),
+        Mutation("the activation comes last", "nn/pieces.py", INNER, "self.activation(self.up(self.down(x)))"),
+    ],
+    "It has less than a tenth": [
+        Mutation("it is four times as wide by default", "config/patch.py",
+                 '"position": "pre_norm", "bottleneck": 0.125', '"position": "pre_norm", "bottleneck": 0.5'),
+        Mutation("a share of the channels is doubled", "nn/pieces.py",
+                 "max(1, round(asked * channels))", "max(1, round(2 * asked * channels))"),
+    ],
+    "In series": [
+        Mutation("before LayerNorm it does nothing", "nn/pieces.py", *nothing_at("pre_norm")),
+        Mutation("after LayerNorm it does nothing", "nn/pieces.py", *nothing_at("pre_act")),
+        Mutation("it always stands before LayerNorm", "nn/pieces.py",
+                 "return PLACES[config.position](net", "return PreNorm(net"),
+        Mutation("in series it is added to what it reads", "nn/pieces.py", ACT,
+                 ACT.replace("else self.net(h)", "else h + self.net(h)")),
+        Mutation("once in a block is twice", "nn/patch.py", SITES, "sites = (0, 1)"),
+        Mutation("once in a block is at the first site", "nn/patch.py", SITES, SITES.replace("(1,)", "(0,)")),
+    ],
+    "In parallel": [
+        Mutation("after the activation it does nothing", "nn/pieces.py", POST,
+                 POST.replace("return self._act(given, h)", "return h")),
+        Mutation("in parallel it reads what comes to its place", "nn/pieces.py", ACT,
+                 ACT.replace("self.net(given.here)", "self.net(h)")),
+        Mutation("in parallel it stands for what comes to its place", "nn/pieces.py", ACT,
+                 ACT.replace("h + self.net(given.here)", "self.net(given.here)")),
+        Mutation("in parallel it always has the inner skip", "nn/pieces.py",
+                 "residual=config.inner_skip if parallel else True", "residual=True"),
+        Mutation("in series it may stand after the activation", "config/patch.py",
+                 'if self.insertion == "serial" and self.position == "post_act":', "if False:"),
+    ],
+    "It starts near the identity": [
+        Mutation("what should start at zero is random, and the other way round", "nn/pieces.py",
+                 'if start == "identity":', 'if start != "identity":'),
+        Mutation("the second map of a bottleneck starts as torch draws it", "nn/pieces.py", DRAWN,
+                 "generator=generator)"),
+        Mutation("both maps start at zero, so that nothing is ever learned", "nn/pieces.py", DRAWN,
+                 DRAWN + "\n        _start(self.down.weight, start, generator)"),
+        Mutation("a random start is a large one", "nn/pieces.py", "RANDOM_STD = 0.02", "RANDOM_STD = 2.0"),
+        Mutation("the start is random unless asked otherwise", "config/patch.py",
+                 'start: Literal["identity", "random"] = Field(\n        default="identity"',
+                 'start: Literal["identity", "random"] = Field(\n        default="random"'),
+    ],
+    "Other small networks": [
+        Mutation("LoRA does nothing", "nn/pieces.py", "out: Tensor = h + self.up(given.through(self.down))",
+                 "out: Tensor = h"),
+        Mutation("LoRA reads the present position only", "nn/pieces.py",
+                 "self.up(given.through(self.down))", "self.up(given.here @ self.down.weight[:, :, -1].T)"),
+        Mutation("scale-shift does not scale", "nn/pieces.py", SCALED, "return h + self.shift"),
+        Mutation("scale-shift does not shift", "nn/pieces.py", SCALED, "return h * (1.0 + self.gain)"),
+    ],
+    "Only patch and head are trained": [
+        Mutation("the patch is not trained", "training/strategies.py", '"patch": self.patch, "head"',
+                 '"patch": None, "head"'),
+        Mutation("the head is not trained", "training/strategies.py", '"head": self.head\n', '"head": None\n'),
+        Mutation("a bundle loses its own blocks", "artifacts/bundle_io.py",
+                 'parts["backbone"] = self.backbone.modules_of(self.own)', "pass"),
+        Mutation("a bundle loses its patch", "artifacts/bundle_io.py", 'parts["patch"] = self.patch', "pass"),
+        Mutation("a bundle holds the whole backbone", "artifacts/bundle_io.py",
+                 "self.backbone.modules_of(self.own)\n        return nn.ModuleDict(parts)",
+                 "self.backbone\n        return nn.ModuleDict(parts)"),
+    ],
+    "Many tasks share one trunk": [
+        Mutation("every row goes through the first patch", "nn/bank.py",
+                 "return RowPatches(self.template, self.stacked, self._at, which)",
+                 "return RowPatches(self.template, self.stacked, self._at, None if which is None else 0 * which)"),
+        Mutation("a row without a patch gets that of another task", "nn/bank.py", "parameter.zero_()", "pass"),
+        Mutation("rows that were sorted come back in another order", "nn/row_pieces.py",
+                 "view(-1, *like.shape[1:]).index_select(0, self.place)", "view(-1, *like.shape[1:])[: len(like)]"),
+        Mutation("the bias before the activation is forgotten", "nn/row_pieces.py",
+                 "between = self.activation(torch.baddbmm(shift, x, down.transpose(1, 2)))",
+                 "between = self.activation(torch.bmm(x, down.transpose(1, 2)))"),
+        Mutation("the norms are those of the trunk", "nn/row_pieces.py",
+                 'weight, bias = norm.weight + self._of("norm.weight"), norm.bias',
+                 'weight, bias = norm.weight + 0 * self._of("norm.weight"), norm.bias'),
+    ],
+    "One user model is configured on the fly": [
+        Mutation("all bundles of a group answer with the first one's patch", "serving/roster.py",
+                 "Place(group, slots[one.version]) for one in members", "Place(group, 0) for one in members"),
+        Mutation("tasks of one pass are answered without their patch", "serving/roster.py",
+                 "return self.bank.rows(torch.tensor(slots, device=device))", "return None"),
+        Mutation("who asked before is answered by the bundles of now", "serving/engine.py",
+                 "vectors = self._reader.read(prepared, streams)",
+                 "now = self._roster\n"
+                 "        prepared = [replace(p, roster=now, tasks=now.chosen(p.question)) for p in prepared]\n"
+                 "        vectors = self._reader.read(prepared, streams)"),
+    ],
+}  # fmt: skip

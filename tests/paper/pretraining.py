@@ -1,0 +1,115 @@
+"""Breaks of what docs/paper.md says of pre-training."""
+
+from __future__ import annotations
+
+from paper.mutation import Mutation
+
+CUT = "return pad_windows(sequences.items, ends - lengths, lengths, padded_width(lengths, max_length))"
+REACH = "return (total, 0) if self.causal else (total // 2, total // 2)"
+NEXT = "return Examples(inputs[:, :-1], _items_of(tokens[:, 1:]))"
+HIDDEN = "return Examples(inputs, np.where(chosen, tokens, PAD))"
+
+MUTATIONS: dict[str, list[Mutation]] = {
+    "A user is the sequence of items": [
+        Mutation("the first events are read, not the last", "data/batching.py", CUT,
+                 CUT.replace("ends - lengths", "sequences.offsets[:-1][rows]")),
+        Mutation("the newest comes first", "data/batching.py", CUT,
+                 CUT.replace("sequences.items, ends - lengths", "sequences.items[::-1], len(sequences.items) - ends")),
+        Mutation("events are not sorted by time", "data/prepare/sequences.py", ".collect().sort()", ".collect()"),
+    ],
+    "Items are embedded": [
+        Mutation("blocks have no residual", "nn/block.py", "return x + every", "return every"),
+        Mutation("blocks have no residual where one state is computed", "nn/block.py",
+                 "return at_outputs(x, steps) + out", "return out"),
+        Mutation("the embedding of [PAD] is drawn like any other", "nn/backbone.py",
+                 "self.embedding.weight[PAD].zero_()", "pass"),
+        Mutation("padding is seen", "nn/backbone.py",
+                 "return real.unsqueeze(2) if bool(harmful.any()) else None", "return None"),
+        Mutation("every block has dilation 1", "nn/backbone.py",
+                 "(Block(self.config, dilation, generator) for", "(Block(self.config, 1, generator) for"),
+    ],
+    "A block is conv, LayerNorm, ReLU": [
+        Mutation("the dilation is not doubled", "nn/block.py", "Site(config, 2 * dilation", "Site(config, dilation"),
+        Mutation("there is one site, not two", "nn/block.py",
+                 "self.second(self.first(x, keep, first), keep, second)", "self.first(x, keep, first)"),
+        Mutation("LayerNorm is skipped", "nn/block.py", "return torch.relu(self.norm(h))", "return torch.relu(h)"),
+        Mutation("ReLU is skipped", "nn/block.py", "return torch.relu(self.norm(h))", "return self.norm(h)"),
+        Mutation("LayerNorm comes after ReLU", "nn/block.py",
+                 "return torch.relu(self.norm(h))", "return self.norm(torch.relu(h))"),
+        Mutation("ReLU is skipped where there is a patch", "nn/block.py",
+                 "torch.relu(patch.pre_act(given, h))", "patch.pre_act(given, h)"),
+    ],
+    "Causal: zeros on the left only": [
+        Mutation("a causal convolution sees both sides", "nn/conv.py", REACH,
+                 "return (total - total // 2, total // 2)"),
+        Mutation("a causal convolution sees what comes later", "nn/conv.py", REACH,
+                 REACH.replace("(total, 0)", "(0, total)")),
+    ],
+    "Noncausal: as far to both sides": [
+        Mutation("a noncausal convolution looks back only", "nn/conv.py", REACH, "return (total, 0)"),
+        Mutation("a noncausal convolution looks further back", "nn/conv.py", REACH,
+                 REACH.replace("(total // 2, total // 2)", "(total // 2 + 1, total // 2 - 1)")),
+    ],
+    "Causal objective": [
+        Mutation("the item itself is asked for", "training/objectives.py", NEXT, NEXT.replace("1:", ":-1")),
+        Mutation("only the last item is asked for", "training/objectives.py", NEXT,
+                 "t = _items_of(tokens[:, 1:])\n        return Examples(inputs[:, :-1], t * _last(t))"),
+        Mutation("[UNK] is predicted", "training/objectives.py",
+                 "return np.where(tokens >= FIRST_ITEM, tokens, PAD)", "return tokens"),
+        Mutation("each kind has the objective of the other", "training/objectives.py",
+                 'return NextItem(config, items) if config.backbone.kind == "causal" else',
+                 'return NextItem(config, items) if config.backbone.kind != "causal" else'),
+        Mutation("windows share no item, so that some are never predicted", "data/batching.py",
+                 "starts = np.maximum(begin, end - max_length - 1)", "starts = np.maximum(begin, end - max_length)"),
+        Mutation("padding counts in the loss", "training/pretrain.py",
+                 'asked = batch["targets"] != PAD\n        targets = batch["targets"][asked]',
+                 'asked = batch["inputs"] != -1\n        targets = batch["targets"][asked].clamp(min=FIRST_ITEM)'),
+    ],
+    "Noncausal objective": [
+        Mutation("every item is asked for, hidden or not", "training/objectives.py", HIDDEN,
+                 "return Examples(inputs, tokens)"),
+        Mutation("nothing is hidden", "training/objectives.py", HIDDEN, HIDDEN.replace("(inputs,", "(tokens,")),
+        Mutation("what is read is asked for", "training/objectives.py", HIDDEN, HIDDEN.replace(" tokens,", " inputs,")),
+        Mutation("a row may be asked for nothing", "training/objectives.py", "rng, least=1)", "rng, least=0)"),
+        Mutation("it is the first items that are hidden", "data/masking.py",
+                 "keys = np.where(real, rng.random(tokens.shape), 2.0)",
+                 "keys = np.where(real, np.zeros(tokens.shape), 2.0)"),
+    ],
+    "30 % of the items are chosen": [
+        Mutation("half of the items are chosen", "config/model.py",
+                 'return 0.3 if self.backbone.kind == "noncausal"', 'return 0.5 if self.backbone.kind == "noncausal"'),
+        Mutation("at most 300 are", "config/model.py",
+                 "most: PositiveInt = Field(default=30,", "most: PositiveInt = Field(default=300,"),
+        Mutation("nothing limits how many", "data/masking.py",
+                 "np.clip(np.round(share * count).astype(np.int64), least, config.most)",
+                 "np.maximum(np.round(share * count).astype(np.int64), least)"),
+        Mutation("none becomes a random item", "data/masking.py", "tokens, random))", "tokens, MASK))"),
+        Mutation("none stays", "data/masking.py", "fate < config.mask + config.keep, tokens", "fate < 0, tokens"),
+        Mutation("all become the mask", "data/masking.py", "fate < config.mask, MASK", "fate < 2, MASK"),
+    ],
+    "Order need not be strict": [
+        Mutation("the masking of causal inputs is ignored", "training/objectives.py", NEXT,
+                 NEXT.replace("inputs[:, :-1]", "tokens[:, :-1]")),
+        Mutation("masked ids are taken as targets", "training/objectives.py", NEXT,
+                 NEXT.replace("tokens[:, 1:]", "inputs[:, 1:]")),
+        Mutation("padding may be masked", "data/masking.py", "real = tokens >= FIRST_ITEM", "real = tokens >= 0"),
+    ],
+    "Full softmax where the catalogue is small": [
+        Mutation("the small catalogue gets the sampled softmax", "config/model.py",
+                 "items > self.full_softmax_limit", "items <= self.full_softmax_limit"),
+        Mutation("training always takes the full softmax", "training/pretrain.py",
+                 "if self.sampler is None:\n            return chunked", "if True:\n            return chunked"),
+        Mutation("the positive's part of the gradient is forgotten", "nn/softmax.py",
+                 "derivative = logits[positive] - 1.0", "derivative = logits[positive] * 1.0"),
+        Mutation("the full softmax leaves the biases out", "nn/softmax.py",
+                 "_over_chunks(hidden, weight, bias, lambda", "_over_chunks(hidden, weight, 0 * bias, lambda"),
+        Mutation("accidental hits are negatives", "nn/softmax.py",
+                 'chunk[torch.arange(len(chunk), device=chunk.device), hits[some]] = float("-inf")', "pass"),
+        Mutation("negatives are not corrected", "nn/softmax.py",
+                 "_log_weights(log_expected.to(exact), which", "_log_weights(0 * log_expected.to(exact), which"),
+        Mutation("negatives are drawn uniformly", "nn/losses.py",
+                 "drawn = torch.exp(uniform * self._log_range) - 1.0", "drawn = uniform * self.items"),
+        Mutation("counts are expected of one draw", "nn/losses.py",
+                 "return self.log_probability(positions) + math.log(draws)", "return self.log_probability(positions)"),
+    ],
+}  # fmt: skip
