@@ -66,7 +66,7 @@ class _SharedCorpus(Corpus):
                 remedy="take a larger share, or label more users",
                 path=whole.path,
             )
-        return task if task.targets is None else replace(task, targets=_counted(task.targets, train))
+        return count_targets(task, train)
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,23 @@ class _SharedTask(Task):
     @cached_property
     def _train(self) -> TaskPart:
         every = super().part("train")
-        rows = chosen_rows(every.user_ids, self.share, self.seed)
-        return TaskPart(
-            every.user_ids.take(pa.array(rows)),
-            every.sequences.take(rows),
-            labels=None if every.labels is None else every.labels[rows],
-            targets=None if every.targets is None else every.targets.take(rows),
-        )
+        return take_rows(every, chosen_rows(every.user_ids, self.share, self.seed))
 
 
-def _counted(targets: Catalogue, train: TaskPart) -> Catalogue:
+def take_rows(part: TaskPart, rows: IntArray) -> TaskPart:
+    """Return the given users of a part."""
+    return TaskPart(
+        part.user_ids.take(pa.array(rows)),
+        part.sequences.take(rows),
+        labels=None if part.labels is None else part.labels[rows],
+        targets=None if part.targets is None else part.targets.take(rows),
+    )
+
+
+def count_targets(task: Task, train: TaskPart) -> Task:
+    """Return the task with the counts of its target catalogue, if it has one, taken from these train users alone."""
+    if task.targets is None:
+        return task
     assert train.targets is not None
-    counts: npt.NDArray[np.int64] = np.bincount(train.targets.items, minlength=len(targets)).astype(np.int64)
-    return Catalogue(targets.ids, counts, first=targets.first)
+    counts: npt.NDArray[np.int64] = np.bincount(train.targets.items, minlength=len(task.targets)).astype(np.int64)
+    return replace(task, targets=Catalogue(task.targets.ids, counts, first=task.targets.first))

@@ -18,7 +18,7 @@ from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray
 from peterrec.data.splits import uniform
-from peterrec.errors import ConfigError, DataError
+from peterrec.errors import WARNING, ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.heads import item_scores, log_share
@@ -32,6 +32,7 @@ from peterrec.training.co_occurrence import item_factors
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, as_asked, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
+from peterrec.training.selection import too_few
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -178,6 +179,9 @@ def pretrain(
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
+    few = too_few(len(valid_rows), "held-out")
+    if few is not None:
+        few += f", but they chose it: raise {'valid_users' if len(valid_rows) == config.valid_users else 'valid_share'}"
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
@@ -192,11 +196,14 @@ def pretrain(
         "loss": loss,
         "corpus_fingerprint": corpus.manifest["fingerprint"],
         **_outcome(curve),
+        "warnings": [] if few is None else [few],
     }
     unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
     pretrained = PretrainedBackbone(module.trained, corpus.catalogue, config.max_length, unknown, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
+    if few is not None:
+        say(f"{WARNING}{few}")
     return UserModel(pretrained)
 
 
