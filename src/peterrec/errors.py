@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+WARNING = "warning: "  # before a line about what is wrong with what was made, but no error
+
 
 class PeterRecError(Exception):
     """Base of all errors that peterrec raises on purpose.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.config import SplitConfig
-from peterrec.data.splits import assign_parts, uniform, user_hash
+from peterrec.data.splits import assign_folds, assign_parts, uniform, user_hash
 
 MANY = user_hash(range(40_000))
 ids = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(st.characters(exclude_categories=["Cs"])))
@@ -119,3 +119,24 @@ def test_salts_are_independent(other):
 def test_nobody_is_nothing():
     assert user_hash([]).tolist() == uniform(user_hash([]), "x").tolist() == []
     assert assign_parts(user_hash([]), SplitConfig()).tolist() == []
+
+
+# ---------------------------------------------------------------- folds
+
+
+@given(strata=st.lists(st.integers(0, 3), min_size=1, max_size=60), folds=st.integers(2, 7), seed=st.integers(0, 99))
+def test_folds_are_even_in_all_and_in_each_stratum_and_do_not_go_by_order(strata, folds, seed):
+    hashes, labels = user_hash(range(len(strata))), np.array(strata)
+    found = assign_folds(hashes, folds, "salt", labels)
+    for among in (np.ones(len(strata), bool), *(labels == value for value in set(strata))):
+        sizes = np.bincount(found[among], minlength=folds)
+        assert sizes.max() - sizes.min() <= 1
+        assert len(sizes) == folds
+    order = np.random.default_rng(seed).permutation(len(strata))
+    assert (assign_folds(hashes[order], folds, "salt", labels[order]) == found[order]).all()
+
+
+def test_folds_go_by_the_salt():
+    found = [assign_folds(MANY[:500], 5, salt) for salt in ("a", "b", "a")]
+    assert (found[0] == found[2]).all()
+    assert 0.1 < (found[0] == found[1]).mean() < 0.3  # as chance has it

@@ -51,9 +51,9 @@ def pretrain_config(**settings: Any) -> PretrainConfig:
 
 
 def adapt_config(**settings: Any) -> AdaptConfig:
-    """Four steps an epoch on the tiny corpus."""
-    patch = PatchConfig(bottleneck=2)
-    return AdaptConfig(**({"patch": patch, "batch_size": 24, "epochs": 3, "runner": QUIET} | settings))
+    """Four steps an epoch on the tiny corpus, whose few valid users choose the epoch."""
+    defaults = {"patch": PatchConfig(bottleneck=2), "selection": "valid", "batch_size": 24, "epochs": 3}
+    return AdaptConfig(**(defaults | {"runner": QUIET} | settings))
 
 
 # ---------------------------------------------------------------- corpora

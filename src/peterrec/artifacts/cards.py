@@ -18,7 +18,7 @@ On held-out users (`valid_loss` over all of their positions, the others for the 
 
 | metric | value |
 |---|---|
-{metrics}
+{metrics}{_warnings(training)}
 - Reads at most the {meta["max_length"]} most recent events of a user; unknown items: {meta["unknown"]}.
 - Fingerprint: `{meta["fingerprint"]}`
 - Fingerprint of the catalogue: `{meta["catalogue_fingerprint"]}`
@@ -39,7 +39,11 @@ decisions about people rest on it.
 def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the model card of a bundle, from its adapter_config.json and metrics.json."""
     what = "recommend" if meta["kind_of_task"] == "ranking" else "predict"
-    rows = "".join(f"| {name} | {_number(value)} |\n" for name, value in metrics.get("valid", {}).items())
+    constant = metrics.get("constant", {})  # bundles of before it was measured lack it
+    rows = "".join(
+        f"| {name} | {_number(value)} | {_number(constant.get(name, '?'))} |\n"
+        for name, value in metrics.get("valid", {}).items()
+    )
     return f"""# Adapter bundle `{meta["name"]}`
 
 Strategy `{meta["strategy"]}` for the {meta["kind_of_task"]} task `{meta["name"]}`:
@@ -47,9 +51,9 @@ Strategy `{meta["strategy"]}` for the {meta["kind_of_task"]} task `{meta["name"]
 
 On the validation users:
 
-| metric | value |
-|---|---|
-{rows}
+| metric | value | the same answer for everybody |
+|---|---|---|
+{rows}{_cross_validation(metrics)}{_warnings(metrics)}
 - Works only on the backbone `{meta["backbone_fingerprint"]}`
 - and the catalogue `{meta["catalogue_fingerprint"]}`.
 - Written by peterrec {meta["peterrec_version"]}.
@@ -62,6 +66,27 @@ model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
 answers = model.{what}([["item-1", "item-2"]], bundle="{meta["name"]}")
 ```
 """
+
+
+def _cross_validation(metrics: dict[str, Any]) -> str:
+    found = metrics.get("cross_validation")
+    if found is None:
+        return ""
+    rows = "".join(
+        f"| {name} | {_number(value)} | {_number(found['constant'][name])} |\n"
+        for name, value in found["metrics"].items()
+    )
+    return f"""
+The epoch was chosen by {found["folds"]}-fold cross-validation within the {found["users"]} train users:
+
+| metric | value | the same answer for everybody |
+|---|---|---|
+{rows}"""
+
+
+def _warnings(metrics: dict[str, Any]) -> str:
+    lines = metrics.get("warnings", ())
+    return "".join(f"\n**Warning:** {line}.\n" for line in lines)
 
 
 def _blocks(config: dict[str, Any]) -> str:

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, ResumeOption, SetOption, reporter, say
+from peterrec.cli.common import (
+    ConfigOption,
+    OverwriteOption,
+    QuietOption,
+    ResumeOption,
+    SetOption,
+    reporter,
+    say,
+    say_warnings,
+    without_warnings,
+)
 from peterrec.config import AdaptConfig, load_config
 from peterrec.errors import ConfigError
 
@@ -38,12 +48,14 @@ def command(
         overrides.append(f"strategy={strategy}")
     settings = load_config(AdaptConfig, config, overrides)
     joint = settings.strategy == "joint"
+    report = without_warnings(reporter(quiet))
     if joint:
-        adapt_jointly(
-            backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet)
+        bundles = adapt_jointly(
+            backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite, report=report
         )
     elif len(tasks) == 1:
-        adapt(backbone, corpus, tasks[0], out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet))
+        bundle = adapt(backbone, corpus, tasks[0], out, settings, resume=resume, overwrite=overwrite, report=report)
+        bundles = {bundle.name: bundle}
     else:
         raise ConfigError(
             f"{len(tasks)} tasks were named ({', '.join(tasks)})",
@@ -51,3 +63,5 @@ def command(
         )
     if not quiet:
         say(f"wrote {out}\nnext: peterrec evaluate {backbone} {corpus} {out}{'/' + tasks[0] if joint else ''}")
+    for bundle in bundles.values():
+        say_warnings(bundle.metrics["warnings"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from peterrec.config import EventsConfig
+from peterrec.errors import WARNING
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 progress = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -42,6 +43,19 @@ def say(line: str) -> None:
 def reporter(quiet: bool) -> Callable[[str], None] | None:
     """Return `say`, or None when the user wants quiet."""
     return None if quiet else say
+
+
+def without_warnings(report: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """Return a reporter that leaves out warnings: they are to stand below all else (`say_warnings`)."""
+    if report is None:
+        return None
+    return lambda line: None if line.startswith(WARNING) else report(line)
+
+
+def say_warnings(warnings: Iterable[str]) -> None:
+    """Print what is wrong with what was made, on standard error; also to whom wants quiet."""
+    for warning in warnings:
+        say(f"{WARNING}{warning}")
 
 
 def events_config(paths: list[str], **columns: str | None) -> EventsConfig:

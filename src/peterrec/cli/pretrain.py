@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, ResumeOption, SetOption, reporter, say
+from peterrec.cli.common import (
+    ConfigOption,
+    OverwriteOption,
+    QuietOption,
+    ResumeOption,
+    SetOption,
+    reporter,
+    say,
+    say_warnings,
+    without_warnings,
+)
 from peterrec.config import PretrainConfig, load_config
 
 
@@ -24,7 +34,10 @@ def command(
 
     overrides = [*set_, "runner.progress=false"] if quiet else set_
     settings = load_config(PretrainConfig, config, overrides)
-    model = pretrain(corpus, out, settings, resume=resume, overwrite=overwrite, report=reporter(quiet))
+    model = pretrain(
+        corpus, out, settings, resume=resume, overwrite=overwrite, report=without_warnings(reporter(quiet))
+    )
     if not quiet:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
         say(f"wrote {out} ({metrics})\nnext: peterrec adapt {out} {corpus} TASK --out BUNDLE")
+    say_warnings(model.pretrained.training["warnings"])

@@ -195,6 +195,13 @@ class AdaptConfig(Config):
     batch_size: PositiveInt = Field(default=128, description="users")
     epochs: PositiveInt = Field(default=20, description="at most")
     patience: PositiveInt = Field(default=4, description="epochs without a better validation metric before stopping")
+    selection: Literal["auto", "valid", "cross-validation"] = Field(
+        default="auto",
+        description="what chooses the epoch: valid: the valid users; cross-validation: held-out train users, by "
+        "`folds`, after which all train users are trained on up to that epoch; auto: cross-validation where there are "
+        "fewer than 100 valid users, or they have one class only; strategy joint always takes the valid users",
+    )
+    folds: Annotated[int, Field(ge=2, le=10)] = Field(default=5, description="of the cross-validation")
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3, weight_decay=0.01), description="optimiser")

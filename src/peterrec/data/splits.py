@@ -25,3 +25,19 @@ def assign_parts(hashes: UInt64Array, config: SplitConfig) -> IntArray:
     """Return the part of each user: 0 train, 1 valid, 2 test; (n,) int64 (paper, section 4.1)."""
     edges = np.array([config.train, config.train + config.valid])
     return np.searchsorted(edges, uniform(hashes, config.salt), side="right").astype(np.int64)
+
+
+def assign_folds(hashes: UInt64Array, folds: int, salt: str, strata: IntArray | None = None) -> IntArray:
+    """Return the fold of each user, 0 .. folds - 1, of as equal sizes as can be; (n,) int64.
+
+    Args:
+        hashes: (n,) of the users' ids.
+        folds: how many.
+        salt: another one gives other folds.
+        strata: (n,) such as classes: the users of each are spread evenly over the folds.
+    """
+    strata = np.zeros(len(hashes), dtype=np.int64) if strata is None else strata
+    order = np.lexsort((uniform(hashes, salt), strata))  # by stratum, in it by the draw; then dealt like cards
+    fold = np.empty(len(hashes), dtype=np.int64)
+    fold[order] = np.arange(len(hashes)) % folds
+    return fold

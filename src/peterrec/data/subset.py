@@ -65,7 +65,7 @@ class _SharedCorpus(Corpus):
                 remedy="take a larger share, or label more users",
                 path=whole.path,
             )
-        return task if task.targets is None else replace(task, targets=_counted(task.targets, train))
+        return count_targets(task, train)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ class _SharedTask(Task):
         return every.take(rows)
 
 
-def _counted(targets: Catalogue, train: TaskPart) -> Catalogue:
+def count_targets(task: Task, train: TaskPart) -> Task:
+    """Return the task with the counts of its target catalogue, if it has one, taken from these train users alone."""
+    if task.targets is None:
+        return task
     assert train.targets is not None
-    counts: npt.NDArray[np.int64] = np.bincount(train.targets.items, minlength=len(targets)).astype(np.int64)
-    return Catalogue(targets.ids, counts, first=targets.first)
+    counts: npt.NDArray[np.int64] = np.bincount(train.targets.items, minlength=len(task.targets)).astype(np.int64)
+    return replace(task, targets=Catalogue(task.targets.ids, counts, first=task.targets.first))

@@ -216,4 +216,5 @@ def _bundle(meta: Mapping[str, Any], strategy: str, seed: int) -> BundleFacts:
         fingerprint=meta["fingerprint"],
         bytes=meta["bytes"],
         curve=_curve(meta["metrics"]["monitor"], meta["metrics"]),
+        warnings=meta["metrics"].get("warnings", []),  # bundles of before there were any lack them
     )

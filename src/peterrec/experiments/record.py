@@ -153,6 +153,7 @@ class BundleFacts(_Frozen):
     fingerprint: str
     bytes: int
     curve: Curve
+    warnings: list[str] = []
 
     @property
     def patch_share(self) -> float:

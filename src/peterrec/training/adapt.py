@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,19 @@ from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.config import AdaptConfig, dump_yaml
 from peterrec.data.batching import EpochStream, FixedBatches
-from peterrec.data.corpus import Corpus, TaskPart
+from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.tokens import represent
 from peterrec.training.callbacks import require_finite
+from peterrec.training.constant import constant_metrics, useless
+from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
 from peterrec.training.folder import WorkFolder
-from peterrec.training.loop import Plan, TrainedModule, as_asked
+from peterrec.training.loop import Plan, TrainedModule
+from peterrec.training.selection import select_by
 from peterrec.training.strategies import Trainable, build
 from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_names, metric_sums
+from peterrec.training.task_reader import TaskReader
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
 from peterrec.training.transfer import (
     best_line,
@@ -30,6 +35,7 @@ from peterrec.training.transfer import (
     new_bundle,
     parts_of,
     same_catalogue,
+    say_result,
     standardise,
     train,
     trainable_line,
@@ -45,8 +51,7 @@ class AdaptModule(TrainedModule):
     ) -> None:
         super().__init__(trainable.modules(), config.optim)
         self.backbone = trainable.backbone  # moved between devices with the rest; frozen, but for what is trained
-        lengths = (config.max_length + 1, config.max_length + 2)  # with [TCL] at the end, or at both
-        self.reader = as_asked(trainable.backbone, config.runner, config.batch_size, lengths)
+        self.reader = TaskReader(trainable, config, None if cache is None else cache.trunk)
         self.parts = trainable
         self.loss = loss
         self.config = config
@@ -62,17 +67,12 @@ class AdaptModule(TrainedModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of the batch."""
-        loss: Tensor = self.loss(self.parts.head, self._represent(batch), batch)
+        loss: Tensor = self.loss(self.parts.head, self.reader(batch), batch)
         return loss
-
-    def _represent(self, batch: dict[str, Tensor]) -> Tensor:
-        if self.cache is not None:
-            return self.cache.trunk.above(batch["states"], batch.get("keep"), self.parts.patch)
-        return represent(self.reader, batch["tokens"], self.parts.patch, self.config.readout)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the metrics of some validation users."""
-        vectors = self._represent(batch)
+        vectors = self.reader(batch)
         with self.full_precision():
             scores = self.parts.head(vectors.float()).cpu()
         require_finite(scores, "the scores of validation users", self.current_epoch)
@@ -106,7 +106,12 @@ def adapt(
 
     The backbone itself never changes: its fingerprint is the same before and after. A strategy that trains parts of it
     trains copies, which are the bundle's own. Early stopping and the choice of the best epoch look at the validation
-    users only.
+    users only; where these are too few to choose by (`selection`), at train users, each by a network that did not learn
+    from it, and then all train users are trained on up to that epoch.
+
+    `metrics` of the bundle holds `valid`, the metrics of the validation users; `constant`, those of the answer that is
+    the same for everybody; `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the
+    choice, or with a model that is no better than the constant answer. They are the last lines of the report.
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
@@ -120,7 +125,8 @@ def adapt(
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
-        TaskError: no such task, a part of it without users, or no negative can be drawn for a user.
+        TaskError: no such task, a part of it without users, too few users for cross-validation, or no negative can be
+            drawn for a user.
         ArtifactError: `out` exists, something cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
         ConfigError: settings that do not fit backbone or task, or strategy `joint`, which is `adapt_jointly`'s.
@@ -141,15 +147,15 @@ def adapt(
         parts.modules().to(model.device)  # Lightning would do it too, but later
         parts.backbone.to(model.device)
         standardise(parts.head, config, users, partial(represent, parts.backbone, patch=parts.patch), model.device)
-        module = AdaptModule(parts, TaskLoss(config, class_weights(config, spec, users)), config, valid, cache)
+        weights = class_weights(config, spec, users)
+        module = AdaptModule(parts, TaskLoss(config, weights), config, valid, cache)
         source = TaskSource(spec, users, config, cache.train if cache is not None else None)
         stream = EpochStream(source, config.batch_size, config.seed)
+        selection = select_by(config, spec, users, valid)
+        folds = make_folds(config, spec, users, selection.folds, model, cache)
         inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "task": task}
         work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="bundle")
-        who = f"{len(users):,} users, {len(valid):,} to validate"
-        say(f"adapting to {task!r} with strategy {config.strategy!r} on {who}")
-        if config.class_weights is not None and spec.kind == "ranking":
-            say(f"class_weights are not used: {task!r} is a ranking task")
+        _say_start(say, config, spec, f"{len(users):,} users, {len(valid):,} to validate")
         if cache is not None:
             say(cache.line)
         bundle = new_bundle(
@@ -159,10 +165,25 @@ def adapt(
         say(trainable_line(bundle.trained, bundle.all_params))
         shown, mode = metric_names(spec), "max" if spec.kind == "ranking" else "min"
         plan = Plan.of(config, f"{spec.name} ({config.strategy})", mode, shown)
+        metrics: dict[str, Any] = {"constant": constant_metrics(spec, users, valid, weights)}
+        if selection.folds:
+            say(selection.line)
+            held_out = work.stage("folds", partial(cross_validate, model, folds, users, config, cache, plan))
+            say(cross_validation_line(held_out))
+            plan, metrics["cross_validation"] = replace(plan, chosen=held_out["best_epoch"]), held_out
+            del folds
         curve = train(model, module, stream, module.valid_batches(), work, plan, config)
     parts.head.fold()
-    bundle = replace(bundle, metrics=metrics_of(curve, plan.shown, corpus))
+    metrics |= metrics_of(curve, plan.shown, corpus)
+    metrics["warnings"] = [*selection.warnings, *useless(spec.name, metrics, len(valid), config)]
+    bundle = replace(bundle, metrics=metrics)
     save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
-    say(best_line(curve, plan.shown))
+    say_result(say, best_line(curve, plan.shown), metrics["warnings"])
     return bundle
+
+
+def _say_start(say: Callable[[str], None], config: AdaptConfig, spec: Task, who: str) -> None:
+    say(f"adapting to {spec.name!r} with strategy {config.strategy!r} on {who}")
+    if config.class_weights is not None and spec.kind == "ranking":
+        say(f"class_weights are not used: {spec.name!r} is a ranking task")

@@ -43,11 +43,13 @@ class Curve(Callback):
     Args:
         monitor: the validation metric that decides which epoch is best.
         mode: `min` or `max` of it.
+        chosen: the epoch that was decided on elsewhere, counted from 0; then the metric has no say.
     """
 
-    def __init__(self, monitor: str, mode: str) -> None:
+    def __init__(self, monitor: str, mode: str, chosen: int | None = None) -> None:
         self.monitor = monitor
         self.mode = mode
+        self.chosen = chosen
         self.rows: list[Row] = []
         self._loss: torch.Tensor | float = 0.0
         self._steps = 0
@@ -56,8 +58,21 @@ class Curve(Callback):
 
     @property
     def best(self) -> Row:
-        """The row of the best epoch; the first of those that are equally good."""
+        """The row of the best epoch; the first of those that are equally good. Of a chosen one: the last until it."""
+        if self.chosen is not None:
+            return self.rows[: self.chosen + 1][-1]
         return (min if self.mode == "min" else max)(self.rows, key=lambda row: row[self.monitor])
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return int(self.rows[-1]["epoch"] - self.best["epoch"]) if self.rows else 0
+
+    def finished(self, patience: int) -> bool:
+        """Say whether to train no further: the chosen epoch is there, or `patience` have not been better."""
+        if self.chosen is not None:
+            return len(self.rows) > self.chosen
+        return self.waited >= patience
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the running sums of the epoch under way."""
@@ -115,7 +130,7 @@ class Curve(Callback):
 
 
 class BestEpoch(Callback):
-    """Keeps the weights of the best epoch, and stops when `patience` epochs have not been better.
+    """Keeps the weights of the best epoch, and stops when `patience` epochs have not been better (`Curve.finished`).
 
     Everything it knows is read off the curve, so that it survives a resume with it.
 
@@ -135,9 +150,6 @@ class BestEpoch(Callback):
     def _path(self, epoch: float) -> Path:
         return self.folder / f"best-{int(epoch)}.safetensors"
 
-    def _waited(self) -> int:
-        return int(self.curve.rows[-1]["epoch"] - self.curve.best["epoch"]) if self.curve.rows else 0
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train no further if the run was killed after its last epoch: Lightning does not remember that it stopped.
 
@@ -146,13 +158,13 @@ class BestEpoch(Callback):
         """
         if self.curve.rows and not self._path(self.curve.best["epoch"]).exists():
             raise ArtifactError("is missing", remedy=START_OVER, path=self._path(self.curve.best["epoch"]))
-        trainer.should_stop = self._waited() >= self.patience
+        trainer.should_stop = self.curve.finished(self.patience)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if they are the best so far."""
-        if self._waited() == 0:
+        if self.curve.waited == 0:
             self._keep()
-        trainer.should_stop = self._waited() >= self.patience
+        trainer.should_stop = self.curve.finished(self.patience)
 
     def _keep(self) -> None:
         with replace_file(self._path(self.curve.best["epoch"])) as temporary:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from peterrec.errors import ArtifactError, ConfigError, FingerprintError, Interr
 from peterrec.storage import check_output, read_json, replace_file, storage_errors, write_file, write_json
 
 START_OVER = "start over with --overwrite"
+RESUME_POINT = "last.ckpt"
+RESULT = "-result.json"  # what a finished stage found, behind its name
 
 
 class WorkFolder:
@@ -49,7 +52,7 @@ class WorkFolder:
     ) -> None:
         check_output(out, overwrite=overwrite, kind=kind)
         out = out if out.name else out.absolute()
-        self.path = out.with_name(out.name + ".training")
+        self.path = self.root = out.with_name(out.name + ".training")
         if self.path.exists():
             obstacle = self._obstacle(config, inputs) if resume else self._unfinished()
             if obstacle is not None:
@@ -69,7 +72,7 @@ class WorkFolder:
 
     def _obstacle(self, config: Config, inputs: Mapping[str, str]) -> PeterRecError | None:
         """Return why the run that is there cannot be gone on with, or None; it may have saved nothing yet."""
-        if not self.resume_point.exists():
+        if not self._saved():
             return None
         kept = self.path / "config.yaml"
         if not same_settings(kept, config):
@@ -85,14 +88,40 @@ class WorkFolder:
                 remedy=f"resume with the same, or {START_OVER}",
                 path=self.path,
             )
-        if not _intact(self.resume_point):
-            return ArtifactError("is damaged", remedy=START_OVER, path=self.resume_point)
-        return None
+        damaged = [path for path in self._saved() if not _intact(path)]
+        return ArtifactError("is damaged", remedy=START_OVER, path=damaged[0]) if damaged else None
+
+    def _saved(self) -> list[Path]:
+        """Return all that there is to go on with: resume points, and what finished stages found."""
+        return [*sorted(self.root.rglob(RESUME_POINT)), *sorted(self.root.glob(f"*{RESULT}"))]
 
     @property
     def resume_point(self) -> Path:
         """Where the resume point is, once there is one."""
-        return self.path / "last.ckpt"
+        return self.path / RESUME_POINT
+
+    def stage(self, name: str, do: Callable[[WorkFolder], dict[str, Any]]) -> dict[str, Any]:
+        """Do what is to be done before the training itself, unless a run that was killed has done it.
+
+        Args:
+            name: of the stage; a folder of its own, with its own resume point, is called so.
+            do: the stage, in that folder; returns plain values.
+
+        Returns:
+            The plain values, as they were kept.
+
+        Raises:
+            StorageError: the disk is full or the place is not writable.
+        """
+        result = self.root / f"{name}{RESULT}"
+        if not result.exists():
+            part = copy.copy(self)
+            part.path = self.root / name
+            with storage_errors(part.path):
+                part.path.mkdir(exist_ok=True)
+            write_json(result, do(part))
+        shutil.rmtree(self.root / name, ignore_errors=True)
+        return read_json(result)
 
     @contextmanager
     def kept_for_resume(self) -> Iterator[None]:
@@ -102,14 +131,14 @@ class WorkFolder:
         except InterruptedRun:
             raise
         except BaseException:
-            if not self.resume_point.exists():
-                shutil.rmtree(self.path, ignore_errors=True)
+            if not self._saved():
+                shutil.rmtree(self.root, ignore_errors=True)
             raise
 
     def remove(self) -> None:
         """Remove it: the artifact is written."""
-        with storage_errors(self.path):
-            shutil.rmtree(self.path)
+        with storage_errors(self.root):
+            shutil.rmtree(self.root)
 
 
 def _changed(path: Path, inputs: Mapping[str, str]) -> str:
@@ -122,6 +151,11 @@ def _changed(path: Path, inputs: Mapping[str, str]) -> str:
 
 
 def _intact(path: Path) -> bool:
+    if path.suffix == ".json":
+        try:
+            return bool(read_json(path))
+        except ArtifactError:
+            return False
     # torch.load notices a file cut short, but not one flipped bit; the checksums of its zip notice both.
     try:
         with zipfile.ZipFile(path) as file:

@@ -27,8 +27,10 @@ from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.tokens import represent, representation_width
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.callbacks import Curve, require_finite
+from peterrec.training.constant import constant_metrics, useless
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, as_asked
+from peterrec.training.selection import select_jointly
 from peterrec.training.strategies import build_head, count_parameters, fork, group_counts
 from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
@@ -38,6 +40,7 @@ from peterrec.training.transfer import (
     new_bundle,
     parts_of,
     same_catalogue,
+    say_result,
     standardise,
     train,
     trainable_line,
@@ -159,7 +162,7 @@ def adapt_jointly(
         config: its strategy must be `joint`; defaults if not given.
         resume: go on with a killed run.
         overwrite: replace what a joint training wrote to `out`.
-        report: receives lines about what is done.
+        report: receives lines about what is done; the last ones are the warnings in the `metrics` of the bundles.
 
     Raises:
         ConfigError: no tasks, or the same twice; or another strategy.
@@ -180,6 +183,8 @@ def adapt_jointly(
         trained = nn.ModuleDict({"backbone": ours, "heads": nn.ModuleList(heads)})
         inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "tasks": ",".join(tasks)}
         work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="joint")
+        if config.selection == "cross-validation":
+            say("selection cross-validation is not used: the valid users of all tasks choose the epoch together")
         users = " + ".join(f"{len(task.source.lengths):,}" for task in all_tasks)
         say(f"adapting to {', '.join(map(repr, tasks))} jointly on {users} users")
         counts = group_counts(ours, None, list(heads))
@@ -199,10 +204,11 @@ def adapt_jointly(
             task.spec, config, model,
             head=task.head, patch=None, backbone=network, own=own, trained=group_counts(ours, None, [task.head]),
         )  # fmt: skip
-        bundles[task.spec.name] = replace(bundle, metrics=_metrics(curve, task, corpus))
+        bundles[task.spec.name] = replace(bundle, metrics=_metrics(curve, task, corpus, config))
     _write(out, bundles, config, model, corpus, overwrite=overwrite)
     work.remove()
-    say(best_line(curve, plan.shown))
+    warnings = [warning for bundle in bundles.values() for warning in bundle.metrics["warnings"]]
+    say_result(say, best_line(curve, plan.shown), warnings)
     return bundles
 
 
@@ -234,15 +240,21 @@ def _valid(tasks: Sequence[JointTask], config: AdaptConfig) -> FixedBatches[Batc
     )
 
 
-def _metrics(curve: Curve, task: JointTask, corpus: Corpus) -> dict[str, Any]:
+def _metrics(curve: Curve, task: JointTask, corpus: Corpus, config: AdaptConfig) -> dict[str, Any]:
     """Return what the bundle of one task says: its own metrics, at the epoch that was best for all together."""
     own = {name: f"{name} ({task.spec.name})" for name in metric_names(task.spec)}
     rows = [
         {key: row[key] for key in ("epoch", "train_loss", MONITOR, "seconds")} | {n: row[k] for n, k in own.items()}
         for row in curve.rows
     ]
-    found = metrics_of(curve, own.values(), corpus)
-    return found | {"valid": {n: curve.best[k] for n, k in own.items()}, "monitor": task.metric, "curve": rows}
+    found = metrics_of(curve, own.values(), corpus) | {
+        "valid": {n: curve.best[k] for n, k in own.items()},
+        "monitor": task.metric,
+        "curve": rows,
+        "constant": constant_metrics(task.spec, task.source.part, task.valid, task.loss.weights),
+    }
+    warnings = select_jointly(task.spec, task.source.part, task.valid).warnings
+    return found | {"warnings": [*warnings, *useless(task.spec.name, found, len(task.valid), config)]}
 
 
 def _write(

@@ -44,6 +44,7 @@ class Plan:
         checkpoint_every: steps between resume points.
         clip_norm: largest norm of the gradient, or None.
         shown: metrics shown while training, `monitor` first.
+        chosen: epoch to stop after and to keep, counted from 0; None: what the monitor says.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Plan:
     checkpoint_every: int
     clip_norm: float | None
     shown: tuple[str, ...]
+    chosen: int | None = None
 
     @classmethod
     def of(cls, config: PretrainConfig | AdaptConfig, label: str, mode: str, shown: tuple[str, ...]) -> Plan:
@@ -146,7 +148,7 @@ def fit(
         ConfigError: the runner's settings do not work on this machine.
         StorageError: the disk is full; what was saved before can be resumed.
     """
-    curve = Curve(plan.monitor, plan.mode)
+    curve = Curve(plan.monitor, plan.mode, plan.chosen)
     point = ResumePoint(work.resume_point, plan.checkpoint_every, stream, curve)
     best = BestEpoch(work.path, module.trained, curve, plan.patience)
     callbacks: list[Callback] = [curve, *extra, point, best]

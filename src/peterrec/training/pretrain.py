@@ -19,7 +19,7 @@ from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
 from peterrec.data.splits import uniform
-from peterrec.errors import ConfigError, DataError
+from peterrec.errors import WARNING, ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.heads import item_scores, log_share
@@ -33,6 +33,7 @@ from peterrec.training.co_occurrence import item_factors
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, as_asked, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
+from peterrec.training.selection import too_few
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -182,6 +183,9 @@ def pretrain(
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
+    few = too_few(len(valid_rows), "held-out")
+    if few is not None:
+        few += f", but they chose it: raise {'valid_users' if len(valid_rows) == config.valid_users else 'valid_share'}"
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
@@ -198,6 +202,7 @@ def pretrain(
         "seed": config.seed,
         "valid_fraction": config.valid_share,
         **_outcome(curve),
+        "warnings": [] if few is None else [few],
     }
     unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
     repeats = repeat_fraction(corpus.sequences, train_rows)
@@ -208,6 +213,8 @@ def pretrain(
     )  # fmt: skip
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
+    if few is not None:
+        say(f"{WARNING}{few}")
     return UserModel(pretrained)
 
 

@@ -14,7 +14,7 @@ from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream, inference_batches
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.sequences import IntArray
-from peterrec.errors import FingerprintError, TaskError
+from peterrec.errors import WARNING, FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
@@ -175,3 +175,9 @@ def best_line(curve: Curve, shown: Iterable[str]) -> str:
     """Return the line that says which epoch was best, and how good."""
     metrics = ", ".join(f"{name} {curve.best[name]:.4f}" for name in shown)
     return f"best epoch {int(curve.best['epoch']) + 1}: {metrics}"
+
+
+def say_result(say: Callable[[str], None], line: str, warnings: Iterable[str]) -> None:
+    """Say how good the best epoch was, and last of all what is wrong with it."""
+    for text in (line, *(f"{WARNING}{warning}" for warning in warnings)):
+        say(text)

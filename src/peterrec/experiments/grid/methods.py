@@ -163,11 +163,12 @@ def _adapted(job: Job, corpus: Corpus, task: Task, model: UserModel, path: Path,
 
 def _cost(bundle: Bundle, size: int, peak: int | None, jobs: int) -> Cost:
     seconds = [row["seconds"] or 0.0 for row in bundle.metrics["curve"]]
+    choosing = [row["seconds"] for row in bundle.metrics.get("cross_validation", {}).get("curve", ())]
     return Cost(
         trained=bundle.trained,
         all_params=bundle.all_params,
         stored_bytes=size,
-        seconds=sum(seconds),
+        seconds=sum(seconds) + sum(choosing),
         seconds_per_epoch=float(np.mean(seconds[1:] or seconds)),
         peak_memory=peak,
         jobs=jobs,

@@ -1,0 +1,132 @@
+"""The answer that is the same for everybody, and what is said of a model that is no better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peterrec.config import AdaptConfig
+from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.sequences import IntArray
+from peterrec.nn.heads import log_share
+from peterrec.training.task_loss import Sums, add_up, metric_sums
+
+ROWS_AT_ONCE = 256
+SETTINGS_NAMED = 3
+ROUNDING = 1e-6  # metrics that were logged are fp32
+
+Metrics = dict[str, float]
+
+
+def constant_sums(task: Task, train: TaskPart, part: TaskPart, rows: IntArray, weights: Tensor | None) -> list[Sums]:
+    """Return the sums of the metrics of the constant answer on some users, as `metric_sums` does.
+
+    It is the class shares of the train users (as the loss weighs them; for the accuracy the largest class), or the
+    popularity of the targets among them.
+
+    Args:
+        task: with the target catalogue counted on the train users.
+        train: users whose shares are answered.
+        part: users that are answered.
+        rows: which of them.
+        weights: (K,) of the classes in the log-loss.
+    """
+    if train.labels is None:
+        assert task.targets is not None
+        popularity = log_share(torch.from_numpy(task.targets.counts))
+        return [metric_sums(popularity.repeat(len(some), 1), part, some) for some in _chunks(rows)]
+    shares = log_share(torch.from_numpy(np.bincount(train.labels, minlength=len(task.class_names))))
+    weighted = shares if weights is None else shares + weights.cpu().log()
+    found = []
+    for some in _chunks(rows):
+        plain = metric_sums(shares.repeat(len(some), 1), part, some)
+        found.append(plain | {"log_loss": metric_sums(weighted.repeat(len(some), 1), part, some, weights)["log_loss"]})
+    return found
+
+
+def constant_metrics(task: Task, train: TaskPart, part: TaskPart, weights: Tensor | None) -> Metrics:
+    """Return the metrics of the constant answer on all users of a part; arguments as those of `constant_sums`."""
+    return add_up(constant_sums(task, train, part, np.arange(len(part)), weights))
+
+
+def _chunks(rows: IntArray) -> Iterator[IntArray]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
+
+
+def useless(name: str, metrics: dict[str, Any], valid: int, config: AdaptConfig) -> tuple[str, ...]:
+    """Return the warning that is due where a model is no better than the constant answer, if one is.
+
+    Held-out train users are asked where there was a cross-validation: they are more than the valid users.
+
+    Args:
+        name: of the task.
+        metrics: of the bundle: `valid`, `constant`, `cross_validation`, `best_epoch`.
+        valid: number of valid users.
+        config: of the model.
+    """
+    held_out = metrics.get("cross_validation")
+    if held_out is not None:
+        who, users, own, constant = "held-out train users", held_out["users"], held_out["metrics"], held_out["constant"]
+    else:
+        who, users, own, constant = "valid users", valid, metrics["valid"], metrics["constant"]
+    problem = _problem(own, constant, users, weighted=config.class_weights is not None)
+    if problem is None:
+        return ()
+    return (f"{name!r} is {problem} for {users:,} {who}: {_advice(config, metrics['best_epoch'])}",)
+
+
+def _problem(metrics: Metrics, constant: Metrics, users: int, *, weighted: bool) -> str | None:
+    """Say how a model is no better than the constant answer; None where it is better.
+
+    The metric that decides must be better. The accuracy may lie below the share of the largest class by a standard
+    error; and by any amount where classes are weighted: it is then not what is trained for.
+    """
+    if "mrr" in metrics:
+        if metrics["mrr"] > constant["mrr"] + ROUNDING:
+            return None
+        return f"no better than ranking by popularity (mrr {_pair('mrr', metrics, constant)})"
+    if metrics["log_loss"] >= constant["log_loss"] - ROUNDING:
+        return f"no better than answering the class shares (log_loss {_pair('log_loss', metrics, constant)})"
+    share = constant["accuracy"]
+    if weighted or metrics["accuracy"] >= share - ROUNDING - math.sqrt(share * (1.0 - share) / users):
+        return None
+    return f"worse than answering the largest class (accuracy {_pair('accuracy', metrics, constant)})"
+
+
+def _pair(name: str, metrics: Metrics, constant: Metrics) -> str:
+    return f"{metrics[name]:.3f} against {constant[name]:.3f}"
+
+
+def settings_to_try(config: AdaptConfig, best_epoch: int) -> tuple[str, ...]:
+    """Return the settings that are the most likely to help a model that is no better than the constant answer.
+
+    Args:
+        config: of the model.
+        best_epoch: the one that was kept, counted from 0.
+    """
+    found = []
+    if best_epoch == config.epochs - 1:
+        found.append(f"epochs={2 * config.epochs}")
+    elif best_epoch == 0:
+        found.append(f"optim.lr={config.optim.lr / 4:g}")
+    if config.readout == "token":
+        found.append("readout=pooled")
+    if config.event_dropout == 0.0:
+        found.append("event_dropout=0.5")
+    if config.strategy not in ("head", "joint"):
+        found.append("strategy=head")
+    if config.optim.weight_decay < 0.1:
+        found.append("optim.weight_decay=0.1")
+    return tuple(found[:SETTINGS_NAMED])
+
+
+def _advice(config: AdaptConfig, best_epoch: int) -> str:
+    """Return what to do about such a model, in words."""
+    settings = settings_to_try(config, best_epoch)
+    return f"try the settings {', '.join(settings)}; or label more users" if settings else "label more users"

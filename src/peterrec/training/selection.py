@@ -1,0 +1,94 @@
+"""How the epoch that is kept is chosen: by the valid users, or by held-out train users where those are too few."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peterrec.config import AdaptConfig
+from peterrec.data.corpus import Task, TaskPart
+from peterrec.errors import TaskError
+
+ENOUGH_USERS = 100  # a share of them, such as the accuracy, has a standard error of 5 % at most
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the epoch is chosen.
+
+    Attributes:
+        folds: of a cross-validation within the train users; 0: the valid users choose.
+        line: what is to be said of a cross-validation, before it.
+        warnings: what makes the choice, or the metrics of the valid users, a poor one.
+    """
+
+    folds: int = 0
+    line: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart) -> Selection:
+    """Decide how the epoch of a task is chosen.
+
+    Raises:
+        TaskError: cross-validation is asked for, and there are fewer than two train users for each fold.
+    """
+    few, one_class = too_few(len(valid)), _one_class(task, train, valid)
+    warnings = _says_little(task.name, one_class)
+    possible = len(train) >= 2 * config.folds
+    if config.selection == "cross-validation" and not possible:
+        raise TaskError(
+            f"has {len(train)} train users, but {config.folds} folds need {2 * config.folds}",
+            remedy="set folds lower, or selection to valid, or label more users and prepare again",
+            path=task.path,
+        )
+    how = f"{config.folds}-fold cross-validation within the {len(train):,} train users"
+    if config.selection == "cross-validation":
+        return Selection(config.folds, f"choosing the epoch by {how}", warnings)
+    reason = few or (f"the valid users {one_class}" if one_class else None)
+    if reason is None:
+        return Selection()
+    if config.selection == "auto" and possible and len(train) > len(valid):
+        return Selection(config.folds, f"{reason}: choosing by {how}", warnings)
+    remedy = "set selection to auto" if config.selection == "valid" and possible else "label more users"
+    return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid), remedy)))
+
+
+def select_jointly(task: Task, train: TaskPart, valid: TaskPart) -> Selection:
+    """Say what makes the valid users of one of several tasks a poor choice: with strategy `joint` it is always they.
+
+    There is one network for all tasks, whose users differ: held out of one task, a user is still learned from in
+    another.
+    """
+    one_class = _one_class(task, train, valid)
+    return Selection(warnings=(*_says_little(task.name, one_class), *chosen_by_few(task.name, len(valid))))
+
+
+def chosen_by_few(name: str, valid: int, remedy: str = "label more users") -> tuple[str, ...]:
+    """Return the warning that is due where so many valid users chose the epoch of a task, if one is."""
+    few = too_few(valid)
+    return () if few is None else (f"{name!r}: {few}, but they chose it: {remedy}, or raise split.valid",)
+
+
+def _says_little(name: str, one_class: str | None) -> tuple[str, ...]:
+    return () if one_class is None else (f"{name!r}: the valid users {one_class}: their metrics say little",)
+
+
+def too_few(users: int, who: str = "valid") -> str | None:
+    """Say that so many users are too few to choose an epoch by; None where they are not."""
+    if users >= ENOUGH_USERS:
+        return None
+    error = 50 / np.sqrt(users)  # of a share of one half, in percent
+    return (
+        f"{users} {who} users are too few to choose an epoch by (a share of them has a standard error of {error:.0f} %)"
+    )
+
+
+def _one_class(task: Task, train: TaskPart, valid: TaskPart) -> str | None:
+    if train.labels is None or valid.labels is None:
+        return None
+    classes = np.unique(valid.labels)
+    if len(classes) > 1 or len(np.unique(train.labels)) == 1:
+        return None
+    return f"have one class only ({task.class_names[classes[0]]!r})"
