@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,15 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from peterrec.config import Config, dump_yaml, same_settings
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, InterruptedRun, PeterRecError
-from peterrec.storage import check_output, read_json, replace_file, storage_errors, write_file, write_json
+from peterrec.storage import (
+    check_output,
+    read_json,
+    remove_folder,
+    replace_file,
+    storage_errors,
+    write_file,
+    write_json,
+)
 
 START_OVER = "start over with --overwrite"
 
@@ -56,7 +63,7 @@ class WorkFolder:
                 if not overwrite:
                     raise obstacle
                 with storage_errors(self.path):
-                    shutil.rmtree(self.path)
+                    remove_folder(self.path)
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_file(self.path / "config.yaml", dump_yaml(config).encode())
@@ -94,7 +101,7 @@ class WorkFolder:
         """Where the resume point is, once there is one."""
         return self.path / "last.ckpt"
 
-    @contextmanager
+    @contextlib.contextmanager
     def kept_for_resume(self) -> Iterator[None]:
         """Remove the folder when the block fails before there is anything to go on with; a stopped run keeps it."""
         try:
@@ -103,13 +110,14 @@ class WorkFolder:
             raise
         except BaseException:
             if not self.resume_point.exists():
-                shutil.rmtree(self.path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_folder(self.path)
             raise
 
     def remove(self) -> None:
         """Remove it: the artifact is written."""
         with storage_errors(self.path):
-            shutil.rmtree(self.path)
+            remove_folder(self.path)
 
 
 def _changed(path: Path, inputs: Mapping[str, str]) -> str:
