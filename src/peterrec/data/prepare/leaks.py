@@ -60,7 +60,7 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
     if moments[2] and task.domains is None and task.after is not None:
         later = after(source, task.after, events.time_kind, f"after of {task.name!r}")
         _refuse(_count(source.filter(later)), task)
-    return _repeated(source, asked, task)
+    return [*targets.own.warnings, *_repeated(source, asked, task)]
 
 
 def _asked_for(events: Events, task: RankingTaskConfig) -> Any:

@@ -97,6 +97,7 @@ class _Preparation:
         inputs = input_files(self.config)
         self.say(f"reading {len(inputs)} file{'s' if len(inputs) != 1 else ''}")
         events = open_events(self.connection, self.config.events)
+        self.warnings += events.warnings
         source = select_source(self.connection, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
         targets = self._targets(events, source)
