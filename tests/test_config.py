@@ -178,7 +178,7 @@ def test_an_override_that_is_no_yaml_is_refused():
         (
             PrepareConfig,
             EVENTS | {"tasks": [{"name": "a", "kind": "ranking", "after": "2001"}] * 2},
-            "two tasks have the same name",
+            "two tasks have the name 'a'",
         ),
         (ClassificationTaskConfig, {"name": "a"}, "exactly one of `labels` and `activity`"),
         (ClassificationTaskConfig, {"name": "a", "labels": {"path": "p", "label": "l"}} | ACTIVITY, "exactly one"),

@@ -15,7 +15,7 @@ import torch
 from builders import file_size_limit
 from peterrec.artifacts.tensors import write_tensors
 from peterrec.errors import ArtifactError, StorageError
-from peterrec.storage import new_folder, replace_file, storage_errors, write_file, write_json
+from peterrec.storage import new_folder, remove_folder, replace_file, storage_errors, write_file, write_json
 
 STOPS = [ValueError("a bug"), KeyboardInterrupt(), SystemExit(1), OSError(errno.EIO, "a broken disk")]
 NUMBERS = np.arange(50_000, dtype=np.float64)
@@ -171,6 +171,58 @@ def test_a_relative_path_is_held_even_if_the_work_moves_elsewhere(tmp_path, monk
         os.chdir("other")
         (folder / "file").write_text("x")
     assert tree(tmp_path) == {"out/file": b"x"}
+
+
+# ---------------------------------------------------------------- symbolic links
+
+
+@pytest.mark.parametrize("chain", [1, 3])
+@pytest.mark.parametrize("before", ["nothing", "old"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_symbolic_link_stays_and_what_it_points_to_is_written(tmp_path, chain, before, kind):
+    links, target = tmp_path / "links", tmp_path / "there" / "deep" / "out"
+    links.mkdir()
+    for number in range(chain):  # relative ones, of which the last is named
+        (links / str(number)).symlink_to(Path("../there/deep/out") if number == 0 else Path(str(number - 1)))
+    if before == "old":
+        write_file(target, b"old") if kind == "file" else fill(target, "one", "two")
+    if kind == "file":
+        write_file(links / str(chain - 1), b"new")
+        assert target.read_bytes() == b"new"
+    else:
+        fill(links / str(chain - 1), "three", overwrite=before == "old")
+        assert tree(target) == {"three": b"three of ('three',)"}
+    assert names(target.parent) == ["out"]
+    assert names(links) == [str(number) for number in range(chain)]
+    assert all((links / name).is_symlink() for name in names(links))
+
+
+def test_a_link_to_a_folder_is_not_replaced_unless_asked_and_a_failure_changes_nothing(tmp_path):
+    fill(tmp_path / "out", "one")
+    (tmp_path / "link").symlink_to("out", target_is_directory=True)
+    with pytest.raises(ArtifactError, match="already exists"):
+        fill(tmp_path / "link", "two")
+    with pytest.raises(ValueError, match="a bug"), new_folder(tmp_path / "link", overwrite=True) as folder:
+        write_half(folder / "one", ValueError("a bug"))
+    assert tree(tmp_path / "out") == {"one": b"one of ('one',)"}
+    assert names(tmp_path) == ["link", "out"]
+
+
+@pytest.mark.parametrize("write", [lambda path: write_file(path, b"x"), fill], ids=["file", "folder"])
+def test_a_link_that_leads_back_to_itself_is_refused(tmp_path, write):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(StorageError, match="leads back to itself") as caught:
+        write(tmp_path / "a")
+    assert caught.value.path == tmp_path / "a"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_removing_a_link_to_a_folder_removes_both(tmp_path):
+    fill(tmp_path / "out", "one")
+    (tmp_path / "link").symlink_to("out", target_is_directory=True)
+    remove_folder(tmp_path / "link")
+    assert names(tmp_path) == []
 
 
 # ---------------------------------------------------------------- the operating system refuses

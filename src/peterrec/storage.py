@@ -87,7 +87,8 @@ def _is(path: Path, kind: str) -> bool:
 def new_folder(path: Path, *, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    The folder is made beside `path`, its files are fsynced, and it is renamed last.
+    The folder is made beside `path`, its files are fsynced, and it is renamed last. A symbolic link at `path` stays:
+    the folder that it points to is made or replaced.
 
     Raises:
         ArtifactError: `path` may not be replaced (`check_output`).
@@ -95,17 +96,33 @@ def new_folder(path: Path, *, overwrite: bool = False, kind: str | None = None) 
     """
     path = path.absolute()
     check_output(path, overwrite=overwrite, kind=kind)
+    target = _follow(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = _beside(path, "tmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = _beside(target, "tmp")
         work.mkdir()
     try:
         with storage_errors(path):
             yield work
             _fsync_tree(work)
-            _swap(work, path)
+            _swap(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _follow(path: Path) -> Path:
+    """Return where a symbolic link points in the end, there or not; any other path as it is.
+
+    Raises:
+        StorageError: the link leads back to itself.
+    """
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        what = "is a symbolic link that leads back to itself"
+        raise StorageError(what, remedy="remove it, or choose another path", path=path)
+    return target
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -140,22 +157,31 @@ def _remove(path: Path) -> None:
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name whose file becomes `path`, fsynced, when the block ends well.
 
-    Folders above `path` are made where they are missing.
+    Folders above `path` are made where they are missing. A symbolic link at `path` stays: the file that it points to is
+    made or replaced.
 
     Raises:
         StorageError: the disk is full or the place is not writable.
     """
+    target = _follow(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path, "tmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(target, "tmp")
         try:
             temporary.touch(exist_ok=False)
             yield temporary
             _fsync(temporary)
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        _fsync(path.parent)
+        _fsync(target.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of ours with all that is in it; of a symbolic link, the folder that it points to as well."""
+    shutil.rmtree(os.path.realpath(path))
+    if path.is_symlink():
+        path.unlink()
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -17,6 +17,7 @@ from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, StorageError
 from peterrec.training.adapt import adapt
+from peterrec.training.folder import WorkFolder
 from peterrec.training.pretrain import pretrain
 from training.small import StopAt, Stopped, adapt_config, prepare_synthetic, pretrain_config
 
@@ -50,6 +51,15 @@ def test_a_finished_run_leaves_the_artifact_alone(corpus: Corpus, tmp_path: Path
     assert names(tmp_path) == ["out"]
     adapt(model, corpus, "cluster", tmp_path / "deep" / "er" / "bundle", adapt_config(checkpoint_every=1))
     assert names(tmp_path / "deep" / "er") == ["bundle"]
+
+
+def test_resume_points_may_lie_elsewhere_behind_a_link_and_then_leave_nothing_either(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "out.training").symlink_to("large", target_is_directory=True)
+    work = WorkFolder(tmp_path / "out", pretrain_config(), {"corpus": "one"}, resume=False, overwrite=True)
+    assert (tmp_path / "out.training" / "inputs.json").is_file()
+    work.remove()
+    assert names(tmp_path) == []
 
 
 def test_what_a_run_that_stopped_leaves(unfinished: Path) -> None:

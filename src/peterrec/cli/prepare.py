@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, SetOption, reporter, say
 from peterrec.config import PrepareConfig, load_config
+from peterrec.config.base import NAME_BYTES, check_name, in_names
 from peterrec.errors import ConfigError
 
 
@@ -42,11 +44,19 @@ def command(
     ids: Annotated[str | None, typer.Option("--ids", help="auto, text or integer: how ids are read.")] = None,
     classify: Annotated[
         list[str],
-        typer.Option("--classify", help="Task [NAME=]TABLE:COLUMN: predict a column of a users table. Repeatable."),
+        typer.Option(
+            "--classify",
+            help="Task [NAME=]TABLE:COLUMN: predict a column of a users table. Repeatable. What stands before the "
+            "first = is a name, unless the whole is a file or it cannot be a name (/data/dt=1/users.csv).",
+        ),
     ] = [],  # noqa: B006 - typer copies it
     rank: Annotated[
         list[str],
-        typer.Option("--rank", help="Task [NAME=]DOMAIN: recommend its items; it leaves the source. Repeatable."),
+        typer.Option(
+            "--rank",
+            help="Task [NAME=]DOMAIN: recommend its items; it leaves the source. Repeatable. Write NAME=DOMAIN for a "
+            "domain with = in it.",
+        ),
     ] = [],  # noqa: B006 - typer copies it
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
@@ -73,8 +83,8 @@ def command(
     if catalogue is not None:
         values["catalogue"] = catalogue
     tasks = [_classification(text, user or "user_id") for text in classify]
-    named = [_name(text) for text in rank]
-    tasks += [{"kind": "ranking", "name": name or _plain(domain), "domains": [domain]} for name, domain in named]
+    named = [_split_name(text) for text in rank]
+    tasks += [{"kind": "ranking", "name": name or name_of(domain), "domains": [domain]} for name, domain in named]
     if tasks:
         values["tasks"] = tasks
     if rank:
@@ -87,23 +97,31 @@ def command(
 
 
 def _classification(text: str, user: str) -> dict[str, Any]:
-    name, place = _name(text)
-    path, separator, column = place.rpartition(":")
-    if not separator or not path or not column:
+    whole = Path(text.rpartition(":")[0]).is_file()  # a path may have an = in it: /data/dt=2024-01-01/users.csv
+    name, place = ("", text) if whole else _split_name(text)
+    path, _, column = place.rpartition(":")
+    if not path or not column:
         raise ConfigError(f"--classify {text!r} is not TABLE:COLUMN", remedy="write e.g. --classify users.csv:gender")
     return {
         "kind": "classification",
-        "name": name or _plain(column),
+        "name": name or name_of(column),
         "labels": {"path": path, "user": user, "label": column},
     }
 
 
-def _name(text: str) -> tuple[str, str]:
-    """Split NAME=REST; the name is empty where there is none."""
+def _split_name(text: str) -> tuple[str, str]:
+    """Split NAME=REST; what stands before the first = and cannot be a name (such as a path) is no name."""
     name, separator, rest = text.partition("=")
-    return (name, rest) if separator else ("", text)
+    try:
+        return (check_name(name), rest) if separator else ("", text)
+    except ValueError:
+        return "", text
 
 
-def _plain(text: str) -> str:
+def name_of(text: str) -> str:
     """Return a name for a task, which is also a folder, out of any text."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "task"
+    text = "".join(letter if in_names(letter) else " " for letter in unicodedata.normalize("NFC", text))
+    name = "-".join(text.split()).encode()[:NAME_BYTES].decode(errors="ignore")
+    while name and not name[0].isalnum():
+        name = name[1:]
+    return name.rstrip("-.") or "task"

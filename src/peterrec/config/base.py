@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,31 @@ else:
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+NAME_BYTES = 200  # a name is that of a folder as well, beside which a temporary one is made with a longer name
+NAME_RULE = f"letters and digits of any script, _ . and -, first a letter or digit, at most {NAME_BYTES} bytes in UTF-8"
+
+NAME_PATTERN = r"^[\p{L}\p{N}][\p{L}\p{N}\p{M}_.-]*$"  # the same for JSON schemas
+
+
+def in_names(character: str) -> bool:
+    """Say whether a character may stand in a name; accents and vowel signs may, which are no letters by themselves."""
+    return character in "_.-" or unicodedata.category(character)[0] in "LNM"
+
+
+def check_name(value: str) -> str:
+    """Return a name in its composed form (NFC), so that it is one name however it was typed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = unicodedata.normalize("NFC", value)
+    starts = unicodedata.category(value[0])[0] in "LN" if value else False
+    if not (starts and all(map(in_names, value)) and len(value.encode()) <= NAME_BYTES):
+        raise ValueError(f"a name is made of {NAME_RULE}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
 
 
 def _as_text(value: Any) -> Any:

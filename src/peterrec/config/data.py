@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -192,7 +193,7 @@ class PrepareConfig(Config):
     @field_validator("tasks")
     @classmethod
     def _distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
-        names = [task.name for task in tasks]
-        if len(set(names)) < len(names):
-            raise ValueError("two tasks have the same name")
+        twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
+        if twice:
+            raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")
         return tasks

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from peterrec.config.base import Config, Name
+from peterrec.config.base import Config, Name, check_name
 from peterrec.config.data import PrepareConfig
 from peterrec.config.whole import EvaluateConfig
 
 Seed = Annotated[int, Field(ge=0)]
 Labelled = Annotated[float, Field(gt=0.0, le=1.0)]
-TaskPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def _task_path(value: str) -> str:
+    data, separator, task = value.partition("/")
+    if not separator:
+        raise ValueError("a task of a grid is named DATA/TASK")
+    return f"{check_name(data)}/{check_name(task)}"
+
+
+TaskPath = Annotated[str, AfterValidator(_task_path)]
 
 
 def _base() -> dict[str, dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from peterrec.config import Config, dump_yaml, same_settings
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, InterruptedRun, PeterRecError
-from peterrec.storage import check_output, read_json, replace_file, storage_errors, write_file, write_json
+from peterrec.storage import (
+    check_output,
+    read_json,
+    remove_folder,
+    replace_file,
+    storage_errors,
+    write_file,
+    write_json,
+)
 
 START_OVER = "start over with --overwrite"
 RESUME_POINT = "last.ckpt"
@@ -59,7 +67,7 @@ class WorkFolder:
                 if not overwrite:
                     raise obstacle
                 with storage_errors(self.path):
-                    shutil.rmtree(self.path)
+                    remove_folder(self.path)
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_file(self.path / "config.yaml", dump_yaml(config).encode())
@@ -123,7 +131,7 @@ class WorkFolder:
         shutil.rmtree(self.root / name, ignore_errors=True)
         return read_json(result)
 
-    @contextmanager
+    @contextlib.contextmanager
     def kept_for_resume(self) -> Iterator[None]:
         """Remove the folder when the block fails before there is anything to go on with; a stopped run keeps it."""
         try:
@@ -132,13 +140,14 @@ class WorkFolder:
             raise
         except BaseException:
             if not self._saved():
-                shutil.rmtree(self.root, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_folder(self.root)
             raise
 
     def remove(self) -> None:
         """Remove it: the artifact is written."""
         with storage_errors(self.root):
-            shutil.rmtree(self.root)
+            remove_folder(self.root)
 
 
 def _changed(path: Path, inputs: Mapping[str, str]) -> str:

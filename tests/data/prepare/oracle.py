@@ -35,6 +35,10 @@ class Row:
     def key(self) -> tuple[Any, ...]:
         return (self.time, self.order or 0, tie_of(self.user, self.seconds, self.item))
 
+    def content(self) -> tuple[Any, ...]:
+        """What makes two rows of two files the same event."""
+        return (self.user, self.item, self.time, self.domain)
+
 
 @dataclass(frozen=True)
 class TaskSettings:
@@ -201,10 +205,7 @@ class Oracle:
         targets = [row for row in (self.rows if task.own is None else task.own) if is_target(row)]
         if not targets:
             raise RefusedError("no targets")
-        if task.own is None:
-            later = [row for row in self.chosen if task.domains is None and row.time >= (task.after or 0)]
-            if later or any(is_target(row) for row in self.chosen):
-                raise RefusedError("leak")
+        self._no_leak(task, {row.content() for row in targets if row.user in self.events or task.own is None})
         histories, wanted = self._visits(task, targets)
         users_of: dict[Id, set[str]] = {}
         for user, rows in wanted.items():
@@ -227,6 +228,11 @@ class Oracle:
                 expected.parts[part_of(user, self.settings)][user] = (histories[user], distinct)
         self._check(expected)
         return expected
+
+    def _no_leak(self, task: TaskSettings, targets: set[tuple[Any, ...]]) -> None:
+        later = [row for row in self.chosen if task.domains is None and row.time >= (task.after or 0)]
+        if (later and task.own is None) or any(row.content() in targets for row in self.chosen):
+            raise RefusedError("leak")
 
     def _visits(self, task: TaskSettings, targets: list[Row]) -> tuple[dict[str, list[int]], dict[str, list[Row]]]:
         """The history and the target events of every user who has enough history."""

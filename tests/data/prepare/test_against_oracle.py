@@ -91,6 +91,9 @@ class Case:
         names = LABELS[: draw.choice([2, 4])]
         table = [(user, draw.choice(names)) for user in [*self.users, "stranger"]]
         own = tuple(self.events(draw.randint(20, 40), self.users))
+        if draw.random() < 0.8:  # by chance alone, one of them is a source event in most logs
+            contents = {row.content() for row in self.rows}
+            own = tuple(row for row in own if row.content() not in contents)
         both = {"min_user_events": least, "first_only": draw.random() < 0.6, "min_item_events": draw.randint(1, 3)}
         tasks = [
             TaskSettings("labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3)),

@@ -28,6 +28,18 @@ def test_bundles_come_and_go(site: Site) -> None:
     assert said == ["bundle loaded", "bundle rolled back", "bundle rolled back", "bundle dropped"]
 
 
+def test_a_bundle_may_have_a_name_in_any_script(site: Site) -> None:
+    path = site.bundle("new", "v2")
+    for name, written in (("性别", "性别"), ("naïve", "nai\u0308ve"), ("लिंग", "%E0%A4%B2%E0%A4%BF%E0%A4%82%E0%A4%97")):
+        assert site.ask("PUT", f"/v1/bundles/{written}", json={"path": path}).json()["name"] == name
+        answer = site.ask("POST", "/v1/predict", json={"requests": [{"items": [], "tasks": [name]}]})
+        assert answer.status_code == 200, answer.text
+        assert (site.root / "state" / "bundles" / name / "v2").is_dir()
+        assert site.ask("DELETE", f"/v1/bundles/{written}").json() == {"dropped": name}
+    answer = site.ask("DELETE", "/v1/bundles/.a")
+    assert answer.json()["error"]["message"].startswith("name: a name is made of letters and digits of any script")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

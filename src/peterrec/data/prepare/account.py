@@ -73,7 +73,7 @@ def account(manifest: dict[str, Any]) -> list[str]:
         lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]
         parts = ", ".join(f"{count:,} {part}" for part, count in task["users"].items())
         lines.append(f"task {task['name']}: {parts} users; {_what(task)}")
-    return lines
+    return lines + [f"warning: {line}" for line in manifest["warnings"]]
 
 
 def tie_line(ties: dict[str, Any]) -> str:

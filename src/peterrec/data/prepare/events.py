@@ -24,6 +24,7 @@ from peterrec.data.prepare.columns import (
     read_sortable,
     sort_kind,
 )
+from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
 from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
 from peterrec.errors import DataError
@@ -45,6 +46,7 @@ class Events:
         files: where the events come from.
         rows: events in `table`.
         dropped: rows left out by `invalid_rows: drop`.
+        warnings: what does not stop a preparation, but should be known.
     """
 
     table: Any
@@ -53,16 +55,18 @@ class Events:
     files: tuple[InputFile, ...]
     rows: int
     dropped: int
+    warnings: tuple[str, ...] = ()
 
 
 def open_events(connection: Any, config: EventsConfig, name: str = "events") -> Events:
     """Read files of events into tables of the engine (called `name`...) and check every row.
 
     Raises:
-        DataError: no such file, a missing column, a wrong type, rows without a user, item or time, no rows at all,
-            or ids that are integers in one file and text in another. The message names the file.
+        DataError: no such file, two with equal content, a missing column, a wrong type, rows without a user, item or
+            time, no rows at all, or ids that are integers in one file and text in another. The message names the file.
     """
     files = _describe_all(config)
+    refuse_equal_files(files)
     by_lines = config.ties == "lines"
     groups = [[file] for file in files] if by_lines else _alike(files)
     raw = [
@@ -76,11 +80,13 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     tables = [table.select(FILE, **{column: how(table) for column, how in read.items()}) for table in raw]
     whole = tables[0] if len(tables) == 1 else ibis.union(*tables)
     dropped = _check_rows(whole, config)
-    valid = whole.drop_null([*read]).drop(FILE)
+    complete = whole.drop_null([*read])
+    valid = complete.drop(FILE)
     rows = int(scalars(valid.aggregate(n=valid.count()))["n"])
     if rows == 0:
         raise DataError("there are no events in the input", remedy="name a file with events", path=files[0].path)
-    return Events(valid, item_kind, time_kind, files, rows, dropped)
+    warnings = (*named_twice(config.paths), *(look_alike(complete) if len(files) > 1 else ()))
+    return Events(valid, item_kind, time_kind, files, rows, dropped, warnings)
 
 
 def _describe_all(config: EventsConfig) -> tuple[InputFile, ...]:

@@ -69,16 +69,23 @@ def find_files(paths: Sequence[str]) -> list[Path]:
         DataError: a path matches nothing, or a file has an ending that is not read.
     """
     found: dict[Path, Path] = {}
+    for file in all_files(paths):
+        found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def all_files(paths: Sequence[str]) -> list[Path]:
+    """Expand files, globs and folders, a file as often as it is named; errors as in `find_files`."""
+    matches: list[Path] = []
     for text in paths:
         try:
-            matches = _matches(text)
+            matching = _matches(text)
         except OSError as error:  # of a name that is too long, or a folder that may not be read
             raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=text) from error
-        if not matches:
+        if not matching:
             raise DataError("there is no such file", remedy=f"name files that end in {_endings()}", path=text)
-        for match in matches:
-            found.setdefault(match.resolve(), match)
-    return list(found.values())
+        matches += matching
+    return matches
 
 
 def _matches(text: str) -> list[Path]:
@@ -215,7 +222,7 @@ def _split(line: str, separator: str) -> list[str]:
 
 def _first_line_of(path: Path) -> str:
     try:
-        with gzip.open(path) if _packed(path) else path.open("rb") as file:
+        with gzip.open(path) if is_packed(path) else path.open("rb") as file:
             line: bytes = file.readline(_LINE)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
@@ -231,7 +238,7 @@ def check_whole(file: InputFile) -> None:
     Raises:
         DataError: it is damaged.
     """
-    if not _packed(file.path):
+    if not is_packed(file.path):
         return
     try:
         with gzip.open(file.path) as unpacked:
@@ -241,7 +248,8 @@ def check_whole(file: InputFile) -> None:
         raise _unreadable(file.path, error) from error
 
 
-def _packed(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
+    """Say whether a file is compressed with gzip."""
     return path.name.lower().endswith(".gz")
 
 

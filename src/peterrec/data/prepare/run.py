@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare.account import account, history_lengths, shape
-from peterrec.data.prepare.bounds import after
-from peterrec.data.prepare.engine import engine, scalars
+from peterrec.data.prepare.engine import engine
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
 from peterrec.data.prepare.labels import describe_labels
+from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.sequences import SequenceFile, pieces
 from peterrec.data.prepare.source import Source, catalogue_file, select_source
-from peterrec.data.prepare.targets import TargetEvents, no_leak, target_events, task_events
+from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
 from peterrec.data.prepare.tasks import Histories, label_task, to_lists, write_task
 from peterrec.data.shorten import shorten
-from peterrec.errors import ArtifactError, DataError, TaskError
+from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
 
 Report = Callable[[str], None]
@@ -94,12 +94,14 @@ class _Preparation:
     folder: Path
     scratch: Path
     say: Report
+    warnings: list[str] = field(default_factory=list)
     tied_events: int = 0
 
     def run(self) -> None:
         inputs = input_files(self.config)
         self.say(f"reading {len(inputs)} file{'s' if len(inputs) != 1 else ''}")
         events = open_events(self.connection, self.config.events)
+        self.warnings += events.warnings
         source = select_source(self.connection, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
         targets = self._targets(events, source)
@@ -113,10 +115,10 @@ class _Preparation:
         for task in self.config.tasks:
             if isinstance(task, RankingTaskConfig):
                 found = target_events(self.connection, task, events, self.config.events, source.users)
-                no_leak(events, source.chosen, task, found)
+                self.warnings += refuse_targets_in_source(events, source.chosen, task, found)
                 targets[task.name] = found
             elif task.activity is not None:
-                _no_later_events(events, source, task)
+                refuse_later_source(events, source.chosen, task)
         return targets
 
     def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, Histories]:
@@ -206,6 +208,7 @@ class _Preparation:
             },
             "shape": shape(source, main),
             "tasks": entries,
+            "warnings": self.warnings,
             "inputs": [file.identity() for file in inputs],
             "config": self.config.model_dump(mode="json"),
         }
@@ -221,18 +224,6 @@ class _Preparation:
         for entry in entries:
             digest.update(entry["fingerprint"].encode())
         return digest.hexdigest()
-
-
-def _no_later_events(events: Events, source: Source, task: ClassificationTaskConfig) -> None:
-    assert task.activity is not None
-    later = after(source.chosen, task.activity.after, events.time_kind, f"activity.after of {task.name!r}")
-    count = int(scalars(source.chosen.aggregate(n=later.cast("int64").sum()))["n"] or 0)
-    if count:
-        raise TaskError(
-            f"{count:,} source events lie in the period that task {task.name!r} asks about, or later: the answer would "
-            "be in the question",
-            remedy=f"set source.before: {task.activity.after!r} (or earlier)",
-        )
 
 
 def input_files(config: PrepareConfig) -> list[InputFile]:

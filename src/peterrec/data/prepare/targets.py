@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.bounds import after, known_domains, target_filter
+from peterrec.data.prepare.bounds import known_domains, target_filter
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
@@ -28,14 +28,14 @@ class TargetEvents:
 
     Attributes:
         config: of the task.
-        files: further files they come from.
-        table: engine table: place, user, time, [order,] [line,] item.
+        own: the events of the task's own files that they are of; None if they are of the files of the source.
+        table: engine table: place, user, time, [order,] [line,] [domain,] item.
         cut: place and cut, the time of each user's first target event; None if all of the history is used.
         all_users: users with target events, with or without source events.
     """
 
     config: RankingTaskConfig
-    files: tuple[Any, ...]
+    own: Events | None
     table: Any
     cut: Any | None
     all_users: int
@@ -63,13 +63,13 @@ def target_events(
         remedy = f"check its domains, after and before{known_domains(found.table)}"
         raise TaskError(f"task {task.name!r} has no target events", remedy=remedy)
     name = f"targets_{len(connection.list_tables())}"
-    columns = [column for column in SORT_COLUMNS if column in chosen.columns]
+    columns = [column for column in (*SORT_COLUMNS, "domain") if column in chosen.columns]
     joined = chosen.inner_join(users.table, "user").select("place", "user", *columns, "item")
     table = connection.create_table(name, joined)
     cut = None
     if task.history == "before-first-target":
         cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
-    return TargetEvents(task, found.files if own else (), table, cut, total)
+    return TargetEvents(task, own, table, cut, total)
 
 
 def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
@@ -164,24 +164,3 @@ def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArra
         table["user"].combine_chunks(),
         Sequences(values, offsets - offsets[0]),
     )
-
-
-def no_leak(events: Events, source: Any, task: RankingTaskConfig, found: TargetEvents) -> None:
-    """Refuse a source that contains what the task asks for.
-
-    Raises:
-        TaskError: target events, or events later than the start of the target period, are in the source sequences.
-    """
-    if found.files:
-        return  # events of other files are not in the source
-    chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
-    leaking = is_target(chosen, task)
-    if task.domains is None:  # a later time: whatever happens from its start on is the future
-        leaking = after(source, task.after, events.time_kind, f"after of {task.name!r}")
-    count = int(scalars(source.filter(leaking).aggregate(n=ibis._.count()))["n"])
-    if count:
-        raise TaskError(
-            f"{count:,} events of the source are targets of task {task.name!r}, or later: the answer would be in the "
-            "question",
-            remedy="leave them out of the source: set source.exclude_domains, or source.before",
-        )

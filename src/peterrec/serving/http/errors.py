@@ -135,7 +135,8 @@ def _invalid(problems: Sequence[Any]) -> ApiError:
 
 def _what(problem: Mapping[str, Any]) -> str:
     # Of a body that is no object the framework would say something about its own classes.
-    return "should be an object" if problem["type"] == "model_attributes_type" else str(problem["msg"])
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return "should be an object" if problem["type"] == "model_attributes_type" else said
 
 
 def _where(places: Sequence[str | int]) -> str:

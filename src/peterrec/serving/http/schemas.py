@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from peterrec.config import LimitsConfig
+from peterrec.config import LimitsConfig, Name
+from peterrec.config.base import NAME_BYTES, NAME_PATTERN
 from peterrec.errors import RequestError
 from peterrec.serving.requests import Question
 
@@ -34,8 +35,7 @@ def _whole(value: Any) -> Any:
 Whole = BeforeValidator(_whole)
 IntegerId = Annotated[int, Field(ge=-LARGEST_INTEGER - 1, le=LARGEST_INTEGER), Whole]
 Item = TextId | IntegerId
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
-BundleName = Annotated[str, Field(min_length=1, max_length=200, pattern=NAME_PATTERN)]
+BundleName = Annotated[Name, Field(min_length=1, max_length=NAME_BYTES, json_schema_extra={"pattern": NAME_PATTERN})]
 Version = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import IO
 
 from peterrec.arguments import checked
 from peterrec.config import ServeConfig
+from peterrec.config.base import NAME_RULE, check_name
 from peterrec.data.catalogue import ItemId
 from peterrec.errors import ConfigError, StorageError
 from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
 from peterrec.serving.http.logs import Log
-from peterrec.serving.http.schemas import NAME_PATTERN
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
 from peterrec.serving.journal import BundleJournal
@@ -164,10 +163,11 @@ def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
             name, path = "", each
         folder = Path(path).resolve()
         name = name or str(read_json(folder / "adapter_config.json").get("name", ""))
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise ConfigError(
-                f"{name!r} is no name of a bundle", remedy="give it one of letters, digits, _ . and -, as NAME=PATH"
-            )
+        try:
+            name = check_name(name)
+        except ValueError as error:
+            remedy = f"give it one of {NAME_RULE}, as NAME=PATH"
+            raise ConfigError(f"{name!r} is no name of a bundle", remedy=remedy) from error
         if name in found:
             raise ConfigError(f"two bundles are named {name!r}", remedy="name one of them otherwise, as NAME=PATH")
         found[name] = str(folder)

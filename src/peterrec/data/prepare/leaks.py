@@ -1,0 +1,144 @@
+"""Tasks whose answers stand in the source sequences are refused, whatever file they come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
+from peterrec.data.prepare.bounds import after
+from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.events import Events
+from peterrec.data.prepare.targets import TargetEvents, is_target
+from peterrec.errors import TaskError
+
+IN_THE_QUESTION = "the answer would be in the question"
+REPEATED_SHARE = 0.5  # of a task's pairs of user and item: fewer are habits, and nothing to remark on
+# Largest time in seconds, milliseconds and microseconds that is before the year 5138; beyond them it is nanoseconds.
+UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6))
+
+
+def refuse_later_source(events: Events, source: Any, task: ClassificationTaskConfig) -> None:
+    """Refuse a source that reaches into the period that an activity task asks about.
+
+    Raises:
+        TaskError: source events lie in the period, or later.
+    """
+    assert task.activity is not None
+    later = after(source, task.activity.after, events.time_kind, f"activity.after of {task.name!r}")
+    count = _count(source.filter(later))
+    if count:
+        raise TaskError(
+            f"{count:,} source events lie in the period that task {task.name!r} asks about, or later: "
+            f"{IN_THE_QUESTION}",
+            remedy=f"set source.before: {task.activity.after!r} (or earlier)",
+        )
+
+
+def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfig, targets: TargetEvents) -> list[str]:
+    """Refuse a source that contains what a ranking task asks for; all of it is done by the engine, which spills.
+
+    Args:
+        events: what the source events were chosen from.
+        source: the chosen source events.
+        task: the task.
+        targets: its target events.
+
+    Returns:
+        Warnings: most targets are items that the user has in the source, at other times.
+
+    Raises:
+        TaskError: target events, or events later than the start of the target period, are in the source sequences.
+    """
+    if targets.own is None:
+        chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
+        _refuse(_count(source.filter(_asked_for(chosen, task))), task)
+        return []
+    moments = _comparable(source, targets.table)
+    source, asked = (_named(table, time) for table, time in zip((source, targets.table), moments[:2], strict=True))
+    keys = [name for name in ("user", "item", "moment", "domain") if name in source.columns and name in asked.columns]
+    _refuse_equal(asked.semi_join(source, keys), task)
+    if moments[2] and task.domains is None and task.after is not None:
+        later = after(source, task.after, events.time_kind, f"after of {task.name!r}")
+        _refuse(_count(source.filter(later)), task)
+    return [*targets.own.warnings, *_repeated(source, asked, task)]
+
+
+def _asked_for(events: Events, task: RankingTaskConfig) -> Any:
+    """Return the condition that a source event must not meet, for targets of the same files."""
+    if task.domains is None:  # a later time: whatever happens from its start on is the future
+        return after(events.table, task.after, events.time_kind, f"after of {task.name!r}")
+    return is_target(events, task)
+
+
+def _count(table: Any) -> int:
+    return int(scalars(table.aggregate(n=table.count()))["n"])
+
+
+def _refuse(count: int, task: RankingTaskConfig) -> None:
+    if count:
+        before = "" if task.after is None else f": {task.after!r}"
+        raise TaskError(
+            f"{count:,} events of the source are targets of task {task.name!r}, or later: {IN_THE_QUESTION}",
+            remedy=f"leave them out of the source: set source.exclude_domains, or source.before{before}",
+        )
+
+
+def _refuse_equal(equal: Any, task: RankingTaskConfig) -> None:
+    count = _count(equal)
+    if not count:
+        return
+    first = equal.mutate(time=equal["time"].cast("string")).order_by(["user", "item", "time"]).limit(1)
+    example = first.to_pyarrow().to_pylist()[0]
+    raise TaskError(
+        f"{count:,} target events of task {task.name!r} are source events too, such as user {example['user']!r}, item "
+        f"{example['item']!r} at {example['time']}: {IN_THE_QUESTION}",
+        remedy="leave them out of the source (source.before, source.exclude_domains) or out of the task's files; if "
+        "they are other items that have the same ids, write the ids apart",
+    )
+
+
+def _named(table: Any, moment: Any) -> Any:
+    """Return user, item (as text, whatever the ids are), moment, time and, where there is one, domain."""
+    columns = [name for name in ("time", "domain") if name in table.columns]
+    return table.select("user", *columns, item=table["item"].cast("string"), moment=moment)
+
+
+def _comparable(source: Any, targets: Any) -> tuple[Any, Any, bool]:
+    """Return the times of both in one form, and whether the configured bounds mean the same in both.
+
+    Times that are written in two ways are compared in whole seconds: the same log may have been exported with dates,
+    and with numbers of seconds or milliseconds.
+    """
+    if source["time"].type().is_timestamp() and targets["time"].type().is_timestamp():
+        return source["time"].truncate("s"), targets["time"].truncate("s"), True
+    units = [_unit(table) for table in (source, targets)]
+    if None not in units and units[0] == units[1]:
+        if source["time"].type() == targets["time"].type():
+            return source["time"], targets["time"], True
+        return source["time"].cast("float64"), targets["time"].cast("float64"), True
+    first, second = (_seconds(table["time"], unit) for table, unit in zip((source, targets), units, strict=True))
+    return first, second, False
+
+
+def _unit(table: Any) -> float | None:
+    """Return how many of the unit of numeric times make a second, judged by the largest; None for moments."""
+    if table["time"].type().is_timestamp():
+        return None
+    largest = scalars(table.aggregate(largest=table["time"].cast("float64").abs().max()))["largest"] or 0.0
+    return next((unit for limit, unit in UNITS if largest < limit), 1e9)
+
+
+def _seconds(time: Any, unit: float | None) -> Any:
+    return time.epoch_seconds().cast("int64") if unit is None else (time.cast("float64") / unit).floor().cast("int64")
+
+
+def _repeated(source: Any, asked: Any, task: RankingTaskConfig) -> list[str]:
+    pairs = asked.select("user", "item").distinct()
+    total, again = _count(pairs), _count(pairs.semi_join(source, ["user", "item"]))
+    if again < REPEATED_SHARE * total:
+        return []
+    return [
+        f"task {task.name}: {again:,} of its {total:,} pairs of user and item are in the source too, at other times or "
+        "in another domain; if these are the same events, only written otherwise, leave them out of the source "
+        f"(source.before, source.exclude_domains): {IN_THE_QUESTION}"
+    ]
