@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from peterrec._version import __version__
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
-from peterrec.data.prepare.account import account, history_lengths, shape
+from peterrec.data.prepare.account import account, history_lengths, owner_warnings, shape
 from peterrec.data.prepare.bounds import after
 from peterrec.data.prepare.engine import engine, scalars
 from peterrec.data.prepare.events import Events, open_events
@@ -101,7 +101,7 @@ class _Preparation:
         targets = self._targets(events, source)
         histories = self._sequences(source, targets)
         entries = [self._task(task, events, source, histories, targets) for task in self.config.tasks]
-        self._finish(events, source, histories[""], entries, inputs)
+        self._finish(source, histories[""], entries, inputs, self._warnings(events, source, targets))
 
     def _targets(self, events: Events, source: Source) -> dict[str, TargetEvents]:
         """Find the target events of ranking tasks, and refuse tasks whose answers are in the source."""
@@ -172,13 +172,17 @@ class _Preparation:
         )
         return write_task(self.folder / "tasks" / task.name, task, labelled, source.users, own)
 
+    def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:
+        of_tasks = [f"task {name}: {line}" for name, found in targets.items() for line in found.warnings]
+        return [*events.warnings, *of_tasks, *owner_warnings(source)]
+
     def _finish(
         self,
-        events: Events,
         source: Source,
         main: Histories,
         entries: list[dict[str, Any]],
         inputs: Sequence[InputFile],
+        warnings: list[str],
     ) -> None:
         source.catalogue.write(self.folder / "catalogue.parquet")
         steps = [*source.steps, *history_lengths(source, main, self.config.source)]
@@ -193,6 +197,7 @@ class _Preparation:
             "catalogue_fingerprint": source.catalogue.fingerprint,
             "rare_items": self.config.source.rare_items,
             "steps": steps,
+            "warnings": warnings,
             "shape": shape(source, main),
             "tasks": entries,
             "inputs": [file.identity() for file in inputs],
