@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from peterrec.config.base import Config, Name, Separator, Share, Text
+
+
+def _as_mark(value: Any) -> Any:
+    """Take YAML's own `NULL` and `.nan` for the texts they are written as."""
+    return "null" if value is None else value
+
+
+Mark = Annotated[Text, BeforeValidator(_as_mark)]
 
 
 class ColumnsConfig(Config):
@@ -31,6 +39,9 @@ class ColumnsConfig(Config):
     )
     invalid_rows: Literal["error", "drop"] = Field(
         default="error", description="rows without a user, an item or a readable time"
+    )
+    missing: tuple[Mark, ...] = Field(
+        default=(), description="texts, in any case, that mean that a value is missing; an empty one always is"
     )
 
 
@@ -68,6 +79,10 @@ class LabelsConfig(Config):
     label: str = Field(description="column to predict; users without a value are left out")
     columns: tuple[str, ...] | None = Field(default=None, description="names for a CSV file without a header line")
     separator: Separator | None = Field(default=None, description="of a CSV file; found by itself if not given")
+    missing: tuple[Mark, ...] = Field(
+        default=("NULL", "NA", "N/A", "<NA>", "NaN", r"\N"),
+        description="labels, in any case, that mean that there is none; an empty one always does",
+    )
 
 
 class ActivityConfig(Config):
@@ -148,7 +163,7 @@ class PreprocessingConfig(Config):
     """
 
     columns: ColumnsConfig = Field(default=ColumnsConfig(), description="of the log that was prepared")
-    time_kind: Literal["integer", "float", "time", "text"] = Field(
+    time_kind: Literal["integer", "float", "decimal", "time", "text"] = Field(
         default="time", description="what the times of that log are"
     )
     source: SourceConfig = Field(default=SourceConfig(), description="which events the model reads")

@@ -34,7 +34,8 @@ def tie_keys(user_hashes: UInt64Array, seconds: FloatArray, item_hashes: UInt64A
 def seconds_of(times: pa.Array | pa.ChunkedArray) -> FloatArray:
     """Return times as float64: seconds since 1970 of moments, numbers as they are; (n,)."""
     if pa.types.is_timestamp(times.type):
-        return np.asarray(pc.cast(pc.cast(times, pa.timestamp("us")), pa.int64()), dtype=np.float64) / 1e6
+        microseconds = pc.cast(pc.cast(times, pa.timestamp("us"), safe=False), pa.int64())
+        return np.asarray(microseconds, dtype=np.float64) / 1e6
     return np.asarray(pc.cast(times, pa.float64(), safe=False), dtype=np.float64)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from peterrec.config import SourceConfig
 from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.plausibility import owner_warning
 from peterrec.data.prepare.source import Source, Step
 from peterrec.data.prepare.tasks import Histories
 from peterrec.data.sequences import FIRST_ITEM, IntArray
@@ -47,9 +49,21 @@ def shape(source: Source, histories: Histories) -> dict[str, Any]:
         "item_events": _histogram(counts[counts > 0], "items"),
         "median_history": float(np.median(lengths)),
         "top_share": {str(share): _top(ordered, share) for share in (1, 10)},
-        "first": found["first"],
-        "last": found["last"],
+        **{name: text.rstrip("0").rstrip(".") if time.type().is_decimal() else text for name, text in found.items()},
     }
+
+
+def owner_warnings(source: Source) -> list[str]:
+    """Return warnings about a user or an item that has an implausible share of the source events."""
+    users, table = source.users, source.table.filter(source.table["item"] >= FIRST_ITEM)
+
+    def user(place: int) -> Any:
+        return users.table.filter(users.table["place"] == place).select("user").to_pyarrow()["user"][0].as_py()
+
+    items = table.group_by("item").aggregate(n=table.count()).order_by("item").to_pyarrow()
+    names = source.catalogue.ids.take(pa.array(items["item"].to_numpy() - FIRST_ITEM))
+    of_items = owner_warning("item", items["n"].to_numpy(), lambda place: names[place].as_py())
+    return [*owner_warning("user", users.events, user), *of_items]
 
 
 def _histogram(values: IntArray, name: str) -> dict[str, list[int]]:
@@ -68,6 +82,7 @@ def account(manifest: dict[str, Any]) -> list[str]:
     lines = [_line(step["what"], step["events"], "", step) for step in manifest["steps"]]
     if manifest["ties"]["events"]:
         lines.append(tie_line(manifest["ties"]))
+    lines += [f"warning: {warning}" for warning in manifest.get("warnings", [])]
     lines.append(f"corpus: {manifest['users']:,} users, {manifest['events']:,} events, {manifest['items']:,} items")
     for task in manifest["tasks"]:
         lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]

@@ -3,49 +3,97 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING, Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
 import ibis
 
 from peterrec.config import FirstTargetConfig, RankingTaskConfig, SourceConfig
-from peterrec.data.prepare.columns import SortKind
+from peterrec.data.prepare.sortable import DECIMAL, NANOSECONDS, SortKind, in_nanoseconds
 from peterrec.errors import ConfigError
 
+DECIMAL_PLACES = 18
+FIRST_NANOSECOND, LAST_NANOSECOND = datetime(1677, 9, 22), datetime(2262, 4, 11, 23, 47, 16, 854775)
 
-def parse_bound(text: str, kind: SortKind, setting: str) -> Any:
+
+def parse_bound(text: str, kind: SortKind, setting: str, *, nanoseconds: bool = False) -> Any:
     """Return a bound of time as a literal that compares with the times of the events.
 
+    A bound finer than the times is rounded up: the times before it, and at or after it, are then the same.
+
+    Args:
+        text: as in the configuration.
+        kind: of the times.
+        setting: its name, for a message.
+        nanoseconds: whether times of kind "time" are held in nanoseconds.
+
     Raises:
-        ConfigError: it is not of the kind of the times.
+        ConfigError: it is not of the kind of the times, or beyond what they can be.
     """
     try:
         if kind == "time":
-            moment = datetime.fromisoformat(text)
-            moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
-            return ibis.literal(moment.isoformat(sep=" ")).cast("timestamp")
-        number = int(text) if kind == "integer" and text.lstrip("-").isdigit() else float(text)
-        if not math.isfinite(number):
-            raise ValueError("not finite")
-        return ibis.literal(number)
-    except (ValueError, OverflowError) as error:
-        wanted = "a date or time such as 2001-02-28" if kind == "time" else "a number such as 978307200"
+            return _moment(text, nanoseconds)
+        return _number(Decimal(text), kind)
+    except (ValueError, ArithmeticError) as error:
+        is_time = kind == "time"
+        held = str(error) if isinstance(error, _BeyondError) else "times" if is_time else "numbers"
         raise ConfigError(
-            f"{setting} is {text!r}, but the times of the events are {'times' if kind == 'time' else 'numbers'}",
-            remedy=f"write {wanted}",
+            f"{setting} is {text!r}, but the times of the events are {held}",
+            remedy=f"write {'a date or time such as 2001-02-28' if is_time else 'a number such as 978307200'}",
         ) from error
+
+
+class _BeyondError(ValueError):
+    """A bound that no time can be compared with."""
+
+
+def _number(number: Decimal, kind: SortKind) -> Any:
+    if not number.is_finite():
+        raise ValueError("not finite")
+    if kind == "float":
+        as_float = float(number)
+        if Decimal(repr(as_float)) != number:
+            raise _BeyondError(f"floating-point numbers, of which the nearest is {as_float!r}")
+        return ibis.literal(as_float)
+    digits = 0 if kind == "integer" else DECIMAL_PLACES
+    with localcontext(prec=400):
+        rounded = number.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING)
+    most = 2**63 - 1 if kind == "integer" else 10**20
+    if abs(rounded) >= most:
+        raise _BeyondError(f"numbers below {most}")
+    return ibis.literal(int(rounded)) if kind == "integer" else ibis.literal(str(rounded)).cast(DECIMAL)
+
+
+def _moment(text: str, nanoseconds: bool) -> Any:
+    moment = datetime.fromisoformat(text)  # without a word it leaves out what is finer than microseconds
+    moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
+    finer = re.search(r"[.,][0-9]{6}([0-9]+)", text)
+    rest = math.ceil(Fraction(int(finer[1]), 10 ** len(finer[1])) * 1000) if finer else 0
+    if not nanoseconds:
+        moment += timedelta(microseconds=rest > 0)
+        return ibis.literal(moment.isoformat(sep=" ")).cast("timestamp")
+    moment, rest = (moment + timedelta(microseconds=1), 0) if rest == 1000 else (moment, rest)
+    moment = min(max(moment, FIRST_NANOSECOND), LAST_NANOSECOND)
+    return ibis.literal(f"{moment.isoformat(sep=' ', timespec='microseconds')}{rest:03}").cast(NANOSECONDS)
 
 
 def after(table: Any, bound: str | None, kind: SortKind, setting: str) -> Any:
     """Return the condition that an event is at or after the bound; true where there is none."""
-    return ibis.literal(True) if bound is None else table["time"] >= parse_bound(bound, kind, setting)
+    return ibis.literal(True) if bound is None else table["time"] >= _bound(table, bound, kind, setting)
 
 
 def before(table: Any, bound: str | None, kind: SortKind, setting: str) -> Any:
     """Return the condition that an event is before the bound; true where there is none."""
-    return ibis.literal(True) if bound is None else table["time"] < parse_bound(bound, kind, setting)
+    return ibis.literal(True) if bound is None else table["time"] < _bound(table, bound, kind, setting)
+
+
+def _bound(table: Any, bound: str, kind: SortKind, setting: str) -> Any:
+    return parse_bound(bound, kind, setting, nanoseconds=in_nanoseconds(table["time"].type()))
 
 
 def in_domains(table: Any, domains: Sequence[str] | None, setting: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the columns of events hold: ids that are text or integers, and values that can be sorted.
+"""Ids that are text or integers, and the types of columns that are read.
 
 CSV is text throughout, so what a column holds is counted over all of its rows, file by file. Ibis expressions that
 compile for PySpark too.
@@ -10,69 +10,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.files import FILE, InputFile
+from peterrec.data.prepare.sortable import read_integer
+from peterrec.data.sequences import IntArray
 from peterrec.errors import DataError
 
-SortKind = Literal["integer", "float", "time", "text"]
-
 INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # as in `Catalogue.encode`: 007 is text
-WHOLE = r"^\s*[-+]?[0-9]{1,19}\s*$"  # times in nanoseconds have 19 digits
-STARTS_WITH_DIGIT = r"^\s*[0-9]"  # the engine would take `inf` for a time
-UTC = "timestamp('UTC')"
+MOST_DIGITS = 38  # beyond which the engine makes floats of decimals
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the values of one column of one file look like; counts of rows."""
+class SeenIds:
+    """How many values of one column of one file there are, and how many of them are integers."""
 
     file: str
     present: int
     integers: int
-    wholes: int
-    numbers: int
-    times: int
 
 
-def look(table: Any, column: str, *, typed: bool) -> list[Seen]:
-    """Count, for each file of a table, what its values of a column look like.
+def look_at_ids(table: Any, column: str, *, typed: bool) -> list[SeenIds]:
+    """Count, for each file of a table, what its ids look like.
 
     In a `typed` file (Parquet) text is meant as text: digits in it make no integer id.
     """
-    value, kind = table[column], table[column].type()
-    present = value.notnull()
-    if kind.is_string():
-        present = present & (value != "")
-        wholes = value.re_search(WHOLE) & value.try_cast("int64").notnull()
-        integers = value.re_search(INTEGER) & wholes & (not typed)
-        numbers = _finite(value.try_cast("float64")).notnull()
-        times = value.re_search(STARTS_WITH_DIGIT) & value.try_cast(UTC).notnull()
-    else:
-        integers = wholes = value.try_cast("int64").notnull() if kind.is_integer() else ibis.literal(False)
-        numbers = present & kind.is_numeric()
-        times = present & (kind.is_timestamp() or kind.is_date())
-    found = table.group_by(FILE).aggregate(
-        **{name: flag.cast("int64").sum() for name, flag in _flags(present, integers, wholes, numbers, times)}
+    value = table[column]
+    integers = read_integer(value).notnull()
+    if value.type().is_string():
+        integers = value.re_search(INTEGER) & integers & (not typed)
+    counted = table.group_by(FILE).aggregate(
+        present=value.count(), integers=(value.notnull() & integers).cast("int64").sum()
     )
-    rows = found.order_by(FILE).to_pyarrow().to_pylist()
-    return [Seen(row[FILE], *(row[name] or 0 for name in _NAMES)) for row in rows]
+    rows = counted.order_by(FILE).to_pyarrow().to_pylist()
+    return [SeenIds(row[FILE], row["present"], row["integers"] or 0) for row in rows]
 
 
-def _finite(number: Any) -> Any:
-    return (number.isnan() | number.isinf()).ifelse(None, number)
-
-
-_NAMES = ("present", "integers", "wholes", "numbers", "times")
-
-
-def _flags(present: Any, *others: Any) -> list[tuple[str, Any]]:
-    flags = [present, *(present & other for other in others)]
-    return list(zip(_NAMES, flags, strict=True))
-
-
-def id_kind(seen: Sequence[Seen], what: str, asked: Literal["auto", "text", "integer"]) -> IdType:
+def id_kind(seen: Sequence[SeenIds], what: str, asked: Literal["auto", "text", "integer"]) -> IdType:
     """Decide whether ids are integers or text.
 
     Raises:
@@ -93,73 +70,11 @@ def id_kind(seen: Sequence[Seen], what: str, asked: Literal["auto", "text", "int
     return next(iter(kinds), "text")
 
 
-def read_id(table: Any, column: str, kind: IdType) -> Any:
-    """Return the ids, null where there is none (or none of this kind)."""
-    value = table[column]
+def read_id(value: Any, kind: IdType) -> Any:
+    """Return the ids of a column, null where there is none (or none of this kind)."""
     if kind == "integer":
-        return _read_integer(value)
+        return read_integer(value)
     return value.cast("string").nullif("")
-
-
-def _read_integer(value: Any) -> Any:
-    whole = value.try_cast("int64")  # the engine would round 1.5
-    return value.re_search(WHOLE).ifelse(whole, None) if value.type().is_string() else whole
-
-
-def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: bool = False) -> SortKind:
-    """Decide how the values of a column compare.
-
-    The first of integer, number, time that fits every row; else the one that fits most rows, the others being
-    unreadable.
-
-    Raises:
-        DataError: nothing fits, or files differ.
-    """
-    kinds: dict[SortKind, str] = {}
-    for one in seen:
-        if not one.present:
-            continue
-        counts: dict[SortKind, int] = {"integer": one.wholes, "float": one.numbers, "time": one.times}
-        best = max(counts, key=lambda kind: counts[kind])  # the first of equals: every integer is a number too
-        if counts[best] < one.present and text_allowed:
-            best = "text"
-        elif not counts[best]:
-            raise DataError(
-                f"the {what} column {column!r} holds neither numbers nor dates such as 2001-02-28 12:00:00",
-                remedy="say how it is written, e.g. --time-format %d/%m/%Y, or name another column",
-                path=one.file,
-            )
-        kinds.setdefault(best, one.file)
-    if set(kinds) == {"integer", "float"}:
-        return "float"
-    if len(kinds) > 1:
-        (first, here), (second, there) = list(kinds.items())[:2]
-        raise DataError(
-            f"the {what} column {column!r} holds values of kind {first} here but {second} in {there}",
-            remedy="write it alike in all files",
-            path=here,
-        )
-    return next(iter(kinds), "integer")
-
-
-def read_sortable(table: Any, column: str, kind: SortKind) -> Any:
-    """Return the values in a form that compares, null where they are unreadable; times in UTC without a zone."""
-    value = table[column]
-    text = value.type().is_string()
-    if kind == "time":
-        return _read_time(value, text)
-    if kind == "text":
-        return value.cast("string").nullif("")
-    if kind == "integer":
-        return _read_integer(value)
-    return _finite(value.try_cast("float64") if text else value.cast("float64"))
-
-
-def _read_time(value: Any, text: bool) -> Any:
-    if text:
-        # Through a zone, so that an offset in the text (`+02:00`) counts; text without one is UTC.
-        return value.re_search(STARTS_WITH_DIGIT).ifelse(value.try_cast(UTC).cast("timestamp"), None)
-    return value.try_cast("timestamp")
 
 
 def check_types(file: InputFile, ids: Sequence[str], sortable: Sequence[str]) -> None:
@@ -188,9 +103,51 @@ def check_types(file: InputFile, ids: Sequence[str], sortable: Sequence[str]) ->
     good = (kinds.is_integer, kinds.is_floating, kinds.is_date, kinds.is_timestamp, kinds.is_decimal, text)
     for column in sortable:
         type_ = plain(file.type_of(column))
+        if kinds.is_decimal(type_) and type_.precision > MOST_DIGITS:
+            raise DataError(
+                f"column {column!r} is of type {type_}; numbers of more than {MOST_DIGITS} digits are not read",
+                remedy=f"write it as decimal of at most {MOST_DIGITS} digits, or as integers",
+                path=file.path,
+            )
         if not any(test(type_) for test in good):
             raise DataError(
                 f"column {column!r} is of type {type_}; it must be a number, a date, a time or text",
                 remedy="convert it, or name another column",
                 path=file.path,
             )
+
+
+def check_fractions(file: InputFile, column: str) -> None:
+    """Refuse times of a Parquet file that the engine would cut to microseconds: those of a zone, or of 96 bits.
+
+    Raises:
+        DataError: the message names the file, the column and a time.
+    """
+    type_ = file.type_of(column)
+    if file.kind != "parquet" or not (pa.types.is_timestamp(type_) and type_.unit == "ns"):
+        return
+    # Times of 96 bits, and only they, are of the unit that is asked for; the engine reads the others without a zone.
+    with pq.ParquetFile(file.path) as fine, pq.ParquetFile(file.path, coerce_int96_timestamp_unit="us") as coarse:
+        in_96_bits = coarse.schema_arrow.field(column).type.unit == "us"
+        if type_.tz is None and not in_96_bits:
+            return
+        batches = [parquet.iter_batches(columns=[column]) for parquet in (fine, coarse)]
+        for times, other in zip(*batches, strict=True):
+            cut = _numbers(times) % 1000 != 0
+            if in_96_bits:  # what nanoseconds cannot hold has wrapped around, and is no such time
+                cut &= _numbers(times) // 1000 == _numbers(other)
+            if cut.any():
+                example = times.column(0).drop_null()[int(np.argmax(cut))].cast(pa.string()).as_py()
+                raise DataError(
+                    f"column {column!r} holds times finer than a microsecond, such as {example}, which are not read "
+                    f"{'from 96 bits' if in_96_bits else 'with a zone'}",
+                    remedy="write them in UTC and without a zone (in pandas: dt.tz_convert('UTC').dt.tz_localize(None))"
+                    if not in_96_bits
+                    else "write them as Parquet's own times (in pyarrow: without use_deprecated_int96_timestamps)",
+                    path=file.path,
+                )
+
+
+def _numbers(batch: pa.RecordBatch) -> IntArray:
+    numbers: IntArray = batch.column(0).cast(pa.int64()).drop_null().to_numpy(zero_copy_only=False)
+    return numbers

@@ -14,24 +14,20 @@ import ibis
 
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
-from peterrec.data.prepare.columns import (
-    Seen,
-    SortKind,
-    check_types,
-    id_kind,
-    look,
-    read_id,
-    read_sortable,
-    sort_kind,
-)
+from peterrec.data.prepare.columns import SeenIds, check_fractions, check_types, id_kind, look_at_ids, read_id
 from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
 from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
-from peterrec.errors import DataError
+from peterrec.data.prepare.missing import is_mark, without_mark
+from peterrec.data.prepare.plausibility import event_warnings, suspicious
+from peterrec.data.prepare.sortable import Seen, SortKind, look, read_sortable, sort_kind
+from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
 LINES_OF_A_FILE = 2**40  # more than any has
 SORT_COLUMNS = ("time", "order", "line")  # what orders a user's events, where the table has it
+WRITTEN = "written_"  # before the name of a column: its values as they stand in the file
+UNREAD = "unread_time"  # column of a loaded table: what is not written as the format of times says
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,16 @@ class Events:
     """Checked events.
 
     Attributes:
-        table: expression with the columns user (text), item (text or int64), time (int64, float64, or timestamp in
-            UTC) and, where the configuration names them, order, domain (text) and line. No value is null.
+        table: expression with the columns user (text), item (text or int64), time (int64, float64, decimal, or
+            timestamp in UTC, of nanoseconds where some of them need it) and, where the configuration names them, order
+            domain (text) and line. No value is null.
         item_kind: what item ids are.
         time_kind: how times compare.
         files: where the events come from.
         rows: events in `table`.
         dropped: rows left out by `invalid_rows: drop`.
-        warnings: what does not stop a preparation, but should be known.
+        drop_reason: why.
+        warnings: what looks wrong though it can be read.
     """
 
     table: Any
@@ -55,6 +53,7 @@ class Events:
     files: tuple[InputFile, ...]
     rows: int
     dropped: int
+    drop_reason: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -64,7 +63,9 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     Raises:
         DataError: no such file, two with equal content, a missing column, a wrong type, rows without a user, item or
             time, no rows at all, or ids that are integers in one file and text in another. The message names the file.
+        ConfigError: the format of times does not say what they are.
     """
+    _check_format(config.time_format)
     files = _describe_all(config)
     refuse_equal_files(files)
     by_lines = config.ties == "lines"
@@ -76,17 +77,49 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
         )
         for number, group in enumerate(groups)
     ]  # fmt: skip
-    read, item_kind, time_kind = _readers(raw, [group[0].kind == "parquet" for group in groups], config)
-    tables = [table.select(FILE, **{column: how(table) for column, how in read.items()}) for table in raw]
+    marked = [_mark_missing(table, config) for table in raw]
+    read, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
+    written = [f"{WRITTEN}{column}" for column in _mapping(config)]
+    tables = [table.select(FILE, *written, **{name: how(table) for name, how in read.items()}) for table in marked]
     whole = tables[0] if len(tables) == 1 else ibis.union(*tables)
-    dropped = _check_rows(whole, config)
+    dropped, reason = _check_rows(whole, config)
     complete = whole.drop_null([*read])
-    valid = complete.drop(FILE)
-    rows = int(scalars(valid.aggregate(n=valid.count()))["n"])
-    if rows == 0:
+    valid = complete.select(*read)
+    flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious(valid).items()}
+    counts = scalars(valid.aggregate(rows=valid.count(), **flags))
+    if counts["rows"] == 0:
         raise DataError("there are no events in the input", remedy="name a file with events", path=files[0].path)
-    warnings = (*named_twice(config.paths), *(look_alike(complete) if len(files) > 1 else ()))
-    return Events(valid, item_kind, time_kind, files, rows, dropped, warnings)
+    warnings = (
+        *named_twice(config.paths),
+        *(look_alike(complete) if len(files) > 1 else ()),
+        *event_warnings(valid, counts, _mapping(config)),
+    )
+    return Events(valid, item_kind, time_kind, files, int(counts["rows"]), dropped, reason, warnings)
+
+
+def _check_format(time_format: str | None) -> None:
+    directives = re.findall("%-?(.)", time_format or "", re.DOTALL)
+    if "Z" in directives:
+        raise ConfigError(
+            f"time_format is {time_format!r}: names of zones are not read, for one name is several zones",
+            remedy="use %z for offsets such as +02:00, or leave the zone out: times without one are UTC",
+        )
+    if "n" in directives and "z" in directives:
+        raise ConfigError(
+            f"time_format is {time_format!r}: nanoseconds with an offset would be rounded",
+            remedy="use %f, or write the times in UTC and leave out %z",
+        )
+
+
+def _mark_missing(raw: Any, config: EventsConfig) -> Any:
+    """Return raw values, null where a mark stands, and again as they stand in the file, for messages."""
+    names = [*_mapping(config)]
+    values = {name: without_mark(raw[name], config.missing) for name in names}
+    written = {f"{WRITTEN}{name}": raw[name].cast("string") for name in names}
+    if UNREAD in raw.columns:
+        written[f"{WRITTEN}time"] = ibis.coalesce(raw[UNREAD], written[f"{WRITTEN}time"])
+    line = ["line"] if "line" in raw.columns else []
+    return raw.select(FILE, *line, **values, **written)
 
 
 def _describe_all(config: EventsConfig) -> tuple[InputFile, ...]:
@@ -98,6 +131,8 @@ def _describe_all(config: EventsConfig) -> tuple[InputFile, ...]:
     sortable = [columns[name] for name in ("time", "order") if name in columns]
     for file in files:
         check_types(file, [config.user, config.item], sortable)
+        for column in sortable:
+            check_fractions(file, column)
     return files
 
 
@@ -131,7 +166,8 @@ def load(
         connection: of the engine.
         name: of the table.
         files: what to read.
-        columns: what each column is called in the table, and in the files. The table has also `FILE`.
+        columns: what each column is called in the table, and in the files. The table has also `FILE` and, where
+            `time_format` was used, `UNREAD`.
         time_format: how the column `time` is written, if it is text.
         file_number: of a single file: the table gets a column `line`, in the order of files and of their lines.
 
@@ -151,6 +187,9 @@ def load(
             with insertion_order(connection):
                 numbered = table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
                 return connection.create_table(name, numbered, overwrite=True)
+                time = try_strptime(table["time"], time_format)
+                table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
+            return connection.create_table(name, table, overwrite=True)
     except DataError:
         for file in files if len(files) > 1 else ():
             load(connection, name, [file], columns, time_format)  # the first that cannot be read says so
@@ -185,20 +224,23 @@ def _readers(
 ) -> tuple[dict[str, Reader], IdType, SortKind]:
     """Decide, over all files, how each column is to be read."""
 
-    def seen(column: str) -> list[Seen]:
-        return [one for table, is_typed in zip(raw, typed, strict=True) for one in look(table, column, typed=is_typed)]
+    def ids(column: str) -> list[SeenIds]:
+        looks = (look_at_ids(table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True))
+        return [seen for look in looks for seen in look]
 
-    user_kind, item_kind = (id_kind(seen(column), column, config.ids) for column in ("user", "item"))
-    read_already = all(table["time"].type().is_timestamp() for table in raw)
-    time_kind: SortKind = "time" if read_already else sort_kind(seen("time"), "time", config.time)
+    user_kind, item_kind = (id_kind(ids(column), column, config.ids) for column in ("user", "item"))
     read: dict[str, Reader] = {
-        "user": lambda table: read_id(table, "user", user_kind).cast("string"),
-        "item": lambda table: read_id(table, "item", item_kind),
-        "time": lambda table: read_sortable(table, "time", time_kind),
+        "user": lambda table: read_id(table["user"], user_kind).cast("string"),
+        "item": lambda table: read_id(table["item"], item_kind),
     }
+    seen = [seen for table in raw for seen in look(table, "time")]
+    types = [table["time"].type() for table in raw]
+    read_already = all(type_.is_timestamp() or type_.is_date() for type_ in types)  # whatever is in them
+    time_kind: SortKind = "time" if read_already else sort_kind(seen, "time", config.time)
+    read["time"] = _reader("time", time_kind, seen)
     if config.order is not None:
-        order_kind = sort_kind(seen("order"), "order", config.order, text_allowed=True)
-        read["order"] = lambda table: read_sortable(table, "order", order_kind)
+        seen = [seen for table in raw for seen in look(table, "order")]
+        read["order"] = _reader("order", sort_kind(seen, "order", config.order, text_allowed=True), seen)
     if config.ties == "lines":
         read["line"] = lambda table: table["line"]
     if config.domain is not None:
@@ -206,32 +248,61 @@ def _readers(
     return read, item_kind, time_kind
 
 
-def _check_rows(table: Any, config: EventsConfig) -> int:
-    """Return how many rows have a missing or unreadable value.
+def _reader(column: str, kind: SortKind, seen: Sequence[Seen]) -> Reader:
+    nanoseconds = any(file.fine for file in seen)
+    return lambda table: read_sortable(table[column], kind, nanoseconds=nanoseconds)
+
+
+def _check_rows(table: Any, config: EventsConfig) -> tuple[int, str]:
+    """Return how many rows have a missing or unreadable value, and why they are dropped.
 
     Raises:
         DataError: there are some, and they are not to be dropped.
     """
     columns = _mapping(config)
-    empty = {name: table[name].isnull() for name in columns}
-    bad = table.filter(ibis.or_(*empty.values()))
+    bad = table.filter(ibis.or_(*(table[name].isnull() for name in columns)))
+    marked = ibis.or_(*(is_mark(bad[f"{WRITTEN}{name}"], config.missing).fill_null(True) for name in columns))
     found = bad.group_by(FILE).aggregate(
-        rows=bad.count(), **{name: bad[name].isnull().cast("int64").sum() for name in columns}
+        rows=bad.count(),
+        marked=marked.cast("int64").sum(),
+        **{name: bad[name].isnull().cast("int64").sum() for name in columns},
     )
     rows = found.order_by(FILE).to_pyarrow().to_pylist()
     if rows and config.invalid_rows == "error":
-        worst = rows[0]
-        wanted = _WANTED if config.ids != "integer" else _WANTED | _WANTED_INTEGERS
-        parts = [f"{worst[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if worst[name]]
-        raise DataError(
-            f"{worst['rows']:,} row{'s' if worst['rows'] > 1 else ''} cannot be used: {', '.join(parts)}",
-            remedy="correct them, or leave them out with --set events.invalid_rows=drop"
-            + (f" (a time must be written as {config.time_format})" if worst["time"] and config.time_format else ""),
-            path=worst[FILE],
-        )
-    return sum(row["rows"] for row in rows)
+        raise _unusable(rows[0], bad.filter(bad[FILE] == rows[0][FILE]), config)
+    marks = ", ".join(map(repr, config.missing))
+    of_marks = f" ({sum(row['marked'] for row in rows):,} rows: empty, {marks})" if marks else ""
+    return sum(row["rows"] for row in rows), f"a value is missing{of_marks} or unreadable"
 
 
+def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
+    """Return the error about the unusable rows of a file, with one of them as it stands there."""
+    columns = _mapping(config)
+    wanted = _WANTED if config.ids != "integer" else _WANTED | _WANTED_INTEGERS
+    parts = [f"{counts[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if counts[name]]
+    written = bad.select(**{name: bad[f"{WRITTEN}{name}"] for name in columns})
+    row = written.order_by([*columns]).limit(1).to_pyarrow().to_pylist()[0]
+    values = ", ".join(f"{column} {_shown(row[name])}" for name, column in columns.items())
+    times = f" (a time must be written as {config.time_format})" if config.time_format else _TIMES
+    about_times = times if counts["time"] else ""
+    return DataError(
+        f"{counts['rows']:,} row{'s' if counts['rows'] > 1 else ''} cannot be used: {', '.join(parts)}; such as "
+        f"{values}",
+        remedy=f"correct them, or leave them out with --set events.invalid_rows=drop{about_times}",
+        path=counts[FILE],
+    )
+
+
+def _shown(value: str | None) -> str:
+    text = value or ""
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+
+
+_LONGEST = 60
+_TIMES = (
+    " (times are numbers of at most 20 digits before and 18 after the point, or as in 2001-02-28 12:00:00.5+02:00; "
+    "names of zones are not read, nor anything finer than a nanosecond or, beside nanoseconds, outside 1678 to 2261)"
+)
 _WANTED = {
     "user": "a user id",
     "item": "an item id",

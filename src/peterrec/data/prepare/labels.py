@@ -19,6 +19,7 @@ from peterrec.data.prepare.columns import check_types, read_id
 from peterrec.data.prepare.engine import scalars
 from peterrec.data.prepare.events import Events, load
 from peterrec.data.prepare.files import InputFile, describe
+from peterrec.data.prepare.missing import is_mark, without_mark
 from peterrec.data.prepare.source import Step, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import DataError, TaskError
@@ -82,9 +83,12 @@ def from_table(
     file = describe_labels(task.labels)
     name = f"labels_{len(connection.list_tables())}"
     raw = load(connection, name, [file], {"user": task.labels.user, "label": task.labels.label})
+    user = without_mark(raw["user"], events.missing)
+    label, is_missing = _label(raw["label"]), is_mark(_label(raw["label"]), task.labels.missing)
     table = raw.select(
-        user=read_id(raw, "user", "integer" if events.ids == "integer" else "text").cast("string"),
-        label=_label(raw["label"]),
+        user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
+        label=is_missing.ifelse(None, label),
+        mark=is_missing.ifelse(label, None).nullif(""),
     )
     _no_duplicates(table, file)
     counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
@@ -93,7 +97,7 @@ def from_table(
     _some(len(found), labelled, users, file)
     steps = [
         user_step("users in the table", counts["n"]),
-        user_step("with a label", counts["known"], counts["n"] - counts["known"], f"{task.labels.label!r} is empty"),
+        user_step("with a label", counts["known"], counts["n"] - counts["known"], _without_label(table, task.labels)),
         user_step("with source events", len(found), counts["known"] - len(found), _without_events(labelled, users)),
     ]
     found = with_history(found, task, eligible, steps)
@@ -119,7 +123,7 @@ def _label(column: Any) -> Any:
         column = column.isnan().ifelse(None, column)
         whole = (column == column.floor()) & (column.abs() < 2**53)
         return whole.ifelse(column.try_cast("int64").cast("string"), column.cast("string"))
-    return column.cast("string").nullif("")
+    return column.cast("string")
 
 
 def _no_duplicates(table: Any, file: InputFile) -> None:
@@ -143,6 +147,12 @@ def _some(found: int, labelled: Any, users: Users, file: InputFile) -> None:
         remedy="check that both write user ids the same way, and that the label column is filled",
         path=file.path,
     )
+
+
+def _without_label(table: Any, config: LabelsConfig) -> str:
+    """Return how rows without a label look."""
+    marks = table.select("mark").drop_null().distinct().order_by("mark").limit(5).to_pyarrow()["mark"].to_pylist()
+    return " or ".join([f"{config.label!r} is empty", *map(repr, marks)])
 
 
 def _without_events(labelled: Any, users: Users) -> str:

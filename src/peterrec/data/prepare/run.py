@@ -17,7 +17,7 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
-from peterrec.data.prepare.account import account, history_lengths, shape
+from peterrec.data.prepare.account import account, history_lengths, owner_warnings, shape
 from peterrec.data.prepare.engine import engine
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
@@ -101,12 +101,12 @@ class _Preparation:
         inputs = input_files(self.config)
         self.say(f"reading {len(inputs)} file{'s' if len(inputs) != 1 else ''}")
         events = open_events(self.connection, self.config.events)
-        self.warnings += events.warnings
         source = select_source(self.connection, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
         targets = self._targets(events, source)
         histories = self._sequences(source, targets)
         entries = [self._task(task, events, source, histories, targets) for task in self.config.tasks]
+        self.warnings += self._warnings(events, source, targets)
         self._finish(events, source, histories[""], entries, inputs)
 
     def _targets(self, events: Events, source: Source) -> dict[str, TargetEvents]:
@@ -178,6 +178,10 @@ class _Preparation:
             self.connection, task, source.users, own, (events, self.config.events), targets.get(task.name)
         )
         return write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
+
+    def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:
+        of_tasks = [f"task {name}: {line}" for name, found in targets.items() for line in found.warnings]
+        return [*events.warnings, *of_tasks, *owner_warnings(source)]
 
     def _finish(
         self,

@@ -77,7 +77,7 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
     """
     steps: list[Step] = [_step("rows of the input", events.rows + events.dropped, 0, "")]
     if events.dropped:
-        steps.append(_step("rows that can be used", events.rows, events.dropped, "a value is missing or unreadable"))
+        steps.append(_step("rows that can be used", events.rows, events.dropped, events.drop_reason))
     chosen = _choose(events, config, steps)
     items = _count_items(connection, chosen)
     catalogue = _catalogue(items, events, config)

@@ -32,6 +32,7 @@ class TargetEvents:
         table: engine table: place, user, time, [order,] [line,] [domain,] item.
         cut: place and cut, the time of each user's first target event; None if all of the history is used.
         all_users: users with target events, with or without source events.
+        warnings: what looks wrong in the further files.
     """
 
     config: RankingTaskConfig
@@ -39,6 +40,7 @@ class TargetEvents:
     table: Any
     cut: Any | None
     all_users: int
+    warnings: tuple[str, ...] = ()
 
 
 def target_events(
@@ -69,7 +71,7 @@ def target_events(
     cut = None
     if task.history == "before-first-target":
         cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
-    return TargetEvents(task, own, table, cut, total)
+    return TargetEvents(task, own, table, cut, total, own.warnings if own else ())
 
 
 def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:

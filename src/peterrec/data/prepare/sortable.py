@@ -1,0 +1,242 @@
+"""Values that sort: numbers, times and text, none of them rounded on the way.
+
+CSV is text throughout, so what a column holds is counted over all of its rows, file by file; a value counts as of a
+kind if it can be read as that kind without becoming equal to another. What a value means rests on nothing but its own
+text. Ibis expressions that compile for PySpark too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ibis
+
+from peterrec.data.prepare.files import FILE
+from peterrec.errors import DataError
+
+SortKind = Literal["integer", "float", "decimal", "time", "text"]
+NUMBERS: tuple[SortKind, ...] = ("integer", "float", "decimal")
+
+WHOLE = r"^\s*[-+]?[0-9]{1,19}\s*$"  # times in nanoseconds have 19 digits
+NUMBER = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+# No two numbers of so few digits are the same float64; and the shortest text of a float64 is no other's.
+FEW_DIGITS = r"^[-+]?[0.]*([0-9]\.?){1,15}[0.]*([eE][-+]?[0-9]+)?$"
+DECIMAL = "decimal(38, 18)"
+OF_DECIMAL = r"^[-+]?0*[0-9]{0,20}(\.[0-9]{0,18}0*)?$"
+LARGEST = 2**53  # up to here every integer is a float64
+# The engine knows names of zones too, but lets one of them change other rows of its batch, and BST is Bangladesh's.
+CLOCK, SECONDS, OFFSET = "[0-9]{1,2}:[0-9]{2}", r":[0-9]{2}(\.[0-9]{1,9}0*)?", "[+-][0-9]{2}(:?[0-9]{2})?"
+UTC_NAME = " ?(Z|z|UTC|GMT)$"
+TIME = (
+    f"^[0-9]{{4,6}}[-/][0-9]{{1,2}}[-/][0-9]{{1,2}}(( +|T){CLOCK}(({SECONDS})?( ?(Z|z|UTC|GMT))?|{SECONDS}{OFFSET}))?$"
+)
+FINE = r"\.[0-9]{6}0*[1-9]"  # finer than a microsecond
+UTC = "timestamp('UTC')"
+NANOSECONDS = "timestamp(9)"
+YEARS_IN_NANOSECONDS = (1678, 2262)
+EXAMPLE = "2001-02-28 12:00:00"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the values of one column of one file can be read as; counts of rows.
+
+    Attributes:
+        file: where they are.
+        present: rows with a value.
+        kinds: rows that can be read as each kind; as text only those that are nothing else.
+        fine: times that are no whole microseconds.
+        odd: a value that is neither number nor time, if there is one.
+    """
+
+    file: str
+    present: int
+    kinds: dict[SortKind, int]
+    fine: int
+    odd: str | None
+
+
+def look(table: Any, column: str) -> list[Seen]:
+    """Count, for each file of a table, what the values of a column can be read as."""
+    value = table[column]
+    whole = read_sortable(value, "integer")
+    counted = {"present": value.notnull(), "integer": whole.notnull(), "float": whole.between(-LARGEST, LARGEST)}
+    rows = _count(table, counted)
+    if all(row["present"] == row["integer"] for row in rows):  # most often; spares the search for everything else
+        return [_seen(row, {}) for row in rows]
+    others = table.filter(value.notnull() & whole.isnull())
+    value = others[column]
+    read = {kind: read_sortable(value, kind).notnull() for kind in ("float", "decimal", "time", "text")}
+    text = value.cast("string")
+    odd = text.min(where=~(read["float"] | read["decimal"] | read["time"]))
+    more = {row[FILE]: row for row in _count(others, read | {"fine": _is_fine(value)}, odd=odd)}
+    return [_seen(row, more.get(row[FILE], {})) for row in rows]
+
+
+def _count(table: Any, flags: dict[str, Any], **others: Any) -> list[dict[str, Any]]:
+    sums = {name: flag.cast("int64").sum().fill_null(0) for name, flag in flags.items()}
+    rows: list[dict[str, Any]] = (
+        table.group_by(FILE).aggregate(**sums, **others).order_by(FILE).to_pyarrow().to_pylist()
+    )
+    return rows
+
+
+def _seen(whole: dict[str, Any], rest: dict[str, Any]) -> Seen:
+    wholes: int = whole["integer"]
+    kinds: dict[SortKind, int] = {
+        "integer": wholes,
+        "float": whole["float"] + rest.get("float", 0),
+        "decimal": wholes + rest.get("decimal", 0),
+        "time": rest.get("time", 0),
+        "text": rest.get("text", 0),
+    }
+    return Seen(whole[FILE], whole["present"], kinds, rest.get("fine", 0), rest.get("odd"))
+
+
+def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: bool = False) -> SortKind:
+    """Decide how the values of a column compare.
+
+    The first of integer, float, decimal, time, text that fits every row of a file; else the one that fits most rows,
+    the others being unreadable.
+
+    Raises:
+        DataError: nothing fits, or files differ.
+    """
+    kinds: dict[SortKind, Seen] = {}
+    for one in seen:
+        if not one.present:
+            continue
+        best = _best(one, text_allowed)
+        if not one.kinds[best]:
+            raise DataError(
+                f"the {what} column {column!r} holds neither numbers nor dates such as {EXAMPLE}, but {one.odd!r}",
+                remedy="say how it is written, e.g. --time-format %d/%m/%Y, or name another column; times with an "
+                "offset such as +02:00 are read, those with the name of a zone are not",
+                path=one.file,
+            )
+        kinds.setdefault(best, one)
+    if len(kinds) <= 1:
+        return next(iter(kinds), "integer")
+    if set(kinds) <= set(NUMBERS):
+        for kind in ("float", "decimal"):
+            if all(one.kinds[kind] == one.kinds[_best(one, text_allowed)] for one in seen):
+                return kind
+    (first, here), (second, there) = list(kinds.items())[:2]
+    both = " (with too many digits to compare them)" if set(kinds) <= set(NUMBERS) else ""
+    raise DataError(
+        f"the {what} column {column!r} holds values of kind {first} here but {second} in {there.file}{both}",
+        remedy="write it alike in all files",
+        path=here.file,
+    )
+
+
+def _best(seen: Seen, text_allowed: bool) -> SortKind:
+    kinds = [kind for kind in seen.kinds if kind != "text" or text_allowed]
+    return max(kinds, key=lambda kind: seen.kinds[kind])  # the first of equals: every integer is a number too
+
+
+def read_sortable(value: Any, kind: SortKind, *, nanoseconds: bool = False) -> Any:
+    """Return values in a form that compares, null where they are not of the kind or would be rounded.
+
+    Args:
+        value: a column of any type.
+        kind: what to read it as: int64, float64, decimal(38, 18), a timestamp in UTC without a zone, or text.
+        nanoseconds: hold times in nanoseconds (years 1678 to 2261), else in microseconds.
+    """
+    if kind == "time":
+        return _read_time(value, nanoseconds)
+    if kind == "text":
+        return _read_text(value)
+    if value.type().is_timestamp() or value.type().is_date():
+        return _nulls(value, {"integer": "int64", "float": "float64", "decimal": DECIMAL}[kind])
+    return {"integer": read_integer, "float": _read_float, "decimal": _read_decimal}[kind](value)
+
+
+def _nulls(value: Any, type_: str) -> Any:
+    return value.isnull().ifelse(ibis.null(type_), ibis.null(type_))
+
+
+def read_integer(value: Any) -> Any:
+    """Return whole numbers as int64, null where they are none or too large."""
+    type_, whole = value.type(), value.try_cast("int64")  # which rounds 1.5
+    if type_.is_string():
+        return value.re_search(WHOLE).ifelse(whole, None)
+    if type_.is_decimal():
+        return (whole.try_cast(type_) == value).ifelse(whole, None)
+    return whole if type_.is_integer() else _nulls(value, "int64")
+
+
+def _read_float(value: Any) -> Any:
+    type_ = value.type()
+    if type_.is_floating():
+        return _finite(value.cast("float64"))
+    if type_.is_integer():
+        return value.between(-LARGEST, LARGEST).ifelse(value.cast("float64"), None)
+    text = value.cast("string").strip()
+    number = _finite(text.re_search(NUMBER).ifelse(text, None).try_cast("float64"))
+    whole = read_integer(text).between(-LARGEST, LARGEST).fill_null(False)
+    return (whole | text.re_search(FEW_DIGITS) | (text == number.cast("string"))).ifelse(number, None)
+
+
+def _finite(number: Any) -> Any:
+    return (number.isnan() | number.isinf()).ifelse(None, number)
+
+
+def _read_decimal(value: Any) -> Any:
+    type_, number = value.type(), value.try_cast(DECIMAL)
+    if type_.is_string():
+        text = value.strip()
+        return (text.re_search(NUMBER) & text.re_search(OF_DECIMAL)).ifelse(text, None).try_cast(DECIMAL)
+    if type_.is_decimal():  # of a finer one digits are cut off
+        return (number.try_cast(type_) == value).ifelse(number, None) if type_.scale > 18 else number
+    return number if type_.is_integer() else _nulls(value, DECIMAL)
+
+
+def _read_time(value: Any, nanoseconds: bool) -> Any:
+    type_ = value.type()
+    if type_.is_string():
+        # Through a zone, so that an offset in the text (`+02:00`) counts; text without one is UTC.
+        text = _time_text(value)
+        time = text.try_cast(UTC).cast("timestamp")
+        return _fits_nanoseconds(time).ifelse(text, None).try_cast(NANOSECONDS) if nanoseconds else time
+    if not (type_.is_timestamp() or type_.is_date()):
+        return _nulls(value, NANOSECONDS if nanoseconds else "timestamp")
+    if nanoseconds and in_nanoseconds(type_):
+        return value
+    time = value.try_cast("timestamp")
+    return _fits_nanoseconds(time).ifelse(time, None).cast(NANOSECONDS) if nanoseconds else time
+
+
+def _fits_nanoseconds(time: Any) -> Any:  # else the engine breaks off
+    first, last = (ibis.literal(f"{year}-01-01").cast("timestamp") for year in YEARS_IN_NANOSECONDS)
+    return (time >= first) & (time < last)
+
+
+def _time_text(value: Any) -> Any:
+    """Return what the engine reads row by row and without settings of its own; null for everything else."""
+    text = value.strip()
+    return text.re_search(TIME).ifelse(text.re_replace(UTC_NAME, ""), None)
+
+
+def in_nanoseconds(type_: Any) -> bool:
+    """Say whether a type is that of times in nanoseconds."""
+    return bool(type_.is_timestamp() and type_.scale == 9 and type_.timezone is None)
+
+
+def _is_fine(value: Any) -> Any:
+    """Return whether times are no whole microseconds."""
+    if value.type().is_string():
+        return value.re_search(FINE) & _read_time(value, nanoseconds=True).notnull()
+    if in_nanoseconds(value.type()):
+        return value != value.cast("timestamp").cast(NANOSECONDS)
+    return value.isnull() & False
+
+
+def _read_text(value: Any) -> Any:
+    """Return text that is neither a number nor a time: one of those among texts was meant as something else."""
+    if not value.type().is_string():
+        return _nulls(value, "string")
+    other = value.strip().re_search(NUMBER) | _read_time(value, nanoseconds=False).notnull()
+    return other.ifelse(None, value)
