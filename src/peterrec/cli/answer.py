@@ -9,6 +9,10 @@ import pyarrow as pa
 import typer
 
 from peterrec.cli.common import (
+    ColumnsOption,
+    DomainOption,
+    IdsOption,
+    InvalidRowsOption,
     ItemOption,
     OrderOption,
     QuietOption,
@@ -56,8 +60,12 @@ def predict(
     item: ItemOption = "item_id",
     time: TimeOption = "timestamp",
     order: OrderOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
@@ -67,7 +75,10 @@ def predict(
     """Predict a class for each user, with probabilities; the users need not have been seen before."""
     from peterrec.serving.files import predict as answer
 
-    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
+    events = events_config(
+        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
+        time_format=time_format, ids=ids, invalid_rows=invalid_rows,
+    )  # fmt: skip
     options = _options(events, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, bundle, _source(source), out, options, reporter(quiet)), out, quiet)
 
@@ -85,8 +96,12 @@ def recommend(
     item: ItemOption = "item_id",
     time: TimeOption = "timestamp",
     order: OrderOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
@@ -96,7 +111,10 @@ def recommend(
     """Recommend items to each user, best first, with scores."""
     from peterrec.serving.files import recommend as answer
 
-    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
+    events = events_config(
+        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
+        time_format=time_format, ids=ids, invalid_rows=invalid_rows,
+    )  # fmt: skip
     options = _options(events, allow_empty, unknown, precision, compile)
     table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=not seen)
     _finish(table, out, quiet)
@@ -111,8 +129,12 @@ def embed(
     item: ItemOption = "item_id",
     time: TimeOption = "timestamp",
     order: OrderOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
@@ -122,7 +144,10 @@ def embed(
     """Write one vector for each user: the user's representation, for your own models."""
     from peterrec.serving.files import embed as answer
 
-    events = events_config([source], user, item, time, order=order, separator=separator, time_format=time_format)
+    events = events_config(
+        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
+        time_format=time_format, ids=ids, invalid_rows=invalid_rows,
+    )  # fmt: skip
     options = _options(events, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, _source(source), out, options, reporter(quiet), bundle=bundle), out, quiet)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from peterrec.config import EventsConfig
+from peterrec.config import EventsConfig, build_config
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 progress = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -28,6 +28,14 @@ TimeOption = Annotated[str, typer.Option("--time", help="Column that sorts a use
 OrderOption = Annotated[str | None, typer.Option("--order", help="Column that breaks ties between equal times.")]
 SeparatorOption = Annotated[str | None, typer.Option("--separator", help="Of CSV files; found by itself if not given.")]
 TimeFormatOption = Annotated[str | None, typer.Option("--time-format", help="Of a text time column, e.g. %d/%m/%Y.")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="Column that tells domains apart.")]
+ColumnsOption = Annotated[
+    str | None, typer.Option("--columns", help="Names for CSV files without a header line: user_id,item_id,...")
+]
+IdsOption = Annotated[str | None, typer.Option("--ids", help="auto, text or integer: how ids are read.")]
+InvalidRowsOption = Annotated[
+    str | None, typer.Option("--invalid-rows", help="error or drop: rows without a user, an item or a readable time.")
+]
 
 
 def say(line: str) -> None:
@@ -40,10 +48,15 @@ def reporter(quiet: bool) -> Callable[[str], None] | None:
     return None if quiet else say
 
 
-def events_config(paths: list[str], user: str, item: str, time: str, **more: str | None) -> EventsConfig:
-    """Build the column mapping from command-line options."""
-    values = {name: value for name, value in more.items() if value is not None}
-    return EventsConfig(paths=tuple(paths), user=user, item=item, time=time, **values)
+def events_settings(columns: str | None = None, **options: Any) -> dict[str, Any]:
+    """Return what was said on the command line of how events are read, as settings of `EventsConfig`."""
+    names = columns.split(",") if columns is not None else None
+    return {name: value for name, value in ({"columns": names} | options).items() if value is not None}
+
+
+def events_config(source: str, **options: Any) -> EventsConfig:
+    """Return how events are read, from options of the command line; errors as in `build_config`."""
+    return build_config(EventsConfig, events_settings(**options) | {"paths": [source]})
 
 
 def close_quietly() -> None:

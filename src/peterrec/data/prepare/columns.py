@@ -87,7 +87,7 @@ def id_kind(seen: Sequence[Seen], what: str, asked: Literal["auto", "text", "int
     if len(kinds) > 1:
         raise DataError(
             f"{what} ids are text here but integers in {kinds['integer']}",
-            remedy="write them alike, or say how to read them: --ids text (or --ids integer)",
+            remedy="write them alike, or say how to read them: ids text or integer (--ids)",
             path=kinds["text"],
         )
     return next(iter(kinds), "text")
@@ -126,7 +126,7 @@ def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: boo
         elif not counts[best]:
             raise DataError(
                 f"the {what} column {column!r} holds neither numbers nor dates such as 2001-02-28 12:00:00",
-                remedy="say how it is written, e.g. --time-format %d/%m/%Y, or name another column",
+                remedy="say how it is written, e.g. time_format %d/%m/%Y (--time-format), or name another column",
                 path=one.file,
             )
         kinds.setdefault(best, one.file)

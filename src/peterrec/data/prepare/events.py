@@ -206,7 +206,7 @@ def _check_rows(table: Any, config: EventsConfig) -> int:
         parts = [f"{worst[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if worst[name]]
         raise DataError(
             f"{worst['rows']:,} row{'s' if worst['rows'] > 1 else ''} cannot be used: {', '.join(parts)}",
-            remedy="correct them, or leave them out with --set events.invalid_rows=drop"
+            remedy="correct them, or leave them out: invalid_rows drop (--invalid-rows drop)"
             + (f" (a time must be written as {config.time_format})" if worst["time"] and config.time_format else ""),
             path=worst[FILE],
         )

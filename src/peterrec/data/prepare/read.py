@@ -10,6 +10,7 @@ from peterrec.data.catalogue import ItemId
 from peterrec.data.prepare.engine import engine
 from peterrec.data.prepare.events import open_events
 from peterrec.data.prepare.sequences import ordered
+from peterrec.errors import ConfigError
 
 MEMORY_LIMIT = "2GB"
 
@@ -19,7 +20,15 @@ def read_event_histories(config: EventsConfig) -> tuple[list[str], list[list[Ite
 
     Raises:
         DataError: the events cannot be used as they are.
+        ConfigError: they do not fit in the memory they may use.
     """
+    try:
+        return _read(config)
+    except ConfigError as error:  # here, no setting says how much that is
+        raise ConfigError(error.what, remedy="give the events of fewer users at a time") from error
+
+
+def _read(config: EventsConfig) -> tuple[list[str], list[list[ItemId]]]:
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         table = open_events(db, config).table
         keys = [name for name in ("time", "order") if name in table.columns]
