@@ -107,6 +107,29 @@ def test_predict_from_a_file_and_from_standard_input(
     assert answer(capsys, [*arguments, "-", "--quiet"]) == (printed, "")
 
 
+@pytest.mark.parametrize("verb", ["predict", "recommend", "embed"])
+def test_a_file_without_a_header_is_asked_about_as_it_is_prepared(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    rows = ["a,s0001,1", "a,s0002,2", "b,s0003,1", "b,,2"]
+    bare, named = tmp_path / "bare.csv", tmp_path / "named.csv"
+    bare.write_text("\n".join(rows) + "\n")
+    named.write_text("\n".join(["who,what,when", *rows]) + "\n")
+    words = [verb, job.backbone, *([job.bundle("cluster")] if verb == "predict" else [])]
+    names = ["--user", "who", "--item", "what", "--time", "when", "--ids", "text", "--invalid-rows", "drop", "-q"]
+    wanted, _ = answer(capsys, [*words, str(named), *names])
+    assert wanted
+    assert answer(capsys, [*words, str(bare), *names, "--columns", "who,what,when"])[0] == wanted
+
+
+@pytest.mark.parametrize(("option", "value"), [("--ids", "numbers"), ("--separator", '"'), ("--invalid-rows", "skip")])
+def test_an_option_with_a_value_that_it_does_not_have(
+    job: Job, histories: str, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert execute(["predict", job.backbone, job.bundle("cluster"), histories, option, value]) == 2
+    assert f"{option[2:].replace('-', '_')}: " in capsys.readouterr().err
+
+
 def test_recommend_targets_and_next_items(job: Job, histories: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed, _ = answer(capsys, ["recommend", job.backbone, histories, "-b", job.bundle("shop"), "-k", "3"])
     rows = [json.loads(line) for line in printed.splitlines()]

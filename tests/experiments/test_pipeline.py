@@ -10,7 +10,8 @@ import pytest
 
 from peterrec.config import RunConfig, load_config
 from peterrec.data.synthetic import synthetic
-from peterrec.errors import ConfigError
+from peterrec.errors import ConfigError, InterruptedRun
+from peterrec.experiments import pipeline
 from peterrec.experiments.pipeline import run
 from peterrec.storage import read_json
 
@@ -136,3 +137,14 @@ def test_a_run_with_a_noncausal_backbone_says_what_it_learned(folder: Path) -> N
     page = (folder / "noncausal" / "report.html").read_text()
     assert "It is noncausal" in page
     assert "to fill in what is hidden" in page
+
+
+def test_a_run_that_is_stopped_goes_on_with_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise InterruptedRun("stopped by the user", remedy="continue with --resume", path=tmp_path)
+
+    write_data(tmp_path, seed=1)
+    monkeypatch.setattr(pipeline, "_run", stopped)
+    with pytest.raises(InterruptedRun, match="stopped by the user") as caught:
+        run(settings(tmp_path), tmp_path / "out")
+    assert "run the same command again" in caught.value.remedy

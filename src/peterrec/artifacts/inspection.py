@@ -33,7 +33,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
                 meta["metrics"] = read_json(path / "metrics.json")
             return {"path": str(path), **meta, "bytes": _size(path)}
     if path.name and path.with_name(path.name + ".training").exists():  # `.` and `/` have no name
-        raise ArtifactError("is not finished: only its resume point is there", remedy="run with --resume", path=path)
+        remedy = "run the pretrain or adapt that makes it again, with --resume"
+        raise ArtifactError("is not finished: only its resume point is there", remedy=remedy, path=path)
     raise ArtifactError(
         "is no artifact of peterrec", remedy="name the folder of a corpus, a backbone or a bundle", path=path
     )

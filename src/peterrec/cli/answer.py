@@ -9,10 +9,15 @@ import pyarrow as pa
 import typer
 
 from peterrec.cli.common import (
+    ColumnsOption,
+    DomainOption,
+    IdsOption,
+    InvalidRowsOption,
     ItemOption,
     OrderOption,
     QuietOption,
     SeparatorOption,
+    TiesOption,
     TimeFormatOption,
     TimeOption,
     UserOption,
@@ -59,8 +64,13 @@ def predict(
     item: ItemOption = None,
     time: TimeOption = None,
     order: OrderOption = None,
+    ties: TiesOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
@@ -72,8 +82,9 @@ def predict(
     from peterrec.serving.files import predict as answer
 
     events = events_config(
-        [source], user=user, item=item, time=time, order=order, separator=separator, time_format=time_format
-    )
+        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
+        time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
+    )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, bundle, _source(source), out, options, reporter(quiet)), out, quiet)
 
@@ -94,8 +105,13 @@ def recommend(
     item: ItemOption = None,
     time: TimeOption = None,
     order: OrderOption = None,
+    ties: TiesOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
@@ -107,8 +123,9 @@ def recommend(
     from peterrec.serving.files import recommend as answer
 
     events = events_config(
-        [source], user=user, item=item, time=time, order=order, separator=separator, time_format=time_format
-    )
+        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
+        time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
+    )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
     exclude_seen = None if seen is None else not seen
     table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=exclude_seen)
@@ -124,8 +141,13 @@ def embed(
     item: ItemOption = None,
     time: TimeOption = None,
     order: OrderOption = None,
+    ties: TiesOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     allow_empty: AllowEmpty = False,
     unknown: UnknownItems = None,
     precision: PrecisionOption = "fp32",
@@ -137,8 +159,9 @@ def embed(
     from peterrec.serving.files import embed as answer
 
     events = events_config(
-        [source], user=user, item=item, time=time, order=order, separator=separator, time_format=time_format
-    )
+        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
+        time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
+    )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
     _finish(answer(backbone, _source(source), out, options, reporter(quiet), bundle=bundle), out, quiet)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from peterrec.config import EventsConfig
+from peterrec.config import EventsConfig, build_config
 from peterrec.errors import WARNING
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -28,11 +28,21 @@ ItemOption = Annotated[str | None, typer.Option("--item", help="Column with the 
 TimeOption = Annotated[
     str | None, typer.Option("--time", help="Column that sorts a user's events. [default: as in preparation]")
 ]
-OrderOption = Annotated[
-    str | None, typer.Option("--order", help="Column that orders equal times. [default: as in preparation]")
+OrderOption = Annotated[str | None, typer.Option("--order", help="Column that orders events with equal times.")]
+TiesOption = Annotated[
+    str | None,
+    typer.Option("--ties", help="What orders events that are still equal: hash, or lines (as in the files)."),
 ]
 SeparatorOption = Annotated[str | None, typer.Option("--separator", help="Of CSV files; found by itself if not given.")]
 TimeFormatOption = Annotated[str | None, typer.Option("--time-format", help="Of a text time column, e.g. %d/%m/%Y.")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="Column that tells domains apart.")]
+ColumnsOption = Annotated[
+    str | None, typer.Option("--columns", help="Names for CSV files without a header line: user_id,item_id,...")
+]
+IdsOption = Annotated[str | None, typer.Option("--ids", help="auto, text or integer: how ids are read.")]
+InvalidRowsOption = Annotated[
+    str | None, typer.Option("--invalid-rows", help="error or drop: rows without a user, an item or a readable time.")
+]
 
 
 def say(line: str) -> None:
@@ -58,10 +68,19 @@ def say_warnings(warnings: Iterable[str]) -> None:
         say(f"{WARNING}{warning}")
 
 
-def events_config(paths: list[str], **columns: str | None) -> EventsConfig:
-    """Return the column mapping that the command line names; what it does not name is as in preparation."""
-    values = {name: value for name, value in columns.items() if value is not None}
-    return EventsConfig.model_validate({"paths": tuple(paths)} | values)
+def events_settings(columns: str | None = None, **options: Any) -> dict[str, Any]:
+    """Return what was said on the command line of how events are read, as settings of `EventsConfig`."""
+    names = columns.split(",") if columns is not None else None
+    return {name: value for name, value in ({"columns": names} | options).items() if value is not None}
+
+
+def events_config(source: str, **options: Any) -> EventsConfig:
+    """Return how events are read, from options of the command line; what is not named is as it was in preparation.
+
+    Raises:
+        ConfigError: as in `build_config`.
+    """
+    return build_config(EventsConfig, events_settings(**options) | {"paths": [source]})
 
 
 def close_quietly() -> None:

@@ -8,7 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, SetOption, reporter, say
+from peterrec.cli.common import (
+    ColumnsOption,
+    ConfigOption,
+    DomainOption,
+    IdsOption,
+    InvalidRowsOption,
+    OrderOption,
+    OverwriteOption,
+    QuietOption,
+    SeparatorOption,
+    SetOption,
+    TiesOption,
+    TimeFormatOption,
+    events_settings,
+    reporter,
+    say,
+)  # fmt: skip
 from peterrec.config import PrepareConfig, load_config
 from peterrec.config.base import NAME_BYTES, check_name, in_names
 from peterrec.errors import ConfigError
@@ -24,24 +40,14 @@ def command(
     time: Annotated[
         str | None, typer.Option("--time", help="Column that sorts a user's events. [default: timestamp]")
     ] = None,
-    order: Annotated[
-        str | None, typer.Option("--order", help="Column that orders a user's events with equal times.")
-    ] = None,
-    ties: Annotated[
-        str | None,
-        typer.Option("--ties", help="What orders events that are still equal: hash, or lines (as in the files)."),
-    ] = None,
-    domain: Annotated[str | None, typer.Option("--domain", help="Column that tells domains apart.")] = None,
-    columns: Annotated[
-        str | None, typer.Option("--columns", help="Names for CSV files without a header line: user_id,item_id,...")
-    ] = None,
-    separator: Annotated[
-        str | None, typer.Option("--separator", help="Of CSV files; found by itself if not given.")
-    ] = None,
-    time_format: Annotated[
-        str | None, typer.Option("--time-format", help="Of a text time column, e.g. %d/%m/%Y.")
-    ] = None,
-    ids: Annotated[str | None, typer.Option("--ids", help="auto, text or integer: how ids are read.")] = None,
+    order: OrderOption = None,
+    ties: TiesOption = None,
+    domain: DomainOption = None,
+    columns: ColumnsOption = None,
+    separator: SeparatorOption = None,
+    time_format: TimeFormatOption = None,
+    ids: IdsOption = None,
+    invalid_rows: InvalidRowsOption = None,
     classify: Annotated[
         list[str],
         typer.Option(
@@ -73,13 +79,11 @@ def command(
     """
     from peterrec.data.prepare import prepare
 
-    mapping = {
-        "paths": events or None, "user": user, "item": item, "time": time, "order": order, "ties": ties,
-        "domain": domain,
-        "columns": columns.split(",") if columns is not None else None,
-        "separator": separator, "time_format": time_format, "ids": ids,
-    }  # fmt: skip
-    values: dict[str, Any] = {"events": {key: value for key, value in mapping.items() if value is not None}}
+    mapping = events_settings(
+        paths=events or None, user=user, item=item, time=time, order=order, domain=domain, columns=columns,
+        separator=separator, time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
+    )  # fmt: skip
+    values: dict[str, Any] = {"events": mapping}
     if catalogue is not None:
         values["catalogue"] = catalogue
     tasks = [_classification(text, user or "user_id") for text in classify]

@@ -122,7 +122,7 @@ def _parse(line: str, where: str, allow_empty: bool) -> tuple[str, list[ItemId]]
         wrong = "`items` is not a list of texts or integers of 64 bits"
         raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=where)
     if not items and not allow_empty:
-        remedy = "leave out users without items, or allow empty histories"
+        remedy = "leave out users without items, or allow them: allow_empty (--allow-empty)"
         raise DataError(f"user {user!r} has no items", remedy=remedy, path=where)
     return str(user), items
 

@@ -32,7 +32,7 @@ class Negatives:
         if (counts >= items).any():
             raise TaskError(
                 "a user has every target item, so no negative is left",
-                remedy="use more target items (lower min_item_events), or drop that user",
+                remedy="prepare again with more target items (lower the task's min_item_events), or without that user",
             )
         self.weights = weights.astype(np.int64)
         self._ends = np.cumsum(self.weights)  # tickets up to and with each item

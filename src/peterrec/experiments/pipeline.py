@@ -15,7 +15,7 @@ from peterrec.config import AdaptConfig, EvaluateConfig, RunConfig, build_config
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import input_files, prepare
 from peterrec.data.sources import fetch
-from peterrec.errors import ConfigError
+from peterrec.errors import ConfigError, InterruptedRun
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
 from peterrec.experiments.record import bundle_folder
@@ -85,6 +85,14 @@ def run(
     Raises:
         PeterRecError: whatever a stage raises.
     """
+    try:
+        return _run(config, out, overwrite, report, command)
+    except InterruptedRun as error:  # a stage would go on with an option that a whole run does not have
+        again = "run the same command again, without --overwrite: what is done is kept"
+        raise InterruptedRun(error.what, remedy=again, path=error.path) from error
+
+
+def _run(config: RunConfig, out: str | Path, overwrite: bool, report: Report | None, command: str) -> Path:
     state = RunState(config, Path(out), report or (lambda line: None), overwrite)
     _check_overrides(config)
     _fetch(state)

@@ -33,7 +33,7 @@ def require_finite(value: float | torch.Tensor, what: str, epoch: int) -> None:
     shown = f" ({value})" if isinstance(value, float) else ""
     raise TrainingError(
         f"training diverged: {what} of epoch {epoch + 1} is not finite{shown}",
-        remedy=f"lower optim.lr, keep optim.clip_norm set, or use precision 32-true; then {START_OVER}",
+        remedy=f"lower optim.lr, keep optim.clip_norm set, or set runner.precision to 32-true; then {START_OVER}",
     )
 
 

@@ -270,7 +270,7 @@ def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArra
     if len(train) == 0 or len(valid) == 0:
         raise DataError(
             f"{len(train)} users to train on and {len(valid)} held out have two events or more; both are needed",
-            remedy="prepare more users, lower source.min_item_events, or raise pretrain.valid_share",
+            remedy="prepare again with more users or a lower source.min_item_events, or raise valid_share",
             path=corpus.path,
         )
     return train, valid

@@ -194,6 +194,17 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_a_part_with_one_class_is_told(tmp_path: Path, part: str) -> None:
+    table = [(user, "a" if PART[user] == part else "ab"[int(user) % 2]) for user in USERS]
+    corpus = corpus_of(tmp_path, table)
+    (warning,) = corpus.manifest["warnings"]
+    count = sum(where == part for where in PART.values())
+    assert warning.startswith(f"task group: all {count} {part} users have the label 'a'")
+    assert f"split.{part}" in warning
+    assert corpus_of(tmp_path / "other", [(user, "ab"[int(user) % 2]) for user in USERS]).manifest["warnings"] == []
+
+
 ACTIVE = {"name": "group", "kind": "classification"}
 
 

@@ -82,7 +82,6 @@ def account(manifest: dict[str, Any]) -> list[str]:
     lines = [_line(step["what"], step["events"], "", step) for step in manifest["steps"]]
     if manifest["ties"]["events"]:
         lines.append(tie_line(manifest["ties"]))
-    lines += [f"warning: {warning}" for warning in manifest.get("warnings", [])]
     lines.append(f"corpus: {manifest['users']:,} users, {manifest['events']:,} events, {manifest['items']:,} items")
     for task in manifest["tasks"]:
         lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]

@@ -106,7 +106,8 @@ def in_domains(table: Any, domains: Sequence[str] | None, setting: str) -> Any:
         return ibis.literal(True)
     if "domain" not in table.columns:
         raise ConfigError(
-            f"{setting} names domains, but the events have none", remedy="say which column holds them: events.domain"
+            f"{setting} names domains, but the events have none",
+            remedy="say which column holds them: events.domain (--domain)",
         )
     return table["domain"].isin(list(domains))
 

@@ -18,6 +18,10 @@ CANNOT_GO_ON = (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.FatalExc
 CANNOT_WRITE = (*CANNOT_GO_ON, duckdb.TransactionException)
 
 
+class EngineMemoryError(ConfigError):
+    """The events do not fit in the memory that the engine may use."""
+
+
 @contextlib.contextmanager
 def engine(scratch: Path, memory_limit: str, threads: int | None) -> Iterator[Any]:
     """Yield an Ibis connection whose tables lie in `scratch`; what does not fit in memory spills there.
@@ -65,7 +69,7 @@ def _translated(error: duckdb.Error, path: Path | None) -> PeterRecError | None:
         return _disk_full()
     if isinstance(error, duckdb.OutOfMemoryException):
         remedy = "raise memory_limit, e.g. --set memory_limit=4GB"
-        return ConfigError(f"the events do not fit in the memory they may use ({what})", remedy=remedy)
+        return EngineMemoryError(f"the events do not fit in the memory they may use ({what})", remedy=remedy)
     if isinstance(error, duckdb.ParserException | duckdb.CatalogException) and "memory" in str(error).lower():
         return ConfigError(f"memory_limit: {what}", remedy="write e.g. memory_limit=2GB")
     if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):

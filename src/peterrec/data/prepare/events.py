@@ -288,7 +288,7 @@ def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataErr
     return DataError(
         f"{counts['rows']:,} row{'s' if counts['rows'] > 1 else ''} cannot be used: {', '.join(parts)}; such as "
         f"{values}",
-        remedy=f"correct them, or leave them out with --set events.invalid_rows=drop{about_times}",
+        remedy=f"correct them, or leave them out: invalid_rows drop (--invalid-rows drop){about_times}",
         path=counts[FILE],
     )
 

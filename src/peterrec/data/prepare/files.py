@@ -26,7 +26,7 @@ _CHUNK = 1 << 22
 _LINE = 1 << 20  # bytes of the longest header that is read
 _SHOWN = 40
 WHICH_COLUMNS = (
-    "say which columns to use, e.g. --user, --item and --time (or `columns`, without a header line), and name files of "
+    "say which columns to use, e.g. --user, --item and --time (or --columns, without a header line), and name files of "
     "events only"
 )
 SEPARATORS = ("::", "\t", ";", "|", ",")  # in the order they are tried when several would do
@@ -200,7 +200,7 @@ def _describe_csv(path: Path, needed: Sequence[str], separator: str | None, colu
             raise DataError(
                 f"has {max(len(fields) for fields in split.values())} fields in its first line, but {len(columns)} "
                 "columns were named",
-                remedy="name every column, and check the separator",
+                remedy="name every column (--columns), and check the --separator",
                 path=path,
             )
         names, chosen = tuple(columns), fitting[0]

@@ -63,7 +63,9 @@ def describe_labels(config: LabelsConfig) -> InputFile:
     path = Path(config.path)
     if not path.is_file():
         raise DataError("there is no such file", remedy="check the path of the labels", path=path)
-    remedy = "say which columns hold the users and the labels: `labels.user` and `labels.label`"
+    remedy = (
+        "say which columns hold the users and the labels: `labels.user` and `labels.label` of the task, in a --config"
+    )
     needed = [config.user, config.label]
     file = describe(path, needed, separator=config.separator, columns=config.columns, remedy=remedy)
     check_types(file, [config.user], [])

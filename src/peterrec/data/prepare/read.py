@@ -16,12 +16,13 @@ from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.prepare.bounds import source_filters, target_filter
-from peterrec.data.prepare.engine import engine
+from peterrec.data.prepare.engine import EngineMemoryError, engine
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files
 from peterrec.data.preprocessing import assumptions
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
+from peterrec.errors import ConfigError
 
 MEMORY_LIMIT = "2GB"
 
@@ -49,8 +50,15 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
 
     Raises:
         DataError: the events cannot be used as they are.
-        ConfigError: a bound of time does not fit the times of the events.
+        ConfigError: a bound of time does not fit the times, or the events do not fit in the memory they may use.
     """
+    try:
+        return _read(config, preprocessing)
+    except EngineMemoryError as error:  # here, no setting says how much that is
+        raise ConfigError(error.what, remedy="give the events of fewer users at a time") from error
+
+
+def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> EventHistories:
     config, notes = _columns_of(config, preprocessing)
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         events = open_events(db, config)

@@ -26,7 +26,7 @@ from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_s
 from peterrec.data.prepare.sequences import SequenceFile, pieces
 from peterrec.data.prepare.source import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
-from peterrec.data.prepare.tasks import Histories, label_task, to_lists, write_task
+from peterrec.data.prepare.tasks import Histories, label_task, one_class_parts, to_lists, write_task
 from peterrec.data.shorten import shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
@@ -177,7 +177,9 @@ class _Preparation:
         labelled = label_task(
             self.connection, task, source.users, own, (events, self.config.events), targets.get(task.name)
         )
-        return write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
+        entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
+        self.warnings += one_class_parts(task, labelled, source.users)
+        return entry
 
     def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:
         of_tasks = [f"task {name}: {line}" for name, found in targets.items() for line in found.warnings]

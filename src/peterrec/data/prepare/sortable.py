@@ -112,8 +112,8 @@ def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: boo
         if not one.kinds[best]:
             raise DataError(
                 f"the {what} column {column!r} holds neither numbers nor dates such as {EXAMPLE}, but {one.odd!r}",
-                remedy="say how it is written, e.g. --time-format %d/%m/%Y, or name another column; times with an "
-                "offset such as +02:00 are read, those with the name of a zone are not",
+                remedy="say how it is written, e.g. time_format %d/%m/%Y (--time-format), or name another column; "
+                "times with an offset such as +02:00 are read, those with the name of a zone are not",
                 path=one.file,
             )
         kinds.setdefault(best, one)

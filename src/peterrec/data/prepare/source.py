@@ -164,7 +164,7 @@ def _catalogue(items: Any, events: Events, config: PrepareConfig) -> Catalogue:
         if given.id_type != events.item_kind:
             raise DataError(
                 f"has {given.id_type} item ids, but the items of the events are {events.item_kind}",
-                remedy=f"read them alike: events.ids={given.id_type}",
+                remedy=f"read them alike: events.ids={given.id_type} (--ids {given.id_type})",
                 path=config.catalogue,
             )
         return given

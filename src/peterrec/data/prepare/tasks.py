@@ -140,7 +140,7 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
         last = labelled.steps[-1]
         raise TaskError(
             f"no user is left for task {task.name!r}: {last['why']}",
-            remedy="lower its min_user_events or min_class_users",
+            remedy=f"lower its min_user_events or min_{'item_events' if labelled.labels is None else 'class_users'}",
         )
     empty = [name for number, name in enumerate(PARTS) if not (part == number).any()]
     if empty:
@@ -166,6 +166,22 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
             f"users ({counts[rare]} of them), so it cannot be learned",
             remedy=f"merge rare labels, or leave them out with min_class_users: {counts[rare] + 1} or more",
         )
+
+
+def one_class_parts(task: Task, labelled: Labelled, users: Users) -> list[str]:
+    """Return a warning for the valid and the test part if all users there are of one class: any answer is as good."""
+    if labelled.labels is None:
+        return []
+    part, warnings = users.parts[labelled.places], []
+    for number, name in enumerate(PARTS):
+        classes = np.unique(labelled.labels[part == number])
+        if len(classes) == 1:
+            warnings.append(
+                f"task {task.name}: all {int((part == number).sum()):,} {name} users have the label "
+                f"{labelled.class_names[int(classes[0])]!r}, so no model can be told from another there: label more "
+                f"users, or raise split.{name}"
+            )
+    return warnings
 
 
 def _write_part(

@@ -1,0 +1,161 @@
+"""Every remedy in the source names options and settings that the verbs have which raise it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+import peterrec
+from peterrec import config
+from peterrec.cli.main import VERBS, app
+from peterrec.experiments.rivals.settings import SETTINGS as RIVALS
+
+SOURCE = Path(peterrec.__file__).parent
+READERS = ("prepare", "predict", "recommend", "embed")
+# The verbs that raise what a module (the longest prefix) says. `run` and `experiment` take all settings from a file and
+# pass the errors of the others on: there, it is the setting beside the option that counts.
+RAISED_BY = {
+    "cli/adapt.py": ("adapt",),
+    "cli/experiment.py": ("experiment",),
+    "cli/prepare.py": ("prepare",),
+    "config/loading.py": ("run", "experiment", "prepare", "pretrain", "adapt", "evaluate", "serve"),
+    "storage.py": ("run", "fetch", "convert", "prepare", "pretrain", "adapt"),
+    "artifacts/inspection.py": ("pretrain", "adapt"),
+    "data/batching.py": ("pretrain", "adapt"),
+    "data/histories.py": ("predict", "recommend", "embed"),
+    "data/prepare/": ("prepare",),
+    "data/prepare/columns.py": READERS,
+    "data/prepare/events.py": READERS,
+    "data/prepare/files.py": READERS,
+    "data/prepare/read.py": ("predict", "recommend", "embed"),
+    "data/sources/": ("fetch", "convert"),
+    "data/sources/ml_1m.py": ("fetch",),
+    "data/sources/ta_feng.py": ("fetch",),
+    "data/sources/authors.py": ("convert",),
+    "data/sources/recbole.py": ("convert",),
+    "data/sources/tenrec.py": ("convert",),
+    "experiments/grid/": ("experiment",),
+    "experiments/pipeline.py": ("run",),
+    "experiments/rivals/": ("experiment",),
+    "nn/": ("pretrain", "adapt"),
+    "serving/": ("serve",),
+    "training/": ("pretrain", "adapt"),
+}
+NO_OPTIONS = {"--no-deps"}  # of pip
+SETTINGS = {
+    "prepare": (config.PrepareConfig,),
+    "pretrain": (config.PretrainConfig,),
+    "adapt": (config.AdaptConfig,),
+    "evaluate": (config.EvaluateConfig,),
+    "run": (config.RunConfig,),
+    "experiment": (config.ExperimentConfig,),
+    "serve": (config.ServeConfig,),
+}
+CROSSING = {"training/": ("pretrain", "adapt", "prepare")}  # verbs that a remedy may send its reader back to
+
+
+def options_of(verb: str) -> set[str]:
+    command: Any = typer.main.get_command(app)
+    return {option for parameter in command.commands[verb].params for option in parameter.opts}
+
+
+def verbs_of(module: str) -> tuple[str, ...]:
+    fitting = [prefix for prefix in RAISED_BY if module.startswith(prefix)]
+    return RAISED_BY[max(fitting, key=len)] if fitting else ()
+
+
+def remedies() -> Iterator[tuple[str, str]]:
+    """Yield the module and the text of every remedy, with ... for what is put in at run time."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        where = path.relative_to(SOURCE).as_posix()
+        for node in ast.walk(module):
+            values: list[ast.expr] = []
+            if isinstance(node, ast.keyword) and node.arg == "remedy":
+                values = [node.value]
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                values = [node.value] if name == "remedy" or name.isupper() else []
+            for value in values:
+                if text := "".join(texts(value)):
+                    yield where, text
+
+
+def texts(value: ast.AST) -> Iterator[str]:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield f"{node.value} "
+
+
+def test_every_option_is_one_of_each_verb_that_raises_the_remedy() -> None:
+    wrong, seen = [], 0
+    for module, text in remedies():
+        for named, option in re.findall(r"(?:(\w+) )?(?<![\w-])(--[a-z][a-z-]*)", text):
+            seen += 1
+            verbs = (named,) if named in VERBS else verbs_of(module)  # "prepare --catalogue" is of prepare
+            if option in NO_OPTIONS:
+                continue
+            if not verbs or any(option not in options_of(verb) for verb in verbs):
+                wrong.append((module, option, text))
+    assert wrong == []
+    assert seen > 25
+
+
+def has_setting(model: type[BaseModel], path: list[str]) -> bool:
+    field = model.model_fields.get(path[0])
+    if field is None:
+        return False
+    inner = [kind for kind in (field.annotation, *flat(field.annotation)) if isinstance(kind, type)]
+    models = [kind for kind in inner if issubclass(kind, BaseModel)]
+    return len(path) == 1 or any(has_setting(kind, path[1:]) for kind in models)
+
+
+def flat(annotation: Any) -> Iterator[Any]:
+    for argument in get_args(annotation):
+        yield argument
+        yield from flat(argument)
+
+
+def top_level_sections() -> set[str]:
+    """Names of settings that hold settings, which is what a dotted path in a remedy starts with."""
+    models = [model for group in SETTINGS.values() for model in group]
+    return {
+        name
+        for model in models
+        for name, field in model.model_fields.items()
+        if any(
+            isinstance(kind, type) and issubclass(kind, BaseModel)
+            for kind in (field.annotation, *flat(field.annotation))
+        )
+    } | {*SETTINGS}
+
+
+def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
+    wrong, seen = [], 0
+    sections = "|".join(sorted(top_level_sections()))
+    for module, text in remedies():
+        for setting in set(re.findall(rf"(?<![\w./])(?:{sections})\.[a-z_]+(?:\.[a-z_]+)*", text)):
+            if setting.endswith((".json", ".sqlite")):  # a file
+                continue
+            seen += 1
+            prefix = next((prefix for prefix in CROSSING if module.startswith(prefix)), None)
+            verbs = CROSSING[prefix] if prefix else verbs_of(module)
+            models = [model for verb in verbs for model in SETTINGS.get(verb, ())]
+            models += RIVALS.values() if module.startswith("experiments/rivals/") else ()
+            if not any(has_setting(model, setting.split(".")) for model in models):
+                wrong.append((module, setting, text))
+    assert wrong == []
+    assert seen > 10
+
+
+@pytest.mark.parametrize("option", ["--columns", "--ids", "--domain", "--invalid-rows"])
+@pytest.mark.parametrize("verb", READERS)
+def test_what_reads_events_has_the_options_of_prepare(verb: str, option: str) -> None:
+    assert option in options_of(verb)
