@@ -1,0 +1,151 @@
+"""Asking says what evaluating measured: raw events of test users, through the verbs on files, for every setting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asking.logs import HEADER, VARIATIONS, log_rows, prepared, write_models
+from data.prepare.logs import write_csv, write_parquet
+from peterrec.config import ColumnsConfig, EventsConfig, SourceConfig
+from peterrec.data.corpus import Corpus
+from peterrec.model import UserModel
+from peterrec.serving.files import AnswerOptions, embed, predict, recommend
+
+ROWS = log_rows()
+
+
+def of_test_users(corpus: Corpus, name: str) -> list[tuple[Any, ...]]:
+    users = set(corpus.task(name).part("test").user_ids.to_pylist())
+    return [row for row in ROWS if row[0] in users]
+
+
+def assert_asking_equals_evaluating(folder: Path, corpus: Corpus, **options: Any) -> None:
+    """Of each task: the answers about raw events of its test users are those about their sequences in the corpus."""
+    backbone, bundles = write_models(folder, corpus)
+    model = UserModel.from_pretrained(backbone)
+    for name, bundle in bundles.items():
+        log = write_csv(folder / "asked.csv", of_test_users(corpus, name), HEADER)
+        test = corpus.task(name).part("test")
+        model.load_bundle(bundle)
+        settings = AnswerOptions(**options)
+        if name == "group":
+            answers = predict(backbone, bundle, str(log), options=settings)
+            columns = [f"p({label})" for label in corpus.task(name).class_names]
+            found = np.stack([answers[column].to_numpy() for column in columns], axis=1)
+            wanted = model.probabilities(test.sequences, name)
+        else:
+            answers = embed(backbone, str(log), bundle=bundle, options=settings)
+            found = np.stack(answers["vector"].to_pylist())
+            wanted = model.representations(test.sequences, name)
+        rows = [answers["user"].to_pylist().index(user) for user in test.user_ids.to_pylist()]
+        np.testing.assert_allclose(found[rows], wanted, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("log") / "log.csv", ROWS, HEADER)
+
+
+def test_every_setting_has_its_test() -> None:
+    settings = {f"source.{name}" for name in SourceConfig.model_fields}
+    settings |= {f"columns.{name}" for name in ColumnsConfig.model_fields}
+    assert settings == set(VARIATIONS)
+
+
+CHANGING = [(name, value) for name, value in VARIATIONS.items() if value is not None]
+
+
+@pytest.mark.parametrize(("name", "value"), [("", None), *CHANGING], ids=str)
+def test_raw_events_are_read_as_they_were_prepared(name: str, value: Any, tmp_path: Path, log: Path) -> None:
+    settings = {name: value} if name else {}
+    if name == "source.rare_items":
+        settings["source.min_item_events"] = 60
+    corpus = prepared(tmp_path, log, settings)
+    assert_asking_equals_evaluating(tmp_path, corpus)
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGING, ids=str)
+def test_each_of_these_settings_changes_what_is_read(name: str, value: Any, tmp_path: Path, log: Path) -> None:
+    """So that the test above cannot pass by a setting that does nothing."""
+    if name in ("columns.ids", "columns.invalid_rows"):
+        pytest.skip("changes which files are understood, not what is read of this one")
+    common = {"source.min_item_events": 60} if name == "source.rare_items" else {}
+    plain = prepared(tmp_path / "plain", log, common)
+    varied = prepared(tmp_path / "varied", log, common | {name: value})
+    assert plain.manifest["fingerprint"] != varied.manifest["fingerprint"]
+
+
+def test_all_at_once(tmp_path: Path, log: Path) -> None:
+    settings = {"source.before": "10", "source.after": "1", "source.repeats": "drop", "source.rare_items": "unk"}
+    settings |= {"source.min_item_events": 40, "source.max_history": 5, "columns.order": "n"}
+    assert_asking_equals_evaluating(tmp_path, prepared(tmp_path, log, settings))
+
+
+def test_a_log_without_a_header_line(tmp_path: Path) -> None:
+    """Its columns are known from preparation; a file with a header line is understood too."""
+    log = write_csv(tmp_path / "log.csv", ROWS, None)
+    corpus = prepared(tmp_path, log, {"columns.columns": list(HEADER)})
+    assert_asking_equals_evaluating(tmp_path, corpus)
+    backbone, bundles = write_models(tmp_path, corpus)
+    asked = of_test_users(corpus, "group")
+    tables = [
+        predict(backbone, bundles["group"], str(write_csv(tmp_path / f"{name}.csv", asked, columns)))
+        for name, columns in {"with": HEADER, "without": None}.items()
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, log: Path) -> None:
+    corpus = prepared(tmp_path, log, {})
+    backbone, bundles = write_models(tmp_path, corpus)
+    asked = of_test_users(corpus, "group")
+    plain = predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", asked, HEADER)))
+    path = write_csv(tmp_path / "b.csv", asked, ("who", "what", "when", "n", "where", "clock"))
+    events = EventsConfig(paths=("-",), user="who", item="what", time="when", domain="where")
+    assert predict(backbone, bundles["group"], str(path), options=AnswerOptions(events=events)).equals(plain)
+
+
+def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path) -> None:
+    corpus = prepared(tmp_path, log, {"source.before": "9", "columns.order": "n"})
+    backbone, bundles = write_models(tmp_path, corpus)
+    asked = [row[:3] for row in of_test_users(corpus, "group")]
+    lines: list[str] = []
+    predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", asked)), report=lines.append)
+    said = "\n".join(lines)
+    assert "there is no column 'n'" in said
+    assert "assumed: all events are of the source domains, none of toys: they tell no domain" in said
+    assert "events are left out" in said  # times are there
+    lines.clear()
+    (tmp_path / "a.jsonl").write_text(json.dumps({"user": "x", "items": ["i1", "i2"]}))
+    predict(backbone, bundles["group"], str(tmp_path / "a.jsonl"), report=lines.append)
+    assert "assumed: all events are before 9: they tell no time" in lines
+    recommend(backbone, bundles["first"], str(tmp_path / "a.jsonl"), report=lines.append)
+    assert "assumed: all events are before the user's first target event: they do not tell which that is" in lines
+
+
+def test_a_setting_of_the_preparation_can_be_replaced(tmp_path: Path, log: Path) -> None:
+    corpus = prepared(tmp_path, log, {"source.before": "3"})
+    whole = prepared(tmp_path / "whole", log, {})
+    backbone, bundles = write_models(tmp_path, corpus)
+    asked = str(write_csv(tmp_path / "asked.csv", ROWS, HEADER))
+    few, all_of = (
+        predict(backbone, bundles["group"], asked, options=AnswerOptions(overrides=overrides))["known_events"]
+        for overrides in ((), ("source.before=null",))
+    )
+    assert sum(few.to_pylist()) < sum(all_of.to_pylist())
+    assert whole.manifest["events"] >= sum(all_of.to_pylist())
+
+
+def test_ids_are_those_of_the_catalogue_whatever_the_file_makes_of_them(tmp_path: Path) -> None:
+    """Text ids in Parquet, integers in CSV (case f5): the same events, the same answers."""
+    rows = [(user, item.removeprefix("i"), *rest) for user, item, *rest in ROWS]
+    log = write_parquet(tmp_path / "log.parquet", rows, HEADER)
+    corpus = prepared(tmp_path, log, {})
+    backbone, bundles = write_models(tmp_path, corpus)
+    as_text = predict(backbone, bundles["group"], str(log))
+    assert predict(backbone, bundles["group"], str(write_csv(tmp_path / "log.csv", rows, HEADER))).equals(as_text)
