@@ -147,7 +147,7 @@ def test_what_is_no_id_is_refused_with_its_place(wrong, match, remedy):
         polars.Series([1.0]),
         torch.tensor([1.0]),
     ],
-    ids=repr,
+    ids=lambda value: f"{type(value).__module__}.{type(value).__name__}",
 )
 def test_arrays_of_something_else_than_ids_are_refused(history):
     with pytest.raises(DataError, match=r"of history 0 is .*, which is no id"):
