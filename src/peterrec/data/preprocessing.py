@@ -84,6 +84,35 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
     return [f"{name}: {left.get(name)}, {right.get(name)}" for name in names if left.get(name) != right.get(name)]
 
 
+def pretraining_remarks(pretraining: PreprocessingConfig | None, manifest: Mapping[str, Any], task: str) -> list[str]:
+    """Return in words what a backbone of another corpus read otherwise, and whether it may have read a task's answers.
+
+    Args:
+        pretraining: of the backbone.
+        manifest: of the corpus that it is adapted on, with the task.
+        task: its name.
+    """
+    changed = differences(pretraining, preprocessing_of(manifest))
+    remarks = [f"the backbone was trained on other events than these (there, here: {line})" for line in changed]
+    settings = next((each for each in manifest.get("config", {}).get("tasks", ()) if each["name"] == task), None)
+    if pretraining is None or settings is None or settings["kind"] != "ranking" or settings["events"] is not None:
+        return remarks
+    source, domains = pretraining.source, settings["domains"]
+    inside = [name for name in domains or () if source.domains is None or name in source.domains]
+    of_domain = domains is None or bool(set(inside) - set(source.exclude_domains))
+    of_time = source.before is None or settings["after"] is None or _later(source.before, settings["after"])
+    if of_domain and of_time:
+        remarks.append("the backbone was pre-trained on events like the targets: it may have seen the answers")
+    return remarks
+
+
+def _later(first: str, second: str) -> bool:
+    try:
+        return float(first) > float(second)
+    except ValueError:
+        return first > second  # dates and times as ISO writes them
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():

@@ -125,6 +125,7 @@ def _data(manifest: Mapping[str, Any]) -> DataFacts:
         first=_text(shape.get("first")),
         last=_text(shape.get("last")),
         tied_fraction=manifest.get("ties", {}).get("fraction", 0.0),
+        warnings=manifest.get("warnings", []),
     )
 
 

@@ -114,6 +114,7 @@ class DataFacts(_Frozen):
     first: str | None = None
     last: str | None = None
     tied_fraction: float = 0.0  # of the source events: nothing in the log orders them
+    warnings: list[str] = Field(default_factory=list)
 
 
 class BackboneFacts(_Frozen):

@@ -34,6 +34,7 @@ from peterrec.training.transfer import (
     metrics_of,
     new_bundle,
     parts_of,
+    remarks,
     same_catalogue,
     say_result,
     standardise,
@@ -140,6 +141,8 @@ def adapt(
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
         same_catalogue(model, corpus)
+        for line in remarks(model, corpus, [task]):
+            say(line)
         spec = corpus.task(task)
         users, valid = parts_of(spec)
         parts = build(config, model.network.backbone, spec, users)

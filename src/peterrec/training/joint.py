@@ -39,6 +39,7 @@ from peterrec.training.transfer import (
     metrics_of,
     new_bundle,
     parts_of,
+    remarks,
     same_catalogue,
     say_result,
     standardise,
@@ -175,6 +176,8 @@ def adapt_jointly(
     with torch.random.fork_rng(devices=[]):
         model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
         same_catalogue(model, corpus)
+        for line in remarks(model, corpus, tasks):
+            say(line)
         generator = torch.Generator().manual_seed(config.seed)
         all_tasks = [_task(corpus.task(name), config, model, generator) for name in tasks]
         network, own = fork(config, model.network.backbone)

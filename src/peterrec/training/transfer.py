@@ -13,6 +13,7 @@ from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream, inference_batches
 from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.preprocessing import pretraining_remarks
 from peterrec.data.sequences import IntArray
 from peterrec.errors import WARNING, FingerprintError, TaskError
 from peterrec.model import UserModel
@@ -40,6 +41,15 @@ def same_catalogue(model: UserModel, corpus: Corpus) -> None:
             remedy="prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE), or pre-train anew",
             path=corpus.path,
         )
+
+
+def remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:
+    """Return in words what is to be known where the backbone was pre-trained on another corpus."""
+    if model.pretrained.training.get("corpus_fingerprint") == corpus.manifest["fingerprint"]:
+        return []
+    preprocessing = model.pretrained.preprocessing
+    lines = [line for task in tasks for line in pretraining_remarks(preprocessing, corpus.manifest, task)]
+    return list(dict.fromkeys(lines))
 
 
 def parts_of(spec: Task) -> tuple[TaskPart, TaskPart]:
