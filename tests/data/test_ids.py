@@ -90,6 +90,7 @@ def test_frames_are_refused_with_what_to_pass(wrong):
         with pytest.raises(DataError, match=f"a history is a list of item ids.*{type(wrong).__name__}") as caught:
             ask(wrong)
         assert "['item-1', 'item-2']" in caught.value.remedy
+        assert ("peterrec.predict" in caught.value.remedy) == (ask is as_histories), "how events in files are read"
 
 
 @pytest.mark.parametrize("wrong", NO_LISTS, ids=lambda value: type(value).__name__)
