@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import ibis
 
 from peterrec.config import FirstTargetConfig, RankingTaskConfig, SourceConfig
 from peterrec.data.prepare.columns import SortKind
+from peterrec.data.reading import bound_value
 from peterrec.errors import ConfigError
 
 
@@ -22,14 +22,10 @@ def parse_bound(text: str, kind: SortKind, setting: str) -> Any:
         ConfigError: it is not of the kind of the times.
     """
     try:
-        if kind == "time":
-            moment = datetime.fromisoformat(text)
-            moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
-            return ibis.literal(moment.isoformat(sep=" ")).cast("timestamp")
-        number = int(text) if kind == "integer" and text.lstrip("-").isdigit() else float(text)
-        if not math.isfinite(number):
-            raise ValueError("not finite")
-        return ibis.literal(number)
+        value = bound_value(text, kind)
+        if isinstance(value, datetime):
+            return ibis.literal(value.isoformat(sep=" ")).cast("timestamp")
+        return ibis.literal(value)
     except (ValueError, OverflowError) as error:
         wanted = "a date or time such as 2001-02-28" if kind == "time" else "a number such as 978307200"
         raise ConfigError(
