@@ -28,6 +28,11 @@ class EngineConfig(Config):
     least_recall: Share = Field(
         default=0.95, description="of the exact best items; an index that finds fewer is not used, and the log says so"
     )
+    bounds: Literal["prepared", "none"] = Field(
+        default="prepared",
+        description="prepared: events outside the bounds in time that data were prepared with (source.after, "
+        "source.before, the first target event) are not read, as in training; none: those of any time are",
+    )
     keep_versions: PositiveInt = Field(default=3, description="versions of a bundle in memory, to roll back to")
     batch_size: PositiveInt = Field(default=256, description="rows of the network at once")
 

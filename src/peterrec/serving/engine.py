@@ -15,9 +15,9 @@ from torch import Tensor
 from peterrec.arguments import checked, describe
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle, save_bundle
 from peterrec.config import EngineConfig
-from peterrec.data.catalogue import ItemId
 from peterrec.data.ids import as_history
-from peterrec.data.sequences import UNK
+from peterrec.data.reading import HistoryReader, UserEvents, event_codes
+from peterrec.data.ties import FloatArray
 from peterrec.errors import DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.index import build_index
@@ -25,6 +25,7 @@ from peterrec.serving.requests import (
     Answer,
     ClassAnswer,
     ItemsAnswer,
+    Question,
     Request,
     TaskAnswer,
     TaskInfo,
@@ -90,14 +91,9 @@ class Engine:
         except DataError as error:
             raise RequestError(error.what, remedy=error.remedy) from error
         roster, question = self._roster, request.question
-        return Prepared(roster, question, roster.chosen(question), self.history(items))
-
-    def history(self, items: Sequence[ItemId], revision: str = "") -> History:
-        """Look the items of a user up."""
-        found = np.asarray(self.model.catalogue.find(items), dtype=np.int64)
-        unknown = int((found == UNK).sum())
-        tokens = found[found != UNK] if self.model.pretrained.unknown == "skip" else found
-        return History(items, tokens, unknown, revision)
+        times, domains = _checked(request)
+        events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
+        return Prepared(roster, question, roster.chosen(question), History(items, events))
 
     @property
     def roster(self) -> Roster:
@@ -117,14 +113,15 @@ class Engine:
         classes: dict[Roster, list[tuple[int, Loaded, Tensor]]] = {}
         items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
         for i, (one, own) in enumerate(zip(prepared, vectors, strict=True)):
-            without_events = one.history is not None and one.history.known == 0
+            history = one.history
+            assert history is not None
             for task, vector in zip(one.tasks, own, strict=True):
-                if without_events and task.answers_without_events:
+                if task.answers_without_events and history.read_by(task.reader).known == 0:
                     answers[i][task.name] = _answer_without_events(task, one)
                 elif task.index is None:
                     classes.setdefault(one.roster, []).append((i, task, vector))
                 else:
-                    key = (id(task), one.question.k, one.question.exclude_seen)
+                    key = (id(task), one.question.k, _excludes_seen(task, one.question))
                     items.setdefault(key, []).append((i, task, vector))
         for roster, asked in classes.items():
             found = roster.class_heads.probabilities([vector for *_, vector in asked], [task for _, task, _ in asked])
@@ -186,13 +183,29 @@ class Engine:
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
         name = name or bundle.name
-        loaded = Loaded.of(name, bundle, path, None)
+        loaded = Loaded.of(name, bundle, path, self._reader_of(bundle))
         if bundle.targets is not None:
             with torch.inference_mode():
                 head = bundle.head
                 index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded), self._report)
             loaded = replace(loaded, index=index)
         return self._activate(loaded)
+
+    def _reader_of(self, bundle: Bundle) -> HistoryReader:
+        """Return what a bundle reads: as its data were prepared, or the backbone's where that is not known."""
+        pretrained = self.model.pretrained
+        own = None if bundle.provenance is None else bundle.provenance.preprocessing
+        bounds = self.config.bounds == "prepared"
+        return HistoryReader.of(own or pretrained.preprocessing, pretrained.unknown, bounds=bounds)
+
+    def bounds(self) -> list[str]:
+        """Return which events of users are left out by their time, in words, and what changes that."""
+        lines: dict[str, list[str]] = {}
+        for one in self._roster.loaded.values():
+            for line in one.reader.bounds():
+                lines.setdefault(line, []).append(one.name)
+        ask = "; engine.bounds=none reads them"
+        return [f"{', '.join(names)}: {line}, as when data were prepared{ask}" for line, names in lines.items()]
 
     def _activate(self, loaded: Loaded) -> VersionInfo:
         with self._changes:
@@ -276,8 +289,8 @@ class Engine:
         first = self.model.catalogue.first
         histories = [rng.choice(len(counts), length, p=counts / counts.sum()) + first for length in lengths]
         roster = Roster(self.model.network.backbone, [loaded])
-        asked = [Prepared(roster, Request([]).question, (loaded,), History([], tokens, 0)) for tokens in histories]
-        return self.represent(asked)
+        made = [History([], UserEvents(tokens)) for tokens in histories]
+        return self.represent([Prepared(roster, Question(), (loaded,), history) for history in made])
 
 
 def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
@@ -291,7 +304,7 @@ def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
     if bundle.targets is None or bundle.popularity is None:
         return _class_answer(task, task.class_shares)
     assert prepared.history is not None
-    seen = bundle.targets.find(prepared.history.items) if question.exclude_seen else []
+    seen = bundle.targets.find(prepared.history.items) if _excludes_seen(task, question) else []
     positions, scores = bundle.popularity.best(question.k, seen)
     return ItemsAnswer(task.version, bundle.targets.decode(np.asarray(positions, dtype=np.int64)), scores)
 
@@ -299,4 +312,35 @@ def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
 def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
     history = one.history
     assert history is not None
-    return Answer({task.name: of[task.name] for task in one.tasks}, len(history.items), history.unknown, history.known)
+    readings = [history.read_by(task.reader) for task in one.tasks]
+    known = min((reading.known for reading in readings), default=len(history.items) - history.unknown)
+    assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
+    tasks = {task.name: of[task.name] for task in one.tasks}
+    return Answer(tasks, len(history.items), history.unknown, known, assumed)
+
+
+def _excludes_seen(task: Loaded, question: Question) -> bool:
+    return task.bundle.exclude_seen if question.exclude_seen is None else question.exclude_seen
+
+
+def _checked(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
+    """Return the times and the domains of a request.
+
+    Raises:
+        RequestError: they are not such, or not one for each item.
+    """
+    for name, values in (("times", request.times), ("domains", request.domains)):
+        if values is not None and len(values) != len(request.items):
+            what = f"there are {len(request.items):,} items, and {len(values):,} {name}"
+            raise RequestError(what, remedy=f"give one for each item, or leave `{name}` out")
+    if request.times is None:
+        return None, request.domains
+    try:
+        times = np.asarray(request.times, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        times = np.full(len(request.items), np.nan)
+    if not np.isfinite(times).all():
+        raise RequestError("a time is not a finite number", remedy="send seconds since 1970")
+    if (times[1:] < times[:-1]).any():
+        raise RequestError("the times decrease", remedy="send the oldest event first")
+    return times, request.domains

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from peterrec.data.catalogue import ItemId
@@ -35,12 +36,14 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         raise RequestError(f"the question is not about {task!r}", remedy="name the task in the question")
     assert prepared.history is not None
     one = replace(prepared, tasks=(loaded,))
-    items = list(prepared.history.items)
-    without = [replace(one, history=engine.history(items[:i] + items[i + 1 :])) for i in range(len(items))]
+    # What comes before the first target event stays what is read when that event is left out.
+    history, read = prepared.history, loaded.reader.chosen(prepared.history.events)
+    places = np.arange(len(read))
+    without = [replace(one, history=history.take(read & (places != place))) for place in places]
     variants = [one, *without]
     vectors = engine.represent(variants)
     # As they are answered: without known events, by what is known of everybody.
-    unknown = [each.history is not None and each.history.known == 0 for each in variants]
+    unknown = [each.history is not None and each.history.read_by(loaded.reader).known == 0 for each in variants]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.index is None:
         values = torch.tensor(prepared.roster.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))

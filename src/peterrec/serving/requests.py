@@ -20,13 +20,13 @@ class Question:
     Attributes:
         tasks: names of loaded bundles, or `*` for all of them.
         k: items of a ranking task.
-        exclude_seen: leave out items of the user's own history.
+        exclude_seen: leave out items of the user's own history; None: as each bundle says.
         patched: with the patches; without, every head reads the plain backbone, to see what the patch does.
     """
 
     tasks: Sequence[str] | Literal["*"] = EVERY_TASK
     k: int = 10
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     patched: bool = True
 
 
@@ -47,7 +47,7 @@ def check_question(question: Question) -> None:
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise RequestError(f"k is {k!r:.40}", remedy="ask for at least one item, as a whole number")
     for name, value in (("exclude_seen", question.exclude_seen), ("patched", question.patched)):
-        if not isinstance(value, bool):
+        if not isinstance(value, bool) and not (name == "exclude_seen" and value is None):
             raise RequestError(f"{name} is {describe(value)}", remedy="say True or False")
 
 
@@ -58,10 +58,15 @@ class Request:
     Attributes:
         items: external ids, oldest first; none for a user of whom nothing is known.
         question: what is asked.
+        times: of the events, never decreasing: seconds since 1970, or numbers where the prepared log has numbers. None:
+            nothing is left out by its time.
+        domains: of the events, None for one without; None: nothing is left out by its domain.
     """
 
     items: Sequence[ItemId]
     question: Question = Question()
+    times: Sequence[float] | None = None
+    domains: Sequence[str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,17 @@ class Answer:
         tasks: answer of each task that was asked for, by name.
         events: events of the user.
         unknown_items: how many of them are of items that the backbone's catalogue does not have.
-        known_events: how many are of items that it has; 0: the answers are what is known of everybody, the class shares
-            and the most popular items of the users that each bundle was trained on.
+        known_events: how many the task that reads fewest reads as items of the catalogue, none of those that were left
+            out when its data were prepared; 0: it answers by what is known of everybody, the class shares or the most
+            popular items of the users that the bundle was trained on.
+        assumptions: what was assumed of the events because they do not tell it, in words.
     """
 
     tasks: dict[str, TaskAnswer]
     events: int
     unknown_items: int
     known_events: int
+    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,8 @@ class TaskInfo:
         version: of the bundle that answers now.
         classes: names of the classes of a classification task, else none.
         targets: items that a ranking task chooses from, else 0.
+        exclude_seen: whether a ranking leaves out items of the user's own history unless a question says otherwise.
+        exclude_seen_reason: why, in words.
     """
 
     name: str
@@ -144,6 +154,8 @@ class TaskInfo:
     version: str
     classes: tuple[str, ...]
     targets: int
+    exclude_seen: bool = True
+    exclude_seen_reason: str = ""
 
 
 @dataclass(frozen=True)

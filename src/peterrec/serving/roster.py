@@ -17,6 +17,7 @@ from torch import Tensor
 from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import Readout
+from peterrec.data.reading import HistoryReader
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank, admits_none, stack_key
@@ -42,6 +43,7 @@ class Loaded:
         path: folder it was read from, or empty.
         loaded_at: seconds since 1970.
         index: of the targets of a ranking task.
+        reader: what it reads of a user's events.
     """
 
     name: str
@@ -50,17 +52,19 @@ class Loaded:
     path: str
     loaded_at: float
     index: ItemIndex | None
+    reader: HistoryReader
 
     @classmethod
-    def of(cls, name: str, bundle: Bundle, path: str | Path, index: ItemIndex | None) -> Loaded:
+    def of(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> Loaded:
         """Return a version that is loaded now."""
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
+        settings += [bundle.exclude_seen, reader.key]
         settings += [] if bundle.class_shares is None else [bundle.class_shares]
         outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
         content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), index)
+        return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), None, reader)
 
     @property
     def patch_version(self) -> str:
@@ -81,8 +85,9 @@ class Loaded:
         """Return what is told to those who ask."""
         targets = self.bundle.targets
         return TaskInfo(
-            self.name, self.bundle.kind, self.version, self.bundle.class_names, 0 if targets is None else len(targets)
-        )
+            self.name, self.bundle.kind, self.version, self.bundle.class_names, 0 if targets is None else len(targets),
+            self.bundle.exclude_seen, self.bundle.exclude_seen_reason,
+        )  # fmt: skip
 
     def info(self, backbone: Backbone, *, active: bool) -> VersionInfo:
         """Return what is told to operators.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor
 from peterrec.config import EngineConfig
 from peterrec.data.batching import last_events
 from peterrec.data.catalogue import ItemId
-from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
+from peterrec.data.reading import HistoryReader, Reading, UserEvents
+from peterrec.data.sequences import IntArray, Sequences
+from peterrec.data.ties import BoolArray
 from peterrec.inference import Inference
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
@@ -26,24 +28,33 @@ from peterrec.serving.roster import Group, Loaded, Place, Roster
 
 @dataclass(frozen=True)
 class History:
-    """What a user did, as the network reads it.
+    """What a user did.
 
     Attributes:
         items: external ids, oldest first.
-        tokens: indices of those that the catalogue has.
-        unknown: how many it does not have.
+        events: the same as numbers.
         revision: of the store; empty where the events came with the request.
     """
 
     items: Sequence[ItemId]
-    tokens: IntArray
-    unknown: int
+    events: UserEvents
     revision: str = ""
+    _readings: dict[str, Reading] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def known(self) -> int:
-        """Events that the network reads as items."""
-        return int(np.count_nonzero(self.tokens >= FIRST_ITEM))
+    def unknown(self) -> int:
+        """Events of items that the catalogue does not have."""
+        return int(np.count_nonzero(self.events.codes < 0))
+
+    def read_by(self, reader: HistoryReader) -> Reading:
+        """Return what a model reads of it; made once for all that read alike."""
+        if reader.key not in self._readings:
+            self._readings[reader.key] = reader.read(self.events, self.revision)
+        return self._readings[reader.key]
+
+    def take(self, rows: BoolArray) -> History:
+        """Return some of the events, of which nothing more is left out."""
+        return History([self.items[row] for row in np.flatnonzero(rows).tolist()], self.events.take(rows))
 
 
 @dataclass(frozen=True)
@@ -85,15 +96,16 @@ class Streams(Protocol):
     """States of stored users, kept up to date event by event."""
 
     def vectors(
-        self, group: Group, users: Sequence[tuple[str, str, History]], slots: Sequence[int]
+        self, group: Group, users: Sequence[tuple[str, str, Reading]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
-        """Return the representation of each row: a user, the version of its patch, and the history."""
+        """Return the representation of each row: a user, what else the state depends on, and what is read."""
 
 
 class Row(NamedTuple):
-    """One row of the network: which question's history, how many of its last events, and which slot of the group."""
+    """One row of the network: which question's history, read how, how many of its last tokens; which slot."""
 
     user: int
+    reader: str
     length: int
     slot: int
 
@@ -104,13 +116,13 @@ class _Rows:
     def __init__(self) -> None:
         self.places: dict[Row, int] = {}
         self.asked: list[tuple[Prepared, Loaded]] = []
-        self.histories: list[History] = []
+        self.readings: list[Reading] = []
 
-    def add(self, row: Row, one: Prepared, task: Loaded, history: History) -> int:
+    def add(self, row: Row, one: Prepared, task: Loaded, reading: Reading) -> int:
         place = self.places.setdefault(row, len(self.asked))
         if place == len(self.asked):
             self.asked.append((one, task))
-            self.histories.append(history)
+            self.readings.append(reading)
         return place
 
 
@@ -142,16 +154,16 @@ class RowReader:
             assert history is not None
             for task in one.tasks:
                 group, slot = one.place_of(task)
-                row = Row(user, self.length_of(group, task.bundle.max_length), slot)
-                own.append((group, groups[group].add(row, one, task, history)))
+                row = Row(user, task.reader.key, self.length_of(group, task), slot)
+                own.append((group, groups[group].add(row, one, task, history.read_by(task.reader))))
             wanted.append(own)
         found = {group: self._vectors(group, rows, streams).unbind() for group, rows in groups.items()}
         return [[found[group][row] for group, row in places] for places in wanted]
 
-    def length_of(self, group: Group, max_length: int) -> int:
-        """Return how many of a user's last events are read."""
+    def length_of(self, group: Group, task: Loaded) -> int:
+        """Return how many of a user's last tokens are read."""
         if self.config.window == "trained" or not group.streamable:
-            return max_length
+            return min(task.bundle.max_length, task.reader.max_history)
         return group.backbone.receptive_field - 1
 
     def _vectors(self, group: Group, rows: _Rows, streams: Streams | None) -> Float[Tensor, "N R"]:
@@ -159,15 +171,15 @@ class RowReader:
         streamed = [] if streams is None or not group.streamable else self._streamed(group, rows)
         parts: list[tuple[list[int], Tensor]] = []
         if streamed and streams is not None:
-            users = [_stored(*rows.asked[place]) for place in streamed]
+            users = [_stored(*rows.asked[place], rows.readings[place]) for place in streamed]
             parts.append((streamed, streams.vectors(group, users, [every[place].slot for place in streamed])))
         taken = set(streamed)
         rest = [place for place in range(len(every)) if place not in taken]
         # Those of like length together, and next to each other those of one user.
-        rest.sort(key=lambda place: (min(len(rows.histories[place].tokens), every[place].length), every[place].user))
+        rest.sort(key=lambda place: (min(len(rows.readings[place].tokens), every[place].length), every[place].user))
         for start in range(0, len(rest), self.config.batch_size):
             some = rest[start : start + self.config.batch_size]
-            parts.append((some, self._windows(group, [(every[place], rows.histories[place]) for place in some])))
+            parts.append((some, self._windows(group, [(every[place], rows.readings[place]) for place in some])))
         if len(parts) == 1 and parts[0][0] == list(range(len(every))):
             return parts[0][1]
         out = torch.empty(len(every), parts[0][1].shape[1], device=self.device)
@@ -181,20 +193,20 @@ class RowReader:
         return [
             place
             for place, (row, (one, _)) in enumerate(zip(rows.places, rows.asked, strict=True))
-            if one.user is not None and (sees <= row.length or len(rows.histories[place].tokens) <= row.length)
+            if one.user is not None and (sees <= row.length or len(rows.readings[place].tokens) <= row.length)
         ]
 
     @torch.inference_mode()
-    def _windows(self, group: Group, some: list[tuple[Row, History]]) -> Float[Tensor, "B R"]:
+    def _windows(self, group: Group, some: list[tuple[Row, Reading]]) -> Float[Tensor, "B R"]:
         """Compute rows from the last events of their users; the events of each user stand in the batch once."""
-        users: dict[tuple[int, int], int] = {}
+        users: dict[tuple[int, str, int], int] = {}
         cut: list[IntArray] = []
-        for row, history in some:
-            if users.setdefault((row.user, row.length), len(cut)) == len(cut):
-                cut.append(history.tokens[max(0, len(history.tokens) - row.length) :])
+        for row, reading in some:
+            if users.setdefault(row[:3], len(cut)) == len(cut):
+                cut.append(reading.tokens[max(0, len(reading.tokens) - row.length) :])
         longest = max(row.length for row, _ in some)
         tokens = last_events(Sequences.of(cut), np.arange(len(cut)), longest)
-        of = torch.tensor([users[row.user, row.length] for row, _ in some], device=self.device)
+        of = torch.tensor([users[row[:3]] for row, _ in some], device=self.device)
         full = self.compiled and len(some) == self.config.batch_size and tokens.shape[1] == longest
         with arithmetic(self.precision, self.device), onednn_matmul(self.device):
             found = group.vectors(
@@ -203,7 +215,6 @@ class RowReader:
         return found.float()
 
 
-def _stored(one: Prepared, task: Loaded) -> tuple[str, str, History]:
+def _stored(one: Prepared, task: Loaded, reading: Reading) -> tuple[str, str, Reading]:
     assert one.user is not None
-    assert one.history is not None
-    return one.user, task.patch_version if one.question.patched else "", one.history
+    return one.user, f"{task.patch_version if one.question.patched else ''} {task.reader.key}", reading

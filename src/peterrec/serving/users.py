@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from peterrec.arguments import checked
+from peterrec.data.catalogue import ItemId
+from peterrec.data.reading import Reading, UserEvents, event_codes
 from peterrec.errors import PeterRecError
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.stream import Stream
@@ -153,15 +155,26 @@ class Users:
         count = 0 if known is None else len(known.items)
         read = self.store.read(user, "" if known is None else known.revision, count)
         if known is None or read.start == 0:
-            return self.engine.history([event.item for event in read.events], read.revision)
-        if not read.events:
+            known = None
+        elif not read.events:
             return known
-        more = self.engine.history([event.item for event in read.events])
-        return History(
-            [*known.items, *more.items],
-            np.concatenate([known.tokens, more.tokens]),
-            known.unknown + more.unknown,
-            read.revision,
+        items = [event.item for event in read.events]
+        events = self._events(items, read.events, known)
+        return History(items if known is None else [*known.items, *items], events, read.revision)
+
+    def _events(self, items: list[ItemId], new: list[Event], known: History | None) -> UserEvents:
+        """Return new events as numbers, behind those that are known."""
+        before = UserEvents(np.empty(0, np.int64), np.empty(0)) if known is None else known.events
+        ids = () if known is None else known.items
+        unknown = {str(ids[row]): int(before.codes[row]) for row in np.flatnonzero(before.codes < 0).tolist()}
+        codes = event_codes(self.engine.model.catalogue, items, unknown)
+        seconds = np.array([event.timestamp for event in new])
+        domains = [*(before.domains or [None] * len(before)), *(event.domain for event in new)]
+        assert before.seconds is not None
+        return UserEvents(
+            np.concatenate([before.codes, codes]),
+            np.concatenate([before.seconds, seconds]),
+            domains if any(name is not None for name in domains) else None,
         )
 
     def _remember(self, user: str, history: History, erasures: int) -> None:
@@ -179,7 +192,7 @@ class Users:
         self._size -= 0 if known is None else len(known.items) + OVERHEAD
 
     def vectors(
-        self, group: Group, users: Sequence[tuple[str, str, History]], slots: Sequence[int]
+        self, group: Group, users: Sequence[tuple[str, str, Reading]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
         """Return the representation of each row from its state; see `rows.Streams`."""
         assert self._pool is not None
@@ -188,8 +201,8 @@ class Users:
             return group.patch_of([slots[row] for row in rows])
 
         keys = [(user, version) for user, version, _ in users]
-        histories = [history for *_, history in users]
-        return self._pool.vectors(keys, histories, patch_of, self.engine.config.batch_size)
+        readings = [reading for *_, reading in users]
+        return self._pool.vectors(keys, readings, patch_of, self.engine.config.batch_size)
 
     def stats(self) -> dict[str, float]:
         """Return how many states and histories are in memory, and how often they served."""

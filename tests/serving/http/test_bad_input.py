@@ -85,7 +85,7 @@ def test_what_is_no_time(site: Site, when: str) -> None:
     [
         ("k", [0, -1, 1.5, "3", True, 1_001, 10**30, None]),
         ("tasks", [[], "age", 5, [5], [""], None, ["a"] * 1_001, "**"]),
-        ("exclude_seen", [1, "yes", None]),
+        ("exclude_seen", [1, "yes", []]),
         ("patched", [0, "no"]),
         ("items", ["abc", 5, None, {"a": 1}]),
         ("more", [1]),

@@ -29,14 +29,15 @@ def test_tasks_about_given_histories(site: Site) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json() == {
         "answers": [
-            {"tasks": {"age": CLASSES}, "events": 3, "unknown_items": 2, "known_events": 1},
+            {"tasks": {"age": CLASSES}, "events": 3, "unknown_items": 2, "known_events": 1, "assumptions": []},
             {
                 "tasks": {"age": CLASSES, "shop": ITEMS | {"items": ["item-1"], "scores": [2.0]}},
                 "events": 0,
                 "unknown_items": 0,
                 "known_events": 0,
+                "assumptions": [],
             },
-            {"tasks": {"shop": ITEMS}, "events": 10_000, "unknown_items": 0, "known_events": 10_000},
+            {"tasks": {"shop": ITEMS}, "events": 10_000, "unknown_items": 0, "known_events": 10_000, "assumptions": []},
         ]
     }
     assert answer.headers["cache-control"] == "no-store"
@@ -82,7 +83,7 @@ def test_what_may_be_asked_and_the_items(site: Site) -> None:
 
 
 def test_events_are_kept_once_shown_in_order_and_erased(site: Site) -> None:
-    events = [event(1), event(2, item="nobody"), event(1, item="item-9")]
+    events = [event(1, domain="books"), event(2, item="nobody"), event(1, item="item-9")]
     assert site.ask("POST", "/v1/events", json={"events": events}).json() == {
         "stored": 2,
         "duplicates": 1,
@@ -92,11 +93,11 @@ def test_events_are_kept_once_shown_in_order_and_erased(site: Site) -> None:
     shown = site.ask("GET", "/v1/users/u%2F1").json()
     assert (shown["user"], shown["count"]) == ("u/1", 2)
     assert shown["events"] == [
-        {"id": "e2", "item": "nobody", "timestamp": 8.0, "known": False},
-        {"id": "e1", "item": "item-1", "timestamp": 9.0, "known": True},
+        {"id": "e2", "item": "nobody", "timestamp": 8.0, "domain": None, "known": False},
+        {"id": "e1", "item": "item-1", "timestamp": 9.0, "domain": "books", "known": True},
     ]
     answer = site.ask("POST", "/v1/users/u%2F1/predict", json={"tasks": ["age"]}).json()
-    assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1, "known_events": 1}
+    assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1, "known_events": 1, "assumptions": []}
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 2}
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 0}
     gone = site.ask("GET", "/v1/users/u%2F1")
@@ -127,6 +128,15 @@ def test_an_event_without_a_time_is_of_now(site: Site) -> None:
     kept = site.store.events["u"]["e"]
     assert kept.timestamp > 1.7e9
     assert (kept.item, type(kept.item)) == (5, int)
+
+
+def test_events_without_a_time_keep_the_order_of_their_requests(site: Site) -> None:
+    for first in range(0, 900, 300):
+        events = [{"id": str(i), "user": "u", "item": i} for i in range(first, first + 300)]
+        site.ask("POST", "/v1/events", json={"events": events})
+    times = [event.timestamp for event in site.store.events["u"].values()]
+    assert len(set(times)) == len(times) == 900
+    assert times == sorted(times)
 
 
 def test_a_broken_store_is_503_for_whom_it_concerns(site: Site) -> None:

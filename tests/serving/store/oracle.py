@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from data.prepare.oracle import tie_of
 from peterrec.errors import StoreError
 from peterrec.serving.store.base import Event, Read
 from peterrec.serving.store.values import checked_events, checked_text
@@ -37,7 +38,7 @@ class Oracle:
         if too_old or event.event_id in [other.event_id for other in mine]:
             return False
         mine.append(event)
-        mine.sort(key=lambda e: e.timestamp)
+        mine.sort(key=lambda e: (e.timestamp, tie_of(e.user, e.timestamp + 0.0, e.item)))
         if mine[-1] is not event:
             self._change(event.user)
         return True

@@ -128,10 +128,11 @@ def test_a_server_that_hangs_is_given_up(own_server: RedisServer) -> None:
     store.close()
 
 
-def test_what_a_later_release_wrote_is_refused(url: str) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_what_another_release_wrote_is_refused(url: str, version: int) -> None:
     with redis.Redis.from_url(url) as client:
-        client.set("peterrec:version", 2)
-    with pytest.raises(FormatVersionError, match="version 2"):
+        client.set("peterrec:version", version)
+    with pytest.raises(FormatVersionError, match=f"version {version};"):
         RedisStore(url, 10)
 
 

@@ -134,10 +134,10 @@ def test_calls_that_wait_share_a_commit(path: Path) -> None:
 def test_a_call_that_fails_takes_no_other_with_it_unnoticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     insert = sqlite._Shard.insert
 
-    def failing(shard: sqlite._Shard, row: sqlite._User, event: Event) -> bool:
+    def failing(shard: sqlite._Shard, row: sqlite._User, event: Event, tie: int) -> bool:
         if event.event_id == "e13":
             raise sqlite3.OperationalError("imitated")
-        return insert(shard, row, event)
+        return insert(shard, row, event, tie)
 
     monkeypatch.setattr(sqlite._Shard, "insert", failing)
     store = SqliteStore(path, 1000)

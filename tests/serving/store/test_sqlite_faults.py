@@ -129,11 +129,12 @@ def test_a_database_of_another_program_is_refused_and_stays(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_a_later_release_wrote_is_refused(store: SqliteStore, path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_what_another_release_wrote_is_refused(store: SqliteStore, path: Path, version: int) -> None:
     with sqlite3.connect(path) as other:
-        other.execute("PRAGMA user_version=2")
+        other.execute(f"PRAGMA user_version={version}")
     other.close()
-    with pytest.raises(FormatVersionError, match="version 2"):
+    with pytest.raises(FormatVersionError, match=f"version {version};"):
         SqliteStore(path, 10)
 
 

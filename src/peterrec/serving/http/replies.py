@@ -47,6 +47,7 @@ class KeptEvent(BaseModel):
     id: str
     item: ItemId
     timestamp: float = Field(description="seconds since 1970")
+    domain: str | None = Field(description="as it came with the event")
     known: bool = Field(description="whether the catalogue has the item")
 
 

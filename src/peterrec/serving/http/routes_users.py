@@ -38,7 +38,11 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
     """Keep events of any users, all or none; when this answers, they are durable. Sending them again does no harm."""
     check_limits(body, service.limits)
     now = time.time()
-    events = [Event(one.user, one.id, one.item, now if one.timestamp is None else one.timestamp) for one in body.events]
+    arrivals = service.arrivals(len(body.events))
+    events = [
+        Event(one.user, one.id, one.item, arrival if one.timestamp is None else one.timestamp, one.domain)
+        for one, arrival in zip(body.events, arrivals, strict=True)
+    ]
     if any(event.timestamp > now + DAY for event in events):
         raise RequestError(
             "a timestamp is more than a day ahead of the service's clock",
@@ -82,7 +86,7 @@ async def show(user: User, service: ServiceOf) -> Response:
         raise ApiError(404, "unknown_user", "nothing is kept of this user", "append events first")
     known = service.known([event.item for event in found])
     events = [
-        KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, known=of)
+        KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, domain=event.domain, known=of)
         for event, of in zip(found, known, strict=True)
     ]
     return reply(UserReply, UserReply(user=user, count=len(events), events=events))

@@ -86,7 +86,9 @@ class AskBody(Body):
         Field(description="names of loaded bundles, or * for all", examples=["*", ["age"]]),
     ] = "*"
     k: Annotated[int, Field(ge=1, description="items of a ranking task"), Whole, Bound("k", "number")] = 10
-    exclude_seen: bool = Field(True, description="leave out items that the user already has")
+    exclude_seen: bool | None = Field(
+        None, description="leave out items that the user already has; as the bundle says, if not given"
+    )
     patched: bool = Field(True, description="with the tasks' patches; false: as the plain backbone would answer")
 
     def question(self) -> Question:
@@ -123,7 +125,10 @@ class ExplainBody(Body):
 
     items: Annotated[History, Bound("explained", "list")]
     task: TextId = Field(description="name of a loaded bundle")
-    exclude_seen: bool = Field(True, description="of a ranking task: explain the best item that the user has not")
+    exclude_seen: bool | None = Field(
+        None,
+        description="of a ranking task: explain the best item that the user has not; default: as the bundle says",
+    )
     patched: bool = Field(True, description="with the task's patch")
 
 
@@ -133,7 +138,12 @@ class EventBody(Body):
     id: Annotated[TextId, Field(description="the user's own; the same twice is kept once"), Bound("id_length", "text")]
     user: Annotated[TextId, Field(description="who"), Bound("id_length", "text")]
     item: Annotated[Item, Field(description="external id"), Bound("id_length", "text")]
-    timestamp: float | None = Field(None, description="seconds since 1970; now, if not given")
+    timestamp: float | None = Field(
+        None, description="seconds since 1970; if not given, now, in the order of the request"
+    )
+    domain: Annotated[
+        TextId | None, Field(description="of the item, where the prepared log had domains"), Bound("id_length", "text")
+    ] = None
 
 
 class EventsBody(Body):

@@ -66,6 +66,10 @@ def serve(
         def started() -> None:
             loaded = [f"{task.name} {task.version}" for task in service.parts.engine.tasks()]
             log.write("started", address=address, bundles=loaded, keys=keys is not None)
+            for line in service.parts.engine.bounds():
+                log.write("bounds", message=line)
+                if say is not None:
+                    say(line)
             if say is not None:
                 items = service.parts.engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
                 say(_next_steps(address, items, keyed=keys is not None))

@@ -36,6 +36,7 @@ T = TypeVar("T")
 LOOKED_UP_AT_ONCE = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
 WAITING_EVENTS = 10  # requests of the most events that one may have
 KEPT = "bundles"  # folder in that of the state
+MICROSECOND = 1e-6
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
 FAILED_SECONDS = 5.0  # for which a store that could not keep events is not tried by those who ask whether it is ready
@@ -103,6 +104,7 @@ class Service:
         self.hanging = False  # whether a thread had to be left behind at the end
         self._checked = self._failed = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
+        self._arrived = -math.inf  # time of the last event that told none
         self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
 
     # ------------------------------------------------------------ questions
@@ -206,6 +208,13 @@ class Service:
             ends.append(new[start : start + len(job)])
             start += len(job)
         return ends
+
+    def arrivals(self, count: int) -> list[float]:
+        """Return times for events that tell none: now, in the order they came, a microsecond apart."""
+        first = max(time.time(), self._arrived + MICROSECOND)
+        times = [first + place * MICROSECOND for place in range(count)]
+        self._arrived = times[-1]
+        return times
 
     async def read(self, user: str) -> Read:
         """Return the events of a user."""

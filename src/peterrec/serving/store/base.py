@@ -17,13 +17,16 @@ class Event:
         user: id of the user.
         event_id: one of the user's own: the same one twice is the same event.
         item: external id, kept as it came (text or integer).
-        timestamp: seconds since 1970, finite. A user's events are in the order of these; equal ones as they came.
+        timestamp: seconds since 1970, finite. A user's events are in the order of these; equal ones in that of a hash
+            of user, timestamp and item, as `prepare` has them (`data.ties`), and those of one item as they came.
+        domain: of the item, where there are several; None: it is not told.
     """
 
     user: str
     event_id: str
     item: ItemId
     timestamp: float
+    domain: str | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def open_store(store: str, state: Path, keep_events: int) -> EventStore:
     Raises:
         ConfigError: it names no store.
         StoreError: it cannot be opened.
-        FormatVersionError: a later release has written it.
+        FormatVersionError: another release has written it.
     """
     check_store(store)
     if store.startswith(REDIS):

@@ -20,11 +20,13 @@ from peterrec.serving.store.values import (
     most_events,
     new_revision,
     pack_item,
+    ties_of,
     unpack_item,
 )
 
 PREFIX = "peterrec:"
-VERSION = 1
+VERSION = 2
+ORDER_DIGITS = 32  # of a member: tie and number of arrival
 REWRITE_LOG, REWRITE_SNAPSHOT = "BGREWRITEAOF", "BGSAVE SCHEDULE"
 
 
@@ -46,7 +48,7 @@ class RedisStore:
     Raises:
         ConfigError: not such an address.
         StoreError: no answer from there.
-        FormatVersionError: a later release has written there.
+        FormatVersionError: another release has written there.
     """
 
     def __init__(self, url: str, keep_events: int, *, timeout: float = 5.0) -> None:
@@ -77,10 +79,11 @@ class RedisStore:
             return []
         numbers: dict[str, int] = {}
         arguments: list[str | int] = [new_revision(), self._keep, most_events(self._keep)]
-        for event in checked_events(events):
+        checked = checked_events(events)
+        for event, tie in zip(checked, ties_of(checked), strict=True):
             number = numbers.setdefault(event.user, len(numbers) + 1)
-            value = json.dumps([event.event_id, pack_item(event.item)], ensure_ascii=False)
-            arguments += [number, repr(event.timestamp), event.event_id, value]
+            value = json.dumps([event.event_id, pack_item(event.item), event.domain], ensure_ascii=False)
+            arguments += [number, repr(event.timestamp), f"{tie:016x}", event.event_id, value]
         with self._errors():
             new = self._append(keys=[key for user in numbers for key in _keys(user)], args=arguments)
         return [bool(each) for each in new]
@@ -133,7 +136,7 @@ class RedisStore:
         if version != VERSION:
             raise FormatVersionError(
                 f"has format version {version}; this release reads version {VERSION}",
-                remedy="use the release that wrote it, or another database number",
+                remedy="use the release that wrote it, or another database number, and send the events again",
                 path=self._where,
             )
 
@@ -184,8 +187,8 @@ def _keys(user: str) -> list[str]:
 
 
 def _event(user: str, member: bytes, score: bytes) -> Event:
-    event_id, packed = json.loads(member[16:])
-    return Event(user, event_id, unpack_item(packed), float(score))
+    event_id, packed, domain = json.loads(member[ORDER_DIGITS:])
+    return Event(user, event_id, unpack_item(packed), float(score), domain)
 
 
 def _text(value: str | bytes) -> str:

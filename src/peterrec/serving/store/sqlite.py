@@ -14,7 +14,7 @@ from peterrec.data.catalogue import ItemId
 from peterrec.errors import StoreError
 from peterrec.serving.store.base import Event, Read
 from peterrec.serving.store.sqlite_file import SqliteFile
-from peterrec.serving.store.values import checked_events, checked_text, most_events, new_revision
+from peterrec.serving.store.values import checked_events, checked_text, most_events, new_revision, ties_of
 
 SHARDS = 64
 """Users are spread over so many pairs of tables. SQLite overwrites what is deleted, but not the copies that it leaves
@@ -28,19 +28,23 @@ CREATE TABLE {name} (
     count INTEGER NOT NULL,    -- events that are kept
     arrived INTEGER NOT NULL,  -- events that ever came
     newest REAL NOT NULL,      -- timestamp of the last event
+    newest_tie INTEGER NOT NULL,
     dropped REAL               -- timestamp of the newest event that was dropped
 )"""
 EVENTS = """
 CREATE TABLE {name} (
     user INTEGER NOT NULL,     -- its number
     timestamp REAL NOT NULL,
+    tie INTEGER NOT NULL,      -- what orders equal timestamps; as a signed integer, in the order of the unsigned ones
     arrival INTEGER NOT NULL,
     event_id TEXT NOT NULL,
     item NOT NULL,             -- TEXT, INTEGER, or the digits of a larger integer as a BLOB
-    PRIMARY KEY (user, timestamp, arrival),
+    domain TEXT,
+    PRIMARY KEY (user, timestamp, tie, arrival),
     UNIQUE (user, event_id)
 ) WITHOUT ROWID"""
-INTEGERS = range(-(1 << 63), 1 << 63)
+HALF = 1 << 63
+INTEGERS = range(-HALF, HALF)
 
 
 @dataclass
@@ -52,6 +56,7 @@ class _User:
     count: int
     arrived: int
     newest: float
+    newest_tie: int
     dropped: float | None
 
 
@@ -60,6 +65,7 @@ class _Call:
     """Events of one call of `append`, and what became of them."""
 
     events: list[Event]
+    ties: list[int]
     new: list[bool] = field(default_factory=list)
     kept: bool = False
 
@@ -74,7 +80,7 @@ class SqliteStore:
 
     Raises:
         StoreError: the file cannot be opened, or is something else.
-        FormatVersionError: a later release made it.
+        FormatVersionError: another release made it.
     """
 
     def __init__(self, path: Path, keep_events: int, *, timeout: float = 5.0) -> None:
@@ -84,9 +90,10 @@ class SqliteStore:
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """Keep events, all of them or none; see `EventStore`."""
-        call = _Call(checked_events(events))
-        if not call.events:
+        if not events:
             return []
+        checked = checked_events(events)
+        call = _Call(checked, [tie - HALF for tie in ties_of(checked)])
         self._waiting.append(call)
         try:
             with self._file.alone() as connection:
@@ -113,20 +120,20 @@ class SqliteStore:
             if mine not in calls:  # another thread had taken it, and failed
                 calls.append(mine)
             for call in calls:
-                call.new = self._insert(connection, call.events)
+                call.new = self._insert(connection, call)
         for call in calls:
             call.kept = True
 
-    def _insert(self, connection: sqlite3.Connection, events: Sequence[Event]) -> list[bool]:
+    def _insert(self, connection: sqlite3.Connection, call: _Call) -> list[bool]:
         by_user: dict[str, list[int]] = {}
-        for place, event in enumerate(events):
+        for place, event in enumerate(call.events):
             by_user.setdefault(event.user, []).append(place)
-        new = [False] * len(events)
+        new = [False] * len(call.events)
         for user, places in by_user.items():
             shard = _Shard(connection, user)
             row = shard.find(user) or shard.add(user)
             for place in places:
-                new[place] = shard.insert(row, events[place])
+                new[place] = shard.insert(row, call.events[place], call.ties[place])
             shard.update(row, self._keep)
         return new
 
@@ -178,32 +185,33 @@ class _Shard:
         self._users, self._events = f"users_{shard}", f"events_{shard}"
 
     def find(self, user: str) -> _User | None:
-        columns = "number, revision, count, arrived, newest, dropped"
+        columns = "number, revision, count, arrived, newest, newest_tie, dropped"
         found = self._connection.execute(f"SELECT {columns} FROM {self._users} WHERE user = ?", (user,)).fetchone()
         return None if found is None else _User(*found)
 
     def add(self, user: str) -> _User:
-        row = _User(0, new_revision(), 0, 0, float("-inf"), None)
+        row = _User(0, new_revision(), 0, 0, float("-inf"), -HALF, None)
         row.number = self._connection.execute(
-            f"INSERT INTO {self._users} (user, revision, count, arrived, newest) VALUES (?, ?, 0, 0, ?)",
-            (user, row.revision, row.newest),
+            f"INSERT INTO {self._users} (user, revision, count, arrived, newest, newest_tie) VALUES (?, ?, 0, 0, ?, ?)",
+            (user, row.revision, row.newest, row.newest_tie),
         ).lastrowid  # type: ignore[assignment]  # there is one after an INSERT
         return row
 
-    def insert(self, row: _User, event: Event) -> bool:
+    def insert(self, row: _User, event: Event, tie: int) -> bool:
         """Insert an event if it is new; changes `row`, not yet its table."""
         if row.dropped is not None and event.timestamp < row.dropped:
             return False
         item = event.item if isinstance(event.item, str) or event.item in INTEGERS else str(event.item).encode()
         inserted = self._connection.execute(
-            f"INSERT INTO {self._events} VALUES (?, ?, ?, ?, ?) ON CONFLICT (user, event_id) DO NOTHING",
-            (row.number, event.timestamp, row.arrived, event.event_id, item),
+            f"INSERT INTO {self._events} VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, event_id) DO NOTHING",
+            (row.number, event.timestamp, tie, row.arrived, event.event_id, item, event.domain),
         ).rowcount
         if not inserted:
             return False
-        if event.timestamp < row.newest:
+        if (event.timestamp, tie) < (row.newest, row.newest_tie):
             row.revision = new_revision()
-        row.newest = max(row.newest, event.timestamp)
+        else:
+            row.newest, row.newest_tie = event.timestamp, tie
         row.arrived += 1
         row.count += 1
         return True
@@ -212,27 +220,28 @@ class _Shard:
         """Drop the oldest events if there are too many, and write `row`."""
         if row.count > most_events(keep):
             of_user = f"FROM {self._events} WHERE user = ?"
-            timestamp, arrival = self._connection.execute(
-                f"SELECT timestamp, arrival {of_user} ORDER BY timestamp, arrival LIMIT 1 OFFSET ?",
+            last = self._connection.execute(
+                f"SELECT timestamp, tie, arrival {of_user} ORDER BY timestamp, tie, arrival LIMIT 1 OFFSET ?",
                 (row.number, row.count - keep - 1),
             ).fetchone()
             self._connection.execute(
-                f"DELETE {of_user} AND (timestamp, arrival) <= (?, ?)", (row.number, timestamp, arrival)
+                f"DELETE {of_user} AND (timestamp, tie, arrival) <= (?, ?, ?)", (row.number, *last)
             )
-            row.count, row.dropped, row.revision = keep, timestamp, new_revision()
+            row.count, row.dropped, row.revision = keep, last[0], new_revision()
         self._connection.execute(
-            f"UPDATE {self._users} SET revision = ?, count = ?, arrived = ?, newest = ?, dropped = ? WHERE number = ?",
-            (row.revision, row.count, row.arrived, row.newest, row.dropped, row.number),
+            f"UPDATE {self._users} SET revision = ?, count = ?, arrived = ?, newest = ?, newest_tie = ?, dropped = ?"
+            " WHERE number = ?",
+            (row.revision, row.count, row.arrived, row.newest, row.newest_tie, row.dropped, row.number),
         )
 
     def last(self, row: _User, user: str, count: int) -> list[Event]:
         """Return the last `count` events, oldest first."""
         found = self._connection.execute(
-            f"SELECT event_id, item, timestamp FROM {self._events} WHERE user = ?"
-            " ORDER BY timestamp DESC, arrival DESC LIMIT ?",
+            f"SELECT event_id, item, timestamp, domain FROM {self._events} WHERE user = ?"
+            " ORDER BY timestamp DESC, tie DESC, arrival DESC LIMIT ?",
             (row.number, count),
         ).fetchall()
-        return [Event(user, event_id, _item(item), timestamp) for event_id, item, timestamp in reversed(found)]
+        return [Event(user, event_id, _item(item), *rest) for event_id, item, *rest in reversed(found)]
 
     def rewrite_without(self, row: _User) -> None:
         """Erase a user: both tables are written anew, and the pages of the old ones overwritten with zeros."""
@@ -240,7 +249,7 @@ class _Shard:
             self._connection.execute(form.format(name="renewed"))
             # In the order of the primary key, so that no row moves again.
             self._connection.execute(
-                f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY 1, 2, 3", (row.number,)
+                f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY 1, 2, 3, 4", (row.number,)
             )
             self._connection.execute(f"DROP TABLE {name}")
             self._connection.execute(f"ALTER TABLE renewed RENAME TO {name}")

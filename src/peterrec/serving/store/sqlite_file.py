@@ -13,7 +13,7 @@ from pathlib import Path
 from peterrec.errors import FormatVersionError, StoreError
 
 APPLICATION = 0x70726563  # "prec": in the file's header, tells a store of events from any other database
-VERSION = 1
+VERSION = 2
 LOG_BYTES = 64 << 20  # of the write-ahead log; past it a writer waits shortly for readers, to begin it again
 LOG_WAIT_MS = 50
 MEANINGS = {
@@ -43,7 +43,7 @@ class SqliteFile:
 
     Raises:
         StoreError: it cannot be opened or is something else.
-        FormatVersionError: a later release made it.
+        FormatVersionError: another release made it.
     """
 
     def __init__(self, path: Path, timeout: float, create: Callable[[sqlite3.Connection], None]) -> None:
@@ -206,7 +206,7 @@ class SqliteFile:
         if version != VERSION:
             raise FormatVersionError(
                 f"has format version {version}; this release reads version {VERSION}",
-                remedy="use the release that wrote it, or choose another folder",
+                remedy="use the release that wrote it, or choose another folder and send the events again",
                 path=self.path,
             )
         return True

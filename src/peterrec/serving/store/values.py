@@ -7,7 +7,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from peterrec.data.catalogue import ItemId
+from peterrec.data.hashing import id_hash
+from peterrec.data.ties import tie_keys
 from peterrec.errors import RequestError
 from peterrec.serving.store.base import Event
 
@@ -38,11 +42,19 @@ def checked_events(events: Sequence[Event]) -> list[Event]:
 def _checked(event: Event) -> Event:
     checked_text(event.user, "user")
     checked_text(event.event_id, "event")
+    if event.domain is not None:
+        checked_text(event.domain, "domain")
     if isinstance(event.item, str):
         checked_text(event.item, "item")
     elif type(event.item) is not int or abs(event.item) >= 10**DIGITS:  # a bool is no id
         raise RequestError("an item is neither text nor an integer", remedy=f"at most {DIGITS} digits")
     return replace(event, timestamp=_finite(event.timestamp))
+
+
+def ties_of(events: Sequence[Event]) -> list[int]:
+    """Return what orders events of a user with equal timestamps, as in `prepare`: 64 bits for each event."""
+    users, items = id_hash([event.user for event in events]), id_hash([event.item for event in events])
+    return [int(key) for key in tie_keys(users, np.array([event.timestamp for event in events]), items)]
 
 
 def checked_text(text: str, of: str) -> str:

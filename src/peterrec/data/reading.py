@@ -1,0 +1,264 @@
+"""From the events of one user to what a model reads of them: what `prepare` does to a log, for whoever is asked about.
+
+The service and the engine read through it. Files of events are read by `prepare.read`, in the engine that prepares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from peterrec.config import FirstTargetConfig, PreprocessingConfig, SourceConfig
+from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.preprocessing import assumptions
+from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
+from peterrec.data.shorten import shorten
+from peterrec.data.ties import BoolArray, FloatArray
+
+TimeKind = Literal["integer", "float", "decimal", "time", "text"]
+NO_LIMIT = 2**31  # events; longer than any sequence
+KEY_DIGITS = 12
+ALL_OF_SOURCE = SourceConfig(max_history=NO_LIMIT)
+
+
+def bound_value(text: str, kind: TimeKind) -> datetime | int | float:
+    """Return a bound of time: a moment in UTC (without a zone), or a number, as the times of the log are.
+
+    Raises:
+        ValueError: it is not of that kind.
+    """
+    if kind == "time":
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
+    number = int(text) if kind == "integer" and text.lstrip("-").isdigit() else float(text)
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
+def _seconds(text: str | None, kind: TimeKind) -> float | None:
+    if text is None:
+        return None
+    value = bound_value(text, kind)
+    return value.replace(tzinfo=UTC).timestamp() if isinstance(value, datetime) else float(value)
+
+
+@dataclass(frozen=True)
+class UserEvents:
+    """Events of one user, oldest first.
+
+    Attributes:
+        codes: (T,) index of the item in the catalogue; distinct numbers below zero for items that it does not have.
+        seconds: (T,) times: seconds since 1970, or numbers where the times of the prepared log were; None: not known.
+        domains: (T,) names; None for an event without one, and for all of them where none has one.
+    """
+
+    codes: IntArray
+    seconds: FloatArray | None = None
+    domains: Sequence[str | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: BoolArray) -> UserEvents:
+        """Return some of the events, without times and domains: nothing more is left out of them."""
+        return UserEvents(self.codes[rows])
+
+
+def event_codes(catalogue: Catalogue, items: Sequence[ItemId], unknown: Mapping[str, int] | None = None) -> IntArray:
+    """Return the codes of items, as `UserEvents` has them; (n,) int64.
+
+    Args:
+        catalogue: of the backbone.
+        items: external ids.
+        unknown: codes of items outside the catalogue that the user had before, by the text of their id.
+    """
+    codes = np.asarray(catalogue.find(items), dtype=np.int64)
+    numbers = dict(unknown or {})
+    for place in np.flatnonzero(codes == UNK).tolist():
+        codes[place] = numbers.setdefault(str(items[place]), -1 - len(numbers))
+    return codes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model reads of a user's events.
+
+    Attributes:
+        tokens: (n,) indices, [UNK] for items that are not in the catalogue. A window cuts them to the last ones.
+        known: how many of those that the longest history holds are items; 0: nothing is known of the user.
+        assumptions: what was assumed of the events because they do not tell it, in words.
+        revision: of the store that the events are from.
+    """
+
+    tokens: IntArray
+    known: int
+    assumptions: tuple[str, ...] = ()
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class HistoryReader:
+    """How one model reads the events of a user.
+
+    `max_history` does not cut the tokens, so that a later event only adds to them: who cuts windows out of them has
+    to cut them no longer than that.
+
+    Attributes:
+        unknown: whether items outside the catalogue are skipped, or kept in place as [UNK].
+        preprocessing: how the data of the model were made of events; None leaves nothing out.
+    """
+
+    unknown: Literal["skip", "unk"] = "skip"
+    preprocessing: PreprocessingConfig | None = None
+
+    @classmethod
+    def of(
+        cls, preprocessing: PreprocessingConfig | None, unknown: Literal["skip", "unk"], *, bounds: bool = True
+    ) -> HistoryReader:
+        """Return the reader of a model.
+
+        Args:
+            preprocessing: of the model.
+            unknown: of its backbone; what `preprocessing` says counts more.
+            bounds: whether bounds in time are applied; without them a first target event is told by its domain only.
+        """
+        if preprocessing is None:
+            return cls(unknown)
+        unknown = "unk" if preprocessing.source.rare_items == "unk" else "skip"
+        return cls(unknown, preprocessing if bounds else without_bounds(preprocessing))
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of all that changes what is read: readers with the same one read the same."""
+        if self.preprocessing is None:
+            return self.unknown
+        source = self._source.model_dump(exclude={"min_item_events", "min_user_events", "rare_items"})
+        first = None if self._first is None else self._first.model_dump()
+        content = json.dumps([self.unknown, self.preprocessing.time_kind, source, first], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
+
+    @property
+    def max_history(self) -> int:
+        """The most recent tokens that the model was trained to read."""
+        return self._source.max_history
+
+    @property
+    def _source(self) -> SourceConfig:
+        return ALL_OF_SOURCE if self.preprocessing is None else self.preprocessing.source
+
+    @property
+    def _first(self) -> FirstTargetConfig | None:
+        """Which event is the first target event, where that can be among a user's events."""
+        first = None if self.preprocessing is None else self.preprocessing.first_target
+        return None if first is None or first.elsewhere else first
+
+    @cached_property
+    def _period(self) -> tuple[float | None, float | None]:
+        return self._between(self._source)
+
+    @cached_property
+    def _target_period(self) -> tuple[float | None, float | None]:
+        return (None, None) if self._first is None else self._between(self._first)
+
+    def _between(self, config: SourceConfig | FirstTargetConfig) -> tuple[float | None, float | None]:
+        kind: TimeKind = "time" if self.preprocessing is None else self.preprocessing.time_kind
+        return _seconds(config.after, kind), _seconds(config.before, kind)
+
+    def read(self, events: UserEvents, revision: str = "") -> Reading:
+        """Return what the model reads, and what has to be assumed for that.
+
+        Args:
+            events: of a user.
+            revision: of the store they are from; empty where they are not from a store.
+        """
+        codes = events.codes[self.chosen(events)]
+        if self.unknown == "skip":
+            codes = codes[codes >= 0]
+        if self._source.repeats == "drop":
+            whole = self._source.model_copy(update={"max_history": NO_LIMIT})
+            codes = np.asarray(shorten(Sequences.of([codes]), whole).items, dtype=np.int64)
+        tokens = np.where(codes < 0, UNK, codes)
+        known = int(np.count_nonzero(tokens[-self.max_history :] >= FIRST_ITEM))
+        return Reading(tokens, known, self._assumptions(events, stored=bool(revision)), revision)
+
+    def chosen(self, events: UserEvents) -> BoolArray:
+        """Return which events are read, apart from unknown items and repeats; (T,).
+
+        An event without a domain is taken for one of the source. What is left out by the first target event are the
+        last ones that would be read, so that tokens grow at their end, or get shorter at it.
+        """
+        source, first = self._source, self._first
+        keep = np.ones(len(events), dtype=bool)
+        if events.domains is not None and (source.domains is not None or source.exclude_domains):
+            wanted, excluded = source.domains, set(source.exclude_domains)
+            of_source = [
+                name is None or ((wanted is None or name in wanted) and name not in excluded) for name in events.domains
+            ]
+            keep &= np.array(of_source, dtype=bool)
+        if events.seconds is None:
+            return keep
+        keep &= _within(events.seconds, self._period)
+        if first is not None and (first.domains is None or events.domains is not None):
+            target = _within(events.seconds, self._target_period)
+            if first.domains is not None:
+                target &= np.array([name in first.domains for name in events.domains or ()], dtype=bool)
+            if target.any():
+                keep &= events.seconds < events.seconds[target].min()
+        return keep
+
+    def _assumptions(self, events: UserEvents, *, stored: bool) -> tuple[str, ...]:
+        if self.preprocessing is None or len(events) == 0:
+            return ()
+        domains, seconds = events.domains, events.seconds
+        lines = assumptions(
+            self.preprocessing, times=seconds is not None, domains=domains is not None and None not in domains
+        )
+        columns = self.preprocessing.columns
+        if stored and seconds is not None and (columns.order is not None or columns.ties == "lines"):
+            ordered = f"by the column {columns.order!r}" if columns.order is not None else "by their lines"
+            if (seconds[1:] == seconds[:-1]).any():
+                lines += (f"events with equal times stand in the order of a hash: data were ordered {ordered}",)
+        return lines
+
+    def bounds(self) -> tuple[str, ...]:
+        """Return which events are left out by their time, in words."""
+        source, first, lines = self._source, self._first, []
+        if source.after is not None:
+            lines.append(f"events before {source.after} are left out (source.after)")
+        if source.before is not None:
+            lines.append(f"events at or after {source.before} are left out (source.before)")
+        if first is not None and (first.after is not None or first.before is not None):
+            of = "" if first.domains is None else f" of {', '.join(first.domains)}"
+            since = "" if first.after is None else f" at or after {first.after}"
+            until = "" if first.before is None else f" before {first.before}"
+            lines.append(f"events from a user's first event{of}{since}{until} on are left out (before-first-target)")
+        return tuple(lines)
+
+
+def without_bounds(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
+    """Return the same without bounds in time; a first target event is then told by its domain, or not at all."""
+    none = {"after": None, "before": None}
+    first = preprocessing.first_target
+    if first is not None and not first.elsewhere:
+        first = None if first.domains is None else first.model_copy(update=none)
+    source = preprocessing.source.model_copy(update=none)
+    return preprocessing.model_copy(update={"source": source, "first_target": first})
+
+
+def _within(seconds: FloatArray, period: tuple[float | None, float | None]) -> BoolArray:
+    after, before = period
+    inside = np.ones(len(seconds), dtype=bool)
+    if after is not None:
+        inside &= seconds >= after
+    if before is not None:
+        inside &= seconds < before
+    return inside
