@@ -64,7 +64,8 @@ def test_the_account_says_what_was_kept_and_dropped_and_why(tmp_path: Path) -> N
     ]
     assert lines[14].endswith(" test users; a: 50.0 %, b: 50.0 %")
     assert lines[15] == "task buys: 20 users with target events"
-    assert lines[-1].endswith(" test users; 40 targets out of 2 items")
+    assert lines[-2].endswith(" test users; 40 targets out of 2 items")
+    assert lines[-1].startswith("warning: task group: all 5 valid users have the label 'b'")
 
 
 def test_unknown_items_that_are_kept_are_told(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def id_kind(seen: Sequence[SeenIds], what: str, asked: Literal["auto", "text", "
     if len(kinds) > 1:
         raise DataError(
             f"{what} ids are text here but integers in {kinds['integer']}",
-            remedy="write them alike, or say how to read them: ids text or integer (--ids)",
+            remedy="write them alike, or say how to read them: ids (--ids text or --ids integer)",
             path=kinds["text"],
         )
     return next(iter(kinds), "text")
