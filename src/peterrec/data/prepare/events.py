@@ -15,7 +15,7 @@ import ibis
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.columns import SeenIds, check_fractions, check_types, id_kind, look_at_ids, read_id
-from peterrec.data.prepare.engine import engine_errors, scalars, try_strptime
+from peterrec.data.prepare.engine import engine_errors, scalars, try_strptime, try_strptime_nanoseconds
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
 from peterrec.data.prepare.missing import is_mark, without_mark
 from peterrec.data.prepare.plausibility import event_warnings, suspicious
@@ -85,7 +85,7 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
 
 
 def _check_format(time_format: str | None) -> None:
-    directives = re.findall("%-?(.)", time_format or "", re.DOTALL)
+    directives = _directives(time_format or "")
     if "Z" in directives:
         raise ConfigError(
             f"time_format is {time_format!r}: names of zones are not read, for one name is several zones",
@@ -96,6 +96,10 @@ def _check_format(time_format: str | None) -> None:
             f"time_format is {time_format!r}: nanoseconds with an offset would be rounded",
             remedy="use %f, or write the times in UTC and leave out %z",
         )
+
+
+def _directives(time_format: str) -> list[str]:
+    return re.findall("%-?(.)", time_format, re.DOTALL)
 
 
 def _mark_missing(raw: Any, config: EventsConfig) -> Any:
@@ -160,7 +164,8 @@ def load(
             table = _read_files(connection, files, columns)
             if time_format is not None and table["time"].type().is_string():
                 # The engine's own, as opening files is: no expression of all engines lets a bad row be.
-                time = try_strptime(table["time"], time_format)
+                read = try_strptime_nanoseconds if "n" in _directives(time_format) else try_strptime
+                time = read(table["time"], time_format)
                 table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
             return connection.create_table(name, table, overwrite=True)
     except DataError:
