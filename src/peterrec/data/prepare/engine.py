@@ -115,6 +115,11 @@ def try_strptime(text: Any, pattern: Any) -> Any:
     """Read a time that is written as `pattern` says; null where it is not."""
 
 
+@ibis.udf.scalar.builtin(name="try_strptime", signature=(("string", "string"), "timestamp(9)"))  # type: ignore[untyped-decorator]
+def try_strptime_nanoseconds(text: Any, pattern: Any) -> Any:
+    """As `try_strptime`, for a pattern with `%n`, which the other would round."""
+
+
 def scalars(expression: Any) -> dict[str, Any]:
     """Run an expression of one row and return its values."""
     rows: list[dict[str, Any]] = expression.to_pyarrow().to_pylist()

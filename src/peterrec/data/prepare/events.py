@@ -16,7 +16,7 @@ from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.columns import SeenIds, check_fractions, check_types, id_kind, look_at_ids, read_id
 from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
-from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime
+from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime, try_strptime_nanoseconds
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
 from peterrec.data.prepare.missing import is_mark, without_mark
 from peterrec.data.prepare.plausibility import event_warnings, suspicious
@@ -98,7 +98,7 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
 
 
 def _check_format(time_format: str | None) -> None:
-    directives = re.findall("%-?(.)", time_format or "", re.DOTALL)
+    directives = _directives(time_format or "")
     if "Z" in directives:
         raise ConfigError(
             f"time_format is {time_format!r}: names of zones are not read, for one name is several zones",
@@ -109,6 +109,10 @@ def _check_format(time_format: str | None) -> None:
             f"time_format is {time_format!r}: nanoseconds with an offset would be rounded",
             remedy="use %f, or write the times in UTC and leave out %z",
         )
+
+
+def _directives(time_format: str) -> list[str]:
+    return re.findall("%-?(.)", time_format, re.DOTALL)
 
 
 def _mark_missing(raw: Any, config: EventsConfig) -> Any:
@@ -181,15 +185,14 @@ def load(
             table = _read_files(connection, files, columns)
             if time_format is not None and table["time"].type().is_string():
                 # The engine's own, as opening files is: no expression of all engines lets a bad row be.
-                table = table.mutate(time=try_strptime(table["time"], time_format))
+                read = try_strptime_nanoseconds if "n" in _directives(time_format) else try_strptime
+                time = read(table["time"], time_format)
+                table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
             if file_number is None:
                 return connection.create_table(name, table, overwrite=True)
             with insertion_order(connection):
                 numbered = table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
                 return connection.create_table(name, numbered, overwrite=True)
-                time = try_strptime(table["time"], time_format)
-                table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
-            return connection.create_table(name, table, overwrite=True)
     except DataError:
         for file in files if len(files) > 1 else ():
             load(connection, name, [file], columns, time_format)  # the first that cannot be read says so

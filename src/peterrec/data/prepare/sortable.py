@@ -27,7 +27,7 @@ DECIMAL = "decimal(38, 18)"
 OF_DECIMAL = r"^[-+]?0*[0-9]{0,20}(\.[0-9]{0,18}0*)?$"
 LARGEST = 2**53  # up to here every integer is a float64
 # The engine knows names of zones too, but lets one of them change other rows of its batch, and BST is Bangladesh's.
-CLOCK, SECONDS, OFFSET = "[0-9]{1,2}:[0-9]{2}", r":[0-9]{2}(\.[0-9]{1,9}0*)?", "[+-][0-9]{2}(:?[0-9]{2})?"
+CLOCK, SECONDS, OFFSET = "[0-9]{1,2}:[0-9]{2}", r":[0-9]{2}(\.[0-9]{1,9}0*)?", "[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?"
 UTC_NAME = " ?(Z|z|UTC|GMT)$"
 TIME = (
     f"^[0-9]{{4,6}}[-/][0-9]{{1,2}}[-/][0-9]{{1,2}}(( +|T){CLOCK}(({SECONDS})?( ?(Z|z|UTC|GMT))?|{SECONDS}{OFFSET}))?$"
