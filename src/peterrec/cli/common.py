@@ -22,7 +22,7 @@ SetOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no remarks.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no remarks, only warnings.")]
 UserOption = Annotated[str, typer.Option("--user", help="Column with the user id.")]
 ItemOption = Annotated[str, typer.Option("--item", help="Column with the item id.")]
 TimeOption = Annotated[str, typer.Option("--time", help="Column that sorts a user's events.")]
