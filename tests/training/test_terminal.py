@@ -39,34 +39,49 @@ def test_a_pretraining_that_nobody_watches_says_a_line_for_each_epoch(
     assert execute(["pretrain", str(corpus.path), "-o", str(out), *SMALL]) == 0
     said = capfd.readouterr()
     assert said.out == ""
-    first, *epochs, wrote, following = lines(said.err)
+    first, *epochs, wrote, following, warning = lines(said.err)
     assert first.startswith("pre-training on ")
     assert [re.sub(r"\d+\.\d s", "s", re.sub(NUMBER, "N", line)) for line in epochs] == [
         f"pre-training, epoch {n} of at most 2: train_loss N, valid_loss N, hr@10 N, mrr@10 N (s)" for n in (1, 2)
     ]
     assert wrote.startswith(f"wrote {out} (valid_loss ")
     assert following.startswith("next: ")
+    assert warning.startswith("warning: 5 held-out users are too few to choose an epoch by ")
 
 
 def test_an_adaptation_that_nobody_watches(
     corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["-s", "epochs=2", "-s", "runner.accelerator=cpu", "-s", "patch.bottleneck=2"]
+    options = ["--strategy", "all", "-s", "epochs=2", "-s", "runner.accelerator=cpu", "-s", "optim.lr=0.02"]
     assert execute(["adapt", str(backbone), str(corpus.path), "shop", "-o", str(tmp_path / "out"), *options]) == 0
     said = capfd.readouterr()
     assert said.out == ""
-    starts = ["adapting to 'shop' with strategy 'patch' on ", "trainable params: "]
-    starts += [f"shop (patch), epoch {n} of at most 2: train_loss " for n in (1, 2)]
+    starts = [
+        "adapting to 'shop' with strategy 'all' on ",
+        "trainable params: ",
+        "16 valid users are too few to choose",
+    ]
+    starts += [f"shop (folds), epoch {n} of at most 2: train_loss " for n in (1, 2)]
+    starts += ["best epoch for held-out train users 2: mrr "]
+    starts += [f"shop (all), epoch {n} of at most 2: train_loss " for n in (1, 2)]
     starts += ["best epoch ", "wrote ", "next: "]
     assert len(lines(said.err)) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines(said.err), starts, strict=True)), said.err
 
 
-def test_quiet_says_nothing(corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_quiet_says_nothing_but_warnings(
+    corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "a"), "-q", *SMALL]) == 0
-    assert execute(["adapt", str(backbone), str(corpus.path), "cluster", "-o", str(tmp_path / "b"), "-q"]) == 0
-    pretrain(corpus, tmp_path / "c", pretrain_config())
-    assert capfd.readouterr() == ("", "")
+    more = [*SMALL, "-s", "valid_share=0.4"]
+    assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "b"), "-q", *more]) == 0
+    options = ["--strategy", "all", "-s", "readout=pooled", "-s", "optim.lr=0.02", "-s", "epochs=3"]  # learns something
+    bundle = ["cluster", "-o", str(tmp_path / "c")]
+    assert execute(["adapt", str(backbone), str(corpus.path), *bundle, "-q", *options]) == 0
+    pretrain(corpus, tmp_path / "d", pretrain_config())
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert [line.split(" users")[0] for line in lines(said.err)] == ["warning: 5 held-out", "warning: 49 held-out"]
 
 
 def test_no_warning_escapes(corpus: Corpus, backbone: Path, tmp_path: Path) -> None:

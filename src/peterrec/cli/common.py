@@ -22,7 +22,7 @@ SetOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no remarks.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no remarks, only warnings.")]
 UserOption = Annotated[str | None, typer.Option("--user", help="Column with the user id. [default: as in preparation]")]
 ItemOption = Annotated[str | None, typer.Option("--item", help="Column with the item id. [default: as in preparation]")]
 TimeOption = Annotated[

@@ -171,7 +171,8 @@ def adapt(
         metrics: dict[str, Any] = {"constant": constant_metrics(spec, users, valid, weights)}
         if selection.folds:
             say(selection.line)
-            held_out = work.stage("folds", partial(cross_validate, model, folds, users, config, cache, plan))
+            of_folds = replace(plan, label=f"{spec.name} (folds)")
+            held_out = work.stage("folds", partial(cross_validate, model, folds, users, config, cache, of_folds))
             say(cross_validation_line(held_out))
             plan, metrics["cross_validation"] = replace(plan, chosen=held_out["best_epoch"]), held_out
             del folds

@@ -237,7 +237,7 @@ def _interruptible(work: WorkFolder) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as error:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             signal.signal(signal.SIGINT, handler)
-        raise InterruptedRun("stopped by the user", remedy="continue with --resume", path=work.path) from error
+        raise InterruptedRun("stopped by the user", remedy="continue with --resume", path=work.root) from error
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def small_grid(*overrides: str, questions: Sequence[dict[str, Any]] = (ALL,), **
             }
         },
         "pretrain": {"backbone": {"channels": 8, "dilations": [1, 2]}, "epochs": 1, "valid_share": 0.1, "runner": CPU},
-        "adapt": {"epochs": 1, "runner": CPU},
+        "adapt": {"epochs": 1, "selection": "valid", "runner": CPU},
         "methods": METHODS,
         "questions": list(questions),
         "evaluate": {"bootstrap": 50},
