@@ -66,7 +66,7 @@ FORKED = """
 parent, child = multiprocessing.get_context("fork").Pipe()
 def work():
     child.send((ask(), torch.get_num_threads()))
-running = multiprocessing.get_context("fork").Process(target=work)
+running = multiprocessing.get_context("fork").Process(target=work, daemon=True)
 running.start()
 assert parent.poll(60), "the child hangs"
 found, threads = parent.recv()
@@ -95,7 +95,7 @@ def work():
     model = peterrec.pretrain(second, f"{folder}/second-backbone", small)
     child.send((second.manifest["fingerprint"], model.fingerprint))
 parent, child = multiprocessing.get_context("fork").Pipe()
-running = multiprocessing.get_context("fork").Process(target=work)
+running = multiprocessing.get_context("fork").Process(target=work, daemon=True)
 running.start()
 assert parent.poll(120), "the child hangs"
 found = parent.recv()
