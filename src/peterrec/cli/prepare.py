@@ -24,6 +24,7 @@ from peterrec.cli.common import (
     events_settings,
     reporter,
     say,
+    say_warnings,
 )  # fmt: skip
 from peterrec.config import PrepareConfig, load_config
 from peterrec.config.base import NAME_BYTES, check_name, in_names
@@ -95,7 +96,9 @@ def command(
         values["source"] = {"exclude_domains": [domain for _, domain in named]}
     settings = load_config(PrepareConfig, config, set_, **values)
     corpus = prepare(settings, out, overwrite=overwrite, report=reporter(quiet))
-    if not quiet:
+    if quiet:
+        say_warnings(corpus.manifest["warnings"])
+    else:
         names = ", ".join(corpus.task_names) or "none yet"
         say(f"wrote {out} (tasks: {names})\nnext: peterrec pretrain {out} --out BACKBONE")
 

@@ -135,7 +135,7 @@ def test_ctrl_c_while_the_engine_works_is_ctrl_c(tmp_path: Path) -> None:
 def test_what_the_engine_raises_and_what_it_becomes(raised: Exception, expected: type[BaseException]) -> None:
     with pytest.raises(expected) as caught, engine_errors(Path("here.csv")):
         raise raised
-    assert type(caught.value) is expected
+    assert isinstance(caught.value, expected)
     if isinstance(caught.value, PeterRecError):
         assert caught.value.remedy
         assert (str(caught.value.path) == "here.csv") == (expected is DataError)

@@ -22,7 +22,7 @@ from peterrec.data.prepare.files import describe, find_files
 from peterrec.data.preprocessing import assumptions
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
-from peterrec.errors import ConfigError
+from peterrec.errors import WARNING, ConfigError
 
 MEMORY_LIMIT = "2GB"
 
@@ -62,6 +62,7 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
     config, notes = _columns_of(config, preprocessing)
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         events = open_events(db, config)
+        notes += [f"{WARNING}{warning}" for warning in events.warnings]
         table = events.table.mutate(**_conditions(events, preprocessing))
         keys = [name for name in SORT_COLUMNS if name in table.columns]
         names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
