@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from peterrec.config.base import Config, Name, Separator, Share, Text
+from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
 
 
 def _as_mark(value: Any) -> Any:
@@ -165,6 +165,9 @@ class PreprocessingConfig(Config):
     columns: ColumnsConfig = Field(default=ColumnsConfig(), description="of the log that was prepared")
     time_kind: Literal["integer", "float", "decimal", "time", "text"] = Field(
         default="time", description="what the times of that log are"
+    )
+    units_per_second: Positive = Field(
+        default=1.0, description="of the times, where they are numbers: 1,000 for milliseconds since 1970"
     )
     source: SourceConfig = Field(default=SourceConfig(), description="which events the model reads")
     first_target: FirstTargetConfig | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -36,12 +36,15 @@ class TaskPart:
         sequences: n rows of source item indices.
         labels: (n,) int64 class of each user (classification), else None.
         targets: n rows of target indices, 0-based in the task's target catalogue (ranking), else None.
+        seen: n rows of target indices that stand in the user's source events, also in those that are not read any more
+            (`max_history`); None where targets are other items than those of the source.
     """
 
     user_ids: pa.Array
     sequences: Sequences
     labels: IntArray | None = None
     targets: Sequences | None = None
+    seen: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -53,6 +56,7 @@ class TaskPart:
             self.sequences.take(rows),
             labels=None if self.labels is None else self.labels[rows],
             targets=None if self.targets is None else self.targets.take(rows),
+            seen=None if self.seen is None else self.seen.take(rows),
         )
 
 
@@ -83,8 +87,6 @@ class Task:
         targets: catalogue of a ranking task.
         exclude_seen: whether items of a user's own history are no answers of a ranking task.
         exclude_seen_reason: why, in words.
-        source_positions: (source items + 4,) for each source index the position of the target that is the same item, -1
-            where there is none; None where targets are other items than those of the source, or there are none.
         provenance: where its users come from.
     """
 
@@ -95,7 +97,6 @@ class Task:
     targets: Catalogue | None = None
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
-    source_positions: IntArray | None = field(default=None, compare=False)
     provenance: Provenance = Provenance("")
 
     def part(self, part: Part) -> TaskPart:
@@ -111,7 +112,8 @@ class Task:
             if self.kind == "classification":
                 labels = table["label"].to_numpy().astype(np.int64)
                 return TaskPart(table["user_id"].combine_chunks(), sequences, labels=labels)
-            return TaskPart(table["user_id"].combine_chunks(), sequences, targets=_ragged(table["targets"]))
+            seen = _ragged(table["seen"]) if "seen" in table.column_names else None
+            return TaskPart(table["user_id"].combine_chunks(), sequences, targets=_ragged(table["targets"]), seen=seen)
         except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
 
@@ -193,7 +195,6 @@ class Corpus:
             name, meta["kind"], path, tuple(meta.get("class_names", ())), targets,
             exclude_seen=meta.get("exclude_seen", True),
             exclude_seen_reason=meta.get("exclude_seen_reason", ""),
-            source_positions=_positions(self.catalogue, targets) if meta.get("shares_items") else None,
             provenance=self.provenance(name),
         )  # fmt: skip
 
@@ -218,16 +219,6 @@ class Corpus:
     def _fits(self, fits: bool) -> None:
         if not fits:
             raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
-
-
-def _positions(source: Catalogue, targets: Catalogue | None) -> IntArray | None:
-    if targets is None:
-        return None
-    positions = np.full(source.first + len(source), -1, dtype=np.int64)
-    index = source.encode(targets.ids)
-    known = index >= source.first
-    positions[index[known]] = np.flatnonzero(known)
-    return positions
 
 
 def _checked(path: Path, expected: str | None) -> Catalogue:

@@ -25,6 +25,7 @@ def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> Pr
     return PreprocessingConfig(
         columns=build_config(ColumnsConfig, columns),
         time_kind=manifest["time_kind"],
+        units_per_second=manifest.get("units_per_second", 1.0),
         source=build_config(SourceConfig, config["source"]),
         first_target=_first_target(config["tasks"], task),
     )
@@ -80,7 +81,9 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
     if first is None or second is None:
         return []
     left, right = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
-    names = [name for name in left | right if not name.startswith(("columns.", "time_kind"))]
+    ordering = ("columns.order", "columns.ties")  # the other columns say where things stand, not what is read
+    unread = ("columns.", "time_kind", "units_per_second")
+    names = [name for name in left | right if name in ordering or not name.startswith(unread)]
     return [f"{name}: {left.get(name)}, {right.get(name)}" for name in names if left.get(name) != right.get(name)]
 
 

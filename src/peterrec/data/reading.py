@@ -44,11 +44,11 @@ def bound_value(text: str, kind: TimeKind) -> datetime | int | float:
     return number
 
 
-def _seconds(text: str | None, kind: TimeKind) -> float | None:
+def _seconds(text: str | None, kind: TimeKind, units_per_second: float) -> float | None:
     if text is None:
         return None
     value = bound_value(text, kind)
-    return value.replace(tzinfo=UTC).timestamp() if isinstance(value, datetime) else float(value)
+    return value.replace(tzinfo=UTC).timestamp() if isinstance(value, datetime) else float(value) / units_per_second
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class UserEvents:
 
     Attributes:
         codes: (T,) index of the item in the catalogue; distinct numbers below zero for items that it does not have.
-        seconds: (T,) times: seconds since 1970, or numbers where the times of the prepared log were; None: not known.
+        seconds: (T,) times: seconds since 1970, whatever unit the prepared log had; None: not known.
         domains: (T,) names; None for an event without one, and for all of them where none has one.
     """
 
@@ -143,7 +143,10 @@ class HistoryReader:
             return self.unknown
         source = self._source.model_dump(exclude={"min_item_events", "min_user_events", "rare_items"})
         first = None if self._first is None else self._first.model_dump()
-        content = json.dumps([self.unknown, self.preprocessing.time_kind, source, first], sort_keys=True)
+        content = json.dumps(
+            [self.unknown, self.preprocessing.time_kind, self.preprocessing.units_per_second, source, first],
+            sort_keys=True,
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
 
     @property
@@ -170,8 +173,10 @@ class HistoryReader:
         return (None, None) if self._first is None else self._between(self._first)
 
     def _between(self, config: SourceConfig | FirstTargetConfig) -> tuple[float | None, float | None]:
-        kind: TimeKind = "time" if self.preprocessing is None else self.preprocessing.time_kind
-        return _seconds(config.after, kind), _seconds(config.before, kind)
+        if self.preprocessing is None:
+            return None, None
+        kind, unit = self.preprocessing.time_kind, self.preprocessing.units_per_second
+        return _seconds(config.after, kind, unit), _seconds(config.before, kind, unit)
 
     def read(self, events: UserEvents, revision: str = "") -> Reading:
         """Return what the model reads, and what has to be assumed for that.

@@ -31,12 +31,12 @@ def tie_keys(user_hashes: UInt64Array, seconds: FloatArray, item_hashes: UInt64A
     return mix64(mix64(user_hashes ^ mix64(bits)) ^ item_hashes)
 
 
-def seconds_of(times: pa.Array | pa.ChunkedArray) -> FloatArray:
-    """Return times as float64: seconds since 1970 of moments, numbers as they are; (n,)."""
+def seconds_of(times: pa.Array | pa.ChunkedArray, units_per_second: float | None = None) -> FloatArray:
+    """Return times as float64 seconds: since 1970 of moments, of numbers by their unit; (n,)."""
     if pa.types.is_timestamp(times.type):
         microseconds = pc.cast(pc.cast(times, pa.timestamp("us"), safe=False), pa.int64())
         return np.asarray(microseconds, dtype=np.float64) / 1e6
-    return np.asarray(pc.cast(times, pa.float64(), safe=False), dtype=np.float64)
+    return np.asarray(pc.cast(times, pa.float64(), safe=False), dtype=np.float64) / (units_per_second or 1.0)
 
 
 def tied_rows(same_as_before: BoolArray) -> BoolArray:

@@ -36,7 +36,6 @@ class BundleScorer:
         self.batch_size = batch_size
         self.columns = slice(None) if columns is None or _in_order(columns) else columns
         bundle = model.bundle(name)
-        self.exclude_seen = bundle.exclude_seen
         self.trainable: int | None = bundle.trainable_params
         self.trainable_share: float | None = bundle.trainable_params / bundle.all_params
 

@@ -118,19 +118,6 @@ def _distinct(
     return chosen
 
 
-def seen_targets(sequences: Sequences, source_positions: Int[np.ndarray, " items"]) -> Sequences:
-    """Return for each history the positions of its items among the targets; (N rows).
-
-    Args:
-        sequences: N rows of source indices.
-        source_positions: for each source index the position of the target with the same id, or -1.
-    """
-    positions = source_positions[sequences.items]
-    rows = sequences.repeat()[positions >= 0]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(sequences)))]).astype(np.int64)
-    return Sequences(positions[positions >= 0], offsets)
-
-
 def without_seen(score_batches: Iterable[np.ndarray], seen: Sequences) -> Iterator[np.ndarray]:
     """Yield batches of scores, rows in order, with -inf for targets that stand in the user's own history."""
     start = 0

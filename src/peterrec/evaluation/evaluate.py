@@ -15,7 +15,7 @@ from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
 from peterrec.evaluation.baselines.classification import labels_of
 from peterrec.evaluation.baselines.ranking import targets_of
-from peterrec.evaluation.candidates import seen_targets, without_seen
+from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
 from peterrec.evaluation.protocols import classification_outcome, ranking_outcome
 from peterrec.evaluation.report import Comparison, MethodResult, Protocol, TaskEvaluation, Value, finite_or_none
@@ -83,11 +83,12 @@ def evaluate_task(
 
 def _repeats(task: Task, test: TaskPart) -> list[str]:
     """Return in words how many targets are in the user's own history, and whether such items are left out."""
-    if test.targets is None or task.source_positions is None:
+    if test.targets is None or test.seen is None or task.targets is None:
         return []
-    seen = seen_targets(test.sequences, task.source_positions)
-    width = len(task.source_positions)
-    repeats = np.isin(test.targets.repeat() * width + test.targets.items, seen.repeat() * width + seen.items).sum()
+    width = len(task.targets)
+    repeats = np.isin(
+        test.targets.repeat() * width + test.targets.items, test.seen.repeat() * width + test.seen.items
+    ).sum()
     if not repeats:
         return []
     treated = "left out of the rankings" if task.exclude_seen else "ranked"
@@ -137,8 +138,8 @@ def _judge_ranking(task: Task, test: TaskPart, method: RankingScorer, config: Ev
             yield batch
 
     count, scores = config.sampled_negatives, checked()
-    if getattr(method, "exclude_seen", task.exclude_seen) and task.source_positions is not None:
-        scores = without_seen(scores, seen_targets(test.sequences, task.source_positions))
+    if task.exclude_seen and test.seen is not None:
+        scores = without_seen(scores, test.seen)
     outcome = ranking_outcome(scores, targets_of(test), sampled_negatives=count, seed=config.seed)
     return _Judged(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,11 @@ def comparable(
         TaskError: no test user is left.
     """
     notes: list[str] = []
+    rules = {bundle.exclude_seen for bundle in bundles}
+    if len(rules) == 1:  # the lists that `recommend` shows, of all methods
+        task = replace(task, exclude_seen=rules.pop())
+    elif rules:
+        notes.append("the bundles do not agree whether seen items are recommended: here they are as in this corpus")
     for bundle in bundles:
         trained = None if bundle.provenance is None else bundle.provenance.preprocessing
         notes += check_preprocessing(corpus, task, trained)

@@ -148,12 +148,8 @@ class Engine:
         targets = task.bundle.targets
         assert targets is not None
         assert task.index is not None
-        seen: list[list[int]] = [[] for _ in asked]
-        if exclude:
-            for own, (i, *_) in zip(seen, asked, strict=True):
-                history = prepared[i].history
-                assert history is not None
-                own += [place for place in targets.find(history.items) if place >= 0]
+        histories = [prepared[i].history for i, *_ in asked]
+        seen = [seen_targets(task, each) if exclude and each is not None else [] for each in histories]
         best = task.index.search(torch.stack([vector for *_, vector in asked]), k, seen)
         for (i, *_), (places, scores) in zip(asked, best, strict=True):
             names = targets.decode(np.asarray(places, dtype=np.int64))
@@ -304,7 +300,7 @@ def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
     if bundle.targets is None or bundle.popularity is None:
         return _class_answer(task, task.class_shares)
     assert prepared.history is not None
-    seen = bundle.targets.find(prepared.history.items) if _excludes_seen(task, question) else []
+    seen = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
     positions, scores = bundle.popularity.best(question.k, seen)
     return ItemsAnswer(task.version, bundle.targets.decode(np.asarray(positions, dtype=np.int64)), scores)
 
@@ -317,6 +313,13 @@ def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
     assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
     tasks = {task.name: of[task.name] for task in one.tasks}
     return Answer(tasks, len(history.items), history.unknown, known, assumed)
+
+
+def seen_targets(task: Loaded, history: History) -> list[int]:
+    """Return the positions of targets that a user has, by the events that the task reads: as the offline verbs do."""
+    assert task.bundle.targets is not None
+    items = [item for item, read in zip(history.items, task.reader.chosen(history.events), strict=True) if read]
+    return [place for place in task.bundle.targets.find(items) if place >= 0]
 
 
 def _excludes_seen(task: Loaded, question: Question) -> bool:

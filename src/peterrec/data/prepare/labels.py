@@ -38,6 +38,8 @@ class Labelled:
         class_names: names of the classes.
         targets: n rows of target indices (ranking).
         catalogue: the targets; its counts are of train users only.
+        seen: n rows of targets that stand in the user's source events, all of them, ascending; None where targets are
+            other items than those of the source.
         steps: what was kept and dropped, and why.
     """
 
@@ -47,6 +49,7 @@ class Labelled:
     class_names: tuple[str, ...] = ()
     targets: Sequences | None = None
     catalogue: Catalogue | None = None
+    seen: Sequences | None = None
     steps: list[Step] = field(default_factory=list)
 
     def __len__(self) -> int:

@@ -9,12 +9,11 @@ from peterrec.data.prepare.bounds import after
 from peterrec.data.prepare.engine import scalars
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.targets import TargetEvents, is_target
+from peterrec.data.prepare.units import units_per_second
 from peterrec.errors import TaskError
 
 IN_THE_QUESTION = "the answer would be in the question"
 REPEATED_SHARE = 0.5  # of a task's pairs of user and item: fewer are habits, and nothing to remark on
-# Largest time in seconds, milliseconds and microseconds that is before the year 5138; beyond them it is nanoseconds.
-UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6))
 
 
 def refuse_later_source(events: Events, source: Any, task: ClassificationTaskConfig) -> None:
@@ -111,21 +110,13 @@ def _comparable(source: Any, targets: Any) -> tuple[Any, Any, bool]:
     """
     if source["time"].type().is_timestamp() and targets["time"].type().is_timestamp():
         return source["time"].truncate("s"), targets["time"].truncate("s"), True
-    units = [_unit(table) for table in (source, targets)]
+    units = [units_per_second(table) for table in (source, targets)]
     if None not in units and units[0] == units[1]:
         if source["time"].type() == targets["time"].type():
             return source["time"], targets["time"], True
         return source["time"].cast("float64"), targets["time"].cast("float64"), True
     first, second = (_seconds(table["time"], unit) for table, unit in zip((source, targets), units, strict=True))
     return first, second, False
-
-
-def _unit(table: Any) -> float | None:
-    """Return how many of the unit of numeric times make a second, judged by the largest; None for moments."""
-    if table["time"].type().is_timestamp():
-        return None
-    largest = scalars(table.aggregate(largest=table["time"].cast("float64").abs().max()))["largest"] or 0.0
-    return next((unit for limit, unit in UNITS if largest < limit), 1e9)
 
 
 def _seconds(time: Any, unit: float | None) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from peterrec.data.prepare.engine import scalars
 from peterrec.data.prepare.missing import MARK_LIKE
+from peterrec.data.prepare.units import NAMES, in_units
 from peterrec.data.sequences import IntArray
 
 # Seconds since 1970, taken for a smaller unit, give a moment of these days until the year 2038.
@@ -31,6 +32,8 @@ def suspicious(events: Any) -> dict[str, Any]:
     if type_.is_timestamp():
         first, end = (ibis.literal(day).cast(type_) for day in (FIRST_DAY, END_OF_JANUARY))
         flags["epoch"] = (events["time"] >= first) & (events["time"] < end)
+    else:
+        flags |= in_units(events["time"])
     return flags
 
 
@@ -50,6 +53,13 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
             f"{counts['epoch']:,} of {counts['rows']:,} times ({columns['time']!r}) lie in January 1970, from "
             f"{span['first']} to {span['last']}: they look like seconds or milliseconds that were read as a smaller "
             "unit; give the unit where the file is made, e.g. pd.to_datetime(column, unit='s')"
+        )
+    units = {name: counts[name] for name in NAMES.values() if counts.get(name)}
+    if len(units) > 1:
+        seen = ", ".join(f"{n:,} like {name}" for name, n in units.items())
+        warnings.append(
+            f"times ({columns['time']!r}) look like several units ({seen}): they are compared as the numbers that they "
+            "are; write them in one unit"
         )
     for name in ("user", "item", "domain"):
         if counts.get(name):

@@ -19,10 +19,11 @@ from peterrec.data.prepare.bounds import source_filters, target_filter
 from peterrec.data.prepare.engine import EngineMemoryError, engine
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files
-from peterrec.data.preprocessing import assumptions
+from peterrec.data.prepare.units import NAMES, units_per_second
+from peterrec.data.preprocessing import assumptions, filters_times
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
-from peterrec.errors import WARNING, ConfigError
+from peterrec.errors import WARNING, ConfigError, DataError
 
 MEMORY_LIMIT = "2GB"
 
@@ -63,11 +64,12 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         events = open_events(db, config)
         notes += [f"{WARNING}{warning}" for warning in events.warnings]
+        unit = _checked_unit(events, config, preprocessing)
         table = events.table.mutate(**_conditions(events, preprocessing))
         keys = [name for name in SORT_COLUMNS if name in table.columns]
         names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
         rows = table.select(*names).order_by("user", *keys).to_pyarrow()
-    order = _order(rows, keys)
+    order = _order(rows, keys, unit)
     keep = np.ones(len(rows), dtype=bool)
     if "keep" in names:
         keep = rows["keep"].to_numpy()[order]
@@ -125,11 +127,30 @@ def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> di
     return {"keep": functools.reduce(operator.and_, conditions)} if conditions else {}
 
 
-def _order(rows: pa.Table, keys: list[str]) -> IntArray:
+def _checked_unit(events: Events, config: EventsConfig, preprocessing: PreprocessingConfig | None) -> float | None:
+    """Return the unit of numeric times; None for moments.
+
+    Raises:
+        DataError: bounds of time are to be applied that were set for times of another unit.
+    """
+    unit = units_per_second(events.table)
+    if unit is None or preprocessing is None or not filters_times(preprocessing):
+        return unit
+    if unit != preprocessing.units_per_second:
+        raise DataError(
+            f"its times ({config.time!r}) look like {NAMES[unit]}, those of the log that was prepared like "
+            f"{NAMES.get(preprocessing.units_per_second, 'another unit')}, and some events are to be left out by time",
+            remedy="write the times in the same unit",
+            path=events.files[0].path,
+        )
+    return unit
+
+
+def _order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
     same = equal_to_before(rows["user"], *(rows[name] for name in keys))
     tied = np.flatnonzero(tied_rows(same))
     events = rows.take(pa.array(tied))
-    hashes = tie_keys(_hashes(events["user"]), seconds_of(events["time"]), _hashes(events["item"]))
+    hashes = tie_keys(_hashes(events["user"]), seconds_of(events["time"], unit), _hashes(events["item"]))
     return order_ties(same, tied, hashes, np.zeros(len(tied), dtype=np.int64))
 
 

@@ -26,7 +26,7 @@ from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_s
 from peterrec.data.prepare.sequences import SequenceFile, pieces
 from peterrec.data.prepare.source import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
-from peterrec.data.prepare.tasks import Histories, label_task, one_class_parts, to_lists, write_task
+from peterrec.data.prepare.tasks import Histories, alike_classes, label_task, one_class_parts, to_lists, write_task
 from peterrec.data.shorten import shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
@@ -114,7 +114,7 @@ class _Preparation:
         targets = {}
         for task in self.config.tasks:
             if isinstance(task, RankingTaskConfig):
-                found = target_events(self.connection, task, events, self.config.events, source.users)
+                found = target_events(self.connection, task, events, self.config.events, source)
                 self.warnings += refuse_targets_in_source(events, source.chosen, task, found)
                 targets[task.name] = found
             elif task.activity is not None:
@@ -179,6 +179,7 @@ class _Preparation:
         )
         entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
         self.warnings += one_class_parts(task, labelled, source.users)
+        self.warnings += alike_classes(task, labelled)
         return entry
 
     def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:
@@ -206,6 +207,7 @@ class _Preparation:
             "catalogue_fingerprint": source.catalogue.fingerprint,
             "rare_items": self.config.source.rare_items,
             "time_kind": events.time_kind,
+            "units_per_second": source.units_per_second or 1.0,
             "steps": steps,
             "ties": {
                 "events": self.tied_events,

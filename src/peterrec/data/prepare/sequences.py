@@ -73,7 +73,7 @@ def _piece(source: Source, first: int, last: int, cuts: Sequence[Any]) -> Piece:
     places, ranks = events["place"].to_numpy(), events["rank"].to_numpy()
     same = equal_to_before(events["place"], *(events[name] for name in SORT_COLUMNS if name in events.column_names))
     tied = np.flatnonzero(tied_rows(same))
-    seconds = seconds_of(events["time"].take(pa.array(tied)))
+    seconds = seconds_of(events["time"].take(pa.array(tied)), source.units_per_second)
     keys = tie_keys(source.users.hashes[places[tied]], seconds, source.item_hashes[ranks[tied]])
     order = order_ties(same, tied, keys, ranks[tied])
     counts = source.users.events[first : last + 1]

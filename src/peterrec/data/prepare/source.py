@@ -17,6 +17,7 @@ from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.prepare.bounds import known_domains, source_filters
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
+from peterrec.data.prepare.units import units_per_second
 from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts
 from peterrec.errors import ArtifactError, DataError
@@ -58,6 +59,7 @@ class Source:
         catalogue: the items.
         users: who did it.
         steps: what was kept and dropped, and why.
+        units_per_second: of numeric times; None for moments.
     """
 
     chosen: Any
@@ -66,6 +68,7 @@ class Source:
     catalogue: Catalogue
     users: Users
     steps: tuple[Step, ...]
+    units_per_second: float | None
 
 
 def select_source(connection: Any, events: Events, config: PrepareConfig) -> Source:
@@ -101,7 +104,8 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
         steps.append(_step("events of items in the catalogue", counts["known"], lost, why if lost else ""))
     users = _users(connection, kept, config)
     table = _indexed(connection, kept, users)
-    return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps))
+    unit = units_per_second(events.table)
+    return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps), unit)
 
 
 def _step(what: str, left: int, dropped: int, why: str) -> Step:

@@ -9,6 +9,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
@@ -17,7 +18,7 @@ from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
 from peterrec.data.prepare.sequences import ordered
-from peterrec.data.prepare.source import Users
+from peterrec.data.prepare.source import Source, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError
 
@@ -32,6 +33,7 @@ class TargetEvents:
         table: engine table: place, user, time, [order,] [line,] [domain,] item.
         cut: place and cut, the time of each user's first target event; None if all of the history is used.
         all_users: users with target events, with or without source events.
+        source: expression of the source events: user, item, time, whatever the item.
         warnings: what looks wrong in the further files.
     """
 
@@ -40,11 +42,12 @@ class TargetEvents:
     table: Any
     cut: Any | None
     all_users: int
+    source: Any
     warnings: tuple[str, ...] = ()
 
 
 def target_events(
-    connection: Any, task: RankingTaskConfig, events: Events, settings: EventsConfig, users: Users
+    connection: Any, task: RankingTaskConfig, events: Events, settings: EventsConfig, source: Source
 ) -> TargetEvents:
     """Choose the target events of a task.
 
@@ -66,12 +69,12 @@ def target_events(
         raise TaskError(f"task {task.name!r} has no target events", remedy=remedy)
     name = f"targets_{len(connection.list_tables())}"
     columns = [column for column in (*SORT_COLUMNS, "domain") if column in chosen.columns]
-    joined = chosen.inner_join(users.table, "user").select("place", "user", *columns, "item")
+    joined = chosen.inner_join(source.users.table, "user").select("place", "user", *columns, "item")
     table = connection.create_table(name, joined)
     cut = None
     if task.history == "before-first-target":
         cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
-    return TargetEvents(task, own, table, cut, total, own.warnings if own else ())
+    return TargetEvents(task, own, table, cut, total, source.chosen, own.warnings if own else ())
 
 
 def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
@@ -121,7 +124,24 @@ def label_targets(connection: Any, found: TargetEvents, users: Users, eligible: 
             f"their targets have fewer than {task.min_item_events} users",
         )
     )  # fmt: skip
-    return Labelled(places, user_ids, targets=targets, catalogue=catalogue, steps=steps)
+    seen = None if task.domains is not None else _seen(connection, found, users, catalogue, places)
+    return Labelled(places, user_ids, targets=targets, catalogue=catalogue, seen=seen, steps=steps)
+
+
+def _seen(connection: Any, found: TargetEvents, users: Users, catalogue: Catalogue, places: IntArray) -> Sequences:
+    """List the targets that each user has among the source events that the task may read; rows as in `places`."""
+    index = pa.table({"id": pc.cast(catalogue.ids, pa.string()), "target": np.arange(len(catalogue), dtype=np.int32)})
+    items = upload(connection, f"seen_items_{len(connection.list_tables())}", index)
+    source = found.source.select("user", "time", id=found.source["item"].cast("string"))
+    events = source.inner_join(items, "id").inner_join(users.table, "user")
+    if found.cut is not None:
+        events = events.inner_join(found.cut, "place")
+        events = events.filter(events["time"] < events["cut"])
+    pairs = events.select("place", "target").distinct().order_by("place", "target").to_pyarrow()
+    of_task = np.isin(pairs["place"].to_numpy(), places)
+    rows = np.searchsorted(places, pairs["place"].to_numpy()[of_task])
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(places)))]).astype(np.int64)
+    return Sequences(pairs["target"].to_numpy()[of_task].astype(np.int32), offsets)
 
 
 def _pairs(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -> Any:

@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskConfig
-from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
 from peterrec.data.prepare.source import Source, Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
-from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
+from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError
 from peterrec.storage import write_json
 
@@ -83,7 +82,7 @@ def write_task(folder: Path, task: Task, labelled: Labelled, source: Source, his
         _write_part(folder / f"{name}.parquet", chosen, labelled, histories, digest.update)
     entry = _entry(task, labelled, part, histories, digest.hexdigest())
     if isinstance(task, RankingTaskConfig):
-        entry |= _seen_items(task, labelled, source.catalogue, np.flatnonzero(part == 0), histories)
+        entry |= _seen_items(labelled, np.flatnonzero(part == 0))
     write_json(folder / "task.json", entry | {"class_names": list(labelled.class_names)})
     return entry
 
@@ -103,36 +102,18 @@ def _entry(task: Task, labelled: Labelled, part: IntArray, histories: Histories,
     return entry | {"fingerprint": digest, "steps": labelled.steps}
 
 
-def _seen_items(
-    task: RankingTaskConfig, labelled: Labelled, catalogue: Catalogue, train: IntArray, histories: Histories
-) -> dict[str, Any]:
+def _seen_items(labelled: Labelled, train: IntArray) -> dict[str, Any]:
     """Decide whether items of a user's own history can be answers, by what the train users did."""
-    fraction = _repeat_fraction(labelled, catalogue, train, histories)
-    if task.domains is not None:
-        exclude, reason = False, "targets are of another domain: an item of the history with the same id is another"
-    elif fraction < MOST_REPEATS:
-        exclude, reason = True, f"{100 * fraction:.1f} % of the targets of train users are in their histories"
-    else:
-        exclude, reason = False, f"{100 * fraction:.1f} % of the targets of train users are in their histories"
-    shared = {"shares_items": task.domains is None, "repeat_fraction": fraction}
-    return shared | {"exclude_seen": exclude, "exclude_seen_reason": reason}
-
-
-def _repeat_fraction(labelled: Labelled, catalogue: Catalogue, train: IntArray, histories: Histories) -> float:
-    """Return the fraction of (user, target) pairs of train users whose target is in the user's history, by its id."""
+    if labelled.seen is None:
+        reason = "targets are of another domain: an item of the history with the same id is another"
+        return {"exclude_seen": False, "exclude_seen_reason": reason}
     assert labelled.targets is not None
     assert labelled.catalogue is not None
-    source_index = catalogue.encode(labelled.catalogue.ids)  # of each target
-    repeats = pairs = 0
-    for start in range(0, len(train), USERS_AT_ONCE):
-        rows = train[start : start + USERS_AT_ONCE]
-        targets = labelled.targets.take(rows)
-        sequences = histories.sequences.take(histories.rows[labelled.places[rows]])
-        step = len(catalogue) + FIRST_ITEM
-        asked = targets.repeat() * step + source_index[targets.items]
-        repeats += int((np.isin(asked, sequences.repeat() * step + sequences.items) & (asked % step != UNK)).sum())
-        pairs += len(asked)
-    return repeats / max(1, pairs)
+    targets, seen, width = labelled.targets.take(train), labelled.seen.take(train), len(labelled.catalogue)
+    repeats = np.isin(targets.repeat() * width + targets.items, seen.repeat() * width + seen.items)
+    fraction = float(repeats.mean()) if len(repeats) else 0.0
+    reason = f"{100 * fraction:.1f} % of the targets of train users are in their histories"
+    return {"repeat_fraction": fraction, "exclude_seen": fraction < MOST_REPEATS, "exclude_seen_reason": reason}
 
 
 def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
@@ -184,12 +165,31 @@ def one_class_parts(task: Task, labelled: Labelled, users: Users) -> list[str]:
     return warnings
 
 
+def alike_classes(task: Task, labelled: Labelled) -> list[str]:
+    """Return a warning about classes whose names differ only by blanks, by case, or by how a number is written."""
+    alike: dict[Any, list[str]] = {}
+    for name in labelled.class_names:
+        alike.setdefault(_plain_name(name), []).append(name)
+    same = [names for names in alike.values() if len(names) > 1]
+    shown = "; ".join(", ".join(map(repr, names)) for names in same[:3])
+    return [f"task {task.name}: some classes look like one that is written in several ways ({shown})"] if same else []
+
+
+def _plain_name(name: str) -> Any:
+    try:
+        return float(name)
+    except ValueError:
+        return name.strip().casefold()
+
+
 def _write_part(
     path: Path, chosen: IntArray, labelled: Labelled, histories: Histories, digest: Callable[[bytes], None]
 ) -> None:
     ragged = pa.list_(pa.int32())
     fields = [("user_id", pa.string()), ("sequence", ragged)]
     fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
+    if labelled.seen is not None:
+        fields.append(("seen", ragged))
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(chosen), USERS_AT_ONCE):
@@ -205,6 +205,8 @@ def _write_part(
                 targets = labelled.targets.take(rows)
                 columns.append(to_lists(targets))
                 digest(targets.offsets.tobytes() + targets.items.tobytes())
+            if labelled.seen is not None:
+                columns.append(to_lists(labelled.seen.take(rows)))
             digest("\n".join(user_ids.to_pylist()).encode())
             digest(sequences.offsets.tobytes() + np.ascontiguousarray(sequences.items).tobytes())
             writer.write_table(pa.table(columns, schema=schema))

@@ -15,7 +15,7 @@ from peterrec.config import EvaluateConfig, PretrainConfig
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.splits import user_hash
 from peterrec.errors import DataError, TaskError
-from peterrec.evaluation.candidates import seen_targets, without_seen
+from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Statistic
 from peterrec.evaluation.protocols import classification_outcome, ranking_outcome
 from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, Scorer
@@ -117,8 +117,8 @@ def _ranking(
             yield batch
 
     scores = checked()
-    if task.exclude_seen and task.source_positions is not None:
-        scores = without_seen(scores, seen_targets(test.sequences, task.source_positions))
+    if task.exclude_seen and test.seen is not None:
+        scores = without_seen(scores, test.seen)
     k, count = config.k, config.sampled_negatives
     outcome = ranking_outcome(scores, test.targets, sampled_negatives=count, seed=config.seed)
     sums = ranking_sums(outcome, k=k, sampled_negatives=count)
