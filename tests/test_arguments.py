@@ -180,7 +180,7 @@ CASES: list[Case] = [
         lambda m: peterrec.recommend,
         lambda m: {"backbone": m.nowhere, "bundle": None, "source": m.nowhere, "k": 3, "exclude_seen": True},
         {"backbone": [LIST, NONE], "bundle": [LIST], "source": [LIST, NONE, DICT], "k": [TEXT, LIST, NONE, True],
-         "exclude_seen": [NONE, LIST, TEXT]},
+         "exclude_seen": [NUMBER, LIST, TEXT]},
     ),
     (
         "embed",
@@ -253,7 +253,7 @@ CASES: list[Case] = [
         lambda m: m.model.recommend,
         lambda m: {"histories": HISTORIES, "bundle": "shop", "k": 2, "exclude_seen": True, "batch_size": 2},
         {"histories": [LIST, TEXT, NONE, DICT], "bundle": [LIST, DICT, NUMBER], "k": [TEXT, NONE, LIST, True],
-         "exclude_seen": [NONE, TEXT, LIST]},
+         "exclude_seen": [NUMBER, TEXT, LIST]},
     ),
     ("UserModel.targets", lambda m: m.model.targets, lambda m: {"bundle": None}, {"bundle": [LIST, DICT, NUMBER]}),
     (
@@ -305,7 +305,7 @@ CASES: list[Case] = [
         "Question",
         lambda m: lambda **values: m.engine.prepare(Request(["item-1"], Question(**values))),
         lambda m: {"tasks": ["age"], "k": 3, "exclude_seen": True, "patched": True},
-        {"tasks": [TEXT, NONE, DICT, NUMBER, [3]], "k": [TEXT, NONE, LIST, True], "exclude_seen": [NONE, TEXT],
+        {"tasks": [TEXT, NONE, DICT, NUMBER, [3]], "k": [TEXT, NONE, LIST, True], "exclude_seen": [NUMBER, TEXT],
          "patched": [NONE, TEXT]},
     ),
     (
