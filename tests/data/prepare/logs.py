@@ -74,8 +74,10 @@ def times(kind: str, values: Sequence[int]) -> tuple[list[Any], pa.DataType | No
 
 
 def seconds(kind: str, value: int) -> float:
-    """The same as a number: seconds since 1970 where it is a moment."""
+    """The same in seconds since 1970, as ties are broken by; numbers of no unit as they are."""
     moment = times(kind, [value])[0][0]
+    if kind == "integer":
+        return float(moment) / 1e9  # nanoseconds, by their size
     if kind == "text":
         moment = datetime.fromisoformat(moment)
     if isinstance(moment, datetime):

@@ -29,21 +29,21 @@ def test_a_mark_means_missing_in_every_column(tmp_path: Path, mark: str, place: 
     marks = ("Null", "NA", r"\n", "NaN", "-")
     with pytest.raises(DataError, match=f"1 row cannot be used: 1 without .*'{ALL[place]}'"):
         read_event_histories(EventsConfig(**events, missing=marks))
-    assert read_event_histories(EventsConfig(**events, missing=marks, invalid_rows="drop")) == (["u"], [["x"]])
+    assert read_event_histories(EventsConfig(**events, missing=marks, invalid_rows="drop"))[:2] == (["u"], [["x"]])
 
 
 def test_a_mark_does_not_decide_what_the_others_are(tmp_path: Path) -> None:
     rows = [(1, 30, 3), (1, 4, 1), (1, "NULL", 2), ("null", 5, 2), (1, 5, "NULL")]
     path = write_csv(tmp_path / "a.csv", rows)
     events = EventsConfig(paths=(str(path),), missing=("NULL",), invalid_rows="drop")
-    assert read_event_histories(events) == (["1"], [[4, 30]])
+    assert read_event_histories(events)[:2] == (["1"], [[4, 30]])
 
 
 def test_a_mark_that_is_a_number_is_one_in_every_type(tmp_path: Path) -> None:
     rows = [(1, 30, 3), (-1, 4, 1), (1, 5, 2)]
     for path in (write_csv(tmp_path / "a.csv", rows), write_parquet(tmp_path / "a.parquet", rows)):
         events = EventsConfig(paths=(str(path),), missing=("-1",), invalid_rows="drop")
-        assert read_event_histories(events) == (["1"], [[5, 30]])
+        assert read_event_histories(events)[:2] == (["1"], [[5, 30]])
 
 
 def test_marks_of_yaml_are_the_words_that_stand_there(tmp_path: Path) -> None:

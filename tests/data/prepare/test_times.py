@@ -27,7 +27,7 @@ MOMENT = datetime(2022, 1, 27, 12)
 
 def order_of(*paths: Path, **events: Any) -> list[Any]:
     """The items of the only user, oldest first."""
-    users, items = read_event_histories(EventsConfig(paths=tuple(map(str, paths)), **events))
+    users, items, _ = read_event_histories(EventsConfig(paths=tuple(map(str, paths)), **events))
     assert len(users) == 1
     return items[0]
 
