@@ -39,7 +39,7 @@ def pretrained(corpus: Corpus, out: Path, **settings: Any) -> UserModel:
 def test_too_few_users(tmp_path: Path) -> None:
     for name, histories in {"one": [[4, 5, 6]], "none long enough": [[4], [5]] * 20}.items():
         corpus = corpus_of(tmp_path / name, histories, 3)
-        with pytest.raises(DataError, match="both are needed\n  What to do: prepare more users"):
+        with pytest.raises(DataError, match="both are needed\n  What to do: prepare again with more users"):
             pretrained(corpus, tmp_path / "out")
     assert not (tmp_path / "out.training").exists()
 
