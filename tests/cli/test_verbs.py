@@ -136,6 +136,8 @@ def test_recommend_targets_and_next_items(job: Job, histories: str, capsys: pyte
     assert [(row["user"], row["rank"]) for row in rows] == [(u, r) for u in ("new", "7") for r in (1, 2, 3)]
     assert all(row["item"].startswith("t") for row in rows)
     printed, _ = answer(capsys, ["recommend", job.backbone, histories, "-k", "100"])
+    assert len([row for row in map(json.loads, printed.splitlines()) if row["user"] == "new"]) == 40  # people come back
+    printed, _ = answer(capsys, ["recommend", job.backbone, histories, "-k", "100", "--unseen"])
     items = [row["item"] for row in map(json.loads, printed.splitlines()) if row["user"] == "new"]
     assert len(items) == len(set(items)) == 38  # all but the two in the history
     assert not {"s0001", "s0005"} & set(items)

@@ -19,7 +19,7 @@ from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts, uniform
 from peterrec.errors import FingerprintError, TaskError
 
-READ_OTHERWISE = ("source.repeats", "source.rare_items")  # a model of one has never seen the sequences of the other
+READ_OTHERWISE = ("repeats", "rare_items")  # a model of one has never seen the sequences of the other
 
 
 def output_columns(task: Task, bundle: Bundle) -> IntArray:
@@ -107,7 +107,7 @@ def check_preprocessing(corpus: Corpus, task: Task, trained: PreprocessingConfig
         FingerprintError: its sequences are of another kind: repeats or unknown items were treated otherwise.
     """
     changed = differences(trained, task.provenance.preprocessing)
-    severe = [line for line in changed if line.startswith(READ_OTHERWISE)]
+    severe = [line for line in changed if line.startswith(tuple(f"source.{name}:" for name in READ_OTHERWISE))]
     if severe:
         raise FingerprintError(
             f"was prepared otherwise than the data that the bundle was trained on (there, here: {'; '.join(severe)})",
