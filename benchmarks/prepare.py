@@ -98,7 +98,7 @@ def write_log(path: Path, events: int, options: argparse.Namespace) -> None:
 def by_prepare(log: Path, out: Path, options: argparse.Namespace) -> tuple[int, int]:
     import peterrec
 
-    events = peterrec.EventsConfig(paths=(str(log),))
+    events = peterrec.EventsConfig(paths=(str(log),), order="item_id")  # both sides order ties so
     config = peterrec.PrepareConfig(events=events, memory_limit=options.memory_limit, threads=options.threads)
     sequences = peterrec.prepare(config, out).sequences
     return len(sequences), len(sequences.items)
