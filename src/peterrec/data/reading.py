@@ -44,7 +44,8 @@ def bound_value(text: str, kind: TimeKind) -> datetime | int | float:
     return number
 
 
-def _seconds(text: str | None, kind: TimeKind, units_per_second: float) -> float | None:
+def bound_seconds(text: str | None, kind: TimeKind, units_per_second: float) -> float | None:
+    """Return a bound in seconds since 1970, whatever the times of the log are; errors as those of `bound_value`."""
     if text is None:
         return None
     value = bound_value(text, kind)
@@ -176,7 +177,7 @@ class HistoryReader:
         if self.preprocessing is None:
             return None, None
         kind, unit = self.preprocessing.time_kind, self.preprocessing.units_per_second
-        return _seconds(config.after, kind, unit), _seconds(config.before, kind, unit)
+        return bound_seconds(config.after, kind, unit), bound_seconds(config.before, kind, unit)
 
     def read(self, events: UserEvents, revision: str = "") -> Reading:
         """Return what the model reads, and what has to be assumed for that.

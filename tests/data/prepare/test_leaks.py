@@ -121,6 +121,28 @@ def test_a_source_later_than_the_start_of_the_targets_is_refused_whatever_file_t
     corpus_of(tmp_path, log, dates, after="2001-02-01")  # a bound that means nothing to the source
 
 
+def test_a_period_that_starts_in_the_source_is_seen_however_times_are_written(tmp_path: Path) -> None:
+    """Times of the source are numbers, those of the task's file are text: the bound is of the text."""
+    start = 1_600_646_400  # 2020-09-21
+    log = write_csv(tmp_path / "log.csv", [(user, item, start + time * 3600) for user, item, time in [*OLD, *NEW]])
+    own = write_csv(tmp_path / "own.csv", [(user, item, "2020-09-25 07:00:00") for user in USERS for item in "vw"])
+    error = refused(tmp_path, log, own, after="2020-09-21 10:00:00")
+    assert f"{len(NEW)} events of the source are targets of task 'r', or later" in error.what
+    corpus_of(tmp_path, log, own, after="2020-09-21 10:00:00", limits={"before": str(start + 36000)})
+
+
+@pytest.mark.parametrize("form", ["seconds", "timestamp"])
+def test_a_copy_that_tells_only_the_day_is_compared_by_day(tmp_path: Path, form: str) -> None:
+    start = datetime(2020, 9, 21, 1)
+    rows = [(user, item, start.replace(day=21 + time // 10, hour=1 + time)) for user, item, time in [*OLD, *NEW]]
+    shape = (lambda time: int(time.replace(tzinfo=UTC).timestamp())) if form == "seconds" else (lambda time: time)
+    log = write_parquet(tmp_path / "log.parquet", [(user, item, shape(time)) for user, item, time in rows])
+    late = [(user, item, f"{time:%Y-%m-%d}") for user, item, time in rows[-7:]]
+    apart = [(user, "z", "2020-09-22") for user in USERS] + [(user, "y", "2020-10-01") for user in USERS]
+    assert "7 target events" in refused(tmp_path, log, write_csv(tmp_path / "own.csv", [*late, *apart])).what
+    corpus_of(tmp_path, log, write_csv(tmp_path / "apart.csv", apart))
+
+
 @pytest.mark.parametrize("repeated", [9, 10, 20])
 def test_that_most_targets_are_items_of_the_user_already_is_told(tmp_path: Path, repeated: int) -> None:
     log = write_csv(tmp_path / "log.csv", OLD)

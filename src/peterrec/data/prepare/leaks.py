@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
@@ -10,8 +11,10 @@ from peterrec.data.prepare.engine import scalars
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.targets import TargetEvents, is_target
 from peterrec.data.prepare.units import units_per_second
+from peterrec.data.reading import bound_seconds
 from peterrec.errors import TaskError
 
+DAY = 86_400  # seconds
 IN_THE_QUESTION = "the answer would be in the question"
 REPEATED_SHARE = 0.5  # of a task's pairs of user and item: fewer are habits, and nothing to remark on
 
@@ -53,13 +56,27 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
         _refuse(_count(source.filter(_asked_for(chosen, task))), task)
         return []
     moments = _comparable(source, targets.table)
-    source, asked = (_named(table, time) for table, time in zip((source, targets.table), moments[:2], strict=True))
-    keys = [name for name in ("user", "item", "moment", "domain") if name in source.columns and name in asked.columns]
-    _refuse_equal(asked.semi_join(source, keys), task)
-    if moments[2] and task.domains is None and task.after is not None:
-        later = after(source, task.after, events.time_kind, f"after of {task.name!r}")
-        _refuse(_count(source.filter(later)), task)
-    return [*targets.own.warnings, *_repeated(source, asked, task)]
+    seconds = [_seconds(table["time"], units_per_second(table)) for table in (source, targets.table)]
+    source, asked = (_named(*each) for each in zip((source, targets.table), moments[:2], seconds, strict=True))
+    keys = [name for name in ("user", "item", "domain") if name in source.columns and name in asked.columns]
+    _refuse_equal(asked.semi_join(source, [*keys, "moment"]), task)
+    if _count(asked.filter(asked["seconds"] % DAY != 0)) == 0:  # a file of dates
+        _refuse_equal(asked.semi_join(source, [*keys, "day"]), task)
+    if task.domains is None and task.after is not None:
+        _refuse(_count(source.filter(_in_period(source, events, targets, comparable=moments[2]))), task)
+    return _repeated(source, asked, task)
+
+
+def _in_period(source: Any, events: Events, targets: TargetEvents, *, comparable: bool) -> Any:
+    """Return the condition that a source event is at or after the start of the target period."""
+    task = targets.config
+    assert task.after is not None
+    assert targets.own is not None
+    if comparable:
+        return after(source, task.after, events.time_kind, f"after of {task.name!r}")
+    start = bound_seconds(task.after, targets.own.time_kind, units_per_second(targets.own.table) or 1.0)
+    assert start is not None
+    return source["seconds"] >= math.ceil(start)
 
 
 def _asked_for(events: Events, task: RankingTaskConfig) -> Any:
@@ -96,10 +113,11 @@ def _refuse_equal(equal: Any, task: RankingTaskConfig) -> None:
     )
 
 
-def _named(table: Any, moment: Any) -> Any:
-    """Return user, item (as text, whatever the ids are), moment, time and, where there is one, domain."""
+def _named(table: Any, moment: Any, seconds: Any) -> Any:
+    """Return user, item (as text, whatever the ids are), time, moment, seconds, day and, where there is one, domain."""
     columns = [name for name in ("time", "domain") if name in table.columns]
-    return table.select("user", *columns, item=table["item"].cast("string"), moment=moment)
+    day = (seconds / DAY).floor().cast("int64")
+    return table.select("user", *columns, item=table["item"].cast("string"), moment=moment, seconds=seconds, day=day)
 
 
 def _comparable(source: Any, targets: Any) -> tuple[Any, Any, bool]:
@@ -120,7 +138,9 @@ def _comparable(source: Any, targets: Any) -> tuple[Any, Any, bool]:
 
 
 def _seconds(time: Any, unit: float | None) -> Any:
-    return time.epoch_seconds().cast("int64") if unit is None else (time.cast("float64") / unit).floor().cast("int64")
+    if unit is None:
+        return time.truncate("s").epoch_seconds().cast("int64")
+    return (time.cast("float64") / unit).floor().cast("int64")
 
 
 def _repeated(source: Any, asked: Any, task: RankingTaskConfig) -> list[str]:
