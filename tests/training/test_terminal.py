@@ -211,6 +211,6 @@ def test_a_terminal_is_left_tidy(corpus: Corpus, tmp_path: Path) -> None:
         r"pre-training, epoch 2/2.*\d+/\d+.*valid_loss \d\.\d{4}", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     )
     stays = shown(text)
-    assert [line.split(" ")[0] for line in stays if line] == ["pre-training", "wrote", "next:"]
-    assert "" not in stays[:3]
+    assert [line.split(" ")[0] for line in stays if line] == ["pre-training", "wrote", "next:", "warning:"]
+    assert "" not in stays[:4]
     assert "ightning" not in text
