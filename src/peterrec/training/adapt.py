@@ -145,15 +145,8 @@ def adapt(
             say(line)
         spec = corpus.task(task)
         users, valid = parts_of(spec)
-        parts = build(config, model.network.backbone, spec, users)
-        cache = TrunkCache.of(config, parts, users.sequences, valid.sequences)
-        parts.modules().to(model.device)  # Lightning would do it too, but later
-        parts.backbone.to(model.device)
-        standardise(parts.head, config, users, partial(represent, parts.backbone, patch=parts.patch), model.device)
-        weights = class_weights(config, spec, users)
-        module = AdaptModule(parts, TaskLoss(config, weights), config, valid, cache)
-        source = TaskSource(spec, users, config, cache.train if cache is not None else None)
-        stream = EpochStream(source, config.batch_size, config.seed)
+        module, stream = _module(config, spec, users, valid, model)
+        parts, cache, weights = module.parts, module.cache, module.loss.weights
         selection = select_by(config, spec, users, valid)
         folds = make_folds(config, spec, users, selection.folds, model, cache)
         inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "task": task}
@@ -185,6 +178,22 @@ def adapt(
     work.remove()
     say_result(say, best_line(curve, plan.shown), metrics["warnings"])
     return bundle
+
+
+def _module(
+    config: AdaptConfig, spec: Task, users: TaskPart, valid: TaskPart, model: UserModel
+) -> tuple[AdaptModule, EpochStream[Batch]]:
+    """Return what is trained, and the batches of users that it is trained on."""
+    parts = build(config, model.network.backbone, spec, users)
+    cache = TrunkCache.of(config, parts, users.sequences, valid.sequences)
+    parts.modules().to(model.device)  # Lightning would do it too, but later
+    parts.backbone.to(model.device)
+    standardise(parts.head, config, users, partial(represent, parts.backbone, patch=parts.patch), model.device)
+    weights = class_weights(config, spec, users)
+    module = AdaptModule(parts, TaskLoss(config, weights), config, valid, cache)
+    source = TaskSource(spec, users, config, cache.train if cache is not None else None)
+    stream = EpochStream(source, config.batch_size, config.seed)
+    return module, stream
 
 
 def _say_start(say: Callable[[str], None], config: AdaptConfig, spec: Task, who: str) -> None:

@@ -183,9 +183,6 @@ def pretrain(
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
-    few = too_few(len(valid_rows), "held-out")
-    if few is not None:
-        few += f", but they chose it: raise {'valid_users' if len(valid_rows) == config.valid_users else 'valid_share'}"
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
@@ -198,24 +195,37 @@ def pretrain(
         "windows": len(windows.lengths),
         "objective": objective.name,
         "loss": loss,
-        "corpus_fingerprint": corpus.manifest["fingerprint"],
-        "seed": config.seed,
-        "valid_fraction": config.valid_share,
+        "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
         **_outcome(curve),
-        "warnings": [] if few is None else [few],
+        "warnings": _warnings(len(valid_rows), config),
     }
-    unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
-    repeats = repeat_fraction(corpus.sequences, train_rows)
-    pretrained = PretrainedBackbone(
-        module.trained, corpus.catalogue, config.max_length, unknown, training | {"repeat_fraction": repeats},
-        preprocessing=corpus.provenance().preprocessing,
-        exclude_seen=repeats < MOST_REPEATS,
-    )  # fmt: skip
+    pretrained = _described(module.trained, corpus, config, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
-    if few is not None:
-        say(f"{WARNING}{few}")
+    for warning in training["warnings"]:
+        say(f"{WARNING}{warning}")
     return UserModel(pretrained)
+
+
+def _warnings(held_out: int, config: PretrainConfig) -> list[str]:
+    few = too_few(held_out, "held-out")
+    setting = "valid_users" if held_out == config.valid_users else "valid_share"
+    return [] if few is None else [f"{few}, but they chose it: raise {setting}"]
+
+
+def _described(
+    network: NextItemModel, corpus: Corpus, config: PretrainConfig, training: dict[str, Any]
+) -> PretrainedBackbone:
+    """Return the backbone with what must be known of its data: how they were prepared, who was held out."""
+    unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
+    origin = {
+        "corpus_fingerprint": corpus.manifest["fingerprint"], "seed": config.seed, "valid_fraction": config.valid_share
+    }  # fmt: skip
+    return PretrainedBackbone(
+        network, corpus.catalogue, config.max_length, unknown, training | origin,
+        preprocessing=corpus.provenance().preprocessing,
+        exclude_seen=training["repeat_fraction"] < MOST_REPEATS,
+    )  # fmt: skip
 
 
 def repeat_fraction(sequences: Sequences, rows: IntArray) -> float:
