@@ -58,7 +58,7 @@ def opened(browser: Any, api: FakeApi, fakes: Fakes) -> Iterator[Opener]:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)  # a busy machine is slow; nothing waits so long where all is well
         page.on("console", note)
         page.on("pageerror", lambda error: mistakes.append(str(error)))
         page.on("request", lambda request: request.url.startswith(api.url) or elsewhere.append(request.url))
