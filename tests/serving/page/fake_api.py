@@ -74,7 +74,7 @@ class Fakes:
     def answer(self, task: str, items: list[Any], request: dict[str, Any]) -> dict[str, Any]:
         patched = request.get("patched", True) and task not in self.without_patch
         if task == "next film":
-            names = [one for one in self.items if not (request.get("exclude_seen", True) and one in items)]
+            names = [one for one in self.items if not (request.get("exclude_seen") in (True, None) and one in items)]
             ranked = sorted(zip(self.scores(items, names, patched), names, strict=True), key=lambda pair: -pair[0])
             best = ranked[: request.get("k", 10)]
             return {

@@ -112,8 +112,9 @@ def test_rankings_mark_what_the_patch_moved(opened: Opener, fakes: Fakes) -> Non
     page.locator("#count").select_option("20")
     card.locator(".with li").nth(19).wait_for()
     assert fakes.asked[-1]["requests"][0]["k"] == 20
+    assert fakes.asked[-1]["requests"][0]["exclude_seen"] is None, "until somebody says otherwise, the bundle decides"
     assert fakes.titles[item] not in card.locator(".with .name").all_inner_texts()
-    page.locator("#exclude").uncheck()
+    page.locator("#exclude").select_option("false")
     card.locator(".with .name", has_text=fakes.titles[item]).wait_for()
 
 
@@ -149,7 +150,7 @@ def test_titles_are_text_whatever_they_hold(opened: Opener) -> None:
     pick(page, "script")
     settled(page, 1)
     assert history(page) == [HOSTILE]
-    page.locator("#exclude").uncheck()
+    page.locator("#exclude").select_option("false")
     page.locator("#count").select_option("20")
     page.locator(".ranking .name", has_text="<script>").first.wait_for()
     page.get_by_role("button", name="Why? next film").click()

@@ -71,8 +71,13 @@ async function ask(what) {
   }
 }
 
+/** Null: as each bundle says, which is how it was evaluated. */
+function excludeSeen() {
+  return JSON.parse(byId("exclude").value || "null");
+}
+
 async function question(items, signal) {
-  const request = { items, tasks: "*", k: Number(byId("count").value), exclude_seen: byId("exclude").checked };
+  const request = { items, tasks: "*", k: Number(byId("count").value), exclude_seen: excludeSeen() };
   const body = { requests: [{ ...request, patched: true }, { ...request, patched: false }] };
   const found = await call("POST", "v1/predict", { body, signal, timed: (ms) => latency.add(ms) });
   const ranked = found.answers.flatMap((one) => Object.values(one.tasks)).flatMap((one) => one.items ?? []);
@@ -144,7 +149,7 @@ async function explain() {
   }
   explaining = new AbortController();
   try {
-    const body = { items: history.items, task, exclude_seen: byId("exclude").checked, patched: true };
+    const body = { items: history.items, task, exclude_seen: excludeSeen(), patched: true };
     const found = await call("POST", "v1/explain", { body, signal: explaining.signal });
     const classes = tasks.find((one) => one.name === task)?.kind === "classification";
     await named([found.of], explaining.signal);
