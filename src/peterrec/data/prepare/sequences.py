@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import pyarrow as pa
 
@@ -37,14 +36,6 @@ class Piece:
     sequences: Sequences
     cuts: tuple[IntArray, ...]
     tied_events: int
-
-
-def ordered(table: Any, columns: Sequence[str], value: str) -> Any:
-    """Aggregate the values of a group, sorted by columns.
-
-    Structs are collected and the array is sorted, because an ordered collect does not exist on every engine.
-    """
-    return ibis.struct({name: table[name] for name in (*columns, value)}).collect().sort()
 
 
 def pieces(source: Source, cuts: Sequence[Any] = (), at_once: int | None = None) -> Iterator[Piece]:

@@ -17,7 +17,6 @@ from peterrec.data.prepare.bounds import known_domains, target_filter
 from peterrec.data.prepare.engine import scalars, upload
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
-from peterrec.data.prepare.sequences import ordered
 from peterrec.data.prepare.source import Source, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError
@@ -153,7 +152,7 @@ def _pairs(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -
         chosen = chosen.inner_join(found.cut, "place")
         chosen = chosen.filter(chosen["time"] == chosen["cut"])
     keys = [name for name in SORT_COLUMNS if name in chosen.columns]
-    first = ordered(chosen, keys[:-1], keys[-1])[0]  # of the whole event: its least order may be another event's
+    first = _ordered(chosen, keys[:-1], keys[-1])[0]  # of the whole event: its least order may be another event's
     grouped = chosen.group_by(["place", "user", "item", "train"]).aggregate(first=first)
     return grouped.mutate(**{name: grouped["first"][name] for name in keys}).drop("first")
 
@@ -175,7 +174,7 @@ def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArra
     items = upload(connection, f"target_items_{len(connection.list_tables())}", index)
     named = pairs.inner_join(items, "item")
     keys: Sequence[str] = [name for name in SORT_COLUMNS if name in named.columns]
-    grouped = named.group_by(["place", "user"]).aggregate(events=ordered(named, keys, "target"))
+    grouped = named.group_by(["place", "user"]).aggregate(events=_ordered(named, keys, "target"))
     found = grouped.select("place", "user", targets=grouped["events"].map(lambda event: event["target"]))
     table = found.order_by("place").to_pyarrow()
     column = table["targets"].combine_chunks()
@@ -186,3 +185,11 @@ def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArra
         table["user"].combine_chunks(),
         Sequences(values, offsets - offsets[0]),
     )
+
+
+def _ordered(table: Any, columns: Sequence[str], value: str) -> Any:
+    """Aggregate the values of a group, sorted by columns.
+
+    Structs are collected and the array is sorted, because an ordered collect does not exist on every engine.
+    """
+    return ibis.struct({name: table[name] for name in (*columns, value)}).collect().sort()
