@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
 
 from peterrec.artifacts.backbone_io import load_backbone
 from peterrec.artifacts.bundle_io import load_bundle
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.cli.main import execute
 from peterrec.data.corpus import Corpus
-from training.small import plain
+from peterrec.errors import InterruptedRun
+from peterrec.training.pretrain import pretrain
+from training.small import plain, pretrain_config
 
 # Every epoch has about a hundred steps, and so many epochs are left that no machine is through before the signal.
 PRETRAIN = [
@@ -114,16 +120,36 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_does(
     arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-s", f"checkpoint_every={every}", "-q", "-o"]
     with start(*arguments, out) as run:
         wait_for_points(run, out, 2 if number == signal.SIGINT else 1)
-        before = (tmp_path / "out.training" / "last.ckpt").stat().st_mtime_ns
         time.sleep(0.1)
         status, said = end(run, number)
     assert status == 130
     assert f"error: {tmp_path / 'out.training'}: stopped by the user\n  What to do: continue with --resume" in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["out.training"]
-    if number == signal.SIGTERM:  # which can wait for the end of a step
-        assert (tmp_path / "out.training" / "last.ckpt").stat().st_mtime_ns > before
     assert run_here(*arguments, out) == 2  # an unfinished run is in the way
     assert run_here(*arguments, out, "--resume") == 0
     assert run_here(*arguments, tmp_path / "whole") == 0
     assert load_backbone(out).fingerprint == load_backbone(tmp_path / "whole").fingerprint
+
+
+@pytest.mark.parametrize(("hook", "step"), [("on_train_batch_start", 6), ("on_train_batch_end", 5)])
+def test_a_step_in_which_sigterm_comes_is_saved(
+    corpus: Corpus, tmp_path: Path, watched: Callable[..., None], hook: str, step: int
+) -> None:
+    """It can wait for the end of a step; no resume point was due."""
+
+    def terminate(trainer: Trainer, *_: Any, **__: Any) -> None:
+        if trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    callback = Callback()
+    setattr(callback, hook, terminate)
+    watched(callback)
+    config = pretrain_config(batch_size=8, checkpoint_every=1_000_000)
+    with pytest.raises(InterruptedRun, match="stopped by the user"):
+        pretrain(corpus, tmp_path / "out", config)
+    point = torch.load(tmp_path / "out.training" / "last.ckpt", weights_only=False)
+    assert point["global_step"] == step
+    watched()
+    resumed = pretrain(corpus, tmp_path / "out", config, resume=True)
+    assert resumed.fingerprint == pretrain(corpus, tmp_path / "whole", config).fingerprint
