@@ -55,28 +55,23 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
         chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
         _refuse(_count(source.filter(_asked_for(chosen, task))), task)
         return []
-    moments = _comparable(source, targets.table)
-    seconds = [_seconds(table["time"], units_per_second(table)) for table in (source, targets.table)]
-    source, asked = (_named(*each) for each in zip((source, targets.table), moments[:2], seconds, strict=True))
-    keys = [name for name in ("user", "item", "domain") if name in source.columns and name in asked.columns]
-    _refuse_equal(asked.semi_join(source, [*keys, "moment"]), task)
-    if _count(asked.filter(asked["seconds"] % DAY != 0)) == 0:  # a file of dates
-        _refuse_equal(asked.semi_join(source, [*keys, "day"]), task)
+    units = [units_per_second(table) for table in (source, targets.table)]
+    seconds = [_seconds(table["time"], unit) for table, unit in zip((source, targets.table), units, strict=True)]
+    *moments, same_bounds = _comparable(source, targets.table, units, seconds)
+    source, target_events = (_named(*each) for each in zip((source, targets.table), moments, seconds, strict=True))
+    keys = [name for name in ("user", "item", "domain") if name in source.columns and name in target_events.columns]
+    _refuse_equal(target_events.semi_join(source, [*keys, "moment"]), task)
+    if _count(target_events.filter(target_events["seconds"] % DAY != 0)) == 0:  # a file of dates
+        _refuse_equal(target_events.semi_join(source, [*keys, "day"]), task)
     if task.domains is None and task.after is not None:
-        _refuse(_count(source.filter(_in_period(source, events, targets, comparable=moments[2]))), task)
-    return _repeated(source, asked, task)
-
-
-def _in_period(source: Any, events: Events, targets: TargetEvents, *, comparable: bool) -> Any:
-    """Return the condition that a source event is at or after the start of the target period."""
-    task = targets.config
-    assert task.after is not None
-    assert targets.own is not None
-    if comparable:
-        return after(source, task.after, events.time_kind, f"after of {task.name!r}")
-    start = bound_seconds(task.after, targets.own.time_kind, units_per_second(targets.own.table) or 1.0)
-    assert start is not None
-    return source["seconds"] >= math.ceil(start)
+        if same_bounds:
+            in_period = after(source, task.after, events.time_kind, f"after of {task.name!r}")
+        else:
+            start = bound_seconds(task.after, targets.own.time_kind, units[1] or 1.0)
+            assert start is not None
+            in_period = source["seconds"] >= math.ceil(start)
+        _refuse(_count(source.filter(in_period)), task)
+    return _repeated(source, target_events, task)
 
 
 def _asked_for(events: Events, task: RankingTaskConfig) -> Any:
@@ -120,7 +115,7 @@ def _named(table: Any, moment: Any, seconds: Any) -> Any:
     return table.select("user", *columns, item=table["item"].cast("string"), moment=moment, seconds=seconds, day=day)
 
 
-def _comparable(source: Any, targets: Any) -> tuple[Any, Any, bool]:
+def _comparable(source: Any, targets: Any, units: list[float | None], seconds: list[Any]) -> tuple[Any, Any, bool]:
     """Return the times of both in one form, and whether the configured bounds mean the same in both.
 
     Times that are written in two ways are compared in whole seconds: the same log may have been exported with dates,
@@ -128,13 +123,11 @@ def _comparable(source: Any, targets: Any) -> tuple[Any, Any, bool]:
     """
     if source["time"].type().is_timestamp() and targets["time"].type().is_timestamp():
         return source["time"].truncate("s"), targets["time"].truncate("s"), True
-    units = [units_per_second(table) for table in (source, targets)]
     if None not in units and units[0] == units[1]:
         if source["time"].type() == targets["time"].type():
             return source["time"], targets["time"], True
         return source["time"].cast("float64"), targets["time"].cast("float64"), True
-    first, second = (_seconds(table["time"], unit) for table, unit in zip((source, targets), units, strict=True))
-    return first, second, False
+    return seconds[0], seconds[1], False
 
 
 def _seconds(time: Any, unit: float | None) -> Any:
@@ -143,8 +136,8 @@ def _seconds(time: Any, unit: float | None) -> Any:
     return (time.cast("float64") / unit).floor().cast("int64")
 
 
-def _repeated(source: Any, asked: Any, task: RankingTaskConfig) -> list[str]:
-    pairs = asked.select("user", "item").distinct()
+def _repeated(source: Any, target_events: Any, task: RankingTaskConfig) -> list[str]:
+    pairs = target_events.select("user", "item").distinct()
     total, again = _count(pairs), _count(pairs.semi_join(source, ["user", "item"]))
     if again < REPEATED_SHARE * total:
         return []
