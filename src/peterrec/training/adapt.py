@@ -31,11 +31,10 @@ from peterrec.training.task_reader import TaskReader
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
 from peterrec.training.transfer import (
     best_line,
+    load_model,
     metrics_of,
     new_bundle,
     parts_of,
-    remarks,
-    same_catalogue,
     say_result,
     standardise,
     train,
@@ -139,21 +138,16 @@ def adapt(
     say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
-        same_catalogue(model, corpus)
-        for line in remarks(model, corpus, [task]):
-            say(line)
+        model = load_model(backbone, corpus, [task], say)
         spec = corpus.task(task)
         users, valid = parts_of(spec)
-        module, stream = _module(config, spec, users, valid, model)
+        module, stream = _build_module(config, spec, users, valid, model)
         parts, cache, weights = module.parts, module.cache, module.loss.weights
         selection = select_by(config, spec, users, valid)
         folds = make_folds(config, spec, users, selection.folds, model, cache)
         inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "task": task}
         work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="bundle")
-        _say_start(say, config, spec, f"{len(users):,} users, {len(valid):,} to validate")
-        if cache is not None:
-            say(cache.line)
+        _say_start(say, config, spec, f"{len(users):,} users, {len(valid):,} to validate", cache)
         bundle = new_bundle(
             spec, config, model,
             head=parts.head, patch=parts.patch, backbone=parts.backbone, own=parts.own, trained=parts.counts(),
@@ -180,7 +174,7 @@ def adapt(
     return bundle
 
 
-def _module(
+def _build_module(
     config: AdaptConfig, spec: Task, users: TaskPart, valid: TaskPart, model: UserModel
 ) -> tuple[AdaptModule, EpochStream[Batch]]:
     """Return what is trained, and the batches of users that it is trained on."""
@@ -196,7 +190,9 @@ def _module(
     return module, stream
 
 
-def _say_start(say: Callable[[str], None], config: AdaptConfig, spec: Task, who: str) -> None:
+def _say_start(say: Callable[[str], None], config: AdaptConfig, spec: Task, who: str, cache: TrunkCache | None) -> None:
     say(f"adapting to {spec.name!r} with strategy {config.strategy!r} on {who}")
     if config.class_weights is not None and spec.kind == "ranking":
         say(f"class_weights are not used: {spec.name!r} is a ranking task")
+    if cache is not None:
+        say(cache.line)

@@ -36,11 +36,10 @@ from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, m
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
 from peterrec.training.transfer import (
     best_line,
+    load_model,
     metrics_of,
     new_bundle,
     parts_of,
-    remarks,
-    same_catalogue,
     say_result,
     standardise,
     train,
@@ -174,10 +173,7 @@ def adapt_jointly(
     say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     with torch.random.fork_rng(devices=[]):
-        model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
-        same_catalogue(model, corpus)
-        for line in remarks(model, corpus, tasks):
-            say(line)
+        model = load_model(backbone, corpus, tasks, say)
         generator = torch.Generator().manual_seed(config.seed)
         all_tasks = [_task(corpus.task(name), config, model, generator) for name in tasks]
         network, own = fork(config, model.network.backbone)
@@ -188,10 +184,9 @@ def adapt_jointly(
         work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="joint")
         if config.selection == "cross-validation":
             say("selection cross-validation is not used: the valid users of all tasks choose the epoch together")
-        users = " + ".join(f"{len(task.source.lengths):,}" for task in all_tasks)
-        say(f"adapting to {', '.join(map(repr, tasks))} jointly on {users} users")
-        counts = group_counts(ours, None, list(heads))
-        say(trainable_line(counts, count_parameters(model.network) + sum(map(count_parameters, heads))))
+        _say_start(say, all_tasks)
+        every = count_parameters(model.network) + sum(map(count_parameters, heads))
+        say(trainable_line(group_counts(ours, None, list(heads)), every))
         network.to(model.device)  # Lightning would do it too, but later
         for task in all_tasks:
             standardise(task.head, config, task.source.part, partial(represent, network), model.device)
@@ -213,6 +208,12 @@ def adapt_jointly(
     warnings = [warning for bundle in bundles.values() for warning in bundle.metrics["warnings"]]
     say_result(say, best_line(curve, plan.shown), warnings)
     return bundles
+
+
+def _say_start(say: Callable[[str], None], tasks: Sequence[JointTask]) -> None:
+    names = ", ".join(repr(task.spec.name) for task in tasks)
+    users = " + ".join(f"{len(task.source.lengths):,}" for task in tasks)
+    say(f"adapting to {names} jointly on {users} users")
 
 
 def _check(config: AdaptConfig, tasks: Sequence[str]) -> None:

@@ -197,9 +197,9 @@ def pretrain(
         "loss": loss,
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
         **_outcome(curve),
-        "warnings": _warnings(len(valid_rows), config),
+        "warnings": _hold_out_warnings(len(valid_rows), config),
     }
-    pretrained = _described(module.trained, corpus, config, training)
+    pretrained = _pretrained_backbone(module.trained, corpus, config, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
     for warning in training["warnings"]:
@@ -207,13 +207,13 @@ def pretrain(
     return UserModel(pretrained)
 
 
-def _warnings(held_out: int, config: PretrainConfig) -> list[str]:
+def _hold_out_warnings(held_out: int, config: PretrainConfig) -> list[str]:
     few = too_few(held_out, "held-out")
     setting = "valid_users" if held_out == config.valid_users else "valid_share"
     return [] if few is None else [f"{few}, but they chose it: raise {setting}"]
 
 
-def _described(
+def _pretrained_backbone(
     network: NextItemModel, corpus: Corpus, config: PretrainConfig, training: dict[str, Any]
 ) -> PretrainedBackbone:
     """Return the backbone with what must be known of its data: how they were prepared, who was held out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,23 @@ STANDARD_USERS = 2048  # enough for a mean and a deviation
 STANDARD_BATCH = 64
 
 
-def same_catalogue(model: UserModel, corpus: Corpus) -> None:
-    """Refuse a corpus whose item indices mean other items than the backbone's.
+def load_model(
+    backbone: str | Path | UserModel, corpus: Corpus, tasks: Iterable[str], say: Callable[[str], None]
+) -> UserModel:
+    """Return the model of a backbone that tasks of a corpus are adapted on, and say what it has seen otherwise.
 
     Raises:
-        FingerprintError: with both fingerprints.
+        FingerprintError: item indices of the corpus mean other items than the backbone's.
+        ArtifactError: the backbone is missing or damaged.
     """
+    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    _same_catalogue(model, corpus)
+    for line in _remarks(model, corpus, tasks):
+        say(line)
+    return model
+
+
+def _same_catalogue(model: UserModel, corpus: Corpus) -> None:
     if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
         raise FingerprintError(
             f"its catalogue is {corpus.catalogue.fingerprint}, the backbone's is {model.catalogue.fingerprint}",
@@ -43,7 +55,7 @@ def same_catalogue(model: UserModel, corpus: Corpus) -> None:
         )
 
 
-def remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:
+def _remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:
     """Return in words what is to be known where the backbone was pre-trained on another corpus."""
     if model.pretrained.training.get("corpus_fingerprint") == corpus.manifest["fingerprint"]:
         return []
