@@ -74,7 +74,8 @@ class Fakes:
     def answer(self, task: str, items: list[Any], request: dict[str, Any]) -> dict[str, Any]:
         patched = request.get("patched", True) and task not in self.without_patch
         if task == "next film":
-            names = [one for one in self.items if not (request.get("exclude_seen") in (True, None) and one in items)]
+            seen = items if request.get("exclude_seen") in (True, None) else []
+            names = [item for item in self.items if item not in seen]
             ranked = sorted(zip(self.scores(items, names, patched), names, strict=True), key=lambda pair: -pair[0])
             best = ranked[: request.get("k", 10)]
             return {
