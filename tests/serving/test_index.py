@@ -39,7 +39,8 @@ def test_the_best_come_first_without_those_seen(kind):
         assert len(set(places) & set(right)) >= 0.9 * len(right)
         assert scores == sorted(scores, reverse=True)
         torch.testing.assert_close(torch.tensor(scores), WEIGHT[places] @ USERS[0] + BIAS[places])
-    assert found[1][0] == best[:30]
+    if kind is ItemIndex:  # the graph may miss an item: it is built by several threads, and not the same every time
+        assert found[1][0] == best[:30]
 
 
 def test_what_the_graph_looks_at_too_little_for_is_searched_exactly():
