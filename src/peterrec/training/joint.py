@@ -185,8 +185,8 @@ def adapt_jointly(
         if config.selection == "cross-validation":
             say("selection cross-validation is not used: the valid users of all tasks choose the epoch together")
         _say_start(say, all_tasks)
-        every = count_parameters(model.network) + sum(map(count_parameters, heads))
-        say(trainable_line(group_counts(ours, None, list(heads)), every))
+        total = count_parameters(model.network) + sum(map(count_parameters, heads))
+        say(trainable_line(group_counts(ours, None, list(heads)), total))
         network.to(model.device)  # Lightning would do it too, but later
         for task in all_tasks:
             standardise(task.head, config, task.source.part, partial(represent, network), model.device)
