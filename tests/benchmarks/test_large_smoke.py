@@ -5,14 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PATIENCE = 600.0  # seconds: a process for each row imports torch, which takes ten on a slow machine
+pytestmark = pytest.mark.timeout(PATIENCE + 60)
 
 
 def rows(script: str, *arguments: str) -> list[list[str]]:
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *arguments],
-        env=env, capture_output=True, text=True, timeout=200, check=False,
+        env=env, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("|") and not line.startswith("|---")]
