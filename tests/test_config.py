@@ -32,6 +32,7 @@ from peterrec.config import (
     load_config,
     same_settings,
 )
+from peterrec.config.unique_keys import load_yaml
 from peterrec.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -154,6 +155,20 @@ def test_overriding_changes_nothing_the_caller_holds():
 def test_an_override_without_key_or_value_is_refused(override):
     with pytest.raises(ConfigError, match="is not KEY=VALUE"):
         load_config(AdaptConfig, None, [override])
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs: 1\nseed: 1\nepochs: 2\n", "optim: {lr: 0.1, lr: 0.2}\n", "optim:\n  lr: 1\n  'lr': 2\n"]
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match="the same key stands twice") as error:
+        load_config(AdaptConfig, write(tmp_path, text))
+    assert "line" in str(error.value)
+
+
+def test_a_merged_key_may_be_overridden(tmp_path):
+    text = "optim: &base {lr: 0.1, warmup: 0.2}\n"
+    assert load_yaml(f"{text}other:\n  <<: *base\n  lr: 0.3\n")["other"] == {"lr": 0.3, "warmup": 0.2}
 
 
 def test_an_override_that_is_no_yaml_is_refused():

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from peterrec.arguments import checked
 from peterrec.config.base import Config, not_valid
+from peterrec.config.unique_keys import load_yaml
 from peterrec.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -77,7 +78,7 @@ def same_settings(path: Path, config: Config) -> bool:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -91,7 +92,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, override: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of override {override!r} is not valid YAML", remedy="quote it") from error
 
