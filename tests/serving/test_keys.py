@@ -57,9 +57,22 @@ def test_a_key_is_nowhere_in_memory_that_is_shown(keys: Keys) -> None:
     assert all(repr(key.digest) not in shown for key in keys._keys)
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1), (0o602, 1)])
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)])
 def test_a_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: int, warned: int) -> None:
     assert len(read_keys(write(tmp_path / "keys.yaml", TWO, mode)).warnings) == warned
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ConfigError, match="others on this machine may write it") as error:
+        read_keys(write(tmp_path / "keys.yaml", TWO, mode))
+    assert "0123456789abcdef" not in str(error.value)
+
+
+def test_a_key_that_stands_twice_in_an_entry_is_refused(tmp_path: Path) -> None:
+    text = f"- name: web\n  key: {WEB}\n  scopes: [read]\n  scopes: [operate]\n"
+    with pytest.raises(ConfigError, match=r"names a key twice \(line 4\)"):
+        read_keys(write(tmp_path / "keys.yaml", text))
 
 
 def changed(**values: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from peterrec.config.unique_keys import TWICE, load_yaml
 from peterrec.errors import ConfigError
 
 Scope = Literal["read", "write", "operate"]
@@ -65,22 +66,28 @@ def read_keys(path: str | Path) -> Keys:
     """
     path = Path(path)
     try:
-        others = path.stat().st_mode & 0o077
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mode = path.stat().st_mode
+        entries = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
     except (yaml.YAMLError, ValueError) as error:  # what they say quotes the file
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f" (line {line + 1})"
-        raise ConfigError(f"is not valid YAML{where}", remedy=FORM, path=path) from None
+        what = "names a key twice" if getattr(error, "problem", "") == TWICE else "is not valid YAML"
+        raise ConfigError(f"{what}{where}", remedy=FORM, path=path) from None
+    if mode & 0o022:
+        raise ConfigError(
+            "others on this machine may write it, and so give themselves any key", remedy="run `chmod 600` on it",
+            path=path,
+        )  # fmt: skip
     if not isinstance(entries, list) or not entries:
         raise ConfigError("holds no list of keys", remedy=FORM, path=path)
     keys = [_key(entry, place, path) for place, entry in enumerate(entries, 1)]
     for what, distinct in (("names", {key.name for key in keys}), ("keys", {key.digest for key in keys})):
         if len(distinct) < len(keys):
             raise ConfigError(f"two of its {what} are the same", remedy="make them distinct", path=path)
-    warning = f"{path}: others on this machine may read or change the keys; run `chmod 600` on the file"
-    return Keys(keys, [warning] if others else [])
+    warning = f"{path}: others on this machine may read the keys; run `chmod 600` on the file"
+    return Keys(keys, [warning] if mode & 0o044 else [])
 
 
 def _key(entry: Any, place: int, path: Path) -> _Key:
