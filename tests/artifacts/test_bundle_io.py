@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from builders import CLASSES, file_size_limit, tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
@@ -181,8 +182,9 @@ def test_tensors_of_another_bundle_are_refused_with_both_fingerprints(tmp_path, 
     save_bundle(tmp_path / "other", tiny_bundle(PRETRAINED, seed=1))
     shutil.copy(tmp_path / "other" / "adapter_model.safetensors", classes)
     prints = [json.loads((tmp_path / b / "adapter_config.json").read_text())["fingerprint"] for b in ("age", "other")]
-    with pytest.raises(FingerprintError, match="the fingerprint of its tensors") as caught:
+    with pytest.raises(ArtifactError, match="the fingerprint of its tensors") as caught:
         load(classes)
+    assert type(caught.value) is ArtifactError  # it is of this backbone
     assert all(fingerprint in caught.value.what for fingerprint in prints)
 
 
@@ -191,7 +193,40 @@ def test_tensors_of_another_bundle_are_refused_with_both_fingerprints(tmp_path, 
 )
 def test_edited_labels_are_refused_with_both_fingerprints(classes, edited):
     (classes / "labels.json").write_text(json.dumps({"class_names": edited}))
-    with pytest.raises(FingerprintError, match=r"of its labels is [0-9a-f]{64}, but .* says [0-9a-f]{64}"):
+    with pytest.raises(ArtifactError, match=r"of its labels is [0-9a-f]{64}, but .* says [0-9a-f]{64}"):
+        load(classes)
+
+
+@pytest.mark.parametrize(
+    "values", [{"max_length": 0}, {"max_length": "6"}, {"outputs": 4}, {"outputs": -1}, {"kind_of_task": "x"}]
+)
+def test_a_description_that_cannot_be_right_is_refused(classes, values):
+    edit(classes / "adapter_config.json", **values)
+    with pytest.raises(ArtifactError, match=next(iter(values))):
+        load(classes)
+
+
+def test_classes_of_one_name_are_neither_written_nor_read(tmp_path, classes):
+    with pytest.raises(ArtifactError, match="two classes are named 'old'"):
+        save_bundle(tmp_path / "b", tiny_bundle(PRETRAINED, class_names=("old", "young", "old")))
+    assert names(tmp_path) == ["age"]
+    edit(classes / "labels.json", class_names=["old", "young", "old"])
+    with pytest.raises(ArtifactError, match="two classes are named 'old'"):
+        load(classes)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path, classes, value):
+    bad = tiny_bundle(PRETRAINED)
+    with torch.no_grad():
+        bad.head.bias[0] = value
+    with pytest.raises(ArtifactError, match="NaN or infinite"):
+        save_bundle(tmp_path / "b", bad)
+    assert names(tmp_path) == ["age"]
+    tensors = load_file(classes / "adapter_model.safetensors")
+    save_file({name: torch.full_like(tensor, value) for name, tensor in tensors.items()},
+              classes / "adapter_model.safetensors")  # fmt: skip
+    with pytest.raises(ArtifactError, match="NaN or infinite"):
         load(classes)
 
 
@@ -201,7 +236,7 @@ def test_edited_labels_are_refused_with_both_fingerprints(classes, edited):
 def test_other_targets_are_refused_with_both_fingerprints(ranking, ids):
     other = Catalogue(pa.array(ids), range(len(ids)), first=0)
     other.write(ranking / "targets.parquet")
-    with pytest.raises(FingerprintError, match="the fingerprint of its targets") as caught:
+    with pytest.raises(ArtifactError, match="the fingerprint of its targets") as caught:
         load(ranking)
     assert TARGETS.fingerprint in caught.value.what
     assert other.fingerprint in caught.value.what

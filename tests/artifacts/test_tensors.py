@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from builders import shaken
@@ -16,7 +17,7 @@ from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint
 from peterrec.errors import ArtifactError
 
 TENSORS = {
-    "float": torch.tensor([[1.5, float("nan")], [-0.0, float("inf")]]),
+    "float": torch.tensor([[1.5, 1e-45], [-0.0, 3.4e38]]),
     "half": torch.arange(5, dtype=torch.bfloat16),
     "long": torch.tensor([2**62, -1]),
     "bool": torch.tensor([True, False]),
@@ -34,6 +35,18 @@ def test_tensors_come_back_bit_for_bit(tmp_path):
     read = read_tensors(tmp_path / "a.safetensors")
     assert {name: bits(tensor) for name, tensor in read.items()} == {name: bits(t) for name, t in TENSORS.items()}
     assert fingerprint(read) == fingerprint(TENSORS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_values_that_are_no_numbers_are_neither_written_nor_read(tmp_path, value, dtype):
+    bad = {"a": torch.ones(3), "layer.weight": torch.tensor([0.0, value], dtype=dtype)}
+    with pytest.raises(ArtifactError, match=r"1 of the 2 values of layer\.weight are NaN or infinite"):
+        write_tensors(tmp_path / "a.safetensors", bad)
+    assert not (tmp_path / "a.safetensors").exists()
+    save_file(bad, tmp_path / "a.safetensors")
+    with pytest.raises(ArtifactError, match=r"1 of the 2 values of layer\.weight are NaN or infinite"):
+        read_tensors(tmp_path / "a.safetensors")
 
 
 def test_views_and_gradients_are_written_as_their_values(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,9 +139,11 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
     """Write a bundle folder, atomically.
 
     Raises:
-        ArtifactError: the folder exists and `overwrite` is false.
+        ArtifactError: the folder exists and `overwrite` is false; two classes have one name; weights are not numbers.
         StorageError: the disk is full or the place is not writable.
     """
+    with description_errors(path):
+        _check_distinct(bundle.class_names)
     tensors = bundle.tensors()
     meta = {
         "kind": "bundle",
@@ -175,20 +178,24 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         if bundle.targets is not None:
             bundle.targets.write(folder / "targets.parquet")
         else:
-            shares = {} if bundle.class_shares is None else {"class_shares": list(bundle.class_shares)}
-            write_json(folder / "labels.json", {"class_names": list(bundle.class_names)} | shares)
+            write_json(folder / "labels.json", _labels(bundle))
         write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
         if config_yaml:
             write_file(folder / "config.yaml", config_yaml.encode())
+
+
+def _labels(bundle: Bundle) -> dict[str, Any]:
+    shares = {} if bundle.class_shares is None else {"class_shares": list(bundle.class_shares)}
+    return {"class_names": list(bundle.class_names)} | shares
 
 
 def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -> Bundle:
     """Read a bundle for this backbone, which has these (tensor, catalogue) fingerprints.
 
     Raises:
-        ArtifactError: missing, damaged, or not a bundle.
+        ArtifactError: missing, damaged, changed, or not a bundle.
         FormatVersionError: written in another format version.
-        FingerprintError: it belongs to another backbone or catalogue, or its own files were changed.
+        FingerprintError: it belongs to another backbone or catalogue.
     """
     if (path / DESCRIPTIONS["joint"]).exists():
         tasks = ", ".join(read_json(path / DESCRIPTIONS["joint"]).get("tasks", ()))
@@ -220,7 +227,7 @@ def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], pa
 
 def _check_own(part: str, found: str, expected: str, path: Path) -> None:
     if found != expected:
-        raise FingerprintError(
+        raise ArtifactError(
             f"the fingerprint of its {part} is {found}, but its adapter_config.json says {expected}",
             remedy="a file of it was changed or mixed with another's: make the bundle again",
             path=path,
@@ -230,12 +237,13 @@ def _check_own(part: str, found: str, expected: str, path: Path) -> None:
 def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     tensors = read_tensors(path / "adapter_model.safetensors")
     _check_own("tensors", fingerprint(tensors), meta["fingerprint"], path)
-    ranking = meta["kind_of_task"] == "ranking"
+    ranking = _is_ranking(meta["kind_of_task"])
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
     names, shares = ((), None) if ranking else _read_labels(path / "labels.json")
     _check_own(
         "targets" if ranking else "labels", outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
     )
+    _check_sizes(meta, len(names) if targets is None else len(targets))
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: Readout = meta.get("readout", "token")  # bundles of before there was a choice lack it
     width = representation_width(backbone.config.channels, readout)
@@ -267,6 +275,19 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     return bundle
 
 
+def _is_ranking(kind: str) -> bool:
+    if kind not in ("classification", "ranking"):
+        raise ValueError(f"kind_of_task is {kind!r}, neither classification nor ranking")
+    return kind == "ranking"
+
+
+def _check_sizes(meta: dict[str, Any], outputs: int) -> None:
+    if meta["outputs"] != outputs:
+        raise ValueError(f"outputs is {meta['outputs']}, and {outputs} are named")
+    if type(meta["max_length"]) is not int or meta["max_length"] < 1:
+        raise ValueError(f"max_length is {meta['max_length']!r}, no number of events")
+
+
 def _dump_provenance(provenance: Provenance | None) -> dict[str, Any] | None:
     if provenance is None:
         return None
@@ -292,12 +313,19 @@ def _read_labels(path: Path) -> tuple[tuple[str, ...], tuple[float, ...] | None]
     with description_errors(path):
         labels = read_json(path)
         names, shares = tuple(labels["class_names"]), labels.get("class_shares")
+        _check_distinct(names)
         if shares is None:
             return names, None
         shares = tuple(float(share) for share in shares)
         if len(shares) != len(names) or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
             raise ValueError("class_shares are not one share for each class")
         return names, shares
+
+
+def _check_distinct(names: tuple[str, ...]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two classes are named {twice[0]!r}")
 
 
 def outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:

@@ -35,8 +35,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors; the caller writes into a `storage.new_folder`, which makes it atomic.
 
     Raises:
+        ArtifactError: a value is not a number; nothing is written.
         OSError: the disk is full or the place is not writable.
     """
+    check_finite(tensors, path, "train again, with a lower learning rate or in full precision")
     path.touch()
     mode = path.stat().st_mode  # as the umask has it; safetensors would leave the file to its owner alone
     try:
@@ -53,14 +55,30 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read tensors.
 
     Raises:
-        ArtifactError: the file is missing, cut short or not safetensors.
+        ArtifactError: the file is missing, cut short or not safetensors, or a value is not a number.
     """
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError:
         raise ArtifactError("is missing", remedy="make the artifact again", path=path) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"is damaged ({error})", remedy="make the artifact again", path=path) from error
+    check_finite(tensors, path, "make the artifact again")
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
+    """Refuse tensors with values that are not finite numbers: every answer would be none.
+
+    Raises:
+        ArtifactError: with the name of such a tensor in the message.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise ArtifactError(
+                f"{bad:,} of the {tensor.numel():,} values of {name} are NaN or infinite", remedy=remedy, path=path
+            )
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
