@@ -55,7 +55,9 @@ class LimitsConfig(Config):
     explained: PositiveInt = Field(default=200, description="events of a question which of them mattered")
     id_length: PositiveInt = Field(default=256, description="characters of an id of a user, an event or an item")
     queue: PositiveInt = Field(default=4_096, description="rows waiting for the network; past it the answer is 429")
-    connections: PositiveInt = Field(default=2_000, description="open at once; past it the answer is 503")
+    connections: PositiveInt = Field(
+        default=2_000, description="open at once, if the open files allow it; past it the answer is 503"
+    )
     answer_seconds: Positive = Field(default=10.0, description="for computing an answer; past it the answer is 504")
     shutdown_seconds: PositiveInt = Field(default=20, description="for requests in flight when the service is stopped")
 

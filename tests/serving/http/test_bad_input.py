@@ -48,6 +48,11 @@ def test_what_is_no_json(site: Site, body: bytes) -> None:
         assert "Error" not in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("body", [b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 3_000 + b"1" + b"}" * 3_000])
+def test_what_is_nested_too_deep_is_told(site: Site, body: bytes) -> None:
+    assert refused(site, "/v1/predict", body, 400, "the body is nested too deep")["remedy"]
+
+
 @pytest.mark.parametrize(
     "item",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from peterrec.serving.http.logs import Log
+from peterrec.serving.http.logs import Log, ServerLines
 
 LINES = 3_000  # more than a pipe holds
 # Writes more than the pipe holds, and ends; the log's flush must not wait for ever.
@@ -44,6 +45,25 @@ def lines_of(reading: int, until_number: int) -> list[dict[str, Any]]:
 def write(log: Log, start: int, stop: int) -> None:
     for i in range(start, stop):
         log.write("line", number=i, fill="x" * 200)
+
+
+def test_the_server_says_the_same_only_now_and_then() -> None:
+    stream = io.StringIO()
+    handler = ServerLines(Log(stream))
+
+    def said(message: str, *, at: float, of: int = 1) -> None:
+        for _ in range(of):
+            record = logging.LogRecord("asyncio", logging.ERROR, "", 1, message, None, None)
+            record.created = at
+            handler.emit(record)
+
+    said("socket.accept() out of system resource", at=1000.0, of=500)
+    said("something else", at=1001.0)
+    said("socket.accept() out of system resource", at=1011.0, of=2)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["message"].split()[0], line.get("more")) for line in lines] == [
+        ("socket.accept()", None), ("something", None), ("socket.accept()", 499),
+    ]  # fmt: skip
 
 
 def test_who_writes_does_not_wait_for_who_reads(pipe: tuple[int, TextIO]) -> None:

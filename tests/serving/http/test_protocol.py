@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from peterrec.serving.http.server import LEAST_SPARE, Room
 from peterrec.serving.store.base import Event
 
 from .running import PREDICT, Running, answer, read, request, running
@@ -138,6 +139,20 @@ def test_what_is_no_http(serving: Running, sent: bytes) -> None:
         assert set(found["error"]) == {"code", "message", "remedy"}
 
 
+@pytest.mark.parametrize(
+    "line", ["Transfer-Encoding: chunked", "A: b\r\ntransfer-encoding : chunked", "TRANSFER-ENCODING: identity"]
+)
+def test_old_http_in_chunks_is_refused(serving: Running, line: str) -> None:
+    """Its end may be seen elsewhere by a proxy: what follows must not be taken for a request."""
+    head = f"POST /v1/predict HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n{line}\r\n\r\n"
+    with serving.connect() as client:
+        client.sendall(head.encode() + b"0\r\n\r\n" + request("GET", "/healthz"))
+        found = read(client)
+    assert found.count(b"HTTP/1.1 ") == 1
+    assert found.startswith(b"HTTP/1.1 400")
+    assert b"HTTP/1.0 has no Transfer-Encoding" in found
+
+
 def test_bodies_in_chunks_and_bodies_that_are_announced(serving: Running) -> None:
     kind = "Content-Type: application/json\r\nConnection: close\r\n"
     with serving.connect() as client:
@@ -168,6 +183,24 @@ def test_an_upgrade_is_not_made(serving: Running) -> None:
 
 
 # ---------------------------------------------------------------- how many
+
+
+@pytest.mark.parametrize(
+    ("files", "connections", "expected"),
+    [
+        (10_000, 2_000, (2_000, 500, 2_048)),
+        (1_024, 2_000, (448, 112, 336)),
+        (256, 2_000, (64, 16, 48)),
+        (64, 2_000, (8, 2, 6)),
+        (1_024, 10, (10, 112, 774)),
+    ],
+)
+def test_connections_follow_from_the_files_that_may_be_open(
+    files: int, connections: int, expected: tuple[int, int, int]
+) -> None:
+    room = Room.among(files, connections)
+    assert (room.connections, room.refused, room.backlog) == expected
+    assert sum(expected) <= max(files, LEAST_SPARE)
 
 
 def test_past_the_connections_the_answer_is_503(tmp_path: Path) -> None:

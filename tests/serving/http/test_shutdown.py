@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_thread_that_hangs_does_not_keep_the_process(
 ) -> None:
     ends: list[int] = []
     monkeypatch.setattr(server, "take_over", lambda log: None)
-    monkeypatch.setattr(server, "_allow_files", lambda service: None)
+    monkeypatch.setattr(server, "find_room", lambda service: server.Room(10, 1, 1))
     monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     monkeypatch.setattr("os._exit", ends.append)
     monkeypatch.setattr(site.service, "hanging", hanging, raising=False)
@@ -95,11 +96,22 @@ def serving_nowhere() -> socket.socket:
 def test_a_second_signal_ends_it_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
-    found = server.Server(site.service, site.service.config, lambda: None)
+    found = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
     found.handle_exit(15, None)
     assert not ends
     found.handle_exit(2, None)
     assert ends == [130]
+
+
+def test_a_second_sighup_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that closes sends two."""
+    ends: list[int] = []
+    monkeypatch.setattr("os._exit", ends.append)
+    found = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
+    for _ in range(2):
+        found.handle_exit(signal.SIGHUP, None)
+    assert found.should_exit
+    assert not ends
 
 
 def refuses(serving: Running) -> bool:

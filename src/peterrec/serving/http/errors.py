@@ -115,6 +115,8 @@ def as_api_error(error: Exception) -> ApiError:
 def _plain(error: HTTPException) -> ApiError:
     status = error.status_code
     phrase = http.HTTPStatus(status).phrase.lower()
+    if isinstance(error.__cause__, RecursionError):
+        return ApiError(400, "malformed_json", "the body is nested too deep", "see /openapi.json for what is expected")
     if status == 400:  # the framework's word for a body that no JSON parser gets through
         return ApiError(400, "malformed_json", "the body is not JSON that can be read", "send JSON in UTF-8")
     remedy = {404: "see /openapi.json for what there is", 405: "see the Allow header"}.get(status, "")

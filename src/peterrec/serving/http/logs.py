@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import logging
+import math
 import os
 import queue
 import sys
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 MOST_WAITING = 10_000  # lines
 FLUSH_SECONDS = 1.0
 CHECK_SECONDS = 0.005
+SAME_SECONDS = 10.0  # between two lines of the server that say the same
 
 
 class Log:
@@ -116,11 +118,18 @@ class ServerLines(logging.Handler):
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
+        self._said: dict[str, tuple[float, int]] = {}  # of each message when it was written, and how often not since
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record: its template, not what was filled in."""
+        """Write a record: its template, not what was filled in; the same one no more than once in some seconds."""
         said = str(record.msg).splitlines()
-        fields = {"logger": record.name, "message": said[0][:200] if said else ""}
+        fields: dict[str, Any] = {"logger": record.name, "message": said[0][:200] if said else ""}
+        then, more = self._said.get(fields["message"], (-math.inf, 0))
+        if record.created - then < SAME_SECONDS:
+            self._said[fields["message"]] = then, more + 1
+            return
+        self._said[fields["message"]] = record.created, 0
+        fields |= {"more": more} if more else {}
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             self._log.failure("server", error, **fields)

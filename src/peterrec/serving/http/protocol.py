@@ -17,19 +17,26 @@ from peterrec.config import LimitsConfig
 from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.watch import LEFT
 
-REFUSED_MORE = 500  # connections past the limit that are still told so; any further one is only closed
 END = b"\r\n\r\n"
 START = re.compile(rb"[A-Z][A-Z-]{0,23}(?: |\Z)")  # what may become a request
 # An upgrade is not made, and the parser would take the body for what comes after it: it does not see the header.
 UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
+OLD_CHUNKS = re.compile(rb"\A[^\r\n]* HTTP/1\.0\r?\n(?s:.*)\ntransfer-encoding[ \t]*:", re.IGNORECASE)
 LINGER_SECONDS = 0.5  # that what is still sent is thrown away, so that who sends it gets to reading the answer
 PROBE_SECONDS = 0.1  # between two looks whether a client that has sent all it will is still there
 STILL_AT_IT = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def protocol_of(limits: LimitsConfig) -> type[asyncio.Protocol]:
-    """Return the protocol class with the limits of a service."""
-    return type("Protocol", (LimitedProtocol,), {"limits": limits})
+def protocol_of(limits: LimitsConfig, connections: int, refused: int) -> type[asyncio.Protocol]:
+    """Return the protocol class with the limits of a service.
+
+    Args:
+        limits: of requests.
+        connections: that are served.
+        refused: past these, that are told so; any further one is only closed.
+    """
+    values = {"limits": limits, "most_connections": connections, "most_refused": refused}
+    return type("Protocol", (LimitedProtocol,), values)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -40,6 +47,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """
 
     limits: LimitsConfig
+    most_connections: int
+    most_refused: int
     _in_head = _headed = _whole = False  # of the message that is being parsed
     _in_body = False
     _left: int | None = None  # bytes of the body to come; None: in chunks
@@ -54,8 +63,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Start waiting for headers."""
         super().connection_made(transport)
         self._head = bytearray()
-        self._accepted = len(self.connections) <= self.limits.connections
-        if len(self.connections) > self.limits.connections + REFUSED_MORE:
+        self._accepted = len(self.connections) <= self.most_connections
+        if len(self.connections) > self.most_connections + self.most_refused:
             transport.abort()
             return
         self._wait()
@@ -96,6 +105,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return data[:0]
         head = bytes(self._head[:size])
         self._head.clear()
+        if OLD_CHUNKS.search(head):  # RFC 9112, 6.1: its end may be seen elsewhere by who is before us
+            self._say(ApiError(400, "bad_request", "HTTP/1.0 has no Transfer-Encoding", "send HTTP/1.1"))
+            return data[:0]
         self._in_head, self._headed, self._whole = True, False, False
         super().data_received(UPGRADE.sub(b"\nx-upgrade:", head))
         self._in_head = False

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -16,10 +18,13 @@ from peterrec.config import ServeConfig
 from peterrec.errors import ConfigError
 from peterrec.serving.http.app import make_app
 from peterrec.serving.http.logs import take_over
-from peterrec.serving.http.protocol import REFUSED_MORE, protocol_of
+from peterrec.serving.http.protocol import protocol_of
 from peterrec.serving.http.service import Service
 
 OTHER_FILES = 128  # open beside connections: the store, libraries
+REFUSED_MORE = 500  # connections past the limit that are still told so; any further one is only closed
+BACKLOG = 2_048
+LEAST_SPARE = 16
 IDLE_SECONDS = 30  # between two requests of a connection
 LAST_LINES_SECONDS = 0.2  # for the log, of who wants it to end at once
 SHELL_SIGNAL = 128  # a shell says so of a process that a signal ended
@@ -51,19 +56,23 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Runs until SIGTERM or SIGINT: then takes nothing more, and finishes what it has. A second one ends it at once.
+    """Runs until SIGTERM, SIGINT or SIGHUP: then takes nothing more, and ends what it has.
+
+    A second SIGTERM or SIGINT ends it at once.
 
     Args:
         service: is told that it stops.
         config: limits.
         started: called when the address answers.
+        room: for connections.
     """
 
-    def __init__(self, service: Service, config: ServeConfig, started: Callable[[], None]) -> None:
+    def __init__(self, service: Service, config: ServeConfig, started: Callable[[], None], room: Room) -> None:
         super().__init__(
             uvicorn.Config(
                 make_app(service),
-                http=protocol_of(config.limits),
+                http=protocol_of(config.limits, room.connections, room.refused),
+                backlog=room.backlog,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -89,6 +98,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop. The signal is not raised again afterwards: stopping when told to is no failure."""
+        if self.should_exit and sig == signal.SIGHUP:  # a terminal that closes sends two
+            return
         if self.should_exit:
             self._service.log.flush(LAST_LINES_SECONDS)
             os._exit(SHELL_SIGNAL + sig)  # what was acknowledged is on disk
@@ -105,8 +116,10 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
     share_cores(service.config)
     gc.collect()
     gc.freeze()  # what was loaded stays: looking through it again and again would stop everything for a while
-    _allow_files(service)
-    Server(service, service.config, started).run([listener])
+    server = Server(service, service.config, started, find_room(service))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    server.run([listener])
     if getattr(service, "hanging", False):
         service.log.flush()
         os._exit(0)
@@ -120,12 +133,44 @@ def share_cores(config: ServeConfig) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
-def _allow_files(service: Service) -> None:
-    """Let the process open as many connections as it may have: shells often allow 1,024 files."""
-    needed = service.limits.connections + REFUSED_MORE + OTHER_FILES
+@dataclass(frozen=True)
+class Room:
+    """How many connections there is room for among the files that the process may have open.
+
+    Attributes:
+        connections: that are served.
+        refused: past these, that are told so.
+        backlog: that are taken from the system at once, before any of them can be closed.
+    """
+
+    connections: int
+    refused: int
+    backlog: int
+
+    @classmethod
+    def among(cls, files: int, connections: int) -> Room:
+        """Return what fits; all that is asked for, where the files are enough.
+
+        Args:
+            files: that may be open.
+            connections: that should be served.
+        """
+        spare = max(files - OTHER_FILES, LEAST_SPARE)
+        if spare >= connections + REFUSED_MORE + BACKLOG:
+            return cls(connections, REFUSED_MORE, BACKLOG)
+        served, refused = min(connections, spare // 2), min(REFUSED_MORE, spare // 8)
+        return cls(served, refused, min(BACKLOG, spare - served - refused))
+
+
+def find_room(service: Service) -> Room:
+    """Let the process open as many files as its connections may need, and see how many of them fit."""
+    wanted = service.limits.connections
+    needed = wanted + REFUSED_MORE + BACKLOG + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
-        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        if allowed < needed:
-            service.log.write("few files", "warning", allowed=allowed, needed=needed)
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = Room.among(needed if soft == resource.RLIM_INFINITY else soft, wanted)
+    if room.connections < wanted:
+        service.log.write("few files", "warning", allowed=soft, needed=needed, connections=room.connections)
+    return room
