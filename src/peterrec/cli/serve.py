@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -58,4 +59,4 @@ def command(
     settings = load_config(ServeConfig, config, set_, **given)
     from peterrec.serving.http.serve import serve
 
-    serve(backbone, bundles, settings, say)
+    serve(backbone, bundles, settings, say if sys.stderr.isatty() else None)  # else only the log, which is JSON lines

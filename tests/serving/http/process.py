@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from peterrec.artifacts.bundle_io import save_bundle
 
 from .site import until
 
-# Past the limit writing is an error (Python ignores the signal): what a full disk does.
+# Past the limit of a file's size writing is an error (Python ignores the signal): what a full disk does.
 LIMITED = """
 import resource, sys
-size = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+name, size = sys.argv.pop(1), int(sys.argv.pop(1))
+resource.setrlimit(getattr(resource, name), (size, size))
 from peterrec.cli.main import run
 run()
 """
@@ -51,22 +50,31 @@ def write_artifacts(folder: Path) -> Path:
 class Process:
     """A running service."""
 
-    def __init__(self, artifacts: Path, state: Path, *options: str, largest_file: int | None = None) -> None:
-        start = ["-m", "peterrec"] if largest_file is None else ["-c", LIMITED, str(largest_file)]
+    def __init__(
+        self,
+        artifacts: Path,
+        state: Path,
+        *options: str,
+        largest_file: int | None = None,
+        open_files: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        limits = {"RLIMIT_FSIZE": largest_file, "RLIMIT_NOFILE": open_files}
+        limited = [["-c", LIMITED, name, str(size)] for name, size in limits.items() if size is not None]
+        start = limited[0] if limited else ["-m", "peterrec"]
         command = [sys.executable, *start, "serve", str(artifacts / "base"), "--port", "0"]
         command += ["--state", str(state), "--bundle-root", str(artifacts), *options]
 
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | QUICK)
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=os.environ | QUICK | (environment or {})
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        # A thread writes the log, so that its line may come after the one for people.
-        said = ("the page is at", '"event": "started"')
-        until(lambda: self.process.poll() is not None or all(one in self.said for one in said), 60)
-        found = re.search(r"the page is at (http://\S+?)/ ", self.said)
-        self.address = found[1] if found else ""
-        # What the line says to type next, as a shell would take it.
-        self.example = shlex.split(self.said.split("next: ", 1)[1].splitlines()[0]) if found else []
+        until(lambda: self.process.poll() is not None or bool(self.log("started")), 60)
+        started = self.log("started")
+        self.address = started[0]["address"] if started else ""
+        self.example = shlex.split(started[0]["example"]) if started else []  # as a shell would take it
         self.client = httpx.Client(base_url=self.address, timeout=20)
 
     def _read(self) -> None:

@@ -47,7 +47,7 @@ def serve(
         backbone: folder written by `pretrain`.
         bundles: folders written by `adapt`, each as PATH or NAME=PATH.
         config: address, store, keys, limits.
-        say: is told in a line for people where the service is.
+        say: is told in lines for people where the service is; the log says the same.
 
     Raises:
         ConfigError: an address that cannot be had, no keys for one that others can reach, two bundles of one name.
@@ -64,15 +64,17 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
         def started() -> None:
-            loaded = [f"{task.name} {task.version}" for task in service.parts.engine.tasks()]
-            log.write("started", address=address, bundles=loaded, keys=keys is not None)
-            for line in service.parts.engine.bounds():
+            engine = service.parts.engine
+            loaded = [f"{task.name} {task.version}" for task in engine.tasks()]
+            items = engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
+            example = _example(address, items, keyed=keys is not None)
+            log.write("started", address=address, bundles=loaded, keys=keys is not None, example=example)
+            for line in engine.bounds():
                 log.write("bounds", message=line)
-                if say is not None:
-                    say(line)
             if say is not None:
-                items = service.parts.engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
-                say(_next_steps(address, items, keyed=keys is not None))
+                for line in engine.bounds():
+                    say(line)
+                say(f"the page is at {address}/ (Ctrl-C stops it); next: {example}")
 
         run(service, listener, started)
     finally:
@@ -192,8 +194,8 @@ def _keys(config: ServeConfig, log: Log) -> Keys | None:
     return keys
 
 
-def _next_steps(address: str, items: list[ItemId], *, keyed: bool) -> str:
-    """Return where the page is, and a first question that a shell takes as it is."""
+def _example(address: str, items: list[ItemId], *, keyed: bool) -> str:
+    """Return a first question that a shell takes as it is."""
     key = "-H 'Authorization: Bearer KEY' " if keyed else ""
     body = shlex.quote(json.dumps({"requests": [{"items": items, "tasks": "*"}]}))
-    return f"the page is at {address}/ (Ctrl-C stops it); next: curl {key}--json {body} {address}/v1/predict"
+    return f"curl {key}--json {body} {address}/v1/predict"
