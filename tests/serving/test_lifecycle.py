@@ -73,22 +73,50 @@ def test_who_asked_before_is_answered_by_the_version_before():
     assert found[1] != before[0]
 
 
-def test_an_older_version_comes_back_by_name():
-    served = engine()
-    versions = [served.add(age(seed)).version for seed in (0, 1, 2)]
-    assert served.roll_back("age").version == versions[1]
-    assert [(one.version, one.active) for one in served.versions("age")] == [
-        (versions[2], False), (versions[1], True), (versions[0], False),
+def test_a_roll_back_goes_through_what_has_answered():
+    served = engine(keep_versions=4)
+    first, second, third = (served.add(age(seed)).version for seed in (0, 1, 2))
+    assert served.roll_back("age").version == second
+    assert [(one.version, one.active, one.withdrawn) for one in served.versions("age")] == [
+        (third, False, True), (second, True, False), (first, False, False),
     ]  # fmt: skip
-    assert served.roll_back("age").version == versions[0]
+    fourth = served.add(age(3)).version
+    assert served.roll_back("age").version == second  # not the third, which was withdrawn
+    assert served.roll_back("age").version == first
     with pytest.raises(RequestError, match="no version before the active one"):
         served.roll_back("age")
-    assert served.roll_back("age", versions[2]).version == versions[2]
-    assert served.predict([ASKED])[0].tasks["age"].version == versions[2]
-    with pytest.raises(RequestError, match=f"in memory: {versions[2]}"):
+    assert served.roll_back("age", third).version == third
+    assert served.predict([ASKED])[0].tasks["age"].version == third
+    assert served.roll_back("age").version == first
+    with pytest.raises(RequestError, match=f"in memory: {first}, {third}, {second}, {fourth}"):
         served.roll_back("age", "0123")
     with pytest.raises(UnknownTaskError):
         served.roll_back("shop")
+
+
+def test_what_was_staged_answers_when_it_is_activated(tmp_path):
+    served = engine()
+    first = served.add(age(0)).version
+    other = served.stage("age", folder(tmp_path / "other", seed=1))
+    back = served.stage("age", folder(tmp_path / "again", seed=0))
+    assert served.predict([ASKED])[0].tasks["age"].version == first
+    assert len(served.versions("age")) == 1
+    second = served.activate(other).version
+    assert served.predict([ASKED])[0].tasks["age"].version == second != first
+    assert served.activate(back).version == first  # staged when the other one did not answer yet
+    assert [one.version for one in served.versions("age") if not one.withdrawn] == [first, second]
+    assert served.roll_back("age").version == second
+
+
+def test_versions_that_are_too_many_are_given_up_withdrawn_ones_first():
+    served = engine(keep_versions=2)
+    first, second = (served.add(age(seed)).version for seed in (0, 1))
+    served.roll_back("age")
+    third = served.add(age(2)).version
+    assert {one.version for one in served.versions("age")} == {first, third}
+    assert served.roll_back("age").version == first
+    with pytest.raises(RequestError, match="no version"):
+        served.roll_back("age", second)
 
 
 def test_the_version_that_answers_can_be_written_and_is_the_same_when_read(tmp_path):
@@ -98,7 +126,7 @@ def test_the_version_that_answers_can_be_written_and_is_the_same_when_read(tmp_p
     served.roll_back("age")
     served.save("age", tmp_path / "copy")
     assert served.load("again", tmp_path / "copy").version == version
-    served.roll_back("age", served.versions("age")[0].version)
+    served.roll_back("age", served.versions("age")[0].version)  # withdrawn, and named
     served.save("age", tmp_path / "copy")
     assert served.load("again", tmp_path / "copy").version != version
     with pytest.raises(UnknownTaskError):

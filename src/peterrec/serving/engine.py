@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from peterrec.arguments import checked, describe
-from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle, save_bundle
+from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.ids import as_history
 from peterrec.data.reading import HistoryReader, UserEvents, event_codes
 from peterrec.data.ties import FloatArray
-from peterrec.errors import DataError, RequestError
+from peterrec.errors import ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.index import build_index
+from peterrec.serving.registry import BundleRegistry, Staged
 from peterrec.serving.requests import (
     Answer,
     ClassAnswer,
@@ -34,6 +34,7 @@ from peterrec.serving.requests import (
 )
 from peterrec.serving.roster import Loaded, Roster
 from peterrec.serving.rows import History, Prepared, RowReader, Streams
+from peterrec.serving.versions import VersionHistory
 
 SAMPLED_USERS = 64  # made up, to measure an index on
 Report = Callable[[str], None]
@@ -57,9 +58,7 @@ class Engine:
         self.config = config or EngineConfig()
         self._report = report or (lambda line: None)
         self._reader = RowReader(self.config, model.inference)
-        self._roster = Roster(model.network.backbone, ())
-        self._kept: dict[str, list[Loaded]] = {}  # of each name all versions in memory, newest first
-        self._changes = threading.RLock()
+        self._registry = BundleRegistry(model.network.backbone, self.config.keep_versions)
         for name, bundle in model.bundles.items():
             self.add(bundle, name)
 
@@ -90,7 +89,7 @@ class Engine:
             items = as_history(request.items)
         except DataError as error:
             raise RequestError(error.what, remedy=error.remedy) from error
-        roster, question = self._roster, request.question
+        roster, question = self.roster, request.question
         times, domains = _checked(request)
         events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
         return Prepared(roster, question, roster.chosen(question), History(items, events))
@@ -98,7 +97,7 @@ class Engine:
     @property
     def roster(self) -> Roster:
         """The bundles that answer now."""
-        return self._roster
+        return self._registry.roster
 
     @torch.inference_mode()
     def answer(self, prepared: Sequence[Prepared], streams: Streams | None = None) -> list[Answer]:
@@ -165,12 +164,55 @@ class Engine:
             FingerprintError: it belongs to another backbone or catalogue.
             ArtifactError: missing or damaged.
         """
-        fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
-        return self.add(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
+        return self.activate(self.stage(name, path))
 
     @checked
     def add(self, bundle: Bundle, name: str | None = None, path: str | Path = "") -> VersionInfo:
-        """Load a bundle that is in memory, as `load` does."""
+        """Load a bundle that is in memory, as `load` does; errors as those of `load`."""
+        return self.activate(self._registry.stage(self._ready(bundle, name, path)))
+
+    def stage(self, name: str, path: str | Path) -> Staged:
+        """Read a bundle and prepare all that is slow or may fail; it answers when it is activated.
+
+        Errors are those of `load`.
+        """
+        return self._registry.stage(self.read(name, path))
+
+    def stage_versions(self, versions: Sequence[Loaded], history: VersionHistory) -> Staged:
+        """Prepare a bundle with several versions, such as after a restart.
+
+        Args:
+            versions: by `read`, the active one among them.
+            history: of these and perhaps others, which are given up.
+        """
+        return self._registry.stage_all(versions, history.only([loaded.version for loaded in versions]))
+
+    def read(self, name: str, path: str | Path, version: str | None = None) -> Loaded:
+        """Read a bundle, ready to answer; errors as those of `load`.
+
+        Args:
+            name: that it would answer to.
+            path: its folder.
+            version: that it must be.
+
+        Raises:
+            ArtifactError: it is another version.
+        """
+        fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
+        loaded = self._ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
+        if version not in (None, loaded.version):
+            raise ArtifactError(
+                f"is the version {loaded.version} of {name!r}, not {version}",
+                remedy="put the copy of that version back, or load the bundle again", path=path,
+            )  # fmt: skip
+        return loaded
+
+    def activate(self, staged: Staged) -> VersionInfo:
+        """Make a change that was staged, in one step; questions that were prepared before are not affected."""
+        return self._registry.activate(staged)
+
+    def _ready(self, bundle: Bundle, name: str | None, path: str | Path) -> Loaded:
+        """Return a bundle with all that it answers with."""
         check_owner(
             bundle.backbone_fingerprint,
             bundle.catalogue_fingerprint,
@@ -178,14 +220,13 @@ class Engine:
         )
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
-        name = name or bundle.name
-        loaded = Loaded.of(name, bundle, path, self._reader_of(bundle))
-        if bundle.targets is not None:
-            with torch.inference_mode():
-                head = bundle.head
-                index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded), self._report)
-            loaded = replace(loaded, index=index)
-        return self._activate(loaded)
+        loaded = Loaded.of(name or bundle.name, bundle, path, self._reader_of(bundle))
+        if bundle.targets is None:
+            return loaded
+        with torch.inference_mode():
+            head = bundle.head
+            index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded), self._report)
+        return replace(loaded, index=index)
 
     def _reader_of(self, bundle: Bundle) -> HistoryReader:
         """Return what a bundle reads: as its data were prepared, or the backbone's where that is not known."""
@@ -197,19 +238,11 @@ class Engine:
     def bounds(self) -> list[str]:
         """Return which events of users are left out by their time, in words, and what changes that."""
         lines: dict[str, list[str]] = {}
-        for one in self._roster.loaded.values():
+        for one in self.roster.loaded.values():
             for line in one.reader.bounds():
                 lines.setdefault(line, []).append(one.name)
         ask = "; engine.bounds=none reads them"
         return [f"{', '.join(names)}: {line}, as when data were prepared{ask}" for line, names in lines.items()]
-
-    def _activate(self, loaded: Loaded) -> VersionInfo:
-        with self._changes:
-            roster = self._roster.with_(loaded)
-            kept = [one for one in self._kept.get(loaded.name, []) if one.version != loaded.version]
-            self._kept[loaded.name] = [loaded, *kept][: self.config.keep_versions]
-            self._roster = roster
-            return self._info(loaded)
 
     @checked
     def drop(self, name: str) -> None:
@@ -218,33 +251,23 @@ class Engine:
         Raises:
             UnknownTaskError: there is none of that name.
         """
-        with self._changes:
-            self._roster.get(name)
-            self._roster = self._roster.without(name)
-            del self._kept[name]
+        self._registry.drop(name)
 
     @checked
     def roll_back(self, name: str, version: str | None = None) -> VersionInfo:
-        """Let another version answer that is still in memory: the one loaded before, unless it is named.
+        """Let another version answer that is still in memory: the one that answered before, unless it is named.
+
+        A version that somebody went back from is withdrawn: it answers again only if it is named, or loaded.
 
         Raises:
             UnknownTaskError: there is no bundle of that name.
             RequestError: no such version.
         """
-        with self._changes:
-            active = self._roster.get(name)
-            kept = self._kept[name]
-            older = (
-                kept[kept.index(active) + 1 :] if version is None else [one for one in kept if one.version == version]
-            )
-            if not older:
-                known = ", ".join(one.version for one in kept)
-                raise RequestError(
-                    f"there is no version {version or 'before the active one'} of {name!r} (in memory: {known})",
-                    remedy="name one of these, or load the bundle's folder again",
-                )
-            self._roster = self._roster.with_(older[0])
-            return self._info(older[0])
+        return self.activate(self.stage_roll_back(name, version))
+
+    def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
+        """Prepare what `roll_back` does, without doing it; errors as those of `roll_back`."""
+        return self._registry.stage_roll_back(name, version)
 
     @checked
     def save(self, name: str, path: str | Path) -> None:
@@ -254,28 +277,22 @@ class Engine:
             UnknownTaskError: there is no bundle of that name.
             StorageError: the disk is full or the place is not writable.
         """
-        save_bundle(Path(path), self._roster.get(name).bundle, overwrite=True)
+        self.roster.get(name).save(path)
 
     def tasks(self) -> list[TaskInfo]:
         """Return what may be asked, in the order of loading."""
-        return [one.task() for one in self._roster.loaded.values()]
+        return [one.task() for one in self.roster.loaded.values()]
 
     @checked
     def versions(self, name: str | None = None) -> list[VersionInfo]:
-        """Return all versions in memory, of one name or of all; of each name the newest first.
+        """Return all versions in memory, of one name or of all; of each name the one that was loaded last first.
+
+        After a restart of the service they are in the order in which they answered, withdrawn ones last.
 
         Raises:
             UnknownTaskError: there is no bundle of that name.
         """
-        with self._changes:
-            if name is not None:
-                self._roster.get(name)
-            names = list(self._kept) if name is None else [name]
-            return [self._info(one) for each in names for one in self._kept[each]]
-
-    def _info(self, loaded: Loaded) -> VersionInfo:
-        active = self._roster.loaded.get(loaded.name)
-        return loaded.info(self.model.network.backbone, active=active is loaded)
+        return self._registry.infos(name)
 
     def _sample(self, loaded: Loaded) -> Tensor:
         """Return representations of made-up users, whose events are drawn by popularity."""

@@ -1,14 +1,15 @@
-"""Which bundles operators loaded or dropped while the service ran, so that they are still so after a restart."""
+"""What operators made of the bundles while the service ran, so that it is still so after a restart."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peterrec.errors import ArtifactError
+from peterrec.errors import ArtifactError, PeterRecError
+from peterrec.serving.versions import VersionHistory
 from peterrec.storage import FORMAT_VERSION, check_format, description_errors, read_json, write_json
 
 KIND = "journal"
@@ -16,19 +17,24 @@ KIND = "journal"
 
 @dataclass(frozen=True)
 class _Entry:
-    """What an operator did to a name last.
+    """What operators made of a name.
 
     Attributes:
-        path: the bundle that was loaded; None: it was dropped.
-        given: what the command line said for the name then; None: nothing.
+        history: of its versions; None: it was dropped.
+        command_line: what it said for the name then; None: nothing.
     """
 
-    path: str | None
-    given: str | None
+    history: VersionHistory | None
+    command_line: str | None
+
+    def holds_for(self, command_line: str | None) -> bool:
+        """Return whether the command line says the same now; earlier releases kept the whole path."""
+        path = None if command_line is None else str(Path(command_line).resolve())
+        return self.command_line in (command_line, path)
 
 
 class BundleJournal:
-    """Remembers the bundles of a service in a file.
+    """Remembers the bundles of a service in a file. It names versions, no paths: a folder of state may be moved.
 
     The last word holds: what an operator did, unless the command line says something else for that name than it did
     then.
@@ -44,62 +50,96 @@ class BundleJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._given: dict[str, str] = {}
+        self._command_line: dict[str, str] = {}
         self._entries = _read(path) if path.exists() else {}
 
-    def start(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the bundles to load: path by name. Entries that the command line overrules are forgotten.
+    def start(self, command_line: Mapping[str, str]) -> dict[str, VersionHistory | None]:
+        """Return what holds, by name, beside the command line; None: the bundle was dropped.
 
         Args:
-            given: those of the command line.
+            command_line: path by name of its bundles, as written, so that all may be moved together.
+        """
+        with self._lock:
+            self._command_line = dict(command_line)
+            return {name: entry.history for name, entry in self._holding().items()}
+
+    def confirm(self) -> None:
+        """Forget what the command line of `start` overrules.
 
         Raises:
             StorageError: the file cannot be written.
         """
         with self._lock:
-            self._given = dict(given)
-            holding = {name: entry for name, entry in self._entries.items() if entry.given == given.get(name)}
+            holding = self._holding()
             if holding != self._entries:
                 self._write(holding)
-            paths = self._given | {name: entry.path for name, entry in holding.items()}
-        return {name: path for name, path in paths.items() if path is not None}
 
-    def record(self, name: str, path: str | Path | None) -> None:
-        """Remember, on the disk when this returns, that a bundle was loaded, or with None that it was dropped.
+    def _holding(self) -> dict[str, _Entry]:
+        return {name: entry for name, entry in self._entries.items() if entry.holds_for(self._command_line.get(name))}
+
+    def names(self, name: str, version: str) -> bool:
+        """Return whether the file, as it is on the disk, names a version; where it cannot be read it may."""
+        try:
+            return (name, version) in BundleJournal(self._path).versions() if self._path.exists() else False
+        except (PeterRecError, OSError):
+            return True
+
+    def versions(self) -> list[tuple[str, str]]:
+        """Return name and version of all bundles that are remembered."""
+        histories = {name: entry.history for name, entry in self._entries.items() if entry.history is not None}
+        return [(name, version) for name, history in histories.items() for version in history.versions]
+
+    def record(self, name: str, history: VersionHistory | None) -> None:
+        """Remember, on the disk when this returns, the versions of a bundle, or with None that it was dropped.
 
         Raises:
             StorageError: the file cannot be written; what it said before still holds.
         """
         with self._lock:
-            entry = _Entry(None if path is None else str(path), self._given.get(name))
-            entries = {**self._entries, name: entry}
-            if entry.path == entry.given:  # as the command line says: there is nothing to remember
+            entries = {**self._entries, name: _Entry(history, self._command_line.get(name))}
+            if history is None and name not in self._command_line:  # there is nothing to remember
                 del entries[name]
             self._write(entries)
 
     def _write(self, entries: dict[str, _Entry]) -> None:
-        bundles = {name: asdict(entry) for name, entry in sorted(entries.items())}
+        bundles = {name: _tree(entry) for name, entry in sorted(entries.items())}
         write_json(self._path, {"kind": KIND, "format_version": FORMAT_VERSION, "bundles": bundles})
         self._entries = entries
 
 
+def _tree(entry: _Entry) -> dict[str, Any]:
+    history = entry.history or VersionHistory(())
+    return {"answered": list(history.answered), "withdrawn": list(history.withdrawn), "given": entry.command_line}
+
+
 def _read(path: Path) -> dict[str, _Entry]:
     try:
-        found = read_json(path)
-        check_format(found, KIND, path)
+        tree = read_json(path)
+        check_format(tree, KIND, path)
         with description_errors(path):
-            return {_text(name): _entry(values) for name, values in dict(found["bundles"]).items()}
+            return {_text(name): _entry(values) for name, values in dict(tree["bundles"]).items()}
     except ArtifactError as error:
         remedy = "restore it, or remove it to start with the bundles of the command line only"
         raise type(error)(error.what, remedy=remedy, path=path) from error
 
 
 def _entry(values: dict[str, Any]) -> _Entry:
-    path, given = values["path"], values["given"]
-    return _Entry(None if path is None else _text(path), None if given is None else _text(given))
+    command_line = None if values["given"] is None else _text(values["given"])
+    if "path" in values:  # as earlier releases wrote it: the copy is in a folder of the version's name
+        version = None if values["path"] is None else Path(_text(values["path"])).name
+        return _Entry(None if version is None else VersionHistory((version,)), command_line)
+    answered, withdrawn = (tuple(_text(version) for version in values[name]) for name in ("answered", "withdrawn"))
+    if len({*answered, *withdrawn}) < len(answered) + len(withdrawn):
+        raise ValueError("a version is named twice")
+    return _Entry(VersionHistory(answered, withdrawn) if answered else None, command_line)
 
 
 def _text(value: object) -> str:
+    """Return a name of a bundle or a version, or a path.
+
+    Raises:
+        TypeError: it is not text.
+    """
     if not isinstance(value, str):
         raise TypeError("a name or a path is not text")
     return value

@@ -175,6 +175,7 @@ class VersionInfo:
         streamed: whether users' states are kept up to date event by event; else a window is computed again.
         index: how targets are searched: `kind` (exact, approximate), `recall`; None for classes.
         metrics: as the bundle's metrics.json has them under `valid`.
+        withdrawn: whether somebody went back from it: it answers again only if it is named, or loaded.
     """
 
     name: str
@@ -189,3 +190,23 @@ class VersionInfo:
     streamed: bool
     index: dict[str, Any] | None
     metrics: dict[str, Any] = field(default_factory=dict)
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True)
+class FailedBundle:
+    """A version of a bundle that was there before a restart, and could not be loaded.
+
+    Attributes:
+        name: of the bundle.
+        version: that should answer.
+        message: what is wrong.
+        remedy: what to do.
+        path: file or folder that it is about.
+    """
+
+    name: str
+    version: str
+    message: str
+    remedy: str
+    path: str

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint
+from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import Readout
 from peterrec.data.reading import HistoryReader
@@ -66,6 +66,14 @@ class Loaded:
         digest = hashlib.sha256(content.encode()).hexdigest()
         return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), None, reader)
 
+    def save(self, path: str | Path) -> None:
+        """Write it as a bundle folder, atomically; what was there is replaced.
+
+        Raises:
+            StorageError: the disk is full or the place is not writable.
+        """
+        save_bundle(Path(path), self.bundle, overwrite=True)
+
     @property
     def patch_version(self) -> str:
         """What the states of a user depend on."""
@@ -89,12 +97,13 @@ class Loaded:
             self.bundle.exclude_seen, self.bundle.exclude_seen_reason,
         )  # fmt: skip
 
-    def info(self, backbone: Backbone, *, active: bool) -> VersionInfo:
+    def info(self, backbone: Backbone, *, active: bool, withdrawn: bool) -> VersionInfo:
         """Return what is told to operators.
 
         Args:
             backbone: the frozen one.
             active: whether this version answers now.
+            withdrawn: whether somebody went back from it.
         """
         bundle = self.bundle
         group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
@@ -104,7 +113,7 @@ class Loaded:
         return VersionInfo(
             self.name, self.version, active, self.path, self.loaded_at, bundle.kind, bundle.strategy,
             sum(tensor.numel() for tensor in bundle.tensors().values()), len(patched), group.streamable,
-            None if self.index is None else self.index.describe(), valid if isinstance(valid, dict) else {},
+            None if self.index is None else self.index.describe(), valid if isinstance(valid, dict) else {}, withdrawn,
         )  # fmt: skip
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +33,7 @@ from peterrec.serving.requests import (
     VersionInfo,
 )
 from peterrec.serving.store.base import Event, Read
+from peterrec.serving.versions import VersionHistory
 
 KEYS = {
     "reader-key": ("reader", frozenset({"read"})),
@@ -58,9 +58,35 @@ class FakePrepared:
         return sum(min(self.question.k, 5) for task in self.tasks if task.kind == "ranking")
 
 
-def version(name: str, of: str, path: str = "", *, active: bool = True) -> VersionInfo:
-    kind = "ranking" if name.startswith("shop") else "classification"
-    return VersionInfo(name, of, active, path, 1.5, kind, "patch", 10, 2, True, None, {"accuracy": 0.5})
+@dataclass(frozen=True)
+class FakeLoaded:
+    """A version of a bundle, whose folder has a file that names it."""
+
+    name: str
+    version: str
+    path: str = ""
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "version.json").write_text(self.version)
+
+    def info(self, history: VersionHistory) -> VersionInfo:
+        kind = "ranking" if self.name.startswith("shop") else "classification"
+        return VersionInfo(
+            self.name, self.version, self.version == history.active, self.path, 1.5, kind, "patch", 10, 2, True, None,
+            {"accuracy": 0.5}, self.version in history.withdrawn,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FakeStaged:
+    name: str
+    versions: dict[str, FakeLoaded]
+    history: VersionHistory
+
+    @classmethod
+    def of(cls, name: str, version: str) -> Self:
+        return cls(name, {version: FakeLoaded(name, version)}, VersionHistory((version,)))
 
 
 class FakeEngine:
@@ -76,58 +102,74 @@ class FakeEngine:
             network=SimpleNamespace(backbone=backbone),
             pretrained=SimpleNamespace(max_length=6),
         )
-        self.kept = {"age": [version("age", "v1")], "shop": [version("shop", "v1")]}
+        self.bundles = {name: FakeStaged.of(name, "v1") for name in ("age", "shop")}
         self.loading = threading.Event()
         self.loading.set()
 
-    def _get(self, name: str) -> list[VersionInfo]:
-        if name not in self.kept:
+    def _get(self, name: str) -> FakeStaged:
+        if name not in self.bundles:
             raise UnknownTaskError(f"no bundle answers {name!r}", remedy="ask for one of these")
-        return self.kept[name]
+        return self.bundles[name]
 
     def _active(self, name: str) -> VersionInfo:
-        return next(one for one in self._get(name) if one.active)
+        bundle = self._get(name)
+        return bundle.versions[bundle.history.active].info(bundle.history)
 
     def prepare(self, request: Request) -> FakePrepared:
         tasks = request.question.tasks
-        chosen = tuple(self._active(name) for name in (self.kept if tasks == "*" else dict.fromkeys(tasks)))
+        chosen = tuple(self._active(name) for name in (self.bundles if tasks == "*" else dict.fromkeys(tasks)))
         return FakePrepared(chosen, request.question, request.items)
 
-    def load(self, name: str, path: str | Path) -> VersionInfo:
+    def read(self, name: str, path: Path, version: str | None = None) -> FakeLoaded:
         self.loading.wait(10)
         file = Path(path) / "version.json"
         if not file.is_file():
             raise ArtifactError("does not exist", remedy="check the path", path=path)
-        if (found := file.read_text()) == "foreign":
+        found = file.read_text()
+        if found == "foreign":
             raise FingerprintError("was made for another backbone", remedy="adapt it to this one", path=path)
-        older = [replace(one, active=False) for one in self.kept.get(name, []) if one.version != found]
-        self.kept[name] = [version(name, found, str(path)), *older]
-        return self.kept[name][0]
+        if version not in (None, found):
+            raise ArtifactError(f"is the version {found}", remedy="load it again", path=path)
+        return FakeLoaded(name, found, str(path))
+
+    def load(self, name: str, path: str) -> VersionInfo:
+        return self.activate(self.stage(name, Path(path)))
+
+    def stage(self, name: str, path: Path) -> FakeStaged:
+        loaded = self.read(name, path)
+        before = self.bundles.get(name)
+        if before is None:
+            return FakeStaged(name, {loaded.version: loaded}, VersionHistory((loaded.version,)))
+        return FakeStaged(name, before.versions | {loaded.version: loaded}, before.history.load(loaded.version))
+
+    def stage_versions(self, versions: Sequence[FakeLoaded], history: VersionHistory) -> FakeStaged:
+        read = {each.version: each for each in versions}
+        return FakeStaged(versions[0].name, read, history.only(list(read)))
+
+    def stage_roll_back(self, name: str, version: str | None = None) -> FakeStaged:
+        bundle = self._get(name)
+        try:
+            return replace(bundle, history=bundle.history.roll_back(version))
+        except LookupError:
+            raise RequestError("there is no such version", remedy="name another") from None
+
+    def activate(self, staged: FakeStaged) -> VersionInfo:
+        self.bundles[staged.name] = staged
+        return self._active(staged.name)
 
     def drop(self, name: str) -> None:
         self._get(name)
-        del self.kept[name]
-
-    def roll_back(self, name: str, version: str | None = None) -> VersionInfo:
-        kept = self._get(name)
-        found = [one for one in kept if one.version == version] if version else kept[1:2]
-        if not found:
-            raise RequestError("there is no such version", remedy="name another")
-        self.kept[name] = [replace(one, active=one.version == found[0].version) for one in kept]
-        return self._active(name)
-
-    def save(self, name: str, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "adapter_config.json").write_text(json.dumps({"version": self._active(name).version}))
+        del self.bundles[name]
 
     def tasks(self) -> list[TaskInfo]:
         return [
             TaskInfo(name, one.kind, one.version, ("young", "old") if one.kind == "classification" else (), 5)
-            for name, one in ((name, self._active(name)) for name in self.kept)
+            for name, one in ((name, self._active(name)) for name in self.bundles)
         ]
 
     def versions(self, name: str | None = None) -> list[VersionInfo]:
-        return [one for each in ([name] if name else list(self.kept)) for one in self._get(each)]
+        bundles = [self._get(each) for each in ([name] if name else list(self.bundles))]
+        return [bundle.versions[key].info(bundle.history) for bundle in bundles for key in reversed(bundle.versions)]
 
 
 class FakeStore:
@@ -228,13 +270,16 @@ class FakeSearch:
 
 class FakeJournal:
     def __init__(self) -> None:
-        self.lines: list[tuple[str, str | None]] = []
+        self.lines: list[tuple[str, VersionHistory | None]] = []
         self.broken = False
 
-    def record(self, name: str, path: str | None) -> None:
+    def record(self, name: str, history: VersionHistory | None) -> None:
         if self.broken:
             raise StorageError("the disk is full", remedy="make room")
-        self.lines.append((name, path))
+        self.lines.append((name, history))
+
+    def names(self, name: str, version: str) -> bool:
+        return False
 
 
 class FakeKeys:

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 from anyio.from_thread import start_blocking_portal
 
 from peterrec.config import ServeConfig
 from peterrec.serving.http.app import make_app
+from peterrec.serving.http.bundles import Bundles
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.routes_open import Pages
 from peterrec.serving.http.service import Parts, Service
+from peterrec.serving.state_folder import COPIES
 
 from .fakes import FakeEngine, FakeJournal, FakeKeys, FakeSearch, FakeStore, FakeUsers
 
@@ -34,13 +36,14 @@ class Site:
         self.engine, self.store, self.journal = FakeEngine(), FakeStore(), FakeJournal()
         self.users = FakeUsers(self.engine, self.store)
         self.lines = io.StringIO()
-        parts: Any = Parts(
-            self.engine, self.users, self.store, FakeSearch(), self.journal, FakeKeys() if keys else None
-        )
         config = ServeConfig.model_validate(
             {"bundle_root": str(self.root), "state": str(self.root / "state"), "wait_ms": 1.0} | settings
         )
-        self.service = Service(parts, config, Log(self.lines))
+        log, kept = Log(self.lines), self.root / "state" / COPIES
+        engine, journal = cast("Any", self.engine), cast("Any", self.journal)
+        bundles = Bundles(engine, journal, config.bundle_root, kept, log)
+        parts: Any = Parts(engine, self.users, self.store, FakeSearch(), bundles, FakeKeys() if keys else None)
+        self.service = Service(parts, config, log)
         self.app = make_app(self.service, Pages(tmp_path / "page"))
 
     def __enter__(self) -> Self:

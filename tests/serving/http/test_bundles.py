@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from peterrec.serving.versions import VersionHistory
+
 from .site import Site, until
 
 
@@ -22,8 +24,8 @@ def test_bundles_come_and_go(site: Site) -> None:
     assert (none.status_code, none.json()["error"]["code"]) == (404, "unknown_version")
     assert site.ask("DELETE", "/v1/bundles/age").json() == {"dropped": "age"}
     assert [one["name"] for one in site.ask("GET", "/v1/bundles").json()["versions"]] == ["shop"]
-    copies = [str(site.root / "state" / "bundles" / "age" / version) for version in ("v2", "v1", "v2")]
-    assert site.journal.lines == [*(("age", copy) for copy in copies), ("age", None)]
+    histories = [VersionHistory(("v1", "v2")), VersionHistory(("v1",), ("v2",)), VersionHistory(("v1", "v2")), None]
+    assert site.journal.lines == [("age", history) for history in histories]
     said = [line["event"] for line in site.log() if line["event"].startswith("bundle")]
     assert said == ["bundle loaded", "bundle rolled back", "bundle rolled back", "bundle dropped"]
 
@@ -75,20 +77,38 @@ def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: Site) -> None:
     for name in ("age", "other"):
         answer = site.ask("PUT", f"/v1/bundles/{name}", json={"path": site.bundle("new", "v2")})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
-    assert "other" not in site.engine.kept
+    assert "other" not in site.engine.bundles
+    assert list((site.root / "state").rglob("version.json")) == []
     assert site.engine._active("age").version == "v1"
 
 
-def test_what_answers_is_copied_and_the_copy_is_the_only_one(site: Site) -> None:
+def test_every_version_that_may_answer_has_a_copy(site: Site) -> None:
     folder = site.bundle("new", "v2")
     site.ask("PUT", "/v1/bundles/age", json={"path": folder})
     kept = site.root / "state" / "bundles" / "age"
     for version in ("v1", "v2", "v1"):
         assert site.ask("POST", "/v1/bundles/age/rollback", json={"version": version}).status_code == 200
-        assert [copy.name for copy in kept.iterdir()] == [version]
-        assert (kept / version / "adapter_config.json").read_text() == f'{{"version": "{version}"}}'
+        assert {copy.name: (copy / "version.json").read_text() for copy in kept.iterdir()} == {"v1": "v1", "v2": "v2"}
     assert site.ask("DELETE", "/v1/bundles/age").status_code == 200
     assert list(kept.iterdir()) == []
+
+
+def test_a_withdrawn_version_comes_back_only_if_it_is_named(site: Site) -> None:
+    def change(method: str, path: str, body: dict[str, str]) -> str:
+        answer = site.ask(method, f"/v1/bundles/age{path}", json=body)
+        return answer.json().get("version") or answer.json()["error"]["code"]
+
+    assert change("PUT", "", {"path": site.bundle("new", "v2")}) == "v2"
+    assert change("POST", "/rollback", {}) == "v1"
+    assert change("PUT", "", {"path": site.bundle("new", "v3")}) == "v3"
+    assert change("POST", "/rollback", {}) == "v1"
+    assert change("POST", "/rollback", {}) == "unknown_version"
+    listed = site.ask("GET", "/v1/bundles/age").json()["versions"]
+    assert [(one["version"], one["active"], one["withdrawn"]) for one in listed] == [
+        ("v3", False, True), ("v2", False, True), ("v1", True, False),
+    ]  # fmt: skip
+    assert change("POST", "/rollback", {"version": "v2"}) == "v2"
+    assert change("POST", "/rollback", {}) == "v1"
 
 
 def test_a_folder_with_what_cannot_be_read_to_an_end_is_no_bundle(site: Site) -> None:

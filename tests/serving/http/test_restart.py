@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,20 +17,26 @@ import torch
 from builders import tiny_bundle, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
-from peterrec.config import ServeConfig
-from peterrec.errors import ConfigError
+from peterrec.config import EngineConfig, ServeConfig
+from peterrec.errors import ArtifactError, ConfigError, StorageError
+from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.serve import open_service
 from peterrec.serving.http.server import share_cores
 from peterrec.serving.http.service import Service
+from peterrec.serving.journal import BundleJournal
+from peterrec.serving.requests import Question, Request
+from peterrec.serving.roster import Loaded
+from peterrec.serving.state_folder import JOURNAL
 
 PRETRAINED = tiny_pretrained()
 
 
 class Restarts:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = ServeConfig(state=str(folder / "state"), bundle_root=str(folder))
+    def __init__(self, folder: Path, **engine: int) -> None:
+        self.folder, self.state = folder, folder / "state"
+        self.config = ServeConfig(state=str(self.state), bundle_root=str(folder), engine=EngineConfig(**engine))
+        self.lines = io.StringIO()
         save_backbone(folder / "backbone", PRETRAINED)
 
     def write(self, name: str, seed: int) -> str:
@@ -33,7 +44,16 @@ class Restarts:
         return str(self.folder / name)
 
     def open(self, **given: str) -> Service:
-        return open_service(self.folder / "backbone", given, self.config, None, Log())
+        return open_service(self.folder / "backbone", given, self.config, None, Log(self.lines))
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [
+            line for line in map(json.loads, self.lines.getvalue().splitlines()) if line["event"] == "bundle failed"
+        ]
+
+    def on_disk(self) -> dict[str, bytes]:
+        kept = [self.state / JOURNAL, *(self.state / "bundles").rglob("*")]
+        return {str(path): path.read_bytes() for path in kept if path.is_file()}
 
     @staticmethod
     def versions(service: Service) -> dict[str, str]:
@@ -60,6 +80,233 @@ def test_what_was_rolled_back_to_answers_though_its_folder_has_something_else(tm
     shutil.rmtree(given)  # what was loaded is there without its folder
     service = site.open(age=given)
     assert site.versions(service) == {"age": second}
+    site.close(service)
+
+
+@pytest.mark.parametrize(
+    ("keep_versions", "step"),
+    [(3, "first copy"), (3, "second copy"), (3, "journal"), (1, "first copy"), (1, "journal")],
+)
+def test_a_change_that_fails_at_any_step_leaves_answers_memory_and_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, keep_versions: int
+) -> None:
+    """The command line's version has no copy yet, so that a first change writes two (one, if one version is kept)."""
+    site = Restarts(tmp_path, keep_versions=keep_versions)
+    given = site.write("age", 0)
+    service = site.open(age=given)
+    site.write("next", 1)
+    before = site.versions(service), service.parts.engine.versions(), site.on_disk()
+    saves = itertools.count(1)
+    fails_at = {"first copy": 1, "second copy": 2}.get(step)
+    save, write = Loaded.save, BundleJournal._write
+
+    def failing_save(loaded: Loaded, path: Path) -> None:
+        save(loaded, path)  # it is written, and then the disk is full
+        if next(saves) == fails_at:
+            raise StorageError("the disk is full")
+
+    def failing_write(journal: BundleJournal, entries: Any) -> None:
+        if step == "journal":
+            raise StorageError("the disk is full")
+        write(journal, entries)
+
+    monkeypatch.setattr(Loaded, "save", failing_save)
+    monkeypatch.setattr(BundleJournal, "_write", failing_write)
+    for name in ("age", "other"):
+        saves = itertools.count(1 if name == "age" or fails_at != 2 else 2)  # of another name there is one copy only
+        with pytest.raises(StorageError, match="full"):
+            service.bundles.load(name, "next")
+        assert (site.versions(service), service.parts.engine.versions(), site.on_disk()) == before
+    monkeypatch.undo()
+    site.close(service)
+    service = site.open(age=given)
+    assert site.versions(service) == before[0]
+    second = service.bundles.load("age", "next").version
+    assert site.versions(service) == {"age": second}
+    site.close(service)
+
+
+def test_a_copy_that_can_be_read_is_left_alone(tmp_path: Path) -> None:
+    """While it is replaced there would be none, and a kill in between would lose the version."""
+    site = Restarts(tmp_path)
+    service = site.open()
+    site.write("age", 0)
+    version = service.bundles.load("age", "age").version
+    copy = site.state / "bundles" / "age" / version
+    before = copy.stat().st_ino
+    service.bundles.load("age", "age")
+    assert copy.stat().st_ino == before
+    damage(copy)
+    service.bundles.load("age", "age")
+    assert copy.stat().st_ino != before
+    site.close(service)
+    service = site.open()
+    assert site.versions(service) == {"age": version}
+    site.close(service)
+
+
+def test_a_mistake_of_the_command_line_overrules_nothing(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    given = site.write("age", 0)
+    service = site.open(age=given)
+    site.write("age", 1)
+    service.bundles.load("age", "age")
+    first = service.bundles.roll_back("age", None).version
+    before = site.on_disk()
+    site.close(service)
+    with pytest.raises(ArtifactError):
+        site.open(age=str(tmp_path / "mistyped"))
+    assert site.on_disk() == before
+    service = site.open(age=given)
+    assert site.versions(service) == {"age": first}
+    site.close(service)
+
+
+def test_a_journal_that_is_written_though_what_comes_after_fails_names_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Restarts(tmp_path)
+    service = site.open()
+    site.write("age", 0)
+    write = BundleJournal._write
+
+    def failing(journal: BundleJournal, entries: Any) -> None:
+        write(journal, entries)
+        raise StorageError("cannot be synced")
+
+    monkeypatch.setattr(BundleJournal, "_write", failing)
+    with pytest.raises(StorageError):
+        service.bundles.load("age", "age")
+    assert site.versions(service) == {}
+    monkeypatch.undo()
+    site.close(service)
+    service = site.open()  # as the file says
+    assert list(site.versions(service)) == ["age"]
+    assert not site.failures()
+    site.close(service)
+
+
+def test_the_order_in_which_versions_answered_holds_after_a_restart(tmp_path: Path) -> None:
+    site = Restarts(tmp_path, keep_versions=4)
+    given = site.write("age", 0)
+    service = site.open(age=given)
+    first = site.versions(service)["age"]
+    site.write("second", 1)
+    site.write("third", 2)
+    second = service.bundles.load("age", "second").version
+    service.bundles.roll_back("age", None)
+    third = service.bundles.load("age", "third").version
+    site.close(service)
+    service = site.open(age=given)
+    listed = {info.version: (info.active, info.withdrawn) for info in service.parts.engine.versions("age")}
+    assert listed == {first: (False, False), second: (False, True), third: (True, False)}
+    assert service.bundles.roll_back("age", None).version == first
+    assert service.bundles.roll_back("age", second).version == second
+    site.close(service)
+
+
+def test_a_folder_of_state_may_be_moved(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    service = site.open()
+    site.write("age", 0)
+    version = service.bundles.load("age", "age").version
+    site.close(service)
+    site.state = site.state.rename(tmp_path / "moved")
+    site.config = site.config.model_copy(update={"state": str(site.state)})
+    service = site.open()
+    assert site.versions(service) == {"age": version}
+    site.close(service)
+
+
+def damage(copy: Path) -> None:
+    weights = copy / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+
+
+def replace_by_another_version(copy: Path) -> None:
+    save_bundle(copy, tiny_bundle(PRETRAINED, seed=9), overwrite=True)
+
+
+def edit(**values: object) -> Callable[[Path], None]:
+    def mishap(copy: Path) -> None:
+        file = copy / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return mishap
+
+
+def no_bundle(copy: Path) -> None:
+    shutil.rmtree(copy)
+    copy.write_text("a file")
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [
+        damage, shutil.rmtree, replace_by_another_version, no_bundle, edit(max_length=0), edit(max_length="6"),
+        edit(outputs=-1), edit(kind_of_task="x"), edit(outputs=None), edit(patch={"bottleneck": -3}),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_a_bundle_that_cannot_be_loaded_again_is_listed_and_the_rest_answers(
+    tmp_path: Path, mishap: Callable[[Path], None]
+) -> None:
+    site = Restarts(tmp_path)
+    service = site.open()
+    site.write("age", 0)
+    for name in ("age", "other"):
+        service.bundles.load(name, "age")
+    site.write("age", 1)
+    lost = service.bundles.load("age", "age").version
+    site.close(service)
+    mishap(site.state / "bundles" / "age" / lost)
+    service = site.open()
+    assert list(site.versions(service)) == ["other"]
+    (line,) = site.failures()
+    assert (line["level"], line["name"], line["version"]) == ("error", "age", lost)
+    assert line["path"].startswith(str(site.state / "bundles" / "age" / lost))
+    assert line["remedy"]
+    assert list(service.bundles.failed) == ["age"]
+    with pytest.raises(ApiError, match="could not be loaded after a restart"):
+        asyncio.run(service.answer([Request([], Question(["age"]))]))
+    assert service.bundles.load("age", "age").version == lost  # loading it again mends it
+    assert service.bundles.failed == {}
+    site.close(service)
+    service = site.open()
+    assert site.versions(service) == {"other": site.versions(service)["other"], "age": lost}
+    service.bundles.drop("age")
+    site.close(service)
+
+
+def test_an_older_version_that_cannot_be_loaded_is_given_up(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    service = site.open()
+    versions = []
+    for seed in range(3):
+        site.write("age", seed)
+        versions.append(service.bundles.load("age", "age").version)
+    site.close(service)
+    damage(site.state / "bundles" / "age" / versions[1])
+    service = site.open()
+    assert [line["version"] for line in site.failures()] == [versions[1]]
+    assert service.bundles.failed == {}
+    assert service.bundles.roll_back("age", None).version == versions[0]
+    site.close(service)
+
+
+def test_another_backbone_leaves_a_service_without_its_bundles(tmp_path: Path) -> None:
+    site = Restarts(tmp_path)
+    service = site.open()
+    site.write("age", 0)
+    service.bundles.load("age", "age")
+    site.close(service)
+    save_backbone(tmp_path / "backbone", tiny_pretrained(seed=3), overwrite=True)
+    service = site.open()
+    assert site.versions(service) == {}
+    assert "was made for the backbone" in service.bundles.failed["age"].message
+    assert [line["name"] for line in site.failures()] == ["age"]
+    service.bundles.drop("age")
+    assert service.bundles.failed == {}
     site.close(service)
 
 

@@ -17,7 +17,7 @@ from .site import Site, until
 
 
 def test_it_is_not_ready_while_it_stops(site: Site) -> None:
-    assert site.ask("GET", "/readyz").json() == {"status": "ok"}
+    assert site.ask("GET", "/readyz").json() == {"status": "ok", "failed": []}
     site.service.stopping = True
     answer = site.ask("GET", "/readyz")
     assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the service is stopping")

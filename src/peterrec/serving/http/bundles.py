@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peterrec.errors import PeterRecError, RequestError, UnknownTaskError
 from peterrec.serving.http.errors import ApiError, as_api_error
 from peterrec.serving.http.logs import Log
-from peterrec.serving.requests import VersionInfo
+from peterrec.serving.requests import FailedBundle, VersionInfo
 
 if TYPE_CHECKING:
     from peterrec.serving.engine import Engine
     from peterrec.serving.journal import BundleJournal
+    from peterrec.serving.registry import Staged
+    from peterrec.serving.roster import Loaded
+    from peterrec.serving.versions import VersionHistory
 
 
 class Bundles:
@@ -31,6 +36,8 @@ class Bundles:
         self._engine, self._journal, self._log = engine, journal, log
         self._root = Path(root).resolve()
         self._kept = kept.resolve()
+        # By name: what could not be loaded after a restart. Replaced, not changed: another thread may look through it.
+        self.failed: dict[str, FailedBundle] = {}
 
     def find(self, path: str) -> Path:
         """Return the folder that a client means.
@@ -46,75 +53,153 @@ class Bundles:
             raise ApiError(403, "forbidden", "path: is not below the bundle root", "copy the bundle there, and load it")
         return found
 
+    def start(self, command_line: Mapping[str, str]) -> None:
+        """Load the bundles of the command line, and what operators made of them and of others before this start.
+
+        Args:
+            command_line: folders of its bundles by name, as they are written there.
+
+        Raises:
+            PeterRecError: one of the command line cannot be loaded.
+        """
+        remembered = self._journal.start(command_line)
+        for name, path in command_line.items():
+            if name not in remembered:
+                self._engine.load(name, Path(path).resolve())
+        self._journal.confirm()  # only now: a mistake of the command line overrules nothing
+        for name, history in remembered.items():
+            what = "dropped it" if history is None else f"let version {history.active} answer"
+            self._log.write("bundle remembered", name=name, message=f"an operator {what} before this start")
+            if history is not None:
+                self._restore(name, history)
+        for folder in self._kept.glob("*"):  # what was written when the service was killed
+            history = remembered.get(folder.name)
+            self._tidy(folder.name, () if history is None else history.versions)
+
+    def _restore(self, name: str, history: VersionHistory) -> None:
+        """Load the copies of a bundle's versions, as they were before a restart.
+
+        Where the active one cannot be loaded the bundle is listed as failed, and the others answer; where an older one
+        cannot, it is given up.
+        """
+        versions: list[Loaded] = []
+        for version in history.versions:
+            copy = self._copy(name, version)
+            try:
+                versions.append(self._engine.read(name, copy, version))
+            except Exception as error:
+                failure = _failed(name, version, copy, error)
+                self._log.write("bundle failed", "error", **asdict(failure))
+                if version == history.active:
+                    self.failed = {**self.failed, name: failure}
+                    return
+        self._engine.activate(self._engine.stage_versions(versions, history))
+
     def load(self, name: str, path: str) -> VersionInfo:
-        """Load or replace a bundle. What cannot be remembered is not kept: a restart would not bring it back."""
+        """Load or replace a bundle."""
         folder = self.find(path)
         if not _described(folder):
             raise ApiError(
                 404, "no_bundle", "path: there is no bundle in this folder", "name one that has been written"
             )
-        before = self._active(name)
         try:
-            info = self._engine.load(name, folder)
+            staged = self._engine.stage(name, folder)
         except PeterRecError as error:
             raise self._told(error, path) from error
-        self._remember(info, before)
+        info = self._change(staged)
         self._log.write("bundle loaded", name=name, version=info.version, kind=info.kind, index=info.index)
         return info
 
     def roll_back(self, name: str, version: str | None) -> VersionInfo:
-        """Let another version answer. What cannot be remembered does not hold.
+        """Let another version answer.
 
         Raises:
             ApiError: there is no such version (404).
         """
-        before = self._active(name)
+        self.check_loaded([name])
         try:
-            info = self._engine.roll_back(name, version)
+            staged = self._engine.stage_roll_back(name, version)
         except UnknownTaskError:
             raise
         except RequestError as error:
             raise ApiError(404, "unknown_version", error.what, error.remedy) from error
-        self._remember(info, before)
+        info = self._change(staged)
         self._log.write("bundle rolled back", name=name, version=info.version)
         return info
 
     def drop(self, name: str) -> None:
         """Forget a bundle."""
-        self._engine.versions(name)  # who is not there is not written about
+        if name not in self.failed:
+            self._engine.versions(name)  # who is not there is not written about
         self._journal.record(name, None)
-        self._engine.drop(name)
-        self._tidy(name)
+        if name in self.failed:
+            self._forget_failure(name)
+        else:
+            self._engine.drop(name)
+        self._tidy(name, ())
         self._log.write("bundle dropped", name=name)
 
-    def _remember(self, info: VersionInfo, before: VersionInfo | None) -> None:
-        """Keep a copy of the version that answers now, for a restart; if that fails, the one before answers again.
+    def _change(self, staged: Staged) -> VersionInfo:
+        """Make a change that a restart will find: on the disk first, then in memory, where it cannot fail.
 
-        Its own folder may be written anew or removed before that.
+        Each version has a copy, for its own folder may be written anew or removed. What fails on the way leaves the
+        answers, the memory and what is remembered as they were.
+
+        A copy is left alone, for while it is replaced there is none; only that of the version that will answer is
+        written anew if it cannot be read.
         """
-        copy = self._kept / info.name / info.version
+        name, history = staged.name, staged.history
+        new = [version for version in history.versions if not self._copy(name, version).exists()]
+        if history.active not in new and not self._can_be_read(name, history.active):
+            new.append(history.active)
         try:
-            self._engine.save(info.name, copy)
-            self._journal.record(info.name, str(copy))
-        except PeterRecError:
-            if before is None:
-                self._engine.drop(info.name)
-            elif before.version != info.version:
-                self._engine.roll_back(info.name, before.version)
+            for version in new:
+                copy = self._copy(name, version)
+                if copy.is_file():  # whatever that is
+                    copy.unlink()
+                staged.versions[version].save(copy)
+            self._journal.record(name, history)
+        except BaseException:
+            for version in new:
+                if not self._journal.names(name, version):  # it may be written, and what came after failed
+                    shutil.rmtree(self._copy(name, version), ignore_errors=True)
             raise
-        self._tidy(info.name, but=copy)
+        info = self._engine.activate(staged)
+        self._forget_failure(name)
+        self._tidy(name, history.versions)
+        return info
 
-    def _tidy(self, name: str, but: Path | None = None) -> None:
+    def check_loaded(self, names: Iterable[str]) -> None:
+        """Refuse names of bundles that are there but cannot answer.
+
+        Raises:
+            ApiError: one of them could not be loaded after a restart (503).
+        """
+        for name in names:
+            if name in self.failed:
+                what = f"the bundle {name!r} could not be loaded after a restart"
+                raise ApiError(
+                    503, "bundle_failed", what, "its operator sees why at GET /v1/bundles and loads it again"
+                )
+
+    def _forget_failure(self, name: str) -> None:
+        self.failed = {other: failure for other, failure in self.failed.items() if other != name}
+
+    def _can_be_read(self, name: str, version: str) -> bool:
+        try:
+            self._engine.read(name, self._copy(name, version), version)
+        except PeterRecError:
+            return False
+        return True
+
+    def _copy(self, name: str, version: str) -> Path:
+        return self._kept / name / version
+
+    def _tidy(self, name: str, versions: Sequence[str]) -> None:
         """Remove copies that nothing remembers any more."""
         for copy in (self._kept / name).glob("*"):
-            if copy != but:
+            if copy.name not in versions:
                 shutil.rmtree(copy, ignore_errors=True)
-
-    def _active(self, name: str) -> VersionInfo | None:
-        try:
-            return next((one for one in self._engine.versions(name) if one.active), None)
-        except UnknownTaskError:
-            return None
 
     def _told(self, error: PeterRecError, path: str) -> ApiError:
         """Return the error with the file it is about, named as the client did: not where the root is."""
@@ -124,6 +209,13 @@ class Bundles:
             where = str(Path(error.path).relative_to(self._root))
         told.message = f"{where}: {told.message}"
         return told
+
+
+def _failed(name: str, version: str, copy: Path, error: Exception) -> FailedBundle:
+    if isinstance(error, PeterRecError):
+        return FailedBundle(name, version, error.what, error.remedy, str(error.path or copy))
+    what = f"cannot be loaded ({type(error).__name__}: {error})"
+    return FailedBundle(name, version, what, "load the bundle again", str(copy))
 
 
 def _described(folder: Path) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from peterrec.data.catalogue import ItemId
-from peterrec.serving.requests import Answer, Explanation, TaskInfo, VersionInfo
+from peterrec.serving.requests import Answer, Explanation, FailedBundle, TaskInfo, VersionInfo
 
 T = TypeVar("T")
 
@@ -104,9 +104,10 @@ class TitlesReply(BaseModel):
 
 
 class VersionsReply(BaseModel):
-    """Versions in memory, of each name the newest first."""
+    """Versions in memory, of each name the one that was loaded last first."""
 
     versions: list[VersionInfo]
+    failed: list[FailedBundle] = Field(description="that were there before a restart, and could not be loaded")
 
 
 class DroppedReply(BaseModel):
@@ -121,7 +122,14 @@ class StatusReply(BaseModel):
     status: str = Field(examples=["ok"])
 
 
-DATACLASSES = (Answer, Explanation, TaskInfo, VersionInfo)
+class ReadyReply(BaseModel):
+    """Whether to send requests here."""
+
+    status: Literal["ok", "degraded"] = Field(description="degraded: some bundles do not answer, all else does")
+    failed: list[str] = Field(description="names of bundles that could not be loaded after a restart")
+
+
+DATACLASSES = (Answer, Explanation, FailedBundle, TaskInfo, VersionInfo)
 _adapters: dict[Any, TypeAdapter[Any]] = {}
 
 

@@ -10,6 +10,7 @@ from peterrec.serving.http.auth import allow
 from peterrec.serving.http.common import ServiceOf, faults
 from peterrec.serving.http.replies import DroppedReply, VersionsReply, reply
 from peterrec.serving.http.schemas import BundleName, LoadBody, RollBackBody
+from peterrec.serving.http.service import Service
 from peterrec.serving.requests import VersionInfo
 
 router = APIRouter(prefix="/v1/bundles", tags=["bundles"], dependencies=[allow("operate")])
@@ -19,13 +20,13 @@ Name = Annotated[BundleName, Path(description="of the bundle, as it is asked for
 @router.get("", response_model=VersionsReply, responses=faults(body=False), summary="List all bundles")
 async def versions(service: ServiceOf) -> Response:
     """List all versions of all bundles in memory."""
-    return reply(VersionsReply, VersionsReply(versions=service.parts.engine.versions()))
+    return reply(VersionsReply, _listed(service))
 
 
 @router.get("/{name}", response_model=VersionsReply, responses=faults(404, body=False), summary="List one's versions")
 async def versions_of(name: Name, service: ServiceOf) -> Response:
-    """List the versions of a bundle in memory, newest first."""
-    return reply(VersionsReply, VersionsReply(versions=service.parts.engine.versions(name)))
+    """List the versions of a bundle in memory, the one that was loaded last first."""
+    return reply(VersionsReply, _listed(service, name))
 
 
 @router.put(
@@ -55,3 +56,10 @@ async def drop(name: Name, service: ServiceOf) -> Response:
     """Forget all versions of a bundle; its folder stays."""
     await service.change(lambda: service.bundles.drop(name))
     return reply(DroppedReply, DroppedReply(dropped=name))
+
+
+def _listed(service: Service, name: str | None = None) -> VersionsReply:
+    failed = [failure for failure in service.bundles.failed.values() if name in (None, failure.name)]
+    return VersionsReply(
+        versions=[] if name in service.bundles.failed else service.parts.engine.versions(name), failed=failed
+    )

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from peterrec.serving.http.common import ServiceOf
 from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.metrics import CONTENT_TYPE
-from peterrec.serving.http.replies import ErrorReply, StatusReply, reply
+from peterrec.serving.http.replies import ErrorReply, ReadyReply, StatusReply, reply
 
 PAGE = Path(__file__).parents[1] / "page"
 TYPES = {
@@ -67,15 +67,24 @@ async def healthz() -> Response:
 
 @router.get(
     "/readyz",
-    response_model=StatusReply,
-    responses={503: {"model": ErrorReply, "description": "The store does not answer, or the service is stopping."}},
+    response_model=ReadyReply,
+    responses={
+        503: {
+            "model": ErrorReply,
+            "description": "No event can be kept, no bundle answers, or the service is stopping.",
+        }
+    },
     summary="Say whether to send requests here",
 )
 async def readyz(service: ServiceOf) -> Response:
-    """Say whether events can be kept, and the service is not stopping."""
-    if await service.ready():
-        return reply(StatusReply, StatusReply(status="ok"))
-    what = "the service is stopping" if service.stopping else "the store of events cannot be written"
+    """Say whether events can be kept, bundles answer, and the service is not stopping."""
+    failed = sorted(service.bundles.failed)
+    if not await service.ready():
+        what = "the service is stopping" if service.stopping else "the store of events cannot be written"
+    elif failed and not service.parts.engine.tasks():
+        what = f"none of the bundles could be loaded ({', '.join(failed)})"
+    else:
+        return reply(ReadyReply, ReadyReply(status="degraded" if failed else "ok", failed=failed))
     raise ApiError(503, "not_ready", what, "ask again shortly", {"Retry-After": "1"})
 
 

@@ -14,23 +14,23 @@ from peterrec.arguments import checked
 from peterrec.config import ServeConfig
 from peterrec.config.base import NAME_RULE, check_name
 from peterrec.data.catalogue import ItemId
-from peterrec.errors import ConfigError, StorageError
+from peterrec.errors import ConfigError, PeterRecError, StorageError
 from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
+from peterrec.serving.http.bundles import Bundles
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
 from peterrec.serving.journal import BundleJournal
 from peterrec.serving.keys import Keys, read_keys
 from peterrec.serving.requests import Request
+from peterrec.serving.state_folder import COPIES, JOURNAL, LOCK
 from peterrec.serving.store.open import check_store, open_store
 from peterrec.serving.titles import ItemSearch
 from peterrec.serving.users import Users
 from peterrec.storage import read_json
 
-JOURNAL = "bundles.json"
-LOCK = "lock"
 EXAMPLE_ITEMS = 3  # of the first question that is printed: the most frequent ones
 
 
@@ -103,18 +103,19 @@ def open_service(
         model = UserModel.from_pretrained(backbone)
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine, lambda line: log.write("engine", message=line))
-        journal = BundleJournal(state / JOURNAL)
-        for name, path in _chosen(journal, given, log).items():
-            engine.load(name, path)
-        # What is made when it is first needed is made.
-        engine.predict([Request(model.catalogue.ids.slice(0, 1).to_pylist())])
+        bundles = Bundles(engine, BundleJournal(state / JOURNAL), config.bundle_root, state / COPIES, log)
+        bundles.start(given)
+        try:  # what is made when it is first needed is made
+            engine.predict([Request(model.catalogue.ids.slice(0, 1).to_pylist())])
+        except PeterRecError as error:
+            log.write("first answer", "error", message=error.what, remedy=error.remedy)
         # Only now, so that a mistake leaves nothing behind.
         lock = lock or undo.enter_context(alone(state))
         store = open_store(config.store, state, config.limits.keep_events)
         undo.callback(store.close)
         for warning in getattr(store, "warnings", ()):
             log.write("store", "warning", message=warning)
-        service = Service(Parts(engine, Users(engine, store), store, items, journal, keys, lock), config, log)
+        service = Service(Parts(engine, Users(engine, store), store, items, bundles, keys, lock), config, log)
         undo.pop_all()
     return service
 
@@ -145,18 +146,8 @@ def alone(state: Path) -> IO[bytes]:
     return lock
 
 
-def _chosen(journal: BundleJournal, given: dict[str, str], log: Log) -> dict[str, str]:
-    """Return the bundles to load, and say where operators' word counts more than the command line."""
-    chosen = journal.start(given)
-    for name in sorted(given.keys() | chosen.keys()):
-        if chosen.get(name) != given.get(name):
-            what = "dropped" if name not in chosen else "loaded"
-            log.write("bundle remembered", name=name, message=f"an operator {what} it before this start")
-    return chosen
-
-
 def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
-    """Return folders by name; of a bundle without a name, its task's.
+    """Return folders by name, as they were written; of a bundle without a name, its task's.
 
     Raises:
         ConfigError: two of one name, or a name that no address can have.
@@ -167,8 +158,7 @@ def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
         name, separator, path = each.partition("=")
         if not separator or Path(each).is_dir():
             name, path = "", each
-        folder = Path(path).resolve()
-        name = name or str(read_json(folder / "adapter_config.json").get("name", ""))
+        name = name or str(read_json(Path(path) / "adapter_config.json").get("name", ""))
         try:
             name = check_name(name)
         except ValueError as error:
@@ -176,7 +166,7 @@ def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"{name!r} is no name of a bundle", remedy=remedy) from error
         if name in found:
             raise ConfigError(f"two bundles are named {name!r}", remedy="name one of them otherwise, as NAME=PATH")
-        found[name] = str(folder)
+        found[name] = path
     return found
 
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
@@ -25,7 +24,6 @@ from peterrec.serving.store.base import Event, EventStore, Read
 
 if TYPE_CHECKING:
     from peterrec.serving.engine import Engine
-    from peterrec.serving.journal import BundleJournal
     from peterrec.serving.keys import Keys
     from peterrec.serving.rows import Prepared
     from peterrec.serving.titles import ItemSearch
@@ -51,7 +49,7 @@ class Parts:
         users: keeps events and answers about stored users.
         store: where the events are.
         items: search in the catalogue, and titles.
-        journal: which bundles are loaded, across restarts.
+        bundles: which come and go, and are the same after a restart.
         keys: of clients; None: only this machine.
         lock: of the folder of the state; given up when the service is closed.
     """
@@ -60,7 +58,7 @@ class Parts:
     users: Users
     store: EventStore
     items: ItemSearch
-    journal: BundleJournal
+    bundles: Bundles
     keys: Keys | None
     lock: IO[bytes] | None = None
 
@@ -90,7 +88,7 @@ class Service:
         self.log = log or Log()
         self.metrics = metrics or Metrics()
         self.stopping = self._closed = False
-        self.bundles = Bundles(parts.engine, parts.journal, config.bundle_root, Path(config.state) / KEPT, self.log)
+        self.bundles = parts.bundles
         self._answers = Batcher[_Job, Answer | Explanation](
             self._run, max_rows=config.engine.batch_size, max_queue=self.limits.queue, max_wait=config.wait_ms / 1000,
             observe=self.metrics.observer("answers"),
@@ -111,6 +109,7 @@ class Service:
 
     async def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer questions about users whose events are given; all of them, or an error."""
+        self._check_tasks([request.question for request in requests])
         prepare = self.parts.engine.prepare
         if sum(len(request.items) for request in requests) > LOOKED_UP_AT_ONCE:
             prepared = await self.call(lambda: [prepare(request) for request in requests])
@@ -123,6 +122,7 @@ class Service:
 
         The events are read here, not in the thread of the answers: a store that hangs holds up nobody else.
         """
+        self._check_tasks([question])
         users = self.parts.users
         prepared = users.prepare(user, question)
         fetched = await self.call(lambda: users.fetch(prepared))
@@ -130,6 +130,7 @@ class Service:
 
     async def explain(self, request: Request, task: str) -> Explanation:
         """Tell which events mattered."""
+        self._check_tasks([request.question])
         prepared = self.parts.engine.prepare(request)
         jobs = [(_Job(prepared, task), len(request.items) + 1)]
         return cast("Explanation", (await self._in_time(self._answers.submit(jobs), "explain fewer events"))[0])
@@ -140,6 +141,12 @@ class Service:
             self._answers.submit([(job, job.prepared.rows) for job in jobs]), "ask fewer tasks or users at once"
         )
         return cast("list[Answer]", found)
+
+    def _check_tasks(self, questions: Sequence[Question]) -> None:
+        if self.bundles.failed:
+            self.bundles.check_loaded(
+                name for question in questions if question.tasks != "*" for name in question.tasks
+            )
 
     def _check_size(self, prepared: list[Prepared]) -> None:
         """Refuse what one request may not ask for, however small it is itself.
@@ -296,6 +303,7 @@ class Service:
         own = {
             "up": ("Always 1.", 1.0),
             "ready": ("Whether the store answered when last asked, and the service is not stopping.", self._ok()),
+            "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
         }
         stats = self.parts.users.stats()
         return own | {f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()}

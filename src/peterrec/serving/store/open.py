@@ -6,11 +6,11 @@ import errno
 from pathlib import Path
 
 from peterrec.errors import ConfigError, StoreError
+from peterrec.serving.state_folder import EVENTS
 from peterrec.serving.store.base import EventStore
 from peterrec.serving.store.redis_store import RedisStore
 from peterrec.serving.store.sqlite import SqliteStore
 
-FILE = "events.sqlite"
 REDIS = ("redis://", "rediss://", "unix://")
 
 
@@ -49,4 +49,4 @@ def open_store(store: str, state: Path, keep_events: int) -> EventStore:
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be made ({error.strerror})"
         raise StoreError(what, remedy="choose another folder for `state`", path=state) from error
-    return SqliteStore(state / FILE, keep_events)
+    return SqliteStore(state / EVENTS, keep_events)

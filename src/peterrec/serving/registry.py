@@ -1,0 +1,138 @@
+"""The versions of bundles in memory, and changes of them: prepared first, then made in one step that cannot fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from peterrec.errors import RequestError
+from peterrec.nn.backbone import Backbone
+from peterrec.serving.requests import VersionInfo
+from peterrec.serving.roster import Loaded, Roster
+from peterrec.serving.versions import VersionHistory
+
+Versions = dict[str, Loaded]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A change of one bundle that is ready to be made: nothing of it answers yet.
+
+    Attributes:
+        name: of the bundle.
+        versions: of the bundle that will be in memory, by version.
+        history: that it will have.
+        base: the roster that it changes.
+        roster: the one that will answer.
+        restage: stages the same once more, where the roster has changed in between.
+    """
+
+    name: str
+    versions: Versions
+    history: VersionHistory
+    base: Roster
+    roster: Roster
+    restage: Callable[[], Staged]
+
+    @property
+    def active(self) -> Loaded:
+        """The version that will answer."""
+        return self.versions[self.history.active]
+
+
+class BundleRegistry:
+    """Bundles by name, each with its versions; threads may change it while another one answers.
+
+    Args:
+        backbone: that all of them are for.
+        most: versions of a bundle in memory.
+    """
+
+    def __init__(self, backbone: Backbone, most: int) -> None:
+        self.roster = Roster(backbone, ())
+        self._backbone = backbone
+        self._most = most
+        self._versions: dict[str, Versions] = {}
+        self._histories: dict[str, VersionHistory] = {}
+        self._changes = threading.Lock()  # held for moments only
+
+    def stage(self, loaded: Loaded) -> Staged:
+        """Prepare that a version answers to its name."""
+        base, name, version = self.roster, loaded.name, loaded.version
+        before = self._histories.get(name)
+        history = VersionHistory((version,)) if before is None else before.load(version)
+        others = {key: other for key, other in self._versions.get(name, {}).items() if key != version}
+        return self._staged(base, name, {**others, version: loaded}, history, lambda: self.stage(loaded))
+
+    def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
+        """Prepare that another version answers; see `VersionHistory.roll_back`.
+
+        Raises:
+            UnknownTaskError: there is no bundle of that name.
+            RequestError: no such version.
+        """
+        base = self.roster
+        base.get(name)
+        try:
+            history = self._histories[name].roll_back(version)
+        except LookupError:
+            in_memory = ", ".join(reversed(self._histories[name].versions))
+            raise RequestError(
+                f"there is no version {version or 'before the active one'} of {name!r} (in memory: {in_memory})",
+                remedy="name one of these, or load the bundle's folder again",
+            ) from None
+        return self._staged(base, name, self._versions[name], history, lambda: self.stage_roll_back(name, version))
+
+    def stage_all(self, loaded: Iterable[Loaded], history: VersionHistory) -> Staged:
+        """Prepare that a bundle has these versions and this history, such as after a restart."""
+        base, versions = self.roster, {each.version: each for each in loaded}
+        name = versions[history.active].name
+        return self._staged(base, name, versions, history, lambda: self.stage_all(versions.values(), history))
+
+    def _staged(
+        self, base: Roster, name: str, versions: Versions, history: VersionHistory, restage: Callable[[], Staged]
+    ) -> Staged:
+        history = history.newest(self._most)
+        in_memory = {version: versions[version] for version in versions if version in history.versions}
+        return Staged(name, in_memory, history, base, base.with_(in_memory[history.active]), restage)
+
+    def activate(self, staged: Staged) -> VersionInfo:
+        """Make a change. It cannot fail, unless another one was made since it was staged."""
+        while True:
+            with self._changes:
+                if staged.base is self.roster:
+                    self._versions[staged.name] = staged.versions
+                    self._histories[staged.name] = staged.history
+                    self.roster = staged.roster
+                    return self._info(staged.active)
+            staged = staged.restage()
+
+    def drop(self, name: str) -> None:
+        """Forget all versions of a bundle; who asked before is still answered.
+
+        Raises:
+            UnknownTaskError: there is none of that name.
+        """
+        with self._changes:
+            self.roster.get(name)
+            self.roster = self.roster.without(name)
+            del self._versions[name], self._histories[name]
+
+    def infos(self, name: str | None = None) -> list[VersionInfo]:
+        """Return all versions in memory, of one name or of all; of each name the one that was loaded last first.
+
+        Raises:
+            UnknownTaskError: there is no bundle of that name.
+        """
+        with self._changes:
+            if name is not None:
+                self.roster.get(name)
+            names = list(self._versions) if name is None else [name]
+            return [self._info(loaded) for key in names for loaded in reversed(self._versions[key].values())]
+
+    def _info(self, loaded: Loaded) -> VersionInfo:
+        history = self._histories[loaded.name]
+        return loaded.info(
+            self._backbone, active=loaded.version == history.active, withdrawn=loaded.version in history.withdrawn
+        )
