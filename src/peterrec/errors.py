@@ -73,6 +73,12 @@ class UnknownTaskError(RequestError):
     """A question names a task that no loaded bundle answers."""
 
 
+class AnswerError(PeterRecError):
+    """A bundle answers with what is no number."""
+
+    exit_code = 1
+
+
 class StoreError(StorageError):
     """The store of events cannot be read or written."""
 

@@ -6,13 +6,15 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import EngineConfig, PatchConfig
-from peterrec.errors import ArtifactError, FingerprintError, RequestError, UnknownTaskError
+from peterrec.errors import AnswerError, ArtifactError, FingerprintError, RequestError, UnknownTaskError
 from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
+from peterrec.serving.explain import explain
 from peterrec.serving.requests import Answer, ClassAnswer, Question, Request
 
 ASKED = Request(["item-3", "item-1", "item-7"])
@@ -165,6 +167,35 @@ def test_what_cannot_be_loaded_leaves_everything_as_it_was(tmp_path):
         served.add(tiny_bundle(tiny_pretrained(seed=1)))
     assert served.predict([ASKED]) == before
     assert len(served.versions()) == 1
+
+
+@pytest.mark.parametrize("kind", ["classes", "ranking"])
+def test_a_bundle_that_answers_with_no_numbers_is_refused(kind):
+    served = engine()
+    before = served.add(age(0)).version
+    targets = tiny_catalogue(5, first=0) if kind == "ranking" else None
+    bad = tiny_bundle(PRETRAINED, targets=targets, name="age")
+    with torch.no_grad():
+        bad.head.weight.fill_(3e38)  # finite itself
+    with pytest.raises(ArtifactError, match="answers with NaN or infinity as 'age'"):
+        served.add(bad)
+    assert served.predict([ASKED])[0].tasks["age"].version == before
+
+
+@pytest.mark.parametrize("kind", ["classes", "ranking"])
+def test_an_answer_of_no_numbers_is_an_error_and_not_one_without_them(kind):
+    served = engine()
+    targets = tiny_catalogue(5, first=0) if kind == "ranking" else None
+    served.add(tiny_bundle(PRETRAINED, targets=targets, name="age"))
+    loaded = served.roster.get("age")
+    with torch.inference_mode():
+        loaded.bundle.head.weight[0].fill_(float("nan"))
+        for weight, _ in served.roster.class_heads._stacks:
+            weight.fill_(float("nan"))
+    with pytest.raises(AnswerError, match="'age' answers with NaN or infinity"):
+        served.predict([ASKED])
+    with pytest.raises(AnswerError, match="'age' answers with NaN or infinity"):
+        explain(served, served.prepare(ASKED), "age")
 
 
 def test_answers_are_of_one_version_or_the_other_while_it_changes():

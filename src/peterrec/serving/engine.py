@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from peterrec.config import EngineConfig
 from peterrec.data.ids import as_history
 from peterrec.data.reading import HistoryReader, UserEvents, event_codes
 from peterrec.data.ties import FloatArray
-from peterrec.errors import ArtifactError, DataError, RequestError
+from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.index import build_index
 from peterrec.serving.registry import BundleRegistry, Staged
@@ -37,6 +38,9 @@ from peterrec.serving.rows import History, Prepared, RowReader, Streams
 from peterrec.serving.versions import VersionHistory
 
 SAMPLED_USERS = 64  # made up, to measure an index on
+NO_NUMBERS = "answers with NaN or infinity"
+TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
+CHECKED_USERS = 4  # made up, to see that a bundle answers with numbers
 Report = Callable[[str], None]
 
 
@@ -151,6 +155,7 @@ class Engine:
         seen = [seen_targets(task, each) if exclude and each is not None else [] for each in histories]
         best = task.index.search(torch.stack([vector for *_, vector in asked]), k, seen)
         for (i, *_), (places, scores) in zip(asked, best, strict=True):
+            check_numbers(task.name, scores)
             names = targets.decode(np.asarray(places, dtype=np.int64))
             answers[i][task.name] = ItemsAnswer(task.version, names, scores)
 
@@ -162,7 +167,7 @@ class Engine:
 
         Raises:
             FingerprintError: it belongs to another backbone or catalogue.
-            ArtifactError: missing or damaged.
+            ArtifactError: missing or damaged, or it answers with what are no numbers.
         """
         return self.activate(self.stage(name, path))
 
@@ -221,11 +226,16 @@ class Engine:
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
         loaded = Loaded.of(name or bundle.name, bundle, path, self._reader_of(bundle))
-        if bundle.targets is None:
-            return loaded
         with torch.inference_mode():
             head = bundle.head
-            index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded), self._report)
+            logits = self._sample(loaded, CHECKED_USERS) @ head.weight.T + head.bias
+            if not bool(logits.isfinite().all()):
+                raise ArtifactError(f"{NO_NUMBERS} as {loaded.name!r}", remedy=TRAIN_AGAIN, path=path)
+            if bundle.targets is None:
+                return loaded
+            index = build_index(
+                head.weight, head.bias, self.config, lambda: self._sample(loaded, SAMPLED_USERS), self._report
+            )
         return replace(loaded, index=index)
 
     def _reader_of(self, bundle: Bundle) -> HistoryReader:
@@ -294,11 +304,11 @@ class Engine:
         """
         return self._registry.infos(name)
 
-    def _sample(self, loaded: Loaded) -> Tensor:
+    def _sample(self, loaded: Loaded, users: int) -> Tensor:
         """Return representations of made-up users, whose events are drawn by popularity."""
         rng = np.random.default_rng(0)
         counts = self.model.catalogue.counts + 1.0
-        lengths = rng.integers(1, loaded.bundle.max_length + 1, SAMPLED_USERS)
+        lengths = rng.integers(1, loaded.bundle.max_length + 1, users)
         first = self.model.catalogue.first
         histories = [rng.choice(len(counts), length, p=counts / counts.sum()) + first for length in lengths]
         roster = Roster(self.model.network.backbone, [loaded])
@@ -306,8 +316,19 @@ class Engine:
         return self.represent([Prepared(roster, Question(), (loaded,), history) for history in made])
 
 
+def check_numbers(task: str, values: Iterable[float]) -> None:
+    """Refuse probabilities or scores that are no numbers.
+
+    Raises:
+        AnswerError: one of them is NaN or infinite.
+    """
+    if not all(map(math.isfinite, values)):
+        raise AnswerError(f"the bundle {task!r} {NO_NUMBERS}", remedy=TRAIN_AGAIN)
+
+
 def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
     names = task.bundle.class_names
+    check_numbers(task.name, values)
     return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
 
 

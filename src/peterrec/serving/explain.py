@@ -9,7 +9,7 @@ import torch
 
 from peterrec.data.catalogue import ItemId
 from peterrec.errors import RequestError
-from peterrec.serving.engine import Engine
+from peterrec.serving.engine import Engine, check_numbers
 from peterrec.serving.requests import Explanation
 from peterrec.serving.rows import Prepared
 
@@ -65,4 +65,5 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         of = loaded.index.score(vectors, position).cpu()
         of[without_events] = popularity.scores[position]
     found = of.double()
+    check_numbers(task, found.tolist())
     return Explanation(task, loaded.version, name, float(found[0]), (found[0] - found[1:]).tolist())

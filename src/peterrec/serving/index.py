@@ -47,7 +47,7 @@ class ItemIndex:
             scores[torch.tensor(rows), torch.tensor(columns)] = -torch.inf
         best = scores.topk(min(k, scores.shape[1]), dim=1)
         return [
-            ([i for i, s in zip(places, values, strict=True) if s > -np.inf], [s for s in values if s > -np.inf])
+            ([i for i, s in zip(places, values, strict=True) if s != -np.inf], [s for s in values if s != -np.inf])
             for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 

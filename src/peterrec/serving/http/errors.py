@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from peterrec.errors import (
+    AnswerError,
     ArtifactError,
     FingerprintError,
     PeterRecError,
@@ -33,6 +34,7 @@ KINDS = (
 KNOWN: tuple[tuple[type[PeterRecError], int, str], ...] = (
     (UnknownTaskError, 404, "unknown_task"),
     (RequestError, 422, "invalid_request"),
+    (AnswerError, 500, "bad_answer"),
     (FingerprintError, 409, "other_backbone"),
     (ArtifactError, 422, "bad_bundle"),
     (StoreError, 503, "store_unavailable"),
