@@ -16,7 +16,7 @@ from peterrec.model import UserModel
 from peterrec.serving import users as users_module
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
-from peterrec.serving.store.base import Event
+from peterrec.serving.store.base import Erased, Event
 from peterrec.serving.store.sqlite import SqliteStore
 from peterrec.serving.users import Users
 
@@ -132,9 +132,9 @@ def test_erasing_leaves_nothing(tmp_path):
     nobody, ben = answer(users, "nobody"), answer(users, "ben")
     states = users.stats()["states"]
     assert answer(users, "anna").events == 2
-    assert users.erase("anna") == 2
+    assert users.erase("anna") == Erased(2, complete=True)
     assert users.stats()["states"] == states
-    assert users.erase("anna") == 0
+    assert users.erase("anna") == Erased(0, complete=True)
     assert_same(answer(users, "anna"), nobody)
     assert_same(answer(users, "ben"), ben)
     users.append(events("anna", ["item-7"]))  # the id of an event is free again
@@ -228,7 +228,7 @@ def test_who_was_read_before_an_erasure_leaves_nothing_behind(tmp_path):
     users = make(tmp_path)
     users.append(events("anna", ["item-1", "item-2"]) + events("ben", ["item-3"]))
     fetched = [users.fetch(users.prepare(user, THREE)) for user in ("anna", "ben")]
-    assert users.erase("anna") == 2
+    assert users.erase("anna") == Erased(2, complete=True)
     found = users.run(fetched)
     assert_same(found[0], users.engine.predict([Request(["item-1", "item-2"], THREE)])[0])
     assert (users.stats()["histories"], users.stats()["states"]) == (1, 0)  # ben's history was kept before
@@ -251,7 +251,7 @@ def test_an_erasure_that_the_store_could_not_finish_forgets_all_the_same(tmp_pat
     users.append(events("anna", ["item-1"]))
     answer(users, "anna")
 
-    def delete(user: str) -> int:
+    def delete(user: str) -> Erased:
         raise StoreError("still in the log", remedy="again")
 
     monkeypatch.setattr(users.store, "delete", delete)
@@ -260,15 +260,72 @@ def test_an_erasure_that_the_store_could_not_finish_forgets_all_the_same(tmp_pat
     assert (users.stats()["histories"], users.stats()["states"]) == (0, 0)
 
 
+def test_whom_another_service_erased_is_forgotten_though_nobody_asks(tmp_path):
+    users = make(tmp_path)
+    users.append([event for user in ("anna", "ben", "cem") for event in events(user, ["item-1", "item-2"])])
+    for user in ("anna", "ben", "cem"):
+        answer(users, user, Question(["long", "lora"]))
+    before = users.stats()
+    assert (before["histories"], before["states"]) == (3, 6)
+    other = SqliteStore(tmp_path / "events.sqlite", 1_000)
+    users.follow_erasures()
+    assert users.stats() == before
+    other.delete("anna")
+    other.delete("cem")
+    other.append(events("cem", ["item-9"]))  # who comes again is somebody else
+    assert users.follow_erasures().pending == 0
+    assert (users.stats()["histories"], users.stats()["states"]) == (1, 2)
+    assert {user for user, _ in users._pool._kept} == {"ben"}
+    assert_follows(users, "cem")
+    reads = []
+    plain = users.store.revisions
+    users.store.revisions = lambda names: reads.append(names) or plain(names)
+    users.follow_erasures()
+    assert reads == []  # nothing was erased since
+    other.close()
+
+
+def test_who_is_read_while_others_erase_is_not_put_back(tmp_path):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1"]))
+    other = SqliteStore(tmp_path / "events.sqlite", 1_000)
+    read = users.store.read
+
+    def read_then_erase(user: str, *rest):
+        found = read(user, *rest)
+        other.delete("anna")
+        users.follow_erasures()
+        return found
+
+    users.store.read = read_then_erase
+    users.fetch(users.prepare("anna", THREE))
+    users.store.read = read
+    assert users.stats()["histories"] == 0
+    other.close()
+
+
+def test_pending_erasures_are_gone_on_with(tmp_path, monkeypatch):
+    users = make(tmp_path)
+    users.append(events("anna", ["item-1"]))
+    emptied = []
+    plain = users.store._file.empty_log
+    monkeypatch.setattr(users.store._file, "empty_log", lambda: len(emptied) > 1 and plain())
+    assert users.erase("anna") == Erased(1, complete=False)
+    for _ in range(2):
+        assert users.follow_erasures().pending == 1
+        emptied.append(1)
+    assert users.follow_erasures().pending == 0
+
+
 def test_a_slow_store_holds_nobody_up_who_does_not_need_it(tmp_path, monkeypatch):
     users = make(tmp_path)
     users.append(events("anna", ["item-1"]))
     inside, go_on = threading.Event(), threading.Event()
 
-    def delete(user: str) -> int:
+    def delete(user: str) -> Erased:
         inside.set()
         go_on.wait(20)
-        return 1
+        return Erased(1, complete=True)
 
     monkeypatch.setattr(users.store, "delete", delete)
     erasing = threading.Thread(target=users.erase, args=("anna",))

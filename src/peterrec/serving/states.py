@@ -203,6 +203,14 @@ class StatePool:
         """Drop all states of a user, those whose key is `(user, ...)`; returns how many."""
         return self.forget(lambda key: isinstance(key, tuple) and bool(key) and key[0] == user)
 
+    def revisions(self) -> dict[str, set[str | None]]:
+        """Return what the states of each user are made from, those whose key is `(user, ...)`; None: nothing."""
+        revisions: dict[str, set[str | None]] = {}
+        for key, state in self._kept.items():
+            if isinstance(key, tuple) and key:
+                revisions.setdefault(key[0], set()).add(state.revision)
+        return revisions
+
     def stats(self) -> dict[str, float]:
         """Return how many states there are and fit, and how often one was up to date but for new events, or not."""
         return {

@@ -23,9 +23,10 @@ from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.roster import Group
 from peterrec.serving.rows import History, Prepared
 from peterrec.serving.states import StatePool
-from peterrec.serving.store.base import Event, EventStore, Read
+from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
 CACHED_EVENTS = 2_000_000  # of histories in memory
+USERS_AT_ONCE = 1_000  # whose revisions are asked for together
 OVERHEAD = 20  # events that a history in memory costs as much as, beside its own
 
 
@@ -50,6 +51,7 @@ class Users:
         self._lock = threading.Lock()  # of the histories; held for moments
         self._histories: OrderedDict[str, History] = OrderedDict()
         self._size = 0
+        self._followed = 0  # erasures of the store after which copies were last looked through
         self._erasures = 0  # so that who read a user before it was erased does not put it back
         self._states = threading.Lock()  # of the states; held while answers are computed
         config = engine.model.network.backbone.config
@@ -79,8 +81,8 @@ class Users:
         """
         return self.store.read(user)
 
-    def erase(self, user: str) -> int:
-        """Erase all that is known of a user: events, states, what is cached; returns how many events that were.
+    def erase(self, user: str) -> Erased:
+        """Erase all that is known of a user: events, states, what is cached.
 
         Raises:
             StoreError: the store could not erase them.
@@ -94,6 +96,40 @@ class Users:
             with self._states:  # after answers in progress, which may have read the user before
                 if self._pool is not None:
                     self._pool.forget_user(user)
+
+    def follow_erasures(self) -> Erasures:
+        """Go on with erasures that are pending, and forget who was erased by others; returns what is still pending.
+
+        It is to be called every few seconds: others may never ask about a user whom they erased.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        erasures = self.store.erasures()
+        if erasures.count != self._followed:
+            self._forget_changed()
+            self._followed = erasures.count
+        return self.store.finish_erasures() if erasures.pending else erasures
+
+    def _forget_changed(self) -> None:
+        """Drop copies of users whose events are no longer those that the copies are of."""
+        with self._lock:
+            self._erasures += 1  # before it is seen who is here: who reads a user meanwhile does not put it back
+            copies: dict[str, set[str | None]] = {user: {history.revision} for user, history in self._histories.items()}
+        with self._states:
+            for user, revisions in {} if self._pool is None else self._pool.revisions().items():
+                copies.setdefault(user, set()).update(revisions)
+        users, changed = list(copies), set[str]()
+        for start in range(0, len(users), USERS_AT_ONCE):
+            part = users[start : start + USERS_AT_ONCE]
+            stored = zip(part, self.store.revisions(part), strict=True)
+            changed |= {user for user, revision in stored if copies[user] != {revision}}
+        with self._lock:
+            for user in changed:
+                self._drop(user)
+        with self._states:
+            if self._pool is not None:
+                self._pool.forget(lambda key: isinstance(key, tuple) and key[0] in changed)
 
     # ------------------------------------------------------------ questions
 

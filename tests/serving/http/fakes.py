@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +34,8 @@ from peterrec.serving.requests import (
     TaskInfo,
     VersionInfo,
 )
-from peterrec.serving.store.base import Event, Read
+from peterrec.serving.store.base import Erased, Erasures, Event, Read
+from peterrec.serving.store.values import with_timestamps
 from peterrec.serving.versions import VersionHistory
 
 KEYS = {
@@ -173,18 +176,22 @@ class FakeEngine:
 
 
 class FakeStore:
-    """Events in memory; `broken` makes every call fail."""
+    """Events in memory; `broken` makes every call fail, `keeps_erased` leaves erasures pending."""
 
     def __init__(self) -> None:
         self.events: dict[str, dict[str, Event]] = {}
-        self.broken = self.closed = False
+        self.broken = self.closed = self.keeps_erased = False
         self.groups: list[int] = []
+        self.erased: list[float] = []  # when
+        self.finished = 0
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         self.check()
         self.groups.append(len(events))
         new = []
-        for event in events:
+        times = {event.user: [kept.timestamp for kept in self.events.get(event.user, {}).values()] for event in events}
+        newest = {user: max(mine, default=-math.inf) for user, mine in times.items()}
+        for event in with_timestamps(events, newest, time.time()):
             own = self.events.setdefault(event.user, {})
             new.append(event.event_id not in own)
             own.setdefault(event.event_id, event)
@@ -194,9 +201,19 @@ class FakeStore:
         self.check()
         return Read("1", 0, sorted(self.events.get(user, {}).values(), key=lambda event: event.timestamp))
 
-    def delete(self, user: str) -> int:
+    def delete(self, user: str) -> Erased:
         self.check()
-        return len(self.events.pop(user, {}))
+        self.erased.append(time.time())
+        return Erased(len(self.events.pop(user, {})), complete=self.finish_erasures().pending == 0)
+
+    def erasures(self) -> Erasures:
+        self.check()
+        pending = self.erased[self.finished :]
+        return Erasures(len(self.erased), len(pending), min(pending, default=None))
+
+    def finish_erasures(self) -> Erasures:
+        self.finished = self.finished if self.keeps_erased else len(self.erased)
+        return self.erasures()
 
     def check(self) -> None:
         if self.broken:
@@ -249,8 +266,11 @@ class FakeUsers:
     def read(self, user: str) -> Read:
         return self.store.read(user)
 
-    def erase(self, user: str) -> int:
+    def erase(self, user: str) -> Erased:
         return self.store.delete(user)
+
+    def follow_erasures(self) -> Erasures:
+        return self.store.finish_erasures()
 
     def explain(self, prepared: FakePrepared, task: str) -> Explanation:
         return Explanation(task, "v1", "young", 0.75, [0.1] * len(prepared.items or ()))

@@ -27,6 +27,7 @@ ROUTES: dict[tuple[str, str], tuple[str | None, Any]] = {
     ("POST", "/v1/users/{user}/predict"): ("read", {}),
     ("GET", "/v1/users/{user}"): ("read", None),
     ("DELETE", "/v1/users/{user}"): ("write", None),
+    ("GET", "/v1/erasures"): ("write", None),
     ("GET", "/v1/bundles"): ("operate", None),
     ("GET", "/v1/bundles/{name}"): ("operate", None),
     ("PUT", "/v1/bundles/{name}"): ("operate", {"path": "new"}),

@@ -86,7 +86,7 @@ def test_a_stored_user_is_answered_event_by_event(served: Process) -> None:
         given = ages(served.post("/v1/predict", question(*items[: i + 1])))
         assert kept == pytest.approx(given, abs=1e-5)
     assert [event["item"] for event in served.client.get("/v1/users/stored").json()["events"]] == items
-    assert served.client.delete("/v1/users/stored").json() == {"erased": len(items)}
+    assert served.client.delete("/v1/users/stored").json() == {"erased": len(items), "complete": True}
     assert ages(served.post("/v1/users/stored/predict", {"tasks": ["age"]})) == pytest.approx(
         ages(served.post("/v1/predict", question())), abs=1e-5
     )

@@ -98,8 +98,8 @@ def test_events_are_kept_once_shown_in_order_and_erased(site: Site) -> None:
     ]
     answer = site.ask("POST", "/v1/users/u%2F1/predict", json={"tasks": ["age"]}).json()
     assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1, "known_events": 1, "assumptions": []}
-    assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 2}
-    assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 0}
+    assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 2, "complete": True}
+    assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 0, "complete": True}
     gone = site.ask("GET", "/v1/users/u%2F1")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "unknown_user")
     unknown = site.ask("POST", "/v1/users/u%2F1/predict", json={})
@@ -113,7 +113,7 @@ def test_an_id_may_have_any_letters(site: Site, user: str) -> None:
     assert site.ask("POST", f"/v1/users/{path}/predict", json={"tasks": []}).status_code == 422
     assert site.ask("POST", f"/v1/users/{path}/predict", json={}).json()["events"] == 1
     assert site.ask("GET", f"/v1/users/{path}").json()["user"] == user
-    assert site.ask("DELETE", f"/v1/users/{path}").json() == {"erased": 1}
+    assert site.ask("DELETE", f"/v1/users/{path}").json() == {"erased": 1, "complete": True}
     assert not site.store.events
 
 
@@ -139,6 +139,17 @@ def test_events_without_a_time_keep_the_order_of_their_requests(site: Site) -> N
     assert times == sorted(times)
 
 
+def test_an_erasure_that_is_not_finished_is_pending(site: Site) -> None:
+    site.store.keeps_erased = True
+    site.ask("POST", "/v1/events", json={"events": [event(1)]})
+    assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 1, "complete": False}
+    pending = site.ask("GET", "/v1/erasures").json()
+    assert pending == {"pending": 1, "since": site.store.erased[0]}
+    site.store.keeps_erased = False
+    site.store.finish_erasures()
+    assert site.ask("GET", "/v1/erasures").json() == {"pending": 0, "since": None}
+
+
 def test_a_broken_store_is_503_for_whom_it_concerns(site: Site) -> None:
     site.store.broken = True
     body = {"events": [event(1)]}
@@ -146,6 +157,7 @@ def test_a_broken_store_is_503_for_whom_it_concerns(site: Site) -> None:
         ("POST", "/v1/events", body),
         ("GET", "/v1/users/u", None),
         ("DELETE", "/v1/users/u", None),
+        ("GET", "/v1/erasures", None),
         ("POST", "/v1/users/u/predict", {}),
     ]:
         answer = site.ask(method, path, json=sent)
@@ -159,4 +171,4 @@ def test_a_broken_store_is_503_for_whom_it_concerns(site: Site) -> None:
     assert site.ask("GET", "/readyz").status_code == 503
     assert site.ask("GET", "/healthz").status_code == 200
     assert not site.store.events
-    assert "peterrec_store_errors_total 4.0" in site.ask("GET", "/metrics").text
+    assert "peterrec_store_errors_total 5.0" in site.ask("GET", "/metrics").text

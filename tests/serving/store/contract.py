@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -16,32 +15,19 @@ from hypothesis import strategies as st
 
 from data.prepare.oracle import tie_of
 from peterrec.errors import RequestError, StoreError
-from peterrec.serving.store.base import Event, EventStore, Read
+from peterrec.serving.store.base import Erased, Event, EventStore, Read
+from serving.store.common import KEEP, Clock, Open, events, ids
 from serving.store.oracle import Oracle
-
-KEEP = 8  # events; the eleventh makes the store drop the oldest three
-Open = Callable[..., EventStore]
+from serving.store.retention import RetentionContract
 
 
-def events(user: str, *timestamps: float, start: int = 0) -> list[Event]:
-    return [Event(user, f"e{start + i}", f"item-{start + i}", float(at)) for i, at in enumerate(timestamps)]
-
-
-def ids(read: Read) -> list[str]:
-    return [event.event_id for event in read.events]
-
-
-class StoreContract:
+class StoreContract(RetentionContract):
     """Subclasses give the fixture `open_store`: a store that keeps so many events, empty at first."""
-
-    @pytest.fixture
-    def store(self, open_store: Open) -> EventStore:
-        return open_store(KEEP)
 
     def test_someone_unknown_has_no_events_and_no_revision(self, store: EventStore) -> None:
         assert store.read("nobody") == Read("", 0, [])
         assert store.read("nobody", "a revision", 3) == Read("", 0, [])
-        assert store.delete("nobody") == 0
+        assert store.delete("nobody") == Erased(0, complete=True)
         assert store.append([]) == []
 
     def test_events_are_in_the_order_of_their_timestamps(self, store: EventStore) -> None:
@@ -170,7 +156,7 @@ class StoreContract:
     def test_an_erased_user_who_comes_again_has_another_revision(self, store: EventStore) -> None:
         store.append(events("u", 1, 2))
         known = store.read("u")
-        assert store.delete("u") == 2
+        assert store.delete("u").events == 2
         assert store.read("u", known.revision, 2) == Read("", 0, [])
         assert store.append(events("u", 1, 2)) == [True, True]
         read = store.read("u", known.revision, 2)
@@ -180,40 +166,11 @@ class StoreContract:
     def test_erasing_leaves_others_alone(self, store: EventStore) -> None:
         store.append([event for i in range(200) for event in events(f"u{i}", 1, 2)])
         known = store.read("u7")
-        assert store.delete("u8") == 2
-        assert store.delete("u8") == 0
+        assert store.delete("u8").events == 2
+        assert store.delete("u8").events == 0
         assert all(store.read(f"u{i}").count == 2 * (i != 8) for i in range(200))
         assert store.read("u7", known.revision, 2) == Read(known.revision, 2, [])
         assert store.append([*events("u7", 1), *events("u7", 5, start=9)]) == [False, True]
-
-    # ------------------------------------------------------------ only the newest are kept
-
-    def test_the_oldest_are_dropped_when_there_are_a_quarter_too_many(self, store: EventStore) -> None:
-        store.append(events("u", *range(KEEP + 2)))
-        known = store.read("u")
-        assert known.count == KEEP + 2
-        assert store.append(events("u", 10, start=10)) == [True]
-        read = store.read("u", known.revision, known.count)
-        assert read.revision != known.revision
-        assert (read.start, ids(read)) == (0, [f"e{i}" for i in range(3, 11)])
-
-    def test_many_at_once_are_dropped_too(self, store: EventStore) -> None:
-        assert all(store.append(events("u", *range(100, 0, -1))))
-        assert ids(store.read("u")) == [f"e{i}" for i in range(KEEP - 1, -1, -1)]
-
-    def test_what_was_dropped_does_not_come_again(self, store: EventStore) -> None:
-        store.append(events("u", *range(1, 12)))
-        known = store.read("u")
-        assert store.append([*events("u", *range(1, 12)), *events("u", 0.5, 2.5, start=20)]) == [
-            *[False] * 2, True, *[False] * 10,
-        ]  # fmt: skip
-        # The third, whose timestamp is that of the newest that was dropped, may be a new one, and is kept.
-        assert ids(store.read("u")) == ["e2", *ids(known)]
-
-    def test_a_stream_of_equal_timestamps_goes_on_after_dropping(self, store: EventStore) -> None:
-        for i in range(40):
-            assert store.append(events("u", 0, start=i)) == [True]
-        assert KEEP <= store.read("u").count <= KEEP + 2
 
     # ------------------------------------------------------------ bad events
 
@@ -293,6 +250,9 @@ class StoreContract:
             lambda: store.read("u"),
             lambda: store.append(events("u", 3)),
             lambda: store.delete("u"),
+            lambda: store.revisions(["u"]),
+            store.erasures,
+            store.finish_erasures,
         ):
             with pytest.raises(StoreError, match="closed"):
                 call()
@@ -303,21 +263,26 @@ class StoreContract:
     # Each example has users of its own, and each store a class of its own.
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors])
     @given(data=st.data())
-    def test_any_calls_answer_as_the_oracle_does(self, store: EventStore, data: st.DataObject) -> None:
+    def test_any_calls_answer_as_the_oracle_does(self, store: EventStore, clock: Clock, data: st.DataObject) -> None:
         oracle, run = Oracle(KEEP), uuid.uuid4().hex
         caches: dict[str, Read] = {}
         of_user = st.integers(0, 1).map(lambda i: f"{run}-{i}")
         event = st.builds(
-            Event, of_user, st.integers(0, 40).map(str), st.sampled_from(["x", 1]), st.integers(0, 12).map(float)
+            Event,
+            of_user,
+            st.integers(0, 40).map(str),
+            st.sampled_from(["x", 1]),
+            st.one_of(st.none(), st.integers(0, 12).map(float)),
         )
         for _ in range(data.draw(st.integers(1, 8))):
             action = data.draw(st.sampled_from(["append", "append", "read", "delete"]))
+            clock.now = float(data.draw(st.integers(0, 12)))
             if action == "append":
                 batch = data.draw(st.lists(event, max_size=14))
                 assert store.append(batch) == oracle.append(batch)
             elif action == "delete":
                 user = data.draw(of_user)
-                assert store.delete(user) == oracle.delete(user)
+                assert store.delete(user).events == oracle.delete(user).events
             for user in (f"{run}-0", f"{run}-1"):
                 self.catch_up(store, oracle, caches, user)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from data.prepare.oracle import tie_of
 from peterrec.errors import StoreError
-from peterrec.serving.store.base import Event, Read
+from peterrec.serving.store.base import Erased, Erasures, Event, Read
 from peterrec.serving.store.values import checked_events, checked_text
 
 
@@ -15,17 +17,28 @@ class Oracle:
     def __init__(self, keep: int) -> None:
         self.keep, self.lock, self.closed, self.changes = keep, threading.RLock(), False, 0
         self.users: dict[str, list[Event]] = {}
-        self.revisions: dict[str, str] = {}
+        self.revision_of: dict[str, str] = {}
         self.dropped: dict[str, float] = {}
+        self.arrived: dict[str, list[str]] = {}  # ids of a user's events, as they came
+        self.dropped_ids: dict[str, list[str]] = {}
+        self.erased = 0
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         self.check()
         with self.lock:
-            new = [self._insert(event) for event in checked_events(events)]
+            newest = {user: mine[-1].timestamp for user, mine in self.users.items() if mine}
+            new = []
+            for event in checked_events(events):
+                last = newest.get(event.user, -1e400)
+                timestamp = max(time.time(), last + 1e-6) if event.timestamp is None else event.timestamp
+                newest[event.user] = max(last, timestamp)
+                new.append(self._insert(replace(event, timestamp=timestamp)))
             for user in {event.user for event in events}:
                 mine = self.users[user]
                 if len(mine) > 1.25 * self.keep:
                     self.dropped[user] = mine[-self.keep - 1].timestamp
+                    gone = [*self.dropped_ids.get(user, ()), *(event.event_id for event in mine[: -self.keep])]
+                    self.dropped_ids[user] = sorted(gone, key=self.arrived[user].index)[-self.keep :]
                     del mine[: -self.keep]
                     self._change(user)
             return new
@@ -35,8 +48,11 @@ class Oracle:
             self._change(event.user)
         mine = self.users.setdefault(event.user, [])
         too_old = event.timestamp < self.dropped.get(event.user, float("-inf"))
-        if too_old or event.event_id in [other.event_id for other in mine]:
+        known = [*self.dropped_ids.get(event.user, ()), *(other.event_id for other in mine)]
+        if too_old or event.event_id in known:
             return False
+        ids = self.arrived.setdefault(event.user, [])
+        self.arrived[event.user] = [*(each for each in ids if each != event.event_id), event.event_id]
         mine.append(event)
         mine.sort(key=lambda e: (e.timestamp, tie_of(e.user, e.timestamp + 0.0, e.item)))
         if mine[-1] is not event:
@@ -45,23 +61,35 @@ class Oracle:
 
     def _change(self, user: str) -> None:
         self.changes += 1
-        self.revisions[user] = str(self.changes)
+        self.revision_of[user] = str(self.changes)
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
         self.check()
         checked_text(user, "user")
         with self.lock:
-            mine, now = self.users.get(user, []), self.revisions.get(user, "")
+            mine, now = self.users.get(user, []), self.revision_of.get(user, "")
             start = after if revision == now and 0 <= after <= len(mine) else 0
             return Read(now, start, mine[start:])
 
-    def delete(self, user: str) -> int:
+    def delete(self, user: str) -> Erased:
         self.check()
         checked_text(user, "user")
         with self.lock:
-            self.revisions.pop(user, None)
-            self.dropped.pop(user, None)
-            return len(self.users.pop(user, []))
+            self.erased += user in self.users
+            for kept in (self.revision_of, self.dropped, self.arrived, self.dropped_ids):
+                kept.pop(user, None)
+            return Erased(len(self.users.pop(user, [])), complete=True)
+
+    def erasures(self) -> Erasures:
+        self.check()
+        return Erasures(self.erased, 0, None)
+
+    def finish_erasures(self) -> Erasures:
+        return self.erasures()
+
+    def revisions(self, users: Sequence[str]) -> list[str]:
+        self.check()
+        return [self.revision_of.get(user, "") for user in users]
 
     def check(self) -> None:
         if self.closed:

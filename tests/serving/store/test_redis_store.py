@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
 from peterrec.errors import ConfigError, FormatVersionError, StoreError
-from peterrec.serving.store.base import Event
+from peterrec.serving.store.base import Erased, Event
 from peterrec.serving.store.redis_store import RedisStore
 from serving.store.contract import Open, StoreContract, events, ids
 from serving.store.servers import DURABLE, RedisServer
@@ -74,7 +76,7 @@ def test_settings_that_lose_events_are_warned_of(tmp_path: Path, settings: dict[
         assert len(store.warnings) == 1
         assert warning in store.warnings[0]
         assert store.append(events("u", 1)) == [True]
-        assert store.delete("u") == 1
+        assert store.delete("u").events == 1
         store.close()
     finally:
         server.kill()
@@ -87,7 +89,7 @@ def test_a_server_that_does_not_tell_its_settings_is_used_all_the_same(own_serve
     assert len(store.warnings) == 1
     assert "does not tell" in store.warnings[0]
     assert store.append(events("u", 1)) == [True]
-    assert store.delete("u") == 1
+    assert store.delete("u").events == 1
     store.close()
 
 
@@ -128,7 +130,7 @@ def test_a_server_that_hangs_is_given_up(own_server: RedisServer) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4])
 def test_what_another_release_wrote_is_refused(url: str, version: int) -> None:
     with redis.Redis.from_url(url) as client:
         client.set("peterrec:version", version)
@@ -150,7 +152,7 @@ def test_a_full_server_keeps_nothing_of_a_call_and_works_again_later(own_server:
     store.close()
 
 
-@pytest.mark.parametrize("kind", ["user", "ids", "events"])
+@pytest.mark.parametrize("kind", ["user", "ids", "events", "dropped"])
 def test_a_key_of_something_else_fails_a_call_before_anything_is_written(
     store: RedisStore, url: str, kind: str
 ) -> None:
@@ -167,7 +169,7 @@ def test_all_keys_have_the_prefix_and_are_gone_after_erasing(store: RedisStore, 
     store.append(events("u", 1, 2))
     store.delete("u")
     with redis.Redis.from_url(url) as client:
-        assert client.keys() == [b"peterrec:version"]
+        assert not any(b":u" in key for key in client.scan_iter())
 
 
 def test_ids_of_dropped_events_are_dropped(url: str) -> None:
@@ -180,27 +182,164 @@ def test_ids_of_dropped_events_are_dropped(url: str) -> None:
     store.close()
 
 
-def test_who_is_erased_leaves_the_files_of_the_server(own_server: RedisServer) -> None:
+def in_files(server: RedisServer, *texts: bytes) -> list[bytes]:
+    files = [path.read_bytes() for path in server.folder.rglob("*") if path.is_file()]
+    return [text for text in texts if any(text in content for content in files)]
+
+
+def finish(store: RedisStore) -> None:
+    """Go on with erasures as the service does, until there are none left."""
+    until = time.monotonic() + 30
+    while store.finish_erasures().pending:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+THEIRS = (b"the-user", b"the-event", b"the-item")
+
+
+def rewrite(client: redis.Redis) -> None:
+    """Have the server write its log anew, and wait for that."""
+    client.bgrewriteaof()
+    until = time.monotonic() + 20
+    while client.info("persistence")["aof_rewrite_in_progress"]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def erased_from(own_server: RedisServer) -> RedisServer:
+    """A server whose files hold somebody who is to be erased, and somebody else."""
     store = RedisStore(own_server.url, 100)
     store.append([Event("the-user", "the-event", "the-item", 1.0), Event("other", "e", "other-item", 1.0)])
-
-    def in_files(text: bytes) -> bool:
-        return any(text in path.read_bytes() for path in own_server.folder.rglob("*") if path.is_file())
-
-    assert in_files(b"the-item")
-    store.delete("the-user")
-    until = time.monotonic() + 20
-    while any(map(in_files, (b"the-user", b"the-event", b"the-item"))) and time.monotonic() < until:
-        time.sleep(0.05)
-        store.check()
-    assert not any(map(in_files, (b"the-user", b"the-event", b"the-item")))
-    assert in_files(b"other-item")
     store.close()
+    assert len(in_files(own_server, *THEIRS)) == 3
+    return own_server
+
+
+def test_who_is_erased_leaves_the_files_of_the_server(erased_from: RedisServer) -> None:
+    store = RedisStore(erased_from.url, 100)
+    assert store.delete("the-user") == Erased(1, complete=False)
+    finish(store)
+    assert in_files(erased_from, *THEIRS, b"other-item") == [b"other-item"]
+    store.close()
+
+
+@pytest.mark.parametrize("moment", ["before the rewrite", "in the rewrite", "after the rewrite"])
+def test_an_erasure_goes_on_after_a_kill_of_the_server(erased_from: RedisServer, moment: str) -> None:
+    """And of the service: another store goes on, which knows only what stands in the server."""
+    store = RedisStore(erased_from.url, 100)
+    with redis.Redis.from_url(erased_from.url) as client:
+        for _ in range(3):
+            rewrite(client)
+        if moment == "in the rewrite":
+            client.config_set("rdb-key-save-delay", 2_000_000)  # microseconds for each key: it takes its time
+        store.delete("the-user")
+        if moment == "after the rewrite":
+            until = time.monotonic() + 20
+            while in_files(erased_from, b"the-item"):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+    erased_from.kill()
+    erased_from.start()
+    store.close()
+    other = RedisStore(erased_from.url, 100)
+    found = other.erasures()
+    assert (found.count, found.pending) == (1, 1)
+    assert found.since == pytest.approx(time.time(), abs=60)
+    finish(other)
+    assert in_files(erased_from, *THEIRS, b"other-item") == [b"other-item"]
+    with redis.Redis.from_url(erased_from.url) as client:
+        assert client.info("persistence")["aof_rewrites"] == 1  # counted from the restart, not from before
+    other.close()
+
+
+def test_a_rewrite_that_failed_is_asked_for_again(erased_from: RedisServer) -> None:
+    store = RedisStore(erased_from.url, 100)
+    with redis.Redis.from_url(erased_from.url) as client:
+        client.config_set("rdb-key-save-delay", 2_000_000)
+        store.delete("the-user")
+        child = int(subprocess.check_output(["pgrep", "-P", str(erased_from.process.pid)]).split()[0])
+        os.kill(child, signal.SIGKILL)  # as by the kernel, when memory is short
+        client.config_set("rdb-key-save-delay", 0)
+    assert store.erasures().pending == 1
+    finish(store)
+    assert in_files(erased_from, *THEIRS) == []
+    store.close()
+
+
+def test_what_was_erased_during_a_rewrite_needs_another_one(erased_from: RedisServer) -> None:
+    store = RedisStore(erased_from.url, 100)
+    with redis.Redis.from_url(erased_from.url) as client:
+        client.config_set("rdb-key-save-delay", 300_000)
+        client.bgrewriteaof()  # somebody else's, with the user in it
+        store.delete("the-user")
+        client.config_set("rdb-key-save-delay", 0)
+    finish(store)
+    assert in_files(erased_from, *THEIRS) == []
+    store.close()
+
+
+def until_refused(call: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    with contextlib.suppress(StoreError):
+        while time.monotonic() < until:
+            call()
+        raise AssertionError("it was never refused")
+
+
+def test_a_snapshot_that_failed_is_asked_for_again_though_the_server_refuses_writes(tmp_path: Path) -> None:
+    """As it does after a failed one, unless it is told not to."""
+    server = RedisServer(tmp_path, appendonly="no", save="3600 1", rdbcompression="no")
+    try:
+        store = RedisStore(server.url, 100)
+        store.append([Event("the-user", "the-event", "the-item", 1.0)])
+        with redis.Redis.from_url(server.url) as client:
+            client.save()
+            client.config_set("rdb-key-save-delay", 2_000_000)
+            assert not store.delete("the-user").complete
+            child = int(subprocess.check_output(["pgrep", "-P", str(server.process.pid)]).split()[0])
+            os.kill(child, signal.SIGKILL)
+            client.config_set("rdb-key-save-delay", 0)
+        until_refused(lambda: store.append([Event("other", str(time.monotonic()), "x", 1.0)]))
+        finish(store)
+        assert in_files(server, *THEIRS) == []
+        assert store.append([Event("other", "e", "x", 1.0)]) == [True]
+        store.close()
+    finally:
+        server.kill()
+
+
+def test_snapshots_are_written_anew_too(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, save="3600 1", rdbcompression="no")
+    try:
+        store = RedisStore(server.url, 100)
+        store.append([Event("the-user", "the-event", "the-item", 1.0)])
+        with redis.Redis.from_url(server.url) as client:
+            client.save()
+        assert len(in_files(server, *THEIRS)) == 3
+        assert not store.delete("the-user").complete
+        finish(store)
+        assert in_files(server, *THEIRS) == []
+        store.close()
+    finally:
+        server.kill()
+
+
+def test_a_server_without_files_has_nothing_pending(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, appendonly="no")
+    try:
+        store = RedisStore(server.url, 100)
+        store.append(events("u", 1))
+        assert store.delete("u") == Erased(1, complete=True)
+        store.close()
+    finally:
+        server.kill()
 
 
 PUSH = """
 import sys
-from peterrec.serving.store.base import Event
+from peterrec.serving.store.base import Erased, Event
 from peterrec.serving.store.redis_store import RedisStore
 store = RedisStore(sys.argv[1], 10_000)
 new = 0

@@ -13,7 +13,7 @@ import pytest
 
 from peterrec.errors import StoreError
 from peterrec.serving.store import sqlite, sqlite_file
-from peterrec.serving.store.base import Event
+from peterrec.serving.store.base import Erased, Erasures, Event
 from peterrec.serving.store.sqlite import SqliteStore
 from serving.store.contract import Open, StoreContract, events, ids
 
@@ -64,23 +64,78 @@ def test_who_is_erased_is_in_no_byte_of_the_files(store: SqliteStore, path: Path
         number = name.split("-")[1]
         texts = [f"{kind}-{number}-".encode() for kind in ("user", "event", "item")]
         assert all(text in raw(path) for text in texts)
-        assert store.delete(name) > 0
+        erased = store.delete(name)
+        assert erased.events > 0
+        assert erased.complete
         assert [text for text in texts if text in raw(path)] == []
     assert all(store.read(name).count for name in names[50:])
 
 
-def test_erasing_fails_while_the_log_is_read_and_may_be_repeated(store: SqliteStore, path: Path) -> None:
+def test_an_erasure_is_pending_while_the_log_is_read_and_goes_on_after_a_restart(
+    store: SqliteStore, path: Path
+) -> None:
     store.append(events("the-user", 1, 2))
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM users_0").fetchall()
-        with pytest.raises(StoreError, match="still in the log"):
-            store.delete("the-user")
+        began = time.time()
+        assert store.delete("the-user") == Erased(2, complete=False)
         assert store.read("the-user").count == 0
+        pending = store.finish_erasures()
+        assert (pending.count, pending.pending) == (1, 1)
+        assert pending.since == pytest.approx(began, abs=30)
+        assert b"the-user" in raw(path)
+        assert store.delete("the-user") == Erased(0, complete=False)
         other.execute("COMMIT")
     other.close()
-    assert store.delete("the-user") == 0
+    again = SqliteStore(path, 1000)
+    assert again.erasures() == Erasures(1, 0, None)
     assert b"the-user" not in raw(path)
+    again.close()
+
+
+def test_an_erasure_whose_end_fails_is_pending_and_no_error(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> bool:
+        raise StoreError("the disk is full")
+
+    store.append(events("u", 1, 2))
+    with monkeypatch.context() as full:
+        full.setattr(store._file, "empty_log", fail)
+        assert store.delete("u") == Erased(2, complete=False)
+    assert store.read("u").count == 0
+    assert store.finish_erasures() == Erasures(1, 0, None)
+
+
+def test_events_are_kept_quickly_while_an_erasure_is_pending(store: SqliteStore, path: Path) -> None:
+    """Who reads for long holds the erasure up, and nobody else."""
+    patient = SqliteStore(path, 1000, timeout=30)
+    patient.append(events("the-user", 1, 2))
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM users_0").fetchall()
+        began = time.monotonic()
+        assert not patient.delete("the-user").complete
+        assert patient.finish_erasures().pending == 1
+        assert patient.append(events("u", 1)) == [True]
+        assert time.monotonic() - began < 10
+        other.execute("COMMIT")
+    other.close()
+    patient.close()
+
+
+def test_what_is_remembered_of_dropped_events_is_erased_too(path: Path) -> None:
+    store = SqliteStore(path, 4)
+    store.append(events("u", *range(50)))
+    store.append(events("other", *range(50)))
+    store.delete("u")
+    store.close()
+    with sqlite3.connect(path) as file:
+        count = sum(file.execute(f"SELECT count(*) FROM dropped_{shard}").fetchone()[0] for shard in range(64))
+        rows = [row for shard in range(64) for row in file.execute(f"SELECT user FROM users_{shard}")]
+    file.close()
+    assert (count, rows) == (4, [("other",)])
 
 
 def test_only_the_owner_may_read_the_files(store: SqliteStore, path: Path) -> None:

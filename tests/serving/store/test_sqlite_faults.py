@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +31,8 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 def run(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 
 
@@ -49,7 +52,7 @@ FULL = """
     kept, refused = [], []
     sizes = [path.with_name(path.name + ending).stat().st_size for ending in ("", "-wal", "-shm")]
     with file_size_limit(max(sizes) + 100_000):
-        for name in range(20):
+        for name in range(60):
             try:
                 store.append(batch(name))
                 kept.append(name)
@@ -129,13 +132,103 @@ def test_a_database_of_another_program_is_refused_and_stays(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4])
 def test_what_another_release_wrote_is_refused(store: SqliteStore, path: Path, version: int) -> None:
     with sqlite3.connect(path) as other:
         other.execute(f"PRAGMA user_version={version}")
     other.close()
     with pytest.raises(FormatVersionError, match=f"version {version};"):
         SqliteStore(path, 10)
+
+
+def test_a_file_of_version_2_is_brought_up_to_date(path: Path) -> None:
+    store = SqliteStore(path, 4)
+    store.append(events("u", *range(12)))
+    before = store.read("u")
+    store.close()
+    with sqlite3.connect(path) as file:  # what version 2 had not
+        for table in (*(f"dropped_{shard}" for shard in range(64)), "pending_erasures", "counters", "in_use"):
+            file.execute(f"DROP TABLE {table}")
+        file.execute("PRAGMA user_version=2")
+    file.close()
+    store = SqliteStore(path, 4)
+    assert store.read("u") == before
+    store.append(events("u", *range(12, 20), start=12))
+    assert store.append(events("u", 99, start=12)) == [False]
+    assert store.delete("u").complete
+    store.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_copy_without_the_log_is_refused(path: Path, tmp_path: Path, killed: bool) -> None:
+    """Copied while a service used it: the last events are in the log only."""
+    code = """
+        import os, sys, pathlib
+        from serving.store.contract import events
+        from peterrec.serving.store.sqlite import SqliteStore
+        store = SqliteStore(pathlib.Path(sys.argv[1]), 1000)
+        store.append(events("u", *range(500)))
+        os._exit(0)  # as by a kill
+    """
+    if killed:
+        assert run(code, path).returncode == 0
+    else:
+        store = SqliteStore(path, 1000)
+        store.append(events("u", *range(500)))
+    copies = [tmp_path / name for name in ("without", "with")]
+    for copy in copies:
+        copy.mkdir()
+        shutil.copy(path, copy)
+    shutil.copy(f"{path}-wal", copies[1])
+    with pytest.raises(StoreError, match=r"copied while it was in use(.|\n)*peterrec backup") as error:
+        SqliteStore(copies[0] / path.name, 1000)
+    found = SqliteStore(copies[1] / path.name, 1000)
+    assert found.read("u").count == 500
+    found.close()
+    forced = re.search(r"sqlite3 (\S+) '(.+)'", str(error.value))
+    assert forced is not None
+    with sqlite3.connect(copies[0] / forced[1]) as file:
+        file.execute(forced[2])
+    file.close()
+    found = SqliteStore(copies[0] / path.name, 1000)
+    assert found.read("u").count < 500
+    found.close()
+    if not killed:
+        store.close()
+        shutil.copy(path, tmp_path / "closed.sqlite")
+        closed = SqliteStore(tmp_path / "closed.sqlite", 1000)
+        assert closed.read("u").count == 500
+        closed.close()
+
+
+def test_a_copy_without_the_log_is_refused_where_the_file_was_too(path: Path, tmp_path: Path) -> None:
+    """Copied over the file, it may be the same file to the system."""
+    store = SqliteStore(path, 1000)
+    store.append(events("u", *range(500)))
+    shutil.copy(path, tmp_path / "copy")
+    store.close()
+    assert {each.name for each in path.parent.iterdir()} == {path.name, "copy"}
+    shutil.copy(tmp_path / "copy", path)
+    with pytest.raises(StoreError, match="copied while it was in use"):
+        SqliteStore(path, 1000)
+
+
+def test_a_file_whose_log_another_program_took_in_is_whole(path: Path, tmp_path: Path) -> None:
+    """Such as sqlite3, with which somebody looks at it after a kill."""
+    store = SqliteStore(path, 1000)
+    store.append(events("u", 1, 2, 3))
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        shutil.copy(file, killed)
+    store.close()
+    with sqlite3.connect(killed / path.name) as other:
+        other.execute("SELECT count(*) FROM users_0").fetchall()
+    other.close()
+    assert not (killed / f"{path.name}-wal").exists()
+    found = SqliteStore(killed / path.name, 1000)
+    assert found.read("u").count == 3
+    found.close()
 
 
 @pytest.mark.parametrize("from_page", [1, 100])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,7 +35,9 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(service.follow_erasures())
         yield
+        following.cancel()
         await service.close()
 
     app = FastAPI(

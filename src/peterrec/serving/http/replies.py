@@ -63,6 +63,14 @@ class ErasedReply(BaseModel):
     """How many events were erased; 0 for someone who is not known."""
 
     erased: int
+    complete: bool = Field(description="false: files of the store may still hold them; see GET /v1/erasures")
+
+
+class ErasuresReply(BaseModel):
+    """Erasures that are not yet seen to have reached all files of the store; they go on by themselves."""
+
+    pending: int
+    since: float | None = Field(description="seconds since 1970, of the longest pending one")
 
 
 class ModelInfo(BaseModel):

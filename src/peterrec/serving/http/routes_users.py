@@ -13,7 +13,7 @@ from peterrec.errors import RequestError
 from peterrec.serving.http.auth import allow
 from peterrec.serving.http.common import ServiceOf, faults
 from peterrec.serving.http.errors import ApiError
-from peterrec.serving.http.replies import ErasedReply, EventsReply, KeptEvent, UserReply, reply
+from peterrec.serving.http.replies import ErasedReply, ErasuresReply, EventsReply, KeptEvent, UserReply, reply
 from peterrec.serving.http.schemas import FULL_TEXT, AskBody, EventsBody, check_limits
 from peterrec.serving.http.service import Service
 from peterrec.serving.requests import Answer
@@ -37,17 +37,13 @@ User = Annotated[
 async def append(body: EventsBody, service: ServiceOf) -> Response:
     """Keep events of any users, all or none; when this answers, they are durable. Sending them again does no harm."""
     check_limits(body, service.limits)
-    now = time.time()
-    arrivals = service.arrivals(len(body.events))
-    events = [
-        Event(one.user, one.id, one.item, arrival if one.timestamp is None else one.timestamp, one.domain)
-        for one, arrival in zip(body.events, arrivals, strict=True)
-    ]
-    if any(event.timestamp > now + DAY for event in events):
+    latest = time.time() + DAY
+    if any(event.timestamp is not None and event.timestamp > latest for event in body.events):
         raise RequestError(
             "a timestamp is more than a day ahead of the service's clock",
             remedy="send seconds since 1970, not milliseconds",
         )
+    events = [Event(sent.user, sent.id, sent.item, sent.timestamp, sent.domain) for sent in body.events]
     new = await service.append(events)
     known = service.known([event.item for event, is_new in zip(events, new, strict=True) if is_new])
     stored = sum(new)
@@ -100,9 +96,27 @@ async def show(user: User, service: ServiceOf) -> Response:
     summary="Erase a user",
 )
 async def erase(user: User, service: ServiceOf) -> Response:
-    """Erase all that is kept of a user: events, states, what is cached."""
+    """Erase all that is kept of a user: events, states, what is cached.
+
+    Nobody can read it any more when this answers. Where files of the store may still hold it, `complete` is false: it
+    is pending then, and goes on by itself, whatever is restarted.
+    """
     _check_id(user, service)
-    return reply(ErasedReply, ErasedReply(erased=await service.erase(user)))
+    erased = await service.erase(user)
+    return reply(ErasedReply, ErasedReply(erased=erased.events, complete=erased.complete))
+
+
+@router.get(
+    "/erasures",
+    dependencies=[allow("write")],
+    response_model=ErasuresReply,
+    responses=faults(429, 503, 504, body=False),
+    summary="Show which erasures are pending",
+)
+async def erasures(service: ServiceOf) -> Response:
+    """Say how many erased users files of the store may still hold, and since when; nobody knows who they were."""
+    erasures = await service.erasures()
+    return reply(ErasuresReply, ErasuresReply(pending=erasures.pending, since=erasures.since))
 
 
 def _check_id(user: str, service: Service) -> None:

@@ -16,11 +16,11 @@ from peterrec.errors import PeterRecError, RequestError, StoreError
 from peterrec.serving.http.batcher import Batcher
 from peterrec.serving.http.bundles import Bundles
 from peterrec.serving.http.calls import Calls
-from peterrec.serving.http.errors import too_slow
+from peterrec.serving.http.errors import ApiError, too_slow
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
 from peterrec.serving.requests import Answer, Explanation, Question, Request
-from peterrec.serving.store.base import Event, EventStore, Read
+from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
 if TYPE_CHECKING:
     from peterrec.serving.engine import Engine
@@ -33,10 +33,9 @@ T = TypeVar("T")
 
 LOOKED_UP_AT_ONCE = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
 WAITING_EVENTS = 10  # requests of the most events that one may have
-KEPT = "bundles"  # folder in that of the state
-MICROSECOND = 1e-6
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
+ERASURE_SECONDS = 1.0  # between two looks at erasures: those that are pending, and those of other services
 FAILED_SECONDS = 5.0  # for which a store that could not keep events is not tried by those who ask whether it is ready
 
 
@@ -102,7 +101,7 @@ class Service:
         self.hanging = False  # whether a thread had to be left behind at the end
         self._checked = self._failed = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
-        self._arrived = -math.inf  # time of the last event that told none
+        self._pending_erasures = 0  # when they were last looked at
         self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
 
     # ------------------------------------------------------------ questions
@@ -216,20 +215,30 @@ class Service:
             start += len(job)
         return ends
 
-    def arrivals(self, count: int) -> list[float]:
-        """Return times for events that tell none: now, in the order they came, a microsecond apart."""
-        first = max(time.time(), self._arrived + MICROSECOND)
-        times = [first + place * MICROSECOND for place in range(count)]
-        self._arrived = times[-1]
-        return times
-
     async def read(self, user: str) -> Read:
         """Return the events of a user."""
         return await self.call(lambda: self.parts.users.read(user))
 
-    async def erase(self, user: str) -> int:
+    async def erase(self, user: str) -> Erased:
         """Erase all that is known of a user."""
         return await self.call(lambda: self.parts.users.erase(user))
+
+    async def erasures(self) -> Erasures:
+        """Return what is to be known of all erasures."""
+        return await self.call(self.parts.store.erasures)
+
+    async def follow_erasures(self) -> None:
+        """Every second, go on with erasures that are pending and forget who was erased by another service."""
+        while not self._closed:
+            try:
+                erasures = await self.call(self.parts.users.follow_erasures)
+            except (PeterRecError, ApiError):
+                pass  # it is counted, and `readyz` says so
+            except Exception as error:
+                self.log.failure("erasures", error)
+            else:
+                self._pending_erasures = erasures.pending
+            await asyncio.sleep(ERASURE_SECONDS)
 
     def known(self, items: Sequence[ItemId]) -> list[bool]:
         """Return which items the catalogue has."""
@@ -303,6 +312,7 @@ class Service:
         own = {
             "up": ("Always 1.", 1.0),
             "ready": ("Whether the store answered when last asked, and the service is not stopping.", self._ok()),
+            "erasures_pending": ("Erased users that files may still hold.", float(self._pending_erasures)),
             "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
         }
         stats = self.parts.users.stats()

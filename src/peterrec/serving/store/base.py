@@ -18,14 +18,16 @@ class Event:
         event_id: one of the user's own: the same one twice is the same event.
         item: external id, kept as it came (text or integer).
         timestamp: seconds since 1970, finite. A user's events are in the order of these; equal ones in that of a hash
-            of user, timestamp and item, as `prepare` has them (`data.ties`), and those of one item as they came.
+            of user, timestamp and item, as `prepare` has them (`data.ties`), and those of one item as they came. None
+            of an event that is to be kept: now, but behind the user's newest event (`values.next_timestamp`), whatever
+            the clock says.
         domain: of the item, where there are several; None: it is not told.
     """
 
     user: str
     event_id: str
     item: ItemId
-    timestamp: float
+    timestamp: float | None
     domain: str | None = None
 
 
@@ -50,6 +52,34 @@ class Read:
         return self.start + len(self.events)
 
 
+@dataclass(frozen=True)
+class Erased:
+    """What became of a user who was erased.
+
+    Attributes:
+        events: how many there were.
+        complete: whether they are gone from all files of the store too; else that is `pending`.
+    """
+
+    events: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """All erasures of a store.
+
+    Attributes:
+        count: how many users were erased, ever: whoever holds copies in memory compares it with what it was.
+        pending: how many of them may still stand in files of the store.
+        since: seconds since 1970 of the longest pending one.
+    """
+
+    count: int
+    pending: int
+    since: float | None
+
+
 class EventStore(Protocol):
     """Events of users. All calls may come from several threads.
 
@@ -60,7 +90,8 @@ class EventStore(Protocol):
         """Keep events, all of them or none; returns which of them are new.
 
         When this returns they survive a crash of the process. An event whose id its user already has is not kept again,
-        whatever else it says; nor is one that is older than some that were dropped for newer ones.
+        whatever else it says: ids are known of the events that are kept and of as many as are kept that were dropped
+        last. Nor is one that is older than some that were dropped for newer ones.
 
         Raises:
             StoreError: they could not be kept; none of them was.
@@ -70,8 +101,24 @@ class EventStore(Protocol):
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
         """Return a user's events: those behind the first `after` if `revision` is still the user's, else all."""
 
-    def delete(self, user: str) -> int:
-        """Erase all that is known of a user, from the files too; returns how many events that were."""
+    def delete(self, user: str) -> Erased:
+        """Erase all that is known of a user; nobody can read it any more when this returns.
+
+        What the files still hold of it is pending: remembered by the store itself, without the user, until
+        `finish_erasures` was seen to end it.
+        """
+
+    def erasures(self) -> Erasures:
+        """Return what is to be known of all erasures."""
+
+    def finish_erasures(self) -> Erasures:
+        """Do, or have done, what is needed that files hold nothing of who was erased; returns what is left.
+
+        It is called again and again while something is pending.
+        """
+
+    def revisions(self, users: Sequence[str]) -> list[str]:
+        """Return the revision of each user; empty for who is not known."""
 
     def check(self) -> None:
         """Do nothing if the store can be written; it raises if not."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,30 +14,46 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from peterrec.errors import ConfigError, FormatVersionError, StoreError
-from peterrec.serving.store.base import Event, Read
-from peterrec.serving.store.scripts import APPEND, DELETE, READ
+from peterrec.serving.store.base import Erased, Erasures, Event, Read
+from peterrec.serving.store.scripts import APPEND, DELETE, READ, RECORD
 from peterrec.serving.store.values import (
     checked_events,
     checked_text,
+    is_finished,
     most_events,
     new_revision,
     pack_item,
     ties_of,
     unpack_item,
+    with_timestamps,
 )
 
 PREFIX = "peterrec:"
-VERSION = 2
+VERSION = 3
+UPGRADED = (2,)  # versions that lack only keys which this one makes when it needs them
+COUNT, PENDING, REWRITE = f"{PREFIX}erasures", f"{PREFIX}pending-erasures", f"{PREFIX}rewrite"
+COUNTING = 7  # version of Redis from which on it counts what FILES names
+ATTEMPTS = 100  # at an append, while others change the same users
 ORDER_DIGITS = 32  # of a member: tie and number of arrival
-REWRITE_LOG, REWRITE_SNAPSHOT = "BGREWRITEAOF", "BGSAVE SCHEDULE"
+# How the server's files are written anew: command, and what `INFO persistence` says of it.
+FILES = {
+    "log": (
+        "BGREWRITEAOF",
+        "aof_rewrites",
+        "aof_last_bgrewrite_status",
+        ("aof_rewrite_in_progress", "aof_rewrite_scheduled"),
+    ),
+    "snapshot": ("BGSAVE SCHEDULE", "rdb_saves", "rdb_last_bgsave_status", ("rdb_bgsave_in_progress",)),
+}
 
 
 class RedisStore:
     """An `EventStore` in a Redis server (not in a Redis Cluster: one call may be about many users).
 
     An acknowledged event survives a crash of the server if that is set to `appendonly yes` and `appendfsync always`.
-    Who is erased is gone from the server's memory at once, and from its files when it has written them anew; the store
-    asks for that at once, and the server does it in the background.
+    Who is erased is gone from the server's memory at once, and from its files when it has written them anew. The store
+    asks for that at once, the server does it in the background, and in the server stands what is pending until it was
+    seen to be done, so that neither a restart of it nor one of ours forgets it.
 
     Args:
         url: `redis://user:password@host:port/number`, `rediss://` (TLS) or `unix://path?db=number`.
@@ -54,7 +72,6 @@ class RedisStore:
     def __init__(self, url: str, keep_events: int, *, timeout: float = 5.0) -> None:
         self._keep = keep_events
         self._closed = False
-        self._due: set[str] = set()  # commands by which the server's files lose who was erased
         try:
             self._client = redis.Redis.from_url(
                 url,
@@ -68,7 +85,8 @@ class RedisStore:
         except (ValueError, TypeError) as error:  # the message does not repeat the address: it may hold a password
             remedy = "write redis://host:port/number, rediss://... or unix://path"
             raise ConfigError(f"the address of the Redis store is not valid ({error})", remedy=remedy) from None
-        self._append, self._read, self._delete = map(self._client.register_script, (APPEND, READ, DELETE))
+        scripts = map(self._client.register_script, (APPEND, READ, DELETE, RECORD))
+        self._append, self._read, self._delete, self._record = scripts
         with self._errors():
             self._check_version()
             self.warnings = self._what_may_be_lost()
@@ -77,16 +95,36 @@ class RedisStore:
         """Keep events, all of them or none; see `EventStore`."""
         if not events:
             return []
-        numbers: dict[str, int] = {}
+        checked, now = checked_events(events), time.time()
+        for _ in range(ATTEMPTS):
+            new = self._append_once(checked, now)
+            if new is not None:
+                return new
+        raise StoreError("is busy with other writes about the same users", remedy="try again", path=self._where)
+
+    def _append_once(self, events: Sequence[Event], now: float) -> list[bool] | None:
+        """Keep events; None: others changed a user meanwhile, by whose newest event a time was to be chosen."""
+        numbers = {user: number for number, user in enumerate(dict.fromkeys(event.user for event in events), 1)}
+        untimed = list(dict.fromkeys(event.user for event in events if event.timestamp is None))
+        with self._errors():
+            newest = dict(zip(untimed, self._newest(untimed), strict=True))
+        newest_times = {user: float(newest.get(user) or "-inf") for user in numbers}
+        timed = with_timestamps(events, newest_times, now)
         arguments: list[str | int] = [new_revision(), self._keep, most_events(self._keep)]
-        checked = checked_events(events)
-        for event, tie in zip(checked, ties_of(checked), strict=True):
-            number = numbers.setdefault(event.user, len(numbers) + 1)
+        arguments += [newest.get(user, "any") for user in numbers]
+        for event, tie in zip(timed, ties_of(timed), strict=True):
             value = json.dumps([event.event_id, pack_item(event.item), event.domain], ensure_ascii=False)
-            arguments += [number, repr(event.timestamp), f"{tie:016x}", event.event_id, value]
+            arguments += [numbers[event.user], repr(event.timestamp), f"{tie:016x}", event.event_id, value]
         with self._errors():
             new = self._append(keys=[key for user in numbers for key in _keys(user)], args=arguments)
-        return [bool(each) for each in new]
+        return [bool(flag) for flag in new] if new else None
+
+    def _newest(self, users: Sequence[str]) -> list[str]:
+        """Return the timestamp of the last event of each user as it stands in the server; empty for who has none."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for user in users:
+                pipeline.hget(_keys(user)[0], "newest")
+            return [_text(value or b"") for value in pipeline.execute()] if users else []
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
         """Return a user's events; see `EventStore`."""
@@ -96,23 +134,39 @@ class RedisStore:
         events = [_event(user, *row) for row in zip(rows[::2], rows[1::2], strict=True)]
         return Read(found.decode(), int(start), events)
 
-    def delete(self, user: str) -> int:
+    def delete(self, user: str) -> Erased:
         """Erase all that is known of a user; see `EventStore` and above about the server's files."""
         checked_text(user, "user")
         with self._errors():
-            count = int(self._delete(keys=_keys(user)))
-            if self._client.info("persistence").get("aof_enabled"):
-                self._due.add(REWRITE_LOG)
-            if self._setting("save"):
-                self._due.add(REWRITE_SNAPSHOT)
-            self._rewrite_files()
-        return count
+            keys, number = [*_keys(user), COUNT, PENDING], secrets.token_hex(8)
+            count = int(self._delete(keys=keys, args=[number, repr(time.time())]))
+        return Erased(count, complete=is_finished(self.finish_erasures))
+
+    def erasures(self) -> Erasures:
+        """Return what is to be known of all erasures; see `EventStore`."""
+        with self._errors():
+            count, pending = self._client.get(COUNT), self._client.hvals(PENDING)
+        return Erasures(int(count or 0), len(pending), min(map(float, pending), default=None))
+
+    def finish_erasures(self) -> Erasures:
+        """Have the server write its files anew, and see that it did; see `EventStore`."""
+        with self._errors():
+            pending = [_text(number) for number in self._client.hkeys(PENDING)]  # before the state of the server
+            if pending:
+                self._rewrite_files(pending)
+        return self.erasures()
+
+    def revisions(self, users: Sequence[str]) -> list[str]:
+        """Return the revision of each user; see `EventStore`."""
+        with self._errors(), self._client.pipeline(transaction=False) as pipeline:
+            for user in users:
+                pipeline.hget(_keys(user)[0], "revision")
+            return [_text(value or b"") for value in pipeline.execute()] if users else []
 
     def check(self) -> None:
         """Write to the server; see `EventStore`."""
         with self._errors():
             self._client.set(f"{PREFIX}checked", 1)
-            self._rewrite_files()
 
     def close(self) -> None:
         """Close all connections."""
@@ -122,18 +176,55 @@ class RedisStore:
 
     # ------------------------------------------------------------ the server
 
-    def _rewrite_files(self) -> None:
-        """Ask for what is due; the server refuses while it is at the same, which may have begun too early for us."""
-        for command in list(self._due):
-            with contextlib.suppress(redis.ResponseError):
-                self._client.execute_command(*command.split())  # type: ignore[no-untyped-call]
-                self._due.discard(command)
+    def _rewrite_files(self, pending: list[str]) -> None:
+        """Take the next step of writing the server's files anew, one kind after the other.
+
+        What was asked for stands in the server, with its run and its count of files written: a file whose writing
+        began after an erasure has nothing of it, and a run that ended has finished none.
+        """
+        info = self._client.info("persistence") | self._client.info("server")
+        if any(int(info.get(flag, 0)) for *_, flags in FILES.values() for flag in flags):
+            return  # at it, or at one that may have begun too early
+        rewrite: dict[str, Any] = json.loads(self._client.get(REWRITE) or b"{}")
+        if rewrite.get("run") != info["run_id"]:
+            rewrite = {"run": info["run_id"], "erasures": pending, "done": []}
+        elif self._was_written(rewrite["kind"], rewrite["count"], info):
+            rewrite["done"].append(rewrite["kind"])
+        else:  # it failed, or was never asked for; a server whose snapshot failed would not write another record
+            self._ask_for(rewrite["kind"])
+            return
+        todo = [kind for kind in FILES if kind not in rewrite["done"] and self._has(kind, info)]
+        if not todo:
+            self._client.hdel(PENDING, *rewrite["erasures"])
+            self._client.delete(REWRITE)
+            return
+        rewrite |= {"kind": todo[0], "count": int(info.get(FILES[todo[0]][1], 0))}
+        self._record(keys=[REWRITE], args=[json.dumps(rewrite)])
+        self._ask_for(todo[0])
+
+    def _ask_for(self, kind: str) -> None:
+        with contextlib.suppress(redis.ResponseError):  # it cannot now: the next step is this one again
+            self._client.execute_command(*FILES[kind][0].split())  # type: ignore[no-untyped-call]
+
+    def _has(self, kind: str, info: dict[str, Any]) -> bool:
+        """Return whether the server has files of a kind: a snapshot too if it was loaded, or made by hand."""
+        if kind == "log":
+            return bool(info.get("aof_enabled"))
+        made = int(info.get("rdb_saves", 0)) + int(info.get("rdb_last_load_keys_loaded", 0))
+        return made > 0 or self._setting("save") != ""  # None: it may not be asked
+
+    def _was_written(self, kind: str, count: int, info: dict[str, Any]) -> bool:
+        """Return whether a file was written anew since there were so many."""
+        _, counter, status, _ = FILES[kind]
+        return info.get(status) == "ok" and int(info.get(counter, 0)) > count
 
     def _check_version(self) -> None:
         key = f"{PREFIX}version"
         self._client.set(key, VERSION, nx=True)
         version = int(self._client.get(key) or VERSION)
-        if version != VERSION:
+        if version in UPGRADED:
+            self._client.set(key, VERSION)
+        elif version != VERSION:
             raise FormatVersionError(
                 f"has format version {version}; this release reads version {VERSION}",
                 remedy="use the release that wrote it, or another database number, and send the events again",
@@ -156,11 +247,15 @@ class RedisStore:
         if log is None:
             found.append("Redis does not tell whether it keeps a log: see that appendonly is yes, appendfsync always")
         elif log != "yes":
-            found.append("Redis keeps no log (appendonly no): a crash of it loses acknowledged events")
+            found.append("Redis keeps no log (appendonly no): a crash of it loses acknowledged events and erasures")
         elif sync != "always":
-            found.append(f"Redis writes its log late (appendfsync {sync}): a crash of it loses the last events")
+            found.append(f"Redis writes its log late (appendfsync {sync}): a crash loses the last events and erasures")
         if memory not in (None, "0") and policy.startswith("allkeys"):
             found.append(f"Redis drops keys when its memory is full (maxmemory-policy {policy}): set it to noeviction")
+        if int(str(self._client.info("server")["redis_version"]).split(".")[0]) < COUNTING:
+            found.append(
+                f"Redis before {COUNTING} does not tell when its files were written anew: erasures stay pending"
+            )
         return found
 
     @contextlib.contextmanager
@@ -183,7 +278,7 @@ class RedisStore:
 
 
 def _keys(user: str) -> list[str]:
-    return [f"{PREFIX}{kind}:{user}" for kind in ("user", "ids", "events")]
+    return [f"{PREFIX}{kind}:{user}" for kind in ("user", "ids", "events", "dropped")]
 
 
 def _event(user: str, member: bytes, score: bytes) -> Event:

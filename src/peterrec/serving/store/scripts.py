@@ -1,36 +1,46 @@
 """What the Redis store does on the server: each script is one step that nobody sees half of.
 
-A user has three keys, in this order:
+A user has four keys, in this order:
 
 - a hash: `revision`; `arrived`, events that ever came; `newest` and `newest_tie`, timestamp and tie of the last event;
   `dropped`, timestamp of the newest event that was dropped;
 - a set: the ids of the events that are kept;
 - a sorted set: score is the timestamp, member the tie in 16 hexadecimal digits and the number of arrival in 16 decimal
-  ones (which order equal scores), then JSON of `[event id, packed item, domain]`.
+  ones (which order equal scores), then JSON of `[event id, packed item, domain]`;
+- a sorted set: hashes of the ids of events that were dropped, the newest ones; score is the number of arrival.
 """
 
 APPEND = """
--- KEYS: three for each user. ARGV: revision for users that change, events that are kept of a user, most that there may
--- be; then for each event: number of the user (1, 2, ...), timestamp, tie, event id, JSON. Returns 1 or 0 for each.
+-- KEYS: four for each user. ARGV: revision for users that change, events that are kept of a user, most that there may
+-- be; for each user `newest` as it was read, or `any`; then for each event: number of the user (1, 2, ...), timestamp,
+-- tie, event id, JSON. Returns 1 or 0 for each event; nothing, and keeps nothing, if `newest` of a user is another one.
 local revision, keep, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local users, new = {}, {}
-for user = 1, #KEYS / 3 do
-    local of = {hash = KEYS[3 * user - 2], ids = KEYS[3 * user - 1], events = KEYS[3 * user]}
+local users, new, count = {}, {}, #KEYS / 4
+local function hashed(id)
+    return string.sub(redis.sha1hex(id), 1, 16)
+end
+for user = 1, count do
+    local of = {hash = KEYS[4 * user - 3], ids = KEYS[4 * user - 2], events = KEYS[4 * user - 1], old = KEYS[4 * user]}
     local found = redis.call('HMGET', of.hash, 'revision', 'arrived', 'newest', 'newest_tie', 'dropped')
     of.revision = found[1] or revision
     of.arrived, of.newest_text, of.newest_tie = tonumber(found[2] or '0'), found[3], found[4] or ''
     of.dropped_text = found[5]
+    if ARGV[3 + user] ~= 'any' and ARGV[3 + user] ~= (of.newest_text or '') then
+        return {}
+    end
     of.newest = of.newest_text and tonumber(of.newest_text) or -math.huge
     of.dropped = of.dropped_text and tonumber(of.dropped_text) or -math.huge
     redis.call('SCARD', of.ids)  -- whatever is wrong with a key shows here, before anything is written
     redis.call('ZCARD', of.events)
+    redis.call('ZCARD', of.old)
     users[user] = of
 end
-for place = 4, #ARGV, 5 do
+for place = 4 + count, #ARGV, 5 do
     local of = users[tonumber(ARGV[place])]
     local timestamp, tie = tonumber(ARGV[place + 1]), ARGV[place + 2]
     local is_new = 0
-    if timestamp >= of.dropped then
+    local was_dropped = of.dropped_text and redis.call('ZSCORE', of.old, hashed(ARGV[place + 3]))
+    if timestamp >= of.dropped and not was_dropped then
         is_new = redis.call('SADD', of.ids, ARGV[place + 3])
     end
     if is_new == 1 then
@@ -50,8 +60,11 @@ for _, of in ipairs(users) do
     if excess + keep > most then
         local old = redis.call('ZRANGE', of.events, 0, excess - 1, 'WITHSCORES')
         for place = 1, #old, 2 do
-            redis.call('SREM', of.ids, cjson.decode(string.sub(old[place], 33))[1])
+            local id = cjson.decode(string.sub(old[place], 33))[1]
+            redis.call('SREM', of.ids, id)
+            redis.call('ZADD', of.old, tonumber(string.sub(old[place], 17, 32)), hashed(id))
         end
+        redis.call('ZREMRANGEBYRANK', of.old, 0, -keep - 1)
         redis.call('ZREMRANGEBYRANK', of.events, 0, excess - 1)
         of.dropped_text, of.revision = old[#old], revision
     end
@@ -80,8 +93,18 @@ return {revision, start, redis.call('ZRANGE', KEYS[3], start, -1, 'WITHSCORES')}
 """
 
 DELETE = """
--- KEYS: of a user. Returns how many events there were.
+-- KEYS: of a user, then the counter of erasures and the pending ones. ARGV: name of this erasure, time. Returns how
+-- many events there were.
 local count = redis.call('ZCARD', KEYS[3])
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+if redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) > 0 then
+    redis.call('INCR', KEYS[5])
+    redis.call('HSET', KEYS[6], ARGV[1], ARGV[2])
+end
 return count
+"""
+
+RECORD = """
+-- KEYS: one. ARGV: its new value. Deleting first, which a server whose memory is full allows.
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
 """

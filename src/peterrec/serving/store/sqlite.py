@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 import zlib
 from collections import deque
 from collections.abc import Sequence
@@ -11,13 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peterrec.data.catalogue import ItemId
+from peterrec.data.hashing import id_hash
 from peterrec.errors import StoreError
-from peterrec.serving.store.base import Event, Read
+from peterrec.serving.store.base import Erased, Erasures, Event, Read
 from peterrec.serving.store.sqlite_file import SqliteFile
-from peterrec.serving.store.values import checked_events, checked_text, most_events, new_revision, ties_of
+from peterrec.serving.store.values import (
+    checked_events,
+    checked_text,
+    is_finished,
+    most_events,
+    new_revision,
+    ties_of,
+    with_timestamps,
+)
 
 SHARDS = 64
-"""Users are spread over so many pairs of tables. SQLite overwrites what is deleted, but not the copies that it leaves
+"""Users are spread over so many sets of tables. SQLite overwrites what is deleted, but not the copies that it leaves
 behind when it moves rows between pages; so who erases a user has the whole tables written anew, and they must be small.
 """
 USERS = """
@@ -43,6 +53,19 @@ CREATE TABLE {name} (
     PRIMARY KEY (user, timestamp, tie, arrival),
     UNIQUE (user, event_id)
 ) WITHOUT ROWID"""
+DROPPED = """
+CREATE TABLE {name} (
+    user INTEGER NOT NULL,     -- its number
+    id_hash INTEGER NOT NULL,  -- of the id of an event that was dropped
+    arrival INTEGER NOT NULL,
+    PRIMARY KEY (user, id_hash)
+) WITHOUT ROWID"""
+SERVICE = (
+    # Erasures whose bytes may still be in the file or its log. Nothing about who was erased.
+    "CREATE TABLE pending_erasures (number INTEGER PRIMARY KEY AUTOINCREMENT, since REAL NOT NULL)",
+    "CREATE TABLE counters (erasures INTEGER NOT NULL)",
+    "INSERT INTO counters VALUES (0)",
+)
 HALF = 1 << 63
 INTEGERS = range(-HALF, HALF)
 
@@ -65,7 +88,7 @@ class _Call:
     """Events of one call of `append`, and what became of them."""
 
     events: list[Event]
-    ties: list[int]
+    now: float
     new: list[bool] = field(default_factory=list)
     kept: bool = False
 
@@ -85,15 +108,15 @@ class SqliteStore:
 
     def __init__(self, path: Path, keep_events: int, *, timeout: float = 5.0) -> None:
         self._keep = keep_events
-        self._file = SqliteFile(path, timeout, _create)
+        self._file = SqliteFile(path, timeout, _create, {2: _add_erasures})
+        self.finish_erasures()
         self._waiting: deque[_Call] = deque()
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """Keep events, all of them or none; see `EventStore`."""
         if not events:
             return []
-        checked = checked_events(events)
-        call = _Call(checked, [tie - HALF for tie in ties_of(checked)])
+        call = _Call(checked_events(events), time.time())
         self._waiting.append(call)
         try:
             with self._file.alone() as connection:
@@ -128,13 +151,15 @@ class SqliteStore:
         by_user: dict[str, list[int]] = {}
         for place, event in enumerate(call.events):
             by_user.setdefault(event.user, []).append(place)
-        new = [False] * len(call.events)
+        shards = {user: _Shard(connection, user) for user in by_user}
+        rows = {user: shard.find(user) or shard.add(user) for user, shard in shards.items()}
+        timed = with_timestamps(call.events, {user: row.newest for user, row in rows.items()}, call.now)
+        ties = [tie - HALF for tie in ties_of(timed)]
+        new = [False] * len(timed)
         for user, places in by_user.items():
-            shard = _Shard(connection, user)
-            row = shard.find(user) or shard.add(user)
             for place in places:
-                new[place] = shard.insert(row, call.events[place], call.ties[place])
-            shard.update(row, self._keep)
+                new[place] = shards[user].insert(rows[user], timed[place], ties[place])
+            shards[user].update(rows[user], self._keep)
         return new
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
@@ -148,7 +173,7 @@ class SqliteStore:
             start = after if revision == row.revision and 0 <= after <= row.count else 0
             return Read(row.revision, start, shard.last(row, user, row.count - start))
 
-    def delete(self, user: str) -> int:
+    def delete(self, user: str) -> Erased:
         """Erase all that is known of a user, from the file and its log; see `EventStore`."""
         checked_text(user, "user")
         with self._file.writing() as connection:
@@ -156,8 +181,29 @@ class SqliteStore:
             row = shard.find(user)
             if row is not None:
                 shard.rewrite_without(row)
-        self._file.empty_log()  # for someone unknown too: what an earlier call could not finish is finished here
-        return 0 if row is None else row.count
+                connection.execute("INSERT INTO pending_erasures (since) VALUES (?)", (time.time(),))
+                connection.execute("UPDATE counters SET erasures = erasures + 1")
+        return Erased(0 if row is None else row.count, complete=is_finished(self.finish_erasures))
+
+    def erasures(self) -> Erasures:
+        """Return what is to be known of all erasures; see `EventStore`."""
+        with self._file.reading() as connection:
+            return _erasures(connection)
+
+    def finish_erasures(self) -> Erasures:
+        """Empty the log of the file, in which erased events may stand; see `EventStore`."""
+        with self._file.reading() as connection:
+            (last,) = connection.execute("SELECT max(number) FROM pending_erasures").fetchone()
+        if last is not None and self._file.empty_log():
+            with self._file.writing() as connection:
+                connection.execute("DELETE FROM pending_erasures WHERE number <= ?", (last,))
+        return self.erasures()
+
+    def revisions(self, users: Sequence[str]) -> list[str]:
+        """Return the revisions of users; see `EventStore`."""
+        with self._file.reading() as connection:
+            rows = [_Shard(connection, user).find(user) for user in users]
+        return ["" if row is None else row.revision for row in rows]
 
     def check(self) -> None:
         """Write to the file, without changing anything; see `EventStore`."""
@@ -174,15 +220,29 @@ def _create(connection: sqlite3.Connection) -> None:
     for shard in range(SHARDS):
         connection.execute(USERS.format(name=f"users_{shard}"))
         connection.execute(EVENTS.format(name=f"events_{shard}"))
+    _add_erasures(connection)
+
+
+def _add_erasures(connection: sqlite3.Connection) -> None:
+    """Add what version 3 has and version 2 had not."""
+    for shard in range(SHARDS):
+        connection.execute(DROPPED.format(name=f"dropped_{shard}"))
+    for statement in SERVICE:
+        connection.execute(statement)
+
+
+def _erasures(connection: sqlite3.Connection) -> Erasures:
+    (count,) = connection.execute("SELECT erasures FROM counters").fetchone()
+    return Erasures(count, *connection.execute("SELECT count(*), min(since) FROM pending_erasures").fetchone())
 
 
 class _Shard:
-    """The two tables that a user is in."""
+    """The tables that a user is in."""
 
     def __init__(self, connection: sqlite3.Connection, user: str) -> None:
         shard = zlib.crc32(user.encode()) % SHARDS
         self._connection = connection
-        self._users, self._events = f"users_{shard}", f"events_{shard}"
+        self._users, self._events, self._dropped = f"users_{shard}", f"events_{shard}", f"dropped_{shard}"
 
     def find(self, user: str) -> _User | None:
         columns = "number, revision, count, arrived, newest, newest_tie, dropped"
@@ -198,8 +258,9 @@ class _Shard:
         return row
 
     def insert(self, row: _User, event: Event, tie: int) -> bool:
-        """Insert an event if it is new; changes `row`, not yet its table."""
-        if row.dropped is not None and event.timestamp < row.dropped:
+        """Insert an event with a timestamp if it is new; changes `row`, not yet its table."""
+        assert event.timestamp is not None
+        if row.dropped is not None and (event.timestamp < row.dropped or self._was_dropped(row, event)):
             return False
         item = event.item if isinstance(event.item, str) or event.item in INTEGERS else str(event.item).encode()
         inserted = self._connection.execute(
@@ -216,6 +277,12 @@ class _Shard:
         row.count += 1
         return True
 
+    def _was_dropped(self, row: _User, event: Event) -> bool:
+        found = self._connection.execute(
+            f"SELECT 1 FROM {self._dropped} WHERE user = ? AND id_hash = ?", (row.number, *_hashes([event.event_id]))
+        )
+        return found.fetchone() is not None
+
     def update(self, row: _User, keep: int) -> None:
         """Drop the oldest events if there are too many, and write `row`."""
         if row.count > most_events(keep):
@@ -224,14 +291,28 @@ class _Shard:
                 f"SELECT timestamp, tie, arrival {of_user} ORDER BY timestamp, tie, arrival LIMIT 1 OFFSET ?",
                 (row.number, row.count - keep - 1),
             ).fetchone()
-            self._connection.execute(
-                f"DELETE {of_user} AND (timestamp, tie, arrival) <= (?, ?, ?)", (row.number, *last)
-            )
+            old = f"{of_user} AND (timestamp, tie, arrival) <= (?, ?, ?)"
+            self._remember_dropped(row, old, last, keep)
+            self._connection.execute(f"DELETE {old}", (row.number, *last))
             row.count, row.dropped, row.revision = keep, last[0], new_revision()
         self._connection.execute(
             f"UPDATE {self._users} SET revision = ?, count = ?, arrived = ?, newest = ?, newest_tie = ?, dropped = ?"
             " WHERE number = ?",
             (row.revision, row.count, row.arrived, row.newest, row.newest_tie, row.dropped, row.number),
+        )
+
+    def _remember_dropped(self, row: _User, old: str, last: tuple[float, int, int], keep: int) -> None:
+        """Keep hashes of the ids of events that are dropped, the newest `keep` of all of them."""
+        found = self._connection.execute(f"SELECT event_id, arrival {old}", (row.number, *last)).fetchall()
+        hashes = _hashes([event_id for event_id, _ in found])
+        self._connection.executemany(
+            f"INSERT OR IGNORE INTO {self._dropped} VALUES (?, ?, ?)",
+            [(row.number, number, arrival) for number, (_, arrival) in zip(hashes, found, strict=True)],
+        )
+        self._connection.execute(
+            f"DELETE FROM {self._dropped} WHERE user = ? AND id_hash NOT IN"
+            f" (SELECT id_hash FROM {self._dropped} WHERE user = ? ORDER BY arrival DESC LIMIT ?)",
+            (row.number, row.number, keep),
         )
 
     def last(self, row: _User, user: str, count: int) -> list[Event]:
@@ -244,15 +325,25 @@ class _Shard:
         return [Event(user, event_id, _item(item), *rest) for event_id, item, *rest in reversed(found)]
 
     def rewrite_without(self, row: _User) -> None:
-        """Erase a user: both tables are written anew, and the pages of the old ones overwritten with zeros."""
-        for form, name, column in ((USERS, self._users, "number"), (EVENTS, self._events, "user")):
+        """Erase a user: the tables are written anew, and the pages of the old ones overwritten with zeros."""
+        tables = (
+            (USERS, self._users, "number", "1"),
+            (EVENTS, self._events, "user", "1, 2, 3, 4"),
+            (DROPPED, self._dropped, "user", "1, 2"),
+        )
+        for form, name, column, key in tables:
             self._connection.execute(form.format(name="renewed"))
             # In the order of the primary key, so that no row moves again.
             self._connection.execute(
-                f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY 1, 2, 3, 4", (row.number,)
+                f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY {key}", (row.number,)
             )
             self._connection.execute(f"DROP TABLE {name}")
             self._connection.execute(f"ALTER TABLE renewed RENAME TO {name}")
+
+
+def _hashes(event_ids: Sequence[str]) -> list[int]:
+    """Return hashes of ids as the signed integers that SQLite has."""
+    return [int(number) - HALF for number in id_hash(event_ids)]
 
 
 def _item(stored: str | int | bytes) -> ItemId:

@@ -7,13 +7,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from peterrec.errors import FormatVersionError, StoreError
+from peterrec.serving.store.in_use import InUseMark, log_of
 
 APPLICATION = 0x70726563  # "prec": in the file's header, tells a store of events from any other database
-VERSION = 2
+VERSION = 3
 LOG_BYTES = 64 << 20  # of the write-ahead log; past it a writer waits shortly for readers, to begin it again
 LOG_WAIT_MS = 50
 MEANINGS = {
@@ -30,6 +31,9 @@ MEANINGS = {
 }
 
 
+Change = Callable[[sqlite3.Connection], None]
+
+
 class SqliteFile:
     """One writer at a time, any number of readers that no writer holds up (a write-ahead log).
 
@@ -40,27 +44,33 @@ class SqliteFile:
         path: of the file; made if it is not there, readable by its owner only.
         timeout: seconds to wait for another writer.
         create: makes the tables, in a transaction.
+        upgrades: what makes a file of each earlier version, in a transaction, one of this version.
 
     Raises:
         StoreError: it cannot be opened or is something else.
         FormatVersionError: another release made it.
     """
 
-    def __init__(self, path: Path, timeout: float, create: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, path: Path, timeout: float, create: Change, upgrades: Mapping[int, Change]) -> None:
         self.path = path
-        self._log = path.with_name(f"{path.name}-wal")  # what was written is there first
+        self._log = log_of(path)
+        self._mark = InUseMark(path)
         self._timeout = timeout
-        self._create = create
+        self._create, self._upgrades = create, upgrades
         self._lock = threading.Lock()  # of the writer
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []  # idle ones; list.append and list.pop are atomic
         self._closed = False
         self._process = os.getpid()
         with self._errors():
+            has_log = self._log.exists()
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._identity = self._identify()
             with self.alone() as connection:
                 self._prepare(connection)
+                self._mark.check(connection, has_log=has_log)
+                self._mark.put(connection)
+                self._truncate_log(connection)  # so that the file itself has the mark
 
     # ------------------------------------------------------------ transactions
 
@@ -132,29 +142,31 @@ class SqliteFile:
             if self._closed:  # meanwhile
                 self._close_readers()
 
-    def empty_log(self) -> None:
+    def empty_log(self) -> bool:
         """Move what the log holds into the file and cut it to nothing: what was deleted is in neither then.
 
+        Returns:
+            Whether it could be done: not while another program reads for long.
+
         Raises:
-            StoreError: it cannot be done now, such as because another program is reading.
+            StoreError: the file cannot be written.
         """
         with self.alone() as connection:
-            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise StoreError(
-                    "what was erased is still in the log of the file, because another program is reading it",
-                    remedy="erase it again when that program has ended",
-                    path=self.path,
-                )
+            return self._truncate_log(connection)
 
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""
+        if self._closed:
+            return
         self._closed = True
         with self._lock:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
         self._close_readers()
+        with contextlib.suppress(OSError):
+            if self._identify() == self._identity:
+                self._mark.remove()
 
     def _close_readers(self) -> None:
         with contextlib.suppress(IndexError):
@@ -188,7 +200,9 @@ class SqliteFile:
         self._keep_log(connection)
         connection.execute("BEGIN IMMEDIATE")
         if not self._is_current(connection):  # another process may have been quicker
-            self._create(connection)
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            self._upgrades.get(version, self._create)(connection)
+            self._mark.create(connection)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")
@@ -203,6 +217,8 @@ class SqliteFile:
         if application != APPLICATION:
             what, remedy = MEANINGS[sqlite3.SQLITE_NOTADB]
             raise StoreError(what, remedy=remedy, path=self.path)
+        if version in self._upgrades:
+            return False
         if version != VERSION:
             raise FormatVersionError(
                 f"has format version {version}; this release reads version {VERSION}",
@@ -230,9 +246,16 @@ class SqliteFile:
         """Begin the log again if it is long: while somebody reads at every moment, nobody else does."""
         with contextlib.suppress(OSError, sqlite3.Error):  # what was written is safe already
             if self._log.stat().st_size > LOG_BYTES:
-                connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                connection.execute(f"PRAGMA busy_timeout={int(1000 * self._timeout)}")
+                self._truncate_log(connection)
+
+    def _truncate_log(self, connection: sqlite3.Connection) -> bool:
+        """Return whether it could be done; who writes waits meanwhile, so readers are waited for only shortly."""
+        connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
+        try:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={int(1000 * self._timeout)}")
+        return not busy
 
     # ------------------------------------------------------------ errors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +12,20 @@ import numpy as np
 from peterrec.data.catalogue import ItemId
 from peterrec.data.hashing import id_hash
 from peterrec.data.ties import tie_keys
-from peterrec.errors import RequestError
-from peterrec.serving.store.base import Event
+from peterrec.errors import RequestError, StoreError
+from peterrec.serving.store.base import Erasures, Event
 
 SLACK = 1.25  # a user may have this many times the events that are kept, so that dropping is not done at every event
+MICROSECOND = 1e-6
 DIGITS = 4_000  # of an integer: Python turns no longer ones into text (`sys.set_int_max_str_digits`)
+
+
+def is_finished(finish_erasures: Callable[[], Erasures]) -> bool:
+    """Try to finish erasures; a failure leaves them pending, and whoever was erased can be read no more."""
+    try:
+        return finish_erasures().pending == 0
+    except StoreError:
+        return False
 
 
 def new_revision() -> str:
@@ -48,13 +57,23 @@ def _checked(event: Event) -> Event:
         checked_text(event.item, "item")
     elif type(event.item) is not int or abs(event.item) >= 10**DIGITS:  # a bool is no id
         raise RequestError("an item is neither text nor an integer", remedy=f"at most {DIGITS} digits")
-    return replace(event, timestamp=_finite(event.timestamp))
+    return event if event.timestamp is None else replace(event, timestamp=_finite(event.timestamp))
+
+
+def next_timestamp(now: float, newest: float) -> float:
+    """Return the time of an event that tells none: now, or just behind the user's newest event if that is later.
+
+    So a clock that is set back neither puts it before others nor has it dropped.
+    """
+    return max(now, newest + MICROSECOND, math.nextafter(newest, math.inf))
 
 
 def ties_of(events: Sequence[Event]) -> list[int]:
     """Return what orders events of a user with equal timestamps, as in `prepare`: 64 bits for each event."""
     users, items = id_hash([event.user for event in events]), id_hash([event.item for event in events])
-    return [int(key) for key in tie_keys(users, np.array([event.timestamp for event in events]), items)]
+    return [
+        int(key) for key in tie_keys(users, np.array([event.timestamp for event in events], dtype=np.float64), items)
+    ]
 
 
 def checked_text(text: str, of: str) -> str:
@@ -68,6 +87,22 @@ def checked_text(text: str, of: str) -> str:
     except (AttributeError, UnicodeEncodeError):
         raise RequestError(f"an id of the kind `{of}` is not valid text", remedy="send Unicode text") from None
     return text
+
+
+def with_timestamps(events: Sequence[Event], newest: Mapping[str, float], now: float) -> list[Event]:
+    """Return the events, all with a timestamp: those that tell none get the next one of their user.
+
+    Args:
+        events: in the order in which they came.
+        newest: timestamp of the last event of each of their users; minus infinity where there is none.
+        now: by the clock.
+    """
+    last, timed = dict(newest), []
+    for event in events:
+        timestamp = next_timestamp(now, last[event.user]) if event.timestamp is None else event.timestamp
+        last[event.user] = max(last[event.user], timestamp)
+        timed.append(replace(event, timestamp=timestamp))
+    return timed
 
 
 def _finite(timestamp: float) -> float:

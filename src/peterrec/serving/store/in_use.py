@@ -1,0 +1,93 @@
+"""A mark in an SQLite file that its last changes may stand in its log only: a copy without the log shows by it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from pathlib import Path
+
+from peterrec.errors import StoreError
+from peterrec.storage import replace_file
+
+MARK = "-mark"  # ending of the name of the file beside it
+
+
+def log_of(path: Path) -> Path:
+    """Return where SQLite first writes what it writes to a file."""
+    return path.with_name(f"{path.name}-wal")
+
+
+class InUseMark:
+    """The same random text in the file and in a small one beside it, while the file is in use and after a kill.
+
+    Who copies only the file copies half of it. SQLite removes the log when the last connection is closed, whoever has
+    it: so a file without a log is whole if both texts are there, or none.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._beside = path.with_name(f"{path.name}{MARK}")
+
+    @staticmethod
+    def create(connection: sqlite3.Connection) -> None:
+        """Make the table, in a transaction."""
+        connection.execute("CREATE TABLE in_use (mark TEXT)")
+        connection.execute("INSERT INTO in_use VALUES (NULL)")
+
+    def check(self, connection: sqlite3.Connection, *, has_log: bool) -> None:
+        """Refuse a copy without its log.
+
+        Args:
+            connection: to the file.
+            has_log: whether there was a log beside it, before it was opened.
+
+        Raises:
+            StoreError: it is such a copy.
+        """
+        mark = self._read(connection)
+        if mark is None or has_log or self._beside_text() == mark:
+            return
+        raise StoreError(
+            "was copied while it was in use, without its log (-wal): the last events are not in it",
+            remedy="make copies with `peterrec backup`; to go on without these events, run "
+            f"sqlite3 {self._path.name} 'UPDATE in_use SET mark = NULL'",
+            path=self._path,
+        )
+
+    def put(self, connection: sqlite3.Connection) -> None:
+        """Mark the file as in use, unless others did."""
+        mark = self._read(connection) or secrets.token_hex(8)
+        if self._beside_text() != mark:
+            with replace_file(self._beside) as temporary:
+                temporary.write_text(mark)
+                temporary.chmod(0o600)
+        connection.execute("UPDATE in_use SET mark = ?", (mark,))
+
+    def remove(self) -> None:
+        """Say that nobody uses the file any more, if so: SQLite has removed its log then."""
+        if log_of(self._path).exists():
+            return
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._path)) as connection:
+            self.clear(connection)
+            self._beside.unlink(missing_ok=True)
+
+    @staticmethod
+    def clear(connection: sqlite3.Connection) -> None:
+        """Remove the mark from a file, such as a copy that is whole."""
+        with connection:
+            connection.execute("UPDATE in_use SET mark = NULL")
+
+    @staticmethod
+    def _read(connection: sqlite3.Connection) -> str | None:
+        (mark,) = connection.execute("SELECT mark FROM in_use").fetchone()
+        return mark if mark is None else str(mark)
+
+    def _beside_text(self) -> str | None:
+        try:
+            return self._beside.read_text()
+        except OSError:
+            return None
