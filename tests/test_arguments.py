@@ -163,6 +163,12 @@ CASES: list[Case] = [
         {"backbone": [LIST, NONE], "bundles": [TEXT, NONE, DICT, [3]], "config": [LIST, TEXT, DICT]},
     ),
     (
+        "backup",
+        lambda m: peterrec.backup,
+        lambda m: {"state": m.nowhere, "out": m.nowhere},
+        {"state": [LIST, NONE], "out": [LIST, NONE, NUMBER]},
+    ),
+    (
         "load_config",
         lambda m: peterrec.load_config,
         lambda m: {"cls": peterrec.AdaptConfig, "path": None, "overrides": []},

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from peterrec.experiments.pipeline import run
     from peterrec.model import UserModel
     from peterrec.process import tune_process
+    from peterrec.serving.backup import backup
     from peterrec.serving.engine import Engine
     from peterrec.serving.files import AnswerOptions, embed, predict, recommend
     from peterrec.serving.http.serve import serve
@@ -77,6 +78,7 @@ _PLACES = {
     "peterrec.answers": ["Predictions", "Recommendations", "TopItems"],
     "peterrec.model": ["UserModel"],
     "peterrec.process": ["tune_process"],
+    "peterrec.serving.backup": ["backup"],
     "peterrec.serving.engine": ["Engine"],
     "peterrec.serving.http.serve": ["serve"],
     "peterrec.serving.requests": ["Answer", "ClassAnswer", "ItemsAnswer", "Question", "Request"],

@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from peterrec._version import __version__
-from peterrec.cli import adapt, answer, convert, evaluate, experiment, fetch, inspect, prepare, pretrain, run_all, serve
+from peterrec.cli import (
+    adapt,
+    answer,
+    backup,
+    convert,
+    evaluate,
+    experiment,
+    fetch,
+    inspect,
+    prepare,
+    pretrain,
+    run_all,
+    serve,
+)
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
 from peterrec.process import tune_process
@@ -34,6 +47,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "recommend": answer.recommend,
     "embed": answer.embed,
     "serve": serve.command,
+    "backup": backup.command,
     "inspect": inspect.command,
 }
 for name, verb in VERBS.items():

@@ -1,0 +1,24 @@
+"""`peterrec backup`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from peterrec.cli.common import say
+
+
+def command(
+    state: Annotated[str, typer.Argument(help="Folder that `peterrec serve --state` was given.")],
+    out: Annotated[str, typer.Argument(help="Folder of the copy.")],
+) -> None:
+    """Copy the state of a service while it runs: events, and which bundles are loaded.
+
+    Files that are copied one by one lack what stands in the log of the events.
+    """
+    from peterrec.serving.backup import backup
+
+    for line in backup(state, out):
+        say(f"copied {line}")
+    say(f"wrote {out}; next: peterrec serve BACKBONE --state {out}")
