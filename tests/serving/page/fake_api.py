@@ -48,6 +48,9 @@ class Fakes:
         self.keys: dict[str, str] = {}  # key -> scopes; none: everybody may do everything
         self.faults: dict[str, Fault] = {}
         self.held: list[threading.Event] = []  # what the next POST /v1/predict wait for, in turn
+        self.hanging: threading.Event | None = None  # what GET /v1/tasks waits for
+        self.broken_class: str | None = None  # whose probability is null
+        self.failed: list[dict[str, str]] = []
         self.asked: list[dict[str, Any]] = []
         self.version = "3f9a1c20"
         self.items: list[Any] = [*(f"m{i}" for i in range(len(FILMS))), "x without title"]
@@ -86,7 +89,8 @@ class Fakes:
         powers = [math.exp(score) for score in self.scores([task, *items], names, patched)]
         shares = {name: power / sum(powers) for name, power in zip(names, powers, strict=True)}
         label = max(shares, key=lambda name: shares[name])
-        return {"kind": "classification", "version": self.version, "label": label, "probabilities": shares}
+        told = shares | {name: None for name in shares if name == self.broken_class}
+        return {"kind": "classification", "version": self.version, "label": label, "probabilities": told}
 
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         answers = []
@@ -140,7 +144,8 @@ class Fakes:
         ]  # fmt: skip
         if versions:
             versions.append({**versions[0], "version": "00c0ffee", "active": False, "metrics": {"accuracy": 0.38}})
-        return {"versions": versions}
+            versions.append({**versions[0], "version": "0bad0bad", "active": False, "withdrawn": True})
+        return {"versions": versions, "failed": self.failed}
 
     def search(self, query: dict[str, list[str]]) -> dict[str, Any]:
         text = query.get("q", [""])[0].lower()
@@ -168,6 +173,8 @@ class Fakes:
             return refusal(403, "this key may not operate")
         if path in self.faults:
             return self.faults[path]
+        if path == "/v1/tasks" and self.hanging is not None:
+            self.hanging.wait(20)
         if path.startswith("/v1/users/"):
             return self.user(unquote(path.removeprefix("/v1/users/")))
         titles = {

@@ -164,7 +164,8 @@ def test_bundles_latency_and_a_bundle_replaced(opened: Opener, fakes: Fakes) -> 
     table = page.locator("#bundles")
     table.locator("td", has_text="approximate, recall 0.973").wait_for()
     text = table.inner_text()
-    assert all(one in text for one in ("3f9a1c20", "00c0ffee", "earlier", "patch", "18,500", "accuracy 0.412"))
+    shown = ("3f9a1c20", "00c0ffee", "earlier", "0bad0bad", "withdrawn", "patch", "18,500", "accuracy 0.412")
+    assert all(word in text for word in shown)
     pick(page, "fargo")
     settled(page, 1)
     assert re.fullmatch(
@@ -205,6 +206,12 @@ def test_many_tasks_are_filtered_and_pinned(opened: Opener, fakes: Fakes) -> Non
     page.reload()
     page.locator(".card").nth(49).wait_for()
     assert page.locator(".card h3").first.inner_text() == "task 27"
+
+
+def test_a_bundle_that_could_not_be_loaded_is_told(opened: Opener, fakes: Fakes) -> None:
+    fakes.failed = [{"name": "income", "version": "0bad", "message": "is damaged", "remedy": "Mend it.", "path": "x"}]
+    page = opened()
+    page.locator("#service-note", has_text="income could not be loaded: is damaged.").wait_for()
 
 
 def test_without_bundles_it_says_so(opened: Opener, fakes: Fakes) -> None:

@@ -139,6 +139,43 @@ def test_the_latest_question_wins(opened: Opener, fakes: Fakes) -> None:
     assert page.locator("#cards").inner_text() == shown
 
 
+def test_a_service_that_hangs_is_told_and_old_answers_are_marked(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    add(page, "Fargo")
+    answered(page, "For 1 event.")
+    held = [threading.Event(), threading.Event()]
+    fakes.held = list(held)
+    add(page, "Alien")
+    told(page, "The service does not answer. Nothing came for 4 s; the page still waits. The history is kept.")
+    assert page.locator("#answers-note").inner_text() == "Not up to date: these are for 1 event."
+    assert page.locator("#cards.stale").count() == 1
+    page.locator("#retry").click()  # it still hangs
+    told(page, "The service does not answer.")
+    held[1].set()
+    answered(page, "For 2 events.")
+    assert page.locator("#cards.stale").count() == 0
+    held[0].set()
+
+
+def test_a_service_that_hangs_from_the_start_is_told(opened: Opener, fakes: Fakes) -> None:
+    fakes.hanging = threading.Event()
+    page = opened(wait="#problem")
+    told(page, "The service does not answer.")
+    fakes.hanging.set()
+    answered(page, "For somebody new")
+
+
+def test_what_is_no_number_is_not_shown_as_one(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    fakes.broken_class = "25-34"
+    add(page, "Fargo")
+    answered(page, "For 1 event.")
+    row = page.locator(".card[data-task=age] .classes tbody tr", has_text="25-34")
+    assert row.locator(".number").all_inner_texts() == ["\u2013", "\u2013"]
+    assert row.locator(".delta").all_inner_texts() == ["", ""]
+    assert "NaN" not in page.locator("#cards").inner_text()
+
+
 def test_cards_and_bars_stay_the_same_elements(opened: Opener) -> None:
     page = opened()
     page.evaluate(

@@ -61,6 +61,16 @@ def test_nothing_is_wider_than_the_screen(opened: Opener, fakes: Fakes, width: i
     assert page.evaluate(SIDEWAYS) == 0
 
 
+def test_nothing_of_a_history_is_hidden_on_a_narrow_screen(opened: Opener, fakes: Fakes) -> None:
+    page = opened(width=390, height=844)
+    fill(page, fakes)
+    events = page.locator("#events")
+    assert events.evaluate("node => node.scrollHeight - node.clientHeight") == 0
+    inner = "[...document.querySelectorAll('main *')].filter((node) => node.scrollHeight > node.clientHeight + 1"
+    scrolled = f"{inner} && ['auto', 'scroll'].includes(getComputedStyle(node).overflowY)).map((node) => node.id)"
+    assert page.evaluate(scrolled) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(opened: Opener, fakes: Fakes, scheme: str) -> None:
     page = opened(color_scheme=scheme)

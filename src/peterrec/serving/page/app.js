@@ -10,6 +10,7 @@ import { sentence, Trouble } from "./trouble.js";
 
 const EXAMPLE = 5; // events of an example history
 const SLOW = 400; // milliseconds after which the page says that it waits
+const LATE = 4000; // and after which it says that the service does not answer
 const CHECKED = 20; // pasted ids that are looked up one by one when the catalogue lacks some
 
 let tasks = [];
@@ -29,8 +30,10 @@ new Search((item) => history.add([item]), (error) => error.status === 401 && tro
 async function start() {
   trouble.clear();
   try {
-    await refresh();
-    const { items } = await call("GET", "v1/items?limit=1");
+    const items = await patiently(async () => {
+      await refresh();
+      return (await call("GET", "v1/items?limit=1")).items;
+    }, start);
     learn(items);
     numbered = items.length > 0 && typeof items[0].item !== "string";
   } catch (error) {
@@ -54,21 +57,41 @@ async function ask(what) {
   const { items } = history;
   const slow = setTimeout(() => say(byId("answers-note"), "Asking\u2026"), SLOW);
   try {
-    if (!tasks.length) await refresh();
+    const found = await patiently(async () => {
+      if (!tasks.length) await refresh();
+      return tasks.length && !signal.aborted ? question(items, signal) : null;
+    }, () => ask(what), markOld);
     if (signal.aborted) return;
-    const found = tasks.length ? await question(items, signal) : null;
     trouble.over();
     if (found) show(found, items, what);
     else say(byId("answers-note"), "No bundle is loaded, so there is nothing to answer.");
   } catch (error) {
     if (error.name === "AbortError") return;
-    const events = answered && plural(answered.length, "event");
-    say(byId("answers-note"), events ? `Not up to date: these are for ${events}.` : "");
-    byId("cards").classList.toggle("stale", answered !== null);
+    markOld();
     trouble.show(error, () => (tasks.length ? ask(what) : start()));
   } finally {
     clearTimeout(slow);
   }
+}
+
+/** Wait for `work()`; when it takes so long that the service may hang say so, and call `old()`; `retry()`: the button. */
+async function patiently(work, retry, old = () => {}) {
+  const late = setTimeout(() => {
+    old();
+    trouble.late(LATE / 1000, retry);
+  }, LATE);
+  try {
+    return await work();
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** Say that the answers are those to an earlier question. */
+function markOld() {
+  const events = answered && plural(answered.length, "event");
+  say(byId("answers-note"), events ? `Not up to date: these are for ${events}.` : "");
+  byId("cards").classList.toggle("stale", answered !== null);
 }
 
 /** Null: as each bundle says, which is how it was evaluated. */
@@ -150,7 +173,8 @@ async function explain() {
   explaining = new AbortController();
   try {
     const body = { items: history.items, task, exclude_seen: excludeSeen(), patched: true };
-    const found = await call("POST", "v1/explain", { body, signal: explaining.signal });
+    const found = await patiently(() => call("POST", "v1/explain", { body, signal: explaining.signal }), explain);
+    trouble.over();
     const classes = tasks.find((one) => one.name === task)?.kind === "classification";
     await named([found.of], explaining.signal);
     history.explain(found.contributions, classes ? (x) => `${signed(100 * x, 1)} points` : (x) => signed(x, 3));
@@ -178,7 +202,8 @@ byId("count").addEventListener("change", () => ask(""));
 
 byId("example").addEventListener("click", async () => {
   try {
-    const { items } = await call("GET", "v1/items?limit=50");
+    const { items } = await patiently(() => call("GET", "v1/items?limit=50"), () => byId("example").click());
+    trouble.over();
     learn(items);
     const picked = items.map((one) => [Math.random(), one.item]).sort(([a], [b]) => a - b).slice(0, EXAMPLE);
     history.replace(picked.map(([, item]) => ({ item, known: true })), "Example history of frequent items");
@@ -199,7 +224,9 @@ byId("user-form").addEventListener("submit", async (event) => {
   const user = byId("user").value.trim();
   if (!user) return;
   try {
-    const { events } = await call("GET", `v1/users/${encodeURIComponent(user)}`);
+    const { events } = await patiently(() => call("GET", `v1/users/${encodeURIComponent(user)}`),
+      () => byId("user-form").requestSubmit());
+    trouble.over();
     say(byId("user-status"), `Loaded ${plural(events.length, "event")}`);
     history.replace(events.map(({ item, known }) => ({ item, known })), `Loaded ${plural(events.length, "event")}`);
   } catch (error) {

@@ -1,7 +1,7 @@
 // One task: its answer with the patch beside the one without, and what the last change of the history did.
 
 import { title } from "./api.js";
-import { arrange, el, percent, plural, say, short, signed, unseen } from "./dom.js";
+import { arrange, el, NONE, percent, plural, say, short, signed, unseen } from "./dom.js";
 
 const ALL = 6; // classes that are shown without "others", in their own order
 const MOST = 5; // of more classes, by the answer with the patch
@@ -72,7 +72,7 @@ export class Card {
       this.body.replaceChildren(el("table", { class: "classes" }, head, this.table));
     }
     const rows = shown(patched.probabilities).map(({ key, label, classes }) => {
-      const sum = (answer) => classes.reduce((total, one) => total + (answer.probabilities[one] ?? 0), 0);
+      const sum = (answer) => classes.reduce((total, name) => total + (answer.probabilities[name] ?? NaN), 0);
       return this.bars(key, label, [patched, plain].map(sum), earlier && sum(earlier),
         [patched.label === label, plain.label === label]);
     });
@@ -92,12 +92,12 @@ export class Card {
     shares.forEach((share, i) => {
       const cell = row.children[i + 1];
       cell.classList.toggle("best", best[i]);
-      cell.querySelector(".bar").style.width = `${100 * share}%`;
+      cell.querySelector(".bar").style.width = `${100 * (share || 0)}%`;
       say(cell.querySelector(".number"), percent(share));
     });
     const points = earlier === null ? "" : signed(100 * (shares[0] - earlier), 1);
     const delta = row.querySelector(".delta");
-    say(delta, Number(points) === 0 ? "" : points);
+    say(delta, Number(points) === 0 || points === NONE ? "" : points);
     delta.classList.toggle("up", points.startsWith("+"));
     delta.classList.toggle("down", points.startsWith("\u2212"));
     return row;

@@ -40,11 +40,13 @@ export function arrange(parent, children) {
 export const unseen = (text) => el("span", { class: "hidden" }, text);
 
 export const whole = (number) => Number(number).toLocaleString("en");
-export const percent = (share) => `${(100 * share).toFixed(1)}%`;
+export const NONE = "\u2013"; // of what is no number, such as null
+export const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)}%` : NONE);
 export const plural = (n, one, many = `${one}s`) => `${whole(n)} ${n === 1 ? one : many}`;
 
 /** A signed number with a true minus; what rounds to nothing has no sign. */
 export function signed(value, digits) {
+  if (!Number.isFinite(value)) return NONE;
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return text;
   return `${value < 0 ? "\u2212" : "+"}${text}`;
@@ -52,6 +54,7 @@ export function signed(value, digits) {
 
 /** A score or another figure, short. */
 export function short(value) {
+  if (!Number.isFinite(value)) return NONE;
   const size = Math.abs(value);
   const tiny = size < 0.001 || size >= 100000;
   const text = Number.isInteger(size) ? whole(size) : tiny ? size.toExponential(1) : size.toFixed(size >= 100 ? 1 : 3);

@@ -1,7 +1,7 @@
 // What answers: the model, its bundles and their versions, and how long questions take.
 
 import { call } from "./api.js";
-import { byId, draw, el, plural, say, short, whole } from "./dom.js";
+import { byId, draw, el, NONE, plural, say, short, whole } from "./dom.js";
 
 const KEPT = 60; // times that the figures are of
 
@@ -15,10 +15,10 @@ export async function tasks() {
   return found.tasks;
 }
 
-/** All versions of all bundles, or null for a key that may not know. */
+/** All `versions` of all bundles and those that `failed`, or null for a key that may not know. */
 export async function versions() {
   try {
-    return (await call("GET", "v1/bundles")).versions;
+    return await call("GET", "v1/bundles");
   } catch {
     return null; // the page answers without them
   }
@@ -26,13 +26,14 @@ export async function versions() {
 
 /** List bundles: all that operators may know, else what everybody may. */
 export function showBundles(tasksNow, found) {
+  const failed = (found?.failed ?? []).map((one) => `${one.name} could not be loaded: ${one.message}.`);
   const note = !tasksNow.length ? "No bundle is loaded. Start the service with --bundle, or PUT one to v1/bundles/NAME."
     : found ? "" : "Parameters, metrics and earlier versions are shown to keys that may operate.";
-  say(byId("service-note"), note);
-  byId("service-note").hidden = !note;
-  if (!tasksNow.length && !found?.length) return byId("bundles").replaceChildren();
+  say(byId("service-note"), [...failed, note].filter(Boolean).join(" "));
+  byId("service-note").hidden = !byId("service-note").textContent;
+  if (!tasksNow.length && !found?.versions.length) return byId("bundles").replaceChildren();
   const columns = found ? OPERATOR : READER;
-  const rows = found ?? tasksNow;
+  const rows = found?.versions ?? tasksNow;
   return byId("bundles").replaceChildren(el("table", { class: "list" },
     el("thead", {}, el("tr", {}, ...columns.map(([heading]) => el("th", { scope: "col" }, heading)))),
     el("tbody", {}, ...rows.map((one) => el("tr", {}, ...columns.map(([heading, value], i) =>
@@ -44,7 +45,6 @@ function cell(tag, heading, value) {
   return el(tag, attributes, value);
 }
 
-const NONE = "\u2013";
 const WHEN = { dateStyle: "medium", timeStyle: "short" };
 
 const READER = [
@@ -57,7 +57,7 @@ const READER = [
 const OPERATOR = [
   ["Task", (one) => one.name],
   ["Version", (one) => el("span", {}, `${one.version} `, el("span", { class: one.active ? "tag on" : "tag" },
-    one.active ? "answers" : "earlier"))],
+    one.active ? "answers" : one.withdrawn ? "withdrawn" : "earlier"))],
   ["Kind", (one) => one.kind],
   ["Strategy", (one) => one.strategy],
   ["Parameters", (one) => whole(one.parameters)],

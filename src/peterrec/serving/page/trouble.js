@@ -49,6 +49,15 @@ export class Trouble {
     return this.buttons();
   }
 
+  /** Say that no answer has come for so many seconds; it is still waited for. */
+  late(seconds, retry) {
+    this.clear();
+    this.retry = retry;
+    say(byId("problem-text"), "The service does not answer.");
+    say(byId("problem-remedy"), `Nothing came for ${seconds} s; the page still waits. The history is kept.`);
+    byId("problem").hidden = false;
+  }
+
   /** Seconds until the page asks again by itself; 0: only when told. */
   wait({ status, retryAfter }) {
     if (![0, 429, 503].includes(status)) return 0;
