@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test test-paper clean bench
+.PHONY: demo test test-paper soak clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
@@ -19,6 +19,10 @@ test: $(VENV)/.installed-dev
 # Breaks the code of each statement of docs/paper.md, in one way at a time: a test that the page names must fail.
 test-paper: $(VENV)/.installed-dev
 	$(BIN)/python tests/paper_mutations.py
+
+# Attacks the service for twenty minutes: requests, operations and faults in any order, with SQLite and with Redis.
+soak: $(VENV)/.installed-dev
+	PETERREC_SOAK_SECONDS=600 $(BIN)/pytest -s tests/serving/soak
 
 # The tables of docs/performance.md: about an hour, on a machine that does nothing else.
 bench: $(VENV)/.installed-bench
