@@ -48,7 +48,7 @@ class Fakes:
         self.keys: dict[str, str] = {}  # key -> scopes; none: everybody may do everything
         self.faults: dict[str, Fault] = {}
         self.held: list[threading.Event] = []  # what the next POST /v1/predict wait for, in turn
-        self.hanging: threading.Event | None = None  # what GET /v1/tasks waits for
+        self.hanging: dict[str, threading.Event] = {}  # path -> what its answers wait for
         self.broken_class: str | None = None  # whose probability is null
         self.failed: list[dict[str, str]] = []
         self.asked: list[dict[str, Any]] = []
@@ -173,8 +173,8 @@ class Fakes:
             return refusal(403, "this key may not operate")
         if path in self.faults:
             return self.faults[path]
-        if path == "/v1/tasks" and self.hanging is not None:
-            self.hanging.wait(20)
+        if path in self.hanging:
+            self.hanging[path].wait(20)
         if path.startswith("/v1/users/"):
             return self.user(unquote(path.removeprefix("/v1/users/")))
         titles = {

@@ -158,11 +158,30 @@ def test_a_service_that_hangs_is_told_and_old_answers_are_marked(opened: Opener,
 
 
 def test_a_service_that_hangs_from_the_start_is_told(opened: Opener, fakes: Fakes) -> None:
-    fakes.hanging = threading.Event()
+    fakes.hanging["/v1/tasks"] = threading.Event()
     page = opened(wait="#problem")
     told(page, "The service does not answer.")
-    fakes.hanging.set()
+    fakes.hanging["/v1/tasks"].set()
     answered(page, "For somebody new")
+
+
+def test_a_search_that_hangs_is_told_until_it_is_answered(opened: Opener, fakes: Fakes) -> None:
+    page = opened()
+    page.locator("#search").fill("no such film")
+    page.locator("#search-status", has_text="No item found").wait_for()
+    fakes.hanging["/v1/items"] = threading.Event()
+    page.locator("#search").fill("alien")
+    told(page, "The service does not answer.")
+    assert page.locator("#search-status").inner_text() == "The search has no answer yet"  # not that of "no such film"
+    fakes.hanging["/v1/items"].set()
+    page.locator("#search-status", has_text="1 item").wait_for()
+    page.locator("#problem").wait_for(state="hidden")
+    fakes.hanging["/v1/items"].clear()
+    page.locator("#search").fill("fargo")
+    page.locator("#search-status", has_text="The search has no answer yet").wait_for()
+    page.locator("#search").blur()  # nobody waits for it any more
+    page.wait_for_function("document.getElementById('search-status').textContent === ''")
+    fakes.hanging["/v1/items"].set()
 
 
 def test_what_is_no_number_is_not_shown_as_one(opened: Opener, fakes: Fakes) -> None:

@@ -24,7 +24,7 @@ const latency = new Latency();
 const trouble = new Trouble(start);
 const answers = new Answers(why);
 const history = new History((what) => ask(what), () => named(history.shown).then(() => history.draw()));
-new Search((item) => history.add([item]), (error) => error.status === 401 && trouble.show(error, start));
+new Search((item) => history.add([item]), (error) => error.status === 401 && trouble.show(error, start), patiently);
 
 /** Learn what can be asked, then ask. */
 async function start() {
@@ -81,7 +81,9 @@ async function patiently(work, retry, old = () => {}) {
     trouble.late(LATE / 1000, retry);
   }, LATE);
   try {
-    return await work();
+    const result = await work();
+    trouble.answered();
+    return result;
   } finally {
     clearTimeout(late);
   }

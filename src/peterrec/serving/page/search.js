@@ -7,9 +7,12 @@ const WAIT = 120; // milliseconds without a key before it asks
 const LIMIT = 20;
 
 export class Search {
-  /** `choose(item)` is called with what was picked, `refused(error)` with what the service says no with. */
-  constructor(choose, refused) {
-    Object.assign(this, { choose, refused });
+  /**
+   * `choose(item)` is called with what was picked, `refused(error)` with what the service says no with;
+   * `patiently(work, retry, old)` waits for an answer.
+   */
+  constructor(choose, refused, patiently) {
+    Object.assign(this, { choose, refused, patiently });
     this.input = byId("search");
     this.list = byId("found");
     this.status = byId("search-status");
@@ -38,19 +41,22 @@ export class Search {
     clearTimeout(this.timer);
     this.request?.abort();
     this.request = new AbortController();
+    const { signal } = this.request;
     const text = this.input.value.trim();
     try {
       const query = new URLSearchParams({ limit: LIMIT, ...(text ? { q: text } : {}) });
-      const { items } = await call("GET", `v1/items?${query}`, { signal: this.request.signal });
+      const { items } = await this.patiently(() => call("GET", `v1/items?${query}`, { signal }), () => this.ask(),
+        () => say(this.status, "The search has no answer yet"));
       learn(items);
       this.asked = text;
       this.show(items);
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError") return this.request.signal === signal && say(this.status, ""); // closed
       this.close();
       say(this.status, error.message);
       this.refused(error);
     }
+    return undefined;
   }
 
   show(items) {

@@ -20,6 +20,7 @@ export class Trouble {
     this.keyed = keyed;
     this.timer = 0;
     this.retry = null;
+    this.waiting = false; // whether the page says that no answer has come
     byId("retry").addEventListener("click", () => this.again());
     window.addEventListener("online", () => this.again());
     byId("key-form").addEventListener("submit", (event) => this.submit(event));
@@ -53,6 +54,7 @@ export class Trouble {
   late(seconds, retry) {
     this.clear();
     this.retry = retry;
+    this.waiting = true;
     say(byId("problem-text"), "The service does not answer.");
     say(byId("problem-remedy"), `Nothing came for ${seconds} s; the page still waits. The history is kept.`);
     byId("problem").hidden = false;
@@ -75,9 +77,15 @@ export class Trouble {
   clear() {
     clearTimeout(this.timer);
     this.retry = null;
+    this.waiting = false;
   }
 
-  /** An answer came. */
+  /** An answer came to something: the service does not hang. */
+  answered() {
+    if (this.waiting) this.over();
+  }
+
+  /** All is well, and what could not be done is no longer told. */
   over() {
     this.clear();
     byId("problem").hidden = true;
