@@ -23,10 +23,13 @@ from peterrec.artifacts.bundle_io import save_bundle
 from .site import until
 
 # Past the limit of a file's size writing is an error (Python ignores the signal): what a full disk does.
-LIMITED = """
-import resource, sys
-name, size = sys.argv.pop(1), int(sys.argv.pop(1))
-resource.setrlimit(getattr(resource, name), (size, size))
+# SIGHUP is not as the tests have it: under nohup they ignore it, and so would their children.
+START = """
+import json, resource, signal, sys
+hangup, limits = json.loads(sys.argv.pop(1))
+signal.signal(signal.SIGHUP, signal.Handlers(hangup))
+for name, size in limits.items():
+    resource.setrlimit(getattr(resource, name), (size, size))
 from peterrec.cli.main import run
 run()
 """
@@ -57,12 +60,12 @@ class Process:
         *options: str,
         largest_file: int | None = None,
         open_files: int | None = None,
+        hangup: signal.Handlers = signal.SIG_DFL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         limits = {"RLIMIT_FSIZE": largest_file, "RLIMIT_NOFILE": open_files}
-        limited = [["-c", LIMITED, name, str(size)] for name, size in limits.items() if size is not None]
-        start = limited[0] if limited else ["-m", "peterrec"]
-        command = [sys.executable, *start, "serve", str(artifacts / "base"), "--port", "0"]
+        start = json.dumps([hangup, {name: size for name, size in limits.items() if size is not None}])
+        command = [sys.executable, "-c", START, start, "serve", str(artifacts / "base"), "--port", "0"]
         command += ["--state", str(state), "--bundle-root", str(artifacts), *options]
 
         self.process = subprocess.Popen(

@@ -88,6 +88,16 @@ def test_sighup_finishes_what_is_in_flight(artifacts: Path, tmp_path: Path) -> N
         assert served.log("stopped")
 
 
+def test_sighup_is_ignored_under_nohup(artifacts: Path, tmp_path: Path) -> None:
+    options = ["--bundle", f"age={artifacts / 'age'}"]
+    with process(artifacts, tmp_path / "state", *options, hangup=signal.SIG_IGN) as served:
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        post(served, "the-user", "item-1")
+        assert not served.log("stopping")
+        assert served.stop() == 0
+
+
 @pytest.mark.parametrize("fault", ["kill of the server", "kill of the service", "killed rewrite"])
 def test_an_erasure_in_redis_comes_to_its_end_whatever_dies(artifacts: Path, tmp_path: Path, fault: str) -> None:
     (tmp_path / "redis").mkdir()

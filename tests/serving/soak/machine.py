@@ -263,12 +263,13 @@ class ServiceMachine(RuleBasedStateMachine):
         if how == "backup":
             backup(self.state, folder)  # while it runs
         self.client.close()
+        ended, self.pid = self.pid, 0
         if how in ENDS:
-            status = self.starter.end(self.pid, ENDS[how])
+            status = self.starter.end(ended, ENDS[how])
             assert status == 0 or self.full
             self.count("ends by a signal")
         else:
-            self.starter.end(self.pid)
+            self.starter.end(ended)
             self.count("kills of the service")
         if how == "backup":
             shutil.rmtree(self.state)
@@ -353,6 +354,7 @@ class RedisMachine(ServiceMachine):
     """Events in Redis, which may die too; another service uses the same server."""
 
     redis = True
+    other_pid = 0
 
     @initialize()
     def start(self) -> None:
@@ -366,8 +368,9 @@ class RedisMachine(ServiceMachine):
         super().start()
 
     def teardown(self) -> None:
-        self.starter.end(self.other_pid)
-        self.other.close()
+        if self.other_pid:
+            self.starter.end(self.other_pid)
+            self.other.close()
         super().teardown()
 
     @precondition(lambda self: not self.down)

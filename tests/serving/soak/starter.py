@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = """
-import json, os, sys, time
+import json, os, signal, sys, time
 import torch
 from peterrec.cli.main import execute
 from peterrec.serving.http import serve
 
 def child(arguments, log, clock):
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     now, offset = time.time, os.open(clock, os.O_RDONLY)
     time.time = lambda: now() + float(os.pread(offset, 32, 0) or 0)  # a clock that is moved while it runs
     os._exit(execute(["serve", *arguments]))
@@ -27,7 +28,12 @@ def child(arguments, log, clock):
 for line in sys.stdin:
     order = json.loads(line)
     if "wait" in order:
-        print(os.waitpid(order["wait"], 0)[1], flush=True)
+        until = time.monotonic() + order["seconds"]
+        while not (ended := os.waitpid(order["wait"], os.WNOHANG))[0]:
+            if time.monotonic() > until:
+                os.kill(order["wait"], signal.SIGKILL)
+            time.sleep(0.01)
+        print(ended[1], flush=True)
     else:
         pid = os.fork()
         if not pid:
@@ -62,9 +68,9 @@ class Starter:
         raise TimeoutError(log.read_text())
 
     def end(self, pid: int, number: int = signal.SIGKILL) -> int:
-        """Send a signal, and wait for the end; returns the exit status."""
+        """Send a signal, and wait for the end; returns the exit status. What does not end is killed."""
         os.kill(pid, number)
-        return os.waitstatus_to_exitcode(self._order(wait=pid))
+        return os.waitstatus_to_exitcode(self._order(wait=pid, seconds=PATIENCE))
 
     def _order(self, **order: Any) -> int:
         assert self._process.stdin is not None
