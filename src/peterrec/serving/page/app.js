@@ -176,7 +176,6 @@ async function explain() {
   try {
     const body = { items: history.items, task, exclude_seen: excludeSeen(), patched: true };
     const found = await patiently(() => call("POST", "v1/explain", { body, signal: explaining.signal }), explain);
-    trouble.over();
     const classes = tasks.find((one) => one.name === task)?.kind === "classification";
     await named([found.of], explaining.signal);
     history.explain(found.contributions, classes ? (x) => `${signed(100 * x, 1)} points` : (x) => signed(x, 3));
@@ -205,7 +204,6 @@ byId("count").addEventListener("change", () => ask(""));
 byId("example").addEventListener("click", async () => {
   try {
     const { items } = await patiently(() => call("GET", "v1/items?limit=50"), () => byId("example").click());
-    trouble.over();
     learn(items);
     const picked = items.map((one) => [Math.random(), one.item]).sort(([a], [b]) => a - b).slice(0, EXAMPLE);
     history.replace(picked.map(([, item]) => ({ item, known: true })), "Example history of frequent items");
@@ -228,7 +226,6 @@ byId("user-form").addEventListener("submit", async (event) => {
   try {
     const { events } = await patiently(() => call("GET", `v1/users/${encodeURIComponent(user)}`),
       () => byId("user-form").requestSubmit());
-    trouble.over();
     say(byId("user-status"), `Loaded ${plural(events.length, "event")}`);
     history.replace(events.map(({ item, known }) => ({ item, known })), `Loaded ${plural(events.length, "event")}`);
   } catch (error) {
