@@ -66,6 +66,18 @@ def test_the_server_says_the_same_only_now_and_then() -> None:
     ]  # fmt: skip
 
 
+def test_another_error_is_told_though_the_server_says_the_same_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peterrec.serving.http.logs.MOST_MESSAGES", 2)
+    stream = io.StringIO()
+    handler = ServerLines(Log(stream))
+    for error in (KeyError(), KeyError(), ValueError(), TypeError(), KeyError()):  # the last one: forgotten meanwhile
+        record = logging.LogRecord("uvicorn", logging.ERROR, "", 1, "Exception", None, (type(error), error, None))
+        record.created = 1000.0
+        handler.emit(record)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["error"] for line in lines] == ["KeyError", "ValueError", "TypeError", "KeyError"]
+
+
 def test_who_writes_does_not_wait_for_who_reads(pipe: tuple[int, TextIO]) -> None:
     reading, stream = pipe
     log = Log(stream)

@@ -20,6 +20,7 @@ MOST_WAITING = 10_000  # lines
 FLUSH_SECONDS = 1.0
 CHECK_SECONDS = 0.005
 SAME_SECONDS = 10.0  # between two lines of the server that say the same
+MOST_MESSAGES = 1_000  # that are remembered for it
 
 
 class Log:
@@ -118,19 +119,23 @@ class ServerLines(logging.Handler):
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
-        self._said: dict[str, tuple[float, int]] = {}  # of each message when it was written, and how often not since
+        # Of each message and kind of error: when it was written, and how often not since.
+        self._repeats: dict[tuple[str, type | None], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record: its template, not what was filled in; the same one no more than once in some seconds."""
         said = str(record.msg).splitlines()
         fields: dict[str, Any] = {"logger": record.name, "message": said[0][:200] if said else ""}
-        then, more = self._said.get(fields["message"], (-math.inf, 0))
-        if record.created - then < SAME_SECONDS:
-            self._said[fields["message"]] = then, more + 1
-            return
-        self._said[fields["message"]] = record.created, 0
-        fields |= {"more": more} if more else {}
         error = record.exc_info[1] if record.exc_info else None
+        key = fields["message"], None if error is None else type(error)
+        written, more = self._repeats.get(key, (-math.inf, 0))
+        if record.created - written < SAME_SECONDS:
+            self._repeats[key] = written, more + 1
+            return
+        if len(self._repeats) >= MOST_MESSAGES:
+            self._repeats.clear()
+        self._repeats[key] = record.created, 0
+        fields |= {"more": more} if more else {}
         if error is not None:
             self._log.failure("server", error, **fields)
         else:
