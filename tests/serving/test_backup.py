@@ -45,7 +45,7 @@ def test_a_copy_has_all_that_was_acknowledged_and_is_opened_as_it_is(state: Path
     store.append([*events("u", *range(500)), *events("v", 1)])
     said = backup(state, tmp_path / "copy")
     store.append(events("u", 600, start=600))
-    assert said == ["1 bundles", "the events of 2 users"]
+    assert said == ["bundles: 1", "users with events: 2"]
     copy = SqliteStore(tmp_path / "copy" / "events.sqlite", 1000)
     assert copy.read("u").count == 500
     copy.close()
@@ -166,7 +166,7 @@ def test_a_file_of_another_release_is_refused(state: Path, tmp_path: Path, chang
 def test_from_the_command_line(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["backup", str(state), str(tmp_path / "copy")]) == 0
     said = capsys.readouterr().err
-    assert "copied 1 bundles" in said
+    assert "copied bundles: 1" in said
     assert "no events: they are not in this folder" in said
     assert f"--state {tmp_path / 'copy'}" in said
     assert execute(["backup", str(state), str(tmp_path / "copy")]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -15,7 +16,7 @@ from peterrec.serving.state_folder import COPIES, EVENTS, JOURNAL, LOCK
 from peterrec.serving.store.in_use import InUseMark, log_of
 from peterrec.serving.store.sqlite import SHARDS
 from peterrec.serving.store.sqlite_file import APPLICATION, VERSION
-from peterrec.storage import new_folder, storage_errors
+from peterrec.storage import FULL, new_folder, storage_errors
 
 ATTEMPTS = 10
 HEADER = ("application_id", "user_version")
@@ -49,7 +50,7 @@ def backup(state: str | Path, out: str | Path) -> list[str]:
         if (state / JOURNAL).is_file():
             copied += _copy_bundles(state, folder)
         if (state / EVENTS).is_file():
-            copied.append(f"the events of {_copy_events(state / EVENTS, folder / EVENTS):,} users")
+            copied.append(f"users with events: {_copy_events(state / EVENTS, folder / EVENTS):,}")
         else:
             copied.append("no events: they are not in this folder, but in Redis")
     return copied
@@ -68,7 +69,7 @@ def _copy_bundles(state: Path, folder: Path) -> list[str]:
         if (state / JOURNAL).read_bytes() == (folder / JOURNAL).read_bytes():
             names = {name for name, version in versions if (name, version) not in missing}
             lacking = [f"no version {version} of {name!r}: its copy is missing or damaged" for name, version in missing]
-            return [f"{len(names):,} bundles", *lacking]
+            return [f"bundles: {len(names):,}", *lacking]
         shutil.rmtree(folder / COPIES, ignore_errors=True)
     raise StorageError("its bundles change all the time", remedy="try again later", path=state)
 
@@ -82,8 +83,8 @@ def _copy_version(state: Path, folder: Path, name: str, version: str) -> bool:
         except FileNotFoundError:
             return False
         except shutil.Error as error:
-            reasons = [reason for *_, reason in error.args[0]]
-            if any("No space left" in str(reason) or "File too large" in str(reason) for reason in reasons):
+            reasons = " ".join(str(reason) for *_, reason in error.args[0])  # all that it tells of why
+            if any(os.strerror(number) in reasons for number in FULL):
                 raise OSError(errno.ENOSPC, "the disk is full") from error
             return False
     return True
