@@ -228,8 +228,7 @@ class Engine:
         loaded = Loaded.of(name or bundle.name, bundle, path, self._reader_of(bundle))
         with torch.inference_mode():
             head = bundle.head
-            logits = self._sample(loaded, CHECKED_USERS) @ head.weight.T + head.bias
-            if not bool(logits.isfinite().all()):
+            if not bool(head(self._sample(loaded, CHECKED_USERS)).isfinite().all()):
                 raise ArtifactError(f"{NO_NUMBERS} as {loaded.name!r}", remedy=TRAIN_AGAIN, path=path)
             if bundle.targets is None:
                 return loaded
