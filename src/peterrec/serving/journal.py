@@ -77,8 +77,8 @@ class BundleJournal:
     def _holding(self) -> dict[str, _Entry]:
         return {name: entry for name, entry in self._entries.items() if entry.holds_for(self._command_line.get(name))}
 
-    def names(self, name: str, version: str) -> bool:
-        """Return whether the file, as it is on the disk, names a version; where it cannot be read it may."""
+    def refers_to(self, name: str, version: str) -> bool:
+        """Return whether the file, as it is on the disk, has a version; where it cannot be read it may."""
         try:
             return (name, version) in BundleJournal(self._path).versions() if self._path.exists() else False
         except (PeterRecError, OSError):

@@ -62,8 +62,8 @@ class BundleRegistry:
         base, name, version = self.roster, loaded.name, loaded.version
         before = self._histories.get(name)
         history = VersionHistory((version,)) if before is None else before.load(version)
-        others = {key: other for key, other in self._versions.get(name, {}).items() if key != version}
-        return self._staged(base, name, {**others, version: loaded}, history, lambda: self.stage(loaded))
+        earlier = {key: each for key, each in self._versions.get(name, {}).items() if key != version}
+        return self._staged(base, name, {**earlier, version: loaded}, history, lambda: self.stage(loaded))
 
     def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
         """Prepare that another version answers; see `VersionHistory.roll_back`.

@@ -46,8 +46,8 @@ def load(served: Process, name: str) -> str:
 
 
 def test_a_load_that_fails_changes_nothing_and_what_was_withdrawn_stays_so(artifacts: Path, tmp_path: Path) -> None:
-    state, given = tmp_path / "state", ["--bundle", f"age={artifacts / 'age'}"]
-    with process(artifacts, state, *given) as served:
+    state, options = tmp_path / "state", ["--bundle", f"age={artifacts / 'age'}"]
+    with process(artifacts, state, *options) as served:
         first = answering(served)
         second = load(served, "age2")
         assert served.post("/v1/bundles/age/rollback", {}).json()["version"] == first
@@ -62,7 +62,7 @@ def test_a_load_that_fails_changes_nothing_and_what_was_withdrawn_stays_so(artif
         load(served, "age3")
         served.stop(signal.SIGKILL)
     moved = state.rename(tmp_path / "moved")
-    with process(artifacts, moved, *given) as served:
+    with process(artifacts, moved, *options) as served:
         assert answering(served) == third
         assert served.post("/v1/bundles/age/rollback", {}).json()["version"] == first
         listed = served.client.get("/v1/bundles/age").json()["versions"]
@@ -71,7 +71,7 @@ def test_a_load_that_fails_changes_nothing_and_what_was_withdrawn_stays_so(artif
         assert served.client.put("/v1/bundles/other", json={"path": "age3"}).status_code == 200
         served.stop(signal.SIGKILL)
     (moved / "bundles" / "age" / second / "adapter_model.safetensors").write_bytes(b"")
-    with process(artifacts, moved, *given) as served:
+    with process(artifacts, moved, *options) as served:
         ready = served.client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "degraded", "failed": ["age"]})
         (failed,) = served.log("bundle failed")

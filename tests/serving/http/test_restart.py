@@ -43,8 +43,8 @@ class Restarts:
         save_bundle(self.folder / name, tiny_bundle(PRETRAINED, seed=seed), overwrite=True)
         return str(self.folder / name)
 
-    def open(self, **given: str) -> Service:
-        return open_service(self.folder / "backbone", given, self.config, None, Log(self.lines))
+    def open(self, **bundles: str) -> Service:
+        return open_service(self.folder / "backbone", bundles, self.config, None, Log(self.lines))
 
     def failures(self) -> list[dict[str, Any]]:
         return [
@@ -66,19 +66,19 @@ class Restarts:
 
 def test_what_was_rolled_back_to_answers_though_its_folder_has_something_else(tmp_path: Path) -> None:
     site = Restarts(tmp_path)
-    given = site.write("age", 0)
-    service = site.open(age=given)
+    folder = site.write("age", 0)
+    service = site.open(age=folder)
     first = site.versions(service)["age"]
     site.write("age", 1)  # trained again, into the same folder
     second = service.bundles.load("age", "age").version
     assert service.bundles.roll_back("age", None).version == first != second
     site.close(service)
-    service = site.open(age=given)
+    service = site.open(age=folder)
     assert site.versions(service) == {"age": first}
     assert service.bundles.load("age", "age").version == second
     site.close(service)
-    shutil.rmtree(given)  # what was loaded is there without its folder
-    service = site.open(age=given)
+    shutil.rmtree(folder)  # what was loaded is there without its folder
+    service = site.open(age=folder)
     assert site.versions(service) == {"age": second}
     site.close(service)
 
@@ -92,8 +92,8 @@ def test_a_change_that_fails_at_any_step_leaves_answers_memory_and_disk(
 ) -> None:
     """The command line's version has no copy yet, so that a first change writes two (one, if one version is kept)."""
     site = Restarts(tmp_path, keep_versions=keep_versions)
-    given = site.write("age", 0)
-    service = site.open(age=given)
+    folder = site.write("age", 0)
+    service = site.open(age=folder)
     site.write("next", 1)
     before = site.versions(service), service.parts.engine.versions(), site.on_disk()
     saves = itertools.count(1)
@@ -119,7 +119,7 @@ def test_a_change_that_fails_at_any_step_leaves_answers_memory_and_disk(
         assert (site.versions(service), service.parts.engine.versions(), site.on_disk()) == before
     monkeypatch.undo()
     site.close(service)
-    service = site.open(age=given)
+    service = site.open(age=folder)
     assert site.versions(service) == before[0]
     second = service.bundles.load("age", "next").version
     assert site.versions(service) == {"age": second}
@@ -147,8 +147,8 @@ def test_a_copy_that_can_be_read_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_mistake_of_the_command_line_overrules_nothing(tmp_path: Path) -> None:
     site = Restarts(tmp_path)
-    given = site.write("age", 0)
-    service = site.open(age=given)
+    folder = site.write("age", 0)
+    service = site.open(age=folder)
     site.write("age", 1)
     service.bundles.load("age", "age")
     first = service.bundles.roll_back("age", None).version
@@ -157,7 +157,7 @@ def test_a_mistake_of_the_command_line_overrules_nothing(tmp_path: Path) -> None
     with pytest.raises(ArtifactError):
         site.open(age=str(tmp_path / "mistyped"))
     assert site.on_disk() == before
-    service = site.open(age=given)
+    service = site.open(age=folder)
     assert site.versions(service) == {"age": first}
     site.close(service)
 
@@ -188,8 +188,8 @@ def test_a_journal_that_is_written_though_what_comes_after_fails_names_what_is_t
 
 def test_the_order_in_which_versions_answered_holds_after_a_restart(tmp_path: Path) -> None:
     site = Restarts(tmp_path, keep_versions=4)
-    given = site.write("age", 0)
-    service = site.open(age=given)
+    folder = site.write("age", 0)
+    service = site.open(age=folder)
     first = site.versions(service)["age"]
     site.write("second", 1)
     site.write("third", 2)
@@ -197,7 +197,7 @@ def test_the_order_in_which_versions_answered_holds_after_a_restart(tmp_path: Pa
     service.bundles.roll_back("age", None)
     third = service.bundles.load("age", "third").version
     site.close(service)
-    service = site.open(age=given)
+    service = site.open(age=folder)
     listed = {info.version: (info.active, info.withdrawn) for info in service.parts.engine.versions("age")}
     assert listed == {first: (False, False), second: (False, True), third: (True, False)}
     assert service.bundles.roll_back("age", None).version == first

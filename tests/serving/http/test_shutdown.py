@@ -96,10 +96,10 @@ def serving_nowhere() -> socket.socket:
 def test_a_second_signal_ends_it_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
-    found = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
-    found.handle_exit(15, None)
+    http_server = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
+    http_server.handle_exit(15, None)
     assert not ends
-    found.handle_exit(2, None)
+    http_server.handle_exit(2, None)
     assert ends == [130]
 
 
@@ -107,10 +107,10 @@ def test_a_second_sighup_changes_nothing(site: Site, monkeypatch: pytest.MonkeyP
     """A terminal that closes sends two."""
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
-    found = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
+    http_server = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
     for _ in range(2):
-        found.handle_exit(signal.SIGHUP, None)
-    assert found.should_exit
+        http_server.handle_exit(signal.SIGHUP, None)
+    assert http_server.should_exit
     assert not ends
 
 

@@ -28,14 +28,14 @@ class Bundles:
         engine: answers with the bundles.
         journal: is told what is loaded.
         root: folder that bundles are loaded from.
-        kept: folder for copies of what operators loaded or rolled back to.
+        copies: folder for copies of what operators loaded or rolled back to.
         log: gets a line for each change.
     """
 
-    def __init__(self, engine: Engine, journal: BundleJournal, root: str, kept: Path, log: Log) -> None:
+    def __init__(self, engine: Engine, journal: BundleJournal, root: str, copies: Path, log: Log) -> None:
         self._engine, self._journal, self._log = engine, journal, log
         self._root = Path(root).resolve()
-        self._kept = kept.resolve()
+        self._copies = copies.resolve()
         # By name: what could not be loaded after a restart. Replaced, not changed: another thread may look through it.
         self.failed: dict[str, FailedBundle] = {}
 
@@ -72,7 +72,7 @@ class Bundles:
             self._log.write("bundle remembered", name=name, message=f"an operator {what} before this start")
             if history is not None:
                 self._restore(name, history)
-        for folder in self._kept.glob("*"):  # what was written when the service was killed
+        for folder in self._copies.glob("*"):  # what was written when the service was killed
             history = remembered.get(folder.name)
             self._tidy(folder.name, () if history is None else history.versions)
 
@@ -105,7 +105,7 @@ class Bundles:
         try:
             staged = self._engine.stage(name, folder)
         except PeterRecError as error:
-            raise self._told(error, path) from error
+            raise self._client_error(error, path) from error
         info = self._change(staged)
         self._log.write("bundle loaded", name=name, version=info.version, kind=info.kind, index=info.index)
         return info
@@ -161,7 +161,7 @@ class Bundles:
             self._journal.record(name, history)
         except BaseException:
             for version in new:
-                if not self._journal.names(name, version):  # it may be written, and what came after failed
+                if not self._journal.refers_to(name, version):  # it may be written, and what came after failed
                     shutil.rmtree(self._copy(name, version), ignore_errors=True)
             raise
         info = self._engine.activate(staged)
@@ -193,22 +193,22 @@ class Bundles:
         return True
 
     def _copy(self, name: str, version: str) -> Path:
-        return self._kept / name / version
+        return self._copies / name / version
 
     def _tidy(self, name: str, versions: Sequence[str]) -> None:
         """Remove copies that nothing remembers any more."""
-        for copy in (self._kept / name).glob("*"):
+        for copy in (self._copies / name).glob("*"):
             if copy.name not in versions:
                 shutil.rmtree(copy, ignore_errors=True)
 
-    def _told(self, error: PeterRecError, path: str) -> ApiError:
+    def _client_error(self, error: PeterRecError, path: str) -> ApiError:
         """Return the error with the file it is about, named as the client did: not where the root is."""
-        told = as_api_error(error)
+        api_error = as_api_error(error)
         where = path
         if error.path is not None and Path(error.path).is_relative_to(self._root):
             where = str(Path(error.path).relative_to(self._root))
-        told.message = f"{where}: {told.message}"
-        return told
+        api_error.message = f"{where}: {api_error.message}"
+        return api_error
 
 
 def _failed(name: str, version: str, copy: Path, error: Exception) -> FailedBundle:
