@@ -116,7 +116,7 @@ def test_bundles_that_change_meanwhile_are_copied_again(
 def test_a_version_without_a_copy_is_left_out_and_said(state: Path, tmp_path: Path) -> None:
     shutil.rmtree(state / "bundles" / "age" / "v1")
     assert backup(state, tmp_path / "copy")[:2] == [
-        "1 bundles", "no version v1 of 'age': its copy is missing or damaged"
+        "bundles: 1", "no version v1 of 'age': its copy is missing or damaged"
     ]  # fmt: skip
     assert {path.name for path in (tmp_path / "copy" / "bundles" / "age").iterdir()} == {"v2", "v3"}
 

@@ -298,7 +298,7 @@ class FakeJournal:
             raise StorageError("the disk is full", remedy="make room")
         self.lines.append((name, history))
 
-    def names(self, name: str, version: str) -> bool:
+    def refers_to(self, name: str, version: str) -> bool:
         return False
 
 
