@@ -100,7 +100,9 @@ def _copy_events(source: Path, target: Path) -> int:
         ):
             target.chmod(0o600)
             _check_version(live, source)
+            live.execute("BEGIN IMMEDIATE")  # no service opens it meanwhile
             mark.check(live, has_log=has_log)
+            live.rollback()
             live.backup(copy)  # in one step, of one moment; others may write meanwhile
             InUseMark.clear(copy)
             counts = (copy.execute(f"SELECT count(*) FROM users_{shard}").fetchone()[0] for shard in range(SHARDS))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from peterrec.errors import StoreError
 from peterrec.serving.store.sqlite import SqliteStore
 from serving.store.contract import ids
 
@@ -41,6 +49,30 @@ def test_several_processes_may_share_a_file_even_a_new_one(path: Path) -> None:
     assert sum(json.loads(line)[1] for line in lines) == store.read("u").count + store.read("shared").count
     assert (store.read("u").count, store.read("shared").count) == (3 * 40 * 5, 40)
     store.close()
+
+
+def test_stores_that_open_a_file_at_once_do_not_take_it_for_a_copy(path: Path) -> None:
+    def open_and_close(_: int) -> None:
+        at_once.wait()
+        SqliteStore(file, 10).close()
+
+    with ThreadPoolExecutor(6) as threads:
+        for attempt in range(30):
+            file, at_once = path.with_name(f"{attempt}.sqlite"), threading.Barrier(6)
+            for _ in range(3):
+                list(threads.map(open_and_close, range(6)))
+
+
+def test_a_file_is_in_use_until_the_last_store_of_it_is_closed(path: Path) -> None:
+    first, last = SqliteStore(path, 10), SqliteStore(path, 10)
+    first.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # as happens sooner or later
+    copy = shutil.copy(path, path.with_name("copy.sqlite"))
+    with pytest.raises(StoreError, match="copied while it was in use"):
+        SqliteStore(copy, 10)
+    last.close()
+    SqliteStore(shutil.copy(path, path.with_name("whole.sqlite")), 10).close()
 
 
 def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:

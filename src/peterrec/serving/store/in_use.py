@@ -42,7 +42,7 @@ class InUseMark:
         """Refuse a copy without its log.
 
         Args:
-            connection: to the file.
+            connection: to the file, in a transaction that writes: whoever else opens it waits.
             has_log: whether there was a log beside it, before it was opened.
 
         Raises:
@@ -59,7 +59,7 @@ class InUseMark:
         )
 
     def put(self, connection: sqlite3.Connection) -> None:
-        """Mark the file as in use, unless others did."""
+        """Mark the file as in use, unless others did; in the transaction of `check`."""
         mark = self._read(connection) or secrets.token_hex(8)
         if self._beside_text() != mark:
             with replace_file(self._beside) as temporary:
@@ -68,10 +68,12 @@ class InUseMark:
         connection.execute("UPDATE in_use SET mark = ?", (mark,))
 
     def remove(self) -> None:
-        """Say that nobody uses the file any more, if so: SQLite has removed its log then."""
-        if log_of(self._path).exists():
-            return
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._path)) as connection:
+        """Say that nobody uses the file any more, if so: it can be had alone then, and nobody opens it meanwhile."""
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(self._path, timeout=0)) as connection,
+        ):
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # from the next transaction until it is closed
             self.clear(connection)
             self._beside.unlink(missing_ok=True)
 

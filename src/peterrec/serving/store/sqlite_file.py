@@ -68,8 +68,9 @@ class SqliteFile:
             self._identity = self._identify()
             with self.alone() as connection:
                 self._prepare(connection)
-                self._mark.check(connection, has_log=has_log)
-                self._mark.put(connection)
+                with self.transaction(connection):  # others may open or close it at the same moment
+                    self._mark.check(connection, has_log=has_log)
+                    self._mark.put(connection)
                 self._truncate_log(connection)  # so that the file itself has the mark
 
     # ------------------------------------------------------------ transactions
