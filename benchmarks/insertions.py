@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 
 import peterrec
-from peterrec.evaluation.report import TaskEvaluation
+from peterrec.evaluation.results import TaskEvaluation
 
 PRETRAIN = {"epochs": 8, "patience": 2}
 ADAPT = {"max_length": 100, "epochs": 15, "patience": 4, "ranking_loss": "bpr", "negatives": {"count": 4}}

@@ -22,10 +22,10 @@ from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.nn.backbone import Backbone
+from peterrec.nn.chunked_losses import chunked_full_softmax_loss
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.softmax import chunked_full_softmax_loss
 from peterrec.nn.tokens import TCL, append_token, read_at
 from peterrec.training.adapt import AdaptModule
 from peterrec.training.loop import TrainedModule, as_asked

@@ -42,8 +42,9 @@ from peterrec.nn.heads import ClassificationHead
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
+from peterrec.nn.readout import represent
 from peterrec.nn.stream import Stream
-from peterrec.nn.tokens import SPECIAL, append_token, represent
+from peterrec.nn.tokens import SPECIAL, append_token
 from peterrec.process import tune_process
 from peterrec.serving.engine import Engine
 from peterrec.serving.index import ItemIndex, build_index

@@ -15,7 +15,7 @@ import numpy as np
 
 from peterrec.config import SplitConfig
 from peterrec.data.splits import assign_parts, user_hash
-from peterrec.experiments.grid.cells import CellResult, read_cell, read_users
+from peterrec.report.grid.cells import CellResult, read_cell, read_users
 
 TEST = 2  # what `assign_parts` calls test users
 

@@ -26,7 +26,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import representation_width
+from peterrec.nn.readout import representation_width
 from peterrec.training.strategies import group_counts
 
 needs_compiler = pytest.mark.skipif(

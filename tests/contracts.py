@@ -10,9 +10,10 @@ from builders import shaken
 from oracles import oracle_patch_names, oracle_represent
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
+from peterrec.nn.build import build_backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import PAD, SPECIAL, TCL, append_token, represent
-from peterrec.nn.transformer import build_backbone
+from peterrec.nn.readout import represent
+from peterrec.nn.tokens import PAD, SPECIAL, TCL, append_token
 
 ITEMS = 20
 BACKBONES = {

@@ -11,7 +11,7 @@ import yaml
 
 from peterrec.config import ExperimentConfig, build_config
 from peterrec.errors import ConfigError
-from peterrec.experiments.grid.resolve import check_settings
+from peterrec.experiments.grid.cell_settings import check_settings
 
 TASKS = [
     {"name": "age", "kind": "classification", "labels": {"path": "u.csv", "label": "age"}},

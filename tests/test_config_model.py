@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from peterrec.config import AdaptConfig, Config, PatchConfig, PretrainConfig, RunConfig, build_config, dump_yaml
-from peterrec.config.model import BackboneConfig, MaskingConfig, NegativesConfig, Strategy
+from peterrec.config.training import BackboneConfig, MaskingConfig, NegativesConfig, Strategy
 from peterrec.errors import ConfigError
 from peterrec.training.strategies import PLANS
 

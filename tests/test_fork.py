@@ -180,7 +180,7 @@ def test_model_and_engine_look_at_their_device(monkeypatch: pytest.MonkeyPatch, 
 def test_what_was_compiled_is_not_run_after_a_fork(monkeypatch: pytest.MonkeyPatch, fork_state: type) -> None:
     """Its loops have the number of threads of the parent in them."""
     model, compiled = (UserModel(tiny_pretrained(), "cpu", compile=compile) for compile in (False, True))
-    monkeypatch.setattr("peterrec.nn.run._compiled", lambda: pytest.fail("compiled"))
+    monkeypatch.setattr("peterrec.nn.execution._compiled", lambda: pytest.fail("compiled"))
     monkeypatch.setattr(fork_state, "child", True)
     history = [[f"item-{i}" for i in range(6)]]
     assert (compiled.represent(history, batch_size=1) == model.represent(history, batch_size=1)).all()

@@ -49,7 +49,7 @@ def test_a_compiled_model_compiles_batches_of_the_longest_histories(monkeypatch:
         shapes.append(tuple(arguments[1].shape[:2]))
         return run_blocks(*arguments)
 
-    from peterrec.nn.run import run_blocks
+    from peterrec.nn.execution import run_blocks
 
     monkeypatch.setattr("peterrec.nn.backbone.compiled_run", spy)
     pretrained = tiny_pretrained(max_length=8)

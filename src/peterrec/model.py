@@ -24,7 +24,7 @@ from peterrec.inference import Inference, ItemScorer
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead
 from peterrec.nn.precision import Precision, checked_precision
-from peterrec.nn.tokens import represent, representation_width
+from peterrec.nn.readout import represent, representation_width
 
 
 class UserModel:

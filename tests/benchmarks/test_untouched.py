@@ -9,7 +9,7 @@ import pytest
 
 from peterrec.config import SplitConfig
 from peterrec.data.splits import assign_parts, user_hash
-from peterrec.experiments.grid.cells import CellResult, write_cell
+from peterrec.report.grid.cells import CellResult, write_cell
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "untouched.py"
 

@@ -13,7 +13,7 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ArtifactError, DataError, TaskError
 from peterrec.evaluation.evaluate import evaluate_task
-from peterrec.evaluation.report import TaskEvaluation
+from peterrec.evaluation.results import TaskEvaluation
 
 CONFIG = EvaluateConfig(bootstrap=200)
 MakeTask = Callable[..., Task]

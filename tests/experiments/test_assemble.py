@@ -13,11 +13,11 @@ from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import RunConfig, load_config
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError
-from peterrec.evaluation.report import TaskEvaluation
+from peterrec.evaluation.results import TaskEvaluation
 from peterrec.experiments.assemble import assemble
-from peterrec.experiments.record import RunRecord
-from peterrec.experiments.report import render
 from peterrec.model import UserModel
+from peterrec.report.run.page import render
+from peterrec.report.run.record import RunRecord
 
 STAGES = [{"name": "prepare", "seconds": 1.5, "reused": False}, {"name": "pretrain", "seconds": 0.1, "reused": True}]
 CURVE = [{"epoch": 0, "train_loss": 1.0, "seconds": 2.0}, {"epoch": 1, "train_loss": 0.5, "seconds": 3.0}]

@@ -24,7 +24,7 @@ from peterrec.config import PretrainConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.tokens import represent_next
+from peterrec.nn.readout import represent_next
 from peterrec.training.objectives import MaskedItems
 
 pytestmark = pytest.mark.shared

@@ -25,10 +25,10 @@ from golden.converter import (
 from golden.test_parity_pretraining import block_outputs
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
+from peterrec.nn.insertion import SiteInput
 from peterrec.nn.losses import bce_loss, bpr_loss
 from peterrec.nn.patch import Patch
-from peterrec.nn.site import SiteInput
-from peterrec.nn.tokens import represent
+from peterrec.nn.readout import represent
 
 pytestmark = pytest.mark.shared
 

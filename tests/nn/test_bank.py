@@ -22,8 +22,8 @@ from peterrec.errors import ConfigError
 from peterrec.nn import bank as bank_module
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank
-from peterrec.nn.row_pieces import RowBottlenecks
-from peterrec.nn.tokens import represent
+from peterrec.nn.batched_patches import RowBottlenecks
+from peterrec.nn.readout import represent
 
 USERS = [[4, 5, 6, 7, 8], [9], [], [10, 11, 12], [5, 5, 4], [20, 19, 18, 17, 16, 15]]
 WHICH = torch.tensor([2, 0, 1, 2, 2, 1])

@@ -13,7 +13,7 @@ from oracles import SiteAt, oracle_site, weights_of
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.block import Block, Site
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import SitePatch
+from peterrec.nn.patch_kinds import SitePatch
 from strategies import backbone_configs, patch_configs, places_of
 
 CHANNELS = 6

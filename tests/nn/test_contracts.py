@@ -29,8 +29,9 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import KINDS
-from peterrec.nn.tokens import SPECIAL, represent
+from peterrec.nn.patch_kinds import KINDS
+from peterrec.nn.readout import represent
+from peterrec.nn.tokens import SPECIAL
 from strategies import patched_backbones, users
 
 

@@ -8,7 +8,7 @@ import torch
 from contracts import BACKBONES, every_backbone, lively_backbone, some_items
 from peterrec.config import BackboneConfig
 from peterrec.nn.backbone import Backbone, Own
-from peterrec.nn.tokens import represent
+from peterrec.nn.readout import represent
 
 CONFIG = BackboneConfig(channels=6, dilations=(1, 2, 1))
 every_own = pytest.mark.parametrize(

@@ -34,7 +34,8 @@ from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.losses import bce_loss, bpr_loss, candidate_softmax_loss, full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import PAD, SPECIAL, represent
+from peterrec.nn.readout import represent
+from peterrec.nn.tokens import PAD, SPECIAL
 
 STEP = 1e-6
 USERS = [[5, 6, 7, 8, 6], [9, 4], [10, 5, 23]]

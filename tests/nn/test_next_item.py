@@ -9,7 +9,8 @@ from contracts import every_backbone, lively_backbone, padded
 from peterrec.config import BackboneConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.tokens import SPECIAL, represent_next
+from peterrec.nn.readout import represent_next
+from peterrec.nn.tokens import SPECIAL
 
 ITEMS = 9
 

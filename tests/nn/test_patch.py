@@ -16,9 +16,9 @@ from oracles import oracle_activation, oracle_patch_names
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.conv import DilatedConv
+from peterrec.nn.insertion import SiteInput, SiteShape
 from peterrec.nn.patch import Patch, patched_sites
-from peterrec.nn.pieces import ACTIVATIONS, Bottleneck, LowRankConv, ScaleShift, bottleneck_width
-from peterrec.nn.site import SiteInput, SiteShape
+from peterrec.nn.patch_kinds import ACTIVATIONS, Bottleneck, LowRankConv, ScaleShift, bottleneck_width
 from strategies import patched_backbones
 
 ITEMS = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nn.test_softmax import PAIRS, make
+from nn.test_chunked_losses import PAIRS, make
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -16,8 +16,8 @@ from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank
 from peterrec.nn.patch import Patch, TaskPatch
+from peterrec.nn.readout import represent
 from peterrec.nn.stream import States, Stream
-from peterrec.nn.tokens import represent
 from strategies import backbone_configs, patch_configs
 from strategies import users as user_histories
 

@@ -14,18 +14,8 @@ from contracts import ITEMS, every_backbone, lively_backbone, lively_patch, padd
 from oracles import oracle_backbone, oracle_represent
 from peterrec.data import sequences
 from peterrec.nn import tokens as module
-from peterrec.nn.tokens import (
-    MASK,
-    PAD,
-    TCL,
-    append_token,
-    enclose_in_task_tokens,
-    end_of,
-    read_at,
-    represent,
-    represent_next,
-    representation_width,
-)
+from peterrec.nn.readout import represent, represent_next, representation_width
+from peterrec.nn.tokens import MASK, PAD, TCL, append_token, enclose_in_task_tokens, end_of, read_at
 from strategies import patched_backbones, rows_of_tokens, users
 
 

@@ -14,10 +14,12 @@ from contracts import ITEMS, every_patch, lively_backbone, lively_patch, padded,
 from oracles import oracle_attention, oracle_backbone, weights_of
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.build import build_backbone
 from peterrec.nn.patch import Patch
+from peterrec.nn.readout import represent, represent_next
 from peterrec.nn.sublayer import Attention
-from peterrec.nn.tokens import MASK, PAD, SPECIAL, TCL, represent, represent_next
-from peterrec.nn.transformer import TransformerBackbone, build_backbone
+from peterrec.nn.tokens import MASK, PAD, SPECIAL, TCL
+from peterrec.nn.transformer import TransformerBackbone
 from strategies import patch_configs, rows_of_tokens, users
 
 CAUSAL = BackboneConfig(architecture="transformer", channels=8, layers=2, heads=2, positions=4)

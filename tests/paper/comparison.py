@@ -47,9 +47,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("the salt is ignored", "data/splits.py", 'f"salt:{salt}"', '"salt:peterrec"'),
     ],
     "HR@5 and MRR@5": [
-        Mutation("there are 100 negatives", "config/whole.py",
+        Mutation("there are 100 negatives", "config/run.py",
                  "negatives: PositiveInt = Field(default=99", "negatives: PositiveInt = Field(default=100"),
-        Mutation("the cut-off is 10", "config/whole.py",
+        Mutation("the cut-off is 10", "config/run.py",
                  "k: PositiveInt = Field(default=5", "k: PositiveInt = Field(default=10"),
         Mutation("a positive of the user may be a negative", "evaluation/candidates.py",
                  "return np.asarray(nth + skipped)", "return np.asarray(nth + 0 * skipped)"),

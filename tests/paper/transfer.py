@@ -23,11 +23,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "torch.stack([first.clamp(min=0), last], dim=1)", "torch.stack([0 * first, last], dim=1)"),
     ],
     "The user is the hidden state there": [
-        Mutation("it is the state at the last event", "nn/tokens.py", LAST,
+        Mutation("it is the state at the last event", "nn/readout.py", LAST,
                  LAST.replace("position", "(position - 1).clamp(min=0)")),
         Mutation("it is the mean of both ends", "nn/tokens.py", READ, READ.replace(".sum(", ".mean(")),
         Mutation("it is the state at the last one only", "nn/tokens.py", READ, READ.replace(".sum(dim=1)", "[:, -1]")),
-        Mutation("the patch is not asked", "nn/tokens.py", LAST, LAST.replace(", patch)", ")")),
+        Mutation("the patch is not asked", "nn/readout.py", LAST, LAST.replace(", patch)", ")")),
     ],
     "A new head reads it": [
         Mutation("chosen items are scored without their bias", "nn/heads.py", CHOSEN, "self.weight[items])"),

@@ -21,8 +21,9 @@ from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank
 from peterrec.nn.patch import TaskPatch
+from peterrec.nn.readout import represent
 from peterrec.nn.stream import Stream
-from peterrec.nn.tokens import SPECIAL, represent
+from peterrec.nn.tokens import SPECIAL
 from peterrec.serving.states import FEW_EVENTS, StatePool
 
 CONFIG = BackboneConfig(channels=6, kernel_size=3, dilations=(1, 2))

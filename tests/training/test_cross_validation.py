@@ -20,7 +20,7 @@ from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError, ConfigError, TrainingError
 from peterrec.model import UserModel
-from peterrec.nn.tokens import represent
+from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
 from peterrec.training.cross_validation import Fold, FoldSource, make_folds
 from peterrec.training.folder import WorkFolder

@@ -11,7 +11,7 @@ from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
-from peterrec.nn import run
+from peterrec.nn import execution as run
 from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
 from peterrec.training.pretrain import pretrain

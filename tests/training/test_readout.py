@@ -13,10 +13,10 @@ from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
 from peterrec.storage import read_json, write_json
+from peterrec.training.activation_cache import changed_blocks
 from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
 from peterrec.training.strategies import build
-from peterrec.training.trunk import changed_blocks
 from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 
 STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "last1", "all", "patch", "patch-random")

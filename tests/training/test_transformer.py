@@ -15,11 +15,11 @@ from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import Sequences
 from peterrec.model import UserModel
 from peterrec.nn.transformer import TransformerBackbone
+from peterrec.training.activation_cache import changed_blocks
 from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
 from peterrec.training.pretrain import pretrain
 from peterrec.training.strategies import PLANS, build
-from peterrec.training.trunk import changed_blocks
 from training.small import LEARNS, adapt_config, pretrain_config
 
 SMALL = BackboneConfig(architecture="transformer", channels=8, layers=3, heads=2)

@@ -14,8 +14,8 @@ from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, wri
 from peterrec.config import BackboneConfig, PreprocessingConfig, build_config, dump_optional, load_optional
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import FingerprintError
+from peterrec.nn.build import build_backbone
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.transformer import build_backbone
 from peterrec.storage import (
     FORMAT_VERSION,
     check_format,

@@ -31,7 +31,7 @@ from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import representation_width
+from peterrec.nn.readout import representation_width
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,

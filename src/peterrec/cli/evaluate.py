@@ -13,7 +13,7 @@ from peterrec.config import EvaluateConfig, load_config
 from peterrec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from peterrec.evaluation.report import TaskEvaluation
+    from peterrec.evaluation.results import TaskEvaluation
 
 
 def command(

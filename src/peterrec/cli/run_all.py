@@ -20,7 +20,7 @@ def command(
 ) -> None:
     """Do the whole job: fetch, prepare, pre-train, adapt, evaluate, report. What is already there is reused."""
     from peterrec.experiments.pipeline import run
-    from peterrec.experiments.record import bundle_folder
+    from peterrec.report.run.record import bundle_folder
 
     settings = load_config(RunConfig, config, set_)
     command_line = " ".join(["peterrec run", config, "--out", out, *(f"--set {override}" for override in set_)])

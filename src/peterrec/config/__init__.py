@@ -24,7 +24,10 @@ from peterrec.config.experiment import (
     SyntheticConfig,
 )
 from peterrec.config.loading import build_config, dump_optional, dump_yaml, load_config, load_optional, same_settings
-from peterrec.config.model import (
+from peterrec.config.patch import PatchConfig
+from peterrec.config.run import EvaluateConfig, RunConfig
+from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
+from peterrec.config.training import (
     AdaptConfig,
     MaskingConfig,
     NegativesConfig,
@@ -34,9 +37,6 @@ from peterrec.config.model import (
     RunnerConfig,
     Strategy,
 )
-from peterrec.config.patch import PatchConfig
-from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
-from peterrec.config.whole import EvaluateConfig, RunConfig
 
 __all__ = [
     "ActivityConfig",

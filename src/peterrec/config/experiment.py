@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from peterrec.config.base import Config, Name, check_name
 from peterrec.config.data import PrepareConfig
-from peterrec.config.whole import EvaluateConfig
+from peterrec.config.run import EvaluateConfig
 
 Seed = Annotated[int, Field(ge=0)]
 Labelled = Annotated[float, Field(gt=0.0, le=1.0)]

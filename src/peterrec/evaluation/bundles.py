@@ -15,7 +15,7 @@ from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ConfigError, FingerprintError
 from peterrec.evaluation.evaluate import evaluate_task
 from peterrec.evaluation.matching import comparable, output_columns
-from peterrec.evaluation.report import TaskEvaluation
+from peterrec.evaluation.results import TaskEvaluation
 from peterrec.model import UserModel
 from peterrec.storage import write_json
 

@@ -18,7 +18,7 @@ from peterrec.evaluation.baselines.ranking import targets_of
 from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
 from peterrec.evaluation.protocols import classification_outcome, ranking_outcome
-from peterrec.evaluation.report import Comparison, MethodResult, Protocol, TaskEvaluation, Value, finite_or_none
+from peterrec.evaluation.results import Comparison, MethodResult, Protocol, TaskEvaluation, Value, finite_or_none
 from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, Scorer, settings_of
 from peterrec.evaluation.sentence import describe
 from peterrec.evaluation.statistics import LOWER_IS_BETTER, classification_statistics, ranking_statistics

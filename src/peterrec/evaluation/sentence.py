@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from peterrec.evaluation.intervals import Verdict
-from peterrec.evaluation.report import Comparison, MethodResult
+from peterrec.evaluation.results import Comparison, MethodResult
 
 WORDS: dict[Verdict, str] = {
     "better": "better than",

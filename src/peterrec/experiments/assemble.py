@@ -17,8 +17,9 @@ from peterrec._version import __version__
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import RunConfig, dump_yaml
 from peterrec.data.corpus import Corpus
-from peterrec.evaluation.report import TaskEvaluation
-from peterrec.experiments.record import (
+from peterrec.evaluation.results import TaskEvaluation
+from peterrec.model import UserModel
+from peterrec.report.run.record import (
     BackboneFacts,
     BundleFacts,
     ClassFacts,
@@ -34,7 +35,6 @@ from peterrec.experiments.record import (
     TaskRecord,
     bundle_folder,
 )
-from peterrec.model import UserModel
 
 
 def assemble(

@@ -18,10 +18,10 @@ from peterrec.data.sources import fetch
 from peterrec.errors import ConfigError, InterruptedRun
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
-from peterrec.experiments.record import bundle_folder
-from peterrec.experiments.report import write_report
 from peterrec.experiments.reuse import description, laid_over, same_bundle
 from peterrec.model import UserModel
+from peterrec.report.run.page import write_report
+from peterrec.report.run.record import bundle_folder
 from peterrec.storage import read_json, write_file, write_json
 from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly

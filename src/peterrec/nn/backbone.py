@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
-from peterrec.nn.cone import BlockSteps, Cone, cone_of
+from peterrec.nn.execution import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.run import compiled_run, recomputed_run, run_blocks
+from peterrec.nn.receptive_field import BlockSteps, Cone, cone_of
 from peterrec.nn.tokens import PAD, SPECIAL, tokens_before
 
 EMBEDDING_STD = 0.02

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.errors import ConfigError
+from peterrec.nn.batched_patches import RowBottlenecks, RowPieces, Sorted, Stack, of_rows
+from peterrec.nn.insertion import SiteHooks
 from peterrec.nn.patch import Patch
-from peterrec.nn.pieces import Bottleneck, Inserted, SitePatch
-from peterrec.nn.row_pieces import RowBottlenecks, RowPieces, Sorted, Stack, of_rows
-from peterrec.nn.site import SiteHooks
+from peterrec.nn.patch_kinds import Bottleneck, Inserted, SitePatch
 from peterrec.nn.tokens import TCL
 
 ITEM_TABLE = "own_items.table"

@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
-from peterrec.nn.cone import BlockSteps, Step
 from peterrec.nn.conv import DilatedConv
+from peterrec.nn.insertion import SiteHooks, SiteInput
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.site import SiteHooks, SiteInput
+from peterrec.nn.receptive_field import BlockSteps, Step
 
 
 class Site(nn.Module):

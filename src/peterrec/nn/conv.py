@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from peterrec.nn.cone import Step
+from peterrec.nn.receptive_field import Step
 
 
 class DilatedConv(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
-from peterrec.nn.tokens import SPECIAL, represent_next
+from peterrec.nn.readout import represent_next
+from peterrec.nn.tokens import SPECIAL
 
 
 class NextItemModel(nn.Module):

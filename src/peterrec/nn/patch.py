@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.pieces import KINDS, OwnNorm, SitePatch
-from peterrec.nn.site import Shape, SiteHooks, SiteShape
+from peterrec.nn.insertion import Shape, SiteHooks, SiteShape
+from peterrec.nn.patch_kinds import KINDS, OwnNorm, SitePatch
 from peterrec.nn.sublayer import SubLayerShape
 from peterrec.nn.tokens import PAD, SPECIAL, TCL
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.block import Block, Site
-from peterrec.nn.cone import Step
+from peterrec.nn.insertion import SiteInput
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.site import SiteInput
+from peterrec.nn.receptive_field import Step
 from peterrec.nn.tokens import PAD, TCL, end_of
 
 ONE_POSITION = Step(dilation=1, stride=1, pad=(0, 0), outputs=1)  # from the taps, one beside the other

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from peterrec.nn.site import SiteHooks
+from peterrec.nn.insertion import SiteHooks
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.cone import BlockSteps
 from peterrec.nn.patch import TaskPatch
+from peterrec.nn.receptive_field import BlockSteps
 from peterrec.nn.sublayer import Attention, SubLayer, Widen
 from peterrec.nn.tokens import PAD, read_at
 
@@ -103,9 +103,3 @@ class TransformerBackbone(Backbone):
             TypeError: always.
         """
         raise TypeError("a transformer has no cone: its last position depends on all")
-
-
-def build_backbone(config: BackboneConfig, items: int, *, seed: int = 0) -> Backbone:
-    """Return a fresh backbone of the architecture that is asked for; arguments as in `Backbone`."""
-    architecture = TransformerBackbone if config.architecture == "transformer" else Backbone
-    return architecture(config, items, seed=seed)

@@ -12,7 +12,8 @@ from peterrec.config import Readout
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.block import at_outputs
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.tokens import PAD, TCL, append_token, represent, representation_width, tokens_before
+from peterrec.nn.readout import represent, representation_width
+from peterrec.nn.tokens import PAD, TCL, append_token, tokens_before
 
 
 def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readout: Readout) -> int | None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from peterrec.serving.roster import Loaded
+    from peterrec.serving.bundle_groups import Loaded
 
 MOST_CLASSES = 32  # of the heads that are stacked: each row gathers as many vectors as the largest of them has
 

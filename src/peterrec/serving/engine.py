@@ -20,6 +20,8 @@ from peterrec.data.reading import HistoryReader, UserEvents, event_codes
 from peterrec.data.ties import FloatArray
 from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
+from peterrec.serving.batch_plan import History, Prepared, RowReader, Streams
+from peterrec.serving.bundle_groups import Loaded, Roster
 from peterrec.serving.index import build_index
 from peterrec.serving.registry import BundleRegistry, Staged
 from peterrec.serving.requests import (
@@ -33,8 +35,6 @@ from peterrec.serving.requests import (
     VersionInfo,
     check_question,
 )
-from peterrec.serving.roster import Loaded, Roster
-from peterrec.serving.rows import History, Prepared, RowReader, Streams
 from peterrec.serving.versions import VersionHistory
 
 SAMPLED_USERS = 64  # made up, to measure an index on

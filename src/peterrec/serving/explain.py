@@ -9,9 +9,9 @@ import torch
 
 from peterrec.data.catalogue import ItemId
 from peterrec.errors import RequestError
+from peterrec.serving.batch_plan import Prepared
 from peterrec.serving.engine import Engine, check_numbers
 from peterrec.serving.requests import Explanation
-from peterrec.serving.rows import Prepared
 
 
 @torch.inference_mode()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from peterrec.errors import RequestError
 from peterrec.nn.backbone import Backbone
+from peterrec.serving.bundle_groups import Loaded, Roster
 from peterrec.serving.requests import VersionInfo
-from peterrec.serving.roster import Loaded, Roster
 from peterrec.serving.versions import VersionHistory
 
 Versions = dict[str, Loaded]

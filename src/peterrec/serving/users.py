@@ -17,11 +17,11 @@ from peterrec.data.reading import Reading, UserEvents, event_codes
 from peterrec.errors import PeterRecError
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.stream import Stream
+from peterrec.serving.batch_plan import History, Prepared
+from peterrec.serving.bundle_groups import Group
 from peterrec.serving.engine import Engine
 from peterrec.serving.explain import explain
 from peterrec.serving.requests import Answer, Explanation, Question, Request
-from peterrec.serving.roster import Group
-from peterrec.serving.rows import History, Prepared
 from peterrec.serving.states import StatePool
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 

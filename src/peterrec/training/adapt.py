@@ -18,7 +18,8 @@ from peterrec.data.batching import EpochStream, FixedBatches
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
-from peterrec.nn.tokens import represent
+from peterrec.nn.readout import represent
+from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
 from peterrec.training.constant import constant_metrics, useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
@@ -40,7 +41,6 @@ from peterrec.training.transfer import (
     train,
     trainable_line,
 )
-from peterrec.training.trunk import TrunkCache, ValidStates
 
 
 class AdaptModule(TrainedModule):

@@ -19,7 +19,8 @@ from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_folds, user_hash
 from peterrec.data.subset import count_targets
 from peterrec.model import UserModel
-from peterrec.nn.tokens import represent
+from peterrec.nn.readout import represent
+from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import require_finite
 from peterrec.training.constant import constant_sums
 from peterrec.training.folder import WorkFolder
@@ -30,7 +31,6 @@ from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, m
 from peterrec.training.task_reader import TaskReader
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource
 from peterrec.training.transfer import standardise, train
-from peterrec.training.trunk import TrunkCache
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.tokens import represent, representation_width
+from peterrec.nn.readout import represent, representation_width
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.constant import constant_metrics, useless

@@ -17,17 +17,17 @@ from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.config import PretrainConfig, dump_yaml
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
+from peterrec.data.pretraining_users import split_users
 from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
-from peterrec.data.splits import uniform
 from peterrec.errors import WARNING, ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
+from peterrec.nn.build import build_backbone
+from peterrec.nn.chunked_losses import chunked_full_softmax_loss, chunked_sampled_softmax_loss
 from peterrec.nn.heads import item_scores, log_share
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.rows import TouchedRows
-from peterrec.nn.softmax import chunked_full_softmax_loss, chunked_sampled_softmax_loss
-from peterrec.nn.transformer import build_backbone
+from peterrec.nn.sparse_table import TouchedRows
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.folder import WorkFolder
@@ -261,20 +261,6 @@ def _outcome(curve: Curve) -> dict[str, Any]:
     return {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
 
 
-def split_users(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
-    """Return the rows of the users that pre-training learns from, and of those held out that are scored; both sorted.
-
-    Held out are `valid_share` of them by a hash of their id with the seed, of whom `valid_users` are scored. Users of
-    whom there is nothing to predict, no known item after another event, are in neither.
-    """
-    draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
-    held_out, enough = draw < config.valid_share, corpus.sequences.lengths >= 2
-    train = _predictable(corpus, np.flatnonzero(enough & ~held_out))
-    valid = _predictable(corpus, np.flatnonzero(enough & held_out), config.max_length + 1)
-    # By their draw: the first ones in the corpus may be the oldest accounts.
-    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
-
-
 def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
     train, valid = split_users(corpus, config)
     if len(train) == 0 or len(valid) == 0:
@@ -284,23 +270,3 @@ def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArra
             path=corpus.path,
         )
     return train, valid
-
-
-def _predictable(corpus: Corpus, rows: IntArray, longest: int | None = None) -> IntArray:
-    """Return which of these users have an item, not [UNK], after another event, among the `longest` last.
-
-    All of them have two events or more.
-    """
-    if corpus.manifest["rare_items"] != "unk":  # then no event is [UNK], and no item need be read
-        return rows
-    sequences = corpus.sequences
-    first, place = sequences.offsets[:-1][rows], sequences.offsets[1:][rows] - 1
-    if longest is not None:
-        first = np.maximum(first, place + 1 - longest)
-    found, left = np.zeros(len(rows), dtype=bool), np.arange(len(rows))
-    while len(left):  # from the last event back, as far as needed: of most users it is the last
-        found[left] = sequences.items[place[left]] >= FIRST_ITEM
-        left = left[~found[left]]
-        place[left] -= 1
-        left = left[place[left] > first[left]]
-    return rows[found]

@@ -12,10 +12,10 @@ from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
-from peterrec.nn.tokens import representation_width
-from peterrec.nn.transformer import build_backbone
+from peterrec.nn.readout import representation_width
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from peterrec.config import AdaptConfig
-from peterrec.nn.tokens import represent
+from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.loop import as_asked
 from peterrec.training.strategies import Trainable

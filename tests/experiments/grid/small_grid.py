@@ -10,7 +10,7 @@ from peterrec.config import load_config
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.grid.progress import Silent
-from peterrec.experiments.grid.work import Outcome
+from peterrec.experiments.grid.run_unit import Outcome
 
 SYNTHETIC = {"users": 300, "items": 24, "targets": 12, "mean_events": 6, "labelled": 0.8}
 CPU = {"accelerator": "cpu"}

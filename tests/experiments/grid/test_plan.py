@@ -11,7 +11,7 @@ import pytest
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.synthetic import planted
 from peterrec.errors import ConfigError, DataError
-from peterrec.experiments.grid import resolve
+from peterrec.experiments.grid import cell_settings as resolve
 from peterrec.experiments.grid.plan import Unit, needed, units_of
 
 from .small_grid import METHODS, TASKS, question, small_grid

@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from peterrec.experiments.grid.cells import CellKey
 from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.grid.progress import Lines, LiveTable, Tally, Watch, duration
-from peterrec.experiments.grid.work import Outcome
+from peterrec.experiments.grid.run_unit import Outcome
+from peterrec.report.grid.cells import CellKey
 
 
 def cell(method: str, seed: int = 0, task: str = "age", share: float = 1.0) -> Unit:

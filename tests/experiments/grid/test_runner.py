@@ -13,9 +13,10 @@ import pytest
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.synthetic import synthetic
 from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun
-from peterrec.experiments.grid import methods, runner, state
-from peterrec.experiments.grid.cells import CellKey, CellResult
+from peterrec.experiments.grid import run_cell as methods
+from peterrec.experiments.grid import runner, state
 from peterrec.experiments.grid.runner import FailedCells, experiment, report_only
+from peterrec.report.grid.cells import CellKey, CellResult
 
 from .small_grid import Recorder, cells_on_disk, question, small_grid, workers_of
 

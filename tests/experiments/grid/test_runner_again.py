@@ -8,9 +8,11 @@ import pytest
 
 from peterrec.errors import ArtifactError
 from peterrec.evaluation.baselines import Unavailable
-from peterrec.experiments.grid import methods, runner, state, work
-from peterrec.experiments.grid.cells import CellKey
+from peterrec.experiments.grid import run_cell as methods
+from peterrec.experiments.grid import run_unit as work
+from peterrec.experiments.grid import runner, state
 from peterrec.experiments.grid.runner import FailedCells, experiment
+from peterrec.report.grid.cells import CellKey
 
 from .small_grid import Recorder, question, small_grid
 

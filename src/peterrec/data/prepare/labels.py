@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.bounds import after, before
 from peterrec.data.prepare.columns import check_types, read_id
 from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.event_filters import after, before
 from peterrec.data.prepare.events import Events, load
 from peterrec.data.prepare.files import InputFile, describe
 from peterrec.data.prepare.missing import is_mark, without_mark

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
-from peterrec.data.prepare.bounds import after
 from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.event_filters import after
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.targets import TargetEvents, is_target
 from peterrec.data.prepare.units import units_per_second

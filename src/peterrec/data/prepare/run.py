@@ -17,10 +17,10 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
-from peterrec.data.prepare.account import account, history_lengths, owner_warnings, shape
 from peterrec.data.prepare.engine import engine
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
+from peterrec.data.prepare.filter_summary import account, history_lengths, owner_warnings, shape
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.sequences import SequenceFile, pieces

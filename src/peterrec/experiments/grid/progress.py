@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peterrec.experiments.grid.plan import Unit
-from peterrec.experiments.grid.work import Outcome
+from peterrec.experiments.grid.run_unit import Outcome
 
 Row = tuple[str, str]  # data/task, method
 

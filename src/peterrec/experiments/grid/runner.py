@@ -17,17 +17,17 @@ from peterrec.data.synthetic import planted
 from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun, PeterRecError
 from peterrec.experiments.assemble import machine_of
 from peterrec.experiments.grid import state
-from peterrec.experiments.grid.cells import CellKey, CellResult, read_cell
-from peterrec.experiments.grid.comparing import expected_cells
-from peterrec.experiments.grid.methods import Job
-from peterrec.experiments.grid.page import write_grid_report
+from peterrec.experiments.grid.cell_settings import check_settings, source_inputs, task_inputs
 from peterrec.experiments.grid.plan import Unit, needed, units_of
 from peterrec.experiments.grid.progress import Lines, Silent, Watch
-from peterrec.experiments.grid.resolve import check_settings, source_inputs, task_inputs
-from peterrec.experiments.grid.work import Outcome
+from peterrec.experiments.grid.run_cell import Job
+from peterrec.experiments.grid.run_unit import Outcome
 from peterrec.experiments.grid.workers import Here, Processes, Workers, stoppable
-from peterrec.experiments.record import Machine
 from peterrec.nn.device import find_device
+from peterrec.report.grid.cells import CellKey, CellResult, read_cell
+from peterrec.report.grid.comparisons import expected_cells
+from peterrec.report.grid.page import write_grid_report
+from peterrec.report.run.record import Machine
 from peterrec.storage import new_folder, read_json, write_file, write_json
 
 Say = Callable[[str], None]

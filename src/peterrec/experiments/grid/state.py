@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peterrec.errors import ArtifactError
-from peterrec.experiments.grid.cells import CellKey
 from peterrec.experiments.grid.plan import Unit
+from peterrec.report.grid.cells import CellKey
 from peterrec.storage import DESCRIPTIONS, read_json, storage_errors, write_json
 
 Note = Literal["skipped", "failed"]

@@ -20,8 +20,8 @@ from peterrec.errors import InterruptedRun
 from peterrec.process import tune_process
 
 if TYPE_CHECKING:  # torch must not be imported before a worker has set its threads
-    from peterrec.experiments.grid.methods import Job
-    from peterrec.experiments.grid.work import Outcome
+    from peterrec.experiments.grid.run_cell import Job
+    from peterrec.experiments.grid.run_unit import Outcome
 
 LOOK_EVERY = 0.5  # seconds between looks at whether the parent is there
 AGAIN = 0.02  # seconds until a signal is tried again
@@ -131,7 +131,7 @@ class Processes:
         code = worker.process.exitcode
         why = f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
         remedy = "it may have needed more memory than there is: run again with fewer --jobs"
-        outcome: type[Outcome] = importlib.import_module("peterrec.experiments.grid.work").Outcome
+        outcome: type[Outcome] = importlib.import_module("peterrec.experiments.grid.run_unit").Outcome
         return outcome("failed", f"{why}\n  What to do: {remedy}", 0.0)
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class Processes:
 
 
 def _do(job: Job) -> Outcome:
-    outcome: Outcome = importlib.import_module("peterrec.experiments.grid.work").do(job)
+    outcome: Outcome = importlib.import_module("peterrec.experiments.grid.run_unit").do(job)
     return outcome
 
 

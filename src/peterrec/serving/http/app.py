@@ -17,10 +17,10 @@ from peterrec.serving.http import routes_ask, routes_bundles, routes_open, route
 from peterrec.serving.http.auth import Guard
 from peterrec.serving.http.errors import ApiError, as_api_error
 from peterrec.serving.http.limits import BodyLimit
+from peterrec.serving.http.middleware import Watch
 from peterrec.serving.http.openapi import describe
 from peterrec.serving.http.routes_open import Pages
 from peterrec.serving.http.service import Service
-from peterrec.serving.http.watch import Watch
 
 ROUTERS = (routes_ask.router, routes_users.router, routes_bundles.router, routes_open.router)
 

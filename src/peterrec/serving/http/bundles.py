@@ -14,10 +14,10 @@ from peterrec.serving.http.logs import Log
 from peterrec.serving.requests import FailedBundle, VersionInfo
 
 if TYPE_CHECKING:
+    from peterrec.serving.bundle_groups import Loaded
     from peterrec.serving.engine import Engine
     from peterrec.serving.journal import BundleJournal
     from peterrec.serving.registry import Staged
-    from peterrec.serving.roster import Loaded
     from peterrec.serving.versions import VersionHistory
 
 

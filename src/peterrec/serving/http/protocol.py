@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from peterrec.config import LimitsConfig
 from peterrec.serving.http.errors import ApiError
-from peterrec.serving.http.watch import LEFT
+from peterrec.serving.http.middleware import LEFT
 
 END = b"\r\n\r\n"
 START = re.compile(rb"[A-Z][A-Z-]{0,23}(?: |\Z)")  # what may become a request

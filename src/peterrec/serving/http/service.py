@@ -23,9 +23,9 @@ from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
 if TYPE_CHECKING:
+    from peterrec.serving.batch_plan import Prepared
     from peterrec.serving.engine import Engine
     from peterrec.serving.keys import Keys
-    from peterrec.serving.rows import Prepared
     from peterrec.serving.titles import ItemSearch
     from peterrec.serving.users import Users
 

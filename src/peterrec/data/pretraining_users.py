@@ -1,0 +1,44 @@
+"""Which users pre-training learns from, and which are held out from it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peterrec.config import PretrainConfig
+from peterrec.data.corpus import Corpus
+from peterrec.data.sequences import FIRST_ITEM, IntArray
+from peterrec.data.splits import uniform
+
+
+def split_users(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
+    """Return the rows of the users that pre-training learns from, and of those held out that are scored; both sorted.
+
+    Held out are `valid_share` of them by a hash of their id with the seed, of whom `valid_users` are scored. Users of
+    whom there is nothing to predict, no known item after another event, are in neither.
+    """
+    draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
+    held_out, enough = draw < config.valid_share, corpus.sequences.lengths >= 2
+    train = _predictable(corpus, np.flatnonzero(enough & ~held_out))
+    valid = _predictable(corpus, np.flatnonzero(enough & held_out), config.max_length + 1)
+    # By their draw: the first ones in the corpus may be the oldest accounts.
+    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
+
+
+def _predictable(corpus: Corpus, rows: IntArray, longest: int | None = None) -> IntArray:
+    """Return which of these users have an item, not [UNK], after another event, among the `longest` last.
+
+    All of them have two events or more.
+    """
+    if corpus.manifest["rare_items"] != "unk":  # then no event is [UNK], and no item need be read
+        return rows
+    sequences = corpus.sequences
+    first, place = sequences.offsets[:-1][rows], sequences.offsets[1:][rows] - 1
+    if longest is not None:
+        first = np.maximum(first, place + 1 - longest)
+    found, left = np.zeros(len(rows), dtype=bool), np.arange(len(rows))
+    while len(left):  # from the last event back, as far as needed: of most users it is the last
+        found[left] = sequences.items[place[left]] >= FIRST_ITEM
+        left = left[~found[left]]
+        place[left] -= 1
+        left = left[place[left] > first[left]]
+    return rows[found]

@@ -1,0 +1,105 @@
+"""What stands between a site of a backbone and what acts there: its shape, what it is given, and what it calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from peterrec.nn.conv import DilatedConv
+from peterrec.nn.receptive_field import Step
+
+
+class Shape(Protocol):
+    """What a piece must know of its site."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the backbone."""
+
+    def low_rank(self, rank: int, generator: torch.Generator | None) -> nn.Module:
+        """Return a map to `rank` channels from what the site's own linear map is given, without a bias."""
+
+
+@dataclass(frozen=True)
+class SiteShape:
+    """Shape of a site of convolutions."""
+
+    channels: int
+    kernel_size: int
+    dilation: int
+    causal: bool
+
+    def low_rank(self, rank: int, generator: torch.Generator | None) -> nn.Module:
+        """Return a convolution with the taps and the dilation of the site's."""
+        return DilatedConv(
+            self.channels, self.kernel_size, self.dilation,
+            causal=self.causal, out_channels=rank, bias=False, generator=generator,
+        )  # fmt: skip
+
+
+class Given(Protocol):
+    """What a site is given."""
+
+    @property
+    def here(self) -> Float[Tensor, "B n C"]:
+        """The input at the positions that are computed."""
+
+    def through(self, layer: nn.Module) -> Float[Tensor, "B n D"]:
+        """Return the output of the site's own linear map, or of another one in its place."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that differs from row to row, rows first."""
+
+    def of(self, *tensors: Tensor) -> Self:
+        """Return the same with other rows."""
+
+
+@dataclass(frozen=True)
+class SiteInput:
+    """What a site of convolutions is given, as its convolution gets it (padding is zero), and what it computes.
+
+    Attributes:
+        x: (B, T, C).
+        step: to n positions.
+    """
+
+    x: Tensor
+    step: Step
+
+    @property
+    def here(self) -> Float[Tensor, "B n C"]:
+        """The input at the positions that are computed."""
+        return self.step.at_outputs(self.x)
+
+    def through(self, layer: nn.Module) -> Float[Tensor, "B n D"]:
+        """Return the output of the site's convolution, or of one with its taps and dilation."""
+        out: Tensor = layer(self.x, self.step)
+        return out
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that differs from row to row, rows first."""
+        return (self.x,)
+
+    def of(self, *tensors: Tensor) -> Self:
+        """Return the same with other rows."""
+        return replace(self, x=tensors[0])
+
+
+class SiteHooks(Protocol):
+    """What a site calls: the piece of one task (`SitePatch`), or those of all rows of a batch (`bank`)."""
+
+    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act between convolution and LayerNorm."""
+
+    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Apply the site's LayerNorm, or the task's own version of it."""
+
+    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act between LayerNorm and the nonlinearity."""
+
+    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act after the nonlinearity."""

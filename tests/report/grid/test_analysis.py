@@ -1,0 +1,206 @@
+"""Numbers of a grid: over seeds, over users, by group of users; which methods are compared, and the verdicts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from peterrec.report.grid import comparisons as comparing
+from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, load, shown, strata_names
+from peterrec.report.grid.cells import CellKey
+from report.grid.grid_cells import CLASSIFICATION, METHODS, RANKING, cell, grid_config, users_table
+
+IDS = [f"u{at:03d}" for at in range(60)]
+QUESTION: dict[str, Any] = {"name": "q", "asks": "Which?", "methods": ["patch", "head", "majority"]}
+
+
+def grid_of(
+    right: Mapping[tuple[str, int], Sequence[float]],
+    question: Mapping[str, Any] | None = None,
+    metric: str = "accuracy",
+    **others: Any,
+) -> Grid:
+    """A grid of one task, `demo/gender`; by method and seed, the value of each user."""
+    made = {
+        CellKey("demo", "gender", method, seed): users_table(IDS, {metric: values}, **others)
+        for (method, seed), values in right.items()
+    }
+    config = grid_config([QUESTION | dict(question or {})], tasks={"gender": CLASSIFICATION})
+    return load(config, [cell(key, table, primary=metric) for key, table in made.items()], made.__getitem__)
+
+
+def share_of(right: int) -> list[float]:
+    return [1.0] * right + [0.0] * (len(IDS) - right)
+
+
+def test_mean_spread_and_interval() -> None:
+    grid = grid_of({("patch", seed): share_of(right) for seed, right in ((0, 30), (1, 36), (2, 45))})
+    value = grid.measured(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "accuracy")
+    assert value is not None
+    assert value.seeds == pytest.approx({0: 0.5, 1: 0.6, 2: 0.75})
+    assert value.mean == pytest.approx(1.85 / 3)
+    assert value.sd == pytest.approx(statistics.stdev([0.5, 0.6, 0.75]))
+    assert value.users == 60
+    assert value.low is not None
+    assert value.high is not None
+    assert value.low < value.mean < value.high
+    assert 0.1 < value.high - value.low < 0.3
+
+
+def test_a_question_with_fewer_seeds_has_the_mean_of_those() -> None:
+    right = {("patch", seed): share_of(30 + 6 * seed) for seed in range(3)}
+    grid = grid_of(right, {"seeds": (1,)})
+    value = grid.measured(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "accuracy")
+    assert value is not None
+    assert (value.mean, value.sd, list(value.seeds)) == (0.6, None, [1])
+
+
+def test_a_metric_that_is_no_sum_over_users_has_no_interval() -> None:
+    key = CellKey("demo", "gender", "patch", 0)
+    table = users_table(IDS, {"accuracy": share_of(30)})
+    config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
+    grid = load(config, [cell(key, table, metrics={"auc": 0.7})], {key: table}.__getitem__)
+    value = grid.measured(config.questions[0], Group("demo/gender", "patch", 1.0), "auc")
+    assert value is not None
+    assert (value.mean, value.low, value.high, value.users) == (0.7, None, None, None)
+    assert grid.metrics("demo/gender") == ["accuracy", "auc"]
+    assert grid.paired_metrics("demo/gender") == ["accuracy"]
+
+
+def test_groups_of_users_by_events_and_by_pre_training() -> None:
+    events = [1] * 10 + [2] * 10 + [5] * 10 + [6] * 10 + [20] * 10 + [21] * 10
+    right = [1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 20 + [1.0] * 10
+    seen = [True] * 15 + [False] * 45
+    grid = grid_of({("patch", 0): right}, {"shows": ["events"]}, events=events, seen=seen)
+    assert strata_names(grid.config) == ["1", "2\u20135", "6\u201320", "21+", SEEN, UNSEEN]
+    question, group = grid.config.questions[0], Group("demo/gender", "patch", 1.0)
+    found = [grid.stratum(question, group, name) for name in strata_names(grid.config)]
+    assert [(one.mean, one.users) for one in found if one] == [
+        (1.0, 10),
+        (0.5, 20),
+        (0.0, 20),
+        (1.0, 10),
+        (pytest.approx(10 / 15), 15),
+        (pytest.approx(20 / 45), 45),
+    ]
+
+
+def test_an_empty_group_of_users_has_no_value() -> None:
+    grid = grid_of({("patch", 0): share_of(30)}, {"shows": ["events"]}, events=[1] * 60)
+    assert grid.stratum(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "21+") is None
+
+
+def test_the_order_of_cells_changes_nothing() -> None:
+    right = {("patch", 0): share_of(30), ("head", 0): share_of(40), ("patch", 1): share_of(20)}
+    group = Group("demo/gender", "patch", 1.0)
+    grids = [grid_of(right), grid_of(dict(reversed(list(right.items()))))]
+    first, second = (grid.measured(grid.config.questions[0], group, "accuracy") for grid in grids)
+    assert first == second
+
+
+def test_the_order_of_users_changes_nothing() -> None:
+    rows = users_table(IDS, {"accuracy": [at**2 / 3600 for at in range(60)]})
+    config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
+    key, group = CellKey("demo", "gender", "patch", 0), Group("demo/gender", "patch", 1.0)
+    grids = [
+        load(config, [cell(key, rows)], lambda _, t=table: t)
+        for table in (rows, rows.sort_by([("user_id", "descending")]))
+    ]
+    first, second = (grid.measured(config.questions[0], group, "accuracy") for grid in grids)
+    assert first == second
+
+
+def test_without_test_users_and_with_undefined_metrics_there_are_no_values() -> None:
+    key, group = CellKey("demo", "gender", "patch", 0), Group("demo/gender", "patch", 1.0)
+    table = users_table([], {"accuracy": []})
+    config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
+    found = cell(key, users_table(["a"], {"accuracy": [1.0]}), metrics={"auc": float("nan"), "accuracy": float("nan")})
+    grid = load(config, [found], {key: table}.__getitem__)
+    assert grid.measured(config.questions[0], group, "auc") is None
+    assert grid.measured(config.questions[0], group, "accuracy") is None
+
+
+def test_the_order_of_metrics() -> None:
+    names = ["mrr@5 sampled-99", "ndcg@5", "mrr@5", "hr@5 sampled-99", "hr@5"]
+    assert shown(names) == ["hr@5", "mrr@5", "hr@5 sampled-99", "mrr@5 sampled-99"]
+    assert shown(["log_loss", "auc", "accuracy", "macro_f1"]) == ["accuracy", "auc", "macro_f1", "log_loss"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "head", "metric", "verdict"),
+    [
+        (50, 20, "accuracy", "better"),
+        (20, 50, "accuracy", "worse"),
+        (31, 30, "accuracy", "no clear difference"),
+        (50, 20, "log_loss", "worse"),
+        (20, 50, "log_loss", "better"),
+    ],
+)
+def test_verdicts(patch: int, head: int, metric: str, verdict: str) -> None:
+    right = {(name, seed): share_of(n) for name, n in (("patch", patch), ("head", head)) for seed in range(3)}
+    grid = grid_of(right, {"compare": [("patch", "head")]}, metric)
+    (one,) = comparing.asked(grid, grid.config.questions[0])
+    assert one.verdict == verdict
+    assert one.difference == pytest.approx((patch - head) / 60)
+    assert (one.seeds, one.p_adjusted) == ((0, 1, 2), one.p)
+
+
+def test_pairs_over_common_seeds_only() -> None:
+    right = {
+        ("patch", 0): share_of(60),
+        ("patch", 1): share_of(40),
+        ("head", 1): share_of(30),
+        ("head", 2): share_of(0),
+    }
+    grid = grid_of(right, {"compare": [("patch", "head")]})
+    (one,) = comparing.asked(grid, grid.config.questions[0])
+    assert one.seeds == (1,)
+    assert one.difference == pytest.approx(10 / 60)
+    alone = grid_of({("patch", 0): share_of(60), ("head", 1): share_of(30)}, {"compare": [("patch", "head")]})
+    assert comparing.asked(alone, alone.config.questions[0]) == []
+
+
+def test_p_values_are_corrected_within_the_question() -> None:
+    right = {("patch", 0): share_of(30), ("head", 0): share_of(24), ("majority", 0): share_of(21)}
+    pairs = [("patch", "head"), ("patch", "majority"), ("head", "majority")]
+    grid = grid_of(right, {"compare": pairs})
+    found = comparing.asked(grid, grid.config.questions[0])
+    raw = sorted(one.p for one in found)
+    assert sorted(one.p_adjusted for one in found)[0] == pytest.approx(3 * raw[0])
+    alone = grid_of(right, {"compare": [("patch", "head")]})
+    (one,) = comparing.asked(alone, alone.config.questions[0])
+    assert one.verdict == "better"  # p = 0.03, which does not last among three
+    assert found[0].p == one.p
+    assert found[0].p_adjusted > 0.05
+    assert found[0].verdict == "no clear difference"
+
+
+def test_the_constant_baseline_is_that_of_the_kind_of_task() -> None:
+    config = grid_config([QUESTION])
+    grid = load(config, [], lambda key: pytest.fail(str(key)))
+    assert comparing.constant(grid, "demo/gender") == "majority"
+    assert comparing.constant(grid, "demo/food") == "popularity"
+    methods = {name: method for name, method in METHODS.items() if name != "popularity"}
+    bare = load(grid_config([QUESTION], methods=methods), [], lambda key: pytest.fail(str(key)))
+    assert comparing.constant(bare, "demo/food") is None
+
+
+def test_baselines_are_expected_only_where_they_suit() -> None:
+    question = QUESTION | {"methods": ["patch", "majority", "popularity", "conet"], "shares": (0.1, 1.0)}
+    methods = METHODS | {"conet": {"rival": "conet"}}
+    tasks = {"gender": CLASSIFICATION, "food": RANKING}
+    config = grid_config([question, question | {"name": "again"}], tasks=tasks, methods=methods, seeds=(0, 4))
+    found = comparing.expected_cells(config)
+    assert len(found) == len(set(found)) == (2 + 3) * 2 * 2
+    assert {key.method for key in found if key.task == "gender"} == {"patch", "majority"}
+    assert {key.method for key in found if key.task == "food"} == {"patch", "popularity", "conet"}
+
+
+def test_a_patch_is_told_by_its_strategy() -> None:
+    methods = {"plain": {"adapt": {}}, "wide": {"adapt": {"strategy": "patch", "patch": {"bottleneck": 64}}}}
+    config = grid_config([QUESTION], methods=METHODS | methods)
+    found = [name for name in config.methods if comparing.is_patch(config, name)]
+    assert found == ["patch", "plain", "wide"]
