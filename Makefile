@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test test-paper soak clean bench
+.PHONY: demo test test-full test-lowest test-newest test-paper soak clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
@@ -15,6 +15,19 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+# Every combination of parameters, where `make test` takes every pair of values.
+test-full: $(VENV)/.installed-dev
+	PETERREC_FULL=1 $(BIN)/pytest -n 2
+
+# The ends of the ranges in pyproject.toml, each in an environment of its own; on Linux torch comes with CUDA (5 GB).
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: | $(VENV)/bin/python
+	$(BIN)/python -m venv --clear .venv-$@
+	.venv-$@/bin/python -m pip install --quiet uv
+	.venv-$@/bin/uv pip install --quiet --python .venv-$@/bin/python --resolution $(RESOLUTION) --editable ".[dev]"
+	.venv-$@/bin/pytest -n 2
 
 # Breaks the code of each statement of docs/paper.md, in one way at a time: a test that the page names must fail.
 test-paper: $(VENV)/.installed-dev
