@@ -14,7 +14,7 @@ from contracts import ITEMS, every_backbone, lively_backbone, lively_patch, padd
 from oracles import oracle_backbone, oracle_represent
 from peterrec.data import sequences
 from peterrec.nn import tokens as module
-from peterrec.nn.readout import represent, represent_next, representation_width
+from peterrec.nn.readout import readout_named, represent, represent_next
 from peterrec.nn.tokens import MASK, PAD, TCL, append_token, enclose_in_task_tokens, end_of, read_at
 from strategies import patched_backbones, rows_of_tokens, users
 
@@ -134,12 +134,12 @@ def test_any_user_is_pooled_over_the_events_alone(configs, rows, left, right):
     patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
     tokens, channels = padded(rows, left, right), configs[0].channels
     pooled = represent(backbone, tokens, patch, "pooled")
-    assert pooled.shape == (len(rows), representation_width(channels, "pooled")) == (len(rows), 2 * channels)
+    assert pooled.shape == (len(rows), readout_named("pooled").width(channels)) == (len(rows), 2 * channels)
     for user, row in zip(pooled.numpy(), rows, strict=True):
         np.testing.assert_allclose(user, np.concatenate(pooled_by_hand(backbone, patch, row)), atol=1e-9)
     both = represent(backbone, tokens, patch, "both")
     torch.testing.assert_close(both, torch.cat([represent(backbone, tokens, patch), pooled], dim=1), atol=1e-9, rtol=0)
-    assert both.shape[1] == representation_width(channels, "both")
+    assert both.shape[1] == readout_named("both").width(channels)
 
 
 @every_backbone

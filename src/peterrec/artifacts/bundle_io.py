@@ -19,7 +19,7 @@ from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint
 from peterrec.config import (
     PatchConfig,
     PreprocessingConfig,
-    Readout,
+    ReadoutName,
     SplitConfig,
     build_config,
     dump_optional,
@@ -31,7 +31,7 @@ from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import representation_width
+from peterrec.nn.readout import readout_named
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,
@@ -88,7 +88,7 @@ class Bundle:
     trained: dict[str, int]
     backbone: Backbone | None = None
     own: Own | None = None
-    readout: Readout = "token"
+    readout: ReadoutName = "token"
     metrics: dict[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
@@ -245,8 +245,8 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     )
     _check_sizes(meta, len(names) if targets is None else len(targets))
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
-    readout: Readout = meta.get("readout", "token")  # bundles of before there was a choice lack it
-    width = representation_width(backbone.config.channels, readout)
+    readout: ReadoutName = meta.get("readout", "token")  # bundles of before there was a choice lack it
+    width = readout_named(readout).width(backbone.config.channels)
     own = Own(**meta["own"]) if meta["own"] is not None else None
     bundle = Bundle(
         name=meta["name"],

@@ -28,17 +28,19 @@ from peterrec.config.patch import PatchConfig
 from peterrec.config.run import EvaluateConfig, RunConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
 from peterrec.config.training import (
+    READOUTS,
     AdaptConfig,
     MaskingConfig,
     NegativesConfig,
     OptimConfig,
     PretrainConfig,
-    Readout,
+    ReadoutName,
     RunnerConfig,
     Strategy,
 )
 
 __all__ = [
+    "READOUTS",
     "ActivityConfig",
     "AdaptConfig",
     "BackboneConfig",
@@ -65,7 +67,7 @@ __all__ = [
     "PretrainConfig",
     "QuestionConfig",
     "RankingTaskConfig",
-    "Readout",
+    "ReadoutName",
     "RunConfig",
     "RunnerConfig",
     "Separator",

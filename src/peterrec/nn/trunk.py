@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from peterrec.config import Readout
+from peterrec.config import ReadoutName
 from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.block import at_outputs
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.readout import represent, representation_width
+from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.tokens import PAD, TCL, append_token, tokens_before
 
 
-def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readout: Readout) -> int | None:
+def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readout: ReadoutName) -> int | None:
     """Return how many of the last blocks a task changes; None if what is below cannot be shared.
 
     It cannot where the task changes the embeddings or every block. Of a noncausal backbone or a transformer, or where
@@ -41,7 +41,7 @@ def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readou
         patched = [site // 2 for site in range(2 * blocks) if patch.at(site) is not None]
         changed = max(changed, blocks - min(patched))
     config = backbone.config
-    whole = config.kind == "noncausal" or config.architecture != "dilated" or readout != "token"
+    whole = config.kind == "noncausal" or config.architecture != "dilated" or not readout_named(readout).token_only
     return None if changed == blocks or (changed > 0 and whole) else changed
 
 
@@ -59,14 +59,14 @@ class Trunk:
     backbone: Backbone
     changed: int
     events: int
-    readout: Readout = "token"
+    readout: ReadoutName = "token"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
         channels = self.backbone.config.channels
         if self.changed == 0:
-            return (representation_width(channels, self.readout),)
+            return (readout_named(self.readout).width(channels),)
         return (self.backbone.cone(self.events + 1).counts[-self.changed], channels)
 
     def below(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:

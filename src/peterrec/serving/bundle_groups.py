@@ -16,13 +16,13 @@ from torch import Tensor
 
 from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
 from peterrec.artifacts.tensors import fingerprint
-from peterrec.config import Readout
+from peterrec.config import ReadoutName
 from peterrec.data.reading import HistoryReader
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank, admits_none, stack_key
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.readout import represent
+from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.trunk import Trunk, trunk_below
 from peterrec.serving.class_heads import ClassHeads
 from peterrec.serving.index import ItemIndex
@@ -128,11 +128,11 @@ class Group:
     """
 
     def __init__(
-        self, backbone: Backbone, readout: Readout, patches: Sequence[Patch | None], *, shared: bool = True
+        self, backbone: Backbone, readout: ReadoutName, patches: Sequence[Patch | None], *, shared: bool = True
     ) -> None:
         self.backbone = backbone
         self.shared = shared
-        self.readout: Readout = readout
+        self.readout: ReadoutName = readout
         self.patches = list(patches)
         real = [patch for patch in self.patches if patch is not None]
         self.bank = PatchBank(self.patches) if len(self.patches) > 1 else None
@@ -145,7 +145,8 @@ class Group:
         Those of a backbone with modules of a task's own are not: they would be a pool for one task.
         """
         config = self.backbone.config
-        return self.shared and config.kind == "causal" and config.architecture == "dilated" and self.readout == "token"
+        dilated = config.kind == "causal" and config.architecture == "dilated"
+        return self.shared and dilated and readout_named(self.readout).token_only
 
     def patch_of(self, slots: Sequence[int]) -> TaskPatch | None:
         """Return the patches of some rows; one for all of them if it is the same."""
@@ -197,14 +198,14 @@ class Roster:
     def __init__(self, backbone: Backbone, loaded: Iterable[Loaded]) -> None:
         self.loaded = {one.name: one for one in loaded}
         self.places: dict[str, Place] = {}
-        self.plain: dict[Readout, Place] = {}
+        self.plain: dict[ReadoutName, Place] = {}
         self._backbone = backbone
         self._build()
         self.class_heads = ClassHeads(self.loaded.values())
 
     def _build(self) -> None:
         alike: dict[object, list[Loaded]] = {}
-        plain: dict[Readout, list[Loaded]] = {}
+        plain: dict[ReadoutName, list[Loaded]] = {}
         for one in self.loaded.values():
             bundle = one.bundle
             if bundle.backbone is None and bundle.patch is None:
@@ -219,7 +220,7 @@ class Roster:
             place = self.plain.setdefault(readout, Place(Group(self._backbone, readout, [None]), 0))
             self.places |= {one.name: place for one in plain.get(readout, ())}
 
-    def _add(self, members: list[Loaded], plain: dict[Readout, list[Loaded]]) -> None:
+    def _add(self, members: list[Loaded], plain: dict[ReadoutName, list[Loaded]]) -> None:
         """Make a group; tasks without a patch join the first that can take them."""
         bundle = members[0].bundle
         patches: list[Patch | None] = []

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from peterrec.config import AdaptConfig, Readout
+from peterrec.config import AdaptConfig, ReadoutName
 from peterrec.data.batching import inference_batches
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-def changed_blocks(parts: Trainable, readout: Readout = "token") -> int | None:
+def changed_blocks(parts: Trainable, readout: ReadoutName = "token") -> int | None:
     """Return how many of the last blocks a task changes, by its modules; None if what is below cannot be shared.
 
     It cannot where the task changes the embeddings or every block; see `trunk_below`.

@@ -15,7 +15,7 @@ from peterrec.nn.backbone import Backbone, Own
 from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import representation_width
+from peterrec.nn.readout import readout_named
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
     plan = PLANS[config.strategy]
     network, own = fork(config, backbone)
     patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
-    width = representation_width(backbone.config.channels, config.readout)
+    width = readout_named(config.readout).width(backbone.config.channels)
     return Trainable(network, own, plan.trained, patch, build_head(task, train, width, generator))
 
 
