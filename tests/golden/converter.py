@@ -90,25 +90,25 @@ def backbone_entries(backbone: Backbone) -> list[Entry]:
     """Blocks; the table of embeddings is apart, because special tokens share a row there."""
     entries = []
     for i, block in enumerate(backbone.blocks):
-        for number, site in ((1, block.first), (2, block.second)):
+        for number, sublayer in ((1, block.first), (2, block.second)):
             entries += [
-                _conv(f"{scope(i)}/dilated_conv{number}/weight", site.conv.weight),
-                _as_is(f"{scope(i)}/dilated_conv{number}/bias", site.conv.bias),
-                _as_is(f"{scope(i)}/layer_norm{number}/gamma", site.norm.weight),
-                _as_is(f"{scope(i)}/layer_norm{number}/beta", site.norm.bias),
+                _conv(f"{scope(i)}/dilated_conv{number}/weight", sublayer.conv.weight),
+                _as_is(f"{scope(i)}/dilated_conv{number}/bias", sublayer.conv.bias),
+                _as_is(f"{scope(i)}/layer_norm{number}/gamma", sublayer.norm.weight),
+                _as_is(f"{scope(i)}/layer_norm{number}/beta", sublayer.norm.bias),
             ]
     return entries
 
 
 def patch_entries(patch: Patch, per_block: int) -> list[Entry]:
-    """The pieces; the task's own norms are apart, because ours are differences."""
+    """The adapter_layers; the task's own norms are apart, because ours are differences."""
     entries = []
     for i in range(len(DILATIONS)):
         for number in (1, 2) if per_block == 2 else (2,):
-            piece: Any = patch.at(2 * i + number - 1)
+            adapter: Any = patch.layer_at(2 * i + number - 1)
             folder = f"{scope(i)}/mp_{number}" if per_block == 2 else f"{scope(i)}/mp"
             for part in ("down", "up"):
-                layer = getattr(piece.net, part)
+                layer = getattr(adapter.net, part)
                 entries.append(_linear(f"{folder}/mp_conv1_{part}_0/weight", layer.weight))
                 entries.append(_as_is(f"{folder}/mp_conv1_{part}_0/bias", layer.bias))
     return entries

@@ -34,9 +34,9 @@ def test_any_network_equals_the_loops_with_padding_anywhere(configs, row, seed):
     backbone = doubled(Backbone(configs[0], ITEMS), seed)
     patch = doubled(Patch(configs[1], configs[0], items=ITEMS), seed + 1) if configs[1] is not None else None
     real = np.array(row) != PAD
-    for piece, config in ((None, None), (patch, configs[1])):
-        hidden = backbone(torch.tensor([row]), piece)[0].numpy()
-        expected = oracle_backbone(backbone, row, piece, config)
+    for adapter, config in ((None, None), (patch, configs[1])):
+        hidden = backbone(torch.tensor([row]), adapter)[0].numpy()
+        expected = oracle_backbone(backbone, row, adapter, config)
         np.testing.assert_allclose(hidden[real], expected[real], atol=1e-8, rtol=1e-8)
 
 

@@ -12,6 +12,7 @@ from contracts import (
     PATCHES,
     every_backbone,
     every_patch,
+    has_inner_skip,
     lively_backbone,
     lively_patch,
     padded,
@@ -22,7 +23,7 @@ from peterrec.errors import ConfigError
 from peterrec.nn import bank as bank_module
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank
-from peterrec.nn.batched_patches import RowBottlenecks
+from peterrec.nn.batched_patches import BatchedBottlenecks
 from peterrec.nn.readout import represent
 
 USERS = [[4, 5, 6, 7, 8], [9], [], [10, 11, 12], [5, 5, 4], [20, 19, 18, 17, 16, 15]]
@@ -68,7 +69,7 @@ def test_the_bank_keeps_what_it_was_given():
 def test_a_row_without_a_patch_sees_the_plain_backbone(backbone_config, config):
     backbone = lively_backbone(backbone_config)
     patches = [lively_patch(config, backbone_config), None]
-    if config.inner_skip and config.insertion == "parallel":
+    if has_inner_skip(config):
         with pytest.raises(ConfigError, match="inner_skip"):
             PatchBank(patches)
         return
@@ -103,8 +104,8 @@ def test_sorted_by_their_patches_rows_are_what_they_are_unsorted(name, which, mo
     bank = PatchBank([lively_patch(PATCHES[name], config, seed) for seed in (1, 2, 3)])
     tokens, rows = some_items(len(which), 8), torch.tensor(which, dtype=torch.long)
     used: list[int] = []
-    plain = RowBottlenecks._together
-    monkeypatch.setattr(RowBottlenecks, "_together", lambda *given: used.append(1) or plain(*given))
+    plain = BatchedBottlenecks._together
+    monkeypatch.setattr(BatchedBottlenecks, "_together", lambda *given: used.append(1) or plain(*given))
     with torch.no_grad():
         found = represent(backbone, tokens, bank.rows(rows))
         assert bool(used) == (len(which) == 7 and which[0] == 0)  # not where most places would be empty
@@ -129,16 +130,16 @@ def test_patches_of_one_shape_but_other_settings_are_refused():
     relu, gelu = (lively_patch(PatchConfig(bottleneck=3, activation=of), config) for of in ("relu", "gelu"))
     with pytest.raises(ConfigError, match="one configuration"):
         PatchBank([relu, gelu])
-    drawn = lively_patch(PatchConfig(bottleneck=3, start="random"), config)
+    drawn = lively_patch(PatchConfig(bottleneck=3, init="random"), config)
     assert len(PatchBank([relu, drawn])) == 2  # how a patch started is no part of what it does
 
 
-@pytest.mark.parametrize("part", ["all", "one piece"])
+@pytest.mark.parametrize("part", ["all", "one adapter"])
 @pytest.mark.parametrize("mode", [True, False])
 def test_patches_in_different_modes_are_refused(mode, part):
     config = BACKBONES["causal"]
     first, second = (lively_patch(PatchConfig(bottleneck=3), config, seed).train(mode) for seed in (1, 2))
-    (second if part == "all" else second.at(1)).train(not mode)
+    (second if part == "all" else second.layer_at(1)).train(not mode)
     with pytest.raises(ConfigError, match="some patches of the bank are in training mode, others in eval") as caught:
         PatchBank([first, second])
     assert "call eval()" in caught.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -19,14 +20,17 @@ from contracts import (
     PaddingContract,
     ReachContract,
     StartContract,
+    has_inner_skip,
     lively_backbone,
     lively_patch,
     padded,
     some_items,
     touched,
 )
-from peterrec.config import BackboneConfig, PatchConfig
+from peterrec import nn as nn_package
+from peterrec.config import PATCH_SETTINGS, BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
+from peterrec.nn.adapter_layer import PATCH_KINDS
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.patch_kinds import KINDS
@@ -91,7 +95,8 @@ def test_any_padding_batch_mates_and_order_give_the_same_user_the_same(configs, 
 
 @given(configs=patched_backbones(), length=st.integers(1, 12))
 def test_any_fresh_patch_that_starts_so_is_the_identity(configs, length):
-    identity = configs[1].model_copy(update={"start": "identity", "inner_skip": False})
+    no_skip = {"inner_skip": False} if has_inner_skip(configs[1]) else {}
+    identity = configs[1].model_copy(update={"init": "identity"} | no_skip)
     backbone, tokens = lively_backbone(configs[0]), some_items(2, length)
     with torch.no_grad():
         assert torch.equal(
@@ -155,7 +160,7 @@ def allowed_places() -> set[tuple[str, str, str]]:
 
 
 def test_no_kind_and_no_place_is_forgotten_in_the_registry():
-    assert set(get_args(PatchConfig.model_fields["kind"].annotation)) == set(KINDS)
+    assert set(PATCH_KINDS) == set(PATCH_SETTINGS) == set(KINDS)
     tested = {(config.kind, config.insertion, config.position) for config in PATCHES.values()}
     assert tested == allowed_places()
     for kind in KINDS:
@@ -164,9 +169,9 @@ def test_no_kind_and_no_place_is_forgotten_in_the_registry():
         assert {config.train_norms for config in of_kind} == {config.train_task_token for config in of_kind}
         assert {config.train_norms for config in of_kind} == {False, True}
         assert any(config.blocks is not None for config in of_kind)
-    skips = {config.position for config in PATCHES.values() if config.inner_skip}
+    skips = {config.position for config in PATCHES.values() if has_inner_skip(config)}
     assert skips == {position for kind, insertion, position in allowed_places() if insertion == "parallel"}
-    activations = {config.activation for config in PATCHES.values()} - {None}
+    activations = {config.activation for config in PATCHES.values() if config.kind == "bottleneck"}
     assert activations == {"relu", "gelu", "gelu-tanh"}
 
 
@@ -175,3 +180,8 @@ def test_every_backbone_kind_is_in_the_registry():
     architectures = get_args(BackboneConfig.model_fields["architecture"].annotation)
     tested = {(config.architecture, config.kind) for config in BACKBONES.values()}
     assert tested == set(product(architectures, kinds))
+
+
+def test_no_import_of_the_networks_is_hidden_from_the_contract_of_layers():
+    modules = Path(nn_package.__file__).parent.glob("*.py")
+    assert [path.name for path in modules if "TYPE_CHECKING" in path.read_text()] == []

@@ -44,8 +44,10 @@ def test_it_is_compiled_for_full_batches_of_the_asked_lengths_only(backbone, mon
     seen.clear()
     represent(compiled, items(4, 20))
     represent(compiled, items(4, 19))
-    assert seen == [(4, compiled.cone(21).count), (4, compiled.cone(20).count)]
-    assert compiled.cone(21).count == compiled.cone(20).count == 19, "long histories all have the same cone"
+    assert seen == [(4, compiled.receptive_field_of_last(21).count), (4, compiled.receptive_field_of_last(20).count)]
+    assert compiled.receptive_field_of_last(21).count == compiled.receptive_field_of_last(20).count == 19, (
+        "long histories all have the same field"
+    )
     seen.clear()
     backbone(items(4, 9))
     assert seen == [], "the backbone itself is as it was"

@@ -7,16 +7,16 @@ import torch
 
 from contracts import BACKBONES, every_backbone, lively_backbone, some_items
 from peterrec.config import BackboneConfig
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.readout import represent
 
 CONFIG = BackboneConfig(channels=6, dilations=(1, 2, 1))
 every_own = pytest.mark.parametrize(
-    "own", [Own(embedding, blocks) for embedding in (False, True) for blocks in range(4)], ids=str
+    "own", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(4)], ids=str
 )
 
 
-def owned_names(backbone: Backbone, own: Own) -> set[str]:
+def owned_names(backbone: Backbone, own: UnsharedModules) -> set[str]:
     """Names of the parameters that a task owns, from the settings alone."""
     last = [i for i in range(len(backbone.blocks)) if i >= len(backbone.blocks) - own.blocks]
     prefixes = [f"blocks.{i}." for i in last] + (["embedding."] if own.embedding else [])
@@ -67,9 +67,12 @@ def test_training_a_fork_never_changes_the_original(own, kind):
 @every_backbone
 def test_two_forks_know_nothing_of_each_other(backbone_config):
     backbone = lively_backbone(backbone_config)
-    first, second = backbone.fork(Own(embedding=True, blocks=1)), backbone.fork(Own(embedding=True, blocks=1))
+    first, second = (
+        backbone.fork(UnsharedModules(embedding=True, blocks=1)),
+        backbone.fork(UnsharedModules(embedding=True, blocks=1)),
+    )
     with torch.no_grad():
-        for parameter in first.modules_of(Own(embedding=True, blocks=1)).parameters():
+        for parameter in first.modules_of(UnsharedModules(embedding=True, blocks=1)).parameters():
             parameter.zero_()
     tokens = some_items(2, 5)
     assert torch.equal(represent(second, tokens), represent(backbone, tokens))
@@ -78,11 +81,11 @@ def test_two_forks_know_nothing_of_each_other(backbone_config):
 
 def test_a_fork_of_a_fork_copies_from_the_fork():
     backbone = lively_backbone(CONFIG)
-    first = backbone.fork(Own(embedding=False, blocks=2))
+    first = backbone.fork(UnsharedModules(embedding=False, blocks=2))
     with torch.no_grad():
-        for parameter in first.modules_of(Own(embedding=False, blocks=2)).parameters():
+        for parameter in first.modules_of(UnsharedModules(embedding=False, blocks=2)).parameters():
             parameter.add_(0.1)
-    second = first.fork(Own(embedding=False, blocks=1))
+    second = first.fork(UnsharedModules(embedding=False, blocks=1))
     assert second.blocks[0] is backbone.blocks[0]
     assert second.blocks[1] is first.blocks[1]
     assert second.blocks[2] is not first.blocks[2]
@@ -91,7 +94,7 @@ def test_a_fork_of_a_fork_copies_from_the_fork():
 
 def test_replacing_a_module_of_a_fork_leaves_the_original_its_own():
     backbone = lively_backbone(CONFIG)
-    embedding, fork = backbone.embedding, backbone.fork(Own(embedding=False, blocks=0))
+    embedding, fork = backbone.embedding, backbone.fork(UnsharedModules(embedding=False, blocks=0))
     fork.embedding = torch.nn.Embedding(13, 6)
     fork.blocks[0] = fork.blocks[1]
     assert backbone.embedding is embedding

@@ -191,7 +191,7 @@ RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_no
 @pytest.mark.parametrize("name", PATCHES)
 def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     config = PATCHES[name]
-    narrow = config if config.kind == "scale-shift" else config.model_copy(update={"bottleneck": 2})
+    narrow = config.model_copy(update=dict.fromkeys(config.sizes, 2))
     check(everything(SMALL[backbone], narrow), "candidates")
 
 

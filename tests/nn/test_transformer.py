@@ -13,7 +13,7 @@ from builders import shaken
 from contracts import ITEMS, every_patch, lively_backbone, lively_patch, padded, some_items, touched
 from oracles import oracle_attention, oracle_backbone, weights_of
 from peterrec.config import BackboneConfig, PatchConfig
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import represent, represent_next
@@ -55,9 +55,9 @@ def test_any_transformer_equals_the_loops_with_padding_anywhere(configs, row, se
     backbone = shaken(build_backbone(configs[0], ITEMS).double(), seed, scale=0.5).requires_grad_(False)
     patch = shaken(Patch(configs[1], configs[0], items=ITEMS).double(), seed + 1) if configs[1] is not None else None
     real = np.array(row) != PAD
-    for piece, config in ((None, None), (patch, configs[1])):
-        hidden = backbone(torch.tensor([row]), piece)[0].detach().numpy()
-        np.testing.assert_allclose(hidden[real], oracle_backbone(backbone, row, piece, config)[real], atol=1e-8)
+    for adapter, config in ((None, None), (patch, configs[1])):
+        hidden = backbone(torch.tensor([row]), adapter)[0].detach().numpy()
+        np.testing.assert_allclose(hidden[real], oracle_backbone(backbone, row, adapter, config)[real], atol=1e-8)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -134,7 +134,7 @@ def test_positions_count_the_real_tokens_that_follow_and_end_with_the_oldest():
     backbone = lively_backbone(CAUSAL)
     tokens = torch.tensor([[PAD, 4, 5, PAD, 6, 7, 8, 9, PAD]])
     with torch.no_grad():
-        placed = backbone.enter(torch.zeros(1, 9, 8), tokens)[0]
+        placed = backbone.embed_positions(torch.zeros(1, 9, 8), tokens)[0]
     real = (tokens[0] != PAD).nonzero().flatten().tolist()
     wanted = [3, 3, 3, 2, 1, 0]  # of six tokens; the table has four
     for place, position in zip(real, wanted, strict=True):
@@ -176,13 +176,13 @@ def test_without_an_activation_the_places_around_it_are_one():
 
 def test_lora_could_be_added_to_the_last_map_of_each_sub_layer():
     backbone, tokens = lively_backbone(CAUSAL).double(), some_items(2, 6)
-    patch = lively_patch(PatchConfig(kind="lora", bottleneck=2), CAUSAL).double().requires_grad_(False)
+    patch = lively_patch(PatchConfig(kind="lora", rank=2), CAUSAL).double().requires_grad_(False)
     wanted = represent(backbone, tokens, patch)
     assert (represent(backbone, tokens) - wanted).abs().max() > 1e-3
     for index, block in enumerate(backbone.blocks):
-        for second, site in enumerate((block.attention, block.feed_forward)):
-            piece = patch.at(2 * index + second)
-            site.out.weight += piece.up.weight @ piece.down.weight
+        for second, sublayer in enumerate((block.attention, block.feed_forward)):
+            adapter = patch.layer_at(2 * index + second)
+            sublayer.out.weight += adapter.up.weight @ adapter.down.weight
     torch.testing.assert_close(represent(backbone, tokens), wanted, atol=1e-10, rtol=0)
 
 
@@ -202,7 +202,9 @@ def test_patches_of_the_last_block_leave_what_is_below_the_same(config):
 # ---------------------------------------------------------------- forks and forms
 
 
-@pytest.mark.parametrize("own", [Own(embedding, blocks) for embedding in (False, True) for blocks in range(3)], ids=str)
+@pytest.mark.parametrize(
+    "own", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(3)], ids=str
+)
 def test_positions_go_with_the_embedding_in_forks_and_grafts(own):
     backbone = lively_backbone(CAUSAL)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -241,13 +243,13 @@ def test_only_full_batches_of_the_lengths_asked_for_are_compiled():
 def test_the_state_of_one_position_is_that_of_all(where):
     backbone, tokens = lively_backbone(CAUSAL), some_items(3, 7)
     hidden = backbone(tokens)
-    assert torch.equal(backbone.last(tokens, torch.full((3,), where)), hidden[:, where])
+    assert torch.equal(backbone.forward_last(tokens, torch.full((3,), where)), hidden[:, where])
     assert torch.equal(represent_next(backbone, tokens), hidden[:, -1])
 
 
 def test_there_is_no_cone_to_cut():
-    with pytest.raises(TypeError, match="no cone"):
-        lively_backbone(CAUSAL).cone(5)
+    with pytest.raises(TypeError, match="no receptive field"):
+        lively_backbone(CAUSAL).receptive_field_of_last(5)
 
 
 # ---------------------------------------------------------------- what a fresh one is

@@ -1,4 +1,4 @@
-"""Convolution, norm, site, patch, backbone and representation of one user."""
+"""Convolution, norm, sublayer, patch, backbone and representation of one user."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def below(weights: Weights, prefix: str) -> Weights:
 
 
 class SiteAt(NamedTuple):
-    """What a site is beside its weights."""
+    """What a sublayer is beside its weights."""
 
     dilation: int
     causal: bool = True
     eps: float = 1e-5
 
 
-# ---------------------------------------------------------------- one site
+# ---------------------------------------------------------------- one sublayer
 
 
 def oracle_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dilation: int, causal: bool = True) -> np.ndarray:
@@ -67,50 +67,52 @@ def oracle_activation(name: str | None, x: np.ndarray) -> np.ndarray:
 
 
 def _patched(
-    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt | np.ndarray, piece: Weights | None, config: PatchConfig
+    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt | np.ndarray, adapter: Weights | None, config: PatchConfig
 ) -> np.ndarray:
-    """What comes out of one place of a site: h itself, or what the patch makes of it.
+    """What comes out of one place of a sublayer: h itself, or what the patch makes of it.
 
-    `at` is what the site is, or, of a transformer, what its last linear map is given.
+    `at` is what the sublayer is, or, of a transformer, what its last linear map is given.
     """
-    if piece is None or config.position != place:
+    if adapter is None or config.position != place:
         return h
     if config.kind == "scale-shift":
-        return h + piece["gain"] * h + piece["shift"]
+        return h + adapter["gain"] * h + adapter["shift"]
     if config.kind == "lora" and isinstance(at, np.ndarray):
-        return h + at @ piece["down.weight"].T @ piece["up.weight"].T
+        return h + at @ adapter["down.weight"].T @ adapter["up.weight"].T
     if config.kind == "lora":
-        rank = piece["down.weight"].shape[0]
-        return h + oracle_conv(x, piece["down.weight"], np.zeros(rank), at.dilation, at.causal) @ piece["up.weight"].T
+        rank = adapter["down.weight"].shape[0]
+        return (
+            h + oracle_conv(x, adapter["down.weight"], np.zeros(rank), at.dilation, at.causal) @ adapter["up.weight"].T
+        )
     read = h if config.insertion == "serial" else x
-    inner = oracle_activation(config.activation, read @ piece["net.down.weight"].T + piece["net.down.bias"])
-    out = h + inner @ piece["net.up.weight"].T + piece["net.up.bias"]
+    inner = oracle_activation(config.activation, read @ adapter["net.down.weight"].T + adapter["net.down.bias"])
+    out = h + inner @ adapter["net.up.weight"].T + adapter["net.up.bias"]
     return out + x if config.inner_skip else out
 
 
 def oracle_site(
     x: np.ndarray,
     keep: np.ndarray,
-    site: Weights,
+    sublayer: Weights,
     at: SiteAt,
-    piece: Weights | None = None,
+    adapter: Weights | None = None,
     config: PatchConfig | None = None,
 ) -> np.ndarray:
     """conv -> LayerNorm -> ReLU, with a patch at one of the three places; `keep` (T, 1) zeroes padding."""
     config = config or PatchConfig()
     x = x * keep
-    h = oracle_conv(x, site["conv.weight"], site["conv.bias"], at.dilation, at.causal)
-    h = _patched("pre_norm", x, h, at, piece, config)
-    h = oracle_norm(h, *_norm_of(site, piece), at.eps)
-    h = _patched("pre_act", x, h, at, piece, config)
-    return _patched("post_act", x, oracle_activation("relu", h), at, piece, config)
+    h = oracle_conv(x, sublayer["conv.weight"], sublayer["conv.bias"], at.dilation, at.causal)
+    h = _patched("pre_norm", x, h, at, adapter, config)
+    h = oracle_norm(h, *_norm_of(sublayer, adapter), at.eps)
+    h = _patched("pre_act", x, h, at, adapter, config)
+    return _patched("post_act", x, oracle_activation("relu", h), at, adapter, config)
 
 
-def _norm_of(site: Weights, piece: Weights | None) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and shift of a site's norm, with what the task adds."""
-    weight, bias = site["norm.weight"], site["norm.bias"]
-    if piece is not None and "norm.weight" in piece:
-        weight, bias = weight + piece["norm.weight"], bias + piece["norm.bias"]
+def _norm_of(sublayer: Weights, adapter: Weights | None) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and shift of a sublayer's norm, with what the task adds."""
+    weight, bias = sublayer["norm.weight"], sublayer["norm.bias"]
+    if adapter is not None and "norm.weight" in adapter:
+        weight, bias = weight + adapter["norm.weight"], bias + adapter["norm.bias"]
     return weight, bias
 
 
@@ -140,14 +142,14 @@ def oracle_positions(real: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def oracle_sub_layer(
-    x: np.ndarray, inner: np.ndarray, site: Weights, eps: float, piece: Weights | None, config: PatchConfig
+    x: np.ndarray, inner: np.ndarray, sublayer: Weights, eps: float, adapter: Weights | None, config: PatchConfig
 ) -> np.ndarray:
     """LayerNorm(x + map of `inner`), with a patch before the sum or after the norm."""
-    h = inner @ site["out.weight"].T + site["out.bias"]
-    h = _patched("pre_norm", x, h, inner, piece, config)
-    h = oracle_norm(x + h, *_norm_of(site, piece), eps)
+    h = inner @ sublayer["out.weight"].T + sublayer["out.bias"]
+    h = _patched("pre_norm", x, h, inner, adapter, config)
+    h = oracle_norm(x + h, *_norm_of(sublayer, adapter), eps)
     for place in ("pre_act", "post_act"):  # one and the same: no activation follows
-        h = _patched(place, x, h, inner, piece, config)
+        h = _patched(place, x, h, inner, adapter, config)
     return h
 
 
@@ -156,13 +158,13 @@ def _oracle_transformer(
 ) -> np.ndarray:
     x = x * math.sqrt(x.shape[1]) + oracle_positions(real, weights["positions.weight"])
     for block in range(settings.layers):
-        first, second = (below(own, f"pieces.{2 * block + i}.") or None for i in range(2))
-        site = below(weights, f"blocks.{block}.attention.")
-        inner = oracle_attention(x, real, below(site, "inside."), settings.heads, settings.kind == "causal")
-        x = oracle_sub_layer(x, inner, site, settings.norm_eps, first, config)
-        site = below(weights, f"blocks.{block}.feed_forward.")
-        inner = oracle_activation("relu", x @ site["inside.map.weight"].T + site["inside.map.bias"])
-        x = oracle_sub_layer(x, inner, site, settings.norm_eps, second, config)
+        first, second = (below(own, f"adapter_layers.{2 * block + i}.") or None for i in range(2))
+        sublayer = below(weights, f"blocks.{block}.attention.")
+        inner = oracle_attention(x, real, below(sublayer, "inside."), settings.heads, settings.kind == "causal")
+        x = oracle_sub_layer(x, inner, sublayer, settings.norm_eps, first, config)
+        sublayer = below(weights, f"blocks.{block}.feed_forward.")
+        inner = oracle_activation("relu", x @ sublayer["inside.map.weight"].T + sublayer["inside.map.bias"])
+        x = oracle_sub_layer(x, inner, sublayer, settings.norm_eps, second, config)
     return x
 
 
@@ -178,16 +180,16 @@ def oracle_patch_names(config: PatchConfig, blocks: int) -> set[str]:
     }[config.kind]
     names = {"task_token"} if config.train_task_token else set()
     if config.item_rank is not None:
-        names |= {"own_items.table", "own_items.up"}
+        names |= {"task_items.table", "task_items.up"}
     for block in range(blocks):
         if config.blocks is not None and block < blocks - config.blocks:
             continue
         for second in (False, True):
-            site = 2 * block + second
+            sublayer = 2 * block + second
             if second or config.per_block == 2:
-                names |= {f"pieces.{site}.{name}" for name in own}
+                names |= {f"adapter_layers.{sublayer}.{name}" for name in own}
             if second and config.train_norms:
-                names |= {f"pieces.{site}.norm.weight", f"pieces.{site}.norm.bias"}
+                names |= {f"adapter_layers.{sublayer}.norm.weight", f"adapter_layers.{sublayer}.norm.bias"}
     return names
 
 
@@ -205,9 +207,9 @@ def oracle_backbone(
         assert set(own) == oracle_patch_names(config, len(settings.dilations or ()) or settings.layers)
     x = weights["embedding.weight"][tokens]
     for t, token in enumerate(tokens):
-        if "own_items.table" in own and token != PAD:
-            for rank, number in enumerate(own["own_items.table"][token]):
-                x[t] = x[t] + number * own["own_items.up"][rank]
+        if "task_items.table" in own and token != PAD:
+            for rank, number in enumerate(own["task_items.table"][token]):
+                x[t] = x[t] + number * own["task_items.up"][rank]
         if token == TCL and "task_token" in own:
             x[t] = x[t] + own["task_token"]
     if settings.architecture == "transformer":
@@ -217,8 +219,8 @@ def oracle_backbone(
         h = x
         for second, name in enumerate(("first", "second")):
             at = SiteAt(dilation * (1 + second), settings.kind == "causal", settings.norm_eps)
-            piece = below(own, f"pieces.{2 * block + second}.") or None
-            h = oracle_site(h, keep, below(weights, f"blocks.{block}.{name}."), at, piece, config)
+            adapter = below(own, f"adapter_layers.{2 * block + second}.") or None
+            h = oracle_site(h, keep, below(weights, f"blocks.{block}.{name}."), at, adapter, config)
         x = x + h
     return x
 

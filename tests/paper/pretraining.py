@@ -30,8 +30,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "(Block(self.config, dilation, generator) for", "(Block(self.config, 1, generator) for"),
     ],
     "A block is conv, LayerNorm, ReLU": [
-        Mutation("the dilation is not doubled", "nn/block.py", "Site(config, 2 * dilation", "Site(config, dilation"),
-        Mutation("there is one site, not two", "nn/block.py",
+        Mutation("the dilation is not doubled", "nn/block.py",
+                 "ConvSublayer(config, 2 * dilation", "ConvSublayer(config, dilation"),
+        Mutation("there is one sublayer, not two", "nn/block.py",
                  "self.second(self.first(x, keep, first), keep, second)", "self.first(x, keep, first)"),
         Mutation("LayerNorm is skipped", "nn/block.py", "return torch.relu(self.norm(h))", "return torch.relu(h)"),
         Mutation("ReLU is skipped", "nn/block.py", "return torch.relu(self.norm(h))", "return self.norm(h)"),

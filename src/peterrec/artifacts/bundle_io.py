@@ -27,8 +27,8 @@ from peterrec.config import (
 )
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
-from peterrec.errors import ArtifactError, FingerprintError
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import readout_named
@@ -87,7 +87,7 @@ class Bundle:
     all_params: int
     trained: dict[str, int]
     backbone: Backbone | None = None
-    own: Own | None = None
+    own: UnsharedModules | None = None
     readout: ReadoutName = "token"
     metrics: dict[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
@@ -204,6 +204,8 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -
         )
     meta = read_json(path / "adapter_config.json")
     check_format(meta, "bundle", path)
+    if "start" in (meta.get("patch") or {}):  # the name that `init` had: the names of weights were others, too
+        raise FormatVersionError("has a patch made by an older version", remedy="adapt the task again", path=path)
     with description_errors(path / "adapter_config.json"):
         check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
@@ -247,7 +249,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: ReadoutName = meta.get("readout", "token")  # bundles of before there was a choice lack it
     width = readout_named(readout).width(backbone.config.channels)
-    own = Own(**meta["own"]) if meta["own"] is not None else None
+    own = UnsharedModules(**meta["own"]) if meta["own"] is not None else None
     bundle = Bundle(
         name=meta["name"],
         kind=meta["kind_of_task"],

@@ -24,7 +24,14 @@ from peterrec.config.experiment import (
     SyntheticConfig,
 )
 from peterrec.config.loading import build_config, dump_optional, dump_yaml, load_config, load_optional, same_settings
-from peterrec.config.patch import PatchConfig
+from peterrec.config.patch import (
+    PATCH_SETTINGS,
+    BottleneckConfig,
+    LoraConfig,
+    PatchConfig,
+    ScaleShiftConfig,
+    register_patch_settings,
+)
 from peterrec.config.run import EvaluateConfig, RunConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
 from peterrec.config.training import (
@@ -40,10 +47,12 @@ from peterrec.config.training import (
 )
 
 __all__ = [
+    "PATCH_SETTINGS",
     "READOUTS",
     "ActivityConfig",
     "AdaptConfig",
     "BackboneConfig",
+    "BottleneckConfig",
     "ClassificationTaskConfig",
     "ColumnsConfig",
     "Config",
@@ -55,6 +64,7 @@ __all__ = [
     "GridDataConfig",
     "LabelsConfig",
     "LimitsConfig",
+    "LoraConfig",
     "MaskingConfig",
     "MethodConfig",
     "Name",
@@ -70,6 +80,7 @@ __all__ = [
     "ReadoutName",
     "RunConfig",
     "RunnerConfig",
+    "ScaleShiftConfig",
     "Separator",
     "ServeConfig",
     "Share",
@@ -85,5 +96,6 @@ __all__ = [
     "dump_yaml",
     "load_config",
     "load_optional",
+    "register_patch_settings",
     "same_settings",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Positive, Share
@@ -174,7 +174,9 @@ class AdaptConfig(Config):
     """Transfer to one task (paper, section 3.3): what is trained and how."""
 
     strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
-    patch: PatchConfig = Field(default=PatchConfig(), description="of strategies `patch` and `patch-random`")
+    patch: SerializeAsAny[PatchConfig] = Field(
+        default=PatchConfig(), description="of strategies `patch` and `patch-random`"
+    )
     joint_start: Literal["pretrained", "random"] = Field(
         default="pretrained", description="weights that strategy `joint` starts from"
     )

@@ -1,8 +1,8 @@
-"""What acts at a site of a batch whose rows have patches of their own."""
+"""Adapter layers at one sublayer for a batch whose rows have different patches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from peterrec.nn.insertion import Given
-from peterrec.nn.patch_kinds import Bottleneck, Inserted, SitePatch
+from peterrec.nn.insertion import LayerInput
 
 Stack = dict[str, Tensor]
 
 
-def of_rows(stack: Tensor, which: Tensor | None) -> Tensor:
+def select_rows(stack: Tensor, which: Tensor | None) -> Tensor:
     """Return what each row has of a stack; `which` None: the stack itself."""
     return stack.detach() if which is None else stack.detach().index_select(0, which)
 
 
-class Sorted:
+class RowsByPatch:
     """The rows of a batch in the order of their patches, as many places for each patch.
 
     Args:
@@ -49,37 +48,35 @@ class Sorted:
         return x.view(-1, *like.shape[1:]).index_select(0, self.place)
 
 
-class RowBottlenecks:
-    """Bottlenecks of all rows at one site: two products for each row, with its own matrices.
+class BatchedBottlenecks:
+    """Bottlenecks of all rows at one sublayer: two products for each row, with its own matrices.
 
     Args:
-        piece: any of the patches' pieces.
-        net: its network.
-        stack: parameters of the pieces, (K, ...), `up` as (K, r, C).
+        place: position, whether in parallel, and whether with a residual: the same for all.
+        activation: between the two maps.
+        stack: weights of the layers, (K, ...), `up` as (K, r, C).
         which: (B,) which of them is each row's; None: in order.
         sorted_rows: returns the rows by their patches, or None where some have far more than others.
     """
 
     def __init__(
         self,
-        piece: Inserted,
-        net: Bottleneck,
+        place: tuple[str, bool, bool],
+        activation: Callable[[Tensor], Tensor],
         stack: Stack,
         which: Tensor | None,
-        sorted_rows: Callable[[], Sorted | None],
+        sorted_rows: Callable[[], RowsByPatch | None],
     ) -> None:
-        self.place = piece.place
-        self.parallel = piece.parallel
-        self.residual = net.residual
-        self.activation = net.activation
+        self.position, self.parallel, self.residual = place
+        self.activation = activation
         self.stack = stack
         self.which = which
         self.sorted_rows = sorted_rows
 
     def _of(self, name: str) -> Tensor:
-        return of_rows(self.stack[name], self.which)
+        return select_rows(self.stack[name], self.which)
 
-    def _act(self, given: Given, h: Tensor) -> Tensor:
+    def _act(self, given: LayerInput, h: Tensor) -> Tensor:
         x = given.here if self.parallel else h
         # At few positions the matrices of all rows are more to copy than the rows are.
         few = self.which is not None and x.shape[1] <= self.stack["net.down.weight"].shape[1]
@@ -99,7 +96,9 @@ class RowBottlenecks:
             return base + torch.bmm(between, up)  # what is added to keeps its bits
         return torch.baddbmm(base, between, up)
 
-    def _together(self, rows: Sorted, x: Float[Tensor, "B n C"], h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def _together(
+        self, rows: RowsByPatch, x: Float[Tensor, "B n C"], h: Float[Tensor, "B n C"]
+    ) -> Float[Tensor, "B n C"]:
         """Do the same with one product for each patch, over all of its rows."""
         down, up = self.stack["net.down.weight"], self.stack["net.up.weight"]
         own = rows.together(x)
@@ -108,9 +107,9 @@ class RowBottlenecks:
         found = h + found
         return found + x if self.parallel and self.residual else found
 
-    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
-        return self._act(given, h) if self.place == "pre_norm" else h
+        return self._act(given, h) if self.position == "pre_norm" else h
 
     def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply LayerNorm, or each row's own version of it."""
@@ -121,67 +120,73 @@ class RowBottlenecks:
         weight, bias = norm.weight + self._of("norm.weight"), norm.bias + self._of("norm.bias")  # (B, C)
         return torch.addcmul(bias.unsqueeze(1), plain, weight.unsqueeze(1))
 
-    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
-        return self._act(given, h) if self.place == "pre_act" else h
+        return self._act(given, h) if self.position == "pre_act" else h
 
-    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
-        return self._act(given, h) if self.place == "post_act" else h
+        return self._act(given, h) if self.position == "post_act" else h
 
 
 class _Hook(nn.Module):
-    """One hook of a piece as a module that can be called, for one row at a time."""
+    """A hook of a layer as a module that can be called, for one row at a time."""
 
-    def __init__(self, piece: SitePatch, hook: str, first: Given | nn.LayerNorm) -> None:
+    def __init__(self, layer: nn.Module, hook: str, first: LayerInput | nn.LayerNorm) -> None:
         super().__init__()
-        self.piece = piece
+        self.layer = layer
         self.hook = hook
         self._first = [first]  # in a list, so that a norm does not become a part of this module
 
-    def forward(self, given: tuple[Tensor, ...], h: Tensor) -> Tensor:
+    def forward(self, input_tensors: tuple[Tensor, ...], h: Tensor) -> Tensor:
         """Call the hook on a batch of this one row."""
         first = self._first[0]
         if not isinstance(first, nn.LayerNorm):
-            first = first.of(*(tensor.unsqueeze(0) for tensor in given))
-        out: Tensor = getattr(self.piece, self.hook)(first, h.unsqueeze(0))
+            first = first.of(*(tensor.unsqueeze(0) for tensor in input_tensors))
+        out: Tensor = getattr(self.layer, self.hook)(first, h.unsqueeze(0))
         return out.squeeze(0)
 
 
-class RowPieces:
-    """The pieces of all rows at one site, of any kind: every hook runs with each row's own parameters."""
+class BatchedLayers:
+    """Adapter layers of all rows at one sublayer, of any kind: every hook runs with each row's own weights.
 
-    def __init__(self, piece: SitePatch, parameters: Stack) -> None:
-        self._piece = piece
-        self._parameters_of_rows = {f"piece.{name}": of for name, of in parameters.items()}
+    Args:
+        layer: any of them.
+        weights: of each row, by name.
+        unchanged: hooks that use no weights of the layer: they run once for all rows.
+    """
 
-    def _each(self, hook: str, first: Given | nn.LayerNorm, h: Tensor) -> Tensor:
-        piece = self._piece
-        if getattr(type(piece), hook) is getattr(SitePatch, hook) and (hook != "normalise" or piece.norm is None):
-            out: Tensor = getattr(piece, hook)(first, h)  # a hook that nobody overrides knows no parameters
+    def __init__(self, layer: nn.Module, weights: Stack, unchanged: Set[str]) -> None:
+        self._layer = layer
+        self._weights = {f"layer.{name}": of_rows for name, of_rows in weights.items()}
+        self._unchanged = unchanged
+
+    def _run(self, hook: str, first: LayerInput | nn.LayerNorm, h: Tensor) -> Tensor:
+        if hook in self._unchanged:
+            out: Tensor = getattr(self._layer, hook)(first, h)
             return out
-        module = _Hook(piece, hook, first)
-        given = () if isinstance(first, nn.LayerNorm) else first.tensors()  # a norm has no input of its own
+        module = _Hook(self._layer, hook, first)
+        input_tensors = () if isinstance(first, nn.LayerNorm) else first.tensors()  # a norm has no input of its own
 
-        def row(parameters: dict[str, Tensor], given_of_row: tuple[Tensor, ...], h_of_row: Tensor) -> Tensor:
-            result: Tensor = functional_call(module, parameters, (given_of_row, h_of_row))
+        def run_row(weights: dict[str, Tensor], tensors_of_row: tuple[Tensor, ...], h_of_row: Tensor) -> Tensor:
+            result: Tensor = functional_call(module, weights, (tensors_of_row, h_of_row))
             return result
 
-        found: Tensor = vmap(row)(self._parameters_of_rows, given, h)
-        return found
+        rows: Tensor = vmap(run_row)(self._weights, input_tensors, h)
+        return rows
 
-    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
-        return self._each("pre_norm", given, h)
+        return self._run("pre_norm", given, h)
 
     def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply LayerNorm, or each row's own version of it."""
-        return self._each("normalise", norm, h)
+        return self._run("normalise", norm, h)
 
-    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
-        return self._each("pre_act", given, h)
+        return self._run("pre_act", given, h)
 
-    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
-        return self._each("post_act", given, h)
+        return self._run("post_act", given, h)

@@ -28,7 +28,7 @@ def run_blocks(
     steps: Sequence[BlockSteps | None],
     first: int,
 ) -> Float[Tensor, "B n C"]:
-    """Run blocks from number `first`; arguments as in `Backbone.run`."""
+    """Run blocks from number `first`; arguments as in `Backbone.forward_blocks`."""
     for index, of in enumerate(steps, first):
         x = blocks[index](x, keep, patch, index, of)
         keep = keep if keep is None or of is None else at_outputs(keep, of)

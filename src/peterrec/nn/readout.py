@@ -150,12 +150,12 @@ def represent(
     if backbone.config.kind == "causal":
         longer, position = append_token(tokens, TCL)
         if reader.token_only:
-            return backbone.last(longer, position, patch)
+            return backbone.forward_last(longer, position, patch)
         positions = position.unsqueeze(1)
     else:
         longer, positions = enclose_in_task_tokens(tokens)
     embedded = backbone.embed(longer, patch)
-    hidden = backbone.every(embedded, longer, patch)
+    hidden = backbone.forward_embedded(embedded, longer, patch)
     return reader.combine(FullPass(embedded, hidden, (longer != PAD) & (longer != TCL), positions))
 
 
@@ -175,6 +175,6 @@ def represent_next(backbone: Backbone, tokens: Int[Tensor, "B T"]) -> Float[Tens
         if tokens.shape[1] == 0:
             tokens = F.pad(tokens, (0, 1), value=PAD)
         end = end_of(tokens)
-        return backbone.last(tokens, (end - 1).clamp(min=0)) * (end > 0).unsqueeze(1)
+        return backbone.forward_last(tokens, (end - 1).clamp(min=0)) * (end > 0).unsqueeze(1)
     longer, position = append_token(tokens, MASK)
     return read_at(backbone(longer), position.unsqueeze(1))

@@ -38,13 +38,13 @@ BlockSteps = tuple[Step, Step]
 
 
 @dataclass(frozen=True)
-class Cone:
+class ReceptiveField:
     """The plan for the last position.
 
     Attributes:
         spacing: distance between the tokens that are read.
         count: how many of them, the last one included.
-        steps: of both sites of each block.
+        steps: of both sublayers of each block.
         counts: positions that each block is given.
     """
 
@@ -55,14 +55,14 @@ class Cone:
 
 
 @lru_cache(maxsize=1024)
-def cone_of(dilations: tuple[int, ...], kernel_size: int, length: int) -> Cone:
+def receptive_field_of_last(dilations: tuple[int, ...], kernel_size: int, length: int) -> ReceptiveField:
     """Return the plan for the last of `length` tokens.
 
-    From the top down: the last block is asked for one position, and each site for those that the taps of the next one
-    touch. Evenly spaced positions stay so, with the greatest common divisor of spacing and dilation.
+    From the top down: the last block is asked for one position, and each sublayer for those that the taps of the next
+    one touch. Evenly spaced positions stay so, with the greatest common divisor of spacing and dilation.
 
     Args:
-        dilations: of the first site of each block; the second has twice that.
+        dilations: of the first sublayer of each block; the second has twice that.
         kernel_size: taps.
         length: tokens of a row.
     """
@@ -74,7 +74,7 @@ def cone_of(dilations: tuple[int, ...], kernel_size: int, length: int) -> Cone:
         first, spacing, count = _below(dilation, kernel_size, length, spacing, count)
         steps.append((first, second))
         counts.append(count)
-    return Cone(spacing, count, tuple(reversed(steps)), tuple(reversed(counts)))
+    return ReceptiveField(spacing, count, tuple(reversed(steps)), tuple(reversed(counts)))
 
 
 def _below(dilation: int, kernel_size: int, length: int, spacing: int, count: int) -> tuple[Step, int, int]:

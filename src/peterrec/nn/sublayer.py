@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from peterrec.nn.insertion import SiteHooks
+from peterrec.nn.insertion import AdapterHooks
 
 
 @dataclass(frozen=True)
-class SubLayerShape:
-    """Shape of a site of a transformer."""
+class TransformerShape:
+    """SublayerShape of a sublayer of a transformer."""
 
     channels: int
 
@@ -27,8 +27,8 @@ class SubLayerShape:
 
 
 @dataclass(frozen=True)
-class SubLayerInput:
-    """What a site of a transformer is given.
+class TransformerInput:
+    """What a sublayer of a transformer is given.
 
     Attributes:
         x: (B, T, C) the input of the sub-layer, to which its output will be added.
@@ -108,8 +108,8 @@ class Widen(nn.Module):
         return torch.relu(self.map(x))
 
 
-class SubLayer(nn.Module):
-    """x -> LayerNorm(x + out(inside(x))), with the places where a patch P may act: a site.
+class TransformerSublayer(nn.Module):
+    """x -> LayerNorm(x + out(inside(x))), with the places where a patch P may act: a sublayer.
 
     ```
     h = out(inside(x));   serial/pre_norm: h = P(h)     parallel/pre_norm: h = h + P(x)
@@ -134,10 +134,10 @@ class SubLayer(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: SiteHooks | None
+        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: AdapterHooks | None
     ) -> Float[Tensor, "B T C"]:
-        """Apply the site."""
-        given = SubLayerInput(x, self.inside(x, keep))
+        """Apply the sublayer."""
+        given = TransformerInput(x, self.inside(x, keep))
         h = given.through(self.out)
         if patch is None:
             plain: Tensor = self.norm(x + h)

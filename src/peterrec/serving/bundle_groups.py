@@ -23,7 +23,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank, admits_none, stack_key
 from peterrec.nn.patch import Patch, TaskPatch
 from peterrec.nn.readout import readout_named, represent
-from peterrec.nn.trunk import Trunk, trunk_below
+from peterrec.nn.trunk import Trunk, count_changed_blocks
 from peterrec.serving.class_heads import ClassHeads
 from peterrec.serving.index import ItemIndex
 from peterrec.serving.requests import EVERY_TASK, Question, TaskInfo, VersionInfo
@@ -108,7 +108,7 @@ class Loaded:
         bundle = self.bundle
         group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
         blocks = len(group.backbone.blocks)
-        patched = {site // 2 for site in range(2 * blocks) if bundle.patch is not None and bundle.patch.at(site)}
+        patched = {site // 2 for site in range(2 * blocks) if bundle.patch is not None and bundle.patch.layer_at(site)}
         valid = bundle.metrics.get("valid", {})
         return VersionInfo(
             self.name, self.version, active, self.path, self.loaded_at, bundle.kind, bundle.strategy,
@@ -136,7 +136,7 @@ class Group:
         self.patches = list(patches)
         real = [patch for patch in self.patches if patch is not None]
         self.bank = PatchBank(self.patches) if len(self.patches) > 1 else None
-        self.changed = trunk_below(backbone, real[0] if real else None, None, readout)
+        self.changed = count_changed_blocks(backbone, real[0] if real else None, None, readout)
 
     @property
     def streamable(self) -> bool:
@@ -175,9 +175,9 @@ class Group:
             return represent(backbone, tokens[users], patch, self.readout)
         # What is below the patched blocks is the same for all tasks of a user.
         trunk = Trunk(self.backbone, self.changed, tokens.shape[1], self.readout)
-        states, real = trunk.below(tokens)
+        states, real = trunk.compute_states(tokens)
         keep: Bool[Tensor, "B n"] | None = None if real is None or bool(real.all()) else real[users]
-        return trunk.above(states[users], keep, patch)
+        return trunk.represent(states[users], keep, patch)
 
 
 class Place(NamedTuple):

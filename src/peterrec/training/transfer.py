@@ -18,7 +18,7 @@ from peterrec.data.preprocessing import pretraining_remarks
 from peterrec.data.sequences import IntArray
 from peterrec.errors import WARNING, FingerprintError, TaskError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import readout_named
@@ -140,7 +140,7 @@ def new_bundle(
     head: ClassificationHead | ItemHead,
     patch: Patch | None,
     backbone: Backbone,
-    own: Own | None,
+    own: UnsharedModules | None,
     trained: dict[str, int],
 ) -> Bundle:
     """Return the bundle of a task, without metrics yet."""
