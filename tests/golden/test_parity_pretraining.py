@@ -20,9 +20,9 @@ from golden.converter import (
     same_gradients,
     scope,
 )
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.config import PretrainConfig
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import represent_next
 from peterrec.training.objectives import MaskedItems

@@ -1,4 +1,4 @@
-"""The losses in chunks against those of `losses.py`: the same values and gradients, in less memory."""
+"""The losses in chunks against their formulas: the same values and gradients, in less memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.nn import chunked_losses as softmax
 from peterrec.nn.chunked_losses import chunked_full_softmax_loss, chunked_sampled_softmax_loss
-from peterrec.nn.losses import LogUniformSampler, full_softmax_loss, sampled_softmax_loss
+from peterrec.nn.losses import LogUniformSampler
 
 
 class Pair(NamedTuple):
@@ -296,3 +297,17 @@ def test_a_chunk_has_as_many_rows_as_the_table_leaves_room_for(items, rows):
     with torch.no_grad(), Recorder() as recorder:
         chunked_full_softmax_loss(**some)
     assert recorder.calls["addmm"] == -(-513 // rows)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_backward_may_run_twice_and_adds_up(name: str) -> None:
+    """What is kept from the forward pass is handed out as a gradient, but must not be added to."""
+    once, twice = make(name, 12, 9, 3, 7, 0), make(name, 12, 9, 3, 7, 0)
+    for some, times in ((once, 1), (twice, 2)):
+        for key in ("hidden", "weight", "bias"):
+            some[key].requires_grad_(True)
+        loss = PAIRS[name].chunked(**some)
+        for _ in range(times):
+            loss.backward(retain_graph=True)
+    for key in ("hidden", "weight", "bias"):
+        torch.testing.assert_close(twice[key].grad, 2 * once[key].grad, rtol=1e-12, atol=1e-12)

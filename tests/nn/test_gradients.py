@@ -28,10 +28,11 @@ from oracles import (
     oracle_represent,
     oracle_sampled_softmax,
 )
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.losses import bce_loss, bpr_loss, candidate_softmax_loss, full_softmax_loss, sampled_softmax_loss
+from peterrec.nn.losses import bce_loss, bpr_loss, candidate_softmax_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import represent

@@ -18,13 +18,12 @@ from oracles import (
     oracle_log_expected,
     oracle_sampled_softmax,
 )
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.losses import (
     LogUniformSampler,
     bce_loss,
     bpr_loss,
     candidate_softmax_loss,
-    full_softmax_loss,
-    sampled_softmax_loss,
 )
 
 PAIRWISE = {bpr_loss: oracle_bpr, bce_loss: oracle_bce, candidate_softmax_loss: oracle_candidate_softmax}

@@ -1,4 +1,4 @@
-"""The softmax losses of `losses.py`, with gradients made in the forward pass, a few rows at a time.
+"""The softmax losses of pre-training, with gradients made in the forward pass, a few rows at a time.
 
 The logits of all rows never exist at once, and none is made twice: while those of a chunk are at hand, so are its
 gradients (Liger kernel, Hsu et al., 2024, does the same on GPUs).
@@ -29,7 +29,7 @@ def chunked_full_softmax_loss(
     weight: Float[Tensor, "V C"],
     bias: Float[Tensor, " V"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over the whole catalogue (paper, eq. 3): `full_softmax_loss` in less time and memory.
+    """Cross-entropy over the whole catalogue (paper, eq. 3).
 
     Can be differentiated once. Under autocast, matrices are multiplied in its dtype; all else is fp32 or wider.
 
@@ -54,7 +54,14 @@ def chunked_sampled_softmax_loss(
     negatives: Int[Tensor, " S"],
     log_expected: Float[Tensor, " S"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy estimated from S shared negatives: `sampled_softmax_loss` in less time and memory.
+    """Cross-entropy whose sum over the catalogue is estimated from S negatives that all rows share.
+
+    A negative's logit is lowered by the log of its expected count among the draws (logQ correction: Bengio and Senecal,
+    2008), and one that equals the row's positive is masked (accidental hit). The negatives then estimate the sum over
+    all items but the positive without bias, so the positive itself stands uncorrected beside them: the loss tends to
+    that over the whole catalogue as S grows. The authors' code draws without replacement and lowers the positive's
+    logit too; with replacement, where an expected count can be above one, that would push frequent items beyond their
+    share.
 
     An item drawn k times counts k times, but its logit is made once. Can be differentiated once, and not by
     `log_expected`. Under autocast, matrices are multiplied in its dtype; all else is fp32 or wider.
@@ -171,7 +178,7 @@ def _softmax_(logits: Float[Tensor, "n M"], columns: Int[Tensor, " n"]) -> tuple
 def _require_no_graph() -> None:
     # `once_differentiable` would refuse only where what comes from above has a graph, and else say "no dependence".
     if torch.is_grad_enabled():
-        raise RuntimeError("a loss in chunks can be differentiated once only; with create_graph, use nn/losses.py")
+        raise RuntimeError("a loss in chunks can be differentiated once only: not with create_graph")
 
 
 def _scaled(gradient: Tensor | None, by: Tensor, like: torch.dtype) -> Tensor | None:
