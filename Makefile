@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test test-paper soak clean bench
+.PHONY: demo test test-full test-paper soak clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
@@ -15,6 +15,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+# Every combination of parameters where `make test` takes all pairs of them.
+test-full: $(VENV)/.installed-dev
+	PETERREC_FULL=1 $(BIN)/pytest -n 2 tests/nn tests/test_pairwise.py
 
 # Breaks the code of each statement of docs/paper.md, in one way at a time: a test that the page names must fail.
 test-paper: $(VENV)/.installed-dev

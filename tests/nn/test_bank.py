@@ -10,8 +10,7 @@ from builders import needs_compiler
 from contracts import (
     BACKBONES,
     PATCHES,
-    every_backbone,
-    every_patch,
+    every_pair,
     has_inner_skip,
     lively_backbone,
     lively_patch,
@@ -30,8 +29,7 @@ USERS = [[4, 5, 6, 7, 8], [9], [], [10, 11, 12], [5, 5, 4], [20, 19, 18, 17, 16,
 WHICH = torch.tensor([2, 0, 1, 2, 2, 1])
 
 
-@every_backbone
-@every_patch
+@every_pair
 def test_a_row_of_a_mixed_batch_equals_the_row_alone_with_its_patch(backbone_config, config):
     backbone = lively_backbone(backbone_config)
     patches = [lively_patch(config, backbone_config, seed) for seed in (1, 2, 3)]
@@ -64,8 +62,7 @@ def test_the_bank_keeps_what_it_was_given():
     torch.testing.assert_close(answer(backbone), before)
 
 
-@every_backbone
-@every_patch
+@every_pair
 def test_a_row_without_a_patch_sees_the_plain_backbone(backbone_config, config):
     backbone = lively_backbone(backbone_config)
     patches = [lively_patch(config, backbone_config), None]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from builders import shaken
-from contracts import BACKBONES, ITEMS, PATCHES, lively_backbone, lively_patch, padded
+from contracts import BACKBONES, ITEMS, PATCHES, lively_backbone, lively_patch, padded, pairs_of_backbone_and_patch
 from oracles import (
     oracle_activation,
     oracle_backbone,
@@ -188,8 +188,7 @@ SMALL = {
 RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_norms=True, train_task_token=True)
 
 
-@pytest.mark.parametrize("backbone", SMALL)
-@pytest.mark.parametrize("name", PATCHES)
+@pytest.mark.parametrize(("backbone", "name"), pairs_of_backbone_and_patch(SMALL))
 def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     config = PATCHES[name]
     narrow = config.model_copy(update=dict.fromkeys(config.sizes, 2))

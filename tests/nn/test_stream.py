@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from contracts import BACKBONES, ITEMS, PATCHES, every_patch, lively_backbone, lively_patch, padded, some_items
+from contracts import (
+    BACKBONES,
+    ITEMS,
+    PATCHES,
+    lively_backbone,
+    lively_patch,
+    padded,
+    pairs_of_backbone_and_patch,
+    some_items,
+)
 from peterrec.config import BackboneConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
@@ -22,7 +31,12 @@ from strategies import backbone_configs, patch_configs
 from strategies import users as user_histories
 
 CAUSAL = {name: config for name, config in BACKBONES.items() if name in ("causal", "causal-two-taps")}
-every_causal_backbone = pytest.mark.parametrize("backbone_config", CAUSAL.values(), ids=CAUSAL.keys())
+CAUSAL_PAIRS = pairs_of_backbone_and_patch(CAUSAL)
+every_causal_pair = pytest.mark.parametrize(
+    ("backbone_config", "config"),
+    [(CAUSAL[backbone], PATCHES[patch]) for backbone, patch in CAUSAL_PAIRS],
+    ids=["-".join(names) for names in CAUSAL_PAIRS],
+)
 USERS = [some_items(1, length, seed=length)[0].tolist() for length in (3, 0, 40, 1, 17)]
 
 
@@ -50,8 +64,7 @@ def push_all(
 # ---------------------------------------------------------------- what it says
 
 
-@every_causal_backbone
-@every_patch
+@every_causal_pair
 def test_pushed_and_filled_states_say_what_whole_histories_say(backbone_config, config):
     backbone = lively_backbone(backbone_config)
     stream, rows = Stream(backbone), torch.tensor([6, 0, 2, 5, 3])
@@ -68,8 +81,7 @@ def test_pushed_and_filled_states_say_what_whole_histories_say(backbone_config, 
     assert pushed.seen.tolist() == [0, 0, 40, 17, 0, 1, 3]
 
 
-@every_causal_backbone
-@every_patch
+@every_causal_pair
 def test_one_patch_for_all_rows(backbone_config, config):
     backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
     stream, rows = Stream(backbone), torch.arange(3)

@@ -31,7 +31,7 @@ def sampled_softmax_loss(
 ) -> Float[Tensor, ""]:
     """Cross-entropy whose sum over the catalogue is estimated from S negatives that all rows share.
 
-    `chunked_sampled_softmax_loss` says how; `positive_log_expected` lowers the positives' logits too, as the authors do.
+    `chunked_sampled_softmax_loss` says how; `positive_log_expected` lowers the positives' logits as well.
 
     Args:
         hidden: hidden states.
