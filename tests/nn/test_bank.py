@@ -101,8 +101,8 @@ def test_sorted_by_their_patches_rows_are_what_they_are_unsorted(name, which, mo
     bank = PatchBank([lively_patch(PATCHES[name], config, seed) for seed in (1, 2, 3)])
     tokens, rows = some_items(len(which), 8), torch.tensor(which, dtype=torch.long)
     used: list[int] = []
-    plain = BatchedBottlenecks._together
-    monkeypatch.setattr(BatchedBottlenecks, "_together", lambda *given: used.append(1) or plain(*given))
+    plain = BatchedBottlenecks._act_grouped
+    monkeypatch.setattr(BatchedBottlenecks, "_act_grouped", lambda *given: used.append(1) or plain(*given))
     with torch.no_grad():
         found = represent(backbone, tokens, bank.rows(rows))
         assert bool(used) == (len(which) == 7 and which[0] == 0)  # not where most places would be empty

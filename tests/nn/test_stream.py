@@ -77,8 +77,8 @@ def test_pushed_and_filled_states_say_what_whole_histories_say(backbone_config, 
     stream.fill(filled, rows, padded(USERS, 0, 2), bank)
     same(stream.peek(filled, rows, patch=bank), wanted)
     same(filled.pool, pushed.pool)
-    assert torch.equal(filled.seen, pushed.seen)
-    assert pushed.seen.tolist() == [0, 0, 40, 17, 0, 1, 3]
+    assert torch.equal(filled.token_counts, pushed.token_counts)
+    assert pushed.token_counts.tolist() == [0, 0, 40, 17, 0, 1, 3]
 
 
 @every_causal_pair
@@ -108,7 +108,7 @@ def test_any_backbone_any_patch_any_way_to_get_there(data, config, users):
     for row, user, n in zip(rows, users, filled, strict=True):
         for item in user[n:]:
             stream.push(states, row.view(1), torch.tensor([item]), patch)
-    assert states.seen[rows].tolist() == [len(user) for user in users]
+    assert states.token_counts[rows].tolist() == [len(user) for user in users]
     same(stream.peek(states, rows, patch=patch), expected(backbone, users, patch))
 
 
@@ -117,10 +117,10 @@ def test_only_the_last_positions_of_a_history_matter():
     stream, rows, tokens, seen = Stream(backbone), torch.arange(8), some_items(8, 70), torch.full((8,), 70)
     whole, cut = stream.new(8), stream.new(8)
     stream.fill(whole, rows, tokens)
-    stream.fill(cut, rows, tokens[:, -stream.positions :], seen=seen)
+    stream.fill(cut, rows, tokens[:, -stream.positions :], token_counts=seen)
     assert torch.equal(whole.pool, cut.pool)
-    assert torch.equal(whole.seen, cut.seen)
-    stream.fill(cut, rows, tokens[:, 1 - stream.positions :], seen=seen)
+    assert torch.equal(whole.token_counts, cut.token_counts)
+    stream.fill(cut, rows, tokens[:, 1 - stream.positions :], token_counts=seen)
     assert (whole.pool - cut.pool).abs().max() > 1e-4, "one fewer is too few"
 
 
@@ -131,10 +131,10 @@ def test_a_filled_state_forgets_what_it_was_before():
     for of in (states, fresh):
         stream.fill(of, rows, padded([[7, 8], []], 0, 0))
     assert torch.equal(states.pool, fresh.pool)
-    assert torch.equal(states.seen, fresh.seen)
+    assert torch.equal(states.token_counts, fresh.token_counts)
     stream.fill(states, rows, torch.empty(2, 0, dtype=torch.long))
     assert not states.pool.any()
-    assert not states.seen.any()
+    assert not states.token_counts.any()
 
 
 # ---------------------------------------------------------------- what it leaves alone
@@ -144,11 +144,11 @@ def test_peeking_changes_nothing_bit_for_bit_and_sees_what_a_push_would():
     stream, rows = Stream(lively_backbone(CAUSAL["causal"])), torch.tensor([2, 0])
     states = stream.new(3)
     stream.fill(states, torch.arange(3), some_items(3, 13))
-    pool, seen = states.pool.clone(), states.seen.clone()
+    pool, seen = states.pool.clone(), states.token_counts.clone()
     peeked = stream.peek(states, rows, 9)
     assert torch.equal(stream.peek(states, rows, 9), peeked)
     assert torch.equal(states.pool, pool)
-    assert torch.equal(states.seen, seen)
+    assert torch.equal(states.token_counts, seen)
     assert torch.equal(stream.push(states, rows, torch.tensor([9, 9])), peeked)
 
 
@@ -159,15 +159,15 @@ def test_other_rows_never_change(name):
     stream, rows, others = Stream(backbone), torch.tensor([4, 1]), torch.tensor([0, 2, 3])
     states = stream.new(5)
     stream.fill(states, torch.arange(5), some_items(5, 30), patch)
-    pool, seen = states.pool[others], states.seen[others]
+    pool, seen = states.pool[others], states.token_counts[others]
     stream.push(states, rows, torch.tensor([5, 6]), patch)
     stream.fill(states, rows, some_items(2, 8), patch)
     stream.push(states, rows, torch.tensor([7, 8]), patch)
     states.clear(rows)
     assert torch.equal(states.pool[others], pool)
-    assert torch.equal(states.seen[others], seen)
+    assert torch.equal(states.token_counts[others], seen)
     assert not states.pool[rows].any()
-    assert not states.seen[rows].any()
+    assert not states.token_counts[rows].any()
 
 
 def test_the_order_of_a_batch_and_batch_mates_do_not_matter():
@@ -195,7 +195,7 @@ def test_a_state_has_the_size_that_is_documented(config, capacity):
     states = stream.new(capacity)
     assert stream.positions == backbone.receptive_field - 1
     assert states.pool.shape == (capacity, stream.positions, config.channels)
-    assert states.pool.nbytes + states.seen.nbytes == capacity * stream.bytes_per_state
+    assert states.pool.nbytes + states.token_counts.nbytes == capacity * stream.bytes_per_state
 
 
 def test_that_of_the_default_backbone():

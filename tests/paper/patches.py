@@ -6,9 +6,9 @@ from paper.mutation import Mutation
 
 INNER = "self.up(self.activation(self.down(x)))"
 RESIDUAL = "return x + correction if self.residual else correction"
-ACT = "h + self.net(given.here) if self.parallel else self.net(h)"
+ACT = "h + self.net(layer_input.current) if self.parallel else self.net(h)"
 LAYER = "return cls(net, config.position, parallel=parallel)"
-HOOK = 'return self._act(given, h) if self.position == "{place}" else h'
+HOOK = 'return self._act(layer_input, h) if self.position == "{place}" else h'
 SITES = "sublayers = (0, 1) if config.per_block == 2 else (1,)"
 DRAWN = "generator=generator)\n        _initialise(self.up.weight, init, generator)"
 SCALED = "return h * (1.0 + self.gain) + self.shift"
@@ -47,9 +47,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "In parallel": [
         Mutation("after the activation it does nothing", "nn/patch_kinds.py", *nothing_at("post_act")),
         Mutation("in parallel it reads what comes to its place", "nn/patch_kinds.py", ACT,
-                 ACT.replace("self.net(given.here)", "self.net(h)")),
+                 ACT.replace("self.net(layer_input.current)", "self.net(h)")),
         Mutation("in parallel it stands for what comes to its place", "nn/patch_kinds.py", ACT,
-                 ACT.replace("h + self.net(given.here)", "self.net(given.here)")),
+                 ACT.replace("h + self.net(layer_input.current)", "self.net(layer_input.current)")),
         Mutation("in parallel it always has the inner skip", "nn/patch_kinds.py",
                  "residual=config.inner_skip if parallel else True", "residual=True"),
         Mutation("in series it may stand after the activation", "config/patch.py",
@@ -68,10 +68,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  'init: Literal["identity", "random"] = Field(\n        default="random"'),
     ],
     "Other small networks": [
-        Mutation("LoRA does nothing", "nn/patch_kinds.py", "out: Tensor = h + self.up(given.through(self.down))",
+        Mutation("LoRA does nothing", "nn/patch_kinds.py", "out: Tensor = h + self.up(layer_input.through(self.down))",
                  "out: Tensor = h"),
         Mutation("LoRA reads the present position only", "nn/patch_kinds.py",
-                 "self.up(given.through(self.down))", "self.up(given.here @ self.down.weight[:, :, -1].T)"),
+                 "self.up(layer_input.through(self.down))",
+                 "self.up(layer_input.current @ self.down.weight[:, :, -1].T)"),
         Mutation("scale-shift does not scale", "nn/patch_kinds.py", SCALED, "return h + self.shift"),
         Mutation("scale-shift does not shift", "nn/patch_kinds.py", SCALED, "return h * (1.0 + self.gain)"),
     ],
@@ -97,8 +98,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "between = self.activation(torch.baddbmm(shift, x, down.transpose(1, 2)))",
                  "between = self.activation(torch.bmm(x, down.transpose(1, 2)))"),
         Mutation("the norms are those of the trunk", "nn/batched_patches.py",
-                 'weight, bias = norm.weight + self._of("norm.weight"), norm.bias',
-                 'weight, bias = norm.weight + 0 * self._of("norm.weight"), norm.bias'),
+                 'weight = norm.weight + self._weight_of_rows("norm.weight")',
+                 'weight = norm.weight + 0 * self._weight_of_rows("norm.weight")'),
     ],
     "One user model is configured on the fly": [
         Mutation("all bundles of a group answer with the first one's patch", "serving/bundle_groups.py",

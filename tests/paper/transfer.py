@@ -62,7 +62,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("the backbone is not frozen", "training/strategies.py",
                  "backbone.requires_grad_(False)\n", "plan = PLANS[config.strategy]\n"),
         Mutation("the weights themselves are trained, not copies", "nn/backbone.py",
-                 "parts = copy.deepcopy(self.modules_of(own))", "parts = self.modules_of(own)"),
+                 "parts = copy.deepcopy(self.modules_of(unshared))", "parts = self.modules_of(unshared)"),
         Mutation("all of the backbone is in what is trained", "training/strategies.py",
                  "if self.own is None or not self.own_trained:\n            return None",
                  'if self.own is None:\n            return nn.ModuleDict({"all": self.backbone})'),

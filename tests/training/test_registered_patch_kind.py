@@ -54,7 +54,7 @@ class GateLayer(AdapterLayer):
     def build(cls, config: Any, shape: SublayerShape, generator: torch.Generator | None) -> AdapterLayer:
         return cls(shape.channels, config.slope, config.init, generator)
 
-    def post_act(self, given: LayerInput, h: Tensor) -> Tensor:
+    def post_act(self, layer_input: LayerInput, h: Tensor) -> Tensor:
         return h * (1 + torch.tanh(self.slope * self.weight))
 
 

@@ -68,8 +68,8 @@ class PatchConfig(Config):
     def __new__(cls, **settings: Any) -> Self:
         """Make an instance of the kind's class; what pydantic makes itself goes through `_settings_of_the_kind`."""
         kind = settings.get("kind", "bottleneck")
-        known = cls is PatchConfig and isinstance(kind, str) and kind in PATCH_SETTINGS
-        return cast("Self", object.__new__(PATCH_SETTINGS[kind] if known else cls))
+        is_registered = cls is PatchConfig and isinstance(kind, str) and kind in PATCH_SETTINGS
+        return cast("Self", object.__new__(PATCH_SETTINGS[kind] if is_registered else cls))
 
     @model_validator(mode="wrap")
     @classmethod

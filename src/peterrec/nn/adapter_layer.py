@@ -33,7 +33,7 @@ class AdapterLayer(nn.Module):
     """A patch's layer at one sublayer. A kind overrides the hook of its place; the others change nothing.
 
     A new kind of patch is one subclass with its `settings`, given to `register_patch_kind`: nothing else knows kinds.
-    `given` is the sublayer's input; `h` is what comes to the place of the hook.
+    `layer_input` is the sublayer's input; `h` is what comes to the place of the hook.
 
     Attributes:
         settings: of the kind, with its name as the default of `kind`.
@@ -61,10 +61,10 @@ class AdapterLayer(nn.Module):
 
     @property
     def zeros_are_identity(self) -> bool:
-        """Whether the layer changes nothing where all its weights are zero: then it may share a batch with no patch."""
+        """True if the layer changes nothing where all its weights are zero: then it may share a batch with no patch."""
         return True
 
-    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
         return h
 
@@ -73,11 +73,11 @@ class AdapterLayer(nn.Module):
         out: Tensor = norm(h) if self.norm is None else self.norm(norm, h)
         return out
 
-    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
         return h
 
-    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
         return h
 
@@ -100,7 +100,7 @@ class AdapterLayer(nn.Module):
             for hook in ("pre_norm", "normalise", "pre_act", "post_act")
             if getattr(type(self), hook) is getattr(AdapterLayer, hook) and (hook != "normalise" or self.norm is None)
         }
-        return BatchedLayers(self, {name: select_rows(of, which) for name, of in stack.items()}, unchanged)
+        return BatchedLayers(self, {name: select_rows(tensor, which) for name, tensor in stack.items()}, unchanged)
 
 
 PATCH_KINDS: dict[str, type[AdapterLayer]] = {}

@@ -23,7 +23,7 @@ EMBEDDING_STD = 0.02
 
 @dataclass(frozen=True)
 class UnsharedModules:
-    """Which modules of a backbone a task has for itself.
+    """Modules of a backbone that a task has for itself, not shared with other tasks.
 
     Attributes:
         embedding: whether the embedding table is (and whatever else stands below the blocks).
@@ -174,29 +174,29 @@ class Backbone(nn.Module):
         copied.compiled_shapes = frozenset((rows, width) for width in widths)
         return copied
 
-    def fork(self, own: UnsharedModules) -> Self:
+    def fork(self, unshared: UnsharedModules) -> Self:
         """Return a backbone with copies of some modules, which may then be trained while this one never changes.
 
         All else is shared: the very same modules.
         """
-        parts = copy.deepcopy(self.modules_of(own))
-        return self.graft(own, parts)
+        parts = copy.deepcopy(self.modules_of(unshared))
+        return self.graft(unshared, parts)
 
-    def graft(self, own: UnsharedModules, parts: nn.ModuleDict) -> Self:
+    def graft(self, unshared: UnsharedModules, replacements: nn.ModuleDict) -> Self:
         """Return a backbone with these modules, as `modules_of` names them, in place of its own; the rest is shared."""
         grafted: Self = copy.copy(self)
         grafted._modules = dict(self._modules)
-        if own.embedding:
-            grafted._modules |= {name: parts[name] for name in self.input_modules}
-        kept = list(self.blocks)[: len(self.blocks) - own.blocks]
-        chosen = parts["blocks"] if own.blocks else nn.ModuleDict()
+        if unshared.embedding:
+            grafted._modules |= {name: replacements[name] for name in self.input_modules}
+        lower_blocks = list(self.blocks)[: len(self.blocks) - unshared.blocks]
+        chosen = replacements["blocks"] if unshared.blocks else nn.ModuleDict()
         assert isinstance(chosen, nn.ModuleDict)
-        grafted.blocks = nn.ModuleList([*kept, *chosen.values()])
+        grafted.blocks = nn.ModuleList([*lower_blocks, *chosen.values()])
         return grafted
 
-    def modules_of(self, own: UnsharedModules) -> nn.ModuleDict:
+    def modules_of(self, unshared: UnsharedModules) -> nn.ModuleDict:
         """Return the chosen modules, named as in the state of the backbone."""
-        first = len(self.blocks) - own.blocks
+        first = len(self.blocks) - unshared.blocks
         chosen = nn.ModuleDict({str(i): block for i, block in enumerate(self.blocks) if i >= first})
-        parts = {name: self.get_submodule(name) for name in self.input_modules} if own.embedding else {}
-        return nn.ModuleDict(parts | ({"blocks": chosen} if own.blocks else {}))
+        parts = {name: self.get_submodule(name) for name in self.input_modules} if unshared.embedding else {}
+        return nn.ModuleDict(parts | ({"blocks": chosen} if unshared.blocks else {}))

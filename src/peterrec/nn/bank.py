@@ -50,7 +50,7 @@ class PatchBank(nn.Module):
             )
         self.template = real[0]
         states = [dict((patch or _nothing(real[0])).named_parameters()) for patch in patches]
-        self.stacked: Stack = {name: torch.stack([of[name].detach() for of in states]) for name in states[0]}
+        self.stacked: Stack = {name: torch.stack([state[name].detach() for state in states]) for name in states[0]}
         self._at = {
             int(sublayer): _stack_at(self.template, int(sublayer), self.stacked)
             for sublayer in self.template.adapter_layers
@@ -111,7 +111,9 @@ def _stack_at(template: Patch, sublayer: int, stacked: Stack) -> Stack:
     prefix = f"adapter_layers.{sublayer}."
     layer = template.layer_at(sublayer)
     assert layer is not None
-    return layer.stack({name.removeprefix(prefix): of for name, of in stacked.items() if name.startswith(prefix)})
+    return layer.stack(
+        {name.removeprefix(prefix): tensor for name, tensor in stacked.items() if name.startswith(prefix)}
+    )
 
 
 class RowPatches:
@@ -141,8 +143,8 @@ class RowPatches:
         if self.which is None:
             return None
         patches = len(next(iter(self._stacked.values())))
-        found = RowsByPatch(self.which, patches)
-        return found if 0 < found.most * patches <= EMPTY * len(self.which) else None
+        rows = RowsByPatch(self.which, patches)
+        return rows if 0 < rows.rows_per_patch * patches <= EMPTY * len(self.which) else None
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Add what each row's task has of its own for items, and for [TCL]."""
@@ -150,6 +152,6 @@ class RowPatches:
         if tables is not None:
             # Of the tables of items only what the rows read is copied.
             which = torch.arange(len(tokens), device=tokens.device) if self.which is None else self.which
-            own = tables.detach()[which.unsqueeze(1), tokens]  # (B, T, rank)
-            x = x + own @ select_rows(self._stacked["task_items.up"], self.which)
+            factors = tables.detach()[which.unsqueeze(1), tokens]  # (B, T, rank)
+            x = x + factors @ select_rows(self._stacked["task_items.up"], self.which)
         return x if token is None else x + (tokens == TCL).unsqueeze(2) * select_rows(token, self.which).unsqueeze(1)

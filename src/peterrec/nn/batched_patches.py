@@ -31,19 +31,21 @@ class RowsByPatch:
     def __init__(self, which: Int[Tensor, " B"], patches: int) -> None:
         self.patches = patches
         counts = torch.bincount(which, minlength=patches)
-        self.most = int(counts.max()) if len(which) else 0
+        self.rows_per_patch = int(counts.max()) if len(which) else 0
         order = torch.argsort(which, stable=True)
-        nth = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which[order]]
-        own = which[order] * self.most + nth
-        self.place = torch.empty_like(which).index_copy_(0, order, own)  # of each row
-        self.row = torch.zeros(patches * self.most, dtype=torch.int64, device=which.device)  # of each place, or any
-        self.row.index_copy_(0, own, order)
+        nth_of_patch = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which[order]]
+        slots = which[order] * self.rows_per_patch + nth_of_patch
+        self.place = torch.empty_like(which).index_copy_(0, order, slots)  # of each row
+        self.row = torch.zeros(
+            patches * self.rows_per_patch, dtype=torch.int64, device=which.device
+        )  # of each place, or any
+        self.row.index_copy_(0, slots, order)
 
-    def together(self, x: Float[Tensor, "B n C"]) -> Float[Tensor, "K mn C"]:
+    def group(self, x: Float[Tensor, "B n C"]) -> Float[Tensor, "K mn C"]:
         """Return the rows of each patch behind each other."""
         return x.index_select(0, self.row).view(self.patches, -1, x.shape[2])
 
-    def apart(self, x: Float[Tensor, "K mn C"], like: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def ungroup(self, x: Float[Tensor, "K mn C"], like: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Return the rows in their own order."""
         return x.view(-1, *like.shape[1:]).index_select(0, self.place)
 
@@ -73,18 +75,18 @@ class BatchedBottlenecks:
         self.which = which
         self.sorted_rows = sorted_rows
 
-    def _of(self, name: str) -> Tensor:
+    def _weight_of_rows(self, name: str) -> Tensor:
         return select_rows(self.stack[name], self.which)
 
-    def _act(self, given: LayerInput, h: Tensor) -> Tensor:
-        x = given.here if self.parallel else h
+    def _act(self, layer_input: LayerInput, h: Tensor) -> Tensor:
+        x = layer_input.current if self.parallel else h
         # At few positions the matrices of all rows are more to copy than the rows are.
         few = self.which is not None and x.shape[1] <= self.stack["net.down.weight"].shape[1]
         if few and not torch.compiler.is_compiling() and (rows := self.sorted_rows()) is not None:
-            return self._together(rows, x, h)
-        down, up = self._of("net.down.weight"), self._of("net.up.weight")  # (B, r, C)
-        shift = self._of("net.down.bias").unsqueeze(1)
-        base = h + self._of("net.up.bias").unsqueeze(1)
+            return self._act_grouped(rows, x, h)
+        down, up = self._weight_of_rows("net.down.weight"), self._weight_of_rows("net.up.weight")  # (B, r, C)
+        shift = self._weight_of_rows("net.down.bias").unsqueeze(1)
+        base = h + self._weight_of_rows("net.up.bias").unsqueeze(1)
         if self.parallel and self.residual:
             base = base + x
         if torch.compiler.is_compiling():
@@ -96,20 +98,22 @@ class BatchedBottlenecks:
             return base + torch.bmm(between, up)  # what is added to keeps its bits
         return torch.baddbmm(base, between, up)
 
-    def _together(
+    def _act_grouped(
         self, rows: RowsByPatch, x: Float[Tensor, "B n C"], h: Float[Tensor, "B n C"]
     ) -> Float[Tensor, "B n C"]:
         """Do the same with one product for each patch, over all of its rows."""
         down, up = self.stack["net.down.weight"], self.stack["net.up.weight"]
-        own = rows.together(x)
-        between = self.activation(torch.baddbmm(self.stack["net.down.bias"].unsqueeze(1), own, down.transpose(1, 2)))
-        found = rows.apart(torch.baddbmm(self.stack["net.up.bias"].unsqueeze(1), between, up), x)
-        found = h + found
-        return found + x if self.parallel and self.residual else found
+        sorted_x = rows.group(x)
+        between = self.activation(
+            torch.baddbmm(self.stack["net.down.bias"].unsqueeze(1), sorted_x, down.transpose(1, 2))
+        )
+        out = rows.ungroup(torch.baddbmm(self.stack["net.up.bias"].unsqueeze(1), between, up), x)
+        out = h + out
+        return out + x if self.parallel and self.residual else out
 
-    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
-        return self._act(given, h) if self.position == "pre_norm" else h
+        return self._act(layer_input, h) if self.position == "pre_norm" else h
 
     def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply LayerNorm, or each row's own version of it."""
@@ -117,16 +121,17 @@ class BatchedBottlenecks:
             out: Tensor = norm(h)
             return out
         plain = F.layer_norm(h, norm.normalized_shape, None, None, norm.eps)
-        weight, bias = norm.weight + self._of("norm.weight"), norm.bias + self._of("norm.bias")  # (B, C)
+        weight = norm.weight + self._weight_of_rows("norm.weight")  # (B, C)
+        bias = norm.bias + self._weight_of_rows("norm.bias")
         return torch.addcmul(bias.unsqueeze(1), plain, weight.unsqueeze(1))
 
-    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
-        return self._act(given, h) if self.position == "pre_act" else h
+        return self._act(layer_input, h) if self.position == "pre_act" else h
 
-    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
-        return self._act(given, h) if self.position == "post_act" else h
+        return self._act(layer_input, h) if self.position == "post_act" else h
 
 
 class _Hook(nn.Module):
@@ -142,7 +147,7 @@ class _Hook(nn.Module):
         """Call the hook on a batch of this one row."""
         first = self._first[0]
         if not isinstance(first, nn.LayerNorm):
-            first = first.of(*(tensor.unsqueeze(0) for tensor in input_tensors))
+            first = first.with_tensors(*(tensor.unsqueeze(0) for tensor in input_tensors))
         out: Tensor = getattr(self.layer, self.hook)(first, h.unsqueeze(0))
         return out.squeeze(0)
 
@@ -158,7 +163,7 @@ class BatchedLayers:
 
     def __init__(self, layer: nn.Module, weights: Stack, unchanged: Set[str]) -> None:
         self._layer = layer
-        self._weights = {f"layer.{name}": of_rows for name, of_rows in weights.items()}
+        self._weights = {f"layer.{name}": tensor for name, tensor in weights.items()}
         self._unchanged = unchanged
 
     def _run(self, hook: str, first: LayerInput | nn.LayerNorm, h: Tensor) -> Tensor:
@@ -175,18 +180,18 @@ class BatchedLayers:
         rows: Tensor = vmap(run_row)(self._weights, input_tensors, h)
         return rows
 
-    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
-        return self._run("pre_norm", given, h)
+        return self._run("pre_norm", layer_input, h)
 
     def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply LayerNorm, or each row's own version of it."""
         return self._run("normalise", norm, h)
 
-    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
-        return self._run("pre_act", given, h)
+        return self._run("pre_act", layer_input, h)
 
-    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""
-        return self._run("post_act", given, h)
+        return self._run("post_act", layer_input, h)

@@ -1,4 +1,4 @@
-"""Sites and residual blocks."""
+"""Sublayers of convolutions and residual blocks of two."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class ConvSublayer(nn.Module):
         step: Step | None = None,
     ) -> Float[Tensor, "B n C"]:
         """Apply the sublayer; positions where `keep` is false feed zeros to the convolution and to the patch."""
-        given = ConvInput(x if keep is None else x * keep, step or self.conv.step(x.shape[1]))
-        h = given.through(self.conv)
+        layer_input = ConvInput(x if keep is None else x * keep, step or self.conv.step(x.shape[1]))
+        h = layer_input.through(self.conv)
         if patch is None:
             return torch.relu(self.norm(h))
-        h = patch.normalise(self.norm, patch.pre_norm(given, h))
-        return patch.post_act(given, torch.relu(patch.pre_act(given, h)))
+        h = patch.normalise(self.norm, patch.pre_norm(layer_input, h))
+        return patch.post_act(layer_input, torch.relu(patch.pre_act(layer_input, h)))
 
 
 class Block(nn.Module):
-    """x + site2(site1(x)); the second sublayer has twice the dilation of the first (paper, section 3.2, eq. 2)."""
+    """x + sublayer2(sublayer1(x)); the second sublayer has twice the dilation of the first (section 3.2, eq. 2)."""
 
     def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class Block(nn.Module):
         first = patch.layer_at(2 * index) if patch is not None else None
         second = patch.layer_at(2 * index + 1) if patch is not None else None
         if steps is None:
-            every: Tensor = self.second(self.first(x, keep, first), keep, second)
-            return x + every
+            out_all: Tensor = self.second(self.first(x, keep, first), keep, second)
+            return x + out_all
         between = keep if keep is None else steps[0].at_outputs(keep)
         out: Tensor = self.second(self.first(x, keep, first, steps[0]), between, second, steps[1])
         return at_outputs(x, steps) + out

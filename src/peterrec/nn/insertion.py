@@ -1,4 +1,4 @@
-"""What stands between a sublayer of a backbone and what acts there: its shape, what it is given, and what it calls."""
+"""Interfaces between a sublayer of the backbone and an adapter layer: its shape, its input and the hooks it calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peterrec.nn.receptive_field import Step
 
 
 class SublayerShape(Protocol):
-    """What an adapter must know of its sublayer."""
+    """Shape of a sublayer, as its adapter layer is built for it."""
 
     @property
     def channels(self) -> int:
@@ -42,10 +42,10 @@ class ConvShape:
 
 
 class LayerInput(Protocol):
-    """What a sublayer is given."""
+    """Input of a sublayer, as adapter layers read it."""
 
     @property
-    def here(self) -> Float[Tensor, "B n C"]:
+    def current(self) -> Float[Tensor, "B n C"]:
         """The input at the positions that are computed."""
 
     def through(self, layer: nn.Module) -> Float[Tensor, "B n D"]:
@@ -54,13 +54,13 @@ class LayerInput(Protocol):
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all that differs from row to row, rows first."""
 
-    def of(self, *tensors: Tensor) -> Self:
+    def with_tensors(self, *tensors: Tensor) -> Self:
         """Return the same with other rows."""
 
 
 @dataclass(frozen=True)
 class ConvInput:
-    """What a sublayer of convolutions is given, as its convolution gets it (padding is zero), and what it computes.
+    """Input of a sublayer of convolutions, as its convolution gets it (padding is zero), and the computed positions.
 
     Attributes:
         x: (B, T, C).
@@ -71,7 +71,7 @@ class ConvInput:
     step: Step
 
     @property
-    def here(self) -> Float[Tensor, "B n C"]:
+    def current(self) -> Float[Tensor, "B n C"]:
         """The input at the positions that are computed."""
         return self.step.at_outputs(self.x)
 
@@ -84,22 +84,22 @@ class ConvInput:
         """Return all that differs from row to row, rows first."""
         return (self.x,)
 
-    def of(self, *tensors: Tensor) -> Self:
+    def with_tensors(self, *tensors: Tensor) -> Self:
         """Return the same with other rows."""
         return replace(self, x=tensors[0])
 
 
 class AdapterHooks(Protocol):
-    """What a sublayer calls: the adapter of one task (`AdapterLayer`), or those of all rows of a batch (`bank`)."""
+    """Hooks that a sublayer calls: of one task (`AdapterLayer`), or of the tasks of all rows (`batched_patches`)."""
 
-    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm."""
 
     def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Apply the sublayer's LayerNorm, or the task's own version of it."""
 
-    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity."""
 
-    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity."""

@@ -1,4 +1,4 @@
-"""Model patches: the small networks of one task, one adapter per sublayer of the backbone."""
+"""Model patches: the small networks of one task, one adapter layer per patched sublayer of the backbone."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ UP_STD = 0.1  # about the size of embeddings
 
 
 class TaskPatch(Protocol):
-    """What the backbone asks of a patch: one for the whole batch (`Patch`), or one for each row (`bank.RowPatches`)."""
+    """Patch as the backbone uses it: one for the whole batch (`Patch`), or one for each row (`bank.RowPatches`)."""
 
     def layer_at(self, sublayer: int) -> AdapterHooks | None:
-        """Return what acts at a sublayer, or None."""
+        """Return the hooks of a sublayer, or None."""
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Change the embeddings of items, or that of [TCL]."""
 
 
 class Patch(nn.Module):
-    """All adapter_layers of one task's patch. Never part of the backbone: it is handed in, `backbone(tokens, patch)`.
+    """The adapter layers of one task's patch. Never part of the backbone: it is handed in, `backbone(tokens, patch)`.
 
     Args:
         config: kind, insertion and width.
@@ -69,7 +69,7 @@ class Patch(nn.Module):
             self.task_items = TaskItemEmbedding(items, config.item_rank, channels, generator)
 
     def layer_at(self, sublayer: int) -> AdapterLayer | None:
-        """Return the adapter for a sublayer (block i has sublayers 2i and 2i + 1), or None."""
+        """Return the adapter layer of a sublayer (block i has sublayers 2i and 2i + 1), or None."""
         key = str(sublayer)
         if key not in self.adapter_layers:
             return None
@@ -89,7 +89,7 @@ class Patch(nn.Module):
 
 
 class TaskItemEmbedding(nn.Module):
-    """What a task adds to the embedding of every item: a low-rank table, the patch of the embedding layer.
+    """Low-rank table that a task adds to the embeddings of items: the patch of the embedding layer.
 
     Sums over a history then weigh every item for the task, as a linear model on the bag of items does; the blocks above
     see it too. Starts at zero. [PAD] has none.
@@ -113,7 +113,7 @@ class TaskItemEmbedding(nn.Module):
 
 
 def sublayer_shape(sublayer: int, backbone: BackboneConfig) -> SublayerShape:
-    """Return what an adapter must know of a sublayer."""
+    """Return the shape of a sublayer."""
     if backbone.dilations is None or backbone.kernel_size is None:
         return TransformerShape(backbone.channels)
     block, second = divmod(sublayer, 2)
@@ -122,7 +122,7 @@ def sublayer_shape(sublayer: int, backbone: BackboneConfig) -> SublayerShape:
 
 
 def patched_sublayers(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
-    """Return the sublayers that get an adapter, ascending.
+    """Return the numbers of the sublayers that get an adapter layer, ascending.
 
     Raises:
         ConfigError: more blocks are to be patched than there are.
@@ -133,7 +133,7 @@ def patched_sublayers(config: PatchConfig, backbone: BackboneConfig) -> list[int
         raise ConfigError(
             f"patch.blocks is {patched}, but the backbone has {blocks} blocks", remedy=f"patch at most {blocks}"
         )
-    # With one patch per block it follows the second convolution (or the feed-forward sub-layer), next to where the
+    # With one patch per block it follows the second convolution (or the feed-forward sublayer), next to where the
     # block's output is formed.
     sublayers = (0, 1) if config.per_block == 2 else (1,)
     return [2 * block + sublayer for block in range(blocks - patched, blocks) for sublayer in sublayers]

@@ -80,21 +80,21 @@ class BottleneckLayer(AdapterLayer):
         """Not with the inner skip, which adds the input even then."""
         return not (self.parallel and self.net.residual)
 
-    def _act(self, given: LayerInput, h: Tensor) -> Tensor:
-        out: Tensor = h + self.net(given.here) if self.parallel else self.net(h)
+    def _act(self, layer_input: LayerInput, h: Tensor) -> Tensor:
+        out: Tensor = h + self.net(layer_input.current) if self.parallel else self.net(h)
         return out
 
-    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between convolution and LayerNorm (the paper's default), if that is its place."""
-        return self._act(given, h) if self.position == "pre_norm" else h
+        return self._act(layer_input, h) if self.position == "pre_norm" else h
 
-    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act between LayerNorm and the nonlinearity, if that is its place."""
-        return self._act(given, h) if self.position == "pre_act" else h
+        return self._act(layer_input, h) if self.position == "pre_act" else h
 
-    def post_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def post_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Act after the nonlinearity, if that is its place."""
-        return self._act(given, h) if self.position == "post_act" else h
+        return self._act(layer_input, h) if self.position == "post_act" else h
 
     def stack(self, weights: Stack) -> Stack:
         """Return the weights with `up` as it is multiplied, (K, r, C)."""
@@ -130,9 +130,9 @@ class LoraLayer(AdapterLayer):
         assert isinstance(config, LoraConfig)
         return cls(shape, narrower_width(config.rank, shape.channels, "rank"), config.init, generator)
 
-    def pre_norm(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Add the low-rank convolution of the input."""
-        out: Tensor = h + self.up(given.through(self.down))
+        out: Tensor = h + self.up(layer_input.through(self.down))
         return out
 
 
@@ -153,7 +153,7 @@ class ScaleShiftLayer(AdapterLayer):
         """Return a fresh layer; `config` is a `ScaleShiftConfig`."""
         return cls(shape, config.init, generator)
 
-    def pre_act(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Scale and shift."""
         return h * (1.0 + self.gain) + self.shift
 

@@ -1,4 +1,4 @@
-"""Which positions of each layer the last position of a causal backbone depends on: nothing else is computed for it."""
+"""Receptive field of the last position of a causal backbone, layer by layer: nothing else is computed for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """How one convolution goes from the positions it is given, evenly spaced, to those that it computes.
+    """Step of one convolution from the positions of its input, evenly spaced, to those that it computes.
 
     The last of both is the same position. Distances count in given positions.
 
@@ -39,7 +39,7 @@ BlockSteps = tuple[Step, Step]
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The plan for the last position.
+    """Positions of each layer that the last position depends on.
 
     Attributes:
         spacing: distance between the tokens that are read.
@@ -81,6 +81,6 @@ def _below(dilation: int, kernel_size: int, length: int, spacing: int, count: in
     """Return the step to positions that are asked for, and spacing and count of those it must be given."""
     finer = math.gcd(spacing, dilation)
     stride, taps = max(1, spacing // finer), dilation // finer
-    wanted = (count - 1) * stride + (kernel_size - 1) * taps + 1
-    given = min(wanted, (length - 1) // finer + 1)
-    return Step(taps, stride, (wanted - given, 0), count), finer, given
+    needed = (count - 1) * stride + (kernel_size - 1) * taps + 1
+    inputs = min(needed, (length - 1) // finer + 1)
+    return Step(taps, stride, (needed - inputs, 0), count), finer, inputs

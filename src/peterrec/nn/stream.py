@@ -31,40 +31,40 @@ class States:
 
     Attributes:
         pool: (N, P, C) of each row the last inputs of every convolution: a ring for each, one behind the other.
-        seen: (N,) tokens that each row has consumed; in a ring of so many places token t is at t modulo these.
+        token_counts: (N,) tokens that each row has consumed; in a ring of so many places token t is at t modulo these.
     """
 
     pool: Float[Tensor, "N P C"]
-    seen: Int[Tensor, " N"]
+    token_counts: Int[Tensor, " N"]
 
     @torch.inference_mode()
     def clear(self, rows: Int[Tensor, " B"]) -> None:
         """Let some rows start anew; nothing is left of what they consumed."""
         self.pool.index_fill_(0, rows, 0.0)
-        self.seen.index_fill_(0, rows, 0)
+        self.token_counts.index_fill_(0, rows, 0)
 
 
 @dataclass(frozen=True)
 class NextInput:
-    """What a sublayer is given when one more token comes; the taps are put together only for who asks (`LayerInput`).
+    """Input of a sublayer at one more token (`LayerInput`); the taps are put together only where they are read.
 
     Attributes:
         past: (B, k - 1, C) inputs that the earlier taps of the convolution see, oldest first.
-        here: (B, 1, C) the new input.
+        current: (B, 1, C) the new input.
     """
 
     past: Tensor
-    here: Tensor
+    current: Tensor
 
     def through(self, layer: nn.Module) -> Float[Tensor, "B 1 D"]:
         """Return the output of the sublayer's convolution, or of one with its taps and dilation."""
-        return ConvInput(torch.cat([self.past, self.here], dim=1), ONE_POSITION).through(layer)
+        return ConvInput(torch.cat([self.past, self.current], dim=1), ONE_POSITION).through(layer)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all that differs from row to row, rows first."""
-        return self.past, self.here
+        return self.past, self.current
 
-    def of(self, *tensors: Tensor) -> Self:
+    def with_tensors(self, *tensors: Tensor) -> Self:
         """Return the same with other rows."""
         return type(self)(*tensors)
 
@@ -142,13 +142,13 @@ class Stream:
             tokens: of each row, not [PAD].
             patch: as in `Backbone.forward`; the one that these rows were always pushed with.
         """
-        seen = states.seen.index_select(0, rows)
-        places = self._places(states, rows, seen)
+        token_counts = states.token_counts.index_select(0, rows)
+        places = self._places(states, rows, token_counts)
         hidden, inputs = self._next(states, places, tokens, patch)
         # The oldest tap is where the new input goes: nothing later will see it.
         channels = states.pool.shape[2]
         states.pool.view(-1, channels).index_copy_(0, places[:, :, 0].reshape(-1), inputs.view(-1, channels))
-        states.seen.index_copy_(0, rows, seen + 1)
+        states.token_counts.index_copy_(0, rows, token_counts + 1)
         return hidden
 
     @torch.inference_mode()
@@ -163,13 +163,13 @@ class Stream:
             token: that of all rows.
             patch: as in `push`.
         """
-        places = self._places(states, rows, states.seen.index_select(0, rows))
+        places = self._places(states, rows, states.token_counts.index_select(0, rows))
         tokens = torch.full_like(rows, token)
         return self._next(states, places, tokens, patch)[0]
 
-    def _places(self, states: States, rows: Int[Tensor, " B"], seen: Int[Tensor, " B"]) -> Int[Tensor, "S B J"]:
+    def _places(self, states: States, rows: Int[Tensor, " B"], token_counts: Int[Tensor, " B"]) -> Int[Tensor, "S B J"]:
         """Return where the earlier taps of each sublayer are, in the pool as one list; the oldest first."""
-        ring = (seen.view(1, -1, 1) - self._back).remainder_(self._lengths).add_(self._offsets)
+        ring = (token_counts.view(1, -1, 1) - self._back).remainder_(self._lengths).add_(self._offsets)
         return ring.add_((rows * states.pool.shape[1]).view(1, -1, 1))
 
     def _next(
@@ -186,8 +186,8 @@ class Stream:
             states.pool.view(-1, channels).index_select(0, places.reshape(-1)).view(sublayers, rows, -1)
         )  # (S, B, (k-1)C)
         sums = torch.baddbmm(self._biases, past, self._past_weights).unbind(0)
-        every = past.new_empty(sublayers, rows, channels)
-        inputs = every.unbind(0)
+        all_inputs = past.new_empty(sublayers, rows, channels)
+        inputs = all_inputs.unbind(0)
         x = torch.index_select(self.backbone.embedding.weight, 0, tokens, out=inputs[0])
         if patch is not None:
             x = inputs[0].copy_(patch.embed(x.unsqueeze(1), tokens.unsqueeze(1)).squeeze(1))
@@ -195,7 +195,7 @@ class Stream:
             h = self._next_of_sublayer(sublayer, x, past, sums[sublayer], patch, inputs[sublayer + 1])
             h = self._next_of_sublayer(sublayer + 1, h, past, sums[sublayer + 1], patch, None)
             x = x + h if sublayer + 2 == sublayers else torch.add(x, h, out=inputs[sublayer + 2])
-        return x, every
+        return x, all_inputs
 
     def _next_of_sublayer(
         self,
@@ -212,9 +212,9 @@ class Stream:
         if hooks is None:
             h = torch.layer_norm(h, (h.shape[1],), *self._norms[sublayer])
             return h.relu_() if out is None else torch.clamp_min(h, 0.0, out=out)
-        given = NextInput(past[sublayer].view(len(x), -1, x.shape[1]), x.unsqueeze(1))
-        h = hooks.normalise(self._sublayers[sublayer].norm, hooks.pre_norm(given, h.unsqueeze(1)))
-        h = hooks.post_act(given, torch.relu(hooks.pre_act(given, h))).squeeze(1)
+        layer_input = NextInput(past[sublayer].view(len(x), -1, x.shape[1]), x.unsqueeze(1))
+        h = hooks.normalise(self._sublayers[sublayer].norm, hooks.pre_norm(layer_input, h.unsqueeze(1)))
+        h = hooks.post_act(layer_input, torch.relu(hooks.pre_act(layer_input, h))).squeeze(1)
         return h if out is None else out.copy_(h)
 
     @torch.inference_mode()
@@ -224,7 +224,7 @@ class Stream:
         rows: Int[Tensor, " B"],
         tokens: Int[Tensor, "B T"],
         patch: TaskPatch | None = None,
-        seen: Int[Tensor, " B"] | None = None,
+        token_counts: Int[Tensor, " B"] | None = None,
     ) -> None:
         """Give rows the state after whole histories, in one pass; what they had consumed before is forgotten.
 
@@ -233,10 +233,10 @@ class Stream:
             rows: which rows, each once.
             tokens: histories, with [PAD] behind those that are shorter. Only the last P of each matter.
             patch: as in `push`.
-            seen: how many tokens each row has consumed, if earlier ones are left out; as many as are given otherwise.
+            token_counts: tokens that each row has consumed, if earlier ones are left out; all are given otherwise.
         """
         ends = end_of(tokens)
-        seen = ends if seen is None else seen
+        token_counts = ends if token_counts is None else token_counts
         width = min(self.positions, tokens.shape[1])
         pool = states.pool
         content = pool.new_zeros(len(rows), self.positions, pool.shape[2])
@@ -245,10 +245,10 @@ class Stream:
             index = ends.unsqueeze(1) + torch.arange(-width, 0, device=tokens.device)
             self._inputs(torch.where(index >= 0, tokens.gather(1, index.clamp(min=0)), PAD), patch, content)
         place = torch.arange(self.positions, device=tokens.device) - self._start_at  # within a ring, oldest first
-        ring = (seen.unsqueeze(1) + place).remainder_(self._length_at).add_(self._start_at)  # (B, P)
+        ring = (token_counts.unsqueeze(1) + place).remainder_(self._length_at).add_(self._start_at)  # (B, P)
         ring = ring + (rows * self.positions).unsqueeze(1)
         pool.view(-1, pool.shape[2]).index_copy_(0, ring.reshape(-1), content.view(-1, pool.shape[2]))
-        states.seen.index_copy_(0, rows, seen)
+        states.token_counts.index_copy_(0, rows, token_counts)
 
     def _inputs(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None, content: Float[Tensor, "B P C"]) -> None:
         """Write the last inputs of each sublayer, oldest first, one behind the other. [PAD] stands before tokens."""
@@ -269,11 +269,11 @@ class Stream:
                 h = self._sublayers[sublayer](h, mask, adapter, self._step(sublayer, h.shape[1]))
             x = x[:, -h.shape[1] :] + h
 
-    def _step(self, sublayer: int, given: int) -> Step:
+    def _step(self, sublayer: int, inputs: int) -> Step:
         """Return the step to those of the last positions that the sublayers above a sublayer need."""
         conv = self._sublayers[sublayer].conv
-        wanted = min(given, self.positions - self._starts[sublayer + 1])
-        return Step(conv.dilation, 1, (wanted + conv.reach[0] - given, 0), wanted)
+        outputs = min(inputs, self.positions - self._starts[sublayer + 1])
+        return Step(conv.dilation, 1, (outputs + conv.reach[0] - inputs, 0), outputs)
 
 
 def _sublayers_of(backbone: Backbone) -> list[ConvSublayer]:

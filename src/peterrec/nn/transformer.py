@@ -19,7 +19,7 @@ from peterrec.nn.tokens import PAD, read_at
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then a feed-forward sub-layer; each is a sublayer, added to its input and normalised."""
+    """Self-attention, then a feed-forward sublayer; each is a sublayer, added to its input and normalised."""
 
     def __init__(self, config: BackboneConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from peterrec.nn.tokens import PAD, TCL, append_token, tokens_before
 
 
 def count_changed_blocks(
-    backbone: Backbone, patch: Patch | None, own: UnsharedModules | None, readout: ReadoutName
+    backbone: Backbone, patch: Patch | None, unshared: UnsharedModules | None, readout: ReadoutName
 ) -> int | None:
     """Return how many of the last blocks a task changes; None if what is below cannot be shared.
 
@@ -33,18 +33,18 @@ def count_changed_blocks(
     """
     blocks = len(backbone.blocks)
     changed = 0
-    if own is not None:
-        if own.embedding:
+    if unshared is not None:
+        if unshared.embedding:
             return None
-        changed = own.blocks
+        changed = unshared.blocks
     if patch is not None:
         if patch.task_token is not None or patch.task_items is not None:
             return None
         patched = [sublayer // 2 for sublayer in range(2 * blocks) if patch.layer_at(sublayer) is not None]
         changed = max(changed, blocks - min(patched))
     config = backbone.config
-    whole = config.kind == "noncausal" or config.architecture != "dilated" or not readout_named(readout).token_only
-    return None if changed == blocks or (changed > 0 and whole) else changed
+    reads_all = config.kind == "noncausal" or config.architecture != "dilated" or not readout_named(readout).token_only
+    return None if changed == blocks or (changed > 0 and reads_all) else changed
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Trunk:
         read = tokens_before(longer, position, field.spacing, field.count)
         steps = field.steps[: -self.changed]
         real = (read != PAD).unsqueeze(2)
-        for of in steps:
-            real = at_outputs(real, of)
+        for block_steps in steps:
+            real = at_outputs(real, block_steps)
         states = self.backbone.forward_blocks(
             self.backbone.embed(read, None), self.backbone.padding_mask(read), None, steps
         )
