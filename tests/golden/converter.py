@@ -37,12 +37,14 @@ def load(shared: Path, name: str) -> Arrays:
     return np.load(path)
 
 
-def same(ours: Tensor, theirs: np.ndarray, what: str = "") -> None:
+def same(ours: Tensor, theirs: np.ndarray, description: str = "") -> None:
     """Within the tolerance of the largest value."""
-    found = ours.detach().double().numpy()
-    assert found.shape == theirs.shape, what
-    gap = np.abs(found - theirs).max()
-    assert gap <= TOLERANCE * np.abs(theirs).max(), f"{what}: off by {gap / np.abs(theirs).max():.2e} of the largest"
+    actual = ours.detach().double().numpy()
+    assert actual.shape == theirs.shape, description
+    gap = np.abs(actual - theirs).max()
+    assert gap <= TOLERANCE * np.abs(theirs).max(), (
+        f"{description}: off by {gap / np.abs(theirs).max():.2e} of the largest"
+    )
 
 
 def indices(ids: np.ndarray, task_token: tuple[int, ...] = (), mask: bool = False) -> Tensor:
@@ -125,8 +127,8 @@ def same_gradients(entries: list[Entry], arrays: Arrays, prefix: str) -> None:
     """Each gradient within the tolerance of its largest value."""
     for entry in entries:
         assert entry.parameter.grad is not None, entry.name
-        found = np.ascontiguousarray(entry.theirs(entry.parameter.grad.numpy()))
-        same(torch.from_numpy(found), arrays[prefix + entry.name], entry.name)
+        actual = np.ascontiguousarray(entry.theirs(entry.parameter.grad.numpy()))
+        same(torch.from_numpy(actual), arrays[prefix + entry.name], entry.name)
 
 
 # ---------------------------------------------------------------- whole networks

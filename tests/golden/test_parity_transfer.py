@@ -75,19 +75,19 @@ def test_the_first_pieces(shared: Path, name: str) -> None:
     patch = patch_of(arrays, backbone, **settings)
     x = backbone.embedding(indices(arrays["demo/context"], (-1,) if kind == "causal" else (0, -1)))
     for sublayer, number in ((0, 1), (1, 2)):
-        of = backbone.blocks[0].first if sublayer == 0 else backbone.blocks[0].second
+        sublayer_module = backbone.blocks[0].first if sublayer == 0 else backbone.blocks[0].second
         adapter = patch.layer_at(sublayer)
         inner = f"demo/inner/{scope(0)}"
-        convolved = of.conv(x)
+        convolved = sublayer_module.conv(x)
         same(convolved, arrays[f"{inner}/dilated_conv{number}"])
         if adapter is not None:
             net: Any = adapter.net
             # Theirs has its own residual, in series as in parallel.
             name_of = "mp" if settings.get("per_block") == 1 else f"mp_{number}"
             same(net(x if settings.get("inner_skip") else convolved), arrays[f"{inner}/{name_of}"])
-            convolved = adapter.pre_norm(ConvInput(x, of.conv.step(x.shape[1])), convolved)
-        same(of.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
-        x = torch.relu(of.norm(convolved))
+            convolved = adapter.pre_norm(ConvInput(x, sublayer_module.conv.step(x.shape[1])), convolved)
+        same(sublayer_module.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
+        x = torch.relu(sublayer_module.norm(convolved))
 
 
 # ---------------------------------------------------------------- fine-tuning
@@ -133,14 +133,14 @@ class FineTuning:
 
     def values(self) -> dict[str, np.ndarray]:
         """All that is trained as it would stand in their checkpoint."""
-        found = {e.name: e.theirs(e.parameter.detach().numpy()) for e in self.entries()}
+        actual = {e.name: e.theirs(e.parameter.detach().numpy()) for e in self.entries()}
         for block in range(8):
             frozen, adapter = self.backbone.blocks[block].second.norm, self.patch.layer_at(2 * block + 1)
             assert adapter is not None
             assert adapter.norm is not None
-            found[f"{scope(block)}/layer_norm2/gamma"] = (frozen.weight + adapter.norm.weight).detach().numpy()
-            found[f"{scope(block)}/layer_norm2/beta"] = (frozen.bias + adapter.norm.bias).detach().numpy()
-        return found
+            actual[f"{scope(block)}/layer_norm2/gamma"] = (frozen.weight + adapter.norm.weight).detach().numpy()
+            actual[f"{scope(block)}/layer_norm2/beta"] = (frozen.bias + adapter.norm.bias).detach().numpy()
+        return actual
 
 
 def test_bce_bpr_and_their_gradients(shared: Path) -> None:

@@ -51,9 +51,9 @@ def test_the_bank_keeps_what_it_was_given():
     patch = lively_patch(config, backbone.config)
     bank = PatchBank([patch])
 
-    def answer(of: Backbone) -> Tensor:
+    def answer(name: Backbone) -> Tensor:
         with torch.no_grad():
-            return represent(of, padded(USERS, 0, 0), bank.rows(torch.zeros(len(USERS), dtype=torch.long)))
+            return represent(name, padded(USERS, 0, 0), bank.rows(torch.zeros(len(USERS), dtype=torch.long)))
 
     before = answer(backbone)
     with torch.no_grad():
@@ -102,13 +102,13 @@ def test_sorted_by_their_patches_rows_are_what_they_are_unsorted(name, which, mo
     tokens, rows = some_items(len(which), 8), torch.tensor(which, dtype=torch.long)
     used: list[int] = []
     plain = BatchedBottlenecks._act_grouped
-    monkeypatch.setattr(BatchedBottlenecks, "_act_grouped", lambda *given: used.append(1) or plain(*given))
+    monkeypatch.setattr(BatchedBottlenecks, "_act_grouped", lambda *arguments: used.append(1) or plain(*arguments))
     with torch.no_grad():
-        found = represent(backbone, tokens, bank.rows(rows))
+        actual = represent(backbone, tokens, bank.rows(rows))
         assert bool(used) == (len(which) == 7 and which[0] == 0)  # not where most places would be empty
         monkeypatch.setattr(bank_module, "EMPTY", -1)
         used.clear()
-        torch.testing.assert_close(found, represent(backbone, tokens, bank.rows(rows)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(actual, represent(backbone, tokens, bank.rows(rows)), atol=1e-5, rtol=1e-5)
         assert not used
 
 
@@ -117,14 +117,14 @@ def test_in_bfloat16_rows_are_as_near_as_one_patch_is():
     backbone, patch = lively_backbone(config), lively_patch(PATCHES["serial-pre_norm"], config)
     bank, tokens = PatchBank([patch, patch]), padded(USERS, 0, 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        one, rows = represent(backbone, tokens, patch), represent(backbone, tokens, bank.rows(WHICH % 2))
-    assert one.dtype == rows.dtype
-    torch.testing.assert_close(rows, one, atol=0.05, rtol=0.05)
+        first, rows = represent(backbone, tokens, patch), represent(backbone, tokens, bank.rows(WHICH % 2))
+    assert first.dtype == rows.dtype
+    torch.testing.assert_close(rows, first, atol=0.05, rtol=0.05)
 
 
 def test_patches_of_one_shape_but_other_settings_are_refused():
     config = BACKBONES["causal"]
-    relu, gelu = (lively_patch(PatchConfig(bottleneck=3, activation=of), config) for of in ("relu", "gelu"))
+    relu, gelu = (lively_patch(PatchConfig(bottleneck=3, activation=name), config) for name in ("relu", "gelu"))
     with pytest.raises(ConfigError, match="one configuration"):
         PatchBank([relu, gelu])
     drawn = lively_patch(PatchConfig(bottleneck=3, init="random"), config)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import shaken
-from oracles import SiteAt, oracle_site, weights_of
+from oracles import ConvSublayerAt, oracle_conv_sublayer, weights_of
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.block import Block, ConvSublayer
 from peterrec.nn.patch import Patch
@@ -35,8 +35,8 @@ def make(cls: type, *arguments: object) -> torch.nn.Module:
 
 def by_loops(sublayer, x, keep, at, adapter=None, config=None) -> np.ndarray:
     mask = np.ones((len(x), 1)) if keep is None else keep[0].double().numpy()
-    own = weights_of(adapter) if adapter is not None else None
-    return oracle_site(x, mask, weights_of(sublayer), at, own, config)
+    weights = weights_of(adapter) if adapter is not None else None
+    return oracle_conv_sublayer(x, mask, weights_of(sublayer), at, weights, config)
 
 
 @given(config=backbone_configs(), length=st.integers(1, 12), dilation=st.integers(1, 4), data=st.data())
@@ -54,7 +54,7 @@ def test_a_site_equals_the_loops_with_any_piece(config, length, dilation, data):
     adapter = None
     if settings is not None:
         adapter = make(Patch, settings.model_copy(update={"blocks": 1}), at_same).layer_at(0)
-    at = SiteAt(dilation, config.kind == "causal", config.norm_eps)
+    at = ConvSublayerAt(dilation, config.kind == "causal", config.norm_eps)
     expected = by_loops(sublayer, x[0].numpy(), keep, at, adapter, settings)
     np.testing.assert_allclose(sublayer(x, keep, adapter)[0].numpy(), expected, atol=1e-9)
 
@@ -81,23 +81,23 @@ def test_a_bottleneck_acts_at_its_place_on_what_its_insertion_says(config):
 
 
 def test_a_site_hands_its_input_and_what_comes_in_to_all_places():
-    sublayer, x, seen = make(ConvSublayer, CONFIG, 2), inputs(), []
+    sublayer, x, recorded = make(ConvSublayer, CONFIG, 2), inputs(), []
 
     class Spy(AdapterLayer):
-        def pre_norm(self, given, h):
-            seen.append(("pre_norm", given.x, h))
+        def pre_norm(self, arguments, h):
+            recorded.append(("pre_norm", arguments.x, h))
             return h + 1
 
         def normalise(self, norm, h):
-            seen.append(("normalise", x, h))
+            recorded.append(("normalise", x, h))
             return norm(h) * 2
 
-        def pre_act(self, given, h):
-            seen.append(("pre_act", given.x, h))
+        def pre_act(self, arguments, h):
+            recorded.append(("pre_act", arguments.x, h))
             return h + 2
 
-        def post_act(self, given, h):
-            seen.append(("post_act", given.x, h))
+        def post_act(self, arguments, h):
+            recorded.append(("post_act", arguments.x, h))
             return h + 3
 
     out = sublayer(x, None, Spy())
@@ -105,23 +105,23 @@ def test_a_site_hands_its_input_and_what_comes_in_to_all_places():
     normed = sublayer.norm(convolved + 1) * 2
     inner = torch.relu(normed + 2)
     expected = [("pre_norm", convolved), ("normalise", convolved + 1), ("pre_act", normed), ("post_act", inner)]
-    assert [place for place, *_ in seen] == [place for place, _ in expected]
-    for (place, site_input, found), (_, wanted) in zip(seen, expected, strict=True):
+    assert [place for place, *_ in recorded] == [place for place, _ in expected]
+    for (place, site_input, actual), (_, wanted) in zip(recorded, expected, strict=True):
         assert site_input is x, place
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-12)
     torch.testing.assert_close(out, inner + 3, rtol=0, atol=1e-12)
 
 
 def test_a_patch_reads_the_input_as_the_convolution_does_with_zeros_for_padding():
-    sublayer, x, keep, seen = make(ConvSublayer, CONFIG, 2), inputs(), some_real(9), []
+    sublayer, x, keep, recorded = make(ConvSublayer, CONFIG, 2), inputs(), some_real(9), []
 
     class Spy(AdapterLayer):
-        def post_act(self, given, h):
-            seen.append(given.x)
+        def post_act(self, arguments, h):
+            recorded.append(arguments.x)
             return h
 
     sublayer(x, keep, Spy())
-    assert torch.equal(seen[0], x * keep)
+    assert torch.equal(recorded[0], x * keep)
 
 
 def test_a_piece_that_does_nothing_changes_nothing():
@@ -135,8 +135,8 @@ def test_a_block_adds_its_second_site_of_twice_the_dilation(config, length, dila
     assert (block.first.conv.dilation, block.second.conv.dilation) == (dilation, 2 * dilation)
     x, keep = inputs(length, config.channels), some_real(length) if masked else None
     causal, eps = config.kind == "causal", config.norm_eps
-    inner = by_loops(block.first, x[0].numpy(), keep, SiteAt(dilation, causal, eps))
-    expected = x[0].numpy() + by_loops(block.second, inner, keep, SiteAt(2 * dilation, causal, eps))
+    inner = by_loops(block.first, x[0].numpy(), keep, ConvSublayerAt(dilation, causal, eps))
+    expected = x[0].numpy() + by_loops(block.second, inner, keep, ConvSublayerAt(2 * dilation, causal, eps))
     np.testing.assert_allclose(block(x, keep, None, 0)[0].numpy(), expected, atol=1e-9)
 
 

@@ -122,14 +122,17 @@ def test_what_is_below_the_patched_blocks_is_the_same_for_all_tasks(config):
     backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
     states: dict[bool, list[torch.Tensor]] = {}
     for patched in (False, True):
-        seen = states.setdefault(patched, [])
-        hooks = [b.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out)) for b in backbone.blocks]
+        recorded = states.setdefault(patched, [])
+        hooks = [
+            b.register_forward_hook(lambda _m, _i, out, recorded=recorded: recorded.append(out))
+            for b in backbone.blocks
+        ]
         represent(backbone, some_items(2, 9), patch if patched else None)
         for hook in hooks:
             hook.remove()
-    same = [torch.equal(plain, other) for plain, other in zip(states[False], states[True], strict=True)]
+    identical = [torch.equal(plain, second) for plain, second in zip(states[False], states[True], strict=True)]
     untouched = 0 if config.train_task_token else 3 - (config.blocks or 3)
-    assert same == [True] * untouched + [False] * (3 - untouched)
+    assert identical == [True] * untouched + [False] * (3 - untouched)
 
 
 @pytest.mark.parametrize("name", [name for name in PATCHES if "own-task-token" in name or "all-own" in name])
@@ -149,14 +152,14 @@ def test_its_own_task_token_stands_at_that_token_alone(name):
 def allowed_places() -> set[tuple[str, str, str]]:
     """(kind, insertion, position) that `PatchConfig` takes, whatever may have been added to it."""
     literal = {name: get_args(PatchConfig.model_fields[name].annotation) for name in ("insertion", "position")}
-    found = set()
+    actual = set()
     for kind, insertion, position in product(KINDS, literal["insertion"], literal["position"]):
         settings: dict[str, Any] = {"kind": kind, "insertion": insertion, "position": position}
         try:
-            found.add((kind, insertion, position) if PatchConfig(**settings) else ("", "", ""))
+            actual.add((kind, insertion, position) if PatchConfig(**settings) else ("", "", ""))
         except ConfigError:
             continue
-    return found
+    return actual
 
 
 def test_no_kind_and_no_place_is_forgotten_in_the_registry():
@@ -164,11 +167,13 @@ def test_no_kind_and_no_place_is_forgotten_in_the_registry():
     tested = {(config.kind, config.insertion, config.position) for config in PATCHES.values()}
     assert tested == allowed_places()
     for kind in KINDS:
-        of_kind = [config for config in PATCHES.values() if config.kind == kind]
-        assert {config.per_block for config in of_kind} == {1, 2}
-        assert {config.train_norms for config in of_kind} == {config.train_task_token for config in of_kind}
-        assert {config.train_norms for config in of_kind} == {False, True}
-        assert any(config.blocks is not None for config in of_kind)
+        patches_of_kind = [config for config in PATCHES.values() if config.kind == kind]
+        assert {config.per_block for config in patches_of_kind} == {1, 2}
+        assert {config.train_norms for config in patches_of_kind} == {
+            config.train_task_token for config in patches_of_kind
+        }
+        assert {config.train_norms for config in patches_of_kind} == {False, True}
+        assert any(config.blocks is not None for config in patches_of_kind)
     skips = {config.position for config in PATCHES.values() if has_inner_skip(config)}
     assert skips == {position for kind, insertion, position in allowed_places() if insertion == "parallel"}
     activations = {config.activation for config in PATCHES.values() if config.kind == "bottleneck"}

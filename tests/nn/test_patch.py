@@ -53,19 +53,19 @@ def test_only_the_last_blocks_and_of_each_the_second_site_first_are_patched(per_
 @pytest.mark.parametrize("per_block", [1, 2])
 def test_only_second_norms_can_be_the_tasks_own(per_block):
     patch = Patch(PatchConfig(train_norms=True, per_block=per_block, blocks=2), CONFIG)
-    own = [
+    with_norms = [
         sublayer
         for sublayer in range(6)
         if patch.layer_at(sublayer) is not None and patch.layer_at(sublayer).norm is not None
     ]
-    assert own == [3, 5]
+    assert with_norms == [3, 5]
 
 
-@pytest.mark.parametrize(("asked", "width"), [(8, 8), (0.125, 8), (0.001, 1), (1, 1), (0.5, 32), (0.99, 63)])
+@pytest.mark.parametrize(("width_setting", "width"), [(8, 8), (0.125, 8), (0.001, 1), (1, 1), (0.5, 32), (0.99, 63)])
 @pytest.mark.parametrize("kind", ["bottleneck", "lora"])
-def test_the_bottleneck_is_a_number_or_a_share_of_the_channels(kind, asked, width):
-    assert narrower_width(asked, 64, WIDTHS[kind]) == width
-    down = Patch(PatchConfig(kind=kind, **{WIDTHS[kind]: asked}), BackboneConfig()).state_dict()
+def test_the_bottleneck_is_a_number_or_a_share_of_the_channels(kind, width_setting, width):
+    assert narrower_width(width_setting, 64, WIDTHS[kind]) == width
+    down = Patch(PatchConfig(kind=kind, **{WIDTHS[kind]: width_setting}), BackboneConfig()).state_dict()
     name = "adapter_layers.0.net.down.weight" if kind == "bottleneck" else "adapter_layers.0.down.weight"
     assert down[name].shape == ((width, 64) if kind == "bottleneck" else (width, 64, 3))
 
@@ -94,8 +94,8 @@ def test_the_sizes_of_all_kinds_by_hand():
         "lora": 6 * (4 * 16 * 3 + 16 * 4),
         "scale-shift": 6 * (16 + 16),
     }
-    more = Patch(PatchConfig(train_norms=True, train_task_token=True), CONFIG)
-    assert sum(p.numel() for p in more.parameters()) == sizes["bottleneck"] + 3 * (16 + 16) + 16
+    larger = Patch(PatchConfig(train_norms=True, train_task_token=True), CONFIG)
+    assert sum(p.numel() for p in larger.parameters()) == sizes["bottleneck"] + 3 * (16 + 16) + 16
 
 
 @pytest.mark.parametrize("name", PATCHES)
@@ -126,10 +126,10 @@ def test_activations_equal_their_formulas(name):
 
 
 def test_activations_by_hand():
-    one = torch.ones(1, 1, dtype=torch.float64)
-    assert float(ACTIVATIONS["gelu"](one)) == pytest.approx(0.5 * (1 + math.erf(1 / math.sqrt(2))))
-    assert float(ACTIVATIONS["gelu"](one)) != pytest.approx(float(ACTIVATIONS["gelu-tanh"](one)), abs=1e-5)
-    assert float(ACTIVATIONS["relu"](-one)) == 0.0
+    first = torch.ones(1, 1, dtype=torch.float64)
+    assert float(ACTIVATIONS["gelu"](first)) == pytest.approx(0.5 * (1 + math.erf(1 / math.sqrt(2))))
+    assert float(ACTIVATIONS["gelu"](first)) != pytest.approx(float(ACTIVATIONS["gelu-tanh"](first)), abs=1e-5)
+    assert float(ACTIVATIONS["relu"](-first)) == 0.0
 
 
 @given(residual=st.booleans(), name=st.sampled_from(["relu", "gelu", "gelu-tanh"]), width=st.integers(1, 4))
@@ -137,9 +137,9 @@ def test_a_bottleneck_is_two_maps_and_its_residual(residual, name, width):
     net = shaken(Bottleneck(5, width, name, residual=residual).double()).requires_grad_(False)
     x = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     down, up = (net.down.weight.numpy(), net.down.bias.numpy()), (net.up.weight.numpy(), net.up.bias.numpy())
-    for row, found in zip(x.reshape(-1, 5).numpy(), net(x).reshape(-1, 5).numpy(), strict=True):
+    for row, actual in zip(x.reshape(-1, 5).numpy(), net(x).reshape(-1, 5).numpy(), strict=True):
         inner = oracle_activation(name, (down[0] @ row + down[1])[None])[0]
-        np.testing.assert_allclose(found, up[0] @ inner + up[1] + (row if residual else 0), atol=1e-12)
+        np.testing.assert_allclose(actual, up[0] @ inner + up[1] + (row if residual else 0), atol=1e-12)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -76,17 +76,17 @@ def test_any_position_is_what_the_whole_pass_says_in_value_and_gradients(configs
     backbone = shaken(Backbone(configs[0], ITEMS).double(), 1, scale=0.5)
     patch = shaken(Patch(configs[1], configs[0], items=ITEMS).double(), 2, scale=0.3) if patched else None
     parameters = [*backbone.parameters(), *(patch.parameters() if patch is not None else [])]
-    found, gradients = [], []
+    actual, gradients = [], []
     for hidden in (
         backbone.forward_last(tokens, positions, patch),
         read_at(backbone(tokens, patch), positions.unsqueeze(1)),
     ):
-        found.append(hidden)
+        actual.append(hidden)
         gradients.append(torch.autograd.grad(hidden.square().sum(), parameters, allow_unused=True))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(actual[0], actual[1], rtol=1e-9, atol=1e-9)
     for pair in zip(*gradients, strict=True):
-        field, whole = torch.broadcast_tensors(*(torch.zeros(()) if g is None else g for g in pair))
-        torch.testing.assert_close(field, whole, rtol=1e-8, atol=1e-8)
+        field, full = torch.broadcast_tensors(*(torch.zeros(()) if g is None else g for g in pair))
+        torch.testing.assert_close(field, full, rtol=1e-8, atol=1e-8)
 
 
 def test_single_precision_agrees_to_1e_5():

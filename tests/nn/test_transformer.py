@@ -66,20 +66,20 @@ def test_the_attention_is_torchs_own(causal, padding):
     channels, heads = 12, 3
     x = torch.randn(2, 7, channels, generator=torch.Generator().manual_seed(0))
     attention = shaken(Attention(channels, heads, causal=causal), 1)
-    own = nn.MultiheadAttention(channels, heads, bias=False, batch_first=True)
+    unshared = nn.MultiheadAttention(channels, heads, bias=False, batch_first=True)
     with torch.no_grad():
-        own.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
-        own.out_proj.weight.copy_(torch.eye(channels))
+        unshared.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
+        unshared.out_proj.weight.copy_(torch.eye(channels))
         keep = torch.tensor([[1, 1, 1, 0, 1, 1, 0], [1] * 7], dtype=torch.bool).unsqueeze(2) if padding else None
         later = torch.ones(7, 7, dtype=torch.bool).triu(1) if causal else None
         missing = ~keep.squeeze(2) if keep is not None else None
-        wanted, _ = own(x, x, x, key_padding_mask=missing, attn_mask=later, need_weights=False)
-        found = attention(x, keep)
+        wanted, _ = unshared(x, x, x, key_padding_mask=missing, attn_mask=later, need_weights=False)
+        actual = attention(x, keep)
     real = keep.squeeze(2) if keep is not None else torch.ones(2, 7, dtype=torch.bool)
-    torch.testing.assert_close(found[real], wanted[real], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(actual[real], wanted[real], atol=1e-6, rtol=1e-5)
     for row in range(2):
         by_loops = oracle_attention(x[row].double().numpy(), real[row].numpy(), weights_of(attention), heads, causal)
-        np.testing.assert_allclose(found[row].numpy(), by_loops, atol=1e-5)
+        np.testing.assert_allclose(actual[row].numpy(), by_loops, atol=1e-5)
 
 
 # ---------------------------------------------------------------- promises 1 and 2
@@ -169,9 +169,9 @@ def test_without_an_activation_the_places_around_it_are_one():
     backbone, tokens = lively_backbone(CAUSAL), some_items(2, 6)
     before, after = (PatchConfig(bottleneck=3, insertion="parallel", position=p) for p in ("pre_act", "post_act"))
     patch = lively_patch(before, CAUSAL)
-    other = Patch(after, CAUSAL, items=ITEMS)
-    other.load_state_dict(patch.state_dict())
-    assert torch.equal(represent(backbone, tokens, patch), represent(backbone, tokens, other))
+    second = Patch(after, CAUSAL, items=ITEMS)
+    second.load_state_dict(patch.state_dict())
+    assert torch.equal(represent(backbone, tokens, patch), represent(backbone, tokens, second))
 
 
 def test_lora_could_be_added_to_the_last_map_of_each_sub_layer():
@@ -189,61 +189,63 @@ def test_lora_could_be_added_to_the_last_map_of_each_sub_layer():
 @every_patch
 def test_patches_of_the_last_block_leave_what_is_below_the_same(config):
     config = config.model_copy(update={"blocks": 1, "train_task_token": False, "item_rank": None})
-    backbone, patch, seen = lively_backbone(CAUSAL), lively_patch(config, CAUSAL), []
-    hooks = [block.register_forward_hook(lambda _m, _i, out: seen.append(out)) for block in backbone.blocks]
+    backbone, patch, recorded = lively_backbone(CAUSAL), lively_patch(config, CAUSAL), []
+    hooks = [block.register_forward_hook(lambda _m, _i, out: recorded.append(out)) for block in backbone.blocks]
     for of in (None, patch):
         backbone(some_items(2, 6), of)
     for hook in hooks:
         hook.remove()
-    assert torch.equal(seen[0], seen[2])
-    assert not torch.equal(seen[1], seen[3])
+    assert torch.equal(recorded[0], recorded[2])
+    assert not torch.equal(recorded[1], recorded[3])
 
 
 # ---------------------------------------------------------------- forks and forms
 
 
 @pytest.mark.parametrize(
-    "own", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(3)], ids=str
+    "unshared", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(3)], ids=str
 )
-def test_positions_go_with_the_embedding_in_forks_and_grafts(own):
+def test_positions_go_with_the_embedding_in_forks_and_grafts(unshared):
     backbone = lively_backbone(CAUSAL)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    fork = backbone.fork(own)
-    prefixes = tuple(["embedding.", "positions."] * own.embedding + [f"blocks.{i}." for i in range(2 - own.blocks, 2)])
+    fork = backbone.fork(unshared)
+    prefixes = tuple(
+        ["embedding.", "positions."] * unshared.embedding + [f"blocks.{i}." for i in range(2 - unshared.blocks, 2)]
+    )
     owned = {name for name in before if name.startswith(prefixes)} if prefixes else set()
-    assert set(fork.modules_of(own).state_dict()) == owned
+    assert set(fork.modules_of(unshared).state_dict()) == owned
     for name, parameter in fork.named_parameters():
         assert (parameter is backbone.get_parameter(name)) == (name not in owned), name
     with torch.no_grad():
-        for parameter in fork.modules_of(own).parameters():
+        for parameter in fork.modules_of(unshared).parameters():
             parameter.mul_(1.5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
     tokens = some_items(2, 5)
-    again = backbone.graft(own, fork.modules_of(own))
-    assert torch.equal(represent(again, tokens), represent(fork, tokens))
+    repeated = backbone.graft(unshared, fork.modules_of(unshared))
+    assert torch.equal(represent(repeated, tokens), represent(fork, tokens))
     assert torch.equal(represent(fork, tokens), represent(backbone, tokens)) == (not owned)
 
 
 @every_kind
 def test_recomputing_changes_neither_states_nor_gradients(config):
     backbone, tokens = lively_backbone(config).requires_grad_(True), padded([[4, 5, 6, 7], [8], []], 1, 1)
-    patch, found = lively_patch(PatchConfig(bottleneck=3), config), []
+    patch, actual = lively_patch(PatchConfig(bottleneck=3), config), []
     for of in (backbone, backbone.recomputing()):
         states = [of(tokens, patch), represent(of, tokens, patch)]
         loss = sum(state.square().sum() for state in states)
-        found.append([*states, *torch.autograd.grad(loss, [*backbone.parameters(), *patch.parameters()])])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        actual.append([*states, *torch.autograd.grad(loss, [*backbone.parameters(), *patch.parameters()])])
+    assert all(torch.equal(first, second) for first, second in zip(*actual, strict=True))
 
 
 def test_only_full_batches_of_the_lengths_asked_for_are_compiled():
     assert lively_backbone(CAUSAL).compiled(3, [5, 6]).compiled_shapes == {(3, 5), (3, 6)}
 
 
-@pytest.mark.parametrize("where", [0, 3, 6])
-def test_the_state_of_one_position_is_that_of_all(where):
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_the_state_of_one_position_is_that_of_all(position):
     backbone, tokens = lively_backbone(CAUSAL), some_items(3, 7)
     hidden = backbone(tokens)
-    assert torch.equal(backbone.forward_last(tokens, torch.full((3,), where)), hidden[:, where])
+    assert torch.equal(backbone.forward_last(tokens, torch.full((3,), position)), hidden[:, position])
     assert torch.equal(represent_next(backbone, tokens), hidden[:, -1])
 
 
@@ -259,8 +261,8 @@ def test_there_is_no_cone_to_cut():
 def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator(config):
     first = build_backbone(config, ITEMS, seed=5)
     torch.manual_seed(99)
-    second, other = build_backbone(config, ITEMS, seed=5), build_backbone(config, ITEMS, seed=6)
-    for (name, a), b, c in zip(first.named_parameters(), second.parameters(), other.parameters(), strict=True):
+    second, different = build_backbone(config, ITEMS, seed=5), build_backbone(config, ITEMS, seed=6)
+    for (name, a), b, c in zip(first.named_parameters(), second.parameters(), different.parameters(), strict=True):
         assert torch.equal(a, b), name
         assert torch.equal(a, c) == (a.dim() == 1 or name == "positions.weight"), name
 

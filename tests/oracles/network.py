@@ -25,7 +25,7 @@ def below(weights: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
-class SiteAt(NamedTuple):
+class ConvSublayerAt(NamedTuple):
     """What a sublayer is beside its weights."""
 
     dilation: int
@@ -43,9 +43,9 @@ def oracle_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dilation: i
     out = np.tile(bias, (steps, 1))
     for t in range(steps):
         for k in range(taps):
-            seen = t + (k - present) * dilation
-            if 0 <= seen < steps:
-                out[t] += weight[:, :, k] @ x[seen]
+            source = t + (k - present) * dilation
+            if 0 <= source < steps:
+                out[t] += weight[:, :, k] @ x[source]
     return out
 
 
@@ -67,7 +67,12 @@ def oracle_activation(name: str | None, x: np.ndarray) -> np.ndarray:
 
 
 def _patched(
-    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt | np.ndarray, adapter: Weights | None, config: PatchConfig
+    place: str,
+    x: np.ndarray,
+    h: np.ndarray,
+    at: ConvSublayerAt | np.ndarray,
+    adapter: Weights | None,
+    config: PatchConfig,
 ) -> np.ndarray:
     """What comes out of one place of a sublayer: h itself, or what the patch makes of it.
 
@@ -90,11 +95,11 @@ def _patched(
     return out + x if config.inner_skip else out
 
 
-def oracle_site(
+def oracle_conv_sublayer(
     x: np.ndarray,
     keep: np.ndarray,
     sublayer: Weights,
-    at: SiteAt,
+    at: ConvSublayerAt,
     adapter: Weights | None = None,
     config: PatchConfig | None = None,
 ) -> np.ndarray:
@@ -126,13 +131,13 @@ def oracle_attention(x: np.ndarray, real: np.ndarray, weights: Weights, heads: i
     query, key, value = (x @ weights[f"{name}.weight"].T for name in ("query", "key", "value"))
     out = np.zeros_like(x)
     for head in range(heads):
-        own = slice(head * width, (head + 1) * width)
+        head_columns = slice(head * width, (head + 1) * width)
         for t in range(steps):
-            seen = [s for s in range(steps) if s == t or (real[s] and (s < t or not causal))]
-            scores = np.array([query[t, own] @ key[s, own] / math.sqrt(width) for s in seen])
+            visible = [s for s in range(steps) if s == t or (real[s] and (s < t or not causal))]
+            scores = np.array([query[t, head_columns] @ key[s, head_columns] / math.sqrt(width) for s in visible])
             shares = np.exp(scores - scores.max())
-            for s, share in zip(seen, shares / shares.sum(), strict=True):
-                out[t, own] += share * value[s, own]
+            for s, share in zip(visible, shares / shares.sum(), strict=True):
+                out[t, head_columns] += share * value[s, head_columns]
     return out
 
 
@@ -141,7 +146,7 @@ def oracle_positions(real: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.array([table[min(int(real[t + 1 :].sum()), len(table) - 1)] for t in range(len(real))])
 
 
-def oracle_sub_layer(
+def oracle_transformer_sublayer(
     x: np.ndarray, inner: np.ndarray, sublayer: Weights, eps: float, adapter: Weights | None, config: PatchConfig
 ) -> np.ndarray:
     """LayerNorm(x + map of `inner`), with a patch before the sum or after the norm."""
@@ -154,17 +159,22 @@ def oracle_sub_layer(
 
 
 def _oracle_transformer(
-    x: np.ndarray, real: np.ndarray, settings: BackboneConfig, weights: Weights, own: Weights, config: PatchConfig
+    x: np.ndarray,
+    real: np.ndarray,
+    settings: BackboneConfig,
+    weights: Weights,
+    patch_weights: Weights,
+    config: PatchConfig,
 ) -> np.ndarray:
     x = x * math.sqrt(x.shape[1]) + oracle_positions(real, weights["positions.weight"])
     for block in range(settings.layers):
-        first, second = (below(own, f"adapter_layers.{2 * block + i}.") or None for i in range(2))
+        first, second = (below(patch_weights, f"adapter_layers.{2 * block + i}.") or None for i in range(2))
         sublayer = below(weights, f"blocks.{block}.attention.")
         inner = oracle_attention(x, real, below(sublayer, "inside."), settings.heads, settings.kind == "causal")
-        x = oracle_sub_layer(x, inner, sublayer, settings.norm_eps, first, config)
+        x = oracle_transformer_sublayer(x, inner, sublayer, settings.norm_eps, first, config)
         sublayer = below(weights, f"blocks.{block}.feed_forward.")
         inner = oracle_activation("relu", x @ sublayer["inside.map.weight"].T + sublayer["inside.map.bias"])
-        x = oracle_sub_layer(x, inner, sublayer, settings.norm_eps, second, config)
+        x = oracle_transformer_sublayer(x, inner, sublayer, settings.norm_eps, second, config)
     return x
 
 
@@ -173,7 +183,7 @@ def _oracle_transformer(
 
 def oracle_patch_names(config: PatchConfig, blocks: int) -> set[str]:
     """The names of all weights that a patch of these settings has."""
-    own = {
+    patch_weights = {
         "bottleneck": ("net.down.weight", "net.down.bias", "net.up.weight", "net.up.bias"),
         "lora": ("down.weight", "up.weight"),
         "scale-shift": ("gain", "shift"),
@@ -187,7 +197,7 @@ def oracle_patch_names(config: PatchConfig, blocks: int) -> set[str]:
         for second in (False, True):
             sublayer = 2 * block + second
             if second or config.per_block == 2:
-                names |= {f"adapter_layers.{sublayer}.{name}" for name in own}
+                names |= {f"adapter_layers.{sublayer}.{name}" for name in patch_weights}
             if second and config.train_norms:
                 names |= {f"adapter_layers.{sublayer}.norm.weight", f"adapter_layers.{sublayer}.norm.bias"}
     return names
@@ -202,25 +212,25 @@ def oracle_backbone(
     """Hidden states (T, C) of one row of tokens; `config` of the patch, the default one if not given."""
     settings, config = backbone.config, config or PatchConfig()
     tokens = np.asarray(tokens, dtype=np.int64)
-    weights, own = weights_of(backbone), weights_of(patch) if patch is not None else {}
+    weights, patch_weights = weights_of(backbone), weights_of(patch) if patch is not None else {}
     if patch is not None:
-        assert set(own) == oracle_patch_names(config, len(settings.dilations or ()) or settings.layers)
+        assert set(patch_weights) == oracle_patch_names(config, len(settings.dilations or ()) or settings.layers)
     x = weights["embedding.weight"][tokens]
     for t, token in enumerate(tokens):
-        if "task_items.table" in own and token != PAD:
-            for rank, number in enumerate(own["task_items.table"][token]):
-                x[t] = x[t] + number * own["task_items.up"][rank]
-        if token == TCL and "task_token" in own:
-            x[t] = x[t] + own["task_token"]
+        if "task_items.table" in patch_weights and token != PAD:
+            for rank, number in enumerate(patch_weights["task_items.table"][token]):
+                x[t] = x[t] + number * patch_weights["task_items.up"][rank]
+        if token == TCL and "task_token" in patch_weights:
+            x[t] = x[t] + patch_weights["task_token"]
     if settings.architecture == "transformer":
-        return _oracle_transformer(x, tokens != PAD, settings, weights, own, config)
+        return _oracle_transformer(x, tokens != PAD, settings, weights, patch_weights, config)
     keep = (tokens != PAD).astype(float)[:, None]
     for block, dilation in enumerate(settings.dilations):
         h = x
         for second, name in enumerate(("first", "second")):
-            at = SiteAt(dilation * (1 + second), settings.kind == "causal", settings.norm_eps)
-            adapter = below(own, f"adapter_layers.{2 * block + second}.") or None
-            h = oracle_site(h, keep, below(weights, f"blocks.{block}.{name}."), at, adapter, config)
+            at = ConvSublayerAt(dilation * (1 + second), settings.kind == "causal", settings.norm_eps)
+            adapter = below(patch_weights, f"adapter_layers.{2 * block + second}.") or None
+            h = oracle_conv_sublayer(h, keep, below(weights, f"blocks.{block}.{name}."), at, adapter, config)
         x = x + h
     return x
 
