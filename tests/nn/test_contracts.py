@@ -33,10 +33,9 @@ from peterrec.errors import ConfigError
 from peterrec.nn.adapter_layer import PATCH_KINDS
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.patch_kinds import KINDS
 from peterrec.nn.readout import represent
 from peterrec.nn.tokens import SPECIAL
-from strategies import patched_backbones, users
+from strategies import POSSIBLE, patched_backbones, users
 
 
 class TestReach(ReachContract):
@@ -107,7 +106,7 @@ def test_any_fresh_patch_that_starts_so_is_the_identity(configs, length):
 # ---------------------------------------------------------------- beside the registry
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PATCH_KINDS)
 def test_a_default_patch_is_below_ten_percent_of_its_convolutions(kind):
     config = BackboneConfig()
     backbone = Backbone(config, 10)
@@ -153,7 +152,7 @@ def allowed_places() -> set[tuple[str, str, str]]:
     """(kind, insertion, position) that `PatchConfig` takes, whatever may have been added to it."""
     literal = {name: get_args(PatchConfig.model_fields[name].annotation) for name in ("insertion", "position")}
     actual = set()
-    for kind, insertion, position in product(KINDS, literal["insertion"], literal["position"]):
+    for kind, insertion, position in product(PATCH_KINDS, literal["insertion"], literal["position"]):
         settings: dict[str, Any] = {"kind": kind, "insertion": insertion, "position": position}
         try:
             actual.add((kind, insertion, position) if PatchConfig(**settings) else ("", "", ""))
@@ -163,10 +162,10 @@ def allowed_places() -> set[tuple[str, str, str]]:
 
 
 def test_no_kind_and_no_place_is_forgotten_in_the_registry():
-    assert set(PATCH_KINDS) == set(PATCH_SETTINGS) == set(KINDS)
+    assert set(PATCH_KINDS) == set(PATCH_SETTINGS) == set(POSSIBLE)
     tested = {(config.kind, config.insertion, config.position) for config in PATCHES.values()}
     assert tested == allowed_places()
-    for kind in KINDS:
+    for kind in PATCH_KINDS:
         patches_of_kind = [config for config in PATCHES.values() if config.kind == kind]
         assert {config.per_block for config in patches_of_kind} == {1, 2}
         assert {config.train_norms for config in patches_of_kind} == {
