@@ -44,12 +44,12 @@ class PatchBank(nn.Module):
                 "a bank holds patches of one configuration, at least one", remedy="make one bank for each configuration"
             )
         _require_one_state(real)
-        if len(real) < len(patches) and not admits_none(real[0]):
+        if len(real) < len(patches) and not is_identity_at_zero(real[0]):
             raise ConfigError(
                 "patches with inner_skip leave no row as it was", remedy="run tasks without a patch in another batch"
             )
         self.template = real[0]
-        states = [dict((patch or _nothing(real[0])).named_parameters()) for patch in patches]
+        states = [dict((patch or _zeroed(real[0])).named_parameters()) for patch in patches]
         self.stacked: Stack = {name: torch.stack([state[name].detach() for state in states]) for name in states[0]}
         self._at = {
             int(sublayer): _stack_at(self.template, int(sublayer), self.stacked)
@@ -69,7 +69,7 @@ class PatchBank(nn.Module):
 
 
 def stack_key(patch: Patch) -> object:
-    """Return what patches of one bank have in common: all settings but their start, and the shapes of their numbers."""
+    """Return a key that patches of one bank share: all settings but the initial weights, and the shapes of weights."""
     settings = patch.config.model_dump(exclude={"init", *patch.config.sizes}, mode="json")
     return str(settings), tuple((name, tuple(tensor.shape)) for name, tensor in patch.state_dict().items())
 
@@ -93,12 +93,13 @@ def _require_one_state(patches: Sequence[Patch]) -> None:
         )
 
 
-def admits_none(patch: Patch) -> bool:
+def is_identity_at_zero(patch: Patch) -> bool:
     """Return whether zeros in the place of such a patch leave the network as it was."""
     return all(layer.zeros_are_identity for layer in patch.layers())
 
 
-def _nothing(patch: Patch) -> Patch:
+def _zeroed(patch: Patch) -> Patch:
+    """Return a copy whose parameters are zero, for tasks without a patch."""
     zeros = copy.deepcopy(patch)
     with torch.no_grad():
         for parameter in zeros.parameters():

@@ -20,7 +20,7 @@ from peterrec.config import ReadoutName
 from peterrec.data.reading import HistoryReader
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.bank import PatchBank, admits_none, stack_key
+from peterrec.nn.bank import PatchBank, is_identity_at_zero, stack_key
 from peterrec.nn.patch import Patch, TaskPatch
 from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.trunk import Trunk, count_changed_blocks
@@ -230,7 +230,7 @@ class Roster:
             if slot == len(patches):
                 patches.append(one.bundle.patch)
         joins = bundle.backbone is None and bundle.readout in plain and bundle.readout not in self.plain
-        joins = joins and bundle.patch is not None and admits_none(bundle.patch)
+        joins = joins and bundle.patch is not None and is_identity_at_zero(bundle.patch)
         backbone, shared = bundle.backbone or self._backbone, bundle.backbone is None
         group = Group(backbone, bundle.readout, [*patches, None] if joins else patches, shared=shared)
         self.places |= {one.name: Place(group, slots[one.version]) for one in members}
