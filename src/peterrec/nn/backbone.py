@@ -126,7 +126,7 @@ class Backbone(nn.Module):
         return x if patch is None else patch.embed(x, tokens)
 
     def padding_mask(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
-        """Return True where a position is real; None if all padding only follows, where a causal backbone never looks."""
+        """Return True at real positions; None if padding only follows them, where a causal backbone never looks."""
         real = tokens != PAD
         harmful = real[:, 1:] & ~real[:, :-1] if self.config.kind == "causal" else ~real
         return real.unsqueeze(2) if bool(harmful.any()) else None
