@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from peterrec.arguments import describe
 from peterrec.config.base import Config
 
 # Strict, so that 1.0 is no number of channels: whoever writes it means all of them.
@@ -79,7 +80,8 @@ class PatchConfig(Config):
         if cls is PatchConfig:
             kind = settings.get("kind", "bottleneck")
             if not isinstance(kind, str) or kind not in PATCH_SETTINGS:
-                raise ValueError(f"{kind!r} is no kind of patch: choose one of {', '.join(PATCH_SETTINGS)}")
+                shown = repr(kind) if isinstance(kind, str) else describe(kind)
+                raise ValueError(f"{shown} is no kind of patch: choose one of {', '.join(PATCH_SETTINGS)}")
             return cast("Self", PATCH_SETTINGS[kind].model_validate(settings))
         return handler(cls._without_refused(settings))
 
@@ -107,6 +109,7 @@ def register_patch_settings(settings: type[PatchConfig]) -> None:
     PATCH_SETTINGS[settings.model_fields["kind"].default] = settings
 
 
+THIS_KIND, ONLY_PLACE = "of patch: this one", "the only one of this kind"
 NO_INNER_SKIP = "inner_skip is of parallel bottlenecks: a serial one always has its residual, others have none"
 
 
@@ -115,7 +118,7 @@ class BottleneckConfig(PatchConfig):
 
     sizes = frozenset({"bottleneck"})
 
-    kind: Literal["bottleneck"] = "bottleneck"
+    kind: Literal["bottleneck"] = Field(default="bottleneck", description=THIS_KIND)
     bottleneck: Width = Field(
         default=0.125, description="channels between the two convolutions, or their share of the backbone's channels"
     )
@@ -161,9 +164,9 @@ class LoraConfig(PatchConfig):
     }
     sizes = frozenset({"rank"})
 
-    kind: Literal["lora"] = "lora"
-    insertion: Literal["parallel"] = "parallel"
-    position: Literal["pre_norm"] = "pre_norm"
+    kind: Literal["lora"] = Field(default="lora", description=THIS_KIND)
+    insertion: Literal["parallel"] = Field(default="parallel", description=ONLY_PLACE)
+    position: Literal["pre_norm"] = Field(default="pre_norm", description=ONLY_PLACE)
     rank: Width = Field(default=4, description="of the added convolution, or its share of the backbone's channels")
 
 
@@ -178,9 +181,9 @@ class ScaleShiftConfig(PatchConfig):
         "inner_skip": NO_INNER_SKIP,
     }
 
-    kind: Literal["scale-shift"] = "scale-shift"
-    insertion: Literal["serial"] = "serial"
-    position: Literal["pre_act"] = "pre_act"
+    kind: Literal["scale-shift"] = Field(default="scale-shift", description=THIS_KIND)
+    insertion: Literal["serial"] = Field(default="serial", description=ONLY_PLACE)
+    position: Literal["pre_act"] = Field(default="pre_act", description=ONLY_PLACE)
 
 
 for _settings in (BottleneckConfig, LoraConfig, ScaleShiftConfig):
