@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "parallel, after ReLU, inner skip": {
         "patch": {"insertion": "parallel", "position": "post_act", "inner_skip": True}
     },
-    "serial, random start": {"patch": {"start": "random"}},
+    "serial, random start": {"patch": {"init": "random"}},
     "serial, GELU": {"patch": {"activation": "gelu"}},
     "serial, bottleneck d/16": {"patch": {"bottleneck": 0.0625}},
     "serial, bottleneck d/4": {"patch": {"bottleneck": 0.25}},

@@ -134,7 +134,7 @@ def write_artifacts(folder: Path, *, small: bool) -> list[str]:
     arguments = [str(folder / "backbone")]
     for task in range(TASKS):
         generator = torch.Generator().manual_seed(task)
-        patch = Patch(PatchConfig(bottleneck=channels // 8, start="random"), config, generator)
+        patch = Patch(PatchConfig(bottleneck=channels // 8, init="random"), config, generator)
         head = ClassificationHead(channels, 3, generator)
         bundle = Bundle(
             f"task-{task}", "classification", "patch", patch, patch.config, head, ("a", "b", "c"), None, 2 * EVENTS,

@@ -50,7 +50,27 @@ def page() -> str:
     ]
     order = [*VERBS, *(model.__name__ for model in models)]
     models.sort(key=lambda model: order.index(model.__name__))
-    return "\n".join([INTRODUCTION, *(_section(model) for model in models)])
+    kinds = config.PATCH_SETTINGS.values()
+    sections = [
+        _section(model) + (_kinds() if model is config.PatchConfig else "") for model in models if model not in kinds
+    ]
+    return "\n".join([INTRODUCTION, *sections])
+
+
+def _kinds() -> str:
+    """Return what each registered kind of patch has of its own: the table that `patch.kind` chooses from."""
+    lines = ["", "### Kinds of patches", "", "| `kind` | what it is | insertion | position | its own settings |"]
+    lines += ["|---|---|---|---|---|"]
+    for name, model in config.PATCH_SETTINGS.items():
+        places = [_type(model.model_fields[place].annotation) for place in ("insertion", "position")]
+        own = (
+            f"`{setting}` ({_type(field.annotation)}; {_default(field)}): {field.description}"
+            for setting, field in model.model_fields.items()
+            if setting not in config.PatchConfig.model_fields
+        )
+        cells = (f"`{name}`", (inspect.getdoc(model) or "").rstrip("."), *places, "<br>".join(own))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, ""])
 
 
 def _section(model: type[config.Config]) -> str:

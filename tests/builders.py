@@ -26,7 +26,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import representation_width
+from peterrec.nn.readout import readout_named
 from peterrec.training.strategies import group_counts
 
 needs_compiler = pytest.mark.skipif(
@@ -87,7 +87,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
     backbone = pretrained.network.backbone.config
     names = settings.pop("class_names", CLASSES) if targets is None else ()
     generator = torch.Generator().manual_seed(seed)
-    width = representation_width(backbone.channels, settings.get("readout", "token"))
+    width = readout_named(settings.get("readout", "token")).width(backbone.channels)
     if targets is None:
         head: ClassificationHead | ItemHead = ClassificationHead(width, len(names), generator)
     else:

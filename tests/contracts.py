@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import cycle, product
+
 import pytest
 import torch
 from torch import Tensor
 
 from builders import shaken
 from oracles import oracle_patch_names, oracle_represent
-from peterrec.config import BackboneConfig, PatchConfig
+from pairwise import FULL, pairwise
+from peterrec.config import BackboneConfig, BottleneckConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.build import build_backbone
 from peterrec.nn.patch import Patch
@@ -52,8 +56,8 @@ PATCHES = {
     "last-blocks-all-own": PatchConfig(bottleneck=3, blocks=2, train_norms=True, train_task_token=True, per_block=1),
     "as-the-authors": PatchConfig(bottleneck=0.25, activation="gelu-tanh", train_norms=True),
     "lora": PatchConfig(kind="lora"),
-    "lora-one-a-block": PatchConfig(kind="lora", bottleneck=1, per_block=1, blocks=1),
-    "lora-all-own": PatchConfig(kind="lora", bottleneck=2, train_norms=True, train_task_token=True),
+    "lora-one-a-block": PatchConfig(kind="lora", rank=1, per_block=1, blocks=1),
+    "lora-all-own": PatchConfig(kind="lora", rank=2, train_norms=True, train_task_token=True),
     "scale-shift": PatchConfig(kind="scale-shift"),
     "scale-shift-one-a-block": PatchConfig(kind="scale-shift", per_block=1, blocks=1),
     "scale-shift-all-own": PatchConfig(kind="scale-shift", train_norms=True, train_task_token=True),
@@ -61,6 +65,42 @@ PATCHES = {
 
 every_backbone = pytest.mark.parametrize("backbone_config", BACKBONES.values(), ids=BACKBONES.keys())
 every_patch = pytest.mark.parametrize("config", PATCHES.values(), ids=PATCHES.keys())
+PADDINGS = [(0, 0), (4, 0), (0, 3), (2, 5)]
+
+
+def traits_of(backbone: str, patch: str) -> list[object]:
+    """What must be met together: a backbone, and each setting of a patch; and the patch by name."""
+    config = PATCHES[patch]
+    settings = config.model_dump(exclude={"kind", "insertion", "position", *config.sizes})
+    place = (config.kind, config.insertion, config.position)
+    return [("backbone", backbone), ("place", place), *settings.items()]
+
+
+def pairs_of_backbone_and_patch(backbones: Iterable[str] = BACKBONES, *, full: bool = FULL) -> list[tuple[str, str]]:
+    """Names of backbones and patches: all pairs of their traits, or with `full` every patch on every backbone."""
+    cases = list(product(backbones, PATCHES))
+    chosen = pairwise(cases, lambda names: traits_of(*names), full=full)
+    unmet = [name for name in PATCHES if name not in {patch for _, patch in chosen}]
+    return chosen + list(zip(cycle(backbones), unmet, strict=False))
+
+
+PAIRS = pairs_of_backbone_and_patch()
+every_pair = pytest.mark.parametrize(
+    ("backbone_config", "config"),
+    [(BACKBONES[backbone], PATCHES[patch]) for backbone, patch in PAIRS],
+    ids=["-".join(names) for names in PAIRS],
+)
+PADDED = list(product(PAIRS, PADDINGS)) if FULL else list(zip(PAIRS, cycle(PADDINGS), strict=False))
+every_padded_pair = pytest.mark.parametrize(
+    ("backbone_config", "config", "left", "right"),
+    [(BACKBONES[backbone], PATCHES[patch], *padding) for (backbone, patch), padding in PADDED],
+    ids=[f"{backbone}-{patch}-{padding}" for (backbone, patch), padding in PADDED],
+)
+
+
+def has_inner_skip(config: PatchConfig) -> bool:
+    """Whether a patch adds the sublayer's input even where it is zero: a setting of bottlenecks alone."""
+    return isinstance(config, BottleneckConfig) and config.inner_skip
 
 
 def lively_backbone(config: BackboneConfig, seed: int = 0) -> Backbone:
@@ -118,8 +158,7 @@ class ReachContract:
     That of a transformer sees everything there.
     """
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_an_item_reaches_exactly_as_far_as_the_taps(self, backbone_config, config):
         backbone, patch = lively_backbone(backbone_config).double(), lively_patch(config, backbone_config).double()
         if backbone_config.architecture == "transformer":
@@ -138,9 +177,7 @@ class ReachContract:
 class PaddingContract(Represents):
     """The same user gets the same representation, whatever stands beside."""
 
-    @every_patch
-    @every_backbone
-    @pytest.mark.parametrize(("left", "right"), [(0, 0), (4, 0), (0, 3), (2, 5)])
+    @every_padded_pair
     def test_padding_batch_mates_and_their_order_do_not_matter(self, backbone_config, config, left, right):
         backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
         users = [some_items(1, length, seed=length)[0].tolist() for length in (7, 0, 1, 12, 3)]
@@ -150,13 +187,12 @@ class PaddingContract(Represents):
             alone = self.represent(backbone, torch.tensor([users[i]], dtype=torch.long), patch)
             torch.testing.assert_close(together[place], alone[0], rtol=0, atol=1e-5)
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_it_is_what_the_formulas_say(self, backbone_config, config):
         backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
         users = [some_items(1, length, seed=length)[0].tolist() for length in (6, 0, 1)]
-        found = self.represent(backbone, padded(users, 1, 1), patch)
-        for row, user in zip(found, users, strict=True):
+        actual = self.represent(backbone, padded(users, 1, 1), patch)
+        for row, user in zip(actual, users, strict=True):
             expected = torch.from_numpy(oracle_represent(backbone, user, patch, config)).float()
             torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
 
@@ -167,42 +203,39 @@ class PaddingContract(Represents):
 class StartContract(Represents):
     """A fresh patch changes nothing, but for the authors' inner skip or where it is to start at random."""
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_a_fresh_patch_is_the_identity_but_for_the_inner_skip(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), padded(some_items(3, 9).tolist(), 1, 2)
         fresh = Patch(config, backbone_config, torch.Generator().manual_seed(1), ITEMS)
-        same = torch.equal(self.represent(backbone, tokens, fresh), self.represent(backbone, tokens, None))
-        assert same == (not config.inner_skip)
+        identical = torch.equal(self.represent(backbone, tokens, fresh), self.represent(backbone, tokens, None))
+        assert identical == (not has_inner_skip(config))
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_a_random_start_is_not_the_identity(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
-        random = config.model_copy(update={"start": "random"})
+        random = config.model_copy(update={"init": "random"})
         patch = Patch(random, backbone_config, torch.Generator().manual_seed(1), ITEMS)
         moved = self.represent(backbone, tokens, patch) - self.represent(backbone, tokens, None)
         assert moved.abs().max() > 1e-5
-        assert config.inner_skip or moved.abs().max() < 1.0, "small random numbers"
+        assert has_inner_skip(config) or moved.abs().max() < 1.0, "small random numbers"
 
     @every_patch
     @pytest.mark.parametrize("start", ["identity", "random"])
     def test_the_generator_alone_decides(self, config, start):
-        settings, states = config.model_copy(update={"start": start}), []
+        settings, states = config.model_copy(update={"init": start}), []
         for seed, elsewhere in ((5, 0), (5, 99), (6, 0)):
             torch.manual_seed(elsewhere)
             states.append(Patch(settings, BACKBONES["causal"], torch.Generator().manual_seed(seed), ITEMS).state_dict())
-        first, again, other = states
-        assert all(torch.equal(first[name], again[name]) for name in first)
+        first, repeated, second = states
+        assert all(torch.equal(first[name], repeated[name]) for name in first)
         drawn = config.kind != "scale-shift" or start == "random"  # else it is zeros
-        assert any(not torch.equal(first[name], other[name]) for name in first) == drawn
+        assert any(not torch.equal(first[name], second[name]) for name in first) == drawn
 
 
 class GradientContract:
     """All of a patch learns, and what is frozen does not."""
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_all_of_a_patch_and_nothing_of_the_frozen_backbone_gets_a_gradient(self, backbone_config, config):
         backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
         backbone(append_token(some_items(8, 9), TCL)[0], patch).square().mean().backward()
@@ -210,8 +243,7 @@ class GradientContract:
         assert silent == []
         assert [name for name, p in backbone.named_parameters() if p.grad is not None] == []
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_a_backbone_that_is_not_frozen_learns_through_the_patch(self, backbone_config, config):
         backbone = lively_backbone(backbone_config).requires_grad_(True)
         patch, tokens = lively_patch(config, backbone_config), append_token(some_items(8, 9), TCL)[0]
@@ -222,8 +254,7 @@ class GradientContract:
 class ModuleContract(Represents):
     """A patch is a module of its own: saved and loaded alone, and no part of the backbone."""
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_its_state_goes_round(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
         saved = lively_patch(config, backbone_config)
@@ -236,8 +267,7 @@ class ModuleContract(Represents):
         names = oracle_patch_names(config, len(backbone.blocks))
         assert set(saved.state_dict()) == {name for name, _ in saved.named_parameters()} == names
 
-    @every_patch
-    @every_backbone
+    @every_pair
     def test_it_is_no_part_of_the_backbone_and_changes_nothing_of_it(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), some_items(3, 9)
         before, plain = {n: t.clone() for n, t in backbone.state_dict().items()}, backbone(tokens)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from peterrec.config import BackboneConfig, PatchConfig
+from peterrec.config import PATCH_SETTINGS, BackboneConfig, PatchConfig
 
 SPECIAL = 4
 
@@ -58,15 +58,15 @@ def patch_configs(draw: st.DrawFn, backbone: BackboneConfig, *, kind: str | None
     """Any patch that is possible on a backbone."""
     kind = kind or draw(st.sampled_from(KINDS))
     settings = draw(st.sampled_from(places_of(kind)))
-    if kind != "scale-shift":
+    for width in PATCH_SETTINGS[kind].sizes:
         channels = backbone.channels
         share = st.floats(0.01, (channels - 1) / channels)
-        settings["bottleneck"] = draw(st.integers(1, channels - 1) | share)
+        settings[width] = draw(st.integers(1, channels - 1) | share)
     return PatchConfig(
         **settings,
         per_block=draw(st.sampled_from([1, 2])),
         blocks=draw(st.none() | st.integers(1, len(backbone.dilations))),
-        start=draw(st.sampled_from(["identity", "random"])),
+        init=draw(st.sampled_from(["identity", "random"])),
         train_norms=draw(st.booleans()),
         train_task_token=draw(st.booleans()),
         item_rank=draw(st.none() | st.integers(1, 2)),

@@ -91,8 +91,8 @@ def test_every_strategy_has_a_plan_and_may_be_part_of_a_run() -> None:
 
 def test_a_patch_is_by_default_what_its_kind_is() -> None:
     lora, shift = PatchConfig(kind="lora"), PatchConfig(kind="scale-shift")
-    assert (lora.insertion, lora.position, lora.bottleneck, lora.activation) == ("parallel", "pre_norm", 4, None)
-    assert (shift.insertion, shift.position, shift.bottleneck, shift.activation) == ("serial", "pre_act", None, None)
+    assert (lora.insertion, lora.position, lora.rank) == ("parallel", "pre_norm", 4)
+    assert (shift.insertion, shift.position) == ("serial", "pre_act")
     assert PatchConfig() == PatchConfig(kind="bottleneck", insertion="serial", position="pre_norm", bottleneck=0.125)
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from oracles.softmax_losses import full_softmax_loss
 from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.model import UserModel
 from peterrec.nn.chunked_losses import chunked_full_softmax_loss
-from peterrec.nn.losses import full_softmax_loss
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Question
 from peterrec.serving.store.base import Event

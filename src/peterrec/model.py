@@ -24,7 +24,7 @@ from peterrec.inference import Inference, ItemScorer
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead
 from peterrec.nn.precision import Precision, checked_precision
-from peterrec.nn.readout import represent, representation_width
+from peterrec.nn.readout import readout_named, represent
 
 
 class UserModel:
@@ -261,7 +261,7 @@ class UserModel:
             return self.inference.vectors(sequences, represent, width, plain, length, batch_size)
         own = self.bundle(bundle)
         read = partial(represent, patch=own.patch, readout=own.readout)
-        width = representation_width(plain.config.channels, own.readout)
+        width = readout_named(own.readout).width(plain.config.channels)
         return self.inference.vectors(sequences, read, width, own.backbone or plain, own.max_length, batch_size)
 
     @torch.inference_mode()

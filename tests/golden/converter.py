@@ -37,12 +37,14 @@ def load(shared: Path, name: str) -> Arrays:
     return np.load(path)
 
 
-def same(ours: Tensor, theirs: np.ndarray, what: str = "") -> None:
+def same(ours: Tensor, theirs: np.ndarray, description: str = "") -> None:
     """Within the tolerance of the largest value."""
-    found = ours.detach().double().numpy()
-    assert found.shape == theirs.shape, what
-    gap = np.abs(found - theirs).max()
-    assert gap <= TOLERANCE * np.abs(theirs).max(), f"{what}: off by {gap / np.abs(theirs).max():.2e} of the largest"
+    actual = ours.detach().double().numpy()
+    assert actual.shape == theirs.shape, description
+    gap = np.abs(actual - theirs).max()
+    assert gap <= TOLERANCE * np.abs(theirs).max(), (
+        f"{description}: off by {gap / np.abs(theirs).max():.2e} of the largest"
+    )
 
 
 def indices(ids: np.ndarray, task_token: tuple[int, ...] = (), mask: bool = False) -> Tensor:
@@ -90,25 +92,25 @@ def backbone_entries(backbone: Backbone) -> list[Entry]:
     """Blocks; the table of embeddings is apart, because special tokens share a row there."""
     entries = []
     for i, block in enumerate(backbone.blocks):
-        for number, site in ((1, block.first), (2, block.second)):
+        for number, sublayer in ((1, block.first), (2, block.second)):
             entries += [
-                _conv(f"{scope(i)}/dilated_conv{number}/weight", site.conv.weight),
-                _as_is(f"{scope(i)}/dilated_conv{number}/bias", site.conv.bias),
-                _as_is(f"{scope(i)}/layer_norm{number}/gamma", site.norm.weight),
-                _as_is(f"{scope(i)}/layer_norm{number}/beta", site.norm.bias),
+                _conv(f"{scope(i)}/dilated_conv{number}/weight", sublayer.conv.weight),
+                _as_is(f"{scope(i)}/dilated_conv{number}/bias", sublayer.conv.bias),
+                _as_is(f"{scope(i)}/layer_norm{number}/gamma", sublayer.norm.weight),
+                _as_is(f"{scope(i)}/layer_norm{number}/beta", sublayer.norm.bias),
             ]
     return entries
 
 
 def patch_entries(patch: Patch, per_block: int) -> list[Entry]:
-    """The pieces; the task's own norms are apart, because ours are differences."""
+    """The adapter_layers; the task's own norms are apart, because ours are differences."""
     entries = []
     for i in range(len(DILATIONS)):
         for number in (1, 2) if per_block == 2 else (2,):
-            piece: Any = patch.at(2 * i + number - 1)
+            adapter: Any = patch.layer_at(2 * i + number - 1)
             folder = f"{scope(i)}/mp_{number}" if per_block == 2 else f"{scope(i)}/mp"
             for part in ("down", "up"):
-                layer = getattr(piece.net, part)
+                layer = getattr(adapter.net, part)
                 entries.append(_linear(f"{folder}/mp_conv1_{part}_0/weight", layer.weight))
                 entries.append(_as_is(f"{folder}/mp_conv1_{part}_0/bias", layer.bias))
     return entries
@@ -125,8 +127,8 @@ def same_gradients(entries: list[Entry], arrays: Arrays, prefix: str) -> None:
     """Each gradient within the tolerance of its largest value."""
     for entry in entries:
         assert entry.parameter.grad is not None, entry.name
-        found = np.ascontiguousarray(entry.theirs(entry.parameter.grad.numpy()))
-        same(torch.from_numpy(found), arrays[prefix + entry.name], entry.name)
+        actual = np.ascontiguousarray(entry.theirs(entry.parameter.grad.numpy()))
+        same(torch.from_numpy(actual), arrays[prefix + entry.name], entry.name)
 
 
 # ---------------------------------------------------------------- whole networks

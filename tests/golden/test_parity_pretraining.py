@@ -20,9 +20,9 @@ from golden.converter import (
     same_gradients,
     scope,
 )
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.config import PretrainConfig
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import represent_next
 from peterrec.training.objectives import MaskedItems
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.shared
 
 def block_outputs(backbone: Backbone, tokens: Tensor) -> Tensor:
     """(blocks, B, T, C): what every block gives back."""
-    found: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, __, out: found.append(out)) for block in backbone.blocks]
+    outputs: list[Tensor] = []
+    hooks = [block.register_forward_hook(lambda _, __, out: outputs.append(out)) for block in backbone.blocks]
     backbone(tokens)
     for hook in hooks:
         hook.remove()
-    return torch.stack(found)
+    return torch.stack(outputs)
 
 
 def flat(hidden: Tensor) -> Tensor:
@@ -159,8 +159,8 @@ def test_noncausal_on_masked_items(shared: Path, case: str) -> None:
         same(ours, theirs, f"block {number}")
     hidden = backbone(tokens)
     same(hidden, arrays[f"{case}/hidden"], "hidden")
-    where = torch.from_numpy(arrays[f"{case}/masked_position"].astype(np.int64))
-    gathered = torch.stack([row[places] for row, places in zip(hidden, where, strict=True)]).flatten(0, 1)
+    masked_positions = torch.from_numpy(arrays[f"{case}/masked_position"].astype(np.int64))
+    gathered = torch.stack([row[places] for row, places in zip(hidden, masked_positions, strict=True)]).flatten(0, 1)
     same(gathered, arrays[f"{case}/gathered"], "masked positions")
     positives = torch.from_numpy(arrays[f"{case}/masked_items"].astype(np.int64)).reshape(-1)
     loss, weight, bias = sampled(arrays, gathered, positives, f"{case}/")

@@ -25,7 +25,7 @@ from golden.converter import (
 from golden.test_parity_pretraining import block_outputs
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
-from peterrec.nn.insertion import SiteInput
+from peterrec.nn.insertion import ConvInput
 from peterrec.nn.losses import bce_loss, bpr_loss
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import represent
@@ -74,20 +74,20 @@ def test_the_first_pieces(shared: Path, name: str) -> None:
     backbone = backbone_of(arrays, kind)
     patch = patch_of(arrays, backbone, **settings)
     x = backbone.embedding(indices(arrays["demo/context"], (-1,) if kind == "causal" else (0, -1)))
-    for site, number in ((0, 1), (1, 2)):
-        of = backbone.blocks[0].first if site == 0 else backbone.blocks[0].second
-        piece = patch.at(site)
+    for sublayer, number in ((0, 1), (1, 2)):
+        sublayer_module = backbone.blocks[0].first if sublayer == 0 else backbone.blocks[0].second
+        adapter = patch.layer_at(sublayer)
         inner = f"demo/inner/{scope(0)}"
-        convolved = of.conv(x)
+        convolved = sublayer_module.conv(x)
         same(convolved, arrays[f"{inner}/dilated_conv{number}"])
-        if piece is not None:
-            net: Any = piece.net
+        if adapter is not None:
+            net: Any = adapter.net
             # Theirs has its own residual, in series as in parallel.
             name_of = "mp" if settings.get("per_block") == 1 else f"mp_{number}"
             same(net(x if settings.get("inner_skip") else convolved), arrays[f"{inner}/{name_of}"])
-            convolved = piece.pre_norm(SiteInput(x, of.conv.step(x.shape[1])), convolved)
-        same(of.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
-        x = torch.relu(of.norm(convolved))
+            convolved = adapter.pre_norm(ConvInput(x, sublayer_module.conv.step(x.shape[1])), convolved)
+        same(sublayer_module.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
+        x = torch.relu(sublayer_module.norm(convolved))
 
 
 # ---------------------------------------------------------------- fine-tuning
@@ -124,23 +124,23 @@ class FineTuning:
         """The gradient of a difference is that of the parameter."""
         entries = []
         for block in range(8):
-            piece = self.patch.at(2 * block + 1)
-            assert piece is not None
-            assert piece.norm is not None
-            for theirs, ours in (("gamma", piece.norm.weight), ("beta", piece.norm.bias)):
+            adapter = self.patch.layer_at(2 * block + 1)
+            assert adapter is not None
+            assert adapter.norm is not None
+            for theirs, ours in (("gamma", adapter.norm.weight), ("beta", adapter.norm.bias)):
                 entries.append(Entry(f"{scope(block)}/layer_norm2/{theirs}", ours, lambda w: w, lambda w: w))
         return entries
 
     def values(self) -> dict[str, np.ndarray]:
         """All that is trained as it would stand in their checkpoint."""
-        found = {e.name: e.theirs(e.parameter.detach().numpy()) for e in self.entries()}
+        actual = {e.name: e.theirs(e.parameter.detach().numpy()) for e in self.entries()}
         for block in range(8):
-            frozen, piece = self.backbone.blocks[block].second.norm, self.patch.at(2 * block + 1)
-            assert piece is not None
-            assert piece.norm is not None
-            found[f"{scope(block)}/layer_norm2/gamma"] = (frozen.weight + piece.norm.weight).detach().numpy()
-            found[f"{scope(block)}/layer_norm2/beta"] = (frozen.bias + piece.norm.bias).detach().numpy()
-        return found
+            frozen, adapter = self.backbone.blocks[block].second.norm, self.patch.layer_at(2 * block + 1)
+            assert adapter is not None
+            assert adapter.norm is not None
+            actual[f"{scope(block)}/layer_norm2/gamma"] = (frozen.weight + adapter.norm.weight).detach().numpy()
+            actual[f"{scope(block)}/layer_norm2/beta"] = (frozen.bias + adapter.norm.bias).detach().numpy()
+        return actual
 
 
 def test_bce_bpr_and_their_gradients(shared: Path) -> None:

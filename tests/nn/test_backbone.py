@@ -34,9 +34,9 @@ def test_any_network_equals_the_loops_with_padding_anywhere(configs, row, seed):
     backbone = doubled(Backbone(configs[0], ITEMS), seed)
     patch = doubled(Patch(configs[1], configs[0], items=ITEMS), seed + 1) if configs[1] is not None else None
     real = np.array(row) != PAD
-    for piece, config in ((None, None), (patch, configs[1])):
-        hidden = backbone(torch.tensor([row]), piece)[0].numpy()
-        expected = oracle_backbone(backbone, row, piece, config)
+    for adapter, config in ((None, None), (patch, configs[1])):
+        hidden = backbone(torch.tensor([row]), adapter)[0].numpy()
+        expected = oracle_backbone(backbone, row, adapter, config)
         np.testing.assert_allclose(hidden[real], expected[real], atol=1e-8, rtol=1e-8)
 
 
@@ -72,9 +72,9 @@ def test_the_receptive_field_is_exactly_what_it_says(kind):
     for index, block in enumerate(backbone.blocks):
         hidden = block(hidden, None, None, index)
     hidden[0, field].sum().backward()
-    seen = (vectors.grad[0].abs().sum(1) > 0).nonzero().flatten().tolist()
+    recorded = (vectors.grad[0].abs().sum(1) > 0).nonzero().flatten().tolist()
     first = field - (field - 1) // (1 if kind == "causal" else 2)
-    assert (seen[0], seen[-1]) == (first, first + field - 1)
+    assert (recorded[0], recorded[-1]) == (first, first + field - 1)
 
 
 def test_a_noncausal_backbone_of_even_taps_has_no_middle_and_is_refused():
@@ -89,10 +89,10 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator(kind
     first = Backbone(config, ITEMS, seed=5)
     torch.manual_seed(99)
     second = Backbone(config, ITEMS, seed=5)
-    other = Backbone(config, ITEMS, seed=6)
+    different = Backbone(config, ITEMS, seed=6)
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    for a, b in zip(first.parameters(), other.parameters(), strict=True):
+    for a, b in zip(first.parameters(), different.parameters(), strict=True):
         assert torch.equal(a, b) == (a.dim() == 1), "all that is drawn is drawn from the seed"
 
 

@@ -10,8 +10,8 @@ from builders import needs_compiler
 from contracts import (
     BACKBONES,
     PATCHES,
-    every_backbone,
-    every_patch,
+    every_pair,
+    has_inner_skip,
     lively_backbone,
     lively_patch,
     padded,
@@ -22,15 +22,14 @@ from peterrec.errors import ConfigError
 from peterrec.nn import bank as bank_module
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank
-from peterrec.nn.batched_patches import RowBottlenecks
+from peterrec.nn.batched_patches import BatchedBottlenecks
 from peterrec.nn.readout import represent
 
 USERS = [[4, 5, 6, 7, 8], [9], [], [10, 11, 12], [5, 5, 4], [20, 19, 18, 17, 16, 15]]
 WHICH = torch.tensor([2, 0, 1, 2, 2, 1])
 
 
-@every_backbone
-@every_patch
+@every_pair
 def test_a_row_of_a_mixed_batch_equals_the_row_alone_with_its_patch(backbone_config, config):
     backbone = lively_backbone(backbone_config)
     patches = [lively_patch(config, backbone_config, seed) for seed in (1, 2, 3)]
@@ -52,9 +51,9 @@ def test_the_bank_keeps_what_it_was_given():
     patch = lively_patch(config, backbone.config)
     bank = PatchBank([patch])
 
-    def answer(of: Backbone) -> Tensor:
+    def answer(name: Backbone) -> Tensor:
         with torch.no_grad():
-            return represent(of, padded(USERS, 0, 0), bank.rows(torch.zeros(len(USERS), dtype=torch.long)))
+            return represent(name, padded(USERS, 0, 0), bank.rows(torch.zeros(len(USERS), dtype=torch.long)))
 
     before = answer(backbone)
     with torch.no_grad():
@@ -63,12 +62,11 @@ def test_the_bank_keeps_what_it_was_given():
     torch.testing.assert_close(answer(backbone), before)
 
 
-@every_backbone
-@every_patch
+@every_pair
 def test_a_row_without_a_patch_sees_the_plain_backbone(backbone_config, config):
     backbone = lively_backbone(backbone_config)
     patches = [lively_patch(config, backbone_config), None]
-    if config.inner_skip and config.insertion == "parallel":
+    if has_inner_skip(config):
         with pytest.raises(ConfigError, match="inner_skip"):
             PatchBank(patches)
         return
@@ -103,14 +101,14 @@ def test_sorted_by_their_patches_rows_are_what_they_are_unsorted(name, which, mo
     bank = PatchBank([lively_patch(PATCHES[name], config, seed) for seed in (1, 2, 3)])
     tokens, rows = some_items(len(which), 8), torch.tensor(which, dtype=torch.long)
     used: list[int] = []
-    plain = RowBottlenecks._together
-    monkeypatch.setattr(RowBottlenecks, "_together", lambda *given: used.append(1) or plain(*given))
+    plain = BatchedBottlenecks._act_grouped
+    monkeypatch.setattr(BatchedBottlenecks, "_act_grouped", lambda *arguments: used.append(1) or plain(*arguments))
     with torch.no_grad():
-        found = represent(backbone, tokens, bank.rows(rows))
+        actual = represent(backbone, tokens, bank.rows(rows))
         assert bool(used) == (len(which) == 7 and which[0] == 0)  # not where most places would be empty
         monkeypatch.setattr(bank_module, "EMPTY", -1)
         used.clear()
-        torch.testing.assert_close(found, represent(backbone, tokens, bank.rows(rows)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(actual, represent(backbone, tokens, bank.rows(rows)), atol=1e-5, rtol=1e-5)
         assert not used
 
 
@@ -119,26 +117,26 @@ def test_in_bfloat16_rows_are_as_near_as_one_patch_is():
     backbone, patch = lively_backbone(config), lively_patch(PATCHES["serial-pre_norm"], config)
     bank, tokens = PatchBank([patch, patch]), padded(USERS, 0, 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        one, rows = represent(backbone, tokens, patch), represent(backbone, tokens, bank.rows(WHICH % 2))
-    assert one.dtype == rows.dtype
-    torch.testing.assert_close(rows, one, atol=0.05, rtol=0.05)
+        first, rows = represent(backbone, tokens, patch), represent(backbone, tokens, bank.rows(WHICH % 2))
+    assert first.dtype == rows.dtype
+    torch.testing.assert_close(rows, first, atol=0.05, rtol=0.05)
 
 
 def test_patches_of_one_shape_but_other_settings_are_refused():
     config = BACKBONES["causal"]
-    relu, gelu = (lively_patch(PatchConfig(bottleneck=3, activation=of), config) for of in ("relu", "gelu"))
+    relu, gelu = (lively_patch(PatchConfig(bottleneck=3, activation=name), config) for name in ("relu", "gelu"))
     with pytest.raises(ConfigError, match="one configuration"):
         PatchBank([relu, gelu])
-    drawn = lively_patch(PatchConfig(bottleneck=3, start="random"), config)
+    drawn = lively_patch(PatchConfig(bottleneck=3, init="random"), config)
     assert len(PatchBank([relu, drawn])) == 2  # how a patch started is no part of what it does
 
 
-@pytest.mark.parametrize("part", ["all", "one piece"])
+@pytest.mark.parametrize("part", ["all", "one adapter"])
 @pytest.mark.parametrize("mode", [True, False])
 def test_patches_in_different_modes_are_refused(mode, part):
     config = BACKBONES["causal"]
     first, second = (lively_patch(PatchConfig(bottleneck=3), config, seed).train(mode) for seed in (1, 2))
-    (second if part == "all" else second.at(1)).train(not mode)
+    (second if part == "all" else second.layer_at(1)).train(not mode)
     with pytest.raises(ConfigError, match="some patches of the bank are in training mode, others in eval") as caught:
         PatchBank([first, second])
     assert "call eval()" in caught.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -19,20 +20,22 @@ from contracts import (
     PaddingContract,
     ReachContract,
     StartContract,
+    has_inner_skip,
     lively_backbone,
     lively_patch,
     padded,
     some_items,
     touched,
 )
-from peterrec.config import BackboneConfig, PatchConfig
+from peterrec import nn as nn_package
+from peterrec.config import PATCH_SETTINGS, BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
+from peterrec.nn.adapter_layer import PATCH_KINDS
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.patch_kinds import KINDS
 from peterrec.nn.readout import represent
 from peterrec.nn.tokens import SPECIAL
-from strategies import patched_backbones, users
+from strategies import POSSIBLE, patched_backbones, users
 
 
 class TestReach(ReachContract):
@@ -91,7 +94,8 @@ def test_any_padding_batch_mates_and_order_give_the_same_user_the_same(configs, 
 
 @given(configs=patched_backbones(), length=st.integers(1, 12))
 def test_any_fresh_patch_that_starts_so_is_the_identity(configs, length):
-    identity = configs[1].model_copy(update={"start": "identity", "inner_skip": False})
+    no_skip = {"inner_skip": False} if has_inner_skip(configs[1]) else {}
+    identity = configs[1].model_copy(update={"init": "identity"} | no_skip)
     backbone, tokens = lively_backbone(configs[0]), some_items(2, length)
     with torch.no_grad():
         assert torch.equal(
@@ -102,7 +106,7 @@ def test_any_fresh_patch_that_starts_so_is_the_identity(configs, length):
 # ---------------------------------------------------------------- beside the registry
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PATCH_KINDS)
 def test_a_default_patch_is_below_ten_percent_of_its_convolutions(kind):
     config = BackboneConfig()
     backbone = Backbone(config, 10)
@@ -117,14 +121,17 @@ def test_what_is_below_the_patched_blocks_is_the_same_for_all_tasks(config):
     backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
     states: dict[bool, list[torch.Tensor]] = {}
     for patched in (False, True):
-        seen = states.setdefault(patched, [])
-        hooks = [b.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out)) for b in backbone.blocks]
+        recorded = states.setdefault(patched, [])
+        hooks = [
+            b.register_forward_hook(lambda _m, _i, out, recorded=recorded: recorded.append(out))
+            for b in backbone.blocks
+        ]
         represent(backbone, some_items(2, 9), patch if patched else None)
         for hook in hooks:
             hook.remove()
-    same = [torch.equal(plain, other) for plain, other in zip(states[False], states[True], strict=True)]
+    identical = [torch.equal(plain, second) for plain, second in zip(states[False], states[True], strict=True)]
     untouched = 0 if config.train_task_token else 3 - (config.blocks or 3)
-    assert same == [True] * untouched + [False] * (3 - untouched)
+    assert identical == [True] * untouched + [False] * (3 - untouched)
 
 
 @pytest.mark.parametrize("name", [name for name in PATCHES if "own-task-token" in name or "all-own" in name])
@@ -144,29 +151,31 @@ def test_its_own_task_token_stands_at_that_token_alone(name):
 def allowed_places() -> set[tuple[str, str, str]]:
     """(kind, insertion, position) that `PatchConfig` takes, whatever may have been added to it."""
     literal = {name: get_args(PatchConfig.model_fields[name].annotation) for name in ("insertion", "position")}
-    found = set()
-    for kind, insertion, position in product(KINDS, literal["insertion"], literal["position"]):
+    actual = set()
+    for kind, insertion, position in product(PATCH_KINDS, literal["insertion"], literal["position"]):
         settings: dict[str, Any] = {"kind": kind, "insertion": insertion, "position": position}
         try:
-            found.add((kind, insertion, position) if PatchConfig(**settings) else ("", "", ""))
+            actual.add((kind, insertion, position) if PatchConfig(**settings) else ("", "", ""))
         except ConfigError:
             continue
-    return found
+    return actual
 
 
 def test_no_kind_and_no_place_is_forgotten_in_the_registry():
-    assert set(get_args(PatchConfig.model_fields["kind"].annotation)) == set(KINDS)
+    assert set(PATCH_KINDS) == set(PATCH_SETTINGS) == set(POSSIBLE)
     tested = {(config.kind, config.insertion, config.position) for config in PATCHES.values()}
     assert tested == allowed_places()
-    for kind in KINDS:
-        of_kind = [config for config in PATCHES.values() if config.kind == kind]
-        assert {config.per_block for config in of_kind} == {1, 2}
-        assert {config.train_norms for config in of_kind} == {config.train_task_token for config in of_kind}
-        assert {config.train_norms for config in of_kind} == {False, True}
-        assert any(config.blocks is not None for config in of_kind)
-    skips = {config.position for config in PATCHES.values() if config.inner_skip}
+    for kind in PATCH_KINDS:
+        patches_of_kind = [config for config in PATCHES.values() if config.kind == kind]
+        assert {config.per_block for config in patches_of_kind} == {1, 2}
+        assert {config.train_norms for config in patches_of_kind} == {
+            config.train_task_token for config in patches_of_kind
+        }
+        assert {config.train_norms for config in patches_of_kind} == {False, True}
+        assert any(config.blocks is not None for config in patches_of_kind)
+    skips = {config.position for config in PATCHES.values() if has_inner_skip(config)}
     assert skips == {position for kind, insertion, position in allowed_places() if insertion == "parallel"}
-    activations = {config.activation for config in PATCHES.values()} - {None}
+    activations = {config.activation for config in PATCHES.values() if config.kind == "bottleneck"}
     assert activations == {"relu", "gelu", "gelu-tanh"}
 
 
@@ -175,3 +184,8 @@ def test_every_backbone_kind_is_in_the_registry():
     architectures = get_args(BackboneConfig.model_fields["architecture"].annotation)
     tested = {(config.architecture, config.kind) for config in BACKBONES.values()}
     assert tested == set(product(architectures, kinds))
+
+
+def test_no_import_of_the_networks_is_hidden_from_the_contract_of_layers():
+    modules = Path(nn_package.__file__).parent.glob("*.py")
+    assert [path.name for path in modules if "TYPE_CHECKING" in path.read_text()] == []

@@ -29,10 +29,10 @@ def backbone() -> Backbone:
 
 
 def test_it_is_compiled_for_full_batches_of_the_asked_lengths_only(backbone, monkeypatch):
-    seen = []
+    recorded = []
 
     def spy(*arguments):
-        seen.append(tuple(arguments[1].shape[:2]))
+        recorded.append(tuple(arguments[1].shape[:2]))
         return run.run_blocks(*arguments)
 
     monkeypatch.setattr("peterrec.nn.backbone.compiled_run", spy)
@@ -40,15 +40,20 @@ def test_it_is_compiled_for_full_batches_of_the_asked_lengths_only(backbone, mon
     for rows, length in ((4, 9), (4, 8), (3, 9), (4, 21), (4, 20)):
         tokens = items(rows, length)
         assert torch.equal(compiled(tokens), backbone(tokens))
-    assert seen == [(4, 9), (4, 21)]
-    seen.clear()
+    assert recorded == [(4, 9), (4, 21)]
+    recorded.clear()
     represent(compiled, items(4, 20))
     represent(compiled, items(4, 19))
-    assert seen == [(4, compiled.cone(21).count), (4, compiled.cone(20).count)]
-    assert compiled.cone(21).count == compiled.cone(20).count == 19, "long histories all have the same cone"
-    seen.clear()
+    assert recorded == [
+        (4, compiled.receptive_field_of_last(21).count),
+        (4, compiled.receptive_field_of_last(20).count),
+    ]
+    assert compiled.receptive_field_of_last(21).count == compiled.receptive_field_of_last(20).count == 19, (
+        "long histories all have the same field"
+    )
+    recorded.clear()
     backbone(items(4, 9))
-    assert seen == [], "the backbone itself is as it was"
+    assert recorded == [], "the backbone itself is as it was"
 
 
 def test_what_is_compiled_shares_all_weights(backbone):
@@ -66,12 +71,12 @@ def test_compiled_states_and_gradients_are_those_of_the_plain_blocks(shape):
     backbone, patch = shaken(build_backbone(config, ITEMS), 1, 0.5), shaken(Patch(PatchConfig(bottleneck=2), config), 2)
     compiled, tokens = backbone.compiled(6, [10]), items(6, 9)
     tokens[0, 5:] = PAD
-    parameters, found = [*backbone.parameters(), *patch.parameters()], []
+    parameters, actual = [*backbone.parameters(), *patch.parameters()], []
     for of in (compiled, backbone):
         states = represent(of, tokens, patch)
-        found.append([states, *torch.autograd.grad(states.square().sum(), parameters)])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        actual.append([states, *torch.autograd.grad(states.square().sum(), parameters)])
+    for first, second in zip(*actual, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
 
 
 @needs_compiler
@@ -82,7 +87,7 @@ def test_each_shape_is_compiled_once_and_more_than_torchs_eight_do_not_fall_back
     run._compiled.cache_clear()
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()  # runs what it is given, uncompiled
-    monkeypatch.setattr(torch, "compile", lambda function, **how: torch._dynamo.optimize(counter, **how)(function))
+    monkeypatch.setattr(torch, "compile", lambda function, **mode: torch._dynamo.optimize(counter, **mode)(function))
     lengths = list(range(5, 16))
     compiled = backbone.compiled(2, lengths)
     with torch.no_grad():
@@ -101,7 +106,7 @@ def test_recomputing_changes_neither_states_nor_gradients_and_keeps_less(backbon
     patch, tokens = shaken(Patch(PatchConfig(bottleneck=2), CONFIG), 2), items(5, 30)
     tokens[0, 5:] = PAD
     parameters = [*backbone.parameters(), *patch.parameters()]
-    found, kept = [], []
+    actual, saved = [], []
     for of in (backbone.recomputing(), backbone):
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
@@ -109,10 +114,10 @@ def test_recomputing_changes_neither_states_nor_gradients_and_keeps_less(backbon
         ):
             states = [of(tokens, patch), represent(of, tokens, patch)]
         loss = sum(state.square().sum() for state in states)
-        found.append([*states, *torch.autograd.grad(loss, parameters)])
-        kept.append(sum(sizes))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert kept[0] * 4 < kept[1]
+        actual.append([*states, *torch.autograd.grad(loss, parameters)])
+        saved.append(sum(sizes))
+    assert all(torch.equal(first, second) for first, second in zip(*actual, strict=True))
+    assert saved[0] * 4 < saved[1]
     with torch.no_grad():
         assert torch.equal(backbone.recomputing()(tokens), backbone(tokens))
 

@@ -7,26 +7,26 @@ import torch
 
 from contracts import BACKBONES, every_backbone, lively_backbone, some_items
 from peterrec.config import BackboneConfig
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.readout import represent
 
 CONFIG = BackboneConfig(channels=6, dilations=(1, 2, 1))
-every_own = pytest.mark.parametrize(
-    "own", [Own(embedding, blocks) for embedding in (False, True) for blocks in range(4)], ids=str
+every_choice = pytest.mark.parametrize(
+    "unshared", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(4)], ids=str
 )
 
 
-def owned_names(backbone: Backbone, own: Own) -> set[str]:
+def unshared_names(backbone: Backbone, unshared: UnsharedModules) -> set[str]:
     """Names of the parameters that a task owns, from the settings alone."""
-    last = [i for i in range(len(backbone.blocks)) if i >= len(backbone.blocks) - own.blocks]
-    prefixes = [f"blocks.{i}." for i in last] + (["embedding."] if own.embedding else [])
+    last = [i for i in range(len(backbone.blocks)) if i >= len(backbone.blocks) - unshared.blocks]
+    prefixes = [f"blocks.{i}." for i in last] + (["embedding."] if unshared.embedding else [])
     return {name for name, _ in backbone.named_parameters() if name.startswith(tuple(prefixes))}
 
 
-@every_own
-def test_what_is_owned_is_copied_and_the_rest_is_the_same_tensor(own):
+@every_choice
+def test_what_is_owned_is_copied_and_the_rest_is_the_same_tensor(unshared):
     backbone = Backbone(CONFIG, 9)
-    fork, names = backbone.fork(own), owned_names(backbone, own)
+    fork, names = backbone.fork(unshared), unshared_names(backbone, unshared)
     original = dict(backbone.named_parameters())
     assert list(original) == [name for name, _ in fork.named_parameters()]
     for name, parameter in fork.named_parameters():
@@ -36,22 +36,22 @@ def test_what_is_owned_is_copied_and_the_rest_is_the_same_tensor(own):
     assert (fork.config, fork.items, fork.receptive_field) == (backbone.config, 9, backbone.receptive_field)
 
 
-@every_own
-def test_the_chosen_modules_are_named_as_in_the_state_and_are_no_copies(own):
+@every_choice
+def test_the_chosen_modules_are_named_as_in_the_state_and_are_no_copies(unshared):
     backbone = Backbone(CONFIG, 9)
-    chosen = dict(backbone.modules_of(own).named_parameters())
-    assert set(chosen) == owned_names(backbone, own)
+    chosen = dict(backbone.modules_of(unshared).named_parameters())
+    assert set(chosen) == unshared_names(backbone, unshared)
     assert all(parameter is backbone.get_parameter(name) for name, parameter in chosen.items())
 
 
-@every_own
+@every_choice
 @pytest.mark.parametrize("kind", ["causal", "noncausal"])
-def test_training_a_fork_never_changes_the_original(own, kind):
+def test_training_a_fork_never_changes_the_original(unshared, kind):
     backbone = lively_backbone(BACKBONES[kind])
     tokens, before = some_items(4, 7), {name: t.clone() for name, t in backbone.state_dict().items()}
-    fork = backbone.fork(own)
-    fork.modules_of(own).requires_grad_(True)
-    trained = list(fork.modules_of(own).parameters())
+    fork = backbone.fork(unshared)
+    fork.modules_of(unshared).requires_grad_(True)
+    trained = list(fork.modules_of(unshared).parameters())
     assert torch.equal(represent(fork, tokens), represent(backbone, tokens))
     if trained:
         optimizer = torch.optim.SGD(trained, lr=0.5)
@@ -67,9 +67,12 @@ def test_training_a_fork_never_changes_the_original(own, kind):
 @every_backbone
 def test_two_forks_know_nothing_of_each_other(backbone_config):
     backbone = lively_backbone(backbone_config)
-    first, second = backbone.fork(Own(embedding=True, blocks=1)), backbone.fork(Own(embedding=True, blocks=1))
+    first, second = (
+        backbone.fork(UnsharedModules(embedding=True, blocks=1)),
+        backbone.fork(UnsharedModules(embedding=True, blocks=1)),
+    )
     with torch.no_grad():
-        for parameter in first.modules_of(Own(embedding=True, blocks=1)).parameters():
+        for parameter in first.modules_of(UnsharedModules(embedding=True, blocks=1)).parameters():
             parameter.zero_()
     tokens = some_items(2, 5)
     assert torch.equal(represent(second, tokens), represent(backbone, tokens))
@@ -78,11 +81,11 @@ def test_two_forks_know_nothing_of_each_other(backbone_config):
 
 def test_a_fork_of_a_fork_copies_from_the_fork():
     backbone = lively_backbone(CONFIG)
-    first = backbone.fork(Own(embedding=False, blocks=2))
+    first = backbone.fork(UnsharedModules(embedding=False, blocks=2))
     with torch.no_grad():
-        for parameter in first.modules_of(Own(embedding=False, blocks=2)).parameters():
+        for parameter in first.modules_of(UnsharedModules(embedding=False, blocks=2)).parameters():
             parameter.add_(0.1)
-    second = first.fork(Own(embedding=False, blocks=1))
+    second = first.fork(UnsharedModules(embedding=False, blocks=1))
     assert second.blocks[0] is backbone.blocks[0]
     assert second.blocks[1] is first.blocks[1]
     assert second.blocks[2] is not first.blocks[2]
@@ -91,7 +94,7 @@ def test_a_fork_of_a_fork_copies_from_the_fork():
 
 def test_replacing_a_module_of_a_fork_leaves_the_original_its_own():
     backbone = lively_backbone(CONFIG)
-    embedding, fork = backbone.embedding, backbone.fork(Own(embedding=False, blocks=0))
+    embedding, fork = backbone.embedding, backbone.fork(UnsharedModules(embedding=False, blocks=0))
     fork.embedding = torch.nn.Embedding(13, 6)
     fork.blocks[0] = fork.blocks[1]
     assert backbone.embedding is embedding

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from builders import shaken
-from contracts import BACKBONES, ITEMS, PATCHES, lively_backbone, lively_patch, padded
+from contracts import BACKBONES, ITEMS, PATCHES, lively_backbone, lively_patch, padded, pairs_of_backbone_and_patch
 from oracles import (
     oracle_activation,
     oracle_backbone,
@@ -28,10 +28,11 @@ from oracles import (
     oracle_represent,
     oracle_sampled_softmax,
 )
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.losses import bce_loss, bpr_loss, candidate_softmax_loss, full_softmax_loss, sampled_softmax_loss
+from peterrec.nn.losses import bce_loss, bpr_loss, candidate_softmax_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import represent
@@ -122,7 +123,7 @@ def classified_by_loops(net: Everything) -> float:
     return oracle_full_softmax(vectors_by_loops(net), LABELS.numpy(), *table)
 
 
-def of_targets(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Everything], Tensor]:
+def target_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Everything], Tensor]:
     def value(net: Everything) -> Tensor:
         scores = net.targets.score(represent(net.backbone, TOKENS, net.patch), CHOSEN)
         return loss(scores[:, 0], scores[:, 1:])
@@ -130,7 +131,7 @@ def of_targets(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Everything
     return value
 
 
-def of_targets_by_loops(oracle: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Everything], float]:
+def target_loss_by_loops(oracle: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Everything], float]:
     def value(net: Everything) -> float:
         weight, bias = net.targets.weight.detach().numpy(), net.targets.bias.detach().numpy()
         rows = zip(vectors_by_loops(net), CHOSEN.tolist(), strict=True)
@@ -144,9 +145,9 @@ LOSSES = {
     "full": (full, full_by_loops),
     "sampled": (sampled, sampled_by_loops),
     "classes": (classified, classified_by_loops),
-    "bpr": (of_targets(bpr_loss), of_targets_by_loops(oracle_bpr)),
-    "bce": (of_targets(bce_loss), of_targets_by_loops(oracle_bce)),
-    "candidates": (of_targets(candidate_softmax_loss), of_targets_by_loops(oracle_candidate_softmax)),
+    "bpr": (target_loss(bpr_loss), target_loss_by_loops(oracle_bpr)),
+    "bce": (target_loss(bce_loss), target_loss_by_loops(oracle_bce)),
+    "candidates": (target_loss(candidate_softmax_loss), target_loss_by_loops(oracle_candidate_softmax)),
 }
 
 
@@ -174,8 +175,8 @@ def check(net: Everything, loss: str, coordinates: int = 2) -> None:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             flat = [int(gradient.abs().argmax()), *rng.integers(0, parameter.numel(), coordinates - 1)]
             for place in {tuple(int(i) for i in np.unravel_index(index, parameter.shape)) for index in flat}:
-                found = difference(lambda: by_loops(net), parameter, place)
-                assert float(gradient[place]) == pytest.approx(found, rel=1e-5, abs=1e-7), f"{name}{list(place)}"
+                actual = difference(lambda: by_loops(net), parameter, place)
+                assert float(gradient[place]) == pytest.approx(actual, rel=1e-5, abs=1e-7), f"{name}{list(place)}"
 
 
 SMALL = {
@@ -187,11 +188,10 @@ SMALL = {
 RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_norms=True, train_task_token=True)
 
 
-@pytest.mark.parametrize("backbone", SMALL)
-@pytest.mark.parametrize("name", PATCHES)
+@pytest.mark.parametrize(("backbone", "name"), pairs_of_backbone_and_patch(SMALL))
 def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     config = PATCHES[name]
-    narrow = config if config.kind == "scale-shift" else config.model_copy(update={"bottleneck": 2})
+    narrow = config.model_copy(update=dict.fromkeys(config.sizes, 2))
     check(everything(SMALL[backbone], narrow), "candidates")
 
 
@@ -218,5 +218,5 @@ def test_the_frozen_get_no_gradient_and_the_rest_the_slopes():
     for parameter in (net.backbone.embedding.weight, net.backbone.blocks[2].first.conv.weight):
         index = int(parameter.grad.abs().argmax())
         place = tuple(int(i) for i in np.unravel_index(index, parameter.shape))
-        found = difference(lambda: by_loops(net), parameter, place)
-        assert float(parameter.grad[place]) == pytest.approx(found, rel=1e-5, abs=1e-7)
+        actual = difference(lambda: by_loops(net), parameter, place)
+        assert float(parameter.grad[place]) == pytest.approx(actual, rel=1e-5, abs=1e-7)

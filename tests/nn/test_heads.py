@@ -65,11 +65,11 @@ def test_log_shares_are_finite_sum_to_one_and_keep_the_order(counts):
 def test_a_standardised_head_reads_deviations_and_folding_changes_no_score(cls):
     head = shaken(cls(3, 4).double()).requires_grad_(False)
     plain = shaken(cls(3, 4).double()).requires_grad_(False)
-    seen = users(50, 3, seed=1) * torch.tensor([1e-3, 1.0, 1e3]) + torch.tensor([0.0, -5.0, 100.0])
-    seen[:, 1] = 7.0  # the same of everybody
-    head.standardise(seen)
+    recorded = users(50, 3, seed=1) * torch.tensor([1e-3, 1.0, 1e3]) + torch.tensor([0.0, -5.0, 100.0])
+    recorded[:, 1] = 7.0  # the same of everybody
+    head.standardise(recorded)
     x = users(6, 3, seed=2) * torch.tensor([1e-3, 0.0, 1e3]) + torch.tensor([0.0, 7.0, 100.0])
-    by_hand = (x.numpy() - seen.numpy().mean(0)) / np.maximum(seen.numpy().std(0), 1e-6)
+    by_hand = (x.numpy() - recorded.numpy().mean(0)) / np.maximum(recorded.numpy().std(0), 1e-6)
     np.testing.assert_allclose(head(x).numpy(), by_hand @ plain.weight.numpy().T + plain.bias.numpy(), atol=1e-9)
     assert set(head.state_dict()) == {"weight", "bias"}, "nothing else is kept of it"
     if cls is ItemHead:
@@ -87,9 +87,9 @@ def test_a_standardised_head_reads_deviations_and_folding_changes_no_score(cls):
 @pytest.mark.parametrize("cls", HEADS)
 def test_what_is_the_same_of_all_users_is_not_read_however_far_off_it_is_of_another(cls):
     head = shaken(cls(2, 3).double()).requires_grad_(False)
-    seen = users(50, 2, seed=1)
-    seen[:, 1] = 7.0
-    head.standardise(seen)
+    recorded = users(50, 2, seed=1)
+    recorded[:, 1] = 7.0
+    head.standardise(recorded)
     near, far = torch.tensor([[0.5, 7.0]]).double(), torch.tensor([[0.5, 7.1]]).double()
     assert torch.equal(head(near), head(far))
     head.fold()

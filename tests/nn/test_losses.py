@@ -18,13 +18,12 @@ from oracles import (
     oracle_log_expected,
     oracle_sampled_softmax,
 )
+from oracles.softmax_losses import full_softmax_loss, sampled_softmax_loss
 from peterrec.nn.losses import (
     LogUniformSampler,
     bce_loss,
     bpr_loss,
     candidate_softmax_loss,
-    full_softmax_loss,
-    sampled_softmax_loss,
 )
 
 PAIRWISE = {bpr_loss: oracle_bpr, bce_loss: oracle_bce, candidate_softmax_loss: oracle_candidate_softmax}
@@ -48,8 +47,8 @@ def arrays(*tensors: torch.Tensor) -> list[np.ndarray]:
 
 def scores(rows: int, negatives: int, seed: int, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    both = scale * torch.randn(rows, 1 + negatives, generator=generator, dtype=torch.float64)
-    return both[:, 0], both[:, 1:]
+    scores_pair = scale * torch.randn(rows, 1 + negatives, generator=generator, dtype=torch.float64)
+    return scores_pair[:, 0], scores_pair[:, 1:]
 
 
 # ---------------------------------------------------------------- over the catalogue
@@ -57,24 +56,24 @@ def scores(rows: int, negatives: int, seed: int, scale: float = 2.0) -> tuple[to
 
 @given(st.integers(1, 6), st.integers(1, 20), st.integers(1, 5), st.integers(0, 50))
 def test_the_full_softmax_equals_its_formula(rows, items, channels, seed):
-    some = make(rows, items, channels, seed)
-    assert float(full_softmax_loss(*some)) == pytest.approx(oracle_full_softmax(*arrays(*some)), abs=1e-12)
+    inputs = make(rows, items, channels, seed)
+    assert float(full_softmax_loss(*inputs)) == pytest.approx(oracle_full_softmax(*arrays(*inputs)), abs=1e-12)
 
 
 @given(st.integers(1, 6), st.integers(2, 20), st.integers(1, 30), st.integers(0, 50), st.booleans())
 def test_the_sampled_softmax_equals_its_formula(rows, items, count, seed, lower_the_positive):
-    some = make(rows, items, 3, seed)
+    inputs = make(rows, items, 3, seed)
     negatives = torch.randint(items, (count,), generator=torch.Generator().manual_seed(seed + 1))
     expected = oracle_log_expected(negatives.tolist(), items, count)
-    own = oracle_log_expected(some[1].tolist(), items, count) if lower_the_positive else None
-    found = sampled_softmax_loss(
-        *some,
+    per_row = oracle_log_expected(inputs[1].tolist(), items, count) if lower_the_positive else None
+    actual = sampled_softmax_loss(
+        *inputs,
         negatives,
         torch.tensor(expected, dtype=torch.float64),
-        torch.tensor(own, dtype=torch.float64) if own is not None else None,
+        torch.tensor(per_row, dtype=torch.float64) if per_row is not None else None,
     )
-    wanted = oracle_sampled_softmax(*arrays(*some), negatives.numpy(), expected, own)
-    assert float(found) == pytest.approx(wanted, abs=1e-10)
+    wanted = oracle_sampled_softmax(*arrays(*inputs), negatives.numpy(), expected, per_row)
+    assert float(actual) == pytest.approx(wanted, abs=1e-10)
 
 
 def test_an_accidental_hit_is_no_negative_and_spoils_no_gradient():
@@ -93,9 +92,9 @@ def test_only_the_row_of_the_positive_masks_a_hit():
     hidden, _, weight, bias = make(2, 10, 3, seed=0)
     positives, negatives = torch.tensor([4, 5]), torch.tensor([4])
     corrections = torch.zeros(1, dtype=torch.float64)
-    both = sampled_softmax_loss(hidden, positives, weight, bias, negatives, corrections)
+    scores_pair = sampled_softmax_loss(hidden, positives, weight, bias, negatives, corrections)
     second = sampled_softmax_loss(hidden[1:], positives[1:], weight, bias, negatives, corrections)
-    assert float(both) == pytest.approx(float(second) / 2)
+    assert float(scores_pair) == pytest.approx(float(second) / 2)
     assert float(second) > 0
 
 

@@ -91,16 +91,20 @@ def test_the_true_setting_is_as_before_afterwards():
     assert SETTING.fp32_precision == before
 
 
-@pytest.mark.parametrize("left", [False, True], ids=["left as is", "left transposed"])
+@pytest.mark.parametrize("left_transposed", [False, True], ids=["left as is", "left transposed"])
 @pytest.mark.parametrize("right", [False, True], ids=["right as is", "right transposed"])
 @pytest.mark.parametrize(
     ("rows", "inner", "columns"),
     [(512, 64, 2048), (512, 2048, 64), (2048, 512, 64), (32, 64, 20_000), (12_800, 64, 64), (37, 101, 53), (1, 64, 9)],
 )
-def test_products_within_it_are_of_full_precision(rows, inner, columns, left, right):
+def test_products_within_it_are_of_full_precision(rows, inner, columns, left_transposed, right):
     # A chip for which "without AMX" is no promise of fp32 is found here: bf16 would be off by 2e-3.
     generator = torch.Generator().manual_seed(rows + inner)
-    a = torch.randn(inner, rows, generator=generator).T if left else torch.randn(rows, inner, generator=generator)
+    a = (
+        torch.randn(inner, rows, generator=generator).T
+        if left_transposed
+        else torch.randn(rows, inner, generator=generator)
+    )
     b = (
         torch.randn(columns, inner, generator=generator).T
         if right
@@ -110,8 +114,8 @@ def test_products_within_it_are_of_full_precision(rows, inner, columns, left, ri
     wanted = a.double() @ b.double()
     with onednn_matmul():
         products = {"mm": torch.mm(a, b), "addmm": torch.addmm(bias, a, b) - bias}
-    for name, found in products.items():
-        error = (found.double() - wanted).norm() / wanted.norm()
+    for name, actual in products.items():
+        error = (actual.double() - wanted).norm() / wanted.norm()
         assert float(error) < 5e-6, f"{name}: not in fp32 on this chip; see nn/matmul.py"
 
 

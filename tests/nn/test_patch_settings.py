@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from peterrec.config import AdaptConfig, PatchConfig
+from peterrec.config import PATCH_SETTINGS, AdaptConfig, PatchConfig
 from peterrec.config.loading import build_config
 from peterrec.errors import ConfigError
 from strategies import ACTIVATIONS, POSSIBLE, places_of
@@ -22,7 +22,7 @@ PARALLEL = {"insertion": "parallel"}
         ({"kind": "lora", "position": "pre_act"}, "position can only be pre_norm"),
         ({"kind": "lora", "position": "post_act"}, "position can only be pre_norm"),
         ({"kind": "lora", "activation": "relu"}, "LoRA is linear"),
-        ({"kind": "lora", "bottleneck": None}, "kind lora needs a bottleneck"),
+        ({"kind": "lora", "rank": None}, "rank"),
         ({"kind": "lora", "inner_skip": True}, "inner_skip is of parallel bottlenecks"),
         ({"kind": "scale-shift", "insertion": "parallel"}, "insertion can only be serial"),
         ({"kind": "scale-shift", "position": "pre_norm"}, "position can only be pre_act"),
@@ -40,7 +40,7 @@ PARALLEL = {"insertion": "parallel"}
         ({"bottleneck": 1.5}, "less than 1"),
         ({"per_block": 3}, "1 or 2"),
         ({"blocks": 0}, "greater than 0"),
-        ({"start": "zero"}, "identity.*random"),
+        ({"init": "zero"}, "identity.*random"),
         ({"scale": 2.0}, "[Ee]xtra"),
     ],
 )
@@ -51,7 +51,8 @@ def test_what_is_impossible_says_why(settings, reason):
 
 
 def test_exactly_what_the_table_of_places_says_is_possible():
-    fields = {name: get_args(PatchConfig.model_fields[name].annotation) for name in ("kind", "insertion", "position")}
+    fields = {name: get_args(PatchConfig.model_fields[name].annotation) for name in ("insertion", "position")}
+    fields = {"kind": tuple(PATCH_SETTINGS)} | fields
     accepted = []
     activations = ("relu", "gelu", "gelu-tanh", None)
     for kind, insertion, position, skip, act in product(*fields.values(), (False, True), activations):
@@ -75,10 +76,11 @@ def test_every_kind_has_defaults_of_its_own():
     assert (plain.insertion, plain.position, plain.bottleneck, plain.activation) == (
         "serial", "pre_norm", 0.125, "relu"
     )  # fmt: skip
-    assert (lora.insertion, lora.position, lora.bottleneck, lora.activation) == ("parallel", "pre_norm", 4, None)
-    assert (scale.insertion, scale.position, scale.bottleneck, scale.activation) == ("serial", "pre_act", None, None)
-    assert not any(c.inner_skip or c.train_norms or c.train_task_token for c in (plain, lora, scale))
-    assert {c.start for c in (plain, lora, scale)} == {"identity"}
+    assert (lora.insertion, lora.position, lora.rank) == ("parallel", "pre_norm", 4)
+    assert (scale.insertion, scale.position) == ("serial", "pre_act")
+    assert not any(c.train_norms or c.train_task_token for c in (plain, lora, scale))
+    assert not plain.inner_skip
+    assert {c.init for c in (plain, lora, scale)} == {"identity"}
 
 
 @pytest.mark.parametrize("settings", [s for kind in POSSIBLE for s in places_of(kind)], ids=str)

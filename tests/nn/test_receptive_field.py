@@ -11,7 +11,7 @@ from builders import shaken
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.receptive_field import cone_of
+from peterrec.nn.receptive_field import receptive_field_of_last
 from peterrec.nn.tokens import PAD, read_at, tokens_before
 from strategies import patched_backbones, rows_of_tokens
 
@@ -19,7 +19,7 @@ ITEMS = 12
 
 
 def needed(dilations: tuple[int, ...], kernel_size: int, length: int) -> tuple[list[set[int]], list[list[int]]]:
-    """By enumeration: positions before the last that each block reads, and how many each of its sites computes."""
+    """By enumeration: positions before the last that each block reads, and how many each of its sublayers computes."""
     positions, read, computed = {0}, [], []
     for dilation in reversed(dilations):
         counts = []
@@ -39,23 +39,26 @@ def needed(dilations: tuple[int, ...], kernel_size: int, length: int) -> tuple[l
 @example(dilations=(1, 4, 1, 4, 1, 4, 1, 4), kernel_size=3, length=51)
 @example(dilations=(1, 4, 1, 4, 1, 4, 1, 4), kernel_size=3, length=201)
 def test_the_plan_covers_what_is_needed_and_hardly_more(dilations, kernel_size, length):
-    cone = cone_of(dilations, kernel_size, length)
+    field = receptive_field_of_last(dilations, kernel_size, length)
     read, computed = needed(dilations, kernel_size, length)
-    assert read[0] <= {i * cone.spacing for i in range(cone.count)}
-    assert (cone.count - 1) * cone.spacing < length
-    assert cone.counts[0] == cone.count
-    for steps, counts in zip(cone.steps, computed, strict=True):
+    assert read[0] <= {i * field.spacing for i in range(field.count)}
+    assert (field.count - 1) * field.spacing < length
+    assert field.counts[0] == field.count
+    for steps, counts in zip(field.steps, computed, strict=True):
         for step, count in zip(steps, counts, strict=True):
             assert count <= step.outputs <= length
-    assert cone.steps[-1][1].outputs == 1
+    assert field.steps[-1][1].outputs == 1
 
 
 def test_long_histories_cost_no_more_than_the_receptive_field():
     """614 positions of 816 at 50 events and [TCL], 962 of 3,216 at 200: the numbers of docs/performance.md."""
     dilations = (1, 4) * 4
-    work = {n: sum(step.outputs for steps in cone_of(dilations, 3, n).steps for step in steps) for n in (51, 201, 5000)}
+    work = {
+        n: sum(step.outputs for steps in receptive_field_of_last(dilations, 3, n).steps for step in steps)
+        for n in (51, 201, 5000)
+    }
     assert work == {51: 614, 201: 962, 5000: 962}
-    assert cone_of(dilations, 3, 5000).count == 121
+    assert receptive_field_of_last(dilations, 3, 5000).count == 121
 
 
 @given(
@@ -73,17 +76,17 @@ def test_any_position_is_what_the_whole_pass_says_in_value_and_gradients(configs
     backbone = shaken(Backbone(configs[0], ITEMS).double(), 1, scale=0.5)
     patch = shaken(Patch(configs[1], configs[0], items=ITEMS).double(), 2, scale=0.3) if patched else None
     parameters = [*backbone.parameters(), *(patch.parameters() if patch is not None else [])]
-    found, gradients = [], []
+    actual, gradients = [], []
     for hidden in (
-        backbone.last(tokens, positions, patch),
+        backbone.forward_last(tokens, positions, patch),
         read_at(backbone(tokens, patch), positions.unsqueeze(1)),
     ):
-        found.append(hidden)
+        actual.append(hidden)
         gradients.append(torch.autograd.grad(hidden.square().sum(), parameters, allow_unused=True))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(actual[0], actual[1], rtol=1e-9, atol=1e-9)
     for pair in zip(*gradients, strict=True):
-        cone, whole = torch.broadcast_tensors(*(torch.zeros(()) if g is None else g for g in pair))
-        torch.testing.assert_close(cone, whole, rtol=1e-8, atol=1e-8)
+        field, full = torch.broadcast_tensors(*(torch.zeros(()) if g is None else g for g in pair))
+        torch.testing.assert_close(field, full, rtol=1e-8, atol=1e-8)
 
 
 def test_single_precision_agrees_to_1e_5():
@@ -93,7 +96,7 @@ def test_single_precision_agrees_to_1e_5():
     tokens[0, 40:] = PAD
     positions = torch.tensor([39, *[129] * 7])
     torch.testing.assert_close(
-        backbone.last(tokens, positions, patch),
+        backbone.forward_last(tokens, positions, patch),
         read_at(backbone(tokens, patch), positions.unsqueeze(1)),
         rtol=1e-5,
         atol=1e-5,

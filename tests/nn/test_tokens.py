@@ -14,7 +14,7 @@ from contracts import ITEMS, every_backbone, lively_backbone, lively_patch, padd
 from oracles import oracle_backbone, oracle_represent
 from peterrec.data import sequences
 from peterrec.nn import tokens as module
-from peterrec.nn.readout import represent, represent_next, representation_width
+from peterrec.nn.readout import readout_named, represent, represent_next
 from peterrec.nn.tokens import MASK, PAD, TCL, append_token, enclose_in_task_tokens, end_of, read_at
 from strategies import patched_backbones, rows_of_tokens, users
 
@@ -40,45 +40,45 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("row", "behind", "place", "both", "places"), CASES)
-def test_the_task_token_stands_next_to_the_outermost_real_ones(row, behind, place, both, places):
-    found, where = append_token(matrix(row), TCL)
-    assert (found.tolist(), where.tolist()) == ([behind], [place])
-    found, where = enclose_in_task_tokens(matrix(row))
-    assert (found.tolist(), where.tolist()) == ([both], [places])
+@pytest.mark.parametrize(("row", "behind", "place", "both_ends", "places"), CASES)
+def test_the_task_token_stands_next_to_the_outermost_real_ones(row, behind, place, both_ends, places):
+    actual, position = append_token(matrix(row), TCL)
+    assert (actual.tolist(), position.tolist()) == ([behind], [place])
+    actual, position = enclose_in_task_tokens(matrix(row))
+    assert (actual.tolist(), position.tolist()) == ([both_ends], [places])
     assert end_of(matrix(row)).tolist() == [place]
-    found, at = append_token(matrix(row), MASK)
-    assert (found.tolist(), at.tolist()) == ([[MASK if token == TCL else token for token in behind]], [place])
+    actual, at = append_token(matrix(row), MASK)
+    assert (actual.tolist(), at.tolist()) == ([[MASK if token == TCL else token for token in behind]], [place])
 
 
 def test_rows_of_a_batch_have_their_own_places():
     batch = matrix(*(row for row, *_ in CASES if len(row) == 3))
-    found, where = append_token(batch, TCL)
-    assert found.tolist() == [behind for row, behind, *_ in CASES if len(row) == 3]
-    assert where.tolist() == [place for row, _, place, *_ in CASES if len(row) == 3]
-    found, where = enclose_in_task_tokens(batch)
-    assert found.tolist() == [case[3] for case in CASES if len(case[0]) == 3]
-    assert where.tolist() == [case[4] for case in CASES if len(case[0]) == 3]
+    actual, position = append_token(batch, TCL)
+    assert actual.tolist() == [behind for row, behind, *_ in CASES if len(row) == 3]
+    assert position.tolist() == [place for row, _, place, *_ in CASES if len(row) == 3]
+    actual, position = enclose_in_task_tokens(batch)
+    assert actual.tolist() == [case[3] for case in CASES if len(case[0]) == 3]
+    assert position.tolist() == [case[4] for case in CASES if len(case[0]) == 3]
 
 
 @given(row=rows_of_tokens(ITEMS))
 def test_what_is_put_in_takes_no_item_away_and_stands_outside(row):
     for put, count in ((partial(append_token, token=TCL), 1), (enclose_in_task_tokens, 2)):
-        longer, where = put(matrix(row))
-        found, places = longer[0].tolist(), where.flatten().tolist()
-        assert len(found) == len(row) + count
-        assert [found[place] for place in places] == [TCL] * count
-        rest = [t for i, t in enumerate(found) if i not in places and t != PAD]
-        assert rest == [t for t in row if t != PAD]
-        real = [i for i, t in enumerate(found) if t != PAD]
+        longer, position = put(matrix(row))
+        actual, places = longer[0].tolist(), position.flatten().tolist()
+        assert len(actual) == len(row) + count
+        assert [actual[place] for place in places] == [TCL] * count
+        remaining = [t for i, t in enumerate(actual) if i not in places and t != PAD]
+        assert remaining == [t for t in row if t != PAD]
+        real = [i for i, t in enumerate(actual) if t != PAD]
         assert real[-1] == places[-1]
         assert count == 1 or real[0] == places[0]
 
 
 def test_the_states_at_all_places_are_added():
     hidden = torch.arange(24.0).reshape(2, 4, 3)
-    found = read_at(hidden, torch.tensor([[0, 3], [1, 2]]))
-    assert torch.equal(found, torch.stack([hidden[0, 0] + hidden[0, 3], hidden[1, 1] + hidden[1, 2]]))
+    actual = read_at(hidden, torch.tensor([[0, 3], [1, 2]]))
+    assert torch.equal(actual, torch.stack([hidden[0, 0] + hidden[0, 3], hidden[1, 1] + hidden[1, 2]]))
     assert torch.equal(read_at(hidden, torch.tensor([[2], [0]])), torch.stack([hidden[0, 2], hidden[1, 0]]))
 
 
@@ -86,9 +86,9 @@ def test_the_states_at_all_places_are_added():
 def test_any_user_is_represented_as_by_the_loops(configs, rows, left, right):
     backbone = lively_backbone(configs[0]).double()
     patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
-    found = represent(backbone, padded(rows, left, right), patch).numpy()
+    actual = represent(backbone, padded(rows, left, right), patch).numpy()
     expected = [oracle_represent(backbone, row, patch, configs[1]) for row in rows]
-    np.testing.assert_allclose(found, expected, atol=1e-8, rtol=1e-8)
+    np.testing.assert_allclose(actual, expected, atol=1e-8, rtol=1e-8)
 
 
 @every_backbone
@@ -96,21 +96,21 @@ def test_any_user_is_represented_as_by_the_loops(configs, rows, left, right):
 def test_the_next_item_is_read_at_the_last_event_or_at_a_mask_behind_it(backbone_config, left, right):
     backbone = lively_backbone(backbone_config).double()
     rows = [[5, 6, 7, 8], [9], [10, 5]]
-    found = represent_next(backbone, padded(rows, left, right)).numpy()
+    actual = represent_next(backbone, padded(rows, left, right)).numpy()
     causal = backbone_config.kind == "causal"
     expected = [oracle_backbone(backbone, row if causal else [*row, MASK])[-1] for row in rows]
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    np.testing.assert_allclose(actual, expected, atol=1e-10)
 
 
 @every_backbone
 @pytest.mark.parametrize("columns", [0, 3])
 def test_of_who_did_nothing_only_the_popularity_of_items_is_known_or_a_mask_alone(backbone_config, columns):
     backbone = lively_backbone(backbone_config).double()
-    found = represent_next(backbone, torch.full((2, columns), PAD))
+    actual = represent_next(backbone, torch.full((2, columns), PAD))
     if backbone_config.kind == "causal":
-        assert torch.equal(found, torch.zeros_like(found))
+        assert torch.equal(actual, torch.zeros_like(actual))
     else:
-        np.testing.assert_allclose(found.numpy(), [oracle_backbone(backbone, [MASK])[-1]] * 2, atol=1e-10)
+        np.testing.assert_allclose(actual.numpy(), [oracle_backbone(backbone, [MASK])[-1]] * 2, atol=1e-10)
 
 
 def pooled_by_hand(backbone, patch, row: list[int]) -> list[np.ndarray]:
@@ -134,17 +134,19 @@ def test_any_user_is_pooled_over_the_events_alone(configs, rows, left, right):
     patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
     tokens, channels = padded(rows, left, right), configs[0].channels
     pooled = represent(backbone, tokens, patch, "pooled")
-    assert pooled.shape == (len(rows), representation_width(channels, "pooled")) == (len(rows), 2 * channels)
+    assert pooled.shape == (len(rows), readout_named("pooled").width(channels)) == (len(rows), 2 * channels)
     for user, row in zip(pooled.numpy(), rows, strict=True):
         np.testing.assert_allclose(user, np.concatenate(pooled_by_hand(backbone, patch, row)), atol=1e-9)
-    both = represent(backbone, tokens, patch, "both")
-    torch.testing.assert_close(both, torch.cat([represent(backbone, tokens, patch), pooled], dim=1), atol=1e-9, rtol=0)
-    assert both.shape[1] == representation_width(channels, "both")
+    both_ends = represent(backbone, tokens, patch, "both")
+    torch.testing.assert_close(
+        both_ends, torch.cat([represent(backbone, tokens, patch), pooled], dim=1), atol=1e-9, rtol=0
+    )
+    assert both_ends.shape[1] == readout_named("both").width(channels)
 
 
 @every_backbone
 def test_of_who_did_nothing_a_pool_is_zeros(backbone_config):
     backbone = lively_backbone(backbone_config)
     for columns in (0, 3):
-        found = represent(backbone, torch.full((2, columns), PAD), None, "pooled")
-        assert torch.equal(found, torch.zeros(2, 2 * backbone_config.channels))
+        actual = represent(backbone, torch.full((2, columns), PAD), None, "pooled")
+        assert torch.equal(actual, torch.zeros(2, 2 * backbone_config.channels))

@@ -13,7 +13,7 @@ from builders import shaken
 from contracts import ITEMS, every_patch, lively_backbone, lively_patch, padded, some_items, touched
 from oracles import oracle_attention, oracle_backbone, weights_of
 from peterrec.config import BackboneConfig, PatchConfig
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import represent, represent_next
@@ -55,9 +55,9 @@ def test_any_transformer_equals_the_loops_with_padding_anywhere(configs, row, se
     backbone = shaken(build_backbone(configs[0], ITEMS).double(), seed, scale=0.5).requires_grad_(False)
     patch = shaken(Patch(configs[1], configs[0], items=ITEMS).double(), seed + 1) if configs[1] is not None else None
     real = np.array(row) != PAD
-    for piece, config in ((None, None), (patch, configs[1])):
-        hidden = backbone(torch.tensor([row]), piece)[0].detach().numpy()
-        np.testing.assert_allclose(hidden[real], oracle_backbone(backbone, row, piece, config)[real], atol=1e-8)
+    for adapter, config in ((None, None), (patch, configs[1])):
+        hidden = backbone(torch.tensor([row]), adapter)[0].detach().numpy()
+        np.testing.assert_allclose(hidden[real], oracle_backbone(backbone, row, adapter, config)[real], atol=1e-8)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -66,20 +66,20 @@ def test_the_attention_is_torchs_own(causal, padding):
     channels, heads = 12, 3
     x = torch.randn(2, 7, channels, generator=torch.Generator().manual_seed(0))
     attention = shaken(Attention(channels, heads, causal=causal), 1)
-    own = nn.MultiheadAttention(channels, heads, bias=False, batch_first=True)
+    unshared = nn.MultiheadAttention(channels, heads, bias=False, batch_first=True)
     with torch.no_grad():
-        own.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
-        own.out_proj.weight.copy_(torch.eye(channels))
+        unshared.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
+        unshared.out_proj.weight.copy_(torch.eye(channels))
         keep = torch.tensor([[1, 1, 1, 0, 1, 1, 0], [1] * 7], dtype=torch.bool).unsqueeze(2) if padding else None
         later = torch.ones(7, 7, dtype=torch.bool).triu(1) if causal else None
         missing = ~keep.squeeze(2) if keep is not None else None
-        wanted, _ = own(x, x, x, key_padding_mask=missing, attn_mask=later, need_weights=False)
-        found = attention(x, keep)
+        wanted, _ = unshared(x, x, x, key_padding_mask=missing, attn_mask=later, need_weights=False)
+        actual = attention(x, keep)
     real = keep.squeeze(2) if keep is not None else torch.ones(2, 7, dtype=torch.bool)
-    torch.testing.assert_close(found[real], wanted[real], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(actual[real], wanted[real], atol=1e-6, rtol=1e-5)
     for row in range(2):
         by_loops = oracle_attention(x[row].double().numpy(), real[row].numpy(), weights_of(attention), heads, causal)
-        np.testing.assert_allclose(found[row].numpy(), by_loops, atol=1e-5)
+        np.testing.assert_allclose(actual[row].numpy(), by_loops, atol=1e-5)
 
 
 # ---------------------------------------------------------------- promises 1 and 2
@@ -134,7 +134,7 @@ def test_positions_count_the_real_tokens_that_follow_and_end_with_the_oldest():
     backbone = lively_backbone(CAUSAL)
     tokens = torch.tensor([[PAD, 4, 5, PAD, 6, 7, 8, 9, PAD]])
     with torch.no_grad():
-        placed = backbone.enter(torch.zeros(1, 9, 8), tokens)[0]
+        placed = backbone.embed_positions(torch.zeros(1, 9, 8), tokens)[0]
     real = (tokens[0] != PAD).nonzero().flatten().tolist()
     wanted = [3, 3, 3, 2, 1, 0]  # of six tokens; the table has four
     for place, position in zip(real, wanted, strict=True):
@@ -169,85 +169,89 @@ def test_without_an_activation_the_places_around_it_are_one():
     backbone, tokens = lively_backbone(CAUSAL), some_items(2, 6)
     before, after = (PatchConfig(bottleneck=3, insertion="parallel", position=p) for p in ("pre_act", "post_act"))
     patch = lively_patch(before, CAUSAL)
-    other = Patch(after, CAUSAL, items=ITEMS)
-    other.load_state_dict(patch.state_dict())
-    assert torch.equal(represent(backbone, tokens, patch), represent(backbone, tokens, other))
+    second = Patch(after, CAUSAL, items=ITEMS)
+    second.load_state_dict(patch.state_dict())
+    assert torch.equal(represent(backbone, tokens, patch), represent(backbone, tokens, second))
 
 
 def test_lora_could_be_added_to_the_last_map_of_each_sub_layer():
     backbone, tokens = lively_backbone(CAUSAL).double(), some_items(2, 6)
-    patch = lively_patch(PatchConfig(kind="lora", bottleneck=2), CAUSAL).double().requires_grad_(False)
+    patch = lively_patch(PatchConfig(kind="lora", rank=2), CAUSAL).double().requires_grad_(False)
     wanted = represent(backbone, tokens, patch)
     assert (represent(backbone, tokens) - wanted).abs().max() > 1e-3
     for index, block in enumerate(backbone.blocks):
-        for second, site in enumerate((block.attention, block.feed_forward)):
-            piece = patch.at(2 * index + second)
-            site.out.weight += piece.up.weight @ piece.down.weight
+        for second, sublayer in enumerate((block.attention, block.feed_forward)):
+            adapter = patch.layer_at(2 * index + second)
+            sublayer.out.weight += adapter.up.weight @ adapter.down.weight
     torch.testing.assert_close(represent(backbone, tokens), wanted, atol=1e-10, rtol=0)
 
 
 @every_patch
 def test_patches_of_the_last_block_leave_what_is_below_the_same(config):
     config = config.model_copy(update={"blocks": 1, "train_task_token": False, "item_rank": None})
-    backbone, patch, seen = lively_backbone(CAUSAL), lively_patch(config, CAUSAL), []
-    hooks = [block.register_forward_hook(lambda _m, _i, out: seen.append(out)) for block in backbone.blocks]
+    backbone, patch, recorded = lively_backbone(CAUSAL), lively_patch(config, CAUSAL), []
+    hooks = [block.register_forward_hook(lambda _m, _i, out: recorded.append(out)) for block in backbone.blocks]
     for of in (None, patch):
         backbone(some_items(2, 6), of)
     for hook in hooks:
         hook.remove()
-    assert torch.equal(seen[0], seen[2])
-    assert not torch.equal(seen[1], seen[3])
+    assert torch.equal(recorded[0], recorded[2])
+    assert not torch.equal(recorded[1], recorded[3])
 
 
 # ---------------------------------------------------------------- forks and forms
 
 
-@pytest.mark.parametrize("own", [Own(embedding, blocks) for embedding in (False, True) for blocks in range(3)], ids=str)
-def test_positions_go_with_the_embedding_in_forks_and_grafts(own):
+@pytest.mark.parametrize(
+    "unshared", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(3)], ids=str
+)
+def test_positions_go_with_the_embedding_in_forks_and_grafts(unshared):
     backbone = lively_backbone(CAUSAL)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    fork = backbone.fork(own)
-    prefixes = tuple(["embedding.", "positions."] * own.embedding + [f"blocks.{i}." for i in range(2 - own.blocks, 2)])
+    fork = backbone.fork(unshared)
+    prefixes = tuple(
+        ["embedding.", "positions."] * unshared.embedding + [f"blocks.{i}." for i in range(2 - unshared.blocks, 2)]
+    )
     owned = {name for name in before if name.startswith(prefixes)} if prefixes else set()
-    assert set(fork.modules_of(own).state_dict()) == owned
+    assert set(fork.modules_of(unshared).state_dict()) == owned
     for name, parameter in fork.named_parameters():
         assert (parameter is backbone.get_parameter(name)) == (name not in owned), name
     with torch.no_grad():
-        for parameter in fork.modules_of(own).parameters():
+        for parameter in fork.modules_of(unshared).parameters():
             parameter.mul_(1.5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
     tokens = some_items(2, 5)
-    again = backbone.graft(own, fork.modules_of(own))
-    assert torch.equal(represent(again, tokens), represent(fork, tokens))
+    repeated = backbone.graft(unshared, fork.modules_of(unshared))
+    assert torch.equal(represent(repeated, tokens), represent(fork, tokens))
     assert torch.equal(represent(fork, tokens), represent(backbone, tokens)) == (not owned)
 
 
 @every_kind
 def test_recomputing_changes_neither_states_nor_gradients(config):
     backbone, tokens = lively_backbone(config).requires_grad_(True), padded([[4, 5, 6, 7], [8], []], 1, 1)
-    patch, found = lively_patch(PatchConfig(bottleneck=3), config), []
+    patch, actual = lively_patch(PatchConfig(bottleneck=3), config), []
     for of in (backbone, backbone.recomputing()):
         states = [of(tokens, patch), represent(of, tokens, patch)]
         loss = sum(state.square().sum() for state in states)
-        found.append([*states, *torch.autograd.grad(loss, [*backbone.parameters(), *patch.parameters()])])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        actual.append([*states, *torch.autograd.grad(loss, [*backbone.parameters(), *patch.parameters()])])
+    assert all(torch.equal(first, second) for first, second in zip(*actual, strict=True))
 
 
 def test_only_full_batches_of_the_lengths_asked_for_are_compiled():
     assert lively_backbone(CAUSAL).compiled(3, [5, 6]).compiled_shapes == {(3, 5), (3, 6)}
 
 
-@pytest.mark.parametrize("where", [0, 3, 6])
-def test_the_state_of_one_position_is_that_of_all(where):
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_the_state_of_one_position_is_that_of_all(position):
     backbone, tokens = lively_backbone(CAUSAL), some_items(3, 7)
     hidden = backbone(tokens)
-    assert torch.equal(backbone.last(tokens, torch.full((3,), where)), hidden[:, where])
+    assert torch.equal(backbone.forward_last(tokens, torch.full((3,), position)), hidden[:, position])
     assert torch.equal(represent_next(backbone, tokens), hidden[:, -1])
 
 
 def test_there_is_no_cone_to_cut():
-    with pytest.raises(TypeError, match="no cone"):
-        lively_backbone(CAUSAL).cone(5)
+    with pytest.raises(TypeError, match="no receptive field"):
+        lively_backbone(CAUSAL).receptive_field_of_last(5)
 
 
 # ---------------------------------------------------------------- what a fresh one is
@@ -257,8 +261,8 @@ def test_there_is_no_cone_to_cut():
 def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator(config):
     first = build_backbone(config, ITEMS, seed=5)
     torch.manual_seed(99)
-    second, other = build_backbone(config, ITEMS, seed=5), build_backbone(config, ITEMS, seed=6)
-    for (name, a), b, c in zip(first.named_parameters(), second.parameters(), other.parameters(), strict=True):
+    second, different = build_backbone(config, ITEMS, seed=5), build_backbone(config, ITEMS, seed=6)
+    for (name, a), b, c in zip(first.named_parameters(), second.parameters(), different.parameters(), strict=True):
         assert torch.equal(a, b), name
         assert torch.equal(a, c) == (a.dim() == 1 or name == "positions.weight"), name
 

@@ -14,20 +14,20 @@ from oracles.losses import (
     oracle_sampled_softmax,
 )
 from oracles.network import (
-    SiteAt,
+    ConvSublayerAt,
     oracle_activation,
     oracle_attention,
     oracle_backbone,
     oracle_conv,
+    oracle_conv_sublayer,
     oracle_norm,
     oracle_patch_names,
     oracle_represent,
-    oracle_site,
     weights_of,
 )
 
 __all__ = [
-    "SiteAt",
+    "ConvSublayerAt",
     "oracle_activation",
     "oracle_attention",
     "oracle_backbone",
@@ -35,12 +35,12 @@ __all__ = [
     "oracle_bpr",
     "oracle_candidate_softmax",
     "oracle_conv",
+    "oracle_conv_sublayer",
     "oracle_full_softmax",
     "oracle_log_expected",
     "oracle_norm",
     "oracle_patch_names",
     "oracle_represent",
     "oracle_sampled_softmax",
-    "oracle_site",
     "weights_of",
 ]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def _minus_log_share(own: float, others: Sequence[float]) -> float:
+def _minus_log_share(positive: float, negatives_of_row: Sequence[float]) -> float:
     """-log of exp(own) / (exp(own) + sum of exp(other)), with nothing that overflows."""
-    return math.log(math.fsum(math.exp(other - own) for other in [own, *others]))
+    return math.log(math.fsum(math.exp(negative - positive) for negative in [positive, *negatives_of_row]))
 
 
 def _minus_log_sigmoid(x: float) -> float:
@@ -43,12 +43,12 @@ def oracle_sampled_softmax(
     """-log of each positive's share among itself and the negatives that are not it, corrected; mean over rows."""
     losses = []
     for row, (h, positive) in enumerate(zip(hidden, positives, strict=True)):
-        own = float(h @ weight[positive] + bias[positive])
+        positive_logit = float(h @ weight[positive] + bias[positive])
         if positive_log_expected is not None:
-            own -= float(positive_log_expected[row])
+            positive_logit -= float(positive_log_expected[row])
         drawn = zip(negatives, log_expected, strict=True)
-        others = [float(h @ weight[n] + bias[n]) - float(expected) for n, expected in drawn if n != positive]
-        losses.append(_minus_log_share(own, others))
+        negatives_of_row = [float(h @ weight[n] + bias[n]) - float(expected) for n, expected in drawn if n != positive]
+        losses.append(_minus_log_share(positive_logit, negatives_of_row))
     return float(np.mean(losses))
 
 

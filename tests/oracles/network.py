@@ -1,4 +1,4 @@
-"""Convolution, norm, site, patch, backbone and representation of one user."""
+"""Convolution, norm, sublayer, patch, backbone and representation of one user."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def below(weights: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
-class SiteAt(NamedTuple):
-    """What a site is beside its weights."""
+class ConvSublayerAt(NamedTuple):
+    """What a sublayer is beside its weights."""
 
     dilation: int
     causal: bool = True
     eps: float = 1e-5
 
 
-# ---------------------------------------------------------------- one site
+# ---------------------------------------------------------------- one sublayer
 
 
 def oracle_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dilation: int, causal: bool = True) -> np.ndarray:
@@ -43,9 +43,9 @@ def oracle_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dilation: i
     out = np.tile(bias, (steps, 1))
     for t in range(steps):
         for k in range(taps):
-            seen = t + (k - present) * dilation
-            if 0 <= seen < steps:
-                out[t] += weight[:, :, k] @ x[seen]
+            source = t + (k - present) * dilation
+            if 0 <= source < steps:
+                out[t] += weight[:, :, k] @ x[source]
     return out
 
 
@@ -67,50 +67,57 @@ def oracle_activation(name: str | None, x: np.ndarray) -> np.ndarray:
 
 
 def _patched(
-    place: str, x: np.ndarray, h: np.ndarray, at: SiteAt | np.ndarray, piece: Weights | None, config: PatchConfig
+    place: str,
+    x: np.ndarray,
+    h: np.ndarray,
+    at: ConvSublayerAt | np.ndarray,
+    adapter: Weights | None,
+    config: PatchConfig,
 ) -> np.ndarray:
-    """What comes out of one place of a site: h itself, or what the patch makes of it.
+    """What comes out of one place of a sublayer: h itself, or what the patch makes of it.
 
-    `at` is what the site is, or, of a transformer, what its last linear map is given.
+    `at` is what the sublayer is, or, of a transformer, what its last linear map is given.
     """
-    if piece is None or config.position != place:
+    if adapter is None or config.position != place:
         return h
     if config.kind == "scale-shift":
-        return h + piece["gain"] * h + piece["shift"]
+        return h + adapter["gain"] * h + adapter["shift"]
     if config.kind == "lora" and isinstance(at, np.ndarray):
-        return h + at @ piece["down.weight"].T @ piece["up.weight"].T
+        return h + at @ adapter["down.weight"].T @ adapter["up.weight"].T
     if config.kind == "lora":
-        rank = piece["down.weight"].shape[0]
-        return h + oracle_conv(x, piece["down.weight"], np.zeros(rank), at.dilation, at.causal) @ piece["up.weight"].T
+        rank = adapter["down.weight"].shape[0]
+        return (
+            h + oracle_conv(x, adapter["down.weight"], np.zeros(rank), at.dilation, at.causal) @ adapter["up.weight"].T
+        )
     read = h if config.insertion == "serial" else x
-    inner = oracle_activation(config.activation, read @ piece["net.down.weight"].T + piece["net.down.bias"])
-    out = h + inner @ piece["net.up.weight"].T + piece["net.up.bias"]
+    inner = oracle_activation(config.activation, read @ adapter["net.down.weight"].T + adapter["net.down.bias"])
+    out = h + inner @ adapter["net.up.weight"].T + adapter["net.up.bias"]
     return out + x if config.inner_skip else out
 
 
-def oracle_site(
+def oracle_conv_sublayer(
     x: np.ndarray,
     keep: np.ndarray,
-    site: Weights,
-    at: SiteAt,
-    piece: Weights | None = None,
+    sublayer: Weights,
+    at: ConvSublayerAt,
+    adapter: Weights | None = None,
     config: PatchConfig | None = None,
 ) -> np.ndarray:
     """conv -> LayerNorm -> ReLU, with a patch at one of the three places; `keep` (T, 1) zeroes padding."""
     config = config or PatchConfig()
     x = x * keep
-    h = oracle_conv(x, site["conv.weight"], site["conv.bias"], at.dilation, at.causal)
-    h = _patched("pre_norm", x, h, at, piece, config)
-    h = oracle_norm(h, *_norm_of(site, piece), at.eps)
-    h = _patched("pre_act", x, h, at, piece, config)
-    return _patched("post_act", x, oracle_activation("relu", h), at, piece, config)
+    h = oracle_conv(x, sublayer["conv.weight"], sublayer["conv.bias"], at.dilation, at.causal)
+    h = _patched("pre_norm", x, h, at, adapter, config)
+    h = oracle_norm(h, *_norm_of(sublayer, adapter), at.eps)
+    h = _patched("pre_act", x, h, at, adapter, config)
+    return _patched("post_act", x, oracle_activation("relu", h), at, adapter, config)
 
 
-def _norm_of(site: Weights, piece: Weights | None) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and shift of a site's norm, with what the task adds."""
-    weight, bias = site["norm.weight"], site["norm.bias"]
-    if piece is not None and "norm.weight" in piece:
-        weight, bias = weight + piece["norm.weight"], bias + piece["norm.bias"]
+def _norm_of(sublayer: Weights, adapter: Weights | None) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and shift of a sublayer's norm, with what the task adds."""
+    weight, bias = sublayer["norm.weight"], sublayer["norm.bias"]
+    if adapter is not None and "norm.weight" in adapter:
+        weight, bias = weight + adapter["norm.weight"], bias + adapter["norm.bias"]
     return weight, bias
 
 
@@ -124,13 +131,13 @@ def oracle_attention(x: np.ndarray, real: np.ndarray, weights: Weights, heads: i
     query, key, value = (x @ weights[f"{name}.weight"].T for name in ("query", "key", "value"))
     out = np.zeros_like(x)
     for head in range(heads):
-        own = slice(head * width, (head + 1) * width)
+        head_columns = slice(head * width, (head + 1) * width)
         for t in range(steps):
-            seen = [s for s in range(steps) if s == t or (real[s] and (s < t or not causal))]
-            scores = np.array([query[t, own] @ key[s, own] / math.sqrt(width) for s in seen])
+            visible = [s for s in range(steps) if s == t or (real[s] and (s < t or not causal))]
+            scores = np.array([query[t, head_columns] @ key[s, head_columns] / math.sqrt(width) for s in visible])
             shares = np.exp(scores - scores.max())
-            for s, share in zip(seen, shares / shares.sum(), strict=True):
-                out[t, own] += share * value[s, own]
+            for s, share in zip(visible, shares / shares.sum(), strict=True):
+                out[t, head_columns] += share * value[s, head_columns]
     return out
 
 
@@ -139,30 +146,35 @@ def oracle_positions(real: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.array([table[min(int(real[t + 1 :].sum()), len(table) - 1)] for t in range(len(real))])
 
 
-def oracle_sub_layer(
-    x: np.ndarray, inner: np.ndarray, site: Weights, eps: float, piece: Weights | None, config: PatchConfig
+def oracle_transformer_sublayer(
+    x: np.ndarray, inner: np.ndarray, sublayer: Weights, eps: float, adapter: Weights | None, config: PatchConfig
 ) -> np.ndarray:
     """LayerNorm(x + map of `inner`), with a patch before the sum or after the norm."""
-    h = inner @ site["out.weight"].T + site["out.bias"]
-    h = _patched("pre_norm", x, h, inner, piece, config)
-    h = oracle_norm(x + h, *_norm_of(site, piece), eps)
+    h = inner @ sublayer["out.weight"].T + sublayer["out.bias"]
+    h = _patched("pre_norm", x, h, inner, adapter, config)
+    h = oracle_norm(x + h, *_norm_of(sublayer, adapter), eps)
     for place in ("pre_act", "post_act"):  # one and the same: no activation follows
-        h = _patched(place, x, h, inner, piece, config)
+        h = _patched(place, x, h, inner, adapter, config)
     return h
 
 
 def _oracle_transformer(
-    x: np.ndarray, real: np.ndarray, settings: BackboneConfig, weights: Weights, own: Weights, config: PatchConfig
+    x: np.ndarray,
+    real: np.ndarray,
+    settings: BackboneConfig,
+    weights: Weights,
+    patch_weights: Weights,
+    config: PatchConfig,
 ) -> np.ndarray:
     x = x * math.sqrt(x.shape[1]) + oracle_positions(real, weights["positions.weight"])
     for block in range(settings.layers):
-        first, second = (below(own, f"pieces.{2 * block + i}.") or None for i in range(2))
-        site = below(weights, f"blocks.{block}.attention.")
-        inner = oracle_attention(x, real, below(site, "inside."), settings.heads, settings.kind == "causal")
-        x = oracle_sub_layer(x, inner, site, settings.norm_eps, first, config)
-        site = below(weights, f"blocks.{block}.feed_forward.")
-        inner = oracle_activation("relu", x @ site["inside.map.weight"].T + site["inside.map.bias"])
-        x = oracle_sub_layer(x, inner, site, settings.norm_eps, second, config)
+        first, second = (below(patch_weights, f"adapter_layers.{2 * block + i}.") or None for i in range(2))
+        sublayer = below(weights, f"blocks.{block}.attention.")
+        inner = oracle_attention(x, real, below(sublayer, "inside."), settings.heads, settings.kind == "causal")
+        x = oracle_transformer_sublayer(x, inner, sublayer, settings.norm_eps, first, config)
+        sublayer = below(weights, f"blocks.{block}.feed_forward.")
+        inner = oracle_activation("relu", x @ sublayer["inside.map.weight"].T + sublayer["inside.map.bias"])
+        x = oracle_transformer_sublayer(x, inner, sublayer, settings.norm_eps, second, config)
     return x
 
 
@@ -171,23 +183,23 @@ def _oracle_transformer(
 
 def oracle_patch_names(config: PatchConfig, blocks: int) -> set[str]:
     """The names of all weights that a patch of these settings has."""
-    own = {
+    patch_weights = {
         "bottleneck": ("net.down.weight", "net.down.bias", "net.up.weight", "net.up.bias"),
         "lora": ("down.weight", "up.weight"),
         "scale-shift": ("gain", "shift"),
     }[config.kind]
     names = {"task_token"} if config.train_task_token else set()
     if config.item_rank is not None:
-        names |= {"own_items.table", "own_items.up"}
+        names |= {"task_items.table", "task_items.up"}
     for block in range(blocks):
         if config.blocks is not None and block < blocks - config.blocks:
             continue
         for second in (False, True):
-            site = 2 * block + second
+            sublayer = 2 * block + second
             if second or config.per_block == 2:
-                names |= {f"pieces.{site}.{name}" for name in own}
+                names |= {f"adapter_layers.{sublayer}.{name}" for name in patch_weights}
             if second and config.train_norms:
-                names |= {f"pieces.{site}.norm.weight", f"pieces.{site}.norm.bias"}
+                names |= {f"adapter_layers.{sublayer}.norm.weight", f"adapter_layers.{sublayer}.norm.bias"}
     return names
 
 
@@ -200,25 +212,25 @@ def oracle_backbone(
     """Hidden states (T, C) of one row of tokens; `config` of the patch, the default one if not given."""
     settings, config = backbone.config, config or PatchConfig()
     tokens = np.asarray(tokens, dtype=np.int64)
-    weights, own = weights_of(backbone), weights_of(patch) if patch is not None else {}
+    weights, patch_weights = weights_of(backbone), weights_of(patch) if patch is not None else {}
     if patch is not None:
-        assert set(own) == oracle_patch_names(config, len(settings.dilations or ()) or settings.layers)
+        assert set(patch_weights) == oracle_patch_names(config, len(settings.dilations or ()) or settings.layers)
     x = weights["embedding.weight"][tokens]
     for t, token in enumerate(tokens):
-        if "own_items.table" in own and token != PAD:
-            for rank, number in enumerate(own["own_items.table"][token]):
-                x[t] = x[t] + number * own["own_items.up"][rank]
-        if token == TCL and "task_token" in own:
-            x[t] = x[t] + own["task_token"]
+        if "task_items.table" in patch_weights and token != PAD:
+            for rank, number in enumerate(patch_weights["task_items.table"][token]):
+                x[t] = x[t] + number * patch_weights["task_items.up"][rank]
+        if token == TCL and "task_token" in patch_weights:
+            x[t] = x[t] + patch_weights["task_token"]
     if settings.architecture == "transformer":
-        return _oracle_transformer(x, tokens != PAD, settings, weights, own, config)
+        return _oracle_transformer(x, tokens != PAD, settings, weights, patch_weights, config)
     keep = (tokens != PAD).astype(float)[:, None]
     for block, dilation in enumerate(settings.dilations):
         h = x
         for second, name in enumerate(("first", "second")):
-            at = SiteAt(dilation * (1 + second), settings.kind == "causal", settings.norm_eps)
-            piece = below(own, f"pieces.{2 * block + second}.") or None
-            h = oracle_site(h, keep, below(weights, f"blocks.{block}.{name}."), at, piece, config)
+            at = ConvSublayerAt(dilation * (1 + second), settings.kind == "causal", settings.norm_eps)
+            adapter = below(patch_weights, f"adapter_layers.{2 * block + second}.") or None
+            h = oracle_conv_sublayer(h, keep, below(weights, f"blocks.{block}.{name}."), at, adapter, config)
         x = x + h
     return x
 

@@ -6,22 +6,18 @@ from paper.mutation import Mutation
 
 INNER = "self.up(self.activation(self.down(x)))"
 RESIDUAL = "return x + correction if self.residual else correction"
-ACT = "h + self.net(given.here) if self.parallel else self.net(h)"
-HOOK = (
-    'def {place}(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:\n'
-    '        """Pass `h` through the network, or add that of the input."""\n'
-    "        return self._act(given, h)"
-)
-POST = '"""Add the network\'s output for the input."""\n        return self._act(given, h)'
-SITES = "sites = (0, 1) if config.per_block == 2 else (1,)"
-DRAWN = "generator=generator)\n        _start(self.up.weight, start, generator)"
+ACT = "h + self.net(layer_input.current) if self.parallel else self.net(h)"
+LAYER = "return cls(net, config.position, parallel=parallel)"
+HOOK = 'return self._act(layer_input, h) if self.position == "{place}" else h'
+SITES = "sublayers = (0, 1) if config.per_block == 2 else (1,)"
+DRAWN = "generator=generator)\n        _initialise(self.up.weight, init, generator)"
 SCALED = "return h * (1.0 + self.gain) + self.shift"
 
 
 def nothing_at(place: str) -> tuple[str, str]:
     """The hook of a place, and one that does nothing."""
     text = HOOK.format(place=place)
-    return text, text.replace("return self._act(given, h)", "return h")
+    return text, "return h"
 
 
 MUTATIONS: dict[str, list[Mutation]] = {
@@ -33,27 +29,27 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "It has less than a tenth": [
         Mutation("it is four times as wide by default", "config/patch.py",
-                 '"position": "pre_norm", "bottleneck": 0.125', '"position": "pre_norm", "bottleneck": 0.5'),
+                 "bottleneck: Width = Field(\n        default=0.125",
+                 "bottleneck: Width = Field(\n        default=0.5"),
         Mutation("a share of the channels is doubled", "nn/patch_kinds.py",
-                 "max(1, round(asked * channels))", "max(1, round(2 * asked * channels))"),
+                 "max(1, round(setting * channels))", "max(1, round(2 * setting * channels))"),
     ],
     "In series": [
         Mutation("before LayerNorm it does nothing", "nn/patch_kinds.py", *nothing_at("pre_norm")),
         Mutation("after LayerNorm it does nothing", "nn/patch_kinds.py", *nothing_at("pre_act")),
         Mutation("it always stands before LayerNorm", "nn/patch_kinds.py",
-                 "return PLACES[config.position](net", "return PreNorm(net"),
+                 LAYER, LAYER.replace("config.position", '"pre_norm"')),
         Mutation("in series it is added to what it reads", "nn/patch_kinds.py", ACT,
                  ACT.replace("else self.net(h)", "else h + self.net(h)")),
-        Mutation("once in a block is twice", "nn/patch.py", SITES, "sites = (0, 1)"),
-        Mutation("once in a block is at the first site", "nn/patch.py", SITES, SITES.replace("(1,)", "(0,)")),
+        Mutation("once in a block is twice", "nn/patch.py", SITES, "sublayers = (0, 1)"),
+        Mutation("once in a block is at the first sublayer", "nn/patch.py", SITES, SITES.replace("(1,)", "(0,)")),
     ],
     "In parallel": [
-        Mutation("after the activation it does nothing", "nn/patch_kinds.py", POST,
-                 POST.replace("return self._act(given, h)", "return h")),
+        Mutation("after the activation it does nothing", "nn/patch_kinds.py", *nothing_at("post_act")),
         Mutation("in parallel it reads what comes to its place", "nn/patch_kinds.py", ACT,
-                 ACT.replace("self.net(given.here)", "self.net(h)")),
+                 ACT.replace("self.net(layer_input.current)", "self.net(h)")),
         Mutation("in parallel it stands for what comes to its place", "nn/patch_kinds.py", ACT,
-                 ACT.replace("h + self.net(given.here)", "self.net(given.here)")),
+                 ACT.replace("h + self.net(layer_input.current)", "self.net(layer_input.current)")),
         Mutation("in parallel it always has the inner skip", "nn/patch_kinds.py",
                  "residual=config.inner_skip if parallel else True", "residual=True"),
         Mutation("in series it may stand after the activation", "config/patch.py",
@@ -61,21 +57,22 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "It starts near the identity": [
         Mutation("what should start at zero is random, and the other way round", "nn/patch_kinds.py",
-                 'if start == "identity":', 'if start != "identity":'),
+                 'if init == "identity":', 'if init != "identity":'),
         Mutation("the second map of a bottleneck starts as torch draws it", "nn/patch_kinds.py", DRAWN,
                  "generator=generator)"),
         Mutation("both maps start at zero, so that nothing is ever learned", "nn/patch_kinds.py", DRAWN,
-                 DRAWN + "\n        _start(self.down.weight, start, generator)"),
+                 DRAWN + "\n        _initialise(self.down.weight, init, generator)"),
         Mutation("a random start is a large one", "nn/patch_kinds.py", "RANDOM_STD = 0.02", "RANDOM_STD = 2.0"),
         Mutation("the start is random unless asked otherwise", "config/patch.py",
-                 'start: Literal["identity", "random"] = Field(\n        default="identity"',
-                 'start: Literal["identity", "random"] = Field(\n        default="random"'),
+                 'init: Literal["identity", "random"] = Field(\n        default="identity"',
+                 'init: Literal["identity", "random"] = Field(\n        default="random"'),
     ],
     "Other small networks": [
-        Mutation("LoRA does nothing", "nn/patch_kinds.py", "out: Tensor = h + self.up(given.through(self.down))",
+        Mutation("LoRA does nothing", "nn/patch_kinds.py", "out: Tensor = h + self.up(layer_input.through(self.down))",
                  "out: Tensor = h"),
         Mutation("LoRA reads the present position only", "nn/patch_kinds.py",
-                 "self.up(given.through(self.down))", "self.up(given.here @ self.down.weight[:, :, -1].T)"),
+                 "self.up(layer_input.through(self.down))",
+                 "self.up(layer_input.current @ self.down.weight[:, :, -1].T)"),
         Mutation("scale-shift does not scale", "nn/patch_kinds.py", SCALED, "return h + self.shift"),
         Mutation("scale-shift does not shift", "nn/patch_kinds.py", SCALED, "return h * (1.0 + self.gain)"),
     ],
@@ -101,8 +98,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "between = self.activation(torch.baddbmm(shift, x, down.transpose(1, 2)))",
                  "between = self.activation(torch.bmm(x, down.transpose(1, 2)))"),
         Mutation("the norms are those of the trunk", "nn/batched_patches.py",
-                 'weight, bias = norm.weight + self._of("norm.weight"), norm.bias',
-                 'weight, bias = norm.weight + 0 * self._of("norm.weight"), norm.bias'),
+                 'weight = norm.weight + self._weight_of_rows("norm.weight")',
+                 'weight = norm.weight + 0 * self._weight_of_rows("norm.weight")'),
     ],
     "One user model is configured on the fly": [
         Mutation("all bundles of a group answer with the first one's patch", "serving/bundle_groups.py",

@@ -6,7 +6,7 @@ from paper.mutation import Mutation
 
 PLACE = "position = end_of(tokens)"
 READ = "return hidden[rows.unsqueeze(1), positions].sum(dim=1)"
-LAST = "return backbone.last(longer, position, patch)"
+LAST = "return backbone.forward_last(longer, position, patch)"
 CHOSEN = "self.weight[items]) + self.bias[items]"
 LOSS = 'head(vectors), batch["labels"], weight=self.weights, label_smoothing=smoothing'
 BPR = "return F.softplus(negative - positive.unsqueeze(1)).mean()"
@@ -62,7 +62,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("the backbone is not frozen", "training/strategies.py",
                  "backbone.requires_grad_(False)\n", "plan = PLANS[config.strategy]\n"),
         Mutation("the weights themselves are trained, not copies", "nn/backbone.py",
-                 "parts = copy.deepcopy(self.modules_of(own))", "parts = self.modules_of(own)"),
+                 "parts = copy.deepcopy(self.modules_of(unshared))", "parts = self.modules_of(unshared)"),
         Mutation("all of the backbone is in what is trained", "training/strategies.py",
                  "if self.own is None or not self.own_trained:\n            return None",
                  'if self.own is None:\n            return nn.ModuleDict({"all": self.backbone})'),

@@ -14,7 +14,7 @@ from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import EngineConfig, PatchConfig
 from peterrec.errors import RequestError, UnknownTaskError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Own
+from peterrec.nn.backbone import UnsharedModules
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
 
@@ -32,7 +32,7 @@ HISTORIES = [
 def bundles(model: UserModel) -> dict[str, Bundle]:
     """One of each sort that may meet in a batch, and several of the commonest."""
     pretrained = model.pretrained
-    own = Own(embedding=False, blocks=1)
+    own = UnsharedModules(embedding=False, blocks=1)
     forked, other = (pretrained.network.backbone.fork(own) for _ in range(2))
     shaken(forked.modules_of(own), 9)
     shaken(other.modules_of(own), 10)
@@ -44,7 +44,7 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "gelu": {"patch_config": PatchConfig(bottleneck=3, activation="gelu")},
         "wide": {"patch_config": PatchConfig(bottleneck=5, train_norms=True)},
         "skip": {"patch_config": PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True)},
-        "lora": {"patch_config": PatchConfig(kind="lora", bottleneck=2)},
+        "lora": {"patch_config": PatchConfig(kind="lora", rank=2)},
         "ssf": {"patch_config": PatchConfig(kind="scale-shift")},
         "last": {"patch_config": PatchConfig(bottleneck=3, blocks=1), "seed": 5},
         "last-too": {"patch_config": PatchConfig(bottleneck=3, blocks=1), "seed": 6},

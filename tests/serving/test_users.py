@@ -31,7 +31,7 @@ def make(path: Path, *, keep_events: int = 1_000, **config) -> Users:
         "age": {"seed": 1},
         "gender": {"seed": 2, "class_names": ("f", "m")},
         "long": {"seed": 6, "max_length": LONG},
-        "lora": {"patch_config": PatchConfig(kind="lora", bottleneck=2), "max_length": LONG},
+        "lora": {"patch_config": PatchConfig(kind="lora", rank=2), "max_length": LONG},
         "token": {"patch_config": PatchConfig(bottleneck=3, train_task_token=True), "max_length": LONG},
         "head": {"strategy": "head", "max_length": LONG},
         "pooled": {"readout": "pooled"},

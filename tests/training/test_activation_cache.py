@@ -20,7 +20,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import Sequences
 from peterrec.errors import StorageError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training import activation_cache as trunk
@@ -43,10 +43,10 @@ SHARED: dict[str, tuple[int, dict[str, Any]]] = {
     "last1": (1, {"strategy": "last1"}),
     "last2": (2, {"strategy": "last2"}),
     "patch, last block": (1, patch(blocks=1)),
-    "patch, last two": (2, patch(blocks=2, start="random")),
-    "second sites": (2, patch(blocks=2, per_block=1, start="random")),
+    "patch, last two": (2, patch(blocks=2, init="random")),
+    "second sites": (2, patch(blocks=2, per_block=1, init="random")),
     "parallel": (2, patch(blocks=2, insertion="parallel", position="post_act")),
-    "lora": (2, patch(blocks=2, kind="lora", start="random")),
+    "lora": (2, patch(blocks=2, kind="lora", init="random")),
     "scale-shift": (1, {"patch": {"blocks": 1, "kind": "scale-shift"}}),
     "own norms": (2, patch(blocks=2, train_norms=True)),
     "random trunk": (1, {"strategy": "patch-random"} | patch(blocks=1)),
@@ -158,7 +158,7 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
         batch = cache.train(rows)
         assert ("keep" in batch) == (changed > 0 and bool((sequences.lengths_of(rows) < 49).any()))
         expected = represent(backbone, torch.from_numpy(last_events(sequences, rows, 50)))
-        found = cache.trunk.above(batch["states"], batch.get("keep"), None)
+        found = cache.trunk.represent(batch["states"], batch.get("keep"), None)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -180,7 +180,7 @@ def test_the_changed_blocks_are_counted_by_what_is_trained(deep: UserModel, corp
     assert [count(settings) for _, settings in SHARED.values()] == [changed for changed, _ in SHARED.values()]
     assert [count(settings) for settings in NOT_SHARED.values()] == [None] * len(NOT_SHARED)
     made = build(adapt_config(strategy="last1"), deep.network.backbone, spec, spec.part("train"))
-    assert changed_blocks(replace(made, own=Own(embedding=True, blocks=1))) is None
+    assert changed_blocks(replace(made, own=UnsharedModules(embedding=True, blocks=1))) is None
 
 
 @pytest.mark.parametrize("case", ["head", "last1", "patch, last block"])

@@ -77,7 +77,7 @@ def test_a_backbone_that_could_be_trained_is_frozen_before_anything_is(corpus: C
 def test_what_is_trained_changed(model: UserModel, corpus: Corpus, tmp_path: Path, task: str) -> None:
     bundle = adapt(model, corpus, task, tmp_path / "out", adapt_config(optim={"lr": 0.05}))
     assert isinstance(bundle.patch, Patch)
-    assert all(bool(piece.net.up.weight.any()) for piece in bundle.patch.pieces.values())  # they start at zero
+    assert all(bool(piece.net.up.weight.any()) for piece in bundle.patch.adapter_layers.values())  # they start at zero
     for module in (bundle.patch, bundle.head):
         assert not module.training
         assert not any(parameter.requires_grad or parameter.grad is not None for parameter in module.parameters())

@@ -220,7 +220,7 @@ def test_a_noncausal_backbone_is_adapted_like_any_other(
     masked: UserModel, folder: Path, corpus: Corpus, tmp_path: Path, strategy: str, task: str
 ) -> None:
     before = masked.pretrained.fingerprint
-    made = adapt_config(epochs=2, strategy=strategy, patch={"kind": "lora", "bottleneck": 2}, optim={"lr": 0.03})
+    made = adapt_config(epochs=2, strategy=strategy, patch={"kind": "lora", "rank": 2}, optim={"lr": 0.03})
     masked.add_bundle(adapt(masked, corpus, task, tmp_path / "out", made), "memory")
     again = UserModel.from_pretrained(folder, "cpu")
     again.load_bundle(tmp_path / "out", "disk")

@@ -19,7 +19,7 @@ from training.small import adapt_config
 HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], [], ["s0003"] * 12]
 # Settings, and the parameters of the patch by hand: 8 channels, 3 taps, two blocks of two sites.
 KINDS: dict[str, tuple[dict[str, Any], int]] = {
-    "lora": ({"kind": "lora", "bottleneck": 2}, 4 * (8 * 3 * 2 + 2 * 8)),
+    "lora": ({"kind": "lora", "rank": 2}, 4 * (8 * 3 * 2 + 2 * 8)),
     "scale-shift": ({"kind": "scale-shift"}, 4 * 16),
     "parallel, inner skip": (
         {"insertion": "parallel", "position": "post_act", "inner_skip": True, "bottleneck": 2},
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[dict[str, Any], int]] = {
         4 * (8 * 2 + 2 + 2 * 8 + 8) + (24 + 4) * 2 + 2 * 8,
     ),
     "serial before the activation": (
-        {"position": "pre_act", "activation": "gelu-tanh", "per_block": 1, "start": "random", "bottleneck": 0.25},
+        {"position": "pre_act", "activation": "gelu-tanh", "per_block": 1, "init": "random", "bottleneck": 0.25},
         2 * (8 * 2 + 2 + 2 * 8 + 8),
     ),
 }
@@ -84,7 +84,7 @@ def test_a_bundle_of_one_kind_is_not_read_as_another(model: UserModel, corpus: C
     ("settings", "message"),
     [
         ({"blocks": 3}, "patch.blocks is 3, but the backbone has 2 blocks"),
-        ({"kind": "lora", "bottleneck": 8}, "8 channels is not narrower than the backbone's 8"),
+        ({"kind": "lora", "rank": 8}, "8 channels is not narrower than the backbone's 8"),
     ],
 )
 @pytest.mark.parametrize("strategy", ["patch", "patch-random"])

@@ -19,7 +19,7 @@ from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint
 from peterrec.config import (
     PatchConfig,
     PreprocessingConfig,
-    Readout,
+    ReadoutName,
     SplitConfig,
     build_config,
     dump_optional,
@@ -27,11 +27,11 @@ from peterrec.config import (
 )
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
-from peterrec.errors import ArtifactError, FingerprintError
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import representation_width
+from peterrec.nn.readout import readout_named
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,
@@ -87,8 +87,8 @@ class Bundle:
     all_params: int
     trained: dict[str, int]
     backbone: Backbone | None = None
-    own: Own | None = None
-    readout: Readout = "token"
+    own: UnsharedModules | None = None
+    readout: ReadoutName = "token"
     metrics: dict[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
@@ -204,6 +204,8 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -
         )
     meta = read_json(path / "adapter_config.json")
     check_format(meta, "bundle", path)
+    if "start" in (meta.get("patch") or {}):  # the name that `init` had: the names of weights were others, too
+        raise FormatVersionError("has a patch made by an older version", remedy="adapt the task again", path=path)
     with description_errors(path / "adapter_config.json"):
         check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
@@ -245,9 +247,9 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     )
     _check_sizes(meta, len(names) if targets is None else len(targets))
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
-    readout: Readout = meta.get("readout", "token")  # bundles of before there was a choice lack it
-    width = representation_width(backbone.config.channels, readout)
-    own = Own(**meta["own"]) if meta["own"] is not None else None
+    readout: ReadoutName = meta.get("readout", "token")  # bundles of before there was a choice lack it
+    width = readout_named(readout).width(backbone.config.channels)
+    own = UnsharedModules(**meta["own"]) if meta["own"] is not None else None
     bundle = Bundle(
         name=meta["name"],
         kind=meta["kind_of_task"],

@@ -24,24 +24,35 @@ from peterrec.config.experiment import (
     SyntheticConfig,
 )
 from peterrec.config.loading import build_config, dump_optional, dump_yaml, load_config, load_optional, same_settings
-from peterrec.config.patch import PatchConfig
+from peterrec.config.patch import (
+    PATCH_SETTINGS,
+    BottleneckConfig,
+    LoraConfig,
+    PatchConfig,
+    ScaleShiftConfig,
+    register_patch_settings,
+)
 from peterrec.config.run import EvaluateConfig, RunConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
 from peterrec.config.training import (
+    READOUTS,
     AdaptConfig,
     MaskingConfig,
     NegativesConfig,
     OptimConfig,
     PretrainConfig,
-    Readout,
+    ReadoutName,
     RunnerConfig,
     Strategy,
 )
 
 __all__ = [
+    "PATCH_SETTINGS",
+    "READOUTS",
     "ActivityConfig",
     "AdaptConfig",
     "BackboneConfig",
+    "BottleneckConfig",
     "ClassificationTaskConfig",
     "ColumnsConfig",
     "Config",
@@ -53,6 +64,7 @@ __all__ = [
     "GridDataConfig",
     "LabelsConfig",
     "LimitsConfig",
+    "LoraConfig",
     "MaskingConfig",
     "MethodConfig",
     "Name",
@@ -65,9 +77,10 @@ __all__ = [
     "PretrainConfig",
     "QuestionConfig",
     "RankingTaskConfig",
-    "Readout",
+    "ReadoutName",
     "RunConfig",
     "RunnerConfig",
+    "ScaleShiftConfig",
     "Separator",
     "ServeConfig",
     "Share",
@@ -83,5 +96,6 @@ __all__ = [
     "dump_yaml",
     "load_config",
     "load_optional",
+    "register_patch_settings",
     "same_settings",
 ]

@@ -1,72 +1,59 @@
-"""Settings of model patches: every combination is one point of these, and impossible ones say why."""
+"""Settings of model patches: those of all kinds, and one class for each kind, with the reasons for what it refuses."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
+from peterrec.arguments import describe
 from peterrec.config.base import Config
 
 # Strict, so that 1.0 is no number of channels: whoever writes it means all of them.
 Width = Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
 
-# What a kind is if nothing is said. A setting that is None here does not exist for the kind.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "bottleneck": {"insertion": "serial", "position": "pre_norm", "bottleneck": 0.125, "activation": "relu"},
-    "lora": {"insertion": "parallel", "position": "pre_norm", "bottleneck": 4, "activation": None},
-    "scale-shift": {"insertion": "serial", "position": "pre_act", "bottleneck": None, "activation": None},
-}
-REASONS = {
-    ("lora", "insertion"): "LoRA is a low-rank convolution beside the convolution: insertion can only be parallel",
-    ("lora", "position"): "LoRA adds to the convolution's output: position can only be pre_norm",
-    ("lora", "activation"): "LoRA is linear: it has no activation",
-    ("scale-shift", "insertion"): "scale-shift changes what passes it: insertion can only be serial",
-    ("scale-shift", "position"): "scale-shift acts on the normalised activations: position can only be pre_act",
-    ("scale-shift", "bottleneck"): "scale-shift has one gain and one shift per channel: it has no bottleneck",
-    ("scale-shift", "activation"): "scale-shift is linear: it has no activation",
-}
+PATCH_SETTINGS: dict[str, type[PatchConfig]] = {}
+"""Settings of each kind of patch by its name; `register_patch_settings` adds one."""
 
 
 class PatchConfig(Config):
-    """A model patch (paper, section 3.3): its kind, where it goes and how wide it is."""
+    """A model patch (paper, section 3.3): its kind, where it acts and what else it may train.
 
-    kind: Literal["bottleneck", "lora", "scale-shift"] = Field(
-        default="bottleneck",
-        description="bottleneck (the paper's): two 1x1 convolutions; lora: a low-rank addition to the convolution; "
-        "scale-shift: a gain and a shift for each normalised channel",
+    `PatchConfig(kind=...)` makes the settings of that kind, which has more of its own.
+    """
+
+    refused: ClassVar[dict[str, str]] = {}
+    """Why a setting that other kinds have, or a value of it, is not possible here."""
+    sizes: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say nothing but the shapes of the weights."""
+
+    kind: str = Field(
+        default="bottleneck", description="of the small network: see [kinds of patches](#kinds-of-patches)"
     )
     insertion: Literal["serial", "parallel"] = Field(
         default="serial",
-        description="serial: what passes the site passes the patch; parallel: the patch reads the site's input and its "
-        "output is added. lora: parallel; scale-shift: serial",
+        description="serial: what passes the sublayer passes the patch; parallel: the patch reads the sublayer's input "
+        "and its output is added",
     )
     position: Literal["pre_norm", "pre_act", "post_act"] = Field(
         default="pre_norm",
-        description="before LayerNorm, between it and the activation, or (parallel only) after the activation. "
-        "lora: pre_norm; scale-shift: pre_act",
+        description="before LayerNorm, between it and the activation, or (parallel only) after the activation",
     )
-    per_block: Literal[1, 2] = Field(default=2, description="at both sites of a block, or at the second only")
+    per_block: Literal[1, 2] = Field(default=2, description="at both sublayers of a block, or at the second only")
     blocks: PositiveInt | None = Field(
         default=None, description="only in the last so many blocks; what is below is the same for all tasks"
     )
-    bottleneck: Width | None = Field(
-        default=0.125,
-        description="channels between the two convolutions, or their share of the backbone's channels; of lora the "
-        "rank, 4 if not given; scale-shift has none",
-    )
-    activation: Literal["relu", "gelu", "gelu-tanh"] | None = Field(
-        default="relu", description="between the two convolutions; only of kind bottleneck"
-    )
-    inner_skip: bool = Field(
-        default=False,
-        description="parallel bottlenecks add the site's input too, as in the authors' code. A serial one always has "
-        "its residual",
-    )
-    start: Literal["identity", "random"] = Field(
+    init: Literal["identity", "random"] = Field(
         default="identity",
-        description="the second convolution starts at zero, so that a fresh patch changes nothing (but for the inner "
-        "skip); or at small random numbers",
+        description="identity: the last map starts at zero, so that a fresh patch changes nothing (but for the inner "
+        "skip); random: at small random numbers",
     )
     train_norms: bool = Field(
         default=False,
@@ -79,6 +66,35 @@ class PatchConfig(Config):
     )
     train_task_token: bool = Field(default=False, description="the task gets its own embedding of [TCL]")
 
+    def __new__(cls, **settings: Any) -> Self:
+        """Make an instance of the kind's class; what pydantic makes itself goes through `_settings_of_the_kind`."""
+        kind = settings.get("kind", "bottleneck")
+        is_registered = cls is PatchConfig and isinstance(kind, str) and kind in PATCH_SETTINGS
+        return cast("Self", object.__new__(PATCH_SETTINGS[kind] if is_registered else cls))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _settings_of_the_kind(cls, settings: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(settings, dict):
+            return handler(settings)
+        if cls is PatchConfig:
+            kind = settings.get("kind", "bottleneck")
+            if not isinstance(kind, str) or kind not in PATCH_SETTINGS:
+                shown = repr(kind) if isinstance(kind, str) else describe(kind)
+                raise ValueError(f"{shown} is no kind of patch: choose one of {', '.join(PATCH_SETTINGS)}")
+            return cast("Self", PATCH_SETTINGS[kind].model_validate(settings))
+        return handler(cls._without_refused(settings))
+
+    @classmethod
+    def _without_refused(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what this kind does not have; what is off anyway (`activation: null`) is left out instead."""
+        for name, reason in cls.refused.items():
+            field = cls.model_fields.get(name)
+            off = (None, False) if field is None else (field.default,)
+            if name in settings and settings[name] not in off:
+                raise ValueError(reason)
+        return {name: value for name, value in settings.items() if name not in cls.refused or name in cls.model_fields}
+
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is off: what was made before is then still made with the same settings."""
@@ -87,31 +103,88 @@ class PatchConfig(Config):
             tree.pop("item_rank", None)
         return tree
 
+
+def register_patch_settings(settings: type[PatchConfig]) -> None:
+    """Let `patch.kind` have one more value, the default of the `kind` of these settings."""
+    PATCH_SETTINGS[settings.model_fields["kind"].default] = settings
+
+
+THIS_KIND, ONLY_PLACE = "of patch: this one", "the only one of this kind"
+NO_INNER_SKIP = "inner_skip is of parallel bottlenecks: a serial one always has its residual, others have none"
+
+
+class BottleneckConfig(PatchConfig):
+    """The paper's: two 1x1 convolutions with an activation between them."""
+
+    sizes = frozenset({"bottleneck"})
+
+    kind: Literal["bottleneck"] = Field(default="bottleneck", description=THIS_KIND)
+    bottleneck: Width = Field(
+        default=0.125, description="channels between the two convolutions, or their share of the backbone's channels"
+    )
+    activation: Literal["relu", "gelu", "gelu-tanh"] = Field(default="relu", description="between the two convolutions")
+    inner_skip: bool = Field(
+        default=False,
+        description="parallel ones add the sublayer's input too, as in the authors' code. A serial one always has "
+        "its residual",
+    )
+
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_kind(cls, tree: Any) -> Any:
-        if isinstance(tree, dict) and isinstance(tree.get("kind"), str) and tree["kind"] in DEFAULTS:
-            return {**DEFAULTS[tree["kind"]], **tree}
-        return tree
+    def _not_missing(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        if settings.get("bottleneck", 1) is None:
+            raise ValueError("a patch of kind bottleneck needs a bottleneck: a number or a share of the channels")
+        if settings.get("activation", "relu") is None:
+            raise ValueError("a bottleneck without an activation would be linear: choose relu, gelu or gelu-tanh")
+        return settings
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for name, only in DEFAULTS[self.kind].items():
-            if (self.kind, name) == ("lora", "bottleneck"):
-                continue
-            if (self.kind, name) in REASONS and getattr(self, name) != only:
-                raise ValueError(REASONS[self.kind, name])
-        if self.kind != "scale-shift" and self.bottleneck is None:
-            raise ValueError(f"a patch of kind {self.kind} needs a bottleneck: a number or a share of the channels")
-        if self.kind == "bottleneck" and self.activation is None:
-            raise ValueError("a bottleneck without an activation would be linear: choose relu, gelu or gelu-tanh")
         if self.insertion == "serial" and self.position == "post_act":
             raise ValueError(
                 "a serial patch after the activation would stand before the next convolution or the block's sum, where "
                 "the paper has none: use pre_norm or pre_act, or insertion parallel"
             )
-        if self.inner_skip and (self.kind, self.insertion) != ("bottleneck", "parallel"):
-            raise ValueError(
-                "inner_skip is of parallel bottlenecks: a serial one always has its residual, others have none"
-            )
+        if self.inner_skip and self.insertion != "parallel":
+            raise ValueError(NO_INNER_SKIP)
         return self
+
+
+class LoraConfig(PatchConfig):
+    """LoRA (Hu et al., ICLR 2022): a low-rank convolution beside the convolution; alpha / rank is 1."""
+
+    refused: ClassVar = {
+        "insertion": "LoRA is a low-rank convolution beside the convolution: insertion can only be parallel",
+        "position": "LoRA adds to the convolution's output: position can only be pre_norm",
+        "bottleneck": "LoRA has no bottleneck: its width is the setting rank",
+        "activation": "LoRA is linear: it has no activation",
+        "inner_skip": NO_INNER_SKIP,
+    }
+    sizes = frozenset({"rank"})
+
+    kind: Literal["lora"] = Field(default="lora", description=THIS_KIND)
+    insertion: Literal["parallel"] = Field(default="parallel", description=ONLY_PLACE)
+    position: Literal["pre_norm"] = Field(default="pre_norm", description=ONLY_PLACE)
+    rank: Width = Field(default=4, description="of the added convolution, or its share of the backbone's channels")
+
+
+class ScaleShiftConfig(PatchConfig):
+    """SSF (Lian et al., NeurIPS 2022): a gain and a shift for each normalised channel."""
+
+    refused: ClassVar = {
+        "insertion": "scale-shift changes what passes it: insertion can only be serial",
+        "position": "scale-shift acts on the normalised activations: position can only be pre_act",
+        "bottleneck": "scale-shift has one gain and one shift per channel: it has no bottleneck",
+        "activation": "scale-shift is linear: it has no activation",
+        "inner_skip": NO_INNER_SKIP,
+    }
+
+    kind: Literal["scale-shift"] = Field(default="scale-shift", description=THIS_KIND)
+    insertion: Literal["serial"] = Field(default="serial", description=ONLY_PLACE)
+    position: Literal["pre_act"] = Field(default="pre_act", description=ONLY_PLACE)
+
+
+for _settings in (BottleneckConfig, LoraConfig, ScaleShiftConfig):
+    register_patch_settings(_settings)

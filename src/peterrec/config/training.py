@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Positive, Share
 from peterrec.config.patch import PatchConfig
 
-Readout = Literal["token", "pooled", "both"]
+READOUTS = {
+    "token": "the hidden state at [TCL] (the paper's)",
+    "pooled": "embeddings and hidden states summed over the events, by the root of their number",
+    "both": "one after the other",
+}
+"""Names of readouts and what they read; `peterrec.nn.readout.register_readout` adds one."""
+
+
+def _registered_readout(name: str) -> str:
+    if name not in READOUTS:
+        raise ValueError(f"{name!r} is no readout: choose one of {', '.join(READOUTS)}")
+    return name
+
+
+ReadoutName = Annotated[str, AfterValidator(_registered_readout)]
 Strategy = Literal["scratch", "head", "last1", "last2", "all", "patch", "patch-random", "joint"]
 
 
@@ -160,14 +174,15 @@ class AdaptConfig(Config):
     """Transfer to one task (paper, section 3.3): what is trained and how."""
 
     strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
-    patch: PatchConfig = Field(default=PatchConfig(), description="of strategies `patch` and `patch-random`")
+    patch: SerializeAsAny[PatchConfig] = Field(
+        default=PatchConfig(), description="of strategies `patch` and `patch-random`"
+    )
     joint_start: Literal["pretrained", "random"] = Field(
         default="pretrained", description="weights that strategy `joint` starts from"
     )
-    readout: Readout = Field(
+    readout: ReadoutName = Field(
         default="token",
-        description="what the head reads: token: the hidden state at [TCL] (the paper's); pooled: embeddings and "
-        "hidden states summed over the events, by the root of their number; both: one after the other",
+        description="what the head reads: " + "; ".join(f"{name}: {meaning}" for name, meaning in READOUTS.items()),
     )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
         default=None,

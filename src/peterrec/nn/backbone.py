@@ -15,15 +15,15 @@ from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
 from peterrec.nn.execution import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.receptive_field import BlockSteps, Cone, cone_of
+from peterrec.nn.receptive_field import BlockSteps, ReceptiveField, receptive_field_of_last
 from peterrec.nn.tokens import PAD, SPECIAL, tokens_before
 
 EMBEDDING_STD = 0.02
 
 
 @dataclass(frozen=True)
-class Own:
-    """Which modules of a backbone a task has for itself.
+class UnsharedModules:
+    """Modules of a backbone that a task has for itself, not shared with other tasks.
 
     Attributes:
         embedding: whether the embedding table is (and whatever else stands below the blocks).
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         seed: of the initial weights.
     """
 
-    below: ClassVar[tuple[str, ...]] = ("embedding",)
+    input_modules: ClassVar[tuple[str, ...]] = ("embedding",)
     """Names of the modules below the blocks."""
 
     def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
@@ -84,19 +84,21 @@ class Backbone(nn.Module):
             tokens: indices; [PAD] may stand anywhere and influences no other position.
             patch: the `Patch` of one task, one for each row (`PatchBank.rows`), or None for the plain backbone.
         """
-        return self.every(self.embed(tokens, patch), tokens, patch)
+        return self.forward_embedded(self.embed(tokens, patch), tokens, patch)
 
-    def every(
+    def forward_embedded(
         self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None
     ) -> Float[Tensor, "B T C"]:
         """Return the hidden state of every position from given embeddings of the tokens."""
-        return self.run(self.enter(x, tokens), self.keep(tokens), patch, [None] * len(self.blocks))
+        return self.forward_blocks(
+            self.embed_positions(x, tokens), self.padding_mask(tokens), patch, [None] * len(self.blocks)
+        )
 
-    def enter(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+    def embed_positions(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return what the first block is given, from the embeddings of the tokens: those themselves."""
         return x
 
-    def last(
+    def forward_last(
         self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], patch: TaskPatch | None = None
     ) -> Float[Tensor, "B C"]:
         """Return the hidden state of one position of each row: as `forward`, but only what it depends on is computed.
@@ -106,30 +108,30 @@ class Backbone(nn.Module):
             positions: one of each row.
             patch: as in `forward`.
         """
-        cone = self.cone(tokens.shape[1])
-        read = tokens_before(tokens, positions, cone.spacing, cone.count)
-        return self.run(self.embed(read, patch), self.keep(read), patch, cone.steps).squeeze(1)
+        field = self.receptive_field_of_last(tokens.shape[1])
+        read = tokens_before(tokens, positions, field.spacing, field.count)
+        return self.forward_blocks(self.embed(read, patch), self.padding_mask(read), patch, field.steps).squeeze(1)
 
-    def cone(self, length: int) -> Cone:
+    def receptive_field_of_last(self, length: int) -> ReceptiveField:
         """Return which positions the last of so many depends on."""
-        return cone_of(*self._taps, length)
+        return receptive_field_of_last(*self._taps, length)
 
-    def read_for_last(self, length: int) -> int:
+    def last_position_length(self, length: int) -> int:
         """Return how many of so many tokens `last` computes with."""
-        return self.cone(length).count if self.config.kind == "causal" else length
+        return self.receptive_field_of_last(length).count if self.config.kind == "causal" else length
 
     def embed(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None) -> Float[Tensor, "B T C"]:
         """Return the embeddings, with what the patch has of its own."""
         x: Tensor = self.embedding(tokens)
         return x if patch is None else patch.embed(x, tokens)
 
-    def keep(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
-        """Mask out padding, unless it only follows real positions of a causal backbone, which never look there."""
+    def padding_mask(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
+        """Return True at real positions; None if padding only follows them, where a causal backbone never looks."""
         real = tokens != PAD
         harmful = real[:, 1:] & ~real[:, :-1] if self.config.kind == "causal" else ~real
         return real.unsqueeze(2) if bool(harmful.any()) else None
 
-    def run(
+    def forward_blocks(
         self,
         x: Float[Tensor, "B T C"],
         keep: Bool[Tensor, "B T 1"] | None,
@@ -167,34 +169,34 @@ class Backbone(nn.Module):
             rows: of a batch.
             lengths: tokens of a row, for the whole pass and for the last position.
         """
-        widths = {count for n in lengths for count in (n, self.read_for_last(n))}
+        widths = {count for n in lengths for count in (n, self.last_position_length(n))}
         copied: Self = copy.copy(self)
         copied.compiled_shapes = frozenset((rows, width) for width in widths)
         return copied
 
-    def fork(self, own: Own) -> Self:
+    def fork(self, unshared: UnsharedModules) -> Self:
         """Return a backbone with copies of some modules, which may then be trained while this one never changes.
 
         All else is shared: the very same modules.
         """
-        parts = copy.deepcopy(self.modules_of(own))
-        return self.graft(own, parts)
+        parts = copy.deepcopy(self.modules_of(unshared))
+        return self.graft(unshared, parts)
 
-    def graft(self, own: Own, parts: nn.ModuleDict) -> Self:
+    def graft(self, unshared: UnsharedModules, replacements: nn.ModuleDict) -> Self:
         """Return a backbone with these modules, as `modules_of` names them, in place of its own; the rest is shared."""
         grafted: Self = copy.copy(self)
         grafted._modules = dict(self._modules)
-        if own.embedding:
-            grafted._modules |= {name: parts[name] for name in self.below}
-        kept = list(self.blocks)[: len(self.blocks) - own.blocks]
-        chosen = parts["blocks"] if own.blocks else nn.ModuleDict()
+        if unshared.embedding:
+            grafted._modules |= {name: replacements[name] for name in self.input_modules}
+        lower_blocks = list(self.blocks)[: len(self.blocks) - unshared.blocks]
+        chosen = replacements["blocks"] if unshared.blocks else nn.ModuleDict()
         assert isinstance(chosen, nn.ModuleDict)
-        grafted.blocks = nn.ModuleList([*kept, *chosen.values()])
+        grafted.blocks = nn.ModuleList([*lower_blocks, *chosen.values()])
         return grafted
 
-    def modules_of(self, own: Own) -> nn.ModuleDict:
+    def modules_of(self, unshared: UnsharedModules) -> nn.ModuleDict:
         """Return the chosen modules, named as in the state of the backbone."""
-        first = len(self.blocks) - own.blocks
+        first = len(self.blocks) - unshared.blocks
         chosen = nn.ModuleDict({str(i): block for i, block in enumerate(self.blocks) if i >= first})
-        parts = {name: self.get_submodule(name) for name in self.below} if own.embedding else {}
-        return nn.ModuleDict(parts | ({"blocks": chosen} if own.blocks else {}))
+        parts = {name: self.get_submodule(name) for name in self.input_modules} if unshared.embedding else {}
+        return nn.ModuleDict(parts | ({"blocks": chosen} if unshared.blocks else {}))

@@ -11,20 +11,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.errors import ConfigError
-from peterrec.nn.batched_patches import RowBottlenecks, RowPieces, Sorted, Stack, of_rows
-from peterrec.nn.insertion import SiteHooks
+from peterrec.nn.batched_patches import RowsByPatch, Stack, select_rows
+from peterrec.nn.insertion import AdapterHooks
 from peterrec.nn.patch import Patch
-from peterrec.nn.patch_kinds import Bottleneck, Inserted, SitePatch
 from peterrec.nn.tokens import TCL
 
-ITEM_TABLE = "own_items.table"
+ITEM_TABLE = "task_items.table"
 EMPTY = 2  # times as many places as rows, at most, where rows are sorted by their patches
 
 
 class PatchBank(nn.Module):
     """Patches of one configuration, their parameters stacked: `backbone(tokens, bank.rows(which))`.
 
-    Whatever a kind of patch does at a site is done for all rows at once, with the parameters of each row's patch
+    Whatever a kind of patch does at a sublayer is done for all rows at once, with the parameters of each row's patch
     (`torch.func.vmap`), so a new kind needs nothing here; bottlenecks have a form of their own, which is faster. The
     stack is a copy: later changes of a patch do not reach it.
 
@@ -45,14 +44,17 @@ class PatchBank(nn.Module):
                 "a bank holds patches of one configuration, at least one", remedy="make one bank for each configuration"
             )
         _require_one_state(real)
-        if len(real) < len(patches) and not admits_none(real[0]):
+        if len(real) < len(patches) and not is_identity_at_zero(real[0]):
             raise ConfigError(
                 "patches with inner_skip leave no row as it was", remedy="run tasks without a patch in another batch"
             )
         self.template = real[0]
-        states = [dict((patch or _nothing(real[0])).named_parameters()) for patch in patches]
-        self.stacked: Stack = {name: torch.stack([of[name].detach() for of in states]) for name in states[0]}
-        self._at = {int(site): _stack_of(self.template, int(site), self.stacked) for site in self.template.pieces}
+        states = [dict((patch or _zeroed(real[0])).named_parameters()) for patch in patches]
+        self.stacked: Stack = {name: torch.stack([state[name].detach() for state in states]) for name in states[0]}
+        self._at = {
+            int(sublayer): _stack_at(self.template, int(sublayer), self.stacked)
+            for sublayer in self.template.adapter_layers
+        }
 
     def __len__(self) -> int:
         return len(next(iter(self.stacked.values())))
@@ -67,8 +69,8 @@ class PatchBank(nn.Module):
 
 
 def stack_key(patch: Patch) -> object:
-    """Return what patches of one bank have in common: all settings but their start, and the shapes of their numbers."""
-    settings = patch.config.model_dump(exclude={"start", "bottleneck"}, mode="json")
+    """Return a key that patches of one bank share: all settings but the initial weights, and the shapes of weights."""
+    settings = patch.config.model_dump(exclude={"init", *patch.config.sizes}, mode="json")
     return str(settings), tuple((name, tuple(tensor.shape)) for name, tensor in patch.state_dict().items())
 
 
@@ -91,15 +93,13 @@ def _require_one_state(patches: Sequence[Patch]) -> None:
         )
 
 
-def admits_none(patch: Patch) -> bool:
+def is_identity_at_zero(patch: Patch) -> bool:
     """Return whether zeros in the place of such a patch leave the network as it was."""
-    return not any(
-        isinstance(piece, Inserted) and piece.parallel and isinstance(piece.net, Bottleneck) and piece.net.residual
-        for piece in patch.pieces.values()
-    )
+    return all(layer.zeros_are_identity for layer in patch.layers())
 
 
-def _nothing(patch: Patch) -> Patch:
+def _zeroed(patch: Patch) -> Patch:
+    """Return a copy whose parameters are zero, for tasks without a patch."""
     zeros = copy.deepcopy(patch)
     with torch.no_grad():
         for parameter in zeros.parameters():
@@ -107,17 +107,14 @@ def _nothing(patch: Patch) -> Patch:
     return zeros
 
 
-def _stack_of(template: Patch, site: int, stacked: Stack) -> Stack:
-    """Return the stacks of one site, by the names of its piece; of a bottleneck with `up` as it is multiplied."""
-    prefix = f"pieces.{site}."
-    own = {name.removeprefix(prefix): of.detach() for name, of in stacked.items() if name.startswith(prefix)}
-    if _is_bottleneck(template.at(site)):
-        own["net.up.weight"] = own["net.up.weight"].transpose(1, 2).contiguous()  # (K, r, C)
-    return own
-
-
-def _is_bottleneck(piece: SitePatch | None) -> bool:
-    return isinstance(piece, Inserted) and isinstance(piece.net, Bottleneck)
+def _stack_at(template: Patch, sublayer: int, stacked: Stack) -> Stack:
+    """Return the stacks of one sublayer by the names in its layer, in the form in which they are computed with."""
+    prefix = f"adapter_layers.{sublayer}."
+    layer = template.layer_at(sublayer)
+    assert layer is not None
+    return layer.stack(
+        {name.removeprefix(prefix): tensor for name, tensor in stacked.items() if name.startswith(prefix)}
+    )
 
 
 class RowPatches:
@@ -126,7 +123,7 @@ class RowPatches:
     Args:
         template: any of the patches.
         stacked: (K, ...) of all patches of the bank, by name.
-        at: the same of each site, by the names of its piece.
+        at: the same of each sublayer, by the names of its adapter.
         which: (B,) which patch is each row's; None: each has its own, in order.
     """
 
@@ -136,23 +133,19 @@ class RowPatches:
         self._stacked = stacked
         self._at = at
 
-    def at(self, site: int) -> SiteHooks | None:
-        """Return what acts at a site, or None."""
-        piece = self.template.at(site)
-        if piece is None:
-            return None
-        if isinstance(piece, Inserted) and isinstance(piece.net, Bottleneck):
-            return RowBottlenecks(piece, piece.net, self._at[site], self.which, lambda: self._sorted)
-        return RowPieces(piece, {name: of_rows(stack, self.which) for name, stack in self._at[site].items()})
+    def layer_at(self, sublayer: int) -> AdapterHooks | None:
+        """Return what acts at a sublayer, or None."""
+        layer = self.template.layer_at(sublayer)
+        return None if layer is None else layer.batched(self._at[sublayer], self.which, lambda: self._rows_by_patch)
 
     @cached_property
-    def _sorted(self) -> Sorted | None:
+    def _rows_by_patch(self) -> RowsByPatch | None:
         """The rows by their patches; None if most places of most patches would be empty."""
         if self.which is None:
             return None
         patches = len(next(iter(self._stacked.values())))
-        found = Sorted(self.which, patches)
-        return found if 0 < found.most * patches <= EMPTY * len(self.which) else None
+        rows = RowsByPatch(self.which, patches)
+        return rows if 0 < rows.rows_per_patch * patches <= EMPTY * len(self.which) else None
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Add what each row's task has of its own for items, and for [TCL]."""
@@ -160,6 +153,6 @@ class RowPatches:
         if tables is not None:
             # Of the tables of items only what the rows read is copied.
             which = torch.arange(len(tokens), device=tokens.device) if self.which is None else self.which
-            own = tables.detach()[which.unsqueeze(1), tokens]  # (B, T, rank)
-            x = x + own @ of_rows(self._stacked["own_items.up"], self.which)
-        return x if token is None else x + (tokens == TCL).unsqueeze(2) * of_rows(token, self.which).unsqueeze(1)
+            factors = tables.detach()[which.unsqueeze(1), tokens]  # (B, T, rank)
+            x = x + factors @ select_rows(self._stacked["task_items.up"], self.which)
+        return x if token is None else x + (tokens == TCL).unsqueeze(2) * select_rows(token, self.which).unsqueeze(1)

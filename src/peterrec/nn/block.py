@@ -1,4 +1,4 @@
-"""Sites and residual blocks."""
+"""Sublayers of convolutions and residual blocks of two."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.conv import DilatedConv
-from peterrec.nn.insertion import SiteHooks, SiteInput
+from peterrec.nn.insertion import AdapterHooks, ConvInput
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import BlockSteps, Step
 
 
-class Site(nn.Module):
+class ConvSublayer(nn.Module):
     """conv -> LayerNorm -> ReLU, with the three places where a patch may act."""
 
     def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
@@ -27,25 +27,25 @@ class Site(nn.Module):
         self,
         x: Float[Tensor, "B T C"],
         keep: Bool[Tensor, "B T 1"] | None,
-        patch: SiteHooks | None,
+        patch: AdapterHooks | None,
         step: Step | None = None,
     ) -> Float[Tensor, "B n C"]:
-        """Apply the site; positions where `keep` is false feed zeros to the convolution and to the patch."""
-        given = SiteInput(x if keep is None else x * keep, step or self.conv.step(x.shape[1]))
-        h = given.through(self.conv)
+        """Apply the sublayer; positions where `keep` is false feed zeros to the convolution and to the patch."""
+        layer_input = ConvInput(x if keep is None else x * keep, step or self.conv.step(x.shape[1]))
+        h = layer_input.through(self.conv)
         if patch is None:
             return torch.relu(self.norm(h))
-        h = patch.normalise(self.norm, patch.pre_norm(given, h))
-        return patch.post_act(given, torch.relu(patch.pre_act(given, h)))
+        h = patch.normalise(self.norm, patch.pre_norm(layer_input, h))
+        return patch.post_act(layer_input, torch.relu(patch.pre_act(layer_input, h)))
 
 
 class Block(nn.Module):
-    """x + site2(site1(x)); the second site has twice the dilation of the first (paper, section 3.2, eq. 2)."""
+    """x + sublayer2(sublayer1(x)); the second sublayer has twice the dilation of the first (section 3.2, eq. 2)."""
 
     def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.first = Site(config, dilation, generator)
-        self.second = Site(config, 2 * dilation, generator)
+        self.first = ConvSublayer(config, dilation, generator)
+        self.second = ConvSublayer(config, 2 * dilation, generator)
 
     def forward(
         self,
@@ -55,15 +55,15 @@ class Block(nn.Module):
         index: int,
         steps: BlockSteps | None = None,
     ) -> Float[Tensor, "B n C"]:
-        """Apply block number `index`, whose sites are 2 * index and 2 * index + 1 of the patch.
+        """Apply block number `index`, whose sublayers are 2 * index and 2 * index + 1 of the patch.
 
         Without `steps` every position is computed, n = T.
         """
-        first = patch.at(2 * index) if patch is not None else None
-        second = patch.at(2 * index + 1) if patch is not None else None
+        first = patch.layer_at(2 * index) if patch is not None else None
+        second = patch.layer_at(2 * index + 1) if patch is not None else None
         if steps is None:
-            every: Tensor = self.second(self.first(x, keep, first), keep, second)
-            return x + every
+            out_all: Tensor = self.second(self.first(x, keep, first), keep, second)
+            return x + out_all
         between = keep if keep is None else steps[0].at_outputs(keep)
         out: Tensor = self.second(self.first(x, keep, first, steps[0]), between, second, steps[1])
         return at_outputs(x, steps) + out

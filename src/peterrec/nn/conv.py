@@ -1,4 +1,4 @@
-"""The dilated convolution over time. All padding of the project lives here and in `cone.py`."""
+"""The dilated convolution over time. All padding of the project lives here and in `field.py`."""
 
 from __future__ import annotations
 

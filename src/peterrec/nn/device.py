@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""Choice of the device that networks run on."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ def run_blocks(
     steps: Sequence[BlockSteps | None],
     first: int,
 ) -> Float[Tensor, "B n C"]:
-    """Run blocks from number `first`; arguments as in `Backbone.run`."""
-    for index, of in enumerate(steps, first):
-        x = blocks[index](x, keep, patch, index, of)
-        keep = keep if keep is None or of is None else at_outputs(keep, of)
+    """Run blocks from number `first`; arguments as in `Backbone.forward_blocks`."""
+    for index, block_steps in enumerate(steps, first):
+        x = blocks[index](x, keep, patch, index, block_steps)
+        keep = keep if keep is None or block_steps is None else at_outputs(keep, block_steps)
     return x
 
 
@@ -40,8 +40,8 @@ def recomputed_run(blocks: nn.ModuleList, *arguments: Any) -> Float[Tensor, "B n
 
     Source: Chen et al., "Training deep nets with sublinear memory cost", 2016.
     """
-    again = [partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
-    return run_blocks(again, *arguments)
+    checkpointed = [partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+    return run_blocks(checkpointed, *arguments)
 
 
 def compiled_run(*arguments: Any) -> Float[Tensor, "B n C"]:

@@ -1,4 +1,4 @@
-"""What turns a representation into scores."""
+"""Heads: from a representation to scores of classes or items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which library multiplies matrices on the CPU."""
+"""Choice of the library that multiplies matrices on the CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _setting() -> Any:
 
 
 class _Use:
-    """How many are inside `onednn_matmul` at the moment, and what the first of them found."""
+    """Number of callers inside `onednn_matmul` at the moment, and the setting that the first of them met."""
 
     lock = threading.Lock()
     inside = 0

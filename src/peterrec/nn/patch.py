@@ -1,7 +1,8 @@
-"""Model patches: the small networks of one task, one piece per site of the backbone."""
+"""Model patches: the small networks of one task, one adapter layer per patched sublayer of the backbone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -11,26 +12,27 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.insertion import Shape, SiteHooks, SiteShape
-from peterrec.nn.patch_kinds import KINDS, OwnNorm, SitePatch
-from peterrec.nn.sublayer import SubLayerShape
+from peterrec.nn import patch_kinds  # noqa: F401 - registers the kinds of this package
+from peterrec.nn.adapter_layer import AdapterLayer, TaskLayerNorm, build_adapter_layer
+from peterrec.nn.insertion import AdapterHooks, ConvShape, SublayerShape
+from peterrec.nn.sublayer import TransformerShape
 from peterrec.nn.tokens import PAD, SPECIAL, TCL
 
 UP_STD = 0.1  # about the size of embeddings
 
 
 class TaskPatch(Protocol):
-    """What the backbone asks of a patch: one for the whole batch (`Patch`), or one for each row (`bank.RowPatches`)."""
+    """Patch as the backbone uses it: one for the whole batch (`Patch`), or one for each row (`bank.RowPatches`)."""
 
-    def at(self, site: int) -> SiteHooks | None:
-        """Return what acts at a site, or None."""
+    def layer_at(self, sublayer: int) -> AdapterHooks | None:
+        """Return the hooks of a sublayer, or None."""
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Change the embeddings of items, or that of [TCL]."""
 
 
 class Patch(nn.Module):
-    """All pieces of one task's patch. Never part of the backbone: it is handed in, `backbone(tokens, patch)`.
+    """The adapter layers of one task's patch. Never part of the backbone: it is handed in, `backbone(tokens, patch)`.
 
     Args:
         config: kind, insertion and width.
@@ -52,38 +54,42 @@ class Patch(nn.Module):
         super().__init__()
         channels = backbone.channels
         self.config = config
-        self.pieces = nn.ModuleDict()
-        for site in patched_sites(config, backbone):
-            piece = KINDS[config.kind](config, shape_of(site, backbone), generator)
-            if config.train_norms and site % 2:
-                piece.norm = OwnNorm(channels)
-            self.pieces[str(site)] = piece
+        self.adapter_layers = nn.ModuleDict()
+        for sublayer in patched_sublayers(config, backbone):
+            adapter = build_adapter_layer(config, sublayer_shape(sublayer, backbone), generator)
+            if config.train_norms and sublayer % 2:
+                adapter.norm = TaskLayerNorm(channels)
+            self.adapter_layers[str(sublayer)] = adapter
         # Like the task's own norms a difference from what is frozen, so that zeros change nothing.
         self.task_token = nn.Parameter(torch.zeros(channels)) if config.train_task_token else None
-        self.own_items: OwnItems | None = None
+        self.task_items: TaskItemEmbedding | None = None
         if config.item_rank is not None:
             if items is None:
                 raise ValueError("a patch with an item_rank must be told how many items there are")
-            self.own_items = OwnItems(items, config.item_rank, channels, generator)
+            self.task_items = TaskItemEmbedding(items, config.item_rank, channels, generator)
 
-    def at(self, site: int) -> SitePatch | None:
-        """Return the piece for a site (block i has sites 2i and 2i + 1), or None."""
-        key = str(site)
-        if key not in self.pieces:
+    def layer_at(self, sublayer: int) -> AdapterLayer | None:
+        """Return the adapter layer of a sublayer (block i has sublayers 2i and 2i + 1), or None."""
+        key = str(sublayer)
+        if key not in self.adapter_layers:
             return None
-        piece = self.pieces[key]
-        assert isinstance(piece, SitePatch)
-        return piece
+        adapter = self.adapter_layers[key]
+        assert isinstance(adapter, AdapterLayer)
+        return adapter
+
+    def layers(self) -> Iterator[AdapterLayer]:
+        """Return all adapter layers, from the lowest sublayer up."""
+        return (layer for layer in self.adapter_layers.values() if isinstance(layer, AdapterLayer))
 
     def embed(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Add what the task has of its own for items, and for [TCL]."""
-        if self.own_items is not None:
-            x = x + self.own_items(tokens)
+        if self.task_items is not None:
+            x = x + self.task_items(tokens)
         return x if self.task_token is None else x + (tokens == TCL).unsqueeze(2) * self.task_token
 
 
-class OwnItems(nn.Module):
-    """What a task adds to the embedding of every item: a low-rank table, the patch of the embedding layer.
+class TaskItemEmbedding(nn.Module):
+    """Low-rank table that a task adds to the embeddings of items: the patch of the embedding layer.
 
     Sums over a history then weigh every item for the task, as a linear model on the bag of items does; the blocks above
     see it too. Starts at zero. [PAD] has none.
@@ -106,17 +112,17 @@ class OwnItems(nn.Module):
         return F.embedding(tokens, self.table, padding_idx=PAD) @ self.up
 
 
-def shape_of(site: int, backbone: BackboneConfig) -> Shape:
-    """Return what a piece must know of a site."""
+def sublayer_shape(sublayer: int, backbone: BackboneConfig) -> SublayerShape:
+    """Return the shape of a sublayer."""
     if backbone.dilations is None or backbone.kernel_size is None:
-        return SubLayerShape(backbone.channels)
-    block, second = divmod(site, 2)
+        return TransformerShape(backbone.channels)
+    block, second = divmod(sublayer, 2)
     dilation = backbone.dilations[block] * (1 + second)
-    return SiteShape(backbone.channels, backbone.kernel_size, dilation, backbone.kind == "causal")
+    return ConvShape(backbone.channels, backbone.kernel_size, dilation, backbone.kind == "causal")
 
 
-def patched_sites(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
-    """Return the sites that get a piece, ascending.
+def patched_sublayers(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
+    """Return the numbers of the sublayers that get an adapter layer, ascending.
 
     Raises:
         ConfigError: more blocks are to be patched than there are.
@@ -127,7 +133,7 @@ def patched_sites(config: PatchConfig, backbone: BackboneConfig) -> list[int]:
         raise ConfigError(
             f"patch.blocks is {patched}, but the backbone has {blocks} blocks", remedy=f"patch at most {blocks}"
         )
-    # With one patch per block it follows the second convolution (or the feed-forward sub-layer), next to where the
+    # With one patch per block it follows the second convolution (or the feed-forward sublayer), next to where the
     # block's output is formed.
-    sites = (0, 1) if config.per_block == 2 else (1,)
-    return [2 * block + site for block in range(blocks - patched, blocks) for site in sites]
+    sublayers = (0, 1) if config.per_block == 2 else (1,)
+    return [2 * block + sublayer for block in range(blocks - patched, blocks) for sublayer in sublayers]

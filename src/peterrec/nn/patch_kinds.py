@@ -1,19 +1,20 @@
-"""The pieces of a patch: what may act at one site, and where. A new kind of patch is one more entry of `KINDS`."""
+"""The kinds of patches of this package. Another one is one more class and `register_patch_kind`, anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from peterrec.config import PatchConfig
+from peterrec.config import BottleneckConfig, LoraConfig, PatchConfig, ScaleShiftConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.insertion import Given, Shape
+from peterrec.nn.adapter_layer import AdapterLayer, register_patch_kind
+from peterrec.nn.batched_patches import BatchedBottlenecks, RowsByPatch, Stack
+from peterrec.nn.insertion import AdapterHooks, LayerInput, SublayerShape
 
 RANDOM_STD = 0.02  # of what starts at zero otherwise
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -21,47 +22,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu-tanh": partial(F.gelu, approximate="tanh"),
 }
-
-
-class SitePatch(nn.Module):
-    """What a patch may do at one site. A kind overrides the hook of its place; the others change nothing.
-
-    `given` is the site's input; `h` is what comes to the place.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm: OwnNorm | None = None
-
-    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Act between convolution and LayerNorm."""
-        return h
-
-    def normalise(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Apply the site's LayerNorm, or the task's own version of it."""
-        out: Tensor = norm(h) if self.norm is None else self.norm(norm, h)
-        return out
-
-    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Act between LayerNorm and the nonlinearity."""
-        return h
-
-    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Act after the nonlinearity."""
-        return h
-
-
-class OwnNorm(nn.Module):
-    """A task's own LayerNorm, kept as its difference from the frozen one: zeros leave the network as it was."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, norm: nn.LayerNorm, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Normalise with the sum of the frozen parameters and its own."""
-        return F.layer_norm(h, norm.normalized_shape, norm.weight + self.weight, norm.bias + self.bias, norm.eps)
 
 
 class Bottleneck(nn.Module):
@@ -83,10 +43,10 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.down.bias)
         nn.init.zeros_(self.up.bias)
 
-    def initialise(self, start: str, generator: torch.Generator | None) -> None:
+    def initialise(self, init: str, generator: torch.Generator | None) -> None:
         """Draw `down`; `up` is zero, so that nothing is added at first, or small random numbers."""
         nn.init.kaiming_normal_(self.down.weight, nonlinearity="relu", generator=generator)
-        _start(self.up.weight, start, generator)
+        _initialise(self.up.weight, init, generator)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Return the correction of x, with x itself where there is a residual."""
@@ -94,135 +54,136 @@ class Bottleneck(nn.Module):
         return x + correction if self.residual else correction
 
 
-class Inserted(SitePatch):
-    """A network at one place of a site, in series (h becomes net(h)) or in parallel (net(input) is added to h)."""
+class BottleneckLayer(AdapterLayer):
+    """A bottleneck at one place of a sublayer, in series (h becomes net(h)) or parallel (net(input) is added to h)."""
 
-    place: ClassVar[str]
+    settings = BottleneckConfig
 
-    def __init__(self, net: nn.Module, *, parallel: bool) -> None:
+    def __init__(self, net: Bottleneck, position: str, *, parallel: bool) -> None:
         super().__init__()
         self.net = net
+        self.position = position
         self.parallel = parallel
 
-    def _act(self, given: Given, h: Tensor) -> Tensor:
-        out: Tensor = h + self.net(given.here) if self.parallel else self.net(h)
+    @classmethod
+    def build(cls, config: PatchConfig, shape: SublayerShape, generator: torch.Generator | None) -> AdapterLayer:
+        """Return a fresh layer; `config` is a `BottleneckConfig`."""
+        assert isinstance(config, BottleneckConfig)
+        parallel = config.insertion == "parallel"
+        width = narrower_width(config.bottleneck, shape.channels, "bottleneck")
+        net = Bottleneck(shape.channels, width, config.activation, residual=config.inner_skip if parallel else True)
+        net.initialise(config.init, generator)
+        return cls(net, config.position, parallel=parallel)
+
+    @property
+    def zeros_are_identity(self) -> bool:
+        """Not with the inner skip, which adds the input even then."""
+        return not (self.parallel and self.net.residual)
+
+    def _act(self, layer_input: LayerInput, h: Tensor) -> Tensor:
+        out: Tensor = h + self.net(layer_input.current) if self.parallel else self.net(h)
         return out
 
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act between convolution and LayerNorm (the paper's default), if that is its place."""
+        return self._act(layer_input, h) if self.position == "pre_norm" else h
 
-class PreNorm(Inserted):
-    """Between convolution and LayerNorm (the paper's default)."""
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act between LayerNorm and the nonlinearity, if that is its place."""
+        return self._act(layer_input, h) if self.position == "pre_act" else h
 
-    place = "pre_norm"
+    def post_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+        """Act after the nonlinearity, if that is its place."""
+        return self._act(layer_input, h) if self.position == "post_act" else h
 
-    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Pass `h` through the network, or add that of the input."""
-        return self._act(given, h)
+    def stack(self, weights: Stack) -> Stack:
+        """Return the weights with `up` as it is multiplied, (K, r, C)."""
+        return weights | {"net.up.weight": weights["net.up.weight"].transpose(1, 2).contiguous()}
 
-
-class PreAct(Inserted):
-    """Between LayerNorm and the nonlinearity."""
-
-    place = "pre_act"
-
-    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Pass `h` through the network, or add that of the input."""
-        return self._act(given, h)
-
-
-class PostAct(Inserted):
-    """After the nonlinearity."""
-
-    place = "post_act"
-
-    def post_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
-        """Add the network's output for the input."""
-        return self._act(given, h)
+    def batched(
+        self, stack: Stack, which: Tensor | None, rows_by_patch: Callable[[], RowsByPatch | None]
+    ) -> AdapterHooks:
+        """Return a faster form: two products for all rows."""
+        place = (self.position, self.parallel, self.net.residual)
+        return BatchedBottlenecks(place, self.net.activation, stack, which, rows_by_patch)
 
 
-class LowRankConv(SitePatch):
-    """LoRA (Hu et al., ICLR 2022) on the site's convolution: a rank-r convolution whose output is added to its own.
+class LoraLayer(AdapterLayer):
+    """LoRA (Hu et al., ICLR 2022) on the sublayer's convolution: the output of a rank-r convolution is added to its.
 
-    `down` has the taps and the dilation of the site's convolution, `up` is 1x1, so that both together could be added
-    to its weights; at an attention or a feed-forward sub-layer they could be added to its last linear map. The scale
-    alpha / r is 1.
+    `down` has the taps and the dilation of the sublayer's convolution, `up` is 1x1, so that both together could be
+    added to its weights; at an attention or a feed-forward sublayer they could be added to its last linear map. The
+    scale alpha / r is 1.
     """
 
-    def __init__(self, shape: Shape, rank: int, start: str, generator: torch.Generator | None) -> None:
+    settings = LoraConfig
+
+    def __init__(self, shape: SublayerShape, rank: int, init: str, generator: torch.Generator | None) -> None:
         super().__init__()
         self.down = shape.low_rank(rank, generator)
         self.up = nn.Linear(rank, shape.channels, bias=False)
-        _start(self.up.weight, start, generator)
+        _initialise(self.up.weight, init, generator)
 
-    def pre_norm(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    @classmethod
+    def build(cls, config: PatchConfig, shape: SublayerShape, generator: torch.Generator | None) -> AdapterLayer:
+        """Return a fresh layer; `config` is a `LoraConfig`."""
+        assert isinstance(config, LoraConfig)
+        return cls(shape, narrower_width(config.rank, shape.channels, "rank"), config.init, generator)
+
+    def pre_norm(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Add the low-rank convolution of the input."""
-        out: Tensor = h + self.up(given.through(self.down))
+        out: Tensor = h + self.up(layer_input.through(self.down))
         return out
 
 
-class ScaleShift(SitePatch):
+class ScaleShiftLayer(AdapterLayer):
     """SSF (Lian et al., NeurIPS 2022): a gain (kept as its difference from 1) and a shift per normalised channel."""
 
-    def __init__(self, shape: Shape, start: str, generator: torch.Generator | None) -> None:
+    settings = ScaleShiftConfig
+
+    def __init__(self, shape: SublayerShape, init: str, generator: torch.Generator | None) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.zeros(shape.channels))
         self.shift = nn.Parameter(torch.zeros(shape.channels))
-        _start(self.gain, start, generator)
-        _start(self.shift, start, generator)
+        _initialise(self.gain, init, generator)
+        _initialise(self.shift, init, generator)
 
-    def pre_act(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
+    @classmethod
+    def build(cls, config: PatchConfig, shape: SublayerShape, generator: torch.Generator | None) -> AdapterLayer:
+        """Return a fresh layer; `config` is a `ScaleShiftConfig`."""
+        return cls(shape, config.init, generator)
+
+    def pre_act(self, layer_input: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:
         """Scale and shift."""
         return h * (1.0 + self.gain) + self.shift
 
 
-def _start(weight: Tensor, start: str, generator: torch.Generator | None) -> None:
-    if start == "identity":
+def _initialise(weight: Tensor, init: str, generator: torch.Generator | None) -> None:
+    if init == "identity":
         nn.init.zeros_(weight)
     else:
         nn.init.normal_(weight, std=RANDOM_STD, generator=generator)
 
 
-# ---------------------------------------------------------------- from settings
+def narrower_width(setting: int | float, channels: int, name: str) -> int:
+    """Return a width that is given as a number or as a fraction of `channels`.
 
-
-def bottleneck_width(config: PatchConfig, channels: int) -> int:
-    """Return the channels of the bottleneck (the rank of LoRA), given as a number or as a share of `channels`.
+    Args:
+        setting: a number of channels, or a fraction.
+        channels: of the backbone.
+        name: of the setting in `patch`, for the message.
 
     Raises:
         ConfigError: it is not narrower than the backbone.
     """
-    asked = config.bottleneck
-    assert asked is not None
-    width = asked if isinstance(asked, int) else max(1, round(asked * channels))
+    width = setting if isinstance(setting, int) else max(1, round(setting * channels))
     if width >= channels:
         raise ConfigError(
-            f"a bottleneck of {width} channels is not narrower than the backbone's {channels}",
-            remedy="choose a smaller patch.bottleneck, e.g. 0.125",
+            f"a {name} of {width} channels is not narrower than the backbone's {channels}",
+            remedy=f"choose a smaller patch.{name}, e.g. 0.125",
         )
     return width
 
 
-PLACES: dict[str, type[Inserted]] = {kind.place: kind for kind in (PreNorm, PreAct, PostAct)}
-
-
-def _bottleneck(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:
-    assert config.activation is not None
-    parallel = config.insertion == "parallel"
-    width = bottleneck_width(config, shape.channels)
-    net = Bottleneck(shape.channels, width, config.activation, residual=config.inner_skip if parallel else True)
-    net.initialise(config.start, generator)
-    return PLACES[config.position](net, parallel=parallel)
-
-
-def _lora(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:
-    return LowRankConv(shape, bottleneck_width(config, shape.channels), config.start, generator)
-
-
-def _scale_shift(config: PatchConfig, shape: Shape, generator: torch.Generator | None) -> SitePatch:
-    return ScaleShift(shape, config.start, generator)
-
-
-KINDS: dict[str, Callable[[PatchConfig, Shape, torch.Generator | None], SitePatch]] = {
-    "bottleneck": _bottleneck,
-    "lora": _lora,
-    "scale-shift": _scale_shift,
-}
+for _layer in (BottleneckLayer, LoraLayer, ScaleShiftLayer):
+    register_patch_kind(_layer)

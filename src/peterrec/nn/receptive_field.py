@@ -1,4 +1,4 @@
-"""Which positions of each layer the last position of a causal backbone depends on: nothing else is computed for it."""
+"""Receptive field of the last position of a causal backbone, layer by layer: nothing else is computed for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """How one convolution goes from the positions it is given, evenly spaced, to those that it computes.
+    """Step of one convolution from the positions of its input, evenly spaced, to those that it computes.
 
     The last of both is the same position. Distances count in given positions.
 
@@ -38,13 +38,13 @@ BlockSteps = tuple[Step, Step]
 
 
 @dataclass(frozen=True)
-class Cone:
-    """The plan for the last position.
+class ReceptiveField:
+    """Positions of each layer that the last position depends on.
 
     Attributes:
         spacing: distance between the tokens that are read.
         count: how many of them, the last one included.
-        steps: of both sites of each block.
+        steps: of both sublayers of each block.
         counts: positions that each block is given.
     """
 
@@ -55,14 +55,14 @@ class Cone:
 
 
 @lru_cache(maxsize=1024)
-def cone_of(dilations: tuple[int, ...], kernel_size: int, length: int) -> Cone:
+def receptive_field_of_last(dilations: tuple[int, ...], kernel_size: int, length: int) -> ReceptiveField:
     """Return the plan for the last of `length` tokens.
 
-    From the top down: the last block is asked for one position, and each site for those that the taps of the next one
-    touch. Evenly spaced positions stay so, with the greatest common divisor of spacing and dilation.
+    From the top down: the last block is asked for one position, and each sublayer for those that the taps of the next
+    one touch. Evenly spaced positions stay so, with the greatest common divisor of spacing and dilation.
 
     Args:
-        dilations: of the first site of each block; the second has twice that.
+        dilations: of the first sublayer of each block; the second has twice that.
         kernel_size: taps.
         length: tokens of a row.
     """
@@ -74,13 +74,13 @@ def cone_of(dilations: tuple[int, ...], kernel_size: int, length: int) -> Cone:
         first, spacing, count = _below(dilation, kernel_size, length, spacing, count)
         steps.append((first, second))
         counts.append(count)
-    return Cone(spacing, count, tuple(reversed(steps)), tuple(reversed(counts)))
+    return ReceptiveField(spacing, count, tuple(reversed(steps)), tuple(reversed(counts)))
 
 
 def _below(dilation: int, kernel_size: int, length: int, spacing: int, count: int) -> tuple[Step, int, int]:
     """Return the step to positions that are asked for, and spacing and count of those it must be given."""
     finer = math.gcd(spacing, dilation)
     stride, taps = max(1, spacing // finer), dilation // finer
-    wanted = (count - 1) * stride + (kernel_size - 1) * taps + 1
-    given = min(wanted, (length - 1) // finer + 1)
-    return Step(taps, stride, (wanted - given, 0), count), finer, given
+    needed = (count - 1) * stride + (kernel_size - 1) * taps + 1
+    inputs = min(needed, (length - 1) // finer + 1)
+    return Step(taps, stride, (needed - inputs, 0), count), finer, inputs

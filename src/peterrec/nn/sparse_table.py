@@ -29,10 +29,10 @@ class TouchedRows:
     @classmethod
     def of(cls, table: Float[Tensor, "V C"], *touched: Int[Tensor, ...]) -> Self:
         """Take the rows of these indices, each once."""
-        seen = torch.zeros(len(table), dtype=torch.bool, device=table.device)
+        touched_rows = torch.zeros(len(table), dtype=torch.bool, device=table.device)
         for indices in touched:
-            seen[indices.reshape(-1)] = True
-        rows = seen.nonzero().squeeze(1)
+            touched_rows[indices.reshape(-1)] = True
+        rows = touched_rows.nonzero().squeeze(1)
         place = torch.empty(len(table), dtype=torch.int32, device=table.device)
         place[rows] = torch.arange(len(rows), dtype=torch.int32, device=table.device)
         values = table.detach().index_select(0, rows).requires_grad_(table.requires_grad)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.block import Block, Site
-from peterrec.nn.insertion import SiteInput
+from peterrec.nn.block import Block, ConvSublayer
+from peterrec.nn.insertion import ConvInput
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import Step
 from peterrec.nn.tokens import PAD, TCL, end_of
@@ -31,40 +31,40 @@ class States:
 
     Attributes:
         pool: (N, P, C) of each row the last inputs of every convolution: a ring for each, one behind the other.
-        seen: (N,) tokens that each row has consumed; in a ring of so many places token t is at t modulo these.
+        token_counts: (N,) tokens that each row has consumed; in a ring of so many places token t is at t modulo these.
     """
 
     pool: Float[Tensor, "N P C"]
-    seen: Int[Tensor, " N"]
+    token_counts: Int[Tensor, " N"]
 
     @torch.inference_mode()
     def clear(self, rows: Int[Tensor, " B"]) -> None:
         """Let some rows start anew; nothing is left of what they consumed."""
         self.pool.index_fill_(0, rows, 0.0)
-        self.seen.index_fill_(0, rows, 0)
+        self.token_counts.index_fill_(0, rows, 0)
 
 
 @dataclass(frozen=True)
 class NextInput:
-    """What a site is given when one more token comes; the taps are put together only for who asks (`Given`).
+    """Input of a sublayer at one more token (`LayerInput`); the taps are put together only where they are read.
 
     Attributes:
         past: (B, k - 1, C) inputs that the earlier taps of the convolution see, oldest first.
-        here: (B, 1, C) the new input.
+        current: (B, 1, C) the new input.
     """
 
     past: Tensor
-    here: Tensor
+    current: Tensor
 
     def through(self, layer: nn.Module) -> Float[Tensor, "B 1 D"]:
-        """Return the output of the site's convolution, or of one with its taps and dilation."""
-        return SiteInput(torch.cat([self.past, self.here], dim=1), ONE_POSITION).through(layer)
+        """Return the output of the sublayer's convolution, or of one with its taps and dilation."""
+        return ConvInput(torch.cat([self.past, self.current], dim=1), ONE_POSITION).through(layer)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all that differs from row to row, rows first."""
-        return self.past, self.here
+        return self.past, self.current
 
-    def of(self, *tensors: Tensor) -> Self:
+    def with_tensors(self, *tensors: Tensor) -> Self:
         """Return the same with other rows."""
         return type(self)(*tensors)
 
@@ -96,8 +96,8 @@ class Stream:
                 remedy="compute windows of events instead, or serve a causal dilated backbone",
             )
         self.backbone = backbone
-        self._sites = _sites_of(backbone)
-        reaches = [site.conv.reach[0] for site in self._sites]
+        self._sublayers = _sublayers_of(backbone)
+        reaches = [sublayer.conv.reach[0] for sublayer in self._sublayers]
         self._starts = [0, *accumulate(reaches)]  # of each ring, and the end of the last one
         self.positions = self._starts[-1]
         self.bytes_per_state = 4 * self.positions * config.channels + 8
@@ -106,16 +106,18 @@ class Stream:
     @torch.inference_mode()
     def _arrange(self) -> None:
         device = self.backbone.embedding.weight.device
-        sites, channels = self._sites, self.backbone.config.channels
-        kernels = torch.stack([site.conv.weight.permute(2, 1, 0) for site in sites])  # (S, k, C, C), in before out
+        sublayers, channels = self._sublayers, self.backbone.config.channels
+        kernels = torch.stack(
+            [sublayer.conv.weight.permute(2, 1, 0) for sublayer in sublayers]
+        )  # (S, k, C, C), in before out
         self._taps = kernels.shape[1]
-        self._past_weights = kernels[:, :-1].reshape(len(sites), -1, channels).contiguous()  # (S, (k-1)C, C)
+        self._past_weights = kernels[:, :-1].reshape(len(sublayers), -1, channels).contiguous()  # (S, (k-1)C, C)
         self._last_weights = [kernel.contiguous() for kernel in kernels[:, -1]]
-        self._biases = torch.stack([_bias_of(site) for site in sites]).unsqueeze(1)  # (S, 1, C)
-        self._norms = [(site.norm.weight, site.norm.bias, site.norm.eps) for site in sites]
-        lengths = torch.tensor([site.conv.reach[0] for site in sites], device=device)
+        self._biases = torch.stack([_bias_of(sublayer) for sublayer in sublayers]).unsqueeze(1)  # (S, 1, C)
+        self._norms = [(sublayer.norm.weight, sublayer.norm.bias, sublayer.norm.eps) for sublayer in sublayers]
+        lengths = torch.tensor([sublayer.conv.reach[0] for sublayer in sublayers], device=device)
         starts = torch.tensor(self._starts[:-1], device=device)
-        dilations = torch.tensor([site.conv.dilation for site in sites], device=device)
+        dilations = torch.tensor([sublayer.conv.dilation for sublayer in sublayers], device=device)
         back = torch.arange(self._taps - 1, 0, -1, device=device)  # the oldest tap first
         self._back = dilations.view(-1, 1, 1) * back  # (S, 1, k-1)
         self._lengths, self._offsets = lengths.view(-1, 1, 1), starts.view(-1, 1, 1)
@@ -140,13 +142,13 @@ class Stream:
             tokens: of each row, not [PAD].
             patch: as in `Backbone.forward`; the one that these rows were always pushed with.
         """
-        seen = states.seen.index_select(0, rows)
-        places = self._places(states, rows, seen)
+        token_counts = states.token_counts.index_select(0, rows)
+        places = self._places(states, rows, token_counts)
         hidden, inputs = self._next(states, places, tokens, patch)
         # The oldest tap is where the new input goes: nothing later will see it.
         channels = states.pool.shape[2]
         states.pool.view(-1, channels).index_copy_(0, places[:, :, 0].reshape(-1), inputs.view(-1, channels))
-        states.seen.index_copy_(0, rows, seen + 1)
+        states.token_counts.index_copy_(0, rows, token_counts + 1)
         return hidden
 
     @torch.inference_mode()
@@ -161,58 +163,58 @@ class Stream:
             token: that of all rows.
             patch: as in `push`.
         """
-        places = self._places(states, rows, states.seen.index_select(0, rows))
+        places = self._places(states, rows, states.token_counts.index_select(0, rows))
         tokens = torch.full_like(rows, token)
         return self._next(states, places, tokens, patch)[0]
 
-    def _places(self, states: States, rows: Int[Tensor, " B"], seen: Int[Tensor, " B"]) -> Int[Tensor, "S B J"]:
-        """Return where the earlier taps of each site are, in the pool as one list of positions; the oldest first."""
-        ring = (seen.view(1, -1, 1) - self._back).remainder_(self._lengths).add_(self._offsets)
+    def _places(self, states: States, rows: Int[Tensor, " B"], token_counts: Int[Tensor, " B"]) -> Int[Tensor, "S B J"]:
+        """Return where the earlier taps of each sublayer are, in the pool as one list; the oldest first."""
+        ring = (token_counts.view(1, -1, 1) - self._back).remainder_(self._lengths).add_(self._offsets)
         return ring.add_((rows * states.pool.shape[1]).view(1, -1, 1))
 
     def _next(
         self, states: States, places: Int[Tensor, "S B J"], tokens: Int[Tensor, " B"], patch: TaskPatch | None
     ) -> tuple[Float[Tensor, "B C"], Float[Tensor, "S B C"]]:
-        """Return the hidden state at the next token, and the new input of each site.
+        """Return the hidden state at the next token, and the new input of each sublayer.
 
-        What earlier taps see was known before: it is read, and multiplied, for all sites at once. The rest is written
-        where it will be read, for with few rows it is the calls that cost, and with many the copies.
+        What earlier taps see was known before: it is read, and multiplied, for all sublayers at once. The rest is
+        written where it will be read, for with few rows it is the calls that cost, and with many the copies.
         """
-        sites, rows, _ = places.shape
+        sublayers, rows, _ = places.shape
         channels = states.pool.shape[2]
         past = (
-            states.pool.view(-1, channels).index_select(0, places.reshape(-1)).view(sites, rows, -1)
+            states.pool.view(-1, channels).index_select(0, places.reshape(-1)).view(sublayers, rows, -1)
         )  # (S, B, (k-1)C)
         sums = torch.baddbmm(self._biases, past, self._past_weights).unbind(0)
-        every = past.new_empty(sites, rows, channels)
-        inputs = every.unbind(0)
+        all_inputs = past.new_empty(sublayers, rows, channels)
+        inputs = all_inputs.unbind(0)
         x = torch.index_select(self.backbone.embedding.weight, 0, tokens, out=inputs[0])
         if patch is not None:
             x = inputs[0].copy_(patch.embed(x.unsqueeze(1), tokens.unsqueeze(1)).squeeze(1))
-        for site in range(0, sites, 2):
-            h = self._site(site, x, past, sums[site], patch, inputs[site + 1])
-            h = self._site(site + 1, h, past, sums[site + 1], patch, None)
-            x = x + h if site + 2 == sites else torch.add(x, h, out=inputs[site + 2])
-        return x, every
+        for sublayer in range(0, sublayers, 2):
+            h = self._next_of_sublayer(sublayer, x, past, sums[sublayer], patch, inputs[sublayer + 1])
+            h = self._next_of_sublayer(sublayer + 1, h, past, sums[sublayer + 1], patch, None)
+            x = x + h if sublayer + 2 == sublayers else torch.add(x, h, out=inputs[sublayer + 2])
+        return x, all_inputs
 
-    def _site(
+    def _next_of_sublayer(
         self,
-        site: int,
+        sublayer: int,
         x: Float[Tensor, "B C"],
         past: Float[Tensor, "S B D"],
         total: Float[Tensor, "B C"],
         patch: TaskPatch | None,
         out: Float[Tensor, "B C"] | None,
     ) -> Float[Tensor, "B C"]:
-        """Return what a site makes of its new input, in `out` if that is given; `total` is used up."""
-        h = total.addmm_(x, self._last_weights[site])
-        hooks = None if patch is None else patch.at(site)
+        """Return what a sublayer makes of its new input, in `out` if that is given; `total` is used up."""
+        h = total.addmm_(x, self._last_weights[sublayer])
+        hooks = None if patch is None else patch.layer_at(sublayer)
         if hooks is None:
-            h = torch.layer_norm(h, (h.shape[1],), *self._norms[site])
+            h = torch.layer_norm(h, (h.shape[1],), *self._norms[sublayer])
             return h.relu_() if out is None else torch.clamp_min(h, 0.0, out=out)
-        given = NextInput(past[site].view(len(x), -1, x.shape[1]), x.unsqueeze(1))
-        h = hooks.normalise(self._sites[site].norm, hooks.pre_norm(given, h.unsqueeze(1)))
-        h = hooks.post_act(given, torch.relu(hooks.pre_act(given, h))).squeeze(1)
+        layer_input = NextInput(past[sublayer].view(len(x), -1, x.shape[1]), x.unsqueeze(1))
+        h = hooks.normalise(self._sublayers[sublayer].norm, hooks.pre_norm(layer_input, h.unsqueeze(1)))
+        h = hooks.post_act(layer_input, torch.relu(hooks.pre_act(layer_input, h))).squeeze(1)
         return h if out is None else out.copy_(h)
 
     @torch.inference_mode()
@@ -222,7 +224,7 @@ class Stream:
         rows: Int[Tensor, " B"],
         tokens: Int[Tensor, "B T"],
         patch: TaskPatch | None = None,
-        seen: Int[Tensor, " B"] | None = None,
+        token_counts: Int[Tensor, " B"] | None = None,
     ) -> None:
         """Give rows the state after whole histories, in one pass; what they had consumed before is forgotten.
 
@@ -231,10 +233,10 @@ class Stream:
             rows: which rows, each once.
             tokens: histories, with [PAD] behind those that are shorter. Only the last P of each matter.
             patch: as in `push`.
-            seen: how many tokens each row has consumed, if earlier ones are left out; as many as are given otherwise.
+            token_counts: tokens that each row has consumed, if earlier ones are left out; all are given otherwise.
         """
         ends = end_of(tokens)
-        seen = ends if seen is None else seen
+        token_counts = ends if token_counts is None else token_counts
         width = min(self.positions, tokens.shape[1])
         pool = states.pool
         content = pool.new_zeros(len(rows), self.positions, pool.shape[2])
@@ -243,44 +245,45 @@ class Stream:
             index = ends.unsqueeze(1) + torch.arange(-width, 0, device=tokens.device)
             self._inputs(torch.where(index >= 0, tokens.gather(1, index.clamp(min=0)), PAD), patch, content)
         place = torch.arange(self.positions, device=tokens.device) - self._start_at  # within a ring, oldest first
-        ring = (seen.unsqueeze(1) + place).remainder_(self._length_at).add_(self._start_at)  # (B, P)
+        ring = (token_counts.unsqueeze(1) + place).remainder_(self._length_at).add_(self._start_at)  # (B, P)
         ring = ring + (rows * self.positions).unsqueeze(1)
         pool.view(-1, pool.shape[2]).index_copy_(0, ring.reshape(-1), content.view(-1, pool.shape[2]))
-        states.seen.index_copy_(0, rows, seen)
+        states.token_counts.index_copy_(0, rows, token_counts)
 
     def _inputs(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None, content: Float[Tensor, "B P C"]) -> None:
-        """Write the last inputs of each site, oldest first, one site behind the other. [PAD] stands before tokens."""
+        """Write the last inputs of each sublayer, oldest first, one behind the other. [PAD] stands before tokens."""
         real = (tokens != PAD).unsqueeze(2)
         keep = None if bool(real.all()) else real
         x = self.backbone.embed(tokens, patch)
-        for first in range(0, len(self._sites), 2):
+        for first in range(0, len(self._sublayers), 2):
             h = x
-            for site in (first, first + 1):
-                start, end = self._starts[site], self._starts[site + 1]
+            for sublayer in (first, first + 1):
+                start, end = self._starts[sublayer], self._starts[sublayer + 1]
                 count = min(end - start, h.shape[1])
                 mask = keep if keep is None else keep[:, -h.shape[1] :]
                 last = h[:, -count:]
                 content[:, end - count : end] = last if mask is None else last * mask[:, -count:]
                 if end == self.positions:
                     return  # nothing more is kept
-                h = self._sites[site](h, mask, None if patch is None else patch.at(site), self._step(site, h.shape[1]))
+                adapter = None if patch is None else patch.layer_at(sublayer)
+                h = self._sublayers[sublayer](h, mask, adapter, self._step(sublayer, h.shape[1]))
             x = x[:, -h.shape[1] :] + h
 
-    def _step(self, site: int, given: int) -> Step:
-        """Return the step to those of the last positions that the sites above a site need."""
-        conv = self._sites[site].conv
-        wanted = min(given, self.positions - self._starts[site + 1])
-        return Step(conv.dilation, 1, (wanted + conv.reach[0] - given, 0), wanted)
+    def _step(self, sublayer: int, inputs: int) -> Step:
+        """Return the step to those of the last positions that the sublayers above a sublayer need."""
+        conv = self._sublayers[sublayer].conv
+        outputs = min(inputs, self.positions - self._starts[sublayer + 1])
+        return Step(conv.dilation, 1, (outputs + conv.reach[0] - inputs, 0), outputs)
 
 
-def _sites_of(backbone: Backbone) -> list[Site]:
-    sites: list[Site] = []
+def _sublayers_of(backbone: Backbone) -> list[ConvSublayer]:
+    sublayers: list[ConvSublayer] = []
     for block in backbone.blocks:
         assert isinstance(block, Block)
-        sites += [block.first, block.second]
-    return sites
+        sublayers += [block.first, block.second]
+    return sublayers
 
 
-def _bias_of(site: Site) -> Tensor:
-    bias = site.conv.bias
-    return site.norm.bias.new_zeros(site.norm.bias.shape) if bias is None else bias
+def _bias_of(sublayer: ConvSublayer) -> Tensor:
+    bias = sublayer.conv.bias
+    return sublayer.norm.bias.new_zeros(sublayer.norm.bias.shape) if bias is None else bias

@@ -1,4 +1,4 @@
-"""The two sub-layers of a transformer's block, and where a patch acts in them."""
+"""The two sublayers of a transformer's block, with the insertion points of patches."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from peterrec.nn.insertion import SiteHooks
+from peterrec.nn.insertion import AdapterHooks
 
 
 @dataclass(frozen=True)
-class SubLayerShape:
-    """Shape of a site of a transformer."""
+class TransformerShape:
+    """SublayerShape of a sublayer of a transformer."""
 
     channels: int
 
     def low_rank(self, rank: int, generator: torch.Generator | None) -> nn.Module:
-        """Return a linear map beside the last one of the sub-layer."""
+        """Return a linear map beside the last one of the sublayer."""
         layer = nn.Linear(self.channels, rank, bias=False)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
         return layer
 
 
 @dataclass(frozen=True)
-class SubLayerInput:
-    """What a site of a transformer is given.
+class TransformerInput:
+    """Input of a sublayer of a transformer.
 
     Attributes:
-        x: (B, T, C) the input of the sub-layer, to which its output will be added.
+        x: (B, T, C) the input of the sublayer, to which its output will be added.
         inner: (B, T, C) what its last linear map gets: the heads' outputs, or the activations of the feed-forward one.
     """
 
@@ -39,12 +39,12 @@ class SubLayerInput:
     inner: Tensor
 
     @property
-    def here(self) -> Float[Tensor, "B T C"]:
+    def current(self) -> Float[Tensor, "B T C"]:
         """The input at the positions that are computed: all."""
         return self.x
 
     def through(self, layer: nn.Module) -> Float[Tensor, "B T D"]:
-        """Return the output of the sub-layer's last linear map, or of another one in its place."""
+        """Return the output of the sublayer's last linear map, or of another one in its place."""
         out: Tensor = layer(self.inner)
         return out
 
@@ -52,7 +52,7 @@ class SubLayerInput:
         """Return all that differs from row to row, rows first."""
         return (self.x, self.inner)
 
-    def of(self, *tensors: Tensor) -> Self:
+    def with_tensors(self, *tensors: Tensor) -> Self:
         """Return the same with other rows."""
         return type(self)(*tensors)
 
@@ -85,19 +85,19 @@ class Attention(nn.Module):
         if keep is None:
             out = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         else:
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=self._seen(keep))
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=self._visible(keep))
         return out.transpose(1, 2).reshape(rows, steps, channels)
 
-    def _seen(self, keep: Bool[Tensor, "B T 1"]) -> Bool[Tensor, "B 1 T T"]:
+    def _visible(self, keep: Bool[Tensor, "B T 1"]) -> Bool[Tensor, "B 1 T T"]:
         steps = keep.shape[1]
         square = torch.ones(steps, steps, dtype=torch.bool, device=keep.device)
-        seen = keep.transpose(1, 2) & square.tril() if self.causal else keep.transpose(1, 2).expand(-1, steps, -1)
+        visible = keep.transpose(1, 2) & square.tril() if self.causal else keep.transpose(1, 2).expand(-1, steps, -1)
         # Itself always, or else a position of padding with nothing before it would be the mean of nothing: NaN.
-        return (seen | torch.eye(steps, dtype=torch.bool, device=keep.device)).unsqueeze(1)
+        return (visible | torch.eye(steps, dtype=torch.bool, device=keep.device)).unsqueeze(1)
 
 
 class Widen(nn.Module):
-    """First half of the feed-forward sub-layer: ReLU of a linear map, as wide as its input (SASRec, section III-C)."""
+    """First half of the feed-forward sublayer: ReLU of a linear map, as wide as its input (SASRec, section III-C)."""
 
     def __init__(self, channels: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -108,8 +108,8 @@ class Widen(nn.Module):
         return torch.relu(self.map(x))
 
 
-class SubLayer(nn.Module):
-    """x -> LayerNorm(x + out(inside(x))), with the places where a patch P may act: a site.
+class TransformerSublayer(nn.Module):
+    """x -> LayerNorm(x + out(inside(x))), with the insertion points of a patch P.
 
     ```
     h = out(inside(x));   serial/pre_norm: h = P(h)     parallel/pre_norm: h = h + P(x)
@@ -134,16 +134,16 @@ class SubLayer(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: SiteHooks | None
+        self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None, patch: AdapterHooks | None
     ) -> Float[Tensor, "B T C"]:
-        """Apply the site."""
-        given = SubLayerInput(x, self.inside(x, keep))
-        h = given.through(self.out)
+        """Apply the sublayer."""
+        layer_input = TransformerInput(x, self.inside(x, keep))
+        h = layer_input.through(self.out)
         if patch is None:
             plain: Tensor = self.norm(x + h)
             return plain
-        h = patch.normalise(self.norm, x + patch.pre_norm(given, h))
-        return patch.post_act(given, patch.pre_act(given, h))
+        h = patch.normalise(self.norm, x + patch.pre_norm(layer_input, h))
+        return patch.post_act(layer_input, patch.pre_act(layer_input, h))
 
 
 def linear(channels: int, generator: torch.Generator | None, *, bias: bool = True) -> nn.Linear:

@@ -14,20 +14,20 @@ from peterrec.config import BackboneConfig
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import BlockSteps
-from peterrec.nn.sublayer import Attention, SubLayer, Widen
+from peterrec.nn.sublayer import Attention, TransformerSublayer, Widen
 from peterrec.nn.tokens import PAD, read_at
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then a feed-forward sub-layer; each is a site, added to its input and normalised."""
+    """Self-attention, then a feed-forward sublayer; each is a sublayer, added to its input and normalised."""
 
     def __init__(self, config: BackboneConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         assert config.heads is not None
         channels, causal = config.channels, config.kind == "causal"
         attention = Attention(channels, config.heads, causal=causal, generator=generator)
-        self.attention = SubLayer(attention, channels, config.norm_eps, generator)
-        self.feed_forward = SubLayer(Widen(channels, generator), channels, config.norm_eps, generator)
+        self.attention = TransformerSublayer(attention, channels, config.norm_eps, generator)
+        self.feed_forward = TransformerSublayer(Widen(channels, generator), channels, config.norm_eps, generator)
 
     def forward(
         self,
@@ -37,9 +37,9 @@ class TransformerBlock(nn.Module):
         index: int,
         steps: BlockSteps | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """Apply block number `index`, whose sites are 2 * index and 2 * index + 1 of the patch; `steps` are not its."""
-        first = patch.at(2 * index) if patch is not None else None
-        second = patch.at(2 * index + 1) if patch is not None else None
+        """Apply block number `index`, with the patch's layers 2 * index and 2 * index + 1; `steps` are not used."""
+        first = patch.layer_at(2 * index) if patch is not None else None
+        second = patch.layer_at(2 * index + 1) if patch is not None else None
         out: Tensor = self.feed_forward(self.attention(x, keep, first), keep, second)
         return out
 
@@ -63,7 +63,7 @@ class TransformerBackbone(Backbone):
         seed: of the initial weights.
     """
 
-    below: ClassVar[tuple[str, ...]] = ("embedding", "positions")
+    input_modules: ClassVar[tuple[str, ...]] = ("embedding", "positions")
 
     def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
         super().__init__(config, items, seed=seed)
@@ -79,27 +79,27 @@ class TransformerBackbone(Backbone):
         """Positions that one hidden state tells apart; it sees those further back too, as the oldest."""
         return self.positions.num_embeddings
 
-    def enter(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+    def embed_positions(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return what the first block is given: scaled embeddings, and where each token stands."""
         real = (tokens != PAD).long()
         later = real.flip(1).cumsum(1).flip(1) - real
         placed: Tensor = self.positions(later.clamp(max=self.positions.num_embeddings - 1))
         return x * math.sqrt(self.config.channels) + placed
 
-    def last(
+    def forward_last(
         self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, " B"], patch: TaskPatch | None = None
     ) -> Float[Tensor, "B C"]:
         """Return the hidden state of one position of each row; it depends on all, so that all are computed."""
         return read_at(self(tokens, patch), positions.unsqueeze(1))
 
-    def read_for_last(self, length: int) -> int:
+    def last_position_length(self, length: int) -> int:
         """Return how many of so many tokens `last` computes with: all."""
         return length
 
-    def cone(self, length: int) -> NoReturn:
+    def receptive_field_of_last(self, length: int) -> NoReturn:
         """Refuse: an attention leaves no position out.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError("a transformer has no cone: its last position depends on all")
+        raise TypeError("a transformer has no receptive field: its last position depends on all")

@@ -8,15 +8,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from peterrec.config import Readout
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.config import ReadoutName
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.block import at_outputs
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.readout import represent, representation_width
+from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.tokens import PAD, TCL, append_token, tokens_before
 
 
-def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readout: Readout) -> int | None:
+def count_changed_blocks(
+    backbone: Backbone, patch: Patch | None, unshared: UnsharedModules | None, readout: ReadoutName
+) -> int | None:
     """Return how many of the last blocks a task changes; None if what is below cannot be shared.
 
     It cannot where the task changes the embeddings or every block. Of a noncausal backbone or a transformer, or where
@@ -31,18 +33,18 @@ def trunk_below(backbone: Backbone, patch: Patch | None, own: Own | None, readou
     """
     blocks = len(backbone.blocks)
     changed = 0
-    if own is not None:
-        if own.embedding:
+    if unshared is not None:
+        if unshared.embedding:
             return None
-        changed = own.blocks
+        changed = unshared.blocks
     if patch is not None:
-        if patch.task_token is not None or patch.own_items is not None:
+        if patch.task_token is not None or patch.task_items is not None:
             return None
-        patched = [site // 2 for site in range(2 * blocks) if patch.at(site) is not None]
+        patched = [sublayer // 2 for sublayer in range(2 * blocks) if patch.layer_at(sublayer) is not None]
         changed = max(changed, blocks - min(patched))
     config = backbone.config
-    whole = config.kind == "noncausal" or config.architecture != "dilated" or readout != "token"
-    return None if changed == blocks or (changed > 0 and whole) else changed
+    reads_all = config.kind == "noncausal" or config.architecture != "dilated" or not readout_named(readout).token_only
+    return None if changed == blocks or (changed > 0 and reads_all) else changed
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Trunk:
 
     Attributes:
         backbone: causal, unless no block is changed.
-        changed: blocks above the cut, as `trunk_below` counts them; 0: the states are the representations.
+        changed: blocks above the cut, as `count_changed_blocks` counts them; 0: the states are the representations.
         events: at most so many are read of a user.
         readout: what of the states is the representation; with changed blocks, that at [TCL].
     """
@@ -59,17 +61,17 @@ class Trunk:
     backbone: Backbone
     changed: int
     events: int
-    readout: Readout = "token"
+    readout: ReadoutName = "token"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
+        """SublayerShape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
         channels = self.backbone.config.channels
         if self.changed == 0:
-            return (representation_width(channels, self.readout),)
-        return (self.backbone.cone(self.events + 1).counts[-self.changed], channels)
+            return (readout_named(self.readout).width(channels),)
+        return (self.backbone.receptive_field_of_last(self.events + 1).counts[-self.changed], channels)
 
-    def below(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:
+    def compute_states(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B *n C"], Bool[Tensor, "B n"] | None]:
         """Compute the states of some users.
 
         Returns:
@@ -79,17 +81,19 @@ class Trunk:
         if self.changed == 0:
             return represent(self.backbone, tokens, None, self.readout), None
         longer, position = append_token(tokens[:, : self.events], TCL)
-        cone = self.backbone.cone(longer.shape[1])
-        read = tokens_before(longer, position, cone.spacing, cone.count)
-        steps = cone.steps[: -self.changed]
+        field = self.backbone.receptive_field_of_last(longer.shape[1])
+        read = tokens_before(longer, position, field.spacing, field.count)
+        steps = field.steps[: -self.changed]
         real = (read != PAD).unsqueeze(2)
-        for of in steps:
-            real = at_outputs(real, of)
-        states = self.backbone.run(self.backbone.embed(read, None), self.backbone.keep(read), None, steps)
+        for block_steps in steps:
+            real = at_outputs(real, block_steps)
+        states = self.backbone.forward_blocks(
+            self.backbone.embed(read, None), self.backbone.padding_mask(read), None, steps
+        )
         missing = self.shape[0] - states.shape[1]
         return F.pad(states, (0, 0, missing, 0)), F.pad(real.squeeze(2), (missing, 0))
 
-    def above(
+    def represent(
         self, states: Float[Tensor, "B *n C"], keep: Bool[Tensor, "B n"] | None, patch: TaskPatch | None
     ) -> Float[Tensor, "B R"]:
         """Return representations.
@@ -102,5 +106,7 @@ class Trunk:
         if self.changed == 0:
             return states
         real = None if keep is None else keep.unsqueeze(2)
-        steps = self.backbone.cone(self.events + 1).steps[-self.changed :]
-        return self.backbone.run(states, real, patch, steps, len(self.backbone.blocks) - self.changed).squeeze(1)
+        steps = self.backbone.receptive_field_of_last(self.events + 1).steps[-self.changed :]
+        return self.backbone.forward_blocks(
+            states, real, patch, steps, len(self.backbone.blocks) - self.changed
+        ).squeeze(1)

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
 from peterrec.artifacts.tensors import fingerprint
-from peterrec.config import Readout
+from peterrec.config import ReadoutName
 from peterrec.data.reading import HistoryReader
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.bank import PatchBank, admits_none, stack_key
+from peterrec.nn.bank import PatchBank, is_identity_at_zero, stack_key
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.readout import represent
-from peterrec.nn.trunk import Trunk, trunk_below
+from peterrec.nn.readout import readout_named, represent
+from peterrec.nn.trunk import Trunk, count_changed_blocks
 from peterrec.serving.class_heads import ClassHeads
 from peterrec.serving.index import ItemIndex
 from peterrec.serving.requests import EVERY_TASK, Question, TaskInfo, VersionInfo
@@ -108,7 +108,7 @@ class Loaded:
         bundle = self.bundle
         group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
         blocks = len(group.backbone.blocks)
-        patched = {site // 2 for site in range(2 * blocks) if bundle.patch is not None and bundle.patch.at(site)}
+        patched = {site // 2 for site in range(2 * blocks) if bundle.patch is not None and bundle.patch.layer_at(site)}
         valid = bundle.metrics.get("valid", {})
         return VersionInfo(
             self.name, self.version, active, self.path, self.loaded_at, bundle.kind, bundle.strategy,
@@ -128,15 +128,15 @@ class Group:
     """
 
     def __init__(
-        self, backbone: Backbone, readout: Readout, patches: Sequence[Patch | None], *, shared: bool = True
+        self, backbone: Backbone, readout: ReadoutName, patches: Sequence[Patch | None], *, shared: bool = True
     ) -> None:
         self.backbone = backbone
         self.shared = shared
-        self.readout: Readout = readout
+        self.readout: ReadoutName = readout
         self.patches = list(patches)
         real = [patch for patch in self.patches if patch is not None]
         self.bank = PatchBank(self.patches) if len(self.patches) > 1 else None
-        self.changed = trunk_below(backbone, real[0] if real else None, None, readout)
+        self.changed = count_changed_blocks(backbone, real[0] if real else None, None, readout)
 
     @property
     def streamable(self) -> bool:
@@ -145,7 +145,8 @@ class Group:
         Those of a backbone with modules of a task's own are not: they would be a pool for one task.
         """
         config = self.backbone.config
-        return self.shared and config.kind == "causal" and config.architecture == "dilated" and self.readout == "token"
+        dilated = config.kind == "causal" and config.architecture == "dilated"
+        return self.shared and dilated and readout_named(self.readout).token_only
 
     def patch_of(self, slots: Sequence[int]) -> TaskPatch | None:
         """Return the patches of some rows; one for all of them if it is the same."""
@@ -174,9 +175,9 @@ class Group:
             return represent(backbone, tokens[users], patch, self.readout)
         # What is below the patched blocks is the same for all tasks of a user.
         trunk = Trunk(self.backbone, self.changed, tokens.shape[1], self.readout)
-        states, real = trunk.below(tokens)
+        states, real = trunk.compute_states(tokens)
         keep: Bool[Tensor, "B n"] | None = None if real is None or bool(real.all()) else real[users]
-        return trunk.above(states[users], keep, patch)
+        return trunk.represent(states[users], keep, patch)
 
 
 class Place(NamedTuple):
@@ -197,14 +198,14 @@ class Roster:
     def __init__(self, backbone: Backbone, loaded: Iterable[Loaded]) -> None:
         self.loaded = {one.name: one for one in loaded}
         self.places: dict[str, Place] = {}
-        self.plain: dict[Readout, Place] = {}
+        self.plain: dict[ReadoutName, Place] = {}
         self._backbone = backbone
         self._build()
         self.class_heads = ClassHeads(self.loaded.values())
 
     def _build(self) -> None:
         alike: dict[object, list[Loaded]] = {}
-        plain: dict[Readout, list[Loaded]] = {}
+        plain: dict[ReadoutName, list[Loaded]] = {}
         for one in self.loaded.values():
             bundle = one.bundle
             if bundle.backbone is None and bundle.patch is None:
@@ -219,7 +220,7 @@ class Roster:
             place = self.plain.setdefault(readout, Place(Group(self._backbone, readout, [None]), 0))
             self.places |= {one.name: place for one in plain.get(readout, ())}
 
-    def _add(self, members: list[Loaded], plain: dict[Readout, list[Loaded]]) -> None:
+    def _add(self, members: list[Loaded], plain: dict[ReadoutName, list[Loaded]]) -> None:
         """Make a group; tasks without a patch join the first that can take them."""
         bundle = members[0].bundle
         patches: list[Patch | None] = []
@@ -229,7 +230,7 @@ class Roster:
             if slot == len(patches):
                 patches.append(one.bundle.patch)
         joins = bundle.backbone is None and bundle.readout in plain and bundle.readout not in self.plain
-        joins = joins and bundle.patch is not None and admits_none(bundle.patch)
+        joins = joins and bundle.patch is not None and is_identity_at_zero(bundle.patch)
         backbone, shared = bundle.backbone or self._backbone, bundle.backbone is None
         group = Group(backbone, bundle.readout, [*patches, None] if joins else patches, shared=shared)
         self.places |= {one.name: Place(group, slots[one.version]) for one in members}

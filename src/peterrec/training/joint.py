@@ -24,7 +24,7 @@ from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.readout import represent, representation_width
+from peterrec.nn.readout import readout_named, represent
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.constant import constant_metrics, useless
@@ -225,7 +225,7 @@ def _check(config: AdaptConfig, tasks: Sequence[str]) -> None:
 
 def _task(spec: Task, config: AdaptConfig, model: UserModel, generator: torch.Generator) -> JointTask:
     users, valid = parts_of(spec)
-    width = representation_width(model.network.backbone.config.channels, config.readout)
+    width = readout_named(config.readout).width(model.network.backbone.config.channels)
     head = build_head(spec, users, width, generator)
     loss = TaskLoss(config, class_weights(config, spec, users))
     blind = head.bias.detach().expand(len(valid), -1)  # what the head says of anybody

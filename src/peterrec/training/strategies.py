@@ -11,11 +11,11 @@ from torch import nn
 from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.errors import ConfigError
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import representation_width
+from peterrec.nn.readout import readout_named
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Trainable:
     """
 
     backbone: Backbone
-    own: Own | None
+    own: UnsharedModules | None
     own_trained: bool
     patch: Patch | None
     head: ClassificationHead | ItemHead
@@ -115,11 +115,11 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
     plan = PLANS[config.strategy]
     network, own = fork(config, backbone)
     patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
-    width = representation_width(backbone.config.channels, config.readout)
+    width = readout_named(config.readout).width(backbone.config.channels)
     return Trainable(network, own, plan.trained, patch, build_head(task, train, width, generator))
 
 
-def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]:
+def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedModules | None]:
     """Return the backbone that a strategy works on, and what of it is not shared with the frozen one.
 
     What is shared is frozen, what is not is trainable or frozen as the strategy says.
@@ -137,7 +137,7 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]
             f"strategy {config.strategy} trains the last {plan.own} blocks, but the backbone has {blocks}",
             remedy="use strategy all, or last1",
         )
-    own = Own(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
+    own = UnsharedModules(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
     random = not plan.pretrained or (config.strategy == "joint" and config.joint_start == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     start = build_backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone

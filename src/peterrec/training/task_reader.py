@@ -31,5 +31,5 @@ class TaskReader(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return representations, (B, R)."""
         if self.trunk is not None:
-            return self.trunk.above(batch["states"], batch.get("keep"), self.patch)
+            return self.trunk.represent(batch["states"], batch.get("keep"), self.patch)
         return represent(self.backbone, batch["tokens"], self.patch, self.readout)

@@ -18,9 +18,10 @@ from peterrec.data.preprocessing import pretraining_remarks
 from peterrec.data.sequences import IntArray
 from peterrec.errors import WARNING, FingerprintError, TaskError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
+from peterrec.nn.readout import readout_named
 from peterrec.training.callbacks import Curve
 from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, fit
@@ -117,13 +118,13 @@ def standardise(
     """Tell a head that reads sums of states how large they are, from some of the users to train on.
 
     Args:
-        head: of the task; that of readout `token` stays as it is: LayerNorm has seen to it.
+        head: of the task; as it is if its readout needs no standardising.
         config: says what is read.
         users: to train on.
         read: from tokens to representations, before anything is trained.
         device: where the backbone is.
     """
-    if config.readout == "token":
+    if not readout_named(config.readout).standardised:
         return
     some = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
     batches = inference_batches(some, STANDARD_BATCH, config.max_length)
@@ -139,7 +140,7 @@ def new_bundle(
     head: ClassificationHead | ItemHead,
     patch: Patch | None,
     backbone: Backbone,
-    own: Own | None,
+    own: UnsharedModules | None,
     trained: dict[str, int],
 ) -> Bundle:
     """Return the bundle of a task, without metrics yet."""
