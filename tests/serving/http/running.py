@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peterrec.serving.http.server import Server, bind, find_room
+from peterrec.serving.http.server import Server, bind
 
 from .site import Site
 
@@ -26,7 +26,7 @@ class Running:
         self.listener = bind("127.0.0.1", 0)
         self.address = self.listener.getsockname()
         started = threading.Event()
-        self.server = Server(site.service, site.service.config, started.set, find_room(site.service))
+        self.server = Server(site.service, site.service.limits.connections, started.set)
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
         self.thread.start()
         assert started.wait(10)

@@ -80,7 +80,7 @@ def test_a_thread_that_hangs_does_not_keep_the_process(
 ) -> None:
     ends: list[int] = []
     monkeypatch.setattr(server, "take_over", lambda log: None)
-    monkeypatch.setattr(server, "find_room", lambda service: server.Room(10, 1, 1))
+    monkeypatch.setattr(server, "open_files_for_connections", lambda service: 10)
     monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     monkeypatch.setattr("os._exit", ends.append)
     monkeypatch.setattr(site.service, "hanging", hanging, raising=False)
@@ -96,7 +96,7 @@ def serving_nowhere() -> socket.socket:
 def test_a_second_signal_ends_it_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
-    http_server = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
+    http_server = server.Server(site.service, 10, lambda: None)
     http_server.handle_exit(15, None)
     assert not ends
     http_server.handle_exit(2, None)
@@ -107,7 +107,7 @@ def test_a_second_sighup_changes_nothing(site: Site, monkeypatch: pytest.MonkeyP
     """A terminal that closes sends two."""
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
-    http_server = server.Server(site.service, site.service.config, lambda: None, server.Room(10, 1, 1))
+    http_server = server.Server(site.service, 10, lambda: None)
     for _ in range(2):
         http_server.handle_exit(signal.SIGHUP, None)
     assert http_server.should_exit

@@ -16,8 +16,7 @@ from peterrec.errors import PeterRecError
 from peterrec.serving.http import routes_ask, routes_bundles, routes_open, routes_users
 from peterrec.serving.http.auth import Guard
 from peterrec.serving.http.errors import ApiError, as_api_error
-from peterrec.serving.http.limits import BodyLimit
-from peterrec.serving.http.middleware import Watch
+from peterrec.serving.http.middleware import ObservabilityMiddleware, RequestBodyMiddleware
 from peterrec.serving.http.openapi import describe
 from peterrec.serving.http.routes_open import Pages
 from peterrec.serving.http.service import Service
@@ -51,9 +50,9 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
     app.openapi = document  # type: ignore[method-assign]
     for kind in (ApiError, PeterRecError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _tell)
-    app.add_middleware(BodyLimit, limits=service.limits)  # the last one is the outermost
+    app.add_middleware(RequestBodyMiddleware, limits=service.limits)  # the last one is the outermost
     app.add_middleware(Guard, keys=service.parts.keys)
-    app.add_middleware(Watch, log=service.log, metrics=service.metrics)
+    app.add_middleware(ObservabilityMiddleware, log=service.log, metrics=service.metrics)
     return app
 
 

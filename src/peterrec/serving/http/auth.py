@@ -65,13 +65,13 @@ class Guard:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on.
+
+        Raises:
+            ApiError: it is refused.
+        """
         if scope["type"] == "http":
-            try:
-                scope[CLIENT] = self._client(scope, Headers(scope=scope))
-            except ApiError as error:
-                await error.response()(scope, receive, send)
-                return
+            scope[CLIENT] = self._client(scope, Headers(scope=scope))
         await self._app(scope, receive, send)
 
     def _client(self, scope: Scope, headers: Headers) -> Client:

@@ -1,14 +1,18 @@
-"""Bodies in memory are bounded, all together too."""
+"""Bodies in memory are bounded, all together too; who leaves is not worked for."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 from typing import Any
 
+import pytest
+from starlette.requests import ClientDisconnect
+
 from peterrec.config import LimitsConfig
-from peterrec.serving.http import limits
-from peterrec.serving.http.limits import BodyLimit
+from peterrec.serving.http import middleware
+from peterrec.serving.http.errors import ApiError
+from peterrec.serving.http.middleware import RequestBodyMiddleware
 
 
 class Asked:
@@ -28,7 +32,10 @@ class Asked:
         self.parts.put_nowait({"type": "http.request", "body": body, "more_body": more})
 
     async def status(self) -> int:
-        await asyncio.wait_for(self.task, 5)
+        try:
+            await asyncio.wait_for(self.task, 5)
+        except ApiError as error:
+            return error.status
         return int(self.sent[0]["status"])
 
 
@@ -38,8 +45,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": message["body"]})
 
 
-def make() -> BodyLimit:
-    return BodyLimit(echo, LimitsConfig(body_bytes=10, body_seconds=5.0))
+def make() -> RequestBodyMiddleware:
+    return RequestBodyMiddleware(echo, LimitsConfig(body_bytes=10, body_seconds=5.0))
 
 
 def test_a_body_arrives_whole() -> None:
@@ -57,14 +64,13 @@ def test_all_bodies_together_are_bounded_and_the_room_comes_back() -> None:
     async def main() -> None:
         app = make()
         for _ in range(2):
-            held = [Asked(app) for _ in range(limits.HELD_BODIES)]
+            held = [Asked(app) for _ in range(middleware.HELD_BODIES)]
             for one in held:
                 one.part(b"0123456789")
             await asyncio.sleep(0.01)
             extra = Asked(app)
             extra.part(b"x", more=False)
             assert await extra.status() == 429
-            assert json.loads(extra.sent[1]["body"])["error"]["code"] == "busy"
             for one in held:
                 one.part(b"", more=False)
             assert {await one.status() for one in held} == {200}
@@ -78,8 +84,48 @@ def test_who_leaves_gets_nothing_and_its_room_comes_back() -> None:
         asked = Asked(app, None)
         asked.part(b"0123456789")
         asked.parts.put_nowait({"type": "http.disconnect"})
-        await asyncio.wait_for(asked.task, 5)
+        with pytest.raises(ClientDisconnect):
+            await asyncio.wait_for(asked.task, 5)
         assert not asked.sent
-        assert app._held == 0
+        assert app._held_bytes == 0
+
+    asyncio.run(main())
+
+
+def test_who_leaves_while_it_is_answered_is_not_worked_for() -> None:
+    cancelled = asyncio.Event()
+
+    async def work(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def main() -> None:
+        asked = Asked(RequestBodyMiddleware(work, LimitsConfig()))
+        asked.part(b"", more=False)
+        await asyncio.sleep(0.01)
+        asked.parts.put_nowait({"type": "http.disconnect"})
+        with pytest.raises(ClientDisconnect):
+            await asyncio.wait_for(asked.task, 5)
+        assert cancelled.is_set()
+
+    asyncio.run(main())
+
+
+def test_the_application_too_can_wait_for_the_client_to_leave() -> None:
+    received: list[str] = []
+
+    async def listen(scope: Any, receive: Any, send: Any) -> None:
+        received.extend([(await receive())["type"], (await receive())["type"]])
+
+    async def main() -> None:
+        asked = Asked(RequestBodyMiddleware(listen, LimitsConfig()))
+        asked.part(b"", more=False)
+        asked.parts.put_nowait({"type": "http.disconnect"})
+        with contextlib.suppress(ClientDisconnect):
+            await asyncio.wait_for(asked.task, 5)
+        assert received[:1] == ["http.request"]
 
     asyncio.run(main())
