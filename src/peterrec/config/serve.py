@@ -12,7 +12,7 @@ Window = Literal["trained", "whole"]
 
 
 class EngineConfig(Config):
-    """How questions are answered."""
+    """Settings of the engine."""
 
     window: Window = Field(
         default="trained",
@@ -38,7 +38,7 @@ class EngineConfig(Config):
 
 
 class LimitsConfig(Config):
-    """What one client, or all together, may ask for."""
+    """Limits on one client, or all together."""
 
     head_bytes: PositiveInt = Field(
         default=32_768, description="of the first line and the headers of a request, while they arrive"

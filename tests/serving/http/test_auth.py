@@ -13,7 +13,7 @@ from peterrec.serving.http.app import ROUTERS
 from peterrec.serving.http.auth import is_loopback
 
 from .fakes import KEYS
-from .site import Site
+from .in_process import Site
 
 BODY = {"events": [{"id": "e", "user": "u", "item": "i"}]}
 # (method, template) -> scope, and what to send
@@ -45,19 +45,19 @@ ROUTES: dict[tuple[str, str], tuple[str | None, Any]] = {
 def routes() -> Iterator[tuple[str, Any]]:
     for router in ROUTERS:
         for route in router.routes:
-            found: Any = route
-            for method in found.methods:
-                yield method, found
+            listed: Any = route
+            for method in listed.methods:
+                yield method, listed
 
 
 def test_every_route_has_its_scope() -> None:
-    found = {}
+    operations = {}
     for method, route in routes():
-        scopes = {getattr(one.dependency, "scope", None) for one in route.dependencies}
+        scopes = {getattr(dependency.dependency, "scope", None) for dependency in route.dependencies}
         assert len(scopes) <= 1, route.path
-        found[method, route.path_format] = next(iter(scopes), None)
+        operations[method, route.path_format] = next(iter(scopes), None)
         assert not route.path.startswith("/v1") or scopes != {None}, f"{route.path} has no scope"
-    assert found == {route: scope for route, (scope, _) in ROUTES.items()}
+    assert operations == {route: scope for route, (scope, _) in ROUTES.items()}
 
 
 @pytest.mark.parametrize("key", [*KEYS, "wrong-key", "", "reader-key\u00e9"])
@@ -163,10 +163,10 @@ def test_a_body_may_be_left_out_where_all_of_it_may(site: Site, path: str, lengt
     left_out = site.ask("POST", path, headers=headers)
     assert left_out.status_code == 200, left_out.text
     assert site.ask("POST", path, headers=headers | {"Content-Type": "text/plain"}).status_code == 415
-    for other in ("/v1/predict", "/v1/events", "/v1/explain"):
-        assert site.ask("POST", other, headers=headers).status_code == 422
-    given = site.ask("POST", "/v1/users/u/predict", json={})
-    assert given.json() == site.ask("POST", "/v1/users/u/predict", headers=headers).json()
+    for required in ("/v1/predict", "/v1/events", "/v1/explain"):
+        assert site.ask("POST", required, headers=headers).status_code == 422
+    with_body = site.ask("POST", "/v1/users/u/predict", json={})
+    assert with_body.json() == site.ask("POST", "/v1/users/u/predict", headers=headers).json()
 
 
 @pytest.mark.parametrize("path", BODILESS)
@@ -188,9 +188,9 @@ def test_a_body_without_a_kind_is_refused(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/healthz"])
 def test_two_hosts_are_one_too_many(site: Site, locked: Site, path: str) -> None:
-    for one in (site, locked):
+    for service_site in (site, locked):
         headers = [("Host", "localhost"), ("Host", "localhost"), ("X-API-Key", "reader-key")]
-        answer = one.ask("GET", path, headers=headers)
+        answer = service_site.ask("GET", path, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
 
 

@@ -13,19 +13,19 @@ from pydantic import ValidationError
 
 from peterrec.serving.http import errors, schemas
 
-from .site import Site, until
+from .in_process import Site, until
 
 JSON = {"Content-Type": "application/json"}
 ITEM = '{"requests": [{"items": [%s]}]}'
 EVENT = '{"events": [{"id": %s, "user": %s, "item": %s, "timestamp": %s}]}'
 
 
-def refused(site: Site, path: str, body: bytes | str, status: int, said: str = "") -> dict[str, str]:
+def refused(site: Site, path: str, body: bytes | str, status: int, message: str = "") -> dict[str, str]:
     answer = site.ask("POST", path, content=body, headers=JSON)
     assert answer.status_code == status, answer.text[:500]
     error: dict[str, str] = answer.json()["error"]
     assert set(error) == {"code", "message", "remedy"}
-    assert said in error["message"]
+    assert message in error["message"]
     assert len(answer.text) < 2_000
     assert not site.store.events
     assert not site.users.runs
@@ -80,9 +80,9 @@ def test_what_is_no_id(site: Site, item: str) -> None:
         refused(site, "/v1/events", EVENT % (item, '"u"', '"i"', "1"), 422, "id")
 
 
-@pytest.mark.parametrize("when", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "[]", '"2020-01-01"'])
-def test_what_is_no_time(site: Site, when: str) -> None:
-    refused(site, "/v1/events", EVENT % ('"e"', '"u"', '"i"', when), 422, "timestamp")
+@pytest.mark.parametrize("timestamp", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "[]", '"2020-01-01"'])
+def test_what_is_no_time(site: Site, timestamp: str) -> None:
+    refused(site, "/v1/events", EVENT % ('"e"', '"u"', '"i"', timestamp), 422, "timestamp")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_mistakes_are_few_without_the_settings_too() -> None:
         (schemas.TitlesBody, {"items": [None] * 1_000}),
         (schemas.LoadBody, {str(i): i for i in range(1_000)}),
     ):
-        with pytest.raises(ValidationError) as found:
+        with pytest.raises(ValidationError) as errors:
             kind.model_validate(body)
-        assert found.value.error_count() <= 5, kind
+        assert errors.value.error_count() <= 5, kind
 
 
 def test_a_few_wrong_keys_are_named(site: Site) -> None:
@@ -224,8 +224,8 @@ def test_a_body_that_is_too_large_is_not_read_on(site: Site) -> None:
     answer = site.ask("POST", "/v1/predict", content=body(), headers=JSON)  # chunked: nobody says how long it is
     assert answer.status_code == 413
     assert len(parts) <= 6
-    said = site.ask("POST", "/v1/predict", content=b" " * 4_000_001, headers=JSON)
-    assert said.json()["error"]["code"] == "too_large"
+    reply = site.ask("POST", "/v1/predict", content=b" " * 4_000_001, headers=JSON)
+    assert reply.json()["error"]["code"] == "too_large"
     for length in ("-1", "5x", "9" * 400, "\u00b2"):
         headers = JSON | {"Content-Length": length.encode()}
         assert site.ask("POST", "/v1/predict", content=b"{}", headers=headers).status_code == 413, length
@@ -259,7 +259,7 @@ def test_queries_and_paths(site: Site) -> None:
 
 def test_past_the_queue_the_answer_is_429_and_past_the_time_504(tmp_path: Path) -> None:
     with Site(tmp_path, limits={"queue": 4, "answer_seconds": 1.0}) as site:
-        site.users.going.clear()
+        site.users.may_run.clear()
         body = {"requests": [{"items": []}]}  # two rows: two tasks
         running = site.start("POST", "/v1/predict", json=body)
         until(lambda: len(site.users.runs) == 1)
@@ -270,9 +270,9 @@ def test_past_the_queue_the_answer_is_429_and_past_the_time_504(tmp_path: Path) 
         assert int(full.headers["retry-after"]) >= 1
         assert site.ask("POST", "/v1/explain", json={"items": [], "task": "age"}).status_code == 429
         assert site.ask("POST", "/v1/events", json={"events": [{"id": "e", "user": "u", "item": 1}]}).status_code == 200
-        for one in (running, *waiting):
-            assert (one.result(10).status_code, one.result(10).json()["error"]["code"]) == (504, "too_slow")
+        for future in (running, *waiting):
+            assert (future.result(10).status_code, future.result(10).json()["error"]["code"]) == (504, "too_slow")
         assert site.service._answers.queued_rows == 0
-        site.users.going.set()
+        site.users.may_run.set()
         assert site.ask("POST", "/v1/predict", json=body).status_code == 200
         assert site.users.runs == [1, 1], "who gave up was worked for"

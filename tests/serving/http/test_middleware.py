@@ -15,7 +15,7 @@ from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.middleware import RequestBodyMiddleware
 
 
-class Asked:
+class MiddlewareRequest:
     """One request to the middleware, whose body comes when the test says so."""
 
     def __init__(self, app: Any, length: int | None = 8) -> None:
@@ -28,8 +28,8 @@ class Asked:
     async def _send(self, message: dict[str, Any]) -> None:
         self.sent.append(message)
 
-    def part(self, body: bytes, *, more: bool = True) -> None:
-        self.parts.put_nowait({"type": "http.request", "body": body, "more_body": more})
+    def part(self, body: bytes, *, more_body: bool = True) -> None:
+        self.parts.put_nowait({"type": "http.request", "body": body, "more_body": more_body})
 
     async def status(self) -> int:
         try:
@@ -51,11 +51,11 @@ def make() -> RequestBodyMiddleware:
 
 def test_a_body_arrives_whole() -> None:
     async def main() -> None:
-        asked = Asked(make())
-        asked.part(b"abcd")
-        asked.part(b"efgh", more=False)
-        assert await asked.status() == 200
-        assert asked.sent[1]["body"] == b"abcdefgh"
+        pending = MiddlewareRequest(make())
+        pending.part(b"abcd")
+        pending.part(b"efgh", more_body=False)
+        assert await pending.status() == 200
+        assert pending.sent[1]["body"] == b"abcdefgh"
 
     asyncio.run(main())
 
@@ -64,16 +64,16 @@ def test_all_bodies_together_are_bounded_and_the_room_comes_back() -> None:
     async def main() -> None:
         app = make()
         for _ in range(2):
-            held = [Asked(app) for _ in range(middleware.HELD_BODIES)]
-            for one in held:
-                one.part(b"0123456789")
+            held = [MiddlewareRequest(app) for _ in range(middleware.HELD_BODIES)]
+            for pending in held:
+                pending.part(b"0123456789")
             await asyncio.sleep(0.01)
-            extra = Asked(app)
-            extra.part(b"x", more=False)
+            extra = MiddlewareRequest(app)
+            extra.part(b"x", more_body=False)
             assert await extra.status() == 429
-            for one in held:
-                one.part(b"", more=False)
-            assert {await one.status() for one in held} == {200}
+            for pending in held:
+                pending.part(b"", more_body=False)
+            assert {await pending.status() for pending in held} == {200}
 
     asyncio.run(main())
 
@@ -81,12 +81,12 @@ def test_all_bodies_together_are_bounded_and_the_room_comes_back() -> None:
 def test_who_leaves_gets_nothing_and_its_room_comes_back() -> None:
     async def main() -> None:
         app = make()
-        asked = Asked(app, None)
-        asked.part(b"0123456789")
-        asked.parts.put_nowait({"type": "http.disconnect"})
+        pending = MiddlewareRequest(app, None)
+        pending.part(b"0123456789")
+        pending.parts.put_nowait({"type": "http.disconnect"})
         with pytest.raises(ClientDisconnect):
-            await asyncio.wait_for(asked.task, 5)
-        assert not asked.sent
+            await asyncio.wait_for(pending.task, 5)
+        assert not pending.sent
         assert app._held_bytes == 0
 
     asyncio.run(main())
@@ -103,12 +103,12 @@ def test_who_leaves_while_it_is_answered_is_not_worked_for() -> None:
             raise
 
     async def main() -> None:
-        asked = Asked(RequestBodyMiddleware(work, LimitsConfig()))
-        asked.part(b"", more=False)
+        pending = MiddlewareRequest(RequestBodyMiddleware(work, LimitsConfig()))
+        pending.part(b"", more_body=False)
         await asyncio.sleep(0.01)
-        asked.parts.put_nowait({"type": "http.disconnect"})
+        pending.parts.put_nowait({"type": "http.disconnect"})
         with pytest.raises(ClientDisconnect):
-            await asyncio.wait_for(asked.task, 5)
+            await asyncio.wait_for(pending.task, 5)
         assert cancelled.is_set()
 
     asyncio.run(main())
@@ -121,11 +121,11 @@ def test_the_application_too_can_wait_for_the_client_to_leave() -> None:
         received.extend([(await receive())["type"], (await receive())["type"]])
 
     async def main() -> None:
-        asked = Asked(RequestBodyMiddleware(listen, LimitsConfig()))
-        asked.part(b"", more=False)
-        asked.parts.put_nowait({"type": "http.disconnect"})
+        pending = MiddlewareRequest(RequestBodyMiddleware(listen, LimitsConfig()))
+        pending.part(b"", more_body=False)
+        pending.parts.put_nowait({"type": "http.disconnect"})
         with contextlib.suppress(ClientDisconnect):
-            await asyncio.wait_for(asked.task, 5)
+            await asyncio.wait_for(pending.task, 5)
         assert received[:1] == ["http.request"]
 
     asyncio.run(main())

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from .running import PREDICT, Running, answer, read, request, running
-from .site import until
+from .in_process import until
+from .in_thread import PREDICT, Running, answer, read, request, running
 
 SAMPLE = Path(__file__).parents[3] / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -145,14 +145,14 @@ def test_the_sample_is_valid_and_fits_the_service(proxy: Proxy, serving: Running
 
 def test_answers_come_through(proxy: Proxy) -> None:
     assert proxy.ask(request("POST", "/v1/predict", PREDICT, LAST))[0] == 200
-    status, reply = proxy.ask(request("GET", "/v1/users/a%2Fb", more=LAST))
+    status, reply = proxy.ask(request("GET", "/v1/users/a%2Fb", headers=LAST))
     assert (status, reply["error"]["code"]) == (404, "unknown_user")
-    assert proxy.ask(request("GET", "/metrics", more=LAST))[0] == 404
+    assert proxy.ask(request("GET", "/metrics", headers=LAST))[0] == 404
 
 
 def test_plain_http_is_refused(proxy: Proxy) -> None:
     with proxy.connect(tls=False) as client:
-        client.sendall(request("GET", "/healthz", more=LAST))
+        client.sendall(request("GET", "/healthz", headers=LAST))
         assert answer(client)[0] == 400
 
 
@@ -200,12 +200,12 @@ def test_a_body_that_does_not_arrive_or_dribbles_never_reaches_the_service(proxy
     ids=["many-headers", "long-header", "long-address", "long-body"],
 )
 def test_heads_and_bodies_that_are_too_long(proxy: Proxy, head: str, status: int) -> None:
-    found, reply = proxy.ask(head.encode())
-    assert (found, reply["error"]["code"]) == (status, "refused")
+    found_status, reply = proxy.ask(head.encode())
+    assert (found_status, reply["error"]["code"]) == (status, "refused")
 
 
 def test_a_body_in_chunks_without_end(proxy: Proxy) -> None:
-    head = request("POST", "/v1/predict", more="Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n")
+    head = request("POST", "/v1/predict", headers="Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n")
     with proxy.connect() as client:
         with contextlib.suppress(OSError):
             client.sendall(head)
@@ -221,7 +221,7 @@ def test_a_body_in_chunks_without_end(proxy: Proxy) -> None:
 def test_a_post_that_asks_for_an_upgrade(proxy: Proxy, name: str) -> None:
     headers = f"Connection: Upgrade, HTTP2-Settings\r\n{name}: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     with proxy.connect() as client:
-        client.sendall(request("POST", "/v1/predict", PREDICT, headers) + request("GET", "/healthz", more=LAST))
+        client.sendall(request("POST", "/v1/predict", PREDICT, headers) + request("GET", "/healthz", headers=LAST))
         assert read(client).count(b"HTTP/1.1 200") == 2
 
 
@@ -235,13 +235,13 @@ def test_http_1_0(proxy: Proxy) -> None:
 
 def test_two_ends_of_a_body(proxy: Proxy) -> None:
     headers = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
-    assert proxy.ask(request("POST", "/v1/predict", more=headers) + b"0\r\n\r\n")[0] == 400
+    assert proxy.ask(request("POST", "/v1/predict", headers=headers) + b"0\r\n\r\n")[0] == 400
 
 
 def test_who_leaves_is_not_worked_for(proxy: Proxy, serving: Running) -> None:
     site = serving.site
-    site.users.going.clear()
-    runs, left = len(site.users.runs), [line.get("status") for line in site.log()].count(499)
+    site.users.may_run.clear()
+    runs, closed_before = len(site.users.runs), [line.get("status") for line in site.log()].count(499)
     with proxy.connect() as first:
         first.sendall(request("POST", "/v1/predict", PREDICT))
         until(lambda: len(site.users.runs) == runs + 1)
@@ -249,24 +249,24 @@ def test_who_leaves_is_not_worked_for(proxy: Proxy, serving: Running) -> None:
             second.sendall(request("POST", "/v1/predict", PREDICT))
             until(lambda: site.service._answers.queued_rows == 1)
         until(lambda: site.service._answers.queued_rows == 0)
-    until(lambda: [line.get("status") for line in site.log()].count(499) == left + 2)
-    site.users.going.set()
+    until(lambda: [line.get("status") for line in site.log()].count(499) == closed_before + 2)
+    site.users.may_run.set()
     assert proxy.ask(request("POST", "/v1/predict", PREDICT, LAST))[0] == 200
 
 
 def test_too_many_connections_of_an_address(proxy: Proxy, serving: Running) -> None:
     site = serving.site
-    site.users.going.clear()
+    site.users.may_run.clear()
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(proxy.connect()) for _ in range(PER_ADDRESS)]
         for client in held:
             client.sendall(request("POST", "/v1/predict", PREDICT, LAST))
         until(lambda: site.service._answers.queued_rows + site.users.runs[-1] >= PER_ADDRESS)
-        status, reply = proxy.ask(request("GET", "/healthz", more=LAST))
+        status, reply = proxy.ask(request("GET", "/healthz", headers=LAST))
         assert (status, reply["error"]["code"]) == (503, "refused")
-        site.users.going.set()
+        site.users.may_run.set()
         assert {answer(client)[0] for client in held} == {200}
-    assert proxy.ask(request("GET", "/healthz", more=LAST))[0] == 200
+    assert proxy.ask(request("GET", "/healthz", headers=LAST))[0] == 200
 
 
 def test_idle_connections_are_closed(proxy: Proxy) -> None:

@@ -14,8 +14,8 @@ import pytest
 from peterrec.serving.http import server
 from peterrec.serving.http.server import MIN_CONNECTIONS, OTHER_FILES, open_files_for_connections
 
-from .running import PREDICT, Running, answer, read, request, running
-from .site import Site, until
+from .in_process import Site, until
+from .in_thread import PREDICT, Running, answer, read, request, running
 
 SECONDS = 0.5  # for bodies to arrive, of a hasty service
 LAST = "Connection: close\r\n"
@@ -37,7 +37,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def chunked(body: bytes, headers: str = "", *, size: int = 7) -> bytes:
     parts = [body[i : i + size] for i in range(0, len(body), size)]
     coded = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-    return request("POST", "/v1/predict", more=f"{JSON}Transfer-Encoding: chunked\r\n{headers}") + coded
+    return request("POST", "/v1/predict", headers=f"{JSON}Transfer-Encoding: chunked\r\n{headers}") + coded
 
 
 def statuses(received: bytes) -> list[int]:
@@ -56,11 +56,11 @@ def test_a_body_that_does_not_arrive(hasty: Running) -> None:
 
 
 def test_a_request_in_time_is_not_cut_off_while_it_is_answered(hasty: Running) -> None:
-    hasty.site.users.going.clear()
+    hasty.site.users.may_run.clear()
     with hasty.connect() as client:
         client.sendall(request("POST", "/v1/predict", PREDICT, LAST))
         time.sleep(3 * SECONDS)
-        hasty.site.users.going.set()
+        hasty.site.users.may_run.set()
         assert answer(client)[0] == 200
 
 
@@ -70,7 +70,7 @@ def test_bodies_in_chunks_and_bodies_that_are_announced(serving: Running) -> Non
         assert answer(client)[0] == 200
     with serving.connect() as client:
         headers = f"{JSON}{LAST}Content-Length: 5000000\r\nExpect: 100-continue\r\n"
-        client.sendall(request("POST", "/v1/predict", more=headers))
+        client.sendall(request("POST", "/v1/predict", headers=headers))
         assert answer(client)[0] == 413
 
 
@@ -78,7 +78,7 @@ def test_bodies_in_chunks_and_bodies_that_are_announced(serving: Running) -> Non
 def test_a_body_survives_an_upgrade_that_is_not_made(serving: Running, step: int) -> None:
     headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     with serving.connect() as client:
-        sent = request("POST", "/v1/predict", PREDICT, headers) + request("GET", "/healthz", more=LAST)
+        sent = request("POST", "/v1/predict", PREDICT, headers) + request("GET", "/healthz", headers=LAST)
         for i in range(0, len(sent), step):
             client.sendall(sent[i : i + step])
         assert statuses(read(client)) == [200, 200]
@@ -94,13 +94,13 @@ def test_requests_one_after_the_other_and_at_once(serving: Running) -> None:
             received = b""
             while not received.endswith(b'{"status":"ok"}'):
                 received += client.recv(65536)
-        client.sendall(request("POST", "/v1/predict", PREDICT) * 3 + request("GET", "/healthz", more=LAST))
+        client.sendall(request("POST", "/v1/predict", PREDICT) * 3 + request("GET", "/healthz", headers=LAST))
         assert statuses(read(client)) == [200] * 4
 
 
 def test_head_is_get_without_the_body(serving: Running) -> None:
     with serving.connect() as client:
-        client.sendall(request("HEAD", "/healthz") + request("GET", "/healthz", more=LAST))
+        client.sendall(request("HEAD", "/healthz") + request("GET", "/healthz", headers=LAST))
         first, second, body = read(client).split(b"\r\n\r\n")
         assert b"content-length: 15" in first
         assert second.startswith(b"HTTP/1.1 200 OK")
@@ -136,7 +136,7 @@ def test_what_is_no_http(serving: Running, sent: bytes) -> None:
 def test_nothing_behind_connect_is_a_request(serving: Running) -> None:
     with serving.connect() as client:
         client.settimeout(1)
-        client.sendall(b"CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n" + request("GET", "/healthz", more=LAST))
+        client.sendall(b"CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n" + request("GET", "/healthz", headers=LAST))
         received = b""
         with contextlib.suppress(TimeoutError):
             while part := client.recv(65536):
@@ -179,7 +179,7 @@ def test_past_the_connections_the_answer_is_503(tmp_path: Path) -> None:
         held = [stack.enter_context(serving.connect()) for _ in range(3)]
         until(lambda: len(serving.server.server_state.connections) == 3)
         with serving.connect() as client:
-            client.sendall(request("GET", "/healthz", more=LAST))
+            client.sendall(request("GET", "/healthz", headers=LAST))
             assert read(client).startswith(b"HTTP/1.1 503")
         held[0].close()
         until(lambda: len(serving.server.server_state.connections) == 2)

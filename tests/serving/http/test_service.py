@@ -1,4 +1,4 @@
-"""What the service does around the routes."""
+"""Service behind the routes: readiness, a store that fails or hangs, limits, closing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from peterrec.errors import StoreError
-from peterrec.serving.http import calls
+from peterrec.serving.http import thread_pool
 from peterrec.serving.requests import Request
 from peterrec.serving.store.base import Read
 
-from .site import Site, until
+from .in_process import Site, until
 
 
 def test_it_is_not_ready_while_it_stops(site: Site) -> None:
@@ -68,8 +68,8 @@ def test_a_store_with_room_for_a_check_and_not_for_events_is_not_ready(
 
 
 def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "HANGS", 0.0)
-    monkeypatch.setattr(calls, "PAUSE", 60.0)
+    monkeypatch.setattr(thread_pool, "HANG_SECONDS", 0.0)
+    monkeypatch.setattr(thread_pool, "OPEN_SECONDS", 60.0)
     tries: list[str] = []
     give_up = threading.Event()
 
@@ -80,41 +80,41 @@ def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(site: Site, mon
 
     site.store.read = hangs  # type: ignore[method-assign, assignment]
     users = [site.start("POST", f"/v1/users/u{i}/predict", json={}) for i in range(40)]
-    until(lambda: len(tries) == calls.THREADS)
+    until(lambda: len(tries) == thread_pool.POOL_THREADS)
     assert site.ask("POST", "/v1/predict", json={"requests": [{"items": []}]}).status_code == 200
     assert not any(user.done() for user in users)
     give_up.set()
     answers = [user.result(20) for user in users]
     assert {answer.status_code for answer in answers} == {503}
     assert {answer.json()["error"]["code"] for answer in answers} == {"store_unavailable"}
-    assert len(tries) < 3 * calls.THREADS  # the others were told at once
+    assert len(tries) < 3 * thread_pool.POOL_THREADS  # the others were told at once
 
 
 def test_calls_are_bounded(site: Site) -> None:
-    site.service._calls._most = 2
+    site.service._threads._max_pending = 2
     go_on = threading.Event()
     site.store.read = lambda *_: go_on.wait(10) and Read("", 0, [])  # type: ignore[method-assign, assignment]
     waiting = [site.start("GET", "/v1/users/u") for _ in range(2)]
-    until(lambda: site.service._calls._pending == 2)
+    until(lambda: site.service._threads._pending == 2)
     answer = site.ask("GET", "/v1/users/u")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     go_on.set()
-    assert [one.result(10).status_code for one in waiting] == [404, 404]
+    assert [future.result(10).status_code for future in waiting] == [404, 404]
 
 
 @pytest.mark.parametrize(
-    ("limit", "requests", "said"),
+    ("limit", "requests", "message"),
     [
         ({"rows": 3}, [{"tasks": "*"}] * 2, "users times tasks: 4 asked for, at most 3"),
         ({"answer_items": 9}, [{"tasks": ["shop"], "k": 5}] * 2, "items to answer with: 10 asked for, at most 9"),
     ],
     ids=["rows", "items"],
 )
-def test_a_small_request_may_not_ask_for_a_large_answer(tmp_path: Path, limit, requests, said) -> None:
+def test_a_small_request_may_not_ask_for_a_large_answer(tmp_path: Path, limit, requests, message) -> None:
     with Site(tmp_path, limits=limit) as site:
-        body = {"requests": [{"items": []} | one for one in requests]}
+        body = {"requests": [{"items": []} | request for request in requests]}
         answer = site.ask("POST", "/v1/predict", json=body)
-        assert (answer.status_code, said in answer.json()["error"]["message"]) == (422, True)
+        assert (answer.status_code, message in answer.json()["error"]["message"]) == (422, True)
         body["requests"].pop()
         assert site.ask("POST", "/v1/predict", json=body).status_code == 200
 
@@ -168,13 +168,15 @@ def test_closing_keeps_what_waits_and_closes_the_store_last(site: Site) -> None:
     site.users.append = slow  # type: ignore[method-assign, assignment]
     site.store.close = lambda: (order.append("close"), close())[1]  # type: ignore[method-assign, func-returns-value]
     body = {"events": [{"id": "a", "user": "u", "item": 1}]}
-    asked = [site.start("POST", "/v1/events", json={"events": [body["events"][0] | {"id": str(i)}]}) for i in range(3)]
+    futures = [
+        site.start("POST", "/v1/events", json={"events": [body["events"][0] | {"id": str(i)}]}) for i in range(3)
+    ]
     until(lambda: site.service._events.queued_rows == 2)  # and one is at it
     closing = site.portal.start_task_soon(site.service.close)
     until(lambda: site.service.stopping)
     go_on.set()
     closing.result(20)
-    assert [one.result(5).json()["stored"] for one in asked] == [1, 1, 1]
+    assert [future.result(5).json()["stored"] for future in futures] == [1, 1, 1]
     assert order[-1] == "close"
     assert len(site.store.events["u"]) == 3
     assert site.ask("POST", "/v1/events", json=body).json()["error"]["code"] == "stopping"

@@ -13,19 +13,19 @@ from peterrec.errors import ConfigError
 from peterrec.serving.http import server
 from peterrec.serving.http.server import bind
 
-from .running import PREDICT, Running, answer, read, request, running
-from .site import Site, until
+from .in_process import Site, until
+from .in_thread import PREDICT, Running, answer, read, request, running
 
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path) as found:
-        yield found
+    with running(tmp_path) as server_thread:
+        yield server_thread
 
 
 def test_who_leaves_is_not_worked_for(serving: Running) -> None:
     site = serving.site
-    site.users.going.clear()
+    site.users.may_run.clear()
     with serving.connect() as first:
         first.sendall(request("POST", "/v1/predict", PREDICT))
         until(lambda: len(site.users.runs) == 1)
@@ -34,7 +34,7 @@ def test_who_leaves_is_not_worked_for(serving: Running) -> None:
             until(lambda: site.service._answers.queued_rows == 1)
         until(lambda: site.service._answers.queued_rows == 0)
     until(lambda: [line.get("status") for line in site.log()].count(499) == 2)
-    site.users.going.set()
+    site.users.may_run.set()
     assert serving.ask("POST", "/v1/predict", PREDICT)[0] == 200
     assert site.users.runs == [1, 1]
     assert not [line for line in site.log() if line["level"] == "error"]
@@ -46,7 +46,7 @@ def test_what_is_in_flight_at_the_end_is_finished(tmp_path: Path) -> None:
 
 
 def check_the_end(serving: Running, site: Site) -> None:
-    site.users.going.clear()
+    site.users.may_run.clear()
     with serving.connect() as client, serving.connect() as idle:
         client.sendall(request("POST", "/v1/predict", PREDICT))
         until(lambda: len(site.users.runs) == 1)
@@ -55,7 +55,7 @@ def check_the_end(serving: Running, site: Site) -> None:
         assert read(idle) == b""
         until(lambda: refuses(serving))
         assert not site.store.closed
-        site.users.going.set()
+        site.users.may_run.set()
         assert answer(client)[0] == 200
     serving.thread.join(10)
     assert site.store.closed
@@ -65,13 +65,13 @@ def check_the_end(serving: Running, site: Site) -> None:
 def test_the_patience_at_the_end_has_an_end(tmp_path: Path) -> None:
     with running(tmp_path, shutdown_seconds=1) as serving:
         site = serving.site
-        site.users.going.clear()
+        site.users.may_run.clear()
         with serving.connect() as client:
             client.sendall(request("POST", "/v1/predict", PREDICT))
             until(lambda: len(site.users.runs) == 1)
             serving.server.handle_exit(15, None)
-            status, found = answer(client)
-            assert (status, found["error"]["code"]) == (503, "stopping")
+            status, reply = answer(client)
+            assert (status, reply["error"]["code"]) == (503, "stopping")
 
 
 @pytest.mark.parametrize("hanging", [False, True])
@@ -79,7 +79,7 @@ def test_a_thread_that_hangs_does_not_keep_the_process(
     site: Site, hanging: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: list[int] = []
-    monkeypatch.setattr(server, "take_over", lambda log: None)
+    monkeypatch.setattr(server, "redirect_server_logs", lambda log: None)
     monkeypatch.setattr(server, "open_files_for_connections", lambda service: 10)
     monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     monkeypatch.setattr("os._exit", ends.append)

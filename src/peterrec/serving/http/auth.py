@@ -1,4 +1,4 @@
-"""Who may do what: keys with scopes, or loopback alone; checked before a body is read."""
+"""Authentication: keys with scopes, or loopback alone; checked before a body is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Header = Annotated[Any, Depends(_header)]
 
 @dataclass(frozen=True)
 class Client:
-    """Who asks.
+    """Client of a request.
 
     Attributes:
         name: of its key; empty without keys.
@@ -84,22 +84,22 @@ class Guard:
             )  # fmt: skip
         if not scope["path"].startswith(API):
             return Client("", frozenset())
-        client = Client("", SCOPES) if self._keys is None else _known(self._keys, headers)
+        client = Client("", SCOPES) if self._keys is None else _authenticate(self._keys, headers)
         packed = headers.get("content-encoding", "")  # looked at before the framework takes the body for bad JSON
         if packed.lower() not in {"", "identity"} and _has_body(headers):
             raise ApiError(415, "not_json", "the body is compressed (Content-Encoding)", "send it as it is")
         return client
 
 
-def _known(keys: Keys, headers: Headers) -> Client:
+def _authenticate(keys: Keys, headers: Headers) -> Client:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     presented = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    found = keys.scopes(presented) if presented else None
-    if found is None:
-        what = "the key is not known" if presented else "no key was given"
+    name_and_scopes = keys.scopes(presented) if presented else None
+    if name_and_scopes is None:
+        message = "the key is not known" if presented else "no key was given"
         remedy = "send `Authorization: Bearer KEY` with a key of the service's keys file"
-        raise ApiError(401, "unauthenticated", what, remedy, {"WWW-Authenticate": "Bearer"})
-    return Client(*found)
+        raise ApiError(401, "unauthenticated", message, remedy, {"WWW-Authenticate": "Bearer"})
+    return Client(*name_and_scopes)
 
 
 def _check_json(headers: Headers) -> None:

@@ -56,10 +56,10 @@ def serve(
     config = config or ServeConfig()
     log = Log()
     keys = _keys(config, log)
-    given = given_bundles(bundles)
+    bundle_folders = given_bundles(bundles)
     listener = bind(config.host, config.port)
     try:
-        service = open_service(backbone, given, config, keys, log)
+        service = open_service(backbone, bundle_folders, config, keys, log)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -153,21 +153,21 @@ def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
         ConfigError: two of one name, or a name that no address can have.
         ArtifactError: a bundle without a name cannot be read.
     """
-    found: dict[str, str] = {}
-    for each in bundles:
-        name, separator, path = each.partition("=")
-        if not separator or Path(each).is_dir():
-            name, path = "", each
+    folders: dict[str, str] = {}
+    for argument in bundles:
+        name, separator, path = argument.partition("=")
+        if not separator or Path(argument).is_dir():
+            name, path = "", argument
         name = name or str(read_json(Path(path) / "adapter_config.json").get("name", ""))
         try:
             name = check_name(name)
         except ValueError as error:
             remedy = f"give it one of {NAME_RULE}, as NAME=PATH"
             raise ConfigError(f"{name!r} is no name of a bundle", remedy=remedy) from error
-        if name in found:
+        if name in folders:
             raise ConfigError(f"two bundles are named {name!r}", remedy="name one of them otherwise, as NAME=PATH")
-        found[name] = path
-    return found
+        folders[name] = path
+    return folders
 
 
 def _keys(config: ServeConfig, log: Log) -> Keys | None:

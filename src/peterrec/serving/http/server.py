@@ -16,7 +16,7 @@ import uvicorn
 from peterrec.config import ServeConfig
 from peterrec.errors import ConfigError
 from peterrec.serving.http.app import make_app
-from peterrec.serving.http.logs import take_over
+from peterrec.serving.http.logs import redirect_server_logs
 from peterrec.serving.http.service import Service
 
 OTHER_FILES = 128  # open beside connections: the store, libraries
@@ -109,7 +109,7 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
 
     The process ends here where a thread of the service hangs: Python would wait for it without end.
     """
-    take_over(service.log)
+    redirect_server_logs(service.log)
     share_cores(service.config)
     gc.collect()
     gc.freeze()  # the loaded objects stay: collecting them again and again would stop everything for a while

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .site import Site, until
+from .in_process import Site, until
 
 EVENT = {"id": "e", "user": "u", "item": "item-1", "timestamp": 1.0}
 
@@ -15,8 +15,8 @@ def test_the_page_and_its_files(site: Site) -> None:
     file = site.ask("GET", "/assets/app.js")
     assert (file.text, file.headers["content-type"]) == ("1", "text/javascript; charset=utf-8")
     assert file.headers["cache-control"] == "no-cache"
-    again = site.ask("GET", "/assets/app.js", headers={"If-None-Match": file.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    unchanged = site.ask("GET", "/assets/app.js", headers={"If-None-Match": file.headers["etag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
     for name in ("none.js", "..%2F..%2Ffakes.py", "%2e%2e", "index.html%00"):
         assert site.ask("GET", f"/assets/{name}").status_code == 404, name
 
@@ -77,13 +77,13 @@ def test_logs_have_no_users_items_or_keys(locked: Site) -> None:
 
 
 def test_our_own_fault_is_told_as_such_and_only_to_who_met_it(site: Site) -> None:
-    site.users.going.clear()
+    site.users.may_run.clear()
     blocking = site.start("POST", "/v1/predict", json={"requests": [{"items": []}]})
     until(lambda: len(site.users.runs) == 1)
     bad = site.start("POST", "/v1/predict", json={"requests": [{"items": ["poison"]}]})
     good = site.start("POST", "/v1/predict", json={"requests": [{"items": ["item-1"]}]})
     until(lambda: site.service._answers.queued_rows == 4)
-    site.users.going.set()
+    site.users.may_run.set()
     assert blocking.result(10).status_code == 200
     assert good.result(10).status_code == 200
     answer = bad.result(10)

@@ -12,7 +12,7 @@ from typing import Any
 
 from peterrec.serving.http.server import Server, bind
 
-from .site import Site
+from .in_process import Site
 
 PATIENCE = 10.0  # seconds for headers and bodies to arrive
 PREDICT = json.dumps({"requests": [{"items": [], "tasks": ["age"]}]}).encode()
@@ -40,14 +40,14 @@ class Running:
             return answer(client)
 
     def close(self) -> None:
-        self.site.users.going.set()
+        self.site.users.may_run.set()
         self.server.should_exit = True
         self.thread.join(10)
         assert not self.thread.is_alive()
 
 
-def request(method: str, path: str, body: bytes = b"", more: str = "") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}"
+def request(method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body
@@ -63,16 +63,16 @@ def read(client: socket.socket) -> bytes:
 
 
 def answer(client: socket.socket) -> tuple[int, dict[str, Any]]:
-    found = read(client)
-    head, _, body = found.partition(b"\r\n\r\n")
+    received = read(client)
+    head, _, body = received.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 
 
 @contextlib.contextmanager
 def running(folder: Path, **limits: Any) -> Iterator[Running]:
     site = Site(folder, limits={"body_seconds": PATIENCE} | limits)
-    found = Running(site)
+    server_thread = Running(site)
     try:
-        yield found
+        yield server_thread
     finally:
-        found.close()
+        server_thread.close()
