@@ -249,7 +249,6 @@ class FakeUsers:
 
     def _answer(self, prepared: FakePrepared) -> Answer | PeterRecError:
         items: Sequence[Any] = prepared.items or ()
-        k = prepared.question.k
         if "poison" in items:
             raise ValueError("poison of user-secret")
         tasks = {

@@ -50,7 +50,7 @@ def write_artifacts(folder: Path) -> Path:
     return folder
 
 
-class Process:
+class ServiceProcess:
     """A running service."""
 
     def __init__(
@@ -109,8 +109,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(artifacts: Path, state: Path, *options: str, **settings: Any) -> Iterator[Process]:
-    service = Process(artifacts, state, *options, **settings)
+def process(artifacts: Path, state: Path, *options: str, **settings: Any) -> Iterator[ServiceProcess]:
+    service = ServiceProcess(artifacts, state, *options, **settings)
     try:
         assert service.address, service.stderr_text
         yield service

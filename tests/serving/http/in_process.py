@@ -24,7 +24,7 @@ from peterrec.serving.state_folder import COPIES
 from .fakes import FakeEngine, FakeJournal, FakeKeys, FakeSearch, FakeStore, FakeUsers
 
 
-class Site:
+class FakeSite:
     """The service with a client in front of it, in a thread; `keys` to ask for keys."""
 
     def __init__(self, tmp_path: Path, *, keys: bool = False, **settings: Any) -> None:

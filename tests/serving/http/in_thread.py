@@ -12,16 +12,16 @@ from typing import Any
 
 from peterrec.serving.http.server import Server, bind
 
-from .in_process import Site
+from .in_process import FakeSite
 
 PATIENCE = 10.0  # seconds for headers and bodies to arrive
 PREDICT = json.dumps({"requests": [{"items": [], "tasks": ["age"]}]}).encode()
 
 
-class Running:
+class ServerThread:
     """A server in a thread."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: FakeSite) -> None:
         self.site = site
         self.listener = bind("127.0.0.1", 0)
         self.address = self.listener.getsockname()
@@ -69,9 +69,9 @@ def answer(client: socket.socket) -> tuple[int, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **limits: Any) -> Iterator[Running]:
-    site = Site(folder, limits={"body_seconds": PATIENCE} | limits)
-    server_thread = Running(site)
+def serve_in_thread(folder: Path, **limits: Any) -> Iterator[ServerThread]:
+    site = FakeSite(folder, limits={"body_seconds": PATIENCE} | limits)
+    server_thread = ServerThread(site)
     try:
         yield server_thread
     finally:

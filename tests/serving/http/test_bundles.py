@@ -8,10 +8,10 @@ import pytest
 
 from peterrec.serving.versions import VersionHistory
 
-from .in_process import Site, until
+from .in_process import FakeSite, until
 
 
-def test_bundles_come_and_go(site: Site) -> None:
+def test_bundles_come_and_go(site: FakeSite) -> None:
     path = site.bundle("new", "v2")
     loaded = site.ask("PUT", "/v1/bundles/age", json={"path": path})
     assert (loaded.status_code, loaded.json()["version"], loaded.json()["active"]) == (200, "v2", True)
@@ -30,7 +30,7 @@ def test_bundles_come_and_go(site: Site) -> None:
     assert message == ["bundle loaded", "bundle rolled back", "bundle rolled back", "bundle dropped"]
 
 
-def test_a_bundle_may_have_a_name_in_any_script(site: Site) -> None:
+def test_a_bundle_may_have_a_name_in_any_script(site: FakeSite) -> None:
     path = site.bundle("new", "v2")
     for name, written in (("性别", "性别"), ("naïve", "nai\u0308ve"), ("लिंग", "%E0%A4%B2%E0%A4%BF%E0%A4%82%E0%A4%97")):
         assert site.ask("PUT", f"/v1/bundles/{written}", json={"path": path}).json()["name"] == name
@@ -60,7 +60,7 @@ def test_a_bundle_may_have_a_name_in_any_script(site: Site) -> None:
         ("PUT", "/v1/bundles/a%2Fb", {"path": "foreign"}, 422),
     ],
 )
-def test_a_bundle_that_cannot_be_used(site: Site, method: str, path: str, body: object, status: int) -> None:
+def test_a_bundle_that_cannot_be_used(site: FakeSite, method: str, path: str, body: object, status: int) -> None:
     site.bundle("foreign", "foreign")
     (site.root / "broken").mkdir()
     (site.root / "broken" / "adapter_config.json").write_text("{")
@@ -72,7 +72,7 @@ def test_a_bundle_that_cannot_be_used(site: Site, method: str, path: str, body: 
     assert not site.journal.lines
 
 
-def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: Site) -> None:
+def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: FakeSite) -> None:
     site.journal.broken = True
     for name in ("age", "other"):
         answer = site.ask("PUT", f"/v1/bundles/{name}", json={"path": site.bundle("new", "v2")})
@@ -82,7 +82,7 @@ def test_a_bundle_that_cannot_be_remembered_is_not_kept(site: Site) -> None:
     assert site.engine._active("age").version == "v1"
 
 
-def test_every_version_that_may_answer_has_a_copy(site: Site) -> None:
+def test_every_version_that_may_answer_has_a_copy(site: FakeSite) -> None:
     folder = site.bundle("new", "v2")
     site.ask("PUT", "/v1/bundles/age", json={"path": folder})
     copies = site.root / "state" / "bundles" / "age"
@@ -93,7 +93,7 @@ def test_every_version_that_may_answer_has_a_copy(site: Site) -> None:
     assert list(copies.iterdir()) == []
 
 
-def test_a_withdrawn_version_comes_back_only_if_it_is_named(site: Site) -> None:
+def test_a_withdrawn_version_comes_back_only_if_it_is_named(site: FakeSite) -> None:
     def change(method: str, path: str, body: dict[str, str]) -> str:
         answer = site.ask(method, f"/v1/bundles/age{path}", json=body)
         return answer.json().get("version") or answer.json()["error"]["code"]
@@ -111,14 +111,14 @@ def test_a_withdrawn_version_comes_back_only_if_it_is_named(site: Site) -> None:
     assert change("POST", "/rollback", {}) == "v1"
 
 
-def test_a_folder_with_what_cannot_be_read_to_an_end_is_no_bundle(site: Site) -> None:
+def test_a_folder_with_what_cannot_be_read_to_an_end_is_no_bundle(site: FakeSite) -> None:
     folder = site.root / site.bundle("pipes", "v2")
     os.mkfifo(folder / "labels.json")
     answer = site.ask("PUT", "/v1/bundles/age", json={"path": "pipes"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_bundle")
 
 
-def test_a_roll_back_that_cannot_be_remembered_does_not_hold(site: Site) -> None:
+def test_a_roll_back_that_cannot_be_remembered_does_not_hold(site: FakeSite) -> None:
     site.ask("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
     site.journal.broken = True
     answer = site.ask("POST", "/v1/bundles/age/rollback", json={})
@@ -126,7 +126,7 @@ def test_a_roll_back_that_cannot_be_remembered_does_not_hold(site: Site) -> None
     assert site.engine._active("age").version == "v2"
 
 
-def test_answers_go_on_while_a_bundle_loads_by_the_versions_they_started_with(site: Site) -> None:
+def test_answers_go_on_while_a_bundle_loads_by_the_versions_they_started_with(site: FakeSite) -> None:
     site.engine.loading.clear()
     loading = site.start("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
     body = {"requests": [{"items": [], "tasks": ["age"]}]}
@@ -144,7 +144,7 @@ def test_answers_go_on_while_a_bundle_loads_by_the_versions_they_started_with(si
     assert site.ask("POST", "/v1/predict", json=body).json()["answers"][0]["tasks"]["age"]["version"] == "v2"
 
 
-def test_a_change_goes_on_without_its_client(site: Site) -> None:
+def test_a_change_goes_on_without_its_client(site: FakeSite) -> None:
     site.engine.loading.clear()
     future = site.start("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
     until(lambda: site.service._loads._worker is not None)

@@ -16,7 +16,7 @@ import pytest
 
 from serving.store.servers import DURABLE, RedisServer
 
-from .in_own_process import Process, process, write_artifacts
+from .in_own_process import ServiceProcess, process, write_artifacts
 from .in_process import until
 
 THEIRS = (b"the-user", b"the-event", b"item-11")  # an item that nobody else has
@@ -37,18 +37,18 @@ def in_files(*folders: Path) -> dict[str, list[bytes]]:
     return texts_by_file
 
 
-def post(served: Process, user: str, *items: str) -> None:
+def post(served: ServiceProcess, user: str, *items: str) -> None:
     prefix = "the-event" if user == "the-user" else "e"
     events = [{"id": f"{prefix}-{item}", "user": user, "item": item} for item in items]
     assert served.post("/v1/events", {"events": events}).status_code == 200
 
 
-def gauge(served: Process, name: str) -> float:
+def gauge(served: ServiceProcess, name: str) -> float:
     lines = served.client.get("/metrics").text.splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"peterrec_{name} ")))
 
 
-def pending(served: Process) -> int:
+def pending(served: ServiceProcess) -> int:
     answer = served.client.get("/v1/erasures")
     return answer.json()["pending"] if answer.status_code == 200 else -1
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .in_process import Site, until
+from .in_process import FakeSite, until
 
 
 def body(user: str, *ids: str) -> dict[str, object]:
     return {"events": [{"id": event_id, "user": user, "item": "item-1", "timestamp": 1.0} for event_id in ids]}
 
 
-def slow(site: Site) -> None:
+def slow(site: FakeSite) -> None:
     """Let the store wait for `may_run`."""
     append = site.store.append
 
@@ -21,7 +21,7 @@ def slow(site: Site) -> None:
     site.users.may_run.clear()
 
 
-def test_requests_that_wait_are_one_transaction(site: Site) -> None:
+def test_requests_that_wait_are_one_transaction(site: FakeSite) -> None:
     slow(site)
     first = site.start("POST", "/v1/events", json=body("u0", "a"))
     until(lambda: site.service._events.queued_rows == 0 and site.service._events._worker is not None)
@@ -34,7 +34,7 @@ def test_requests_that_wait_are_one_transaction(site: Site) -> None:
     assert site.store.groups == [1, 10]
 
 
-def test_a_group_that_fails_is_told_to_each_and_keeps_nothing(site: Site) -> None:
+def test_a_group_that_fails_is_told_to_each_and_keeps_nothing(site: FakeSite) -> None:
     slow(site)
     first = site.start("POST", "/v1/events", json=body("u0", "a"))
     until(lambda: site.service._events.queued_rows == 0 and site.service._events._worker is not None)

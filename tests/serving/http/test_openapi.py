@@ -9,23 +9,23 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
-from .in_process import Site
+from .in_process import FakeSite
 from .test_auth import ROUTES
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site")) as site:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSite]:
+    with FakeSite(tmp_path_factory.mktemp("site")) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
-def document(served: Site) -> Any:
+def document(served: FakeSite) -> Any:
     return schemathesis.openapi.from_dict(served.app.openapi())
 
 
 @pytest.fixture(scope="module")
-def described(served: Site) -> dict[str, Any]:
+def described(served: FakeSite) -> dict[str, Any]:
     document: dict[str, Any] = served.ask("GET", "/openapi.json").json()
     return document
 
@@ -38,7 +38,7 @@ CAN_BE_WRONG = {"/v1/items", "/v1/bundles/{name}"}  # of those without a body; a
 @pytest.mark.parametrize("mode", [MODES.POSITIVE, MODES.NEGATIVE], ids=["fits", "does-not-fit"])
 @pytest.mark.parametrize(("method", "path"), LISTED, ids=[" ".join(route) for route in LISTED])
 def test_every_answer_is_as_the_document_says(
-    document: Any, served: Site, method: str, path: str, mode: schemathesis.GenerationMode
+    document: Any, served: FakeSite, method: str, path: str, mode: schemathesis.GenerationMode
 ) -> None:
     operation = document[path][method]
     if mode == MODES.NEGATIVE and "requestBody" not in operation.definition.raw and not CAN_BE_WRONG & {path}:
@@ -62,7 +62,7 @@ def test_every_answer_is_as_the_document_says(
     check()
 
 
-def test_keys_are_described_where_they_are_asked_for(locked: Site, described: dict[str, Any]) -> None:
+def test_keys_are_described_where_they_are_asked_for(locked: FakeSite, described: dict[str, Any]) -> None:
     document = locked.ask("GET", "/openapi.json").json()
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     for path, operations in document["paths"].items():

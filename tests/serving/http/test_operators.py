@@ -14,7 +14,7 @@ import pytest
 from builders import tiny_bundle, tiny_pretrained
 from peterrec.artifacts.bundle_io import save_bundle
 
-from .in_own_process import Process, process, write_artifacts
+from .in_own_process import ServiceProcess, process, write_artifacts
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def full_disk(served: Process) -> Iterator[None]:
+def full_disk(served: ServiceProcess) -> Iterator[None]:
     """Every write of the process fails, as on a full disk."""
     soft, hard = resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (0, hard))
@@ -33,12 +33,12 @@ def full_disk(served: Process) -> Iterator[None]:
     resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def answering(served: Process) -> str:
+def answering(served: ServiceProcess) -> str:
     answer = served.post("/v1/predict", {"requests": [{"items": ["item-1"], "tasks": ["age"]}]})
     return answer.json()["answers"][0]["tasks"]["age"]["version"]
 
 
-def load(served: Process, name: str) -> str:
+def load(served: ServiceProcess, name: str) -> str:
     answer = served.client.put("/v1/bundles/age", json={"path": name})
     assert answer.status_code == 200, answer.text
     assert answering(served) == answer.json()["version"]

@@ -19,7 +19,7 @@ import pytest
 from peterrec.model import UserModel
 from peterrec.serving.store.open import open_store
 
-from .in_own_process import Process, process, write_artifacts
+from .in_own_process import ServiceProcess, process, write_artifacts
 from .in_process import until
 
 
@@ -29,7 +29,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def served(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     bundles = ["--bundle", f"age={artifacts / 'age'}", "--bundle", str(artifacts / "shop")]
     with process(artifacts, tmp_path_factory.mktemp("state"), *bundles) as service:
         yield service
@@ -46,7 +46,7 @@ def question(*items: str, **options: Any) -> dict[str, Any]:
     return {"requests": [{"items": items, "tasks": ["age"], **options}]}
 
 
-def test_answers_are_the_models(served: Process, artifacts: Path) -> None:
+def test_answers_are_the_models(served: ServiceProcess, artifacts: Path) -> None:
     model = UserModel.from_pretrained(artifacts / "base", "cpu")
     model.load_bundle(artifacts / "age")
     model.load_bundle(artifacts / "shop")
@@ -59,7 +59,7 @@ def test_answers_are_the_models(served: Process, artifacts: Path) -> None:
     assert answer["answers"][0]["tasks"]["shop"]["items"] == best.items[0]
 
 
-def test_the_first_question_that_is_printed_is_about_somebody(served: Process) -> None:
+def test_the_first_question_that_is_printed_is_about_somebody(served: ServiceProcess) -> None:
     curl, flag, body, url = served.example
     assert (curl, flag) == ("curl", "--json")
     (answer,) = served.client.post(url, json=json.loads(body)).json()["answers"]
@@ -67,7 +67,7 @@ def test_the_first_question_that_is_printed_is_about_somebody(served: Process) -
     assert list(answer["tasks"]) == ["age", "shop"]
 
 
-def test_nothing_is_known_of_a_user_of_unknown_items(served: Process, artifacts: Path) -> None:
+def test_nothing_is_known_of_a_user_of_unknown_items(served: ServiceProcess, artifacts: Path) -> None:
     model = UserModel.from_pretrained(artifacts / "base", "cpu")
     model.load_bundle(artifacts / "age")
     for items in ([], ["nobody"], ["nobody", "knows"]):
@@ -77,7 +77,7 @@ def test_nothing_is_known_of_a_user_of_unknown_items(served: Process, artifacts:
         assert list(answer["tasks"]["age"]["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_a_stored_user_is_answered_event_by_event(served: Process) -> None:
+def test_a_stored_user_is_answered_event_by_event(served: ServiceProcess) -> None:
     items = ["item-1", "item-5", "nobody", "item-2", "item-9", "item-3", "item-1", "item-7"]
     for i, item in enumerate(items):
         event = {"id": str(i), "user": "stored", "item": item, "timestamp": float(i)}
@@ -92,7 +92,7 @@ def test_a_stored_user_is_answered_event_by_event(served: Process) -> None:
     )
 
 
-def test_which_events_mattered(served: Process) -> None:
+def test_which_events_mattered(served: ServiceProcess) -> None:
     explanation = served.post("/v1/explain", {"items": ["item-1", "nobody", "item-2"], "task": "age"}).json()
     before = served.post("/v1/predict", question("item-1", "nobody", "item-2")).json()
     age = before["answers"][0]["tasks"]["age"]
@@ -106,7 +106,7 @@ def test_which_events_mattered(served: Process) -> None:
     assert explanation["contributions"] == pytest.approx(losses, abs=1e-5)
 
 
-def test_malformed_input_does_no_harm(served: Process) -> None:
+def test_malformed_input_does_no_harm(served: ServiceProcess) -> None:
     kind = {"Content-Type": "application/json"}
     for body in (b"{", b"[" * 100_000, b"\xff", b'{"requests": [{"items": [NaN]}]}', b"9" * 100_000, b"\x00"):
         answer = served.client.post("/v1/predict", content=body, headers=kind)
@@ -116,7 +116,7 @@ def test_malformed_input_does_no_harm(served: Process) -> None:
     assert not served.log("failed")
 
 
-def test_a_bundle_is_replaced_under_load(served: Process) -> None:
+def test_a_bundle_is_replaced_under_load(served: ServiceProcess) -> None:
     first = served.post("/v1/predict", question("item-1")).json()["answers"][0]["tasks"]["age"]
     versions: set[tuple[str, float]] = set()
     stop = threading.Event()
@@ -149,7 +149,7 @@ def test_a_bundle_is_replaced_under_load(served: Process) -> None:
     assert len(dict(versions)) == 2, "a version had two answers"
 
 
-def test_a_thousand_clients_at_once(served: Process) -> None:
+def test_a_thousand_clients_at_once(served: ServiceProcess) -> None:
     host, port = served.address.removeprefix("http://").split(":")
     body = json.dumps(question("item-1"))
     head = "Host: localhost\r\nConnection: close\r\n"
@@ -209,7 +209,7 @@ class Writers:
             assert not thread.is_alive()
 
 
-def stored_events(service: Process) -> set[tuple[str, str, str, float]]:
+def stored_events(service: ServiceProcess) -> set[tuple[str, str, str, float]]:
     stored: set[tuple[str, str, str, float]] = set()
     for user in (f"u{i}" for i in range(7)):
         answer = service.client.get(f"/v1/users/{user}")
@@ -220,7 +220,7 @@ def stored_events(service: Process) -> set[tuple[str, str, str, float]]:
     return stored
 
 
-def end_under_load(artifacts: Path, state: Path, sig: signal.Signals) -> tuple[int, Process, Writers]:
+def end_under_load(artifacts: Path, state: Path, sig: signal.Signals) -> tuple[int, ServiceProcess, Writers]:
     """Load a bundle, append events, and send a signal meanwhile."""
     with process(artifacts, state, "--bundle", f"age={artifacts / 'age'}") as service:
         assert service.client.put("/v1/bundles/more", json={"path": "age2"}).status_code == 200
@@ -254,7 +254,7 @@ def test_sigkill_under_load_loses_nothing_acknowledged(artifacts: Path, tmp_path
         assert names == ["age", "more"], "what an operator loaded is there again"
 
 
-def fill(service: Process, run: int) -> httpx.Response:
+def fill(service: ServiceProcess, run: int) -> httpx.Response:
     events = [{"id": f"{run}-{i}", "user": f"f{i % 50}", "item": "x" * 250, "timestamp": 1.0} for i in range(500)]
     return service.post("/v1/events", {"events": events})
 

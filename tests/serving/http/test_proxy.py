@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from .in_process import until
-from .in_thread import PREDICT, Running, answer, read, request, running
+from .in_thread import PREDICT, ServerThread, answer, read, request, serve_in_thread
 
 SAMPLE = Path(__file__).parents[3] / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -103,13 +103,13 @@ def adapt(sample: str, folder: Path, port: int, service: tuple[str, int]) -> str
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("site"), body_seconds=30.0) as server_thread:
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
+    with serve_in_thread(tmp_path_factory.mktemp("site"), body_seconds=30.0) as server_thread:
         yield server_thread
 
 
 @pytest.fixture(scope="module")
-def proxy(serving: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def proxy(serving: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     nginx = Proxy(tmp_path_factory.mktemp("nginx"), serving.address)
     try:
         yield nginx
@@ -123,11 +123,11 @@ def seconds_until_closed(client: socket.socket) -> float:
     return time.monotonic() - began
 
 
-def request_lines(serving: Running) -> int:
+def request_lines(serving: ServerThread) -> int:
     return sum(line["event"] == "request" for line in serving.site.log())
 
 
-def test_the_sample_is_valid_and_fits_the_service(proxy: Proxy, serving: Running) -> None:
+def test_the_sample_is_valid_and_fits_the_service(proxy: Proxy, serving: ServerThread) -> None:
     assert proxy.test.returncode == 0, proxy.test.stderr
     limits, sample = serving.site.service.limits, SAMPLE.read_text()
 
@@ -164,7 +164,7 @@ def test_a_head_that_does_not_arrive(proxy: Proxy, start: bytes) -> None:
         assert seconds_until_closed(client) < SECONDS + 5
 
 
-def test_a_head_that_dribbles(proxy: Proxy, serving: Running) -> None:
+def test_a_head_that_dribbles(proxy: Proxy, serving: ServerThread) -> None:
     answered, began = request_lines(serving), time.monotonic()
     with proxy.connect() as client, contextlib.suppress(OSError):
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
@@ -175,7 +175,7 @@ def test_a_head_that_dribbles(proxy: Proxy, serving: Running) -> None:
     assert request_lines(serving) == answered
 
 
-def test_a_body_that_does_not_arrive_or_dribbles_never_reaches_the_service(proxy: Proxy, serving: Running) -> None:
+def test_a_body_that_does_not_arrive_or_dribbles_never_reaches_the_service(proxy: Proxy, serving: ServerThread) -> None:
     answered = request_lines(serving)
     with proxy.connect() as slow, proxy.connect() as stuck:
         stuck.sendall(request("POST", "/v1/predict", PREDICT)[:-5])
@@ -238,7 +238,7 @@ def test_two_ends_of_a_body(proxy: Proxy) -> None:
     assert proxy.ask(request("POST", "/v1/predict", headers=headers) + b"0\r\n\r\n")[0] == 400
 
 
-def test_who_leaves_is_not_worked_for(proxy: Proxy, serving: Running) -> None:
+def test_who_leaves_is_not_worked_for(proxy: Proxy, serving: ServerThread) -> None:
     site = serving.site
     site.users.may_run.clear()
     runs, closed_before = len(site.users.runs), [line.get("status") for line in site.log()].count(499)
@@ -254,7 +254,7 @@ def test_who_leaves_is_not_worked_for(proxy: Proxy, serving: Running) -> None:
     assert proxy.ask(request("POST", "/v1/predict", PREDICT, LAST))[0] == 200
 
 
-def test_too_many_connections_of_an_address(proxy: Proxy, serving: Running) -> None:
+def test_too_many_connections_of_an_address(proxy: Proxy, serving: ServerThread) -> None:
     site = serving.site
     site.users.may_run.clear()
     with contextlib.ExitStack() as stack:

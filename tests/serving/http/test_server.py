@@ -14,8 +14,8 @@ import pytest
 from peterrec.serving.http import server
 from peterrec.serving.http.server import MIN_CONNECTIONS, OTHER_FILES, open_files_for_connections
 
-from .in_process import Site, until
-from .in_thread import PREDICT, Running, answer, read, request, running
+from .in_process import FakeSite, until
+from .in_thread import PREDICT, ServerThread, answer, read, request, serve_in_thread
 
 SECONDS = 0.5  # for bodies to arrive, of a hasty service
 LAST = "Connection: close\r\n"
@@ -23,14 +23,14 @@ JSON = "Content-Type: application/json\r\n"
 
 
 @pytest.fixture
-def hasty(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path, body_seconds=SECONDS) as server_thread:
+def hasty(tmp_path: Path) -> Iterator[ServerThread]:
+    with serve_in_thread(tmp_path, body_seconds=SECONDS) as server_thread:
         yield server_thread
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("site"), head_bytes=2_000) as server_thread:
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
+    with serve_in_thread(tmp_path_factory.mktemp("site"), head_bytes=2_000) as server_thread:
         yield server_thread
 
 
@@ -47,7 +47,7 @@ def statuses(received: bytes) -> list[int]:
 # ---------------------------------------------------------------- bodies
 
 
-def test_a_body_that_does_not_arrive(hasty: Running) -> None:
+def test_a_body_that_does_not_arrive(hasty: ServerThread) -> None:
     with hasty.connect() as client:
         client.sendall(request("POST", "/v1/predict", PREDICT)[:-5])
         status, reply = answer(client)
@@ -55,7 +55,7 @@ def test_a_body_that_does_not_arrive(hasty: Running) -> None:
         assert reply["error"]["message"].startswith("the body did not arrive")
 
 
-def test_a_request_in_time_is_not_cut_off_while_it_is_answered(hasty: Running) -> None:
+def test_a_request_in_time_is_not_cut_off_while_it_is_answered(hasty: ServerThread) -> None:
     hasty.site.users.may_run.clear()
     with hasty.connect() as client:
         client.sendall(request("POST", "/v1/predict", PREDICT, LAST))
@@ -64,7 +64,7 @@ def test_a_request_in_time_is_not_cut_off_while_it_is_answered(hasty: Running) -
         assert answer(client)[0] == 200
 
 
-def test_bodies_in_chunks_and_bodies_that_are_announced(serving: Running) -> None:
+def test_bodies_in_chunks_and_bodies_that_are_announced(serving: ServerThread) -> None:
     with serving.connect() as client:
         client.sendall(chunked(PREDICT, LAST))
         assert answer(client)[0] == 200
@@ -75,7 +75,7 @@ def test_bodies_in_chunks_and_bodies_that_are_announced(serving: Running) -> Non
 
 
 @pytest.mark.parametrize("step", [1, 100_000], ids=["byte-by-byte", "at-once"])
-def test_a_body_survives_an_upgrade_that_is_not_made(serving: Running, step: int) -> None:
+def test_a_body_survives_an_upgrade_that_is_not_made(serving: ServerThread, step: int) -> None:
     headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     with serving.connect() as client:
         sent = request("POST", "/v1/predict", PREDICT, headers) + request("GET", "/healthz", headers=LAST)
@@ -87,7 +87,7 @@ def test_a_body_survives_an_upgrade_that_is_not_made(serving: Running, step: int
 # ---------------------------------------------------------------- several requests of a connection
 
 
-def test_requests_one_after_the_other_and_at_once(serving: Running) -> None:
+def test_requests_one_after_the_other_and_at_once(serving: ServerThread) -> None:
     with serving.connect() as client:
         for _ in range(3):
             client.sendall(request("GET", "/healthz"))
@@ -98,7 +98,7 @@ def test_requests_one_after_the_other_and_at_once(serving: Running) -> None:
         assert statuses(read(client)) == [200] * 4
 
 
-def test_head_is_get_without_the_body(serving: Running) -> None:
+def test_head_is_get_without_the_body(serving: ServerThread) -> None:
     with serving.connect() as client:
         client.sendall(request("HEAD", "/healthz") + request("GET", "/healthz", headers=LAST))
         first, second, body = read(client).split(b"\r\n\r\n")
@@ -124,7 +124,7 @@ HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
     ],
     ids=range(6),
 )
-def test_what_is_no_http(serving: Running, sent: bytes) -> None:
+def test_what_is_no_http(serving: ServerThread, sent: bytes) -> None:
     with serving.connect() as client:
         with contextlib.suppress(OSError):
             client.sendall(sent)
@@ -133,7 +133,7 @@ def test_what_is_no_http(serving: Running, sent: bytes) -> None:
     assert serving.ask("GET", "/healthz")[0] == 200
 
 
-def test_nothing_behind_connect_is_a_request(serving: Running) -> None:
+def test_nothing_behind_connect_is_a_request(serving: ServerThread) -> None:
     with serving.connect() as client:
         client.settimeout(1)
         client.sendall(b"CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n" + request("GET", "/healthz", headers=LAST))
@@ -144,7 +144,7 @@ def test_nothing_behind_connect_is_a_request(serving: Running) -> None:
         assert 400 <= statuses(received)[0] < 500
 
 
-def test_an_old_client_without_a_host_is_refused_where_there_are_no_keys(serving: Running) -> None:
+def test_an_old_client_without_a_host_is_refused_where_there_are_no_keys(serving: ServerThread) -> None:
     with serving.connect() as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         status, reply = answer(client)
@@ -167,7 +167,7 @@ def test_an_old_client_without_a_host_is_refused_where_there_are_no_keys(serving
 def test_connections_follow_from_the_files_that_may_be_open(
     tmp_path: Path, files: int, connections: int, fitting: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = Site(tmp_path, limits={"connections": connections})
+    site = FakeSite(tmp_path, limits={"connections": connections})
     monkeypatch.setattr(server.resource, "getrlimit", lambda _: (files, files))
     monkeypatch.setattr(server.resource, "setrlimit", lambda *_: None)
     assert open_files_for_connections(site.service) == fitting
@@ -175,7 +175,7 @@ def test_connections_follow_from_the_files_that_may_be_open(
 
 
 def test_past_the_connections_the_answer_is_503(tmp_path: Path) -> None:
-    with running(tmp_path, connections=3) as serving, contextlib.ExitStack() as stack:
+    with serve_in_thread(tmp_path, connections=3) as serving, contextlib.ExitStack() as stack:
         held = [stack.enter_context(serving.connect()) for _ in range(3)]
         until(lambda: len(serving.server.server_state.connections) == 3)
         with serving.connect() as client:

@@ -13,17 +13,17 @@ from peterrec.errors import ConfigError
 from peterrec.serving.http import server
 from peterrec.serving.http.server import bind
 
-from .in_process import Site, until
-from .in_thread import PREDICT, Running, answer, read, request, running
+from .in_process import FakeSite, until
+from .in_thread import PREDICT, ServerThread, answer, read, request, serve_in_thread
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path) as server_thread:
+def serving(tmp_path: Path) -> Iterator[ServerThread]:
+    with serve_in_thread(tmp_path) as server_thread:
         yield server_thread
 
 
-def test_who_leaves_is_not_worked_for(serving: Running) -> None:
+def test_who_leaves_is_not_worked_for(serving: ServerThread) -> None:
     site = serving.site
     site.users.may_run.clear()
     with serving.connect() as first:
@@ -41,11 +41,11 @@ def test_who_leaves_is_not_worked_for(serving: Running) -> None:
 
 
 def test_what_is_in_flight_at_the_end_is_finished(tmp_path: Path) -> None:
-    with running(tmp_path) as serving:
+    with serve_in_thread(tmp_path) as serving:
         check_the_end(serving, serving.site)
 
 
-def check_the_end(serving: Running, site: Site) -> None:
+def check_the_end(serving: ServerThread, site: FakeSite) -> None:
     site.users.may_run.clear()
     with serving.connect() as client, serving.connect() as idle:
         client.sendall(request("POST", "/v1/predict", PREDICT))
@@ -63,7 +63,7 @@ def check_the_end(serving: Running, site: Site) -> None:
 
 
 def test_the_patience_at_the_end_has_an_end(tmp_path: Path) -> None:
-    with running(tmp_path, shutdown_seconds=1) as serving:
+    with serve_in_thread(tmp_path, shutdown_seconds=1) as serving:
         site = serving.site
         site.users.may_run.clear()
         with serving.connect() as client:
@@ -76,7 +76,7 @@ def test_the_patience_at_the_end_has_an_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hanging", [False, True])
 def test_a_thread_that_hangs_does_not_keep_the_process(
-    site: Site, hanging: bool, monkeypatch: pytest.MonkeyPatch
+    site: FakeSite, hanging: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: list[int] = []
     monkeypatch.setattr(server, "redirect_server_logs", lambda log: None)
@@ -93,7 +93,7 @@ def serving_nowhere() -> socket.socket:
         return listener
 
 
-def test_a_second_signal_ends_it_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_ends_it_at_once(site: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
     http_server = server.Server(site.service, 10, lambda: None)
@@ -103,7 +103,7 @@ def test_a_second_signal_ends_it_at_once(site: Site, monkeypatch: pytest.MonkeyP
     assert ends == [130]
 
 
-def test_a_second_sighup_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_sighup_changes_nothing(site: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that closes sends two."""
     ends: list[int] = []
     monkeypatch.setattr("os._exit", ends.append)
@@ -114,7 +114,7 @@ def test_a_second_sighup_changes_nothing(site: Site, monkeypatch: pytest.MonkeyP
     assert not ends
 
 
-def refuses(serving: Running) -> bool:
+def refuses(serving: ServerThread) -> bool:
     try:
         serving.connect().close()
     except OSError:

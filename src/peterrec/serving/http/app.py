@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from peterrec._version import __version__
 from peterrec.errors import PeterRecError
 from peterrec.serving.http import routes_ask, routes_bundles, routes_open, routes_users
-from peterrec.serving.http.auth import Guard
+from peterrec.serving.http.auth import AuthenticationMiddleware
 from peterrec.serving.http.errors import ApiError, as_api_error
 from peterrec.serving.http.middleware import ObservabilityMiddleware, RequestBodyMiddleware
 from peterrec.serving.http.openapi import describe
@@ -33,14 +33,14 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
     """
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(service.follow_erasures())
+    async def run_lifespan(app: FastAPI) -> AsyncIterator[None]:
+        erasure_task = asyncio.create_task(service.follow_erasures())
         yield
-        following.cancel()
+        erasure_task.cancel()
         await service.close()
 
     app = FastAPI(
-        title="peterrec", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=life,
+        title="peterrec", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=run_lifespan,
         redirect_slashes=False,
     )  # fmt: skip
     app.state.service, app.state.pages = service, pages or Pages()
@@ -51,7 +51,7 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
     for kind in (ApiError, PeterRecError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _error_response)
     app.add_middleware(RequestBodyMiddleware, limits=service.limits)  # the last one is the outermost
-    app.add_middleware(Guard, keys=service.parts.keys)
+    app.add_middleware(AuthenticationMiddleware, keys=service.parts.keys)
     app.add_middleware(ObservabilityMiddleware, log=service.log, metrics=service.metrics)
     return app
 

@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class AuthenticationMiddleware:
     """Refuses who has no key, and a foreign page that reaches for a service without keys by another name.
 
     Args:
@@ -130,21 +130,21 @@ def _host(value: str) -> str:
 
 def allow(scope: ScopeName) -> Any:
     """Return the dependency of a route that only clients with a scope may use."""
-    return Depends(_checker(scope))
+    return Depends(_scope_check(scope))
 
 
-def _checker(wanted: ScopeName) -> Callable[..., Any]:
+def _scope_check(required_scope: ScopeName) -> Callable[..., Any]:
     # The two schemes are only named here, for the document: the guard has read the key before the body was.
     async def check(request: Request, bearer: Bearer, header: Header) -> None:
-        if wanted not in request.scope[CLIENT].scopes:
+        if required_scope not in request.scope[CLIENT].scopes:
             raise ApiError(
                 403,
                 "forbidden",
-                f"the key does not have the scope {wanted!r}",
+                f"the key does not have the scope {required_scope!r}",
                 "use a key that has, or ask who runs it",
             )
         if request.method in WITH_BODY:
             _check_json(request.headers)
 
-    check.scope = wanted  # type: ignore[attr-defined]
+    check.scope = required_scope  # type: ignore[attr-defined]
     return check

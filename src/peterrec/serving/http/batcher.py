@@ -102,7 +102,7 @@ class Batcher(Generic[J, R]):
             return [await pending.future for pending in own_jobs]
         finally:
             for pending in own_jobs:
-                self._leave(pending)
+                self._remove(pending)
 
     def _admit(self, rows: int) -> None:
         if self._closing:
@@ -114,7 +114,7 @@ class Batcher(Generic[J, R]):
         seconds = self._queued / self._rate if self._rate else 0.0
         return min(MAX_RETRY_SECONDS, max(1, math.ceil(seconds)))
 
-    def _leave(self, pending: _PendingJob[J, R]) -> None:
+    def _remove(self, pending: _PendingJob[J, R]) -> None:
         if self._queue.pop(id(pending), None) is not None:
             self._queued -= pending.rows
         if not pending.future.cancel() and not pending.future.cancelled():
@@ -134,11 +134,11 @@ class Batcher(Generic[J, R]):
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._fill()
-            if batch := self._take():
+            await self._wait_for_batch()
+            if batch := self._next_batch():
                 await self._process(batch)
 
-    async def _fill(self) -> None:
+    async def _wait_for_batch(self) -> None:
         """Wait until there is enough for a run, or the oldest has waited long enough."""
         loop = asyncio.get_running_loop()
         until = next(iter(self._queue.values())).arrived + self._max_wait
@@ -151,7 +151,7 @@ class Batcher(Generic[J, R]):
                 async with asyncio.timeout(remaining):
                     await self._wake.wait()
 
-    def _take(self) -> list[_PendingJob[J, R]]:
+    def _next_batch(self) -> list[_PendingJob[J, R]]:
         batch: list[_PendingJob[J, R]] = []
         rows = 0
         for pending in list(self._queue.values()):

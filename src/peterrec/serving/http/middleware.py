@@ -21,10 +21,10 @@ from peterrec.serving.http.metrics import Metrics
 from peterrec.serving.http.schemas import LIMITS
 
 HELD_BODIES = 64  # of the largest size, in memory at once
-KEPT = re.compile("%(2[Ff]|25)")
+ENCODED_SLASH_OR_PERCENT = re.compile("%(2[Ff]|25)")
 CLIENT_CLOSED_REQUEST = 499  # the client left before the answer; nginx's name and number
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
-HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
 class RequestBodyMiddleware:
@@ -134,10 +134,10 @@ class ObservabilityMiddleware:
             return
         # Whoever answers GET answers HEAD too; the server leaves the body out.
         inner = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
-        answer = _Answer(send, secrets.token_hex(8))
+        answer = _ResponseSender(send, secrets.token_hex(8))
         started = time.perf_counter()
         try:
-            inner["path"] = _routed(scope)
+            inner["path"] = _path_for_routing(scope)
             await self._app(inner, receive, answer)
         except ClientDisconnect:
             answer.status = CLIENT_CLOSED_REQUEST
@@ -146,18 +146,18 @@ class ObservabilityMiddleware:
         except ApiError as error:
             await self._fail(inner, receive, answer, error)
         except Exception as error:
-            self._log.failure("failed", error, request_id=answer.request_id, route=_route(inner))
+            self._log.failure("failed", error, request_id=answer.request_id, route=_route_template(inner))
             await self._fail(inner, receive, answer, error)
         finally:
             self._count(inner, scope["method"], answer, time.perf_counter() - started)
 
-    async def _fail(self, scope: Scope, receive: Receive, answer: _Answer, error: Exception) -> None:
+    async def _fail(self, scope: Scope, receive: Receive, answer: _ResponseSender, error: Exception) -> None:
         if not answer.started:
             await as_api_error(error).response()(scope, receive, answer)
 
-    def _count(self, scope: Scope, method: str, answer: _Answer, seconds: float) -> None:
+    def _count(self, scope: Scope, method: str, answer: _ResponseSender, seconds: float) -> None:
         method = method if method in METHODS else "other"
-        route, status = _route(scope), answer.status
+        route, status = _route_template(scope), answer.status
         self._metrics.request(route, method, status, seconds)
         client = scope.get(CLIENT)
         self._log.write(
@@ -166,7 +166,7 @@ class ObservabilityMiddleware:
         )  # fmt: skip
 
 
-def _routed(scope: Scope) -> str:
+def _path_for_routing(scope: Scope) -> str:
     """Return the path with its encoded slashes still encoded (and so %): an id may have them, and is one part of it.
 
     Raises:
@@ -176,20 +176,20 @@ def _routed(scope: Scope) -> str:
     if b"%" not in raw:
         return str(scope["path"])
     try:
-        return unquote(KEPT.sub(r"%25\1", raw.decode("ascii")), errors="strict")
+        return unquote(ENCODED_SLASH_OR_PERCENT.sub(r"%25\1", raw.decode("ascii")), errors="strict")
     except UnicodeDecodeError:
         raise ApiError(
             400, "bad_request", "the address is not UTF-8", "encode ids in UTF-8 before they are percent-encoded"
         ) from None
 
 
-def _route(scope: Scope) -> str:
+def _route_template(scope: Scope) -> str:
     """Return the template of a route: a path may have a user's id in it."""
     route: Any = scope.get("route")
     return str(getattr(route, "path_format", None) or getattr(route, "path", "other"))
 
 
-class _Answer:
+class _ResponseSender:
     """Sends an answer with the headers that all answers have, and remembers its status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
@@ -200,7 +200,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode()), *HEADERS]
+            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode()), *SECURITY_HEADERS]
             if all(name.lower() != b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", b"no-store"))
             message = {**message, "headers": headers}

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOOKED_UP_AT_ONCE = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
-WAITING_EVENTS = 10  # requests of the most events that one may have
+MAX_ITEMS_ON_LOOP = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
+EVENT_QUEUE_REQUESTS = 10  # requests of the most events that one may have
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
 ERASURE_SECONDS = 1.0  # between two looks at erasures: those that are pending, and those of other services
@@ -93,13 +93,13 @@ class Service:
             observe=self.metrics.observer("answers"),
         )  # fmt: skip
         self._events = Batcher[list[Event], list[bool]](
-            self._append, max_rows=self.limits.events, max_queue=WAITING_EVENTS * self.limits.events,
+            self._append, max_rows=self.limits.events, max_queue=EVENT_QUEUE_REQUESTS * self.limits.events,
             observe=self.metrics.observer("events"),
         )  # fmt: skip
         self._threads = BoundedThreadPool(self.limits.queue)
-        self._loads = Batcher[Callable[[], Any], Any](_call_each, max_rows=1, max_queue=8)
+        self._loads = Batcher[Callable[[], Any], Any](_run_each, max_rows=1, max_queue=8)
         self.hanging = False  # whether a thread had to be left behind at the end
-        self._checked = self._failed = -math.inf  # when the store was asked, and when it could not keep events
+        self._checked_at = self._failed_at = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
         self._pending_erasures = 0  # when they were last looked at
         self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
@@ -110,7 +110,7 @@ class Service:
         """Answer questions about users whose events are given; all of them, or an error."""
         self._check_tasks([request.question for request in requests])
         prepare = self.parts.engine.prepare
-        if sum(len(request.items) for request in requests) > LOOKED_UP_AT_ONCE:
+        if sum(len(request.items) for request in requests) > MAX_ITEMS_ON_LOOP:
             prepared = await self.call(lambda: [prepare(request) for request in requests])
         else:
             prepared = [prepare(request) for request in requests]
@@ -166,10 +166,10 @@ class Service:
 
     def _run(self, jobs: list[_Job]) -> list[Answer | Explanation | Exception]:
         questions = [job.prepared for job in jobs if job.task is None]
-        answers = iter(self._run_all(questions))
+        answers = iter(self._run_together(questions))
         return [next(answers) if job.task is None else self._explain(job) for job in jobs]
 
-    def _run_all(self, prepared: list[Prepared]) -> list[Answer | Exception]:
+    def _run_together(self, prepared: list[Prepared]) -> list[Answer | Exception]:
         """Answer together; where that fails, one by one, so that who is not at fault has an answer."""
         run = self.parts.users.run
         try:
@@ -177,7 +177,7 @@ class Service:
         except Exception as error:
             if len(prepared) == 1:
                 return [error]
-            return [answer for question in prepared for answer in self._run_all([question])]
+            return [answer for question in prepared for answer in self._run_together([question])]
         self.metrics.store_errors.inc(sum(isinstance(answer, StoreError) for answer in answers))
         return answers
 
@@ -205,10 +205,10 @@ class Service:
         try:
             new = self.parts.users.append([event for job in jobs for event in job])
         except StoreError:
-            self._failed = time.monotonic()
+            self._failed_at = time.monotonic()
             self.metrics.store_errors.inc()
             raise
-        self._failed = -math.inf
+        self._failed_at = -math.inf
         ends, start = [], 0
         for job in jobs:
             ends.append(new[start : start + len(job)])
@@ -271,10 +271,10 @@ class Service:
 
         The store may have room for a check and not for events, so that events that it could not keep count too.
         """
-        if self.stopping or time.monotonic() - self._failed < FAILED_SECONDS:
+        if self.stopping or time.monotonic() - self._failed_at < FAILED_SECONDS:
             return False
-        if time.monotonic() - self._checked >= READY_SECONDS:
-            self._checked = time.monotonic()
+        if time.monotonic() - self._checked_at >= READY_SECONDS:
+            self._checked_at = time.monotonic()
             self._ready = await self._check()
         return self._ready
 
@@ -311,7 +311,10 @@ class Service:
     def _gauges(self) -> dict[str, tuple[str, float]]:
         service_gauges = {
             "up": ("Always 1.", 1.0),
-            "ready": ("Whether the store answered when last asked, and the service is not stopping.", self._ok()),
+            "ready": (
+                "Whether the store answered when last asked, and the service is not stopping.",
+                self._ready_gauge(),
+            ),
             "erasures_pending": ("Erased users that files may still hold.", float(self._pending_erasures)),
             "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
         }
@@ -320,9 +323,9 @@ class Service:
             f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()
         }
 
-    def _ok(self) -> float:
+    def _is_ready(self) -> float:
         return float(self._ready and not self.stopping)
 
 
-def _call_each(jobs: list[Callable[[], Any]]) -> list[Any]:
+def _run_each(jobs: list[Callable[[], Any]]) -> list[Any]:
     return [job() for job in jobs]
