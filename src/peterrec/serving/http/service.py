@@ -313,7 +313,7 @@ class Service:
             "up": ("Always 1.", 1.0),
             "ready": (
                 "Whether the store answered when last asked, and the service is not stopping.",
-                self._ready_gauge(),
+                self._is_ready(),
             ),
             "erasures_pending": ("Erased users that files may still hold.", float(self._pending_erasures)),
             "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
