@@ -57,9 +57,9 @@ def test_the_server_says_the_same_only_now_and_then() -> None:
             record.created = at
             handler.emit(record)
 
-    emit_records("socket.accept() out of system resource", at=1000.0, of=500)
+    emit_records("socket.accept() out of system resource", at=1000.0, times=500)
     emit_records("something else", at=1001.0)
-    emit_records("socket.accept() out of system resource", at=1011.0, of=2)
+    emit_records("socket.accept() out of system resource", at=1011.0, times=2)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["message"].split()[0], line.get("more")) for line in lines] == [
         ("socket.accept()", None), ("something", None), ("socket.accept()", 499),
