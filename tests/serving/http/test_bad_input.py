@@ -176,8 +176,10 @@ def test_a_body_of_many_mistakes_is_not_listed(
     site: FakeSite, path: str, body: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[int] = []
-    as_before = errors._invalid
-    monkeypatch.setattr(errors, "_invalid", lambda problems: (built.append(len(problems)), as_before(problems))[1])
+    as_before = errors._from_validation
+    monkeypatch.setattr(
+        errors, "_from_validation", lambda problems: (built.append(len(problems)), as_before(problems))[1]
+    )
     sent = json.dumps(body)
     began = time.monotonic()
     refused(site, path, sent, 422)

@@ -86,14 +86,14 @@ def test_the_first_waits_a_moment_for_others() -> None:
         assert loop.time() - started < 5
         await ask(batcher, 5, 6, 7, 8)
 
-    assert run(test, max_wait=10.0).seen == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert run(test, max_wait=10.0).jobs_of_runs == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def test_the_wait_ends() -> None:
     async def test(runs: Runs, batcher: Batcher[int, int]) -> None:
         assert await ask(batcher, 1) == [10]
 
-    assert run(test, max_wait=0.02).seen == [[1]]
+    assert run(test, max_wait=0.02).jobs_of_runs == [[1]]
 
 
 def test_rows_bound_a_run_and_a_large_job_runs_alone() -> None:
@@ -105,7 +105,7 @@ def test_rows_bound_a_run_and_a_large_job_runs_alone() -> None:
         await asyncio.gather(*tasks)
         assert await ask(batcher, 4, rows=50) == [40]
 
-    assert run(test).seen == [[0], [1], [2, 3], [4]]
+    assert run(test).jobs_of_runs == [[0], [1], [2, 3], [4]]
 
 
 def test_the_queue_is_bounded_in_rows_but_not_for_the_only_one() -> None:
@@ -122,7 +122,7 @@ def test_the_queue_is_bounded_in_rows_but_not_for_the_only_one() -> None:
         assert await large == [10]
         assert await ask(batcher, 3) == [30]
 
-    assert run(test).seen == [[0], [1], [3]]
+    assert run(test).jobs_of_runs == [[0], [1], [3]]
 
 
 def test_retry_after_is_what_the_measured_rate_says() -> None:
@@ -157,7 +157,7 @@ def test_who_gives_up_is_not_worked_for_and_leaves_room() -> None:
         runs.may_run.set()
         assert await stays == [30]
 
-    assert run(test).seen == [[0], [3]]
+    assert run(test).jobs_of_runs == [[0], [3]]
 
 
 def test_who_gives_up_while_it_runs_does_not_disturb_others() -> None:
