@@ -68,7 +68,7 @@ def test_connections_past_the_open_files_are_refused_and_others_answered(artifac
             assert client.get("/healthz").status_code == 503  # there is no room, and that is said
         stack.close()
         until(lambda: served.client.get("/healthz").status_code == 200)
-        assert few["connections"] < 128
+        assert few["connections"] <= 128
         assert lines < 100, "it wrote without end"
 
 
