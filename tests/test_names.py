@@ -83,7 +83,8 @@ def test_no_name_says_nothing(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["found = 1", "def f(own): ...", "def _told(): ...", "class Own: ...", "self.kept = 2", "for one in (): ..."]
+    "source",
+    ["found = 1", "def f(own): ...", "def _told(): ...", "class Own: ...", "self.kept = 2", "for one in (): ..."],
 )
 def test_a_vague_name_is_seen(source: str) -> None:
     assert len(vague_names(source)) == 1

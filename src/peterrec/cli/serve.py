@@ -12,7 +12,7 @@ from peterrec.cli.common import ConfigOption, SetOption, say
 from peterrec.config import ServeConfig, load_config
 from peterrec.errors import ConfigError
 
-NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
 def command(

@@ -12,7 +12,7 @@ Window = Literal["trained", "whole"]
 
 
 class EngineConfig(Config):
-    """How questions are answered."""
+    """Settings of the engine."""
 
     window: Window = Field(
         default="trained",
@@ -38,11 +38,13 @@ class EngineConfig(Config):
 
 
 class LimitsConfig(Config):
-    """What one client, or all together, may ask for."""
+    """Limits on one client, or all together."""
 
-    head_bytes: PositiveInt = Field(default=32_768, description="of the first line and the headers of a request")
+    head_bytes: PositiveInt = Field(
+        default=32_768, description="of the first line and the headers of a request, while they arrive"
+    )
     body_bytes: PositiveInt = Field(default=4_000_000, description="of a request")
-    body_seconds: Positive = Field(default=10.0, description="for a request to arrive, headers and body")
+    body_seconds: Positive = Field(default=10.0, description="for the body of a request to arrive")
     requests: PositiveInt = Field(default=256, description="users in one POST /v1/predict")
     rows: PositiveInt = Field(default=1_024, description="users times tasks in one request")
     answer_items: PositiveInt = Field(default=100_000, description="items in the answers of one request, at most")
@@ -56,7 +58,7 @@ class LimitsConfig(Config):
     id_length: PositiveInt = Field(default=256, description="characters of an id of a user, an event or an item")
     queue: PositiveInt = Field(default=4_096, description="rows waiting for the network; past it the answer is 429")
     connections: PositiveInt = Field(
-        default=2_000, description="open at once, if the open files allow it; past it the answer is 503"
+        default=2_000, description="open at once, if the open files allow it; past it a request is answered with 503"
     )
     answer_seconds: Positive = Field(default=10.0, description="for computing an answer; past it the answer is 504")
     shutdown_seconds: PositiveInt = Field(default=20, description="for requests in flight when the service is stopped")

@@ -1,4 +1,4 @@
-"""What tests of HTTP share."""
+"""Fixtures: the service on fakes, with and without keys."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site
+from .in_process import FakeSite
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[FakeSite]:
     """A service without keys."""
-    with Site(tmp_path) as found:
-        yield found
+    with FakeSite(tmp_path) as service_site:
+        yield service_site
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[Site]:
+def locked(tmp_path: Path) -> Iterator[FakeSite]:
     """A service with keys."""
-    with Site(tmp_path, keys=True) as found:
-        yield found
+    with FakeSite(tmp_path, keys=True) as service_site:
+        yield service_site

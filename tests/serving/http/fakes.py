@@ -88,7 +88,7 @@ class FakeStaged:
     history: VersionHistory
 
     @classmethod
-    def of(cls, name: str, version: str) -> Self:
+    def first_version(cls, name: str, version: str) -> Self:
         return cls(name, {version: FakeLoaded(name, version)}, VersionHistory((version,)))
 
 
@@ -105,7 +105,7 @@ class FakeEngine:
             network=SimpleNamespace(backbone=backbone),
             pretrained=SimpleNamespace(max_length=6),
         )
-        self.bundles = {name: FakeStaged.of(name, "v1") for name in ("age", "shop")}
+        self.bundles = {name: FakeStaged.first_version(name, "v1") for name in ("age", "shop")}
         self.loading = threading.Event()
         self.loading.set()
 
@@ -128,12 +128,12 @@ class FakeEngine:
         file = Path(path) / "version.json"
         if not file.is_file():
             raise ArtifactError("does not exist", remedy="check the path", path=path)
-        found = file.read_text()
-        if found == "foreign":
+        bundle = file.read_text()
+        if bundle == "foreign":
             raise FingerprintError("was made for another backbone", remedy="adapt it to this one", path=path)
-        if version not in (None, found):
-            raise ArtifactError(f"is the version {found}", remedy="load it again", path=path)
-        return FakeLoaded(name, found, str(path))
+        if version not in (None, bundle):
+            raise ArtifactError(f"is the version {bundle}", remedy="load it again", path=path)
+        return FakeLoaded(name, bundle, str(path))
 
     def load(self, name: str, path: str) -> VersionInfo:
         return self.activate(self.stage(name, Path(path)))
@@ -146,7 +146,7 @@ class FakeEngine:
         return FakeStaged(name, before.versions | {loaded.version: loaded}, before.history.load(loaded.version))
 
     def stage_versions(self, versions: Sequence[FakeLoaded], history: VersionHistory) -> FakeStaged:
-        read = {each.version: each for each in versions}
+        read = {loaded.version: loaded for loaded in versions}
         return FakeStaged(versions[0].name, read, history.only(list(read)))
 
     def stage_roll_back(self, name: str, version: str | None = None) -> FakeStaged:
@@ -166,12 +166,12 @@ class FakeEngine:
 
     def tasks(self) -> list[TaskInfo]:
         return [
-            TaskInfo(name, one.kind, one.version, ("young", "old") if one.kind == "classification" else (), 5)
-            for name, one in ((name, self._active(name)) for name in self.bundles)
+            TaskInfo(name, active.kind, active.version, ("young", "old") if active.kind == "classification" else (), 5)
+            for name, active in ((name, self._active(name)) for name in self.bundles)
         ]
 
     def versions(self, name: str | None = None) -> list[VersionInfo]:
-        bundles = [self._get(each) for each in ([name] if name else list(self.bundles))]
+        bundles = [self._get(bundle_name) for bundle_name in ([name] if name else list(self.bundles))]
         return [bundle.versions[key].info(bundle.history) for bundle in bundles for key in reversed(bundle.versions)]
 
 
@@ -189,12 +189,12 @@ class FakeStore:
         self.check()
         self.groups.append(len(events))
         new = []
-        times = {event.user: [kept.timestamp for kept in self.events.get(event.user, {}).values()] for event in events}
-        newest = {user: max(mine, default=-math.inf) for user, mine in times.items()}
+        times = {event.user: [old.timestamp for old in self.events.get(event.user, {}).values()] for event in events}
+        newest = {user: max(timestamps, default=-math.inf) for user, timestamps in times.items()}
         for event in with_timestamps(events, newest, time.time()):
-            own = self.events.setdefault(event.user, {})
-            new.append(event.event_id not in own)
-            own.setdefault(event.event_id, event)
+            user_events = self.events.setdefault(event.user, {})
+            new.append(event.event_id not in user_events)
+            user_events.setdefault(event.event_id, event)
         return new
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
@@ -229,10 +229,10 @@ class FakeUsers:
     store: FakeStore
     runs: list[int] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
-    going: threading.Event = field(default_factory=threading.Event)
+    may_run: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.going.set()
+        self.may_run.set()
 
     def prepare(self, user: str, question: Question) -> FakePrepared:
         return replace(self.engine.prepare(Request((), question)), user=user)
@@ -243,19 +243,21 @@ class FakeUsers:
 
     def run(self, prepared: Sequence[FakePrepared]) -> list[Answer | PeterRecError]:
         self.runs.append(len(prepared))
-        self.going.wait(10)
+        self.may_run.wait(10)
         self.before()
-        return [self._answer(one) for one in prepared]
+        return [self._answer(question) for question in prepared]
 
-    def _answer(self, one: FakePrepared) -> Answer | PeterRecError:
-        items: Sequence[Any] = one.items or ()
+    def _answer(self, prepared: FakePrepared) -> Answer | PeterRecError:
+        items: Sequence[Any] = prepared.items or ()
         if "poison" in items:
             raise ValueError("poison of user-secret")
         tasks = {
             task.name: ClassAnswer(task.version, "young", {"young": 0.75, "old": 0.25})
             if task.kind == "classification"
-            else ItemsAnswer(task.version, ["item-1", "item-2"][: one.question.k], [2.0, 1.0][: one.question.k])
-            for task in one.tasks
+            else ItemsAnswer(
+                task.version, ["item-1", "item-2"][: prepared.question.k], [2.0, 1.0][: prepared.question.k]
+            )
+            for task in prepared.tasks
         }
         unknown = sum(place < 4 for place in self.engine.model.catalogue.find(items))
         return Answer(tasks, len(items), unknown, len(items) - unknown)
@@ -281,8 +283,8 @@ class FakeUsers:
 
 class FakeSearch:
     def search(self, q: str, limit: int) -> list[Any]:
-        found = [f"item-{i}" for i in range(12) if q.lower() in f"item-{i}"]
-        return [SimpleNamespace(item=item, title=None, count=3) for item in found[:limit]]
+        matches = [f"item-{i}" for i in range(12) if q.lower() in f"item-{i}"]
+        return [SimpleNamespace(item=item, title=None, count=3) for item in matches[:limit]]
 
     def titles(self, items: Sequence[Any]) -> dict[str, str]:
         return {"item-1": "The first"} if "item-1" in items else {}

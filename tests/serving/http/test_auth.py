@@ -13,7 +13,7 @@ from peterrec.serving.http.app import ROUTERS
 from peterrec.serving.http.auth import is_loopback
 
 from .fakes import KEYS
-from .site import Site
+from .in_process import FakeSite
 
 BODY = {"events": [{"id": "e", "user": "u", "item": "i"}]}
 # (method, template) -> scope, and what to send
@@ -45,23 +45,23 @@ ROUTES: dict[tuple[str, str], tuple[str | None, Any]] = {
 def routes() -> Iterator[tuple[str, Any]]:
     for router in ROUTERS:
         for route in router.routes:
-            found: Any = route
-            for method in found.methods:
-                yield method, found
+            listed: Any = route
+            for method in listed.methods:
+                yield method, listed
 
 
 def test_every_route_has_its_scope() -> None:
-    found = {}
+    operations = {}
     for method, route in routes():
-        scopes = {getattr(one.dependency, "scope", None) for one in route.dependencies}
+        scopes = {getattr(dependency.dependency, "scope", None) for dependency in route.dependencies}
         assert len(scopes) <= 1, route.path
-        found[method, route.path_format] = next(iter(scopes), None)
+        operations[method, route.path_format] = next(iter(scopes), None)
         assert not route.path.startswith("/v1") or scopes != {None}, f"{route.path} has no scope"
-    assert found == {route: scope for route, (scope, _) in ROUTES.items()}
+    assert operations == {route: scope for route, (scope, _) in ROUTES.items()}
 
 
 @pytest.mark.parametrize("key", [*KEYS, "wrong-key", "", "reader-key\u00e9"])
-def test_who_may_do_what(locked: Site, key: str) -> None:
+def test_who_may_do_what(locked: FakeSite, key: str) -> None:
     scopes = KEYS[key][1] if key in KEYS else None
     for (method, template), (scope, body) in ROUTES.items():
         locked.bundle("new", "v2")
@@ -82,7 +82,7 @@ def test_who_may_do_what(locked: Site, key: str) -> None:
             )
 
 
-def test_the_key_may_be_in_either_header(locked: Site) -> None:
+def test_the_key_may_be_in_either_header(locked: FakeSite) -> None:
     for headers in (
         {"X-API-Key": "reader-key"},
         {"authorization": "bearer reader-key"},
@@ -97,7 +97,7 @@ def test_the_key_may_be_in_either_header(locked: Site) -> None:
         assert locked.ask("GET", "/v1/tasks", headers=headers).status_code == 401
 
 
-def test_the_key_is_asked_for_before_the_body_is_read(locked: Site) -> None:
+def test_the_key_is_asked_for_before_the_body_is_read(locked: FakeSite) -> None:
     sent: list[bytes] = []
 
     async def body() -> Any:
@@ -109,7 +109,7 @@ def test_the_key_is_asked_for_before_the_body_is_read(locked: Site) -> None:
     assert not sent
 
 
-def test_with_keys_any_host_may_be_meant(locked: Site) -> None:
+def test_with_keys_any_host_may_be_meant(locked: FakeSite) -> None:
     headers = {"Host": "models.example.org", "X-API-Key": "reader-key"}
     assert locked.ask("GET", "/v1/tasks", headers=headers).status_code == 200
 
@@ -117,7 +117,7 @@ def test_with_keys_any_host_may_be_meant(locked: Site) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.8.8.8:1", "[::1]:8000", "localhost."]
 )
-def test_without_keys_this_machine_may_do_everything(site: Site, host: str) -> None:
+def test_without_keys_this_machine_may_do_everything(site: FakeSite, host: str) -> None:
     assert site.ask("GET", "/v1/bundles", headers={"Host": host}).status_code == 200
 
 
@@ -125,13 +125,13 @@ def test_without_keys_this_machine_may_do_everything(site: Site, host: str) -> N
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[fe80::1]", "", "0.0.0.0"]
 )
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/metrics"])
-def test_without_keys_another_name_is_refused(site: Site, host: str, path: str) -> None:
+def test_without_keys_another_name_is_refused(site: FakeSite, host: str, path: str) -> None:
     answer = site.ask("GET", path, headers={"Host": host})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"])
-def test_a_form_of_another_site_is_refused(site: Site, kind: str) -> None:
+def test_a_form_of_another_site_is_refused(site: FakeSite, kind: str) -> None:
     headers = {"Content-Type": kind, "Origin": "https://evil.example"}
     for path in ("/v1/events", "/v1/bundles/age/rollback"):
         answer = site.ask("POST", path, content=b'{"events": []}', headers=headers)
@@ -139,7 +139,7 @@ def test_a_form_of_another_site_is_refused(site: Site, kind: str) -> None:
     assert site.ask("OPTIONS", "/v1/events", headers={"Origin": "https://evil.example"}).status_code == 405
 
 
-def test_json_may_name_its_charset_but_not_be_compressed(site: Site) -> None:
+def test_json_may_name_its_charset_but_not_be_compressed(site: FakeSite) -> None:
     kind = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert site.ask("POST", "/v1/users/u/predict", content=b"{}", headers=kind).status_code == 200
     for packing in ("gzip", "br", "identity, gzip"):
@@ -157,27 +157,27 @@ BODILESS = ("/v1/users/u/predict", "/v1/bundles/age/rollback")
 
 @pytest.mark.parametrize("length", [None, "0"])
 @pytest.mark.parametrize("path", BODILESS)
-def test_a_body_may_be_left_out_where_all_of_it_may(site: Site, path: str, length: str | None) -> None:
+def test_a_body_may_be_left_out_where_all_of_it_may(site: FakeSite, path: str, length: str | None) -> None:
     site.ask("PUT", "/v1/bundles/age", json={"path": site.bundle("new", "v2")})
     headers = {"Content-Length": length} if length else {}
     left_out = site.ask("POST", path, headers=headers)
     assert left_out.status_code == 200, left_out.text
     assert site.ask("POST", path, headers=headers | {"Content-Type": "text/plain"}).status_code == 415
-    for other in ("/v1/predict", "/v1/events", "/v1/explain"):
-        assert site.ask("POST", other, headers=headers).status_code == 422
-    given = site.ask("POST", "/v1/users/u/predict", json={})
-    assert given.json() == site.ask("POST", "/v1/users/u/predict", headers=headers).json()
+    for required in ("/v1/predict", "/v1/events", "/v1/explain"):
+        assert site.ask("POST", required, headers=headers).status_code == 422
+    with_body = site.ask("POST", "/v1/users/u/predict", json={})
+    assert with_body.json() == site.ask("POST", "/v1/users/u/predict", headers=headers).json()
 
 
 @pytest.mark.parametrize("path", BODILESS)
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
-def test_another_site_may_not_leave_the_body_out(site: Site, path: str, origin: str) -> None:
+def test_another_site_may_not_leave_the_body_out(site: FakeSite, path: str, origin: str) -> None:
     for headers in ({}, {"Content-Length": "0"}):
         answer = site.ask("POST", path, headers={"Origin": origin} | headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (415, "not_json")
 
 
-def test_a_body_without_a_kind_is_refused(site: Site) -> None:
+def test_a_body_without_a_kind_is_refused(site: FakeSite) -> None:
     async def body() -> Any:
         yield b"{}"
 
@@ -187,10 +187,10 @@ def test_a_body_without_a_kind_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/healthz"])
-def test_two_hosts_are_one_too_many(site: Site, locked: Site, path: str) -> None:
-    for one in (site, locked):
+def test_two_hosts_are_one_too_many(site: FakeSite, locked: FakeSite, path: str) -> None:
+    for service_site in (site, locked):
         headers = [("Host", "localhost"), ("Host", "localhost"), ("X-API-Key", "reader-key")]
-        answer = one.ask("GET", path, headers=headers)
+        answer = service_site.ask("GET", path, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
 
 
@@ -200,6 +200,6 @@ def test_loopback_names() -> None:
 
 
 def test_a_key_with_all_scopes_is_named_in_the_log(tmp_path: Path) -> None:
-    with Site(tmp_path, keys=True) as site:
+    with FakeSite(tmp_path, keys=True) as site:
         site.ask("GET", "/v1/tasks", headers={"X-API-Key": "reader-key"})
         assert site.log()[0]["key"] == "reader"

@@ -13,19 +13,19 @@ from pydantic import ValidationError
 
 from peterrec.serving.http import errors, schemas
 
-from .site import Site, until
+from .in_process import FakeSite, until
 
 JSON = {"Content-Type": "application/json"}
 ITEM = '{"requests": [{"items": [%s]}]}'
 EVENT = '{"events": [{"id": %s, "user": %s, "item": %s, "timestamp": %s}]}'
 
 
-def refused(site: Site, path: str, body: bytes | str, status: int, said: str = "") -> dict[str, str]:
+def refused(site: FakeSite, path: str, body: bytes | str, status: int, message: str = "") -> dict[str, str]:
     answer = site.ask("POST", path, content=body, headers=JSON)
     assert answer.status_code == status, answer.text[:500]
     error: dict[str, str] = answer.json()["error"]
     assert set(error) == {"code", "message", "remedy"}
-    assert said in error["message"]
+    assert message in error["message"]
     assert len(answer.text) < 2_000
     assert not site.store.events
     assert not site.users.runs
@@ -40,7 +40,7 @@ def refused(site: Site, path: str, body: bytes | str, status: int, said: str = "
     ],
     ids=range(11),
 )  # fmt: skip
-def test_what_is_no_json(site: Site, body: bytes) -> None:
+def test_what_is_no_json(site: FakeSite, body: bytes) -> None:
     for path in ("/v1/predict", "/v1/events"):
         answer = site.ask("POST", path, content=body, headers=JSON)
         assert answer.status_code in {400, 422}, answer.text
@@ -49,7 +49,7 @@ def test_what_is_no_json(site: Site, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 3_000 + b"1" + b"}" * 3_000])
-def test_what_is_nested_too_deep_is_told(site: Site, body: bytes) -> None:
+def test_what_is_nested_too_deep_is_told(site: FakeSite, body: bytes) -> None:
     assert refused(site, "/v1/predict", body, 400, "the body is nested too deep")["remedy"]
 
 
@@ -71,7 +71,7 @@ def test_what_is_nested_too_deep_is_told(site: Site, body: bytes) -> None:
         "1e300",
     ],
 )
-def test_what_is_no_id(site: Site, item: str) -> None:
+def test_what_is_no_id(site: FakeSite, item: str) -> None:
     error = refused(site, "/v1/predict", ITEM % item, 422, "requests.0.items.0: ")
     assert "constrained" not in error["message"]
     refused(site, "/v1/events", EVENT % ('"e"', '"u"', item, "1"), 422, "item")
@@ -80,9 +80,9 @@ def test_what_is_no_id(site: Site, item: str) -> None:
         refused(site, "/v1/events", EVENT % (item, '"u"', '"i"', "1"), 422, "id")
 
 
-@pytest.mark.parametrize("when", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "[]", '"2020-01-01"'])
-def test_what_is_no_time(site: Site, when: str) -> None:
-    refused(site, "/v1/events", EVENT % ('"e"', '"u"', '"i"', when), 422, "timestamp")
+@pytest.mark.parametrize("timestamp", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "[]", '"2020-01-01"'])
+def test_what_is_no_time(site: FakeSite, timestamp: str) -> None:
+    refused(site, "/v1/events", EVENT % ('"e"', '"u"', '"i"', timestamp), 422, "timestamp")
 
 
 @pytest.mark.parametrize(
@@ -96,29 +96,29 @@ def test_what_is_no_time(site: Site, when: str) -> None:
         ("more", [1]),
     ],
 )
-def test_what_is_no_question(site: Site, field: str, values: list[Any]) -> None:
+def test_what_is_no_question(site: FakeSite, field: str, values: list[Any]) -> None:
     for value in values:
         refused(site, "/v1/predict", json.dumps({"requests": [{"items": [], field: value}]}), 422, field)
 
 
-def test_an_unknown_task_is_named_and_those_that_are_there(site: Site) -> None:
+def test_an_unknown_task_is_named_and_those_that_are_there(site: FakeSite) -> None:
     error = refused(site, "/v1/predict", '{"requests": [{"items": [], "tasks": ["income"]}]}', 404, "income")
     assert error["code"] == "unknown_task"
     refused(site, "/v1/users/u/predict", '{"tasks": ["income"]}', 404, "income")
     refused(site, "/v1/explain", '{"items": [], "task": "income"}', 404, "income")
 
 
-def test_a_body_of_the_wrong_kind(site: Site) -> None:
+def test_a_body_of_the_wrong_kind(site: FakeSite) -> None:
     for body in ("[]", "5", '"text"', "null", "{}"):
         refused(site, "/v1/predict", body, 422)
 
 
-def test_an_event_of_many_is_wrong_and_none_is_kept(site: Site) -> None:
+def test_an_event_of_many_is_wrong_and_none_is_kept(site: FakeSite) -> None:
     events = [{"id": f"e{i}", "user": "u", "item": 1} for i in range(50)]
     refused(site, "/v1/events", json.dumps({"events": [*events, {"id": "x", "user": "u"}]}), 422, "events.50.item")
 
 
-def test_a_message_never_repeats_what_was_sent(site: Site) -> None:
+def test_a_message_never_repeats_what_was_sent(site: FakeSite) -> None:
     secret = "secret" * 50
     for body in ({"requests": [{"items": [secret], "k": secret}]}, {"requests": secret}, {"requests": [secret]}):
         assert "secret" not in json.dumps(refused(site, "/v1/predict", json.dumps(body), 422))
@@ -145,7 +145,7 @@ def test_a_message_never_repeats_what_was_sent(site: Site) -> None:
     ],
     ids=range(12),
 )
-def test_more_than_is_allowed_names_the_limit(site: Site, path: str, body: object, limit: str) -> None:
+def test_more_than_is_allowed_names_the_limit(site: FakeSite, path: str, body: object, limit: str) -> None:
     refused(site, path, json.dumps(body), 422, f"at most {limit} are allowed")
 
 
@@ -173,11 +173,13 @@ WRONG = 100_000
     ids=range(14),
 )
 def test_a_body_of_many_mistakes_is_not_listed(
-    site: Site, path: str, body: object, monkeypatch: pytest.MonkeyPatch
+    site: FakeSite, path: str, body: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[int] = []
-    as_before = errors._invalid
-    monkeypatch.setattr(errors, "_invalid", lambda problems: (built.append(len(problems)), as_before(problems))[1])
+    as_before = errors._from_validation
+    monkeypatch.setattr(
+        errors, "_from_validation", lambda problems: (built.append(len(problems)), as_before(problems))[1]
+    )
     sent = json.dumps(body)
     began = time.monotonic()
     refused(site, path, sent, 422)
@@ -195,25 +197,25 @@ def test_mistakes_are_few_without_the_settings_too() -> None:
         (schemas.TitlesBody, {"items": [None] * 1_000}),
         (schemas.LoadBody, {str(i): i for i in range(1_000)}),
     ):
-        with pytest.raises(ValidationError) as found:
+        with pytest.raises(ValidationError) as errors:
             kind.model_validate(body)
-        assert found.value.error_count() <= 5, kind
+        assert errors.value.error_count() <= 5, kind
 
 
-def test_a_few_wrong_keys_are_named(site: Site) -> None:
+def test_a_few_wrong_keys_are_named(site: FakeSite) -> None:
     error = refused(site, "/v1/predict", '{"requests": [{"items": []}], "pathc": 1, "kk": 2}', 422, "pathc: ")
     assert "kk: " in error["message"]
 
 
 def test_limits_are_settings(tmp_path: Path) -> None:
-    with Site(tmp_path, limits={"history": 3, "body_bytes": 200}) as site:
+    with FakeSite(tmp_path, limits={"history": 3, "body_bytes": 200}) as site:
         refused(site, "/v1/predict", ITEM % "1,2,3,4", 422, "at most 3")
         refused(site, "/v1/predict", ITEM % ("1," * 200 + "1"), 413, "at most 200 bytes")
         document = site.ask("GET", "/openapi.json").json()
         assert document["components"]["schemas"]["RequestBody"]["properties"]["items"]["maxItems"] == 3
 
 
-def test_a_body_that_is_too_large_is_not_read_on(site: Site) -> None:
+def test_a_body_that_is_too_large_is_not_read_on(site: FakeSite) -> None:
     parts: list[int] = []
 
     async def body() -> Any:
@@ -224,8 +226,8 @@ def test_a_body_that_is_too_large_is_not_read_on(site: Site) -> None:
     answer = site.ask("POST", "/v1/predict", content=body(), headers=JSON)  # chunked: nobody says how long it is
     assert answer.status_code == 413
     assert len(parts) <= 6
-    said = site.ask("POST", "/v1/predict", content=b" " * 4_000_001, headers=JSON)
-    assert said.json()["error"]["code"] == "too_large"
+    reply = site.ask("POST", "/v1/predict", content=b" " * 4_000_001, headers=JSON)
+    assert reply.json()["error"]["code"] == "too_large"
     for length in ("-1", "5x", "9" * 400, "\u00b2"):
         headers = JSON | {"Content-Length": length.encode()}
         assert site.ask("POST", "/v1/predict", content=b"{}", headers=headers).status_code == 413, length
@@ -237,13 +239,13 @@ def test_a_body_that_does_not_arrive_is_408(tmp_path: Path) -> None:
             yield b" "
             await asyncio.sleep(0.05)
 
-    with Site(tmp_path, limits={"body_seconds": 0.2}) as site:
+    with FakeSite(tmp_path, limits={"body_seconds": 0.2}) as site:
         answer = site.ask("POST", "/v1/predict", content=body(), headers=JSON)
         assert (answer.status_code, answer.json()["error"]["code"]) == (408, "too_slow")
         assert answer.headers["connection"] == "close"
 
 
-def test_queries_and_paths(site: Site) -> None:
+def test_queries_and_paths(site: FakeSite) -> None:
     for query in ("limit=0", "limit=101", "limit=x", "q=" + "x" * 201, "q=%00"):
         assert site.ask("GET", f"/v1/items?{query}").status_code == 422, query
     for user in ("%00", "a%00b", "x" * 257):
@@ -258,8 +260,8 @@ def test_queries_and_paths(site: Site) -> None:
 
 
 def test_past_the_queue_the_answer_is_429_and_past_the_time_504(tmp_path: Path) -> None:
-    with Site(tmp_path, limits={"queue": 4, "answer_seconds": 1.0}) as site:
-        site.users.going.clear()
+    with FakeSite(tmp_path, limits={"queue": 4, "answer_seconds": 1.0}) as site:
+        site.users.may_run.clear()
         body = {"requests": [{"items": []}]}  # two rows: two tasks
         running = site.start("POST", "/v1/predict", json=body)
         until(lambda: len(site.users.runs) == 1)
@@ -270,9 +272,9 @@ def test_past_the_queue_the_answer_is_429_and_past_the_time_504(tmp_path: Path) 
         assert int(full.headers["retry-after"]) >= 1
         assert site.ask("POST", "/v1/explain", json={"items": [], "task": "age"}).status_code == 429
         assert site.ask("POST", "/v1/events", json={"events": [{"id": "e", "user": "u", "item": 1}]}).status_code == 200
-        for one in (running, *waiting):
-            assert (one.result(10).status_code, one.result(10).json()["error"]["code"]) == (504, "too_slow")
+        for future in (running, *waiting):
+            assert (future.result(10).status_code, future.result(10).json()["error"]["code"]) == (504, "too_slow")
         assert site.service._answers.queued_rows == 0
-        site.users.going.set()
+        site.users.may_run.set()
         assert site.ask("POST", "/v1/predict", json=body).status_code == 200
         assert site.users.runs == [1, 1], "who gave up was worked for"

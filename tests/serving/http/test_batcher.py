@@ -14,18 +14,18 @@ from peterrec.serving.http.errors import ApiError
 
 
 class Runs:
-    """What a batcher's thread is given; it waits while `going` is not set."""
+    """Work of a batcher's thread: records its jobs, and waits while `may_run` is not set."""
 
     def __init__(self) -> None:
-        self.seen: list[list[int]] = []
+        self.jobs_of_runs: list[list[int]] = []
         self.threads: set[int] = set()
-        self.going = threading.Event()
-        self.going.set()
+        self.may_run = threading.Event()
+        self.may_run.set()
 
     def __call__(self, jobs: list[int]) -> Sequence[int | Exception]:
-        self.seen.append(jobs)
+        self.jobs_of_runs.append(jobs)
         self.threads.add(threading.get_ident())
-        self.going.wait(10)
+        self.may_run.wait(10)
         if 99 in jobs:
             raise OSError("all of them")
         return [ValueError(f"{job}") if job < 0 else job * 10 for job in jobs]
@@ -39,7 +39,7 @@ def run(test: Callable[[Runs, Batcher[int, int]], Awaitable[None]], **settings: 
         try:
             await test(runs, batcher)
         finally:
-            runs.going.set()
+            runs.may_run.set()
             await batcher.close()
 
     asyncio.run(asyncio.wait_for(main(), 20))
@@ -51,10 +51,10 @@ def ask(batcher: Batcher[int, int], *jobs: int, rows: int = 1) -> asyncio.Task[l
 
 
 async def busy(runs: Runs, batcher: Batcher[int, int]) -> asyncio.Task[list[int]]:
-    """Keep the thread at work until `going` is set."""
-    runs.going.clear()
+    """Keep the thread at work until `may_run` is set."""
+    runs.may_run.clear()
     first = ask(batcher, 0)
-    while not runs.seen:
+    while not runs.jobs_of_runs:
         await asyncio.sleep(0.001)
     return first
 
@@ -65,12 +65,12 @@ def test_what_waits_runs_together_in_order_and_in_one_thread() -> None:
         tasks = [ask(batcher, i) for i in range(1, 7)]
         await asyncio.sleep(0.01)
         assert batcher.queued_rows == 6
-        runs.going.set()
+        runs.may_run.set()
         assert await asyncio.gather(*tasks) == [[10 * i] for i in range(1, 7)]
         assert batcher.queued_rows == 0
 
     runs = run(test)
-    assert runs.seen == [[0], [1, 2, 3, 4], [5, 6]]
+    assert runs.jobs_of_runs == [[0], [1, 2, 3, 4], [5, 6]]
     assert len(runs.threads) == 1
     assert threading.get_ident() not in runs.threads
 
@@ -79,21 +79,21 @@ def test_the_first_waits_a_moment_for_others() -> None:
     async def test(runs: Runs, batcher: Batcher[int, int]) -> None:
         first = ask(batcher, 1)
         await asyncio.sleep(0.02)
-        assert not runs.seen
+        assert not runs.jobs_of_runs
         loop = asyncio.get_running_loop()
         started = loop.time()
         await asyncio.gather(first, ask(batcher, 2, 3, 4))  # enough for a run: nobody waits any longer
         assert loop.time() - started < 5
         await ask(batcher, 5, 6, 7, 8)
 
-    assert run(test, max_wait=10.0).seen == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert run(test, max_wait=10.0).jobs_of_runs == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def test_the_wait_ends() -> None:
     async def test(runs: Runs, batcher: Batcher[int, int]) -> None:
         assert await ask(batcher, 1) == [10]
 
-    assert run(test, max_wait=0.02).seen == [[1]]
+    assert run(test, max_wait=0.02).jobs_of_runs == [[1]]
 
 
 def test_rows_bound_a_run_and_a_large_job_runs_alone() -> None:
@@ -101,11 +101,11 @@ def test_rows_bound_a_run_and_a_large_job_runs_alone() -> None:
         await busy(runs, batcher)
         tasks = [ask(batcher, 1, rows=3), ask(batcher, 2, rows=2), ask(batcher, 3, rows=2)]
         await asyncio.sleep(0.01)
-        runs.going.set()
+        runs.may_run.set()
         await asyncio.gather(*tasks)
         assert await ask(batcher, 4, rows=50) == [40]
 
-    assert run(test).seen == [[0], [1], [2, 3], [4]]
+    assert run(test).jobs_of_runs == [[0], [1], [2, 3], [4]]
 
 
 def test_the_queue_is_bounded_in_rows_but_not_for_the_only_one() -> None:
@@ -118,22 +118,22 @@ def test_the_queue_is_bounded_in_rows_but_not_for_the_only_one() -> None:
                 await ask(batcher, 2)
             assert refused.value.status == 429
             assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
-        runs.going.set()
+        runs.may_run.set()
         assert await large == [10]
         assert await ask(batcher, 3) == [30]
 
-    assert run(test).seen == [[0], [1], [3]]
+    assert run(test).jobs_of_runs == [[0], [1], [3]]
 
 
 def test_retry_after_is_what_the_measured_rate_says() -> None:
     async def test(runs: Runs, batcher: Batcher[int, int]) -> None:
         first = await busy(runs, batcher)
         await asyncio.sleep(0.25)
-        runs.going.set()
+        runs.may_run.set()
         await first  # one row in a quarter of a second
-        runs.going.clear()
+        runs.may_run.clear()
         ask(batcher, 1)
-        while len(runs.seen) < 2:
+        while len(runs.jobs_of_runs) < 2:
             await asyncio.sleep(0.001)
         waiting = ask(batcher, 2, rows=8)
         await asyncio.sleep(0.01)
@@ -148,25 +148,25 @@ def test_retry_after_is_what_the_measured_rate_says() -> None:
 def test_who_gives_up_is_not_worked_for_and_leaves_room() -> None:
     async def test(runs: Runs, batcher: Batcher[int, int]) -> None:
         await busy(runs, batcher)
-        gone, stays = ask(batcher, 1, 2, rows=3), ask(batcher, 3)
+        cancelled, stays = ask(batcher, 1, 2, rows=3), ask(batcher, 3)
         await asyncio.sleep(0.01)
-        gone.cancel()
+        cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await gone
+            await cancelled
         assert batcher.queued_rows == 1
-        runs.going.set()
+        runs.may_run.set()
         assert await stays == [30]
 
-    assert run(test).seen == [[0], [3]]
+    assert run(test).jobs_of_runs == [[0], [3]]
 
 
 def test_who_gives_up_while_it_runs_does_not_disturb_others() -> None:
     async def test(runs: Runs, batcher: Batcher[int, int]) -> None:
         first = await busy(runs, batcher)
         first.cancel()
-        other = ask(batcher, 1)
-        runs.going.set()
-        assert await other == [10]
+        second = ask(batcher, 1)
+        runs.may_run.set()
+        assert await second == [10]
 
     run(test)
 
@@ -176,7 +176,7 @@ def test_an_error_of_one_is_its_own_and_its_request_is_all_or_nothing() -> None:
         await busy(runs, batcher)
         bad, good = ask(batcher, 1, -2, -3), ask(batcher, 4)
         await asyncio.sleep(0.01)
-        runs.going.set()
+        runs.may_run.set()
         with pytest.raises(ValueError, match="-2"):
             await bad
         assert await good == [40]
@@ -189,9 +189,9 @@ def test_an_error_of_the_run_is_told_to_all_of_it_only() -> None:
         await busy(runs, batcher)
         tasks = [ask(batcher, job) for job in (1, 99, 2)]
         await asyncio.sleep(0.01)
-        runs.going.set()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(one) for one in found] == [OSError] * 3
+        runs.may_run.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [OSError] * 3
         assert await ask(batcher, 5) == [50]
 
     run(test)
@@ -217,7 +217,7 @@ def test_closing_finishes_what_waits_and_takes_nothing_more() -> None:
         with pytest.raises(ApiError) as refused:
             await ask(batcher, 9)
         assert refused.value.status == 503
-        runs.going.set()
+        runs.may_run.set()
         await closing
         assert await asyncio.gather(*waiting) == [[10 * i] for i in range(1, 7)]
 
@@ -231,5 +231,5 @@ def test_runs_are_observed() -> None:
         await ask(batcher, 1, 2, rows=2)
 
     run(test, observe=observed.append)
-    assert [(one.jobs, one.rows) for one in observed] == [(2, 4)]
+    assert [(batch_run.jobs, batch_run.rows) for batch_run in observed] == [(2, 4)]
     assert observed[0].seconds >= 0

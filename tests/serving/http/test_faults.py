@@ -16,8 +16,8 @@ import pytest
 
 from serving.store.servers import DURABLE, RedisServer
 
-from .process import Process, process, write_artifacts
-from .site import until
+from .in_own_process import ServiceProcess, process, write_artifacts
+from .in_process import until
 
 THEIRS = (b"the-user", b"the-event", b"item-11")  # an item that nobody else has
 
@@ -28,27 +28,27 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_files(*folders: Path) -> dict[str, list[bytes]]:
-    """What is left of the user who is to be erased, by file."""
-    found: dict[str, list[bytes]] = {}
+    """Texts of the erased user that are still in files, by file."""
+    texts_by_file: dict[str, list[bytes]] = {}
     for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
         texts = [text for text in THEIRS if text in path.read_bytes()]
         if texts:
-            found[str(path)] = texts
-    return found
+            texts_by_file[str(path)] = texts
+    return texts_by_file
 
 
-def post(served: Process, user: str, *items: str) -> None:
+def post(served: ServiceProcess, user: str, *items: str) -> None:
     prefix = "the-event" if user == "the-user" else "e"
     events = [{"id": f"{prefix}-{item}", "user": user, "item": item} for item in items]
     assert served.post("/v1/events", {"events": events}).status_code == 200
 
 
-def gauge(served: Process, name: str) -> float:
+def gauge(served: ServiceProcess, name: str) -> float:
     lines = served.client.get("/metrics").text.splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"peterrec_{name} ")))
 
 
-def pending(served: Process) -> int:
+def pending(served: ServiceProcess) -> int:
     answer = served.client.get("/v1/erasures")
     return answer.json()["pending"] if answer.status_code == 200 else -1
 
@@ -68,7 +68,7 @@ def test_connections_past_the_open_files_are_refused_and_others_answered(artifac
             assert client.get("/healthz").status_code == 503  # there is no room, and that is said
         stack.close()
         until(lambda: served.client.get("/healthz").status_code == 200)
-        assert few["connections"] < 128
+        assert few["connections"] <= 128
         assert lines < 100, "it wrote without end"
 
 
@@ -127,7 +127,7 @@ def test_an_erasure_in_redis_comes_to_its_end_whatever_dies(artifacts: Path, tmp
             assert in_files(server.folder, tmp_path / "state") == {}
             assert served.client.get("/v1/users/other").json()["count"] == 1
             until(lambda: gauge(served, "erasures_pending") == 0)
-            assert not any(text.decode() in served.said for text in THEIRS)
+            assert not any(text.decode() in served.stderr_text for text in THEIRS)
     finally:
         server.kill()
 
@@ -179,5 +179,5 @@ def test_no_byte_of_an_erased_user_is_left_in_any_file_of_a_service(artifacts: P
             assert in_files(state) == {}
         stop.set()
         loading.join()
-        assert not any(text.decode() in served.said for text in THEIRS)
+        assert not any(text.decode() in served.stderr_text for text in THEIRS)
     assert in_files(state) == {}

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from peterrec.serving.http.logs import Log, ServerLines
+from peterrec.serving.http.logs import Log, ServerLogHandler
 
 LINES = 3_000  # more than a pipe holds
 # Writes more than the pipe holds, and ends; the log's flush must not wait for ever.
@@ -49,17 +49,17 @@ def write(log: Log, start: int, stop: int) -> None:
 
 def test_the_server_says_the_same_only_now_and_then() -> None:
     stream = io.StringIO()
-    handler = ServerLines(Log(stream))
+    handler = ServerLogHandler(Log(stream))
 
-    def said(message: str, *, at: float, of: int = 1) -> None:
-        for _ in range(of):
+    def emit_records(message: str, *, at: float, times: int = 1) -> None:
+        for _ in range(times):
             record = logging.LogRecord("asyncio", logging.ERROR, "", 1, message, None, None)
             record.created = at
             handler.emit(record)
 
-    said("socket.accept() out of system resource", at=1000.0, of=500)
-    said("something else", at=1001.0)
-    said("socket.accept() out of system resource", at=1011.0, of=2)
+    emit_records("socket.accept() out of system resource", at=1000.0, times=500)
+    emit_records("something else", at=1001.0)
+    emit_records("socket.accept() out of system resource", at=1011.0, times=2)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["message"].split()[0], line.get("more")) for line in lines] == [
         ("socket.accept()", None), ("something", None), ("socket.accept()", 499),
@@ -67,9 +67,9 @@ def test_the_server_says_the_same_only_now_and_then() -> None:
 
 
 def test_another_error_is_told_though_the_server_says_the_same_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peterrec.serving.http.logs.MOST_MESSAGES", 2)
+    monkeypatch.setattr("peterrec.serving.http.logs.MAX_MESSAGES", 2)
     stream = io.StringIO()
-    handler = ServerLines(Log(stream))
+    handler = ServerLogHandler(Log(stream))
     for error in (KeyError(), KeyError(), ValueError(), TypeError(), KeyError()):  # the last one: forgotten meanwhile
         record = logging.LogRecord("uvicorn", logging.ERROR, "", 1, "Exception", None, (type(error), error, None))
         record.created = 1000.0
@@ -85,24 +85,24 @@ def test_who_writes_does_not_wait_for_who_reads(pipe: tuple[int, TextIO]) -> Non
     write(log, 0, LINES)
     log.flush(0.05)
     assert time.monotonic() - began < 5
-    found = lines_of(reading, LINES - 1)
-    assert [line["number"] for line in found] == list(range(LINES))
+    lines = lines_of(reading, LINES - 1)
+    assert [line["number"] for line in lines] == list(range(LINES))
     log.flush(5)
 
 
 def test_what_is_dropped_is_counted(pipe: tuple[int, TextIO]) -> None:
     reading, stream = pipe
-    log = Log(stream, most=100)
+    log = Log(stream, max_waiting=100)
     write(log, 0, LINES)
-    text, seen = b"", 0
-    while seen < LINES or text[-1:] != b"\n":
+    text, accounted = b"", 0
+    while accounted < LINES or text[-1:] != b"\n":
         text += os.read(reading, 1 << 16)
-        found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
-        seen = sum(line.get("lost", 1) for line in found)
-    assert seen == LINES
-    assert len(found) < LINES
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
+        accounted = sum(line.get("lost", 1) for line in lines)
+    assert accounted == LINES
+    assert len(lines) < LINES
     place = 0
-    for line in found:  # where lines are lost, a line says so in their place
+    for line in lines:  # where lines are lost, a line says so in their place
         assert line.get("number", place) == place
         place += line.get("lost", 1)
     log.write("line", number=LINES, fill="")
@@ -117,7 +117,7 @@ def test_a_pipe_that_nobody_has(pipe: tuple[int, TextIO]) -> None:
         lonely = Log(stream)
         write(lonely, 0, 10)
         lonely.flush(5)
-        assert lonely._written == 10
+        assert not lonely._queue.waiting  # type: ignore[union-attr]
     lonely.write("closed")
     log.write("line", number=1, fill="")
     assert lines_of(pipe[0], 1)[0]["level"] == "info"

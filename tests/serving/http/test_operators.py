@@ -1,4 +1,4 @@
-"""What operators do to a process, with faults in between, and what is left after a kill and a move."""
+"""Operations on a process, with faults in between, and its state after a kill and a move."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from builders import tiny_bundle, tiny_pretrained
 from peterrec.artifacts.bundle_io import save_bundle
 
-from .process import Process, process, write_artifacts
+from .in_own_process import ServiceProcess, process, write_artifacts
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def full_disk(served: Process) -> Iterator[None]:
+def full_disk(served: ServiceProcess) -> Iterator[None]:
     """Every write of the process fails, as on a full disk."""
     soft, hard = resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (0, hard))
@@ -33,12 +33,12 @@ def full_disk(served: Process) -> Iterator[None]:
     resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def answering(served: Process) -> str:
+def answering(served: ServiceProcess) -> str:
     answer = served.post("/v1/predict", {"requests": [{"items": ["item-1"], "tasks": ["age"]}]})
     return answer.json()["answers"][0]["tasks"]["age"]["version"]
 
 
-def load(served: Process, name: str) -> str:
+def load(served: ServiceProcess, name: str) -> str:
     answer = served.client.put("/v1/bundles/age", json={"path": name})
     assert answer.status_code == 200, answer.text
     assert answering(served) == answer.json()["version"]
@@ -66,7 +66,7 @@ def test_a_load_that_fails_changes_nothing_and_what_was_withdrawn_stays_so(artif
         assert answering(served) == third
         assert served.post("/v1/bundles/age/rollback", {}).json()["version"] == first
         listed = served.client.get("/v1/bundles/age").json()["versions"]
-        assert {one["version"] for one in listed if one["withdrawn"]} == {second, third}
+        assert {version["version"] for version in listed if version["withdrawn"]} == {second, third}
         load(served, "age2")
         assert served.client.put("/v1/bundles/other", json={"path": "age3"}).status_code == 200
         served.stop(signal.SIGKILL)
@@ -79,8 +79,8 @@ def test_a_load_that_fails_changes_nothing_and_what_was_withdrawn_stays_so(artif
         answer = served.post("/v1/predict", {"requests": [{"items": [], "tasks": ["age"]}]})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "bundle_failed")
         listed = served.client.get("/v1/bundles").json()
-        assert [one["name"] for one in listed["versions"]] == ["other"]
-        assert [one["version"] for one in listed["failed"]] == [second]
+        assert [version["name"] for version in listed["versions"]] == ["other"]
+        assert [version["version"] for version in listed["failed"]] == [second]
         assert "peterrec_bundles_failed 1" in served.client.get("/metrics").text
         load(served, "age2")
         assert served.client.get("/readyz").json() == {"status": "ok", "failed": []}

@@ -19,8 +19,8 @@ import pytest
 from peterrec.model import UserModel
 from peterrec.serving.store.open import open_store
 
-from .process import Process, process, write_artifacts
-from .site import until
+from .in_own_process import ServiceProcess, process, write_artifacts
+from .in_process import until
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +29,24 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def served(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     bundles = ["--bundle", f"age={artifacts / 'age'}", "--bundle", str(artifacts / "shop")]
-    with process(artifacts, tmp_path_factory.mktemp("state"), *bundles) as found:
-        yield found
+    with process(artifacts, tmp_path_factory.mktemp("state"), *bundles) as service:
+        yield service
 
 
 def ages(answer: httpx.Response) -> list[float]:
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    tasks = (found["answers"][0] if "answers" in found else found)["tasks"]
+    reply = answer.json()
+    tasks = (reply["answers"][0] if "answers" in reply else reply)["tasks"]
     return list(tasks["age"]["probabilities"].values())
 
 
-def question(*items: str, **more: Any) -> dict[str, Any]:
-    return {"requests": [{"items": items, "tasks": ["age"], **more}]}
+def question(*items: str, **options: Any) -> dict[str, Any]:
+    return {"requests": [{"items": items, "tasks": ["age"], **options}]}
 
 
-def test_answers_are_the_models(served: Process, artifacts: Path) -> None:
+def test_answers_are_the_models(served: ServiceProcess, artifacts: Path) -> None:
     model = UserModel.from_pretrained(artifacts / "base", "cpu")
     model.load_bundle(artifacts / "age")
     model.load_bundle(artifacts / "shop")
@@ -59,7 +59,7 @@ def test_answers_are_the_models(served: Process, artifacts: Path) -> None:
     assert answer["answers"][0]["tasks"]["shop"]["items"] == best.items[0]
 
 
-def test_the_first_question_that_is_printed_is_about_somebody(served: Process) -> None:
+def test_the_first_question_that_is_printed_is_about_somebody(served: ServiceProcess) -> None:
     curl, flag, body, url = served.example
     assert (curl, flag) == ("curl", "--json")
     (answer,) = served.client.post(url, json=json.loads(body)).json()["answers"]
@@ -67,7 +67,7 @@ def test_the_first_question_that_is_printed_is_about_somebody(served: Process) -
     assert list(answer["tasks"]) == ["age", "shop"]
 
 
-def test_nothing_is_known_of_a_user_of_unknown_items(served: Process, artifacts: Path) -> None:
+def test_nothing_is_known_of_a_user_of_unknown_items(served: ServiceProcess, artifacts: Path) -> None:
     model = UserModel.from_pretrained(artifacts / "base", "cpu")
     model.load_bundle(artifacts / "age")
     for items in ([], ["nobody"], ["nobody", "knows"]):
@@ -77,14 +77,14 @@ def test_nothing_is_known_of_a_user_of_unknown_items(served: Process, artifacts:
         assert list(answer["tasks"]["age"]["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_a_stored_user_is_answered_event_by_event(served: Process) -> None:
+def test_a_stored_user_is_answered_event_by_event(served: ServiceProcess) -> None:
     items = ["item-1", "item-5", "nobody", "item-2", "item-9", "item-3", "item-1", "item-7"]
     for i, item in enumerate(items):
         event = {"id": str(i), "user": "stored", "item": item, "timestamp": float(i)}
         assert served.post("/v1/events", {"events": [event, event]}).json()["stored"] == 1
-        kept = ages(served.post("/v1/users/stored/predict", {"tasks": ["age"]}))
-        given = ages(served.post("/v1/predict", question(*items[: i + 1])))
-        assert kept == pytest.approx(given, abs=1e-5)
+        stored_events = ages(served.post("/v1/users/stored/predict", {"tasks": ["age"]}))
+        answered_from_request = ages(served.post("/v1/predict", question(*items[: i + 1])))
+        assert stored_events == pytest.approx(answered_from_request, abs=1e-5)
     assert [event["item"] for event in served.client.get("/v1/users/stored").json()["events"]] == items
     assert served.client.delete("/v1/users/stored").json() == {"erased": len(items), "complete": True}
     assert ages(served.post("/v1/users/stored/predict", {"tasks": ["age"]})) == pytest.approx(
@@ -92,17 +92,21 @@ def test_a_stored_user_is_answered_event_by_event(served: Process) -> None:
     )
 
 
-def test_which_events_mattered(served: Process) -> None:
-    found = served.post("/v1/explain", {"items": ["item-1", "nobody", "item-2"], "task": "age"}).json()
+def test_which_events_mattered(served: ServiceProcess) -> None:
+    explanation = served.post("/v1/explain", {"items": ["item-1", "nobody", "item-2"], "task": "age"}).json()
     before = served.post("/v1/predict", question("item-1", "nobody", "item-2")).json()
-    of = before["answers"][0]["tasks"]["age"]
-    assert (found["of"], found["value"]) == (of["label"], pytest.approx(of["probabilities"][of["label"]], abs=1e-5))
-    place = list(of["probabilities"]).index(of["label"])
+    age = before["answers"][0]["tasks"]["age"]
+    assert (explanation["of"], explanation["value"]) == (
+        age["label"],
+        pytest.approx(age["probabilities"][age["label"]], abs=1e-5),
+    )
+    place = list(age["probabilities"]).index(age["label"])
     ends = [ages(served.post("/v1/predict", question(item)))[place] for item in ("item-2", "item-1")]
-    assert found["contributions"] == pytest.approx([found["value"] - ends[0], 0.0, found["value"] - ends[1]], abs=1e-5)
+    losses = [explanation["value"] - ends[0], 0.0, explanation["value"] - ends[1]]
+    assert explanation["contributions"] == pytest.approx(losses, abs=1e-5)
 
 
-def test_malformed_input_does_no_harm(served: Process) -> None:
+def test_malformed_input_does_no_harm(served: ServiceProcess) -> None:
     kind = {"Content-Type": "application/json"}
     for body in (b"{", b"[" * 100_000, b"\xff", b'{"requests": [{"items": [NaN]}]}', b"9" * 100_000, b"\x00"):
         answer = served.client.post("/v1/predict", content=body, headers=kind)
@@ -112,9 +116,9 @@ def test_malformed_input_does_no_harm(served: Process) -> None:
     assert not served.log("failed")
 
 
-def test_a_bundle_is_replaced_under_load(served: Process) -> None:
+def test_a_bundle_is_replaced_under_load(served: ServiceProcess) -> None:
     first = served.post("/v1/predict", question("item-1")).json()["answers"][0]["tasks"]["age"]
-    seen: set[tuple[str, float]] = set()
+    versions: set[tuple[str, float]] = set()
     stop = threading.Event()
     failures: list[str] = []
 
@@ -125,8 +129,8 @@ def test_a_bundle_is_replaced_under_load(served: Process) -> None:
                 if answer.status_code != 200:
                     failures.append(answer.text)
                     return
-                of = answer.json()["answers"][0]["tasks"]["age"]
-                seen.add((of["version"], round(of["probabilities"]["old"], 4)))
+                age = answer.json()["answers"][0]["tasks"]["age"]
+                versions.add((age["version"], round(age["probabilities"]["old"], 4)))
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -141,11 +145,11 @@ def test_a_bundle_is_replaced_under_load(served: Process) -> None:
         thread.join(20)
     assert not failures
     assert back.json()["version"] == first["version"]
-    assert len(seen) == 2, "an answer was of neither version, or only one was seen"
-    assert len(dict(seen)) == 2, "a version had two answers"
+    assert len(versions) == 2, "an answer was of neither version, or only one was seen"
+    assert len(dict(versions)) == 2, "a version had two answers"
 
 
-def test_a_thousand_clients_at_once(served: Process) -> None:
+def test_a_thousand_clients_at_once(served: ServiceProcess) -> None:
     host, port = served.address.removeprefix("http://").split(":")
     body = json.dumps(question("item-1"))
     head = "Host: localhost\r\nConnection: close\r\n"
@@ -162,9 +166,9 @@ def test_a_thousand_clients_at_once(served: Process) -> None:
             writer.close()
         return [int(answer.split()[1]) for answer in answers]
 
-    found = asyncio.run(asyncio.wait_for(main(), 60))
-    assert set(found) <= {200, 429}, set(found)
-    assert found.count(200) >= 500
+    statuses = asyncio.run(asyncio.wait_for(main(), 60))
+    assert set(statuses) <= {200, 429}, set(statuses)
+    assert statuses.count(200) >= 500
     assert served.client.get("/readyz").status_code == 200
 
 
@@ -205,18 +209,18 @@ class Writers:
             assert not thread.is_alive()
 
 
-def kept(service: Process) -> set[tuple[str, str, str, float]]:
-    found: set[tuple[str, str, str, float]] = set()
+def stored_events(service: ServiceProcess) -> set[tuple[str, str, str, float]]:
+    stored: set[tuple[str, str, str, float]] = set()
     for user in (f"u{i}" for i in range(7)):
         answer = service.client.get(f"/v1/users/{user}")
         if answer.status_code == 200:
             events = answer.json()["events"]
             assert len({event["id"] for event in events}) == len(events)
-            found |= {(user, event["id"], event["item"], event["timestamp"]) for event in events}
-    return found
+            stored |= {(user, event["id"], event["item"], event["timestamp"]) for event in events}
+    return stored
 
 
-def end_under_load(artifacts: Path, state: Path, sig: signal.Signals) -> tuple[int, Process, Writers]:
+def end_under_load(artifacts: Path, state: Path, sig: signal.Signals) -> tuple[int, ServiceProcess, Writers]:
     """Load a bundle, append events, and send a signal meanwhile."""
     with process(artifacts, state, "--bundle", f"age={artifacts / 'age'}") as service:
         assert service.client.put("/v1/bundles/more", json={"path": "age2"}).status_code == 200
@@ -230,9 +234,9 @@ def end_under_load(artifacts: Path, state: Path, sig: signal.Signals) -> tuple[i
 
 def test_sigterm_under_load_loses_nothing(artifacts: Path, tmp_path: Path) -> None:
     status, service, writers = end_under_load(artifacts, tmp_path, signal.SIGTERM)
-    assert status == 0, service.said
+    assert status == 0, service.stderr_text
     assert service.log("stopped")
-    assert not service.log("server"), service.said
+    assert not service.log("server"), service.stderr_text
     with contextlib.closing(open_store("sqlite", tmp_path, 10_000)) as store:
         events = {(e.user, e.event_id, e.item, e.timestamp) for i in range(7) for e in store.read(f"u{i}").events}
     assert set(writers.acknowledged) <= events
@@ -244,13 +248,13 @@ def test_sigkill_under_load_loses_nothing_acknowledged(artifacts: Path, tmp_path
     status, _, writers = end_under_load(artifacts, tmp_path, signal.SIGKILL)
     assert status == -signal.SIGKILL
     with process(artifacts, tmp_path, "--bundle", f"age={artifacts / 'age'}") as service:
-        missing = set(writers.acknowledged) - kept(service)
+        missing = set(writers.acknowledged) - stored_events(service)
         assert not missing, f"{len(missing)} of {len(writers.acknowledged)} acknowledged events are lost"
         names = [task["name"] for task in service.client.get("/v1/tasks").json()["tasks"]]
         assert names == ["age", "more"], "what an operator loaded is there again"
 
 
-def fill(service: Process, run: int) -> httpx.Response:
+def fill(service: ServiceProcess, run: int) -> httpx.Response:
     events = [{"id": f"{run}-{i}", "user": f"f{i % 50}", "item": "x" * 250, "timestamp": 1.0} for i in range(500)]
     return service.post("/v1/events", {"events": events})
 
@@ -259,18 +263,18 @@ def test_a_full_disk_under_the_store(artifacts: Path, tmp_path: Path) -> None:
     bundles = ["--bundle", f"age={artifacts / 'age'}"]
     with process(artifacts, tmp_path, *bundles, largest_file=2_500_000) as service:
         writers = Writers(service.address, 2)
-        said = next(said for run in range(200) if (said := fill(service, run)).status_code != 200)
-        assert (said.status_code, said.json()["error"]["code"]) == (503, "store_unavailable")
-        assert said.json()["error"]["remedy"]
+        refusal = next(refusal for run in range(200) if (refusal := fill(service, run)).status_code != 200)
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "store_unavailable")
+        assert refusal.json()["error"]["remedy"]
         writers.stop.set()
         writers.join()
         assert service.client.get("/healthz").status_code == 200
         assert service.post("/v1/predict", question("item-1")).status_code == 200
-        assert set(writers.acknowledged) <= kept(service)
-        assert not service.log("failed"), service.said
-        assert "xxx" not in service.said
+        assert set(writers.acknowledged) <= stored_events(service)
+        assert not service.log("failed"), service.stderr_text
+        assert "xxx" not in service.stderr_text
     with process(artifacts, tmp_path, *bundles) as service:
-        assert set(writers.acknowledged) <= kept(service)
+        assert set(writers.acknowledged) <= stored_events(service)
         assert fill(service, 1_000).status_code == 200
         assert service.client.get("/readyz").status_code == 200
 
@@ -305,6 +309,6 @@ def test_logs_are_json_and_name_nobody(artifacts: Path, tmp_path: Path) -> None:
         assert httpx.get(f"{address}/v1/tasks").status_code == 401
         assert service.stop(signal.SIGINT) == 0
     assert {json.loads(line)["event"] for line in service.lines} >= {"started", "request", "stopping", "stopped"}
-    assert "secret" not in service.said
-    assert "kkk" not in service.said
+    assert "secret" not in service.stderr_text
+    assert "kkk" not in service.stderr_text
     assert {line["key"] for line in service.log("request")} == {"web", ""}

@@ -52,8 +52,8 @@ class Restarts:
         ]
 
     def on_disk(self) -> dict[str, bytes]:
-        kept = [self.state / JOURNAL, *(self.state / "bundles").rglob("*")]
-        return {str(path): path.read_bytes() for path in kept if path.is_file()}
+        paths = [self.state / JOURNAL, *(self.state / "bundles").rglob("*")]
+        return {str(path): path.read_bytes() for path in paths if path.is_file()}
 
     @staticmethod
     def versions(service: Service) -> dict[str, str]:
@@ -321,7 +321,7 @@ def test_two_services_do_not_share_a_folder_and_a_killed_one_leaves_it_free(tmp_
 
 def test_what_operators_added_and_dropped_stays_so_until_the_command_line_says_otherwise(tmp_path: Path) -> None:
     site = Restarts(tmp_path)
-    age, other = site.write("age", 0), site.write("other", 1)
+    age, new_bundle = site.write("age", 0), site.write("other", 1)
     service = site.open(age=age)
     service.bundles.load("more", "other")
     service.bundles.drop("age")
@@ -329,7 +329,7 @@ def test_what_operators_added_and_dropped_stays_so_until_the_command_line_says_o
     service = site.open(age=age)
     assert list(site.versions(service)) == ["more"]
     site.close(service)
-    service = site.open(age=other)
+    service = site.open(age=new_bundle)
     assert sorted(site.versions(service)) == ["age", "more"]
     site.close(service)
 
@@ -338,11 +338,11 @@ def test_what_operators_added_and_dropped_stays_so_until_the_command_line_says_o
 def test_the_network_leaves_a_core_to_who_talks_to_clients(
     monkeypatch: pytest.MonkeyPatch, threads: int | None, environment: str | None, expected: list[int]
 ) -> None:
-    found: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    thread_counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", thread_counts.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if environment is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
     share_cores(ServeConfig(threads=threads))
-    assert found == expected
+    assert thread_counts == expected

@@ -1,4 +1,4 @@
-"""What each address answers."""
+"""Answers of each address."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from .site import Site
+from .in_process import FakeSite
 
 CLASSES = {"kind": "classification", "version": "v1", "label": "young", "probabilities": {"young": 0.75, "old": 0.25}}
 ITEMS = {"kind": "ranking", "version": "v1", "items": ["item-1", "item-2"], "scores": [2.0, 1.0]}
@@ -19,7 +19,7 @@ def event(i: int, **fields: object) -> dict[str, object]:
 # ---------------------------------------------------------------- questions
 
 
-def test_tasks_about_given_histories(site: Site) -> None:
+def test_tasks_about_given_histories(site: FakeSite) -> None:
     requests = [
         {"items": ["item-1", "nobody", 7], "tasks": ["age"]},
         {"items": [], "tasks": "*", "k": 1},
@@ -47,7 +47,7 @@ def test_tasks_about_given_histories(site: Site) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_which_events_mattered(site: Site) -> None:
+def test_which_events_mattered(site: FakeSite) -> None:
     answer = site.ask("POST", "/v1/explain", json={"items": ["item-1", "item-2"], "task": "age"})
     assert answer.json() == {
         "task": "age",
@@ -56,15 +56,15 @@ def test_which_events_mattered(site: Site) -> None:
         "value": 0.75,
         "contributions": [0.1, 0.1],
     }
-    many = site.ask("POST", "/v1/explain", json={"items": ["item-1"] * 201, "task": "age"})
-    assert many.status_code == 422
-    assert "at most 200" in many.json()["error"]["message"]
+    too_many = site.ask("POST", "/v1/explain", json={"items": ["item-1"] * 201, "task": "age"})
+    assert too_many.status_code == 422
+    assert "at most 200" in too_many.json()["error"]["message"]
 
 
-def test_what_may_be_asked_and_the_items(site: Site) -> None:
-    found = site.ask("GET", "/v1/tasks").json()
-    assert [task["name"] for task in found["tasks"]] == ["age", "shop"]
-    assert found["model"] == {
+def test_what_may_be_asked_and_the_items(site: FakeSite) -> None:
+    matches = site.ask("GET", "/v1/tasks").json()
+    assert [task["name"] for task in matches["tasks"]] == ["age", "shop"]
+    assert matches["model"] == {
         "items": 12,
         "max_length": 6,
         "channels": 8,
@@ -73,7 +73,7 @@ def test_what_may_be_asked_and_the_items(site: Site) -> None:
         "fingerprint": "f" * 64,
     }
     items = site.ask("GET", "/v1/items", params={"q": "ITEM-1", "limit": 2}).json()["items"]
-    assert [one["item"] for one in items] == ["item-1", "item-10"]
+    assert [match["item"] for match in items] == ["item-1", "item-10"]
     assert len(site.ask("GET", "/v1/items").json()["items"]) == 12
     titles = site.ask("POST", "/v1/items/titles", json={"items": ["item-1", "item-2", 3]})
     assert titles.json() == {"titles": {"item-1": "The first"}}
@@ -82,7 +82,7 @@ def test_what_may_be_asked_and_the_items(site: Site) -> None:
 # ---------------------------------------------------------------- users
 
 
-def test_events_are_kept_once_shown_in_order_and_erased(site: Site) -> None:
+def test_events_are_kept_once_shown_in_order_and_erased(site: FakeSite) -> None:
     events = [event(1, domain="books"), event(2, item="nobody"), event(1, item="item-9")]
     assert site.ask("POST", "/v1/events", json={"events": events}).json() == {
         "stored": 2,
@@ -100,14 +100,14 @@ def test_events_are_kept_once_shown_in_order_and_erased(site: Site) -> None:
     assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1, "known_events": 1, "assumptions": []}
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 2, "complete": True}
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 0, "complete": True}
-    gone = site.ask("GET", "/v1/users/u%2F1")
-    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "unknown_user")
+    erased = site.ask("GET", "/v1/users/u%2F1")
+    assert (erased.status_code, erased.json()["error"]["code"]) == (404, "unknown_user")
     unknown = site.ask("POST", "/v1/users/u%2F1/predict", json={})
     assert (unknown.status_code, unknown.json()["events"]) == (200, 0)
 
 
 @pytest.mark.parametrize("user", ["a/b", "a%2Fb", "a%25b", "100%", "x/predict", "\u00e9 \U0001f600", "..", "?#&"])
-def test_an_id_may_have_any_letters(site: Site, user: str) -> None:
+def test_an_id_may_have_any_letters(site: FakeSite, user: str) -> None:
     path = quote(user, safe="") if user != ".." else "%2e%2e"
     site.ask("POST", "/v1/events", json={"events": [event(1, user=user)]})
     assert site.ask("POST", f"/v1/users/{path}/predict", json={"tasks": []}).status_code == 422
@@ -117,20 +117,20 @@ def test_an_id_may_have_any_letters(site: Site, user: str) -> None:
     assert not site.store.events
 
 
-def test_whole_numbers_are_integers_however_they_are_written(site: Site) -> None:
+def test_whole_numbers_are_integers_however_they_are_written(site: FakeSite) -> None:
     body = b'{"events": [{"id": "e", "user": "u", "item": 5.0, "timestamp": 1}]}'
     site.ask("POST", "/v1/events", content=body, headers={"Content-Type": "application/json"})
     assert repr(site.store.events["u"]["e"].item) == "5"
 
 
-def test_an_event_without_a_time_is_of_now(site: Site) -> None:
+def test_an_event_without_a_time_is_of_now(site: FakeSite) -> None:
     site.ask("POST", "/v1/events", json={"events": [{"id": "e", "user": "u", "item": 5}]})
-    kept = site.store.events["u"]["e"]
-    assert kept.timestamp > 1.7e9
-    assert (kept.item, type(kept.item)) == (5, int)
+    event = site.store.events["u"]["e"]
+    assert event.timestamp > 1.7e9
+    assert (event.item, type(event.item)) == (5, int)
 
 
-def test_events_without_a_time_keep_the_order_of_their_requests(site: Site) -> None:
+def test_events_without_a_time_keep_the_order_of_their_requests(site: FakeSite) -> None:
     for first in range(0, 900, 300):
         events = [{"id": str(i), "user": "u", "item": i} for i in range(first, first + 300)]
         site.ask("POST", "/v1/events", json={"events": events})
@@ -139,7 +139,7 @@ def test_events_without_a_time_keep_the_order_of_their_requests(site: Site) -> N
     assert times == sorted(times)
 
 
-def test_an_erasure_that_is_not_finished_is_pending(site: Site) -> None:
+def test_an_erasure_that_is_not_finished_is_pending(site: FakeSite) -> None:
     site.store.keeps_erased = True
     site.ask("POST", "/v1/events", json={"events": [event(1)]})
     assert site.ask("DELETE", "/v1/users/u%2F1").json() == {"erased": 1, "complete": False}
@@ -150,7 +150,7 @@ def test_an_erasure_that_is_not_finished_is_pending(site: Site) -> None:
     assert site.ask("GET", "/v1/erasures").json() == {"pending": 0, "since": None}
 
 
-def test_a_broken_store_is_503_for_whom_it_concerns(site: Site) -> None:
+def test_a_broken_store_is_503_for_whom_it_concerns(site: FakeSite) -> None:
     site.store.broken = True
     body = {"events": [event(1)]}
     for method, path, sent in [

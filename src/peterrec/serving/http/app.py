@@ -14,10 +14,9 @@ from starlette.exceptions import HTTPException
 from peterrec._version import __version__
 from peterrec.errors import PeterRecError
 from peterrec.serving.http import routes_ask, routes_bundles, routes_open, routes_users
-from peterrec.serving.http.auth import Guard
+from peterrec.serving.http.auth import AuthenticationMiddleware
 from peterrec.serving.http.errors import ApiError, as_api_error
-from peterrec.serving.http.limits import BodyLimit
-from peterrec.serving.http.middleware import Watch
+from peterrec.serving.http.middleware import ObservabilityMiddleware, RequestBodyMiddleware
 from peterrec.serving.http.openapi import describe
 from peterrec.serving.http.routes_open import Pages
 from peterrec.serving.http.service import Service
@@ -34,14 +33,14 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
     """
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(service.follow_erasures())
+    async def run_lifespan(app: FastAPI) -> AsyncIterator[None]:
+        erasure_task = asyncio.create_task(service.follow_erasures())
         yield
-        following.cancel()
+        erasure_task.cancel()
         await service.close()
 
     app = FastAPI(
-        title="peterrec", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=life,
+        title="peterrec", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=run_lifespan,
         redirect_slashes=False,
     )  # fmt: skip
     app.state.service, app.state.pages = service, pages or Pages()
@@ -50,25 +49,25 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
     document: Callable[[], dict[str, Any]] = lambda: describe(app, service.limits, keyed=service.parts.keys is not None)  # noqa: E731
     app.openapi = document  # type: ignore[method-assign]
     for kind in (ApiError, PeterRecError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, _tell)
-    app.add_middleware(BodyLimit, limits=service.limits)  # the last one is the outermost
-    app.add_middleware(Guard, keys=service.parts.keys)
-    app.add_middleware(Watch, log=service.log, metrics=service.metrics)
+        app.add_exception_handler(kind, _error_response)
+    app.add_middleware(RequestBodyMiddleware, limits=service.limits)  # the last one is the outermost
+    app.add_middleware(AuthenticationMiddleware, keys=service.parts.keys)
+    app.add_middleware(ObservabilityMiddleware, log=service.log, metrics=service.metrics)
     return app
 
 
-async def _tell(request: Request, error: Exception) -> Response:
-    told = as_api_error(error)
-    if told.status == 405:
-        told.headers["Allow"] = ", ".join(_methods(request))
-    return told.response()
+async def _error_response(request: Request, error: Exception) -> Response:
+    api_error = as_api_error(error)
+    if api_error.status == 405:
+        api_error.headers["Allow"] = ", ".join(_allowed_methods(request))
+    return api_error.response()
 
 
-def _methods(request: Request) -> list[str]:
+def _allowed_methods(request: Request) -> list[str]:
     """Return what may be done with an address: the framework names only the methods of the first route."""
-    found: set[str] = set()
+    methods: set[str] = set()
     for route in (route for router in ROUTERS for route in router.routes):
         pattern = getattr(route, "path_regex", None)
         if pattern is not None and pattern.match(request.scope["path"]):
-            found |= set(getattr(route, "methods", ()) or ())
-    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+            methods |= set(getattr(route, "methods", ()) or ())
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

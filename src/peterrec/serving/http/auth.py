@@ -1,4 +1,4 @@
-"""Who may do what: keys with scopes, or loopback alone; checked before a body is read."""
+"""Authentication: keys with scopes, or loopback alone; checked before a body is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Header = Annotated[Any, Depends(_header)]
 
 @dataclass(frozen=True)
 class Client:
-    """Who asks.
+    """Client of a request.
 
     Attributes:
         name: of its key; empty without keys.
@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class AuthenticationMiddleware:
     """Refuses who has no key, and a foreign page that reaches for a service without keys by another name.
 
     Args:
@@ -65,13 +65,13 @@ class Guard:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on.
+
+        Raises:
+            ApiError: it is refused.
+        """
         if scope["type"] == "http":
-            try:
-                scope[CLIENT] = self._client(scope, Headers(scope=scope))
-            except ApiError as error:
-                await error.response()(scope, receive, send)
-                return
+            scope[CLIENT] = self._client(scope, Headers(scope=scope))
         await self._app(scope, receive, send)
 
     def _client(self, scope: Scope, headers: Headers) -> Client:
@@ -84,22 +84,22 @@ class Guard:
             )  # fmt: skip
         if not scope["path"].startswith(API):
             return Client("", frozenset())
-        client = Client("", SCOPES) if self._keys is None else _known(self._keys, headers)
+        client = Client("", SCOPES) if self._keys is None else _authenticate(self._keys, headers)
         packed = headers.get("content-encoding", "")  # looked at before the framework takes the body for bad JSON
         if packed.lower() not in {"", "identity"} and _has_body(headers):
             raise ApiError(415, "not_json", "the body is compressed (Content-Encoding)", "send it as it is")
         return client
 
 
-def _known(keys: Keys, headers: Headers) -> Client:
+def _authenticate(keys: Keys, headers: Headers) -> Client:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     presented = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    found = keys.scopes(presented) if presented else None
-    if found is None:
-        what = "the key is not known" if presented else "no key was given"
+    name_and_scopes = keys.scopes(presented) if presented else None
+    if name_and_scopes is None:
+        message = "the key is not known" if presented else "no key was given"
         remedy = "send `Authorization: Bearer KEY` with a key of the service's keys file"
-        raise ApiError(401, "unauthenticated", what, remedy, {"WWW-Authenticate": "Bearer"})
-    return Client(*found)
+        raise ApiError(401, "unauthenticated", message, remedy, {"WWW-Authenticate": "Bearer"})
+    return Client(*name_and_scopes)
 
 
 def _check_json(headers: Headers) -> None:
@@ -130,21 +130,21 @@ def _host(value: str) -> str:
 
 def allow(scope: ScopeName) -> Any:
     """Return the dependency of a route that only clients with a scope may use."""
-    return Depends(_checker(scope))
+    return Depends(_scope_check(scope))
 
 
-def _checker(wanted: ScopeName) -> Callable[..., Any]:
+def _scope_check(required_scope: ScopeName) -> Callable[..., Any]:
     # The two schemes are only named here, for the document: the guard has read the key before the body was.
     async def check(request: Request, bearer: Bearer, header: Header) -> None:
-        if wanted not in request.scope[CLIENT].scopes:
+        if required_scope not in request.scope[CLIENT].scopes:
             raise ApiError(
                 403,
                 "forbidden",
-                f"the key does not have the scope {wanted!r}",
+                f"the key does not have the scope {required_scope!r}",
                 "use a key that has, or ask who runs it",
             )
         if request.method in WITH_BODY:
             _check_json(request.headers)
 
-    check.scope = wanted  # type: ignore[attr-defined]
+    check.scope = required_scope  # type: ignore[attr-defined]
     return check

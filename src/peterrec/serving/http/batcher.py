@@ -16,13 +16,13 @@ from peterrec.serving.http.errors import busy, stopping
 J = TypeVar("J")
 R = TypeVar("R")
 
-LONGEST_RETRY = 60  # seconds
-NEWEST = 0.2  # weight of the last run in the measured rate
+MAX_RETRY_SECONDS = 60  # seconds
+LAST_RUN_WEIGHT = 0.2  # weight of the last run in the measured rate
 
 
 @dataclass(frozen=True)
 class BatchRun:
-    """What one run was, for metrics.
+    """Size and duration of one run, for metrics.
 
     Attributes:
         jobs: of how many.
@@ -36,7 +36,7 @@ class BatchRun:
 
 
 @dataclass(eq=False)
-class _Waiting(Generic[J, R]):
+class _PendingJob(Generic[J, R]):
     job: J
     rows: int
     arrived: float
@@ -67,7 +67,7 @@ class Batcher(Generic[J, R]):
         self._run = run
         self._max_rows, self._max_queue, self._max_wait = max_rows, max_queue, max_wait
         self._observe = observe or (lambda run: None)
-        self._queue: dict[int, _Waiting[J, R]] = {}  # in order of arrival; whoever gives up is taken out at once
+        self._queue: dict[int, _PendingJob[J, R]] = {}  # in order of arrival; whoever gives up is taken out at once
         self._queued = 0
         self._rate = 0.0
         self._closing = False
@@ -91,18 +91,18 @@ class Batcher(Generic[J, R]):
         """
         self._admit(sum(rows for _, rows in jobs))
         loop = asyncio.get_running_loop()
-        mine = [_Waiting[J, R](job, rows, loop.time(), loop.create_future()) for job, rows in jobs]
-        for one in mine:
-            self._queue[id(one)] = one
-            self._queued += one.rows
+        own_jobs = [_PendingJob[J, R](job, rows, loop.time(), loop.create_future()) for job, rows in jobs]
+        for pending in own_jobs:
+            self._queue[id(pending)] = pending
+            self._queued += pending.rows
         if self._worker is None:
             self._worker = loop.create_task(self._serve())
         self._wake.set()
         try:
-            return [await one.future for one in mine]
+            return [await pending.future for pending in own_jobs]
         finally:
-            for one in mine:
-                self._leave(one)
+            for pending in own_jobs:
+                self._remove(pending)
 
     def _admit(self, rows: int) -> None:
         if self._closing:
@@ -112,13 +112,13 @@ class Batcher(Generic[J, R]):
 
     def _retry_after(self) -> int:
         seconds = self._queued / self._rate if self._rate else 0.0
-        return min(LONGEST_RETRY, max(1, math.ceil(seconds)))
+        return min(MAX_RETRY_SECONDS, max(1, math.ceil(seconds)))
 
-    def _leave(self, one: _Waiting[J, R]) -> None:
-        if self._queue.pop(id(one), None) is not None:
-            self._queued -= one.rows
-        if not one.future.cancel() and not one.future.cancelled():
-            one.future.exception()  # seen: asyncio shall not report the errors of a request that met another one first
+    def _remove(self, pending: _PendingJob[J, R]) -> None:
+        if self._queue.pop(id(pending), None) is not None:
+            self._queued -= pending.rows
+        if not pending.future.cancel() and not pending.future.cancelled():
+            pending.future.exception()  # retrieved, so that asyncio does not report it as lost
 
     async def close(self) -> None:
         """Take nothing more, finish what waits, and end the thread."""
@@ -134,64 +134,64 @@ class Batcher(Generic[J, R]):
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._fill()
-            if batch := self._take():
+            await self._wait_for_batch()
+            if batch := self._next_batch():
                 await self._process(batch)
 
-    async def _fill(self) -> None:
+    async def _wait_for_batch(self) -> None:
         """Wait until there is enough for a run, or the oldest has waited long enough."""
         loop = asyncio.get_running_loop()
         until = next(iter(self._queue.values())).arrived + self._max_wait
         while self._queue and self._queued < self._max_rows and not self._closing:
-            left = until - loop.time()
-            if left <= 0:
+            remaining = until - loop.time()
+            if remaining <= 0:
                 return
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(remaining):
                     await self._wake.wait()
 
-    def _take(self) -> list[_Waiting[J, R]]:
-        batch: list[_Waiting[J, R]] = []
+    def _next_batch(self) -> list[_PendingJob[J, R]]:
+        batch: list[_PendingJob[J, R]] = []
         rows = 0
-        for one in list(self._queue.values()):
-            if batch and rows + one.rows > self._max_rows:
+        for pending in list(self._queue.values()):
+            if batch and rows + pending.rows > self._max_rows:
                 break
-            del self._queue[id(one)]
-            self._queued -= one.rows
-            rows += one.rows
-            batch.append(one)
+            del self._queue[id(pending)]
+            self._queued -= pending.rows
+            rows += pending.rows
+            batch.append(pending)
         return batch
 
-    async def _process(self, batch: list[_Waiting[J, R]]) -> None:
+    async def _process(self, batch: list[_PendingJob[J, R]]) -> None:
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         results: Sequence[R | Exception]
         try:
-            results = await loop.run_in_executor(self._thread, self._run, [one.job for one in batch])
+            results = await loop.run_in_executor(self._thread, self._run, [pending.job for pending in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(batch)} jobs had {len(results)} results")
         except asyncio.CancelledError:  # the service stops without waiting for this run
-            for one in batch:
-                if not one.future.done():
-                    one.future.set_exception(stopping())
+            for pending in batch:
+                if not pending.future.done():
+                    pending.future.set_exception(stopping())
             raise
         except Exception as error:
             results = [error] * len(batch)
         seconds = time.perf_counter() - started
-        rows = sum(one.rows for one in batch)
+        rows = sum(pending.rows for pending in batch)
         rate = rows / max(seconds, 1e-6)
-        self._rate = rate if not self._rate else (1 - NEWEST) * self._rate + NEWEST * rate
+        self._rate = rate if not self._rate else (1 - LAST_RUN_WEIGHT) * self._rate + LAST_RUN_WEIGHT * rate
         self._observe(BatchRun(len(batch), rows, seconds))
-        for one, result in zip(batch, results, strict=True):
-            if one.future.done():
+        for pending, result in zip(batch, results, strict=True):
+            if pending.future.done():
                 continue
             if isinstance(result, Exception):
-                one.future.set_exception(_own(result))
+                pending.future.set_exception(_raisable(result))
             else:
-                one.future.set_result(result)
+                pending.future.set_result(result)
 
 
-def _own(error: Exception) -> Exception:
+def _raisable(error: Exception) -> Exception:
     """Return an error that can be raised: a future refuses StopIteration."""
     return RuntimeError("a job raised StopIteration") if isinstance(error, StopIteration) else error

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Bundles:
-    """What operators do. Every call may take long, and is made by one thread.
+    """Operations on bundles. Every call may take long, and is made by one thread.
 
     Args:
         engine: answers with the bundles.
@@ -46,12 +46,12 @@ class Bundles:
             ApiError: it is not below the root (403), or no path at all (422).
         """
         try:
-            found = (self._root / path).resolve()
+            folder = (self._root / path).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise ApiError(422, "invalid_request", "path: is not a path", "name a folder") from error
-        if not found.is_relative_to(self._root):
+        if not folder.is_relative_to(self._root):
             raise ApiError(403, "forbidden", "path: is not below the bundle root", "copy the bundle there, and load it")
-        return found
+        return folder
 
     def start(self, command_line: Mapping[str, str]) -> None:
         """Load the bundles of the command line, and what operators made of them and of others before this start.
@@ -68,8 +68,8 @@ class Bundles:
                 self._engine.load(name, Path(path).resolve())
         self._journal.confirm()  # only now: a mistake of the command line overrules nothing
         for name, history in remembered.items():
-            what = "dropped it" if history is None else f"let version {history.active} answer"
-            self._log.write("bundle remembered", name=name, message=f"an operator {what} before this start")
+            change = "dropped it" if history is None else f"let version {history.active} answer"
+            self._log.write("bundle remembered", name=name, message=f"an operator {change} before this start")
             if history is not None:
                 self._restore(name, history)
         for folder in self._copies.glob("*"):  # what was written when the service was killed
@@ -88,7 +88,7 @@ class Bundles:
             try:
                 versions.append(self._engine.read(name, copy, version))
             except Exception as error:
-                failure = _failed(name, version, copy, error)
+                failure = _failed_bundle(name, version, copy, error)
                 self._log.write("bundle failed", "error", **asdict(failure))
                 if version == history.active:
                     self.failed = {**self.failed, name: failure}
@@ -98,7 +98,7 @@ class Bundles:
     def load(self, name: str, path: str) -> VersionInfo:
         """Load or replace a bundle."""
         folder = self.find(path)
-        if not _described(folder):
+        if not _looks_like_bundle(folder):
             raise ApiError(
                 404, "no_bundle", "path: there is no bundle in this folder", "name one that has been written"
             )
@@ -177,13 +177,13 @@ class Bundles:
         """
         for name in names:
             if name in self.failed:
-                what = f"the bundle {name!r} could not be loaded after a restart"
+                message = f"the bundle {name!r} could not be loaded after a restart"
                 raise ApiError(
-                    503, "bundle_failed", what, "its operator sees why at GET /v1/bundles and loads it again"
+                    503, "bundle_failed", message, "its operator sees why at GET /v1/bundles and loads it again"
                 )
 
     def _forget_failure(self, name: str) -> None:
-        self.failed = {other: failure for other, failure in self.failed.items() if other != name}
+        self.failed = {failed_name: failure for failed_name, failure in self.failed.items() if failed_name != name}
 
     def _can_be_read(self, name: str, version: str) -> bool:
         try:
@@ -204,24 +204,26 @@ class Bundles:
     def _client_error(self, error: PeterRecError, path: str) -> ApiError:
         """Return the error with the file it is about, named as the client did: not where the root is."""
         api_error = as_api_error(error)
-        where = path
+        client_path = path
         if error.path is not None and Path(error.path).is_relative_to(self._root):
-            where = str(Path(error.path).relative_to(self._root))
-        api_error.message = f"{where}: {api_error.message}"
+            client_path = str(Path(error.path).relative_to(self._root))
+        api_error.message = f"{client_path}: {api_error.message}"
         return api_error
 
 
-def _failed(name: str, version: str, copy: Path, error: Exception) -> FailedBundle:
+def _failed_bundle(name: str, version: str, copy: Path, error: Exception) -> FailedBundle:
     if isinstance(error, PeterRecError):
         return FailedBundle(name, version, error.what, error.remedy, str(error.path or copy))
-    what = f"cannot be loaded ({type(error).__name__}: {error})"
-    return FailedBundle(name, version, what, "load the bundle again", str(copy))
+    message = f"cannot be loaded ({type(error).__name__}: {error})"
+    return FailedBundle(name, version, message, "load the bundle again", str(copy))
 
 
-def _described(folder: Path) -> bool:
+def _looks_like_bundle(folder: Path) -> bool:
     """Return whether it may be a bundle: a description, and nothing that cannot be read to an end, such as a pipe."""
     try:
         content = list(folder.iterdir())
-        return any(one.suffix == ".json" for one in content) and all(one.is_file() or one.is_dir() for one in content)
+        return any(path.suffix == ".json" for path in content) and all(
+            path.is_file() or path.is_dir() for path in content
+        )
     except OSError:  # such as a name that is too long
         return False

@@ -1,4 +1,4 @@
-"""What routes share."""
+"""Error documentation and dependencies that all routes share."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ALWAYS = (401, 403, 422, 500, 503)
 WITH_BODY = (400, 408, 413, 415, 429)
 
 
-def faults(*more: int, body: bool = True) -> dict[int | str, dict[str, Any]]:
+def faults(*statuses_of_route: int, body: bool = True) -> dict[int | str, dict[str, Any]]:
     """Return the errors of a route for the document: those of all routes, of those with a body, and `more`."""
-    statuses = {*ALWAYS, *more, *(WITH_BODY if body else ())}
+    statuses = {*ALWAYS, *statuses_of_route, *(WITH_BODY if body else ())}
     return {status: {"model": ErrorReply, "description": MEANINGS[status]} for status in sorted(statuses)}
 
 

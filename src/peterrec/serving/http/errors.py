@@ -1,4 +1,4 @@
-"""What goes wrong becomes a status and a message in one form."""
+"""Errors of the interface: a status and a message in one form, for any exception."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from peterrec.errors import (
     UnknownTaskError,
 )
 
-SHOWN = 3  # problems of one body
-LONGEST_NAME = 60  # of a field that a message names
-KINDS = (
+SHOWN_PROBLEMS = 3  # problems of one body
+MAX_NAME_LENGTH = 60  # of a field that a message names
+UNION_MEMBER_PREFIXES = (
     "constrained-",
     "function-",
     "literal[",
@@ -31,7 +31,7 @@ KINDS = (
 )  # what pydantic calls the kinds of a value that may be of several
 
 # The first that fits; what none fits is our own fault.
-KNOWN: tuple[tuple[type[PeterRecError], int, str], ...] = (
+STATUS_BY_ERROR: tuple[tuple[type[PeterRecError], int, str], ...] = (
     (UnknownTaskError, 404, "unknown_task"),
     (RequestError, 422, "invalid_request"),
     (AnswerError, 500, "bad_answer"),
@@ -55,7 +55,7 @@ CODES = {
 
 
 class ApiError(Exception):
-    """What a client is told.
+    """Error as a client gets it.
 
     Args:
         status: of HTTP.
@@ -104,17 +104,17 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        return _invalid(error.errors())
+        return _from_validation(error.errors())
     if isinstance(error, HTTPException):
-        return _plain(error)
-    for kind, status, code in KNOWN:
+        return _from_http_exception(error)
+    for kind, status, code in STATUS_BY_ERROR:
         if isinstance(error, kind):
             retry = {"Retry-After": "1"} if status == 503 else None
             return ApiError(status, code, error.what, error.remedy, retry)
     return ApiError(500, CODES[500], "the service failed", "report it with the X-Request-ID of this answer")
 
 
-def _plain(error: HTTPException) -> ApiError:
+def _from_http_exception(error: HTTPException) -> ApiError:
     status = error.status_code
     phrase = http.HTTPStatus(status).phrase.lower()
     if isinstance(error.__cause__, RecursionError):
@@ -125,28 +125,30 @@ def _plain(error: HTTPException) -> ApiError:
     return ApiError(status, CODES.get(status, "error"), phrase, remedy, error.headers)
 
 
-def _invalid(problems: Sequence[Any]) -> ApiError:
+def _from_validation(problems: Sequence[Any]) -> ApiError:
     """Say which fields are wrong and how, without what was in them."""
     if any(problem["type"] == "json_invalid" for problem in problems):
         return ApiError(400, "malformed_json", "the body is not valid JSON", "send JSON in UTF-8")
-    places: dict[str, list[str]] = {}  # what may be of several kinds has a problem with each of them
+    problems_by_field: dict[str, list[str]] = {}  # what may be of several kinds has a problem with each of them
     for problem in problems:
-        places.setdefault(_where(problem["loc"]), []).append(_what(problem))
-    said = [f"{place}: {', or: '.join(whats)}" for place, whats in list(places.items())[:SHOWN]]
-    more = f"; and {len(places) - SHOWN:,} more" if len(places) > SHOWN else ""
-    return ApiError(422, "invalid_request", "; ".join(said) + more, "see /openapi.json for what is expected")
+        problems_by_field.setdefault(_field_path(problem["loc"]), []).append(_field_message(problem))
+    messages = [f"{place}: {', or: '.join(whats)}" for place, whats in list(problems_by_field.items())[:SHOWN_PROBLEMS]]
+    remainder = (
+        f"; and {len(problems_by_field) - SHOWN_PROBLEMS:,} more" if len(problems_by_field) > SHOWN_PROBLEMS else ""
+    )
+    return ApiError(422, "invalid_request", "; ".join(messages) + remainder, "see /openapi.json for what is expected")
 
 
-def _what(problem: Mapping[str, Any]) -> str:
+def _field_message(problem: Mapping[str, Any]) -> str:
     # Of a body that is no object the framework would say something about its own classes.
-    said = str(problem["msg"]).removeprefix("Value error, ")
-    return "should be an object" if problem["type"] == "model_attributes_type" else said
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return "should be an object" if problem["type"] == "model_attributes_type" else message
 
 
-def _where(places: Sequence[str | int]) -> str:
-    names = (_shown(str(place)) for place in places[1:] if not str(place).startswith(KINDS))
+def _field_path(places: Sequence[str | int]) -> str:
+    names = (_printable(str(place)) for place in places[1:] if not str(place).startswith(UNION_MEMBER_PREFIXES))
     return ".".join(names) or str(places[0])
 
 
-def _shown(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:LONGEST_NAME])
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:MAX_NAME_LENGTH])

@@ -1,4 +1,4 @@
-"""One JSON line for each request and each event of the service; nothing about users."""
+"""Log of the service: a JSON line for each request and event, by the standard library; nothing about users."""
 
 from __future__ import annotations
 
@@ -14,103 +14,168 @@ import threading
 import time
 import traceback
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 from typing import Any, TextIO
 
-MOST_WAITING = 10_000  # lines
+MAX_WAITING = 10_000  # lines
 FLUSH_SECONDS = 1.0
 CHECK_SECONDS = 0.005
-SAME_SECONDS = 10.0  # between two lines of the server that say the same
-MOST_MESSAGES = 1_000  # that are remembered for it
+REPEAT_SECONDS = 10.0  # between two lines of the server with the same message
+MAX_MESSAGES = 1_000  # that are remembered for it
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as JSON: time, level, event and the record's `fields`.
+
+    Of an error it gives the type and the places, not the text, which may quote what a user sent.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        created = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": created.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            frames = traceback.extract_tb(error.__traceback__)[-12:]
+            places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            line |= {"error": type(error).__name__, "places": places}
+        return json.dumps(line | getattr(record, "fields", {}), default=str)
+
+
+class MemoryHandler(logging.StreamHandler[TextIO]):
+    """Writes to a stream that is no file, at once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Go on: the stream is closed, or there is none."""
+
+
+class FileHandler(logging.Handler):
+    """Writes to a file descriptor, past Python's buffers: the process cannot end while a thread holds one of these.
+
+    It has no lock, since only the listener's thread writes: at the end `logging` would wait for a lock that is held by
+    a thread whose line nobody reads.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def createLock(self) -> None:  # noqa: N802
+        """Have no lock."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a line; on a full disk or a closed pipe the service goes on."""
+        with contextlib.suppress(OSError, ValueError):
+            remaining = memoryview(f"{record.getMessage()}\n".encode())
+            while remaining:
+                remaining = remaining[os.write(self._stream.fileno(), remaining) :]
+        return True
+
+
+class BoundedQueueHandler(QueueHandler):
+    """Hands lines to a listener's thread; past the most that may wait they are dropped, and a line says how many.
+
+    Args:
+        max_waiting: lines.
+    """
+
+    queue: queue.SimpleQueue[logging.LogRecord]
+
+    def __init__(self, max_waiting: int) -> None:
+        super().__init__(queue.SimpleQueue())
+        self.setFormatter(JsonFormatter())
+        self._max_waiting = max_waiting
+        self._guard = threading.RLock()  # a signal may come while it is held
+        self._dropped = 0
+        self.waiting = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put a line in the queue, or count it as dropped."""
+        with self._guard:
+            if self.waiting >= self._max_waiting:
+                self._dropped += 1
+                return
+            self._report_dropped()
+            self._put(record)
+
+    def count_written(self) -> None:
+        """Make room for another line."""
+        with self._guard:
+            if self.waiting == 1:
+                self._report_dropped()
+            self.waiting -= 1
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            fields = {"message": "nobody read the log in time", "lost": self._dropped}
+            self._put(self.prepare(_record("log", logging.WARNING, fields)))
+            self._dropped = 0
+
+    def _put(self, record: logging.LogRecord) -> None:
+        self.waiting += 1
+        self.queue.put(record)
+
+
+class _Listener(QueueListener):
+    def __init__(self, source: BoundedQueueHandler, *handlers: logging.Handler) -> None:
+        super().__init__(source.queue, *handlers)
+        self._source = source
+
+    def handle(self, record: logging.LogRecord) -> None:
+        super().handle(record)
+        self._source.count_written()
 
 
 class Log:
     """Writes lines of JSON; nobody waits for who reads them.
 
-    A thread writes them, where they go to a file, a pipe or a terminal. Lines past the most that may wait are dropped,
-    and a line says how many.
-
     Args:
-        stream: to write to; standard error if not given. In memory it is written to at once.
-        most: lines that may wait.
+        stream: to write to; standard error if not given. One in memory is written to at once, others by a thread.
+        max_waiting: lines.
     """
 
-    def __init__(self, stream: TextIO | None = None, most: int = MOST_WAITING) -> None:
-        self._stream, self._most = stream, most
-        self._lock = threading.RLock()  # a signal may come while it is held
-        self._waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self._accepted = self._written = self._dropped = 0
-        self._started = False
+    def __init__(self, stream: TextIO | None = None, max_waiting: int = MAX_WAITING) -> None:
+        stream = stream or sys.stderr
+        self._queue: BoundedQueueHandler | None = None
+        try:
+            stream.fileno()
+        except (OSError, ValueError, AttributeError):  # in memory, closed, or none at all
+            self._handler: logging.Handler = MemoryHandler(stream)
+            self._handler.setFormatter(JsonFormatter())
+            return
+        self._handler = self._queue = BoundedQueueHandler(max_waiting)
+        _Listener(self._queue, FileHandler(stream)).start()
+        atexit.register(self.flush)
 
     def write(self, event: str, level: str = "info", **fields: Any) -> None:
-        """Write a line: time, level, event and what else is given."""
-        line = _line(event, level, fields)
-        stream = self._stream or sys.stderr
-        try:
-            file = stream.fileno()
-        except (OSError, ValueError, AttributeError):  # in memory, closed, or none at all
-            self._write_now(stream, line)
-            return
-        with self._lock:
-            if self._accepted - self._written >= self._most:
-                self._dropped += 1
-                return
-            self._say_dropped(file)
-            self._put(file, line)
+        """Write a line: time, level, event and the fields."""
+        self._handler.handle(_record(event, logging.getLevelNamesMapping()[level.upper()], fields))
+
+    def failure(self, event: str, error: BaseException, **fields: Any) -> None:
+        """Write where something failed, without the error's text: it may quote what a user sent."""
+        self._handler.handle(_record(event, logging.ERROR, fields, error))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until all lines are written, but not for ever for who does not read them."""
         end = time.monotonic() + seconds
-        while self._accepted > self._written and time.monotonic() < end:
+        while self._queue is not None and self._queue.waiting and time.monotonic() < end:
             time.sleep(CHECK_SECONDS)
 
-    def _put(self, file: int, line: str) -> None:
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._write_all, name="log", daemon=True).start()
-            atexit.register(self.flush)
-        self._accepted += 1
-        self._waiting.put((file, line))
 
-    def _say_dropped(self, file: int) -> None:
-        if self._dropped:
-            self._put(file, _line("log", "warning", {"message": "nobody read the log in time", "lost": self._dropped}))
-            self._dropped = 0
-
-    def _write_all(self) -> None:
-        while True:
-            file, line = self._waiting.get()
-            # Past Python's own buffers: it cannot end while a thread holds one.
-            left = memoryview(line.encode())
-            try:
-                while left:
-                    left = left[os.write(file, left) :]
-            except OSError:  # a full disk, a closed pipe: the service goes on
-                pass
-            with self._lock:
-                if self._written + 1 == self._accepted:
-                    self._say_dropped(file)
-                self._written += 1
-
-    def _write_now(self, stream: TextIO, line: str) -> None:
-        with self._lock, contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.write(line)
-            stream.flush()
-
-    def failure(self, event: str, error: BaseException, **fields: Any) -> None:
-        """Write what failed where, without the error's text: it may quote what a user sent."""
-        places = [
-            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        self.write(event, "error", error=type(error).__name__, places=places[-12:], **fields)
+def _record(event: str, level: int, fields: dict[str, Any], error: BaseException | None = None) -> logging.LogRecord:
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord(__name__, level, "", 0, event, None, exc_info)
+    record.fields = fields
+    return record
 
 
-def _line(event: str, level: str, fields: dict[str, Any]) -> str:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"time": now, "level": level, "event": event} | fields, default=str) + "\n"
-
-
-class ServerLines(logging.Handler):
-    """Puts what the HTTP server and the event loop report into the same form.
+class ServerLogHandler(logging.Handler):
+    """Writes the records of the HTTP server and of the event loop as JSON lines too.
 
     Args:
         log: to write to.
@@ -123,30 +188,30 @@ class ServerLines(logging.Handler):
         self._repeats: dict[tuple[str, type | None], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record: its template, not what was filled in; the same one no more than once in some seconds."""
-        said = str(record.msg).splitlines()
-        fields: dict[str, Any] = {"logger": record.name, "message": said[0][:200] if said else ""}
+        """Write a record: its template, without its arguments; the same one no more than once in some seconds."""
+        lines = str(record.msg).splitlines()
+        fields: dict[str, Any] = {"logger": record.name, "message": lines[0][:200] if lines else ""}
         error = record.exc_info[1] if record.exc_info else None
         key = fields["message"], None if error is None else type(error)
-        written, more = self._repeats.get(key, (-math.inf, 0))
-        if record.created - written < SAME_SECONDS:
-            self._repeats[key] = written, more + 1
+        written, suppressed = self._repeats.get(key, (-math.inf, 0))
+        if record.created - written < REPEAT_SECONDS:
+            self._repeats[key] = written, suppressed + 1
             return
-        if len(self._repeats) >= MOST_MESSAGES:
+        if len(self._repeats) >= MAX_MESSAGES:
             self._repeats.clear()
         self._repeats[key] = record.created, 0
-        fields |= {"more": more} if more else {}
+        fields |= {"more": suppressed} if suppressed else {}
         if error is not None:
             self._log.failure("server", error, **fields)
         else:
             self._log.write("server", record.levelname.lower(), **fields)
 
 
-def take_over(log: Log) -> None:
+def redirect_server_logs(log: Log) -> None:
     """Let the loggers of the server and of asyncio write to `log`."""
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
-        logger.handlers = [ServerLines(log)]
+        logger.handlers = [ServerLogHandler(log)]
         logger.propagate = False
         logger.setLevel(logging.WARNING)
     access = logging.getLogger("uvicorn.access")

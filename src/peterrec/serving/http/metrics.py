@@ -1,4 +1,4 @@
-"""What the service did, for Prometheus."""
+"""Metrics of the service, for Prometheus."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class Metrics:
         versions: Callable[[], list[VersionInfo]],
     ) -> None:
         """Read these whenever the metrics are asked for: (what it is, value) by name; rows that wait; bundles."""
-        self.registry.register(_Now(gauges, queues, versions))
+        self.registry.register(_GaugeCollector(gauges, queues, versions))
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text form."""
         return generate_latest(self.registry)
 
 
-class _Now(Collector):
+class _GaugeCollector(Collector):
     def __init__(
         self,
         gauges: Callable[[], dict[str, tuple[str, float]]],
@@ -95,6 +95,6 @@ class _Now(Collector):
         bundles = GaugeMetricFamily(
             "peterrec_bundle_info", "Versions of bundles in memory.", labels=["name", "version", "kind", "active"]
         )
-        for one in self._versions():
-            bundles.add_metric([one.name, one.version, one.kind, str(one.active).lower()], 1)
+        for bundle in self._versions():
+            bundles.add_metric([bundle.name, bundle.version, bundle.kind, str(bundle.active).lower()], 1)
         yield bundles

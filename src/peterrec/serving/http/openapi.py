@@ -21,10 +21,7 @@ Every error has the form of `ErrorReply`. Send a key as `Authorization: Bearer K
 to its own machine.
 """
 FAULTS = {
-    "400": "The request is not HTTP that can be read, or its address is not UTF-8.",
-    "408": "The headers did not arrive in time.",
-    "414": "The address is too long.",
-    "431": "The headers are too long.",
+    "400": "The address is not UTF-8, or names two hosts.",
 }
 KEYWORDS = {"list": ("array", "maxItems"), "text": ("string", "maxLength"), "number": ("integer", "maximum")}
 
@@ -43,12 +40,12 @@ def describe(app: FastAPI, limits: LimitsConfig, *, keyed: bool) -> dict[str, An
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         for kind in DATACLASSES:
-            _add_meanings(schemas[kind.__name__], kind.__doc__ or "")
+            _add_descriptions(schemas[kind.__name__], kind.__doc__ or "")
         _add_limits(document, limits)
         _add_faults(document)
-        _write_whole(document)
+        _write_integer_bounds(document)
         if not keyed:
-            _without_keys(document)
+            _remove_security(document)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -58,7 +55,7 @@ def _add_limits(document: dict[str, Any], limits: LimitsConfig) -> None:
     for body in BODIES:
         if body.__name__ in schemas:
             for name, bound in bounds(body):
-                _bound(schemas[body.__name__]["properties"][name], bound, getattr(limits, bound.limit))
+                _add_bound(schemas[body.__name__]["properties"][name], bound, getattr(limits, bound.limit))
     for operation in _operations(document):
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "user":
@@ -74,16 +71,16 @@ def _add_faults(document: dict[str, Any]) -> None:
                 operation["responses"][status] = {"description": meaning, "content": content}
 
 
-def _write_whole(node: Any) -> None:
+def _write_integer_bounds(node: Any) -> None:
     """Write the bounds of integers as integers: as the framework does, the largest would be larger than it may be."""
     if isinstance(node, dict):
         for keyword in {"minimum", "maximum"} & node.keys() if node.get("type") == "integer" else ():
             node[keyword] = min(max(int(node[keyword]), -LARGEST_INTEGER - 1), LARGEST_INTEGER)
     for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _write_whole(part)
+        _write_integer_bounds(part)
 
 
-def _without_keys(document: dict[str, Any]) -> None:
+def _remove_security(document: dict[str, Any]) -> None:
     document["components"].pop("securitySchemes", None)
     for operation in _operations(document):
         operation.pop("security", None)
@@ -94,25 +91,25 @@ def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from path.values()
 
 
-def _bound(schema: dict[str, Any], bound: Bound, most: int) -> None:
+def _add_bound(schema: dict[str, Any], bound: Bound, limit: int) -> None:
     """Put a limit where the schema says what kind of value it is."""
-    kind, keyword = KEYWORDS[bound.of]
+    kind, keyword = KEYWORDS[bound.measure]
     if schema.get("type") == kind:
-        schema[keyword] = most
-    parts = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema and bound.of == "text" else ())]
+        schema[keyword] = limit
+    parts = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema and bound.measure == "text" else ())]
     for part in parts:
-        _bound(part, bound, most)
+        _add_bound(part, bound, limit)
 
 
-def _add_meanings(schema: dict[str, Any], documentation: str) -> None:
+def _add_descriptions(schema: dict[str, Any], documentation: str) -> None:
     """Describe a schema and its properties as the class does: a summary, then lines `name: meaning.`"""
     summary, _, attributes = documentation.partition("Attributes:")
     schema["description"] = " ".join(summary.split())
     name = ""
     for line in attributes.splitlines():
-        found, separator, meaning = line.strip().partition(": ")
-        if separator and found in schema["properties"]:
-            name = found
+        key, separator, meaning = line.strip().partition(": ")
+        if separator and key in schema["properties"]:
+            name = key
             schema["properties"][name]["description"] = meaning
         elif name and line.strip():
             schema["properties"][name]["description"] += f" {line.strip()}"

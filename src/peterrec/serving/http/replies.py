@@ -1,4 +1,4 @@
-"""What clients get, for the document; answers are written from the engine's own dataclasses."""
+"""Bodies of answers, for the document; they are written from the engine's own dataclasses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Fault(BaseModel):
-    """What went wrong."""
+    """Error for programs and people."""
 
     code: str = Field(description="for programs", examples=["unknown_task"])
     message: str = Field(description="for people")
@@ -34,7 +34,7 @@ class PredictReply(BaseModel):
 
 
 class EventsReply(BaseModel):
-    """What became of the events, which are durable now."""
+    """Counts of the events, which are durable now."""
 
     stored: int = Field(description="that are new")
     duplicates: int = Field(description="whose id the user already had")
@@ -60,7 +60,7 @@ class UserReply(BaseModel):
 
 
 class ErasedReply(BaseModel):
-    """How many events were erased; 0 for someone who is not known."""
+    """Number of erased events; 0 for someone who is not known."""
 
     erased: int
     complete: bool = Field(description="false: files of the store may still hold them; see GET /v1/erasures")
@@ -85,7 +85,7 @@ class ModelInfo(BaseModel):
 
 
 class TasksReply(BaseModel):
-    """What may be asked."""
+    """Tasks and the backbone."""
 
     tasks: list[TaskInfo]
     model: ModelInfo

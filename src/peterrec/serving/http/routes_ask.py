@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["questions"], dependencies=[allow("read")
 async def predict(body: PredictBody, service: ServiceOf) -> Response:
     """Answer any tasks about any users, whose events come with the question. All are answered, or none."""
     check_limits(body, service.limits)
-    requests = [Request(one.items, one.question()) for one in body.requests]
+    requests = [Request(body_request.items, body_request.question()) for body_request in body.requests]
     return reply(PredictReply, PredictReply.model_construct(answers=await service.answer(requests)))
 
 
@@ -70,8 +70,8 @@ Limit = Annotated[int, Query(ge=1, le=100, description="items")]
 )
 async def items(service: ServiceOf, q: Wanted = "", limit: Limit = 20) -> Response:
     """Find items by id or title, whatever the case; without `q`, the most frequent."""
-    found = await service.call(lambda: service.parts.items.search(q, limit))
-    listed = [FoundItem(item=one.item, title=one.title, count=one.count) for one in found]
+    matches = await service.call(lambda: service.parts.items.search(q, limit))
+    listed = [FoundItem(item=match.item, title=match.title, count=match.count) for match in matches]
     return reply(ItemsReply, ItemsReply(items=listed))
 
 

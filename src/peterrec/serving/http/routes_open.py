@@ -1,4 +1,4 @@
-"""What needs no key, since nothing of users is in it: the page, health, metrics, the document."""
+"""Routes without a key, since they hold nothing of users: the page, health, metrics, the document."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ async def readyz(service: ServiceOf) -> Response:
     """Say whether events can be kept, bundles answer, and the service is not stopping."""
     failed = sorted(service.bundles.failed)
     if not await service.ready():
-        what = "the service is stopping" if service.stopping else "the store of events cannot be written"
+        message = "the service is stopping" if service.stopping else "the store of events cannot be written"
     elif failed and not service.parts.engine.tasks():
-        what = f"none of the bundles could be loaded ({', '.join(failed)})"
+        message = f"none of the bundles could be loaded ({', '.join(failed)})"
     else:
         return reply(ReadyReply, ReadyReply(status="degraded" if failed else "ok", failed=failed))
-    raise ApiError(503, "not_ready", what, "ask again shortly", {"Retry-After": "1"})
+    raise ApiError(503, "not_ready", message, "ask again shortly", {"Retry-After": "1"})
 
 
 @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus",
@@ -114,5 +114,5 @@ async def asset(file: str, request: Request) -> Response:
 
 
 def _pages(request: Request) -> Pages:
-    found: Pages = request.app.state.pages
-    return found
+    pages_of_app: Pages = request.app.state.pages
+    return pages_of_app

@@ -45,10 +45,11 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
         )
     events = [Event(sent.user, sent.id, sent.item, sent.timestamp, sent.domain) for sent in body.events]
     new = await service.append(events)
-    known = service.known([event.item for event, is_new in zip(events, new, strict=True) if is_new])
+    is_known = service.known([event.item for event, is_new in zip(events, new, strict=True) if is_new])
     stored = sum(new)
     return reply(
-        EventsReply, EventsReply(stored=stored, duplicates=len(new) - stored, unknown_items=len(known) - sum(known))
+        EventsReply,
+        EventsReply(stored=stored, duplicates=len(new) - stored, unknown_items=len(is_known) - sum(is_known)),
     )
 
 
@@ -77,13 +78,13 @@ async def predict(user: User, service: ServiceOf, body: AskBody | None = None) -
 async def show(user: User, service: ServiceOf) -> Response:
     """Return the events of a user, oldest first."""
     _check_id(user, service)
-    found = (await service.read(user)).events
-    if not found:
+    kept_events = (await service.read(user)).events
+    if not kept_events:
         raise ApiError(404, "unknown_user", "nothing is kept of this user", "append events first")
-    known = service.known([event.item for event in found])
+    known = service.known([event.item for event in kept_events])
     events = [
-        KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, domain=event.domain, known=of)
-        for event, of in zip(found, known, strict=True)
+        KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, domain=event.domain, known=is_known)
+        for event, is_known in zip(kept_events, known, strict=True)
     ]
     return reply(UserReply, UserReply(user=user, count=len(events), events=events))
 
@@ -120,6 +121,8 @@ async def erasures(service: ServiceOf) -> Response:
 
 
 def _check_id(user: str, service: Service) -> None:
-    most = service.limits.id_length
-    if len(user) > most:
-        raise RequestError(f"user: {len(user):,} characters, at most {most:,} are allowed", remedy="use a shorter id")
+    max_length = service.limits.id_length
+    if len(user) > max_length:
+        raise RequestError(
+            f"user: {len(user):,} characters, at most {max_length:,} are allowed", remedy="use a shorter id"
+        )

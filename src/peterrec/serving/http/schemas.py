@@ -1,4 +1,4 @@
-"""What clients send. What a limit of the settings bounds carries a `Bound`: it is checked, and put in the document."""
+"""Bodies of requests. A field with a `Bound` is checked against the settings, and its limit is in the document."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from peterrec.serving.requests import Question
 
 LARGEST_INTEGER = 2**63 - 1  # what stores and catalogues hold
 FULL_TEXT = r"^[^\x00]+$"
-MOST_TASKS = 1_000
-EXACT = 2.0**53
-MISNAMED = 10  # keys more than an object has fields that are still told one by one
+MAX_TASKS = 1_000
+MAX_EXACT_FLOAT = 2.0**53
+MAX_UNKNOWN_KEYS = 10  # keys more than an object has fields that are still told one by one
 # Of the service whose request is read. Lists too long are refused before their elements are looked at.
 LIMITS: ContextVar[LimitsConfig | None] = ContextVar("limits", default=None)
 
 TextId = Annotated[str, Field(min_length=1, pattern=FULL_TEXT)]
 
 
-def _whole(value: Any) -> Any:
+def _integral_float_to_int(value: Any) -> Any:
     """Read 1.0 as 1, which is the same number in JSON; one too large for a float to be exact stays what it is not."""
-    whole = isinstance(value, float) and value.is_integer() and abs(value) <= EXACT
-    return int(value) if whole else value
+    is_integral = isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_FLOAT
+    return int(value) if is_integral else value
 
 
-Whole = BeforeValidator(_whole)
-IntegerId = Annotated[int, Field(ge=-LARGEST_INTEGER - 1, le=LARGEST_INTEGER), Whole]
+IntegralFloat = BeforeValidator(_integral_float_to_int)
+IntegerId = Annotated[int, Field(ge=-LARGEST_INTEGER - 1, le=LARGEST_INTEGER), IntegralFloat]
 Item = TextId | IntegerId
 BundleName = Annotated[Name, Field(min_length=1, max_length=NAME_BYTES, json_schema_extra={"pattern": NAME_PATTERN})]
 Version = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
@@ -45,22 +45,22 @@ class Bound:
 
     Attributes:
         limit: its name in `LimitsConfig`.
-        of: what of a value it bounds: the length of a list, of a text (or of each in a list), or a number.
+        measure: the length of a list, of a text (or of each in a list), or a number.
     """
 
     limit: str
-    of: Literal["list", "text", "number"]
+    measure: Literal["list", "text", "number"]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Have the length of a list checked first, where the settings are known; `check_limits` does the rest."""
         schema = handler(source)
-        return core_schema.no_info_before_validator_function(self._check, schema) if self.of == "list" else schema
+        return core_schema.no_info_before_validator_function(self._check, schema) if self.measure == "list" else schema
 
     def _check(self, value: Any) -> Any:
         limits = LIMITS.get()
         if limits is not None and isinstance(value, list) and len(value) > getattr(limits, self.limit):
-            said = _too_many(len(value), getattr(limits, self.limit))
-            raise PydanticCustomError("too_long", "{said}", {"said": said})
+            message = _over_limit_message(len(value), getattr(limits, self.limit))
+            raise PydanticCustomError("too_long", "{message}", {"message": message})
         return value
 
 
@@ -73,19 +73,19 @@ class Body(BaseModel):
     @classmethod
     def _few_keys(cls, value: Any) -> Any:
         """Refuse an object of any number of unknown keys, before there is an error for each."""
-        if isinstance(value, dict) and len(value) > len(cls.__pydantic_fields__) + MISNAMED:
+        if isinstance(value, dict) and len(value) > len(cls.__pydantic_fields__) + MAX_UNKNOWN_KEYS:
             raise PydanticCustomError("too_many_keys", "has {keys} keys, far more than there are", {"keys": len(value)})
         return value
 
 
 class AskBody(Body):
-    """What is asked about a user."""
+    """Question about a user."""
 
     tasks: Annotated[
-        Literal["*"] | Annotated[list[TextId], Field(fail_fast=True, min_length=1, max_length=MOST_TASKS)],
+        Literal["*"] | Annotated[list[TextId], Field(fail_fast=True, min_length=1, max_length=MAX_TASKS)],
         Field(description="names of loaded bundles, or * for all", examples=["*", ["age"]]),
     ] = "*"
-    k: Annotated[int, Field(ge=1, description="items of a ranking task"), Whole, Bound("k", "number")] = 10
+    k: Annotated[int, Field(ge=1, description="items of a ranking task"), IntegralFloat, Bound("k", "number")] = 10
     exclude_seen: bool | None = Field(
         None, description="leave out items that the user already has; as the bundle says, if not given"
     )
@@ -159,7 +159,7 @@ class TitlesBody(Body):
 
 
 class LoadBody(Body):
-    """Where a bundle is."""
+    """Folder of a bundle."""
 
     path: Annotated[str, Field(min_length=1, max_length=1_000, pattern=FULL_TEXT)] = Field(
         description="folder below the service's bundle_root", examples=["bundles/age"]
@@ -167,7 +167,7 @@ class LoadBody(Body):
 
 
 class RollBackBody(Body):
-    """Which version shall answer again."""
+    """Version that shall answer again."""
 
     version: Version | None = Field(None, description="one that is in memory; the one before, if not given")
 
@@ -184,19 +184,19 @@ def check_limits(body: Body, limits: LimitsConfig) -> None:
         RequestError: with the limit in the message.
     """
     for name, bound in bounds(type(body)):
-        value, most = getattr(body, name), getattr(limits, bound.limit)
+        value, max_size = getattr(body, name), getattr(limits, bound.limit)
         size = _size(value, bound)
-        if size > most:
-            raise RequestError(f"{name}: {_too_many(size, most)}", remedy=_REMEDIES[bound.of])
+        if size > max_size:
+            raise RequestError(f"{name}: {_over_limit_message(size, max_size)}", remedy=_REMEDIES[bound.measure])
     for name in type(body).model_fields:
         value = getattr(body, name)
         if isinstance(value, list) and value and isinstance(value[0], Body):
-            for one in value:
-                check_limits(one, limits)
+            for element in value:
+                check_limits(element, limits)
 
 
-def _too_many(given: int, most: int) -> str:
-    return f"{given:,} given, at most {most:,} are allowed"
+def _over_limit_message(size: int, limit: int) -> str:
+    return f"{size:,} given, at most {limit:,} are allowed"
 
 
 _REMEDIES = {
@@ -209,15 +209,15 @@ _REMEDIES = {
 def bounds(body: type[BaseModel]) -> Iterator[tuple[str, Bound]]:
     """Yield the bounded fields of a body."""
     for name, field in body.model_fields.items():
-        for found in field.metadata:
-            if isinstance(found, Bound):
-                yield name, found
+        for annotation in field.metadata:
+            if isinstance(annotation, Bound):
+                yield name, annotation
 
 
 def _size(value: Any, bound: Bound) -> int:
-    if bound.of == "number":
+    if bound.measure == "number":
         return int(value)
-    if bound.of == "list":
+    if bound.measure == "list":
         return len(value)
     values = value if isinstance(value, list) else [value]
-    return max((len(one) for one in values if isinstance(one, str)), default=0)
+    return max((len(text) for text in values if isinstance(text, str)), default=0)

@@ -55,11 +55,11 @@ def serve(
     """
     config = config or ServeConfig()
     log = Log()
-    keys = _keys(config, log)
-    given = given_bundles(bundles)
+    keys = _read_keys(config, log)
+    bundle_folders = given_bundles(bundles)
     listener = bind(config.host, config.port)
     try:
-        service = open_service(backbone, given, config, keys, log)
+        service = open_service(backbone, bundle_folders, config, keys, log)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -67,7 +67,7 @@ def serve(
             engine = service.parts.engine
             loaded = [f"{task.name} {task.version}" for task in engine.tasks()]
             items = engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
-            example = _example(address, items, keyed=keys is not None)
+            example = _example_command(address, items, keyed=keys is not None)
             log.write("started", address=address, bundles=loaded, keys=keys is not None, example=example)
             for line in engine.bounds():
                 log.write("bounds", message=line)
@@ -99,7 +99,7 @@ def open_service(
     state = Path(config.state)
     check_store(config.store)
     with contextlib.ExitStack() as undo:
-        lock = undo.enter_context(alone(state)) if state.exists() else None
+        lock = undo.enter_context(lock_state_folder(state)) if state.exists() else None
         model = UserModel.from_pretrained(backbone)
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine, lambda line: log.write("engine", message=line))
@@ -110,7 +110,7 @@ def open_service(
         except PeterRecError as error:
             log.write("first answer", "error", message=error.what, remedy=error.remedy)
         # Only now, so that a mistake leaves nothing behind.
-        lock = lock or undo.enter_context(alone(state))
+        lock = lock or undo.enter_context(lock_state_folder(state))
         store = open_store(config.store, state, config.limits.keep_events)
         undo.callback(store.close)
         for warning in getattr(store, "warnings", ()):
@@ -120,7 +120,7 @@ def open_service(
     return service
 
 
-def alone(state: Path) -> IO[bytes]:
+def lock_state_folder(state: Path) -> IO[bytes]:
     """Take a folder of state for this process, until the file that is returned is closed or the process ends.
 
     Raises:
@@ -153,24 +153,24 @@ def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
         ConfigError: two of one name, or a name that no address can have.
         ArtifactError: a bundle without a name cannot be read.
     """
-    found: dict[str, str] = {}
-    for each in bundles:
-        name, separator, path = each.partition("=")
-        if not separator or Path(each).is_dir():
-            name, path = "", each
+    folders: dict[str, str] = {}
+    for argument in bundles:
+        name, separator, path = argument.partition("=")
+        if not separator or Path(argument).is_dir():
+            name, path = "", argument
         name = name or str(read_json(Path(path) / "adapter_config.json").get("name", ""))
         try:
             name = check_name(name)
         except ValueError as error:
             remedy = f"give it one of {NAME_RULE}, as NAME=PATH"
             raise ConfigError(f"{name!r} is no name of a bundle", remedy=remedy) from error
-        if name in found:
+        if name in folders:
             raise ConfigError(f"two bundles are named {name!r}", remedy="name one of them otherwise, as NAME=PATH")
-        found[name] = path
-    return found
+        folders[name] = path
+    return folders
 
 
-def _keys(config: ServeConfig, log: Log) -> Keys | None:
+def _read_keys(config: ServeConfig, log: Log) -> Keys | None:
     if config.keys is None:
         if not is_loopback(config.host):
             raise ConfigError(
@@ -184,7 +184,7 @@ def _keys(config: ServeConfig, log: Log) -> Keys | None:
     return keys
 
 
-def _example(address: str, items: list[ItemId], *, keyed: bool) -> str:
+def _example_command(address: str, items: list[ItemId], *, keyed: bool) -> str:
     """Return a first question that a shell takes as it is."""
     key = "-H 'Authorization: Bearer KEY' " if keyed else ""
     body = shlex.quote(json.dumps({"requests": [{"items": items, "tasks": "*"}]}))

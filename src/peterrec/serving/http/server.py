@@ -1,4 +1,4 @@
-"""The process behind an address: one socket, one event loop, and an end that loses nothing."""
+"""The process behind an address: one socket, one event loop, and an orderly end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -17,17 +16,14 @@ import uvicorn
 from peterrec.config import ServeConfig
 from peterrec.errors import ConfigError
 from peterrec.serving.http.app import make_app
-from peterrec.serving.http.logs import take_over
-from peterrec.serving.http.protocol import protocol_of
+from peterrec.serving.http.logs import redirect_server_logs
 from peterrec.serving.http.service import Service
 
 OTHER_FILES = 128  # open beside connections: the store, libraries
-REFUSED_MORE = 500  # connections past the limit that are still told so; any further one is only closed
-BACKLOG = 2_048
-LEAST_SPARE = 16
+MIN_CONNECTIONS = 8  # however few files may be open
 IDLE_SECONDS = 30  # between two requests of a connection
-LAST_LINES_SECONDS = 0.2  # for the log, of who wants it to end at once
-SHELL_SIGNAL = 128  # a shell says so of a process that a signal ended
+LAST_LINES_SECONDS = 0.2  # for the log, where a second signal ends the process at once
+SIGNAL_EXIT_STATUS = 128  # plus the signal: the exit status that shells use
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -56,39 +52,40 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Runs until SIGTERM, SIGINT or SIGHUP: then takes nothing more, and ends what it has.
+    """HTTP server that runs until SIGTERM, SIGINT or SIGHUP; then it finishes the requests in flight.
 
-    A second SIGTERM or SIGINT ends it at once.
+    A second SIGTERM or SIGINT ends the process at once.
 
     Args:
-        service: is told that it stops.
-        config: limits.
+        service: answers; its `stopping` is set when the server stops.
+        connections: open at once; past them the answer is 503.
         started: called when the address answers.
-        room: for connections.
     """
 
-    def __init__(self, service: Service, config: ServeConfig, started: Callable[[], None], room: Room) -> None:
+    def __init__(self, service: Service, connections: int, started: Callable[[], None]) -> None:
+        limits = service.config.limits
         super().__init__(
             uvicorn.Config(
                 make_app(service),
-                http=protocol_of(config.limits, room.connections, room.refused),
-                backlog=room.backlog,
+                http="h11",  # the parser whose heads the server can bound, and that reads the body of an upgrade
+                h11_max_incomplete_event_size=limits.head_bytes,
+                limit_concurrency=connections + 1,  # the first one that is refused
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=limits.shutdown_seconds,
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=IDLE_SECONDS,
-                timeout_graceful_shutdown=config.limits.shutdown_seconds,
             )
         )
-        self._service, self._started_hook = service, started
+        self._service, self._on_started = service, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
-        self._started_hook()
+        self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, finish, close."""
@@ -102,7 +99,7 @@ class Server(uvicorn.Server):
             return
         if self.should_exit:
             self._service.log.flush(LAST_LINES_SECONDS)
-            os._exit(SHELL_SIGNAL + sig)  # what was acknowledged is on disk
+            os._exit(SIGNAL_EXIT_STATUS + sig)  # everything acknowledged is on disk
         self._service.stopping = True
         self.should_exit = True
 
@@ -112,11 +109,11 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
 
     The process ends here where a thread of the service hangs: Python would wait for it without end.
     """
-    take_over(service.log)
+    redirect_server_logs(service.log)
     share_cores(service.config)
     gc.collect()
-    gc.freeze()  # what was loaded stays: looking through it again and again would stop everything for a while
-    server = Server(service, service.config, started, find_room(service))
+    gc.freeze()  # the loaded objects stay: collecting them again and again would stop everything for a while
+    server = Server(service, open_files_for_connections(service), started)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, server.handle_exit)
     server.run([listener])
@@ -133,44 +130,16 @@ def share_cores(config: ServeConfig) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
-@dataclass(frozen=True)
-class Room:
-    """How many connections there is room for among the files that the process may have open.
-
-    Attributes:
-        connections: that are served.
-        refused: past these, that are told so.
-        backlog: that are taken from the system at once, before any of them can be closed.
-    """
-
-    connections: int
-    refused: int
-    backlog: int
-
-    @classmethod
-    def among(cls, files: int, connections: int) -> Room:
-        """Return what fits; all that is asked for, where the files are enough.
-
-        Args:
-            files: that may be open.
-            connections: that should be served.
-        """
-        spare = max(files - OTHER_FILES, LEAST_SPARE)
-        if spare >= connections + REFUSED_MORE + BACKLOG:
-            return cls(connections, REFUSED_MORE, BACKLOG)
-        served, refused = min(connections, spare // 2), min(REFUSED_MORE, spare // 8)
-        return cls(served, refused, min(BACKLOG, spare - served - refused))
-
-
-def find_room(service: Service) -> Room:
-    """Let the process open as many files as its connections may need, and see how many of them fit."""
+def open_files_for_connections(service: Service) -> int:
+    """Raise the limit on open files as far as connections need it, and return how many connections fit."""
     wanted = service.limits.connections
-    needed = wanted + REFUSED_MORE + BACKLOG + OTHER_FILES
+    needed = wanted + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    room = Room.among(needed if soft == resource.RLIM_INFINITY else soft, wanted)
-    if room.connections < wanted:
-        service.log.write("few files", "warning", allowed=soft, needed=needed, connections=room.connections)
-    return room
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    fitting = min(wanted, max(soft - OTHER_FILES, MIN_CONNECTIONS))
+    service.log.write("few files", "warning", allowed=soft, needed=needed, connections=fitting)
+    return fitting

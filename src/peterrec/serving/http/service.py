@@ -1,4 +1,4 @@
-"""What the routes ask for: the engine, the users and the bundles behind bounded queues, off the event loop."""
+"""Service behind the routes: engine, users and bundles behind bounded queues, off the event loop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from peterrec.data.sequences import UNK
 from peterrec.errors import PeterRecError, RequestError, StoreError
 from peterrec.serving.http.batcher import Batcher
 from peterrec.serving.http.bundles import Bundles
-from peterrec.serving.http.calls import Calls
 from peterrec.serving.http.errors import ApiError, too_slow
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
+from peterrec.serving.http.thread_pool import BoundedThreadPool
 from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOOKED_UP_AT_ONCE = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
-WAITING_EVENTS = 10  # requests of the most events that one may have
+MAX_ITEMS_ON_LOOP = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
+EVENT_QUEUE_REQUESTS = 10  # requests of the most events that one may have
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
 ERASURE_SECONDS = 1.0  # between two looks at erasures: those that are pending, and those of other services
@@ -41,7 +41,7 @@ FAILED_SECONDS = 5.0  # for which a store that could not keep events is not trie
 
 @dataclass(frozen=True)
 class Parts:
-    """What the service is made of.
+    """Parts of the service.
 
     Attributes:
         engine: answers.
@@ -93,13 +93,13 @@ class Service:
             observe=self.metrics.observer("answers"),
         )  # fmt: skip
         self._events = Batcher[list[Event], list[bool]](
-            self._append, max_rows=self.limits.events, max_queue=WAITING_EVENTS * self.limits.events,
+            self._append, max_rows=self.limits.events, max_queue=EVENT_QUEUE_REQUESTS * self.limits.events,
             observe=self.metrics.observer("events"),
         )  # fmt: skip
-        self._calls = Calls(self.limits.queue)
-        self._loads = Batcher[Callable[[], Any], Any](_call_each, max_rows=1, max_queue=8)
+        self._threads = BoundedThreadPool(self.limits.queue)
+        self._loads = Batcher[Callable[[], Any], Any](_run_each, max_rows=1, max_queue=8)
         self.hanging = False  # whether a thread had to be left behind at the end
-        self._checked = self._failed = -math.inf  # when the store was asked, and when it could not keep events
+        self._checked_at = self._failed_at = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
         self._pending_erasures = 0  # when they were last looked at
         self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
@@ -110,11 +110,11 @@ class Service:
         """Answer questions about users whose events are given; all of them, or an error."""
         self._check_tasks([request.question for request in requests])
         prepare = self.parts.engine.prepare
-        if sum(len(request.items) for request in requests) > LOOKED_UP_AT_ONCE:
+        if sum(len(request.items) for request in requests) > MAX_ITEMS_ON_LOOP:
             prepared = await self.call(lambda: [prepare(request) for request in requests])
         else:
             prepared = [prepare(request) for request in requests]
-        return await self._ask([_Job(one) for one in prepared])
+        return await self._ask([_Job(prepared_question) for prepared_question in prepared])
 
     async def answer_user(self, user: str, question: Question) -> Answer:
         """Answer a question about a stored user.
@@ -136,10 +136,10 @@ class Service:
 
     async def _ask(self, jobs: list[_Job]) -> list[Answer]:
         self._check_size([job.prepared for job in jobs])
-        found = await self._in_time(
+        answers = await self._in_time(
             self._answers.submit([(job, job.prepared.rows) for job in jobs]), "ask fewer tasks or users at once"
         )
-        return cast("list[Answer]", found)
+        return cast("list[Answer]", answers)
 
     def _check_tasks(self, questions: Sequence[Question]) -> None:
         if self.bundles.failed:
@@ -154,32 +154,32 @@ class Service:
             RequestError: too many rows, or items of answers.
         """
         sizes = {
-            "users times tasks": (sum(one.rows for one in prepared), self.limits.rows),
-            "items to answer with": (sum(one.answer_items for one in prepared), self.limits.answer_items),
+            "users times tasks": (sum(question.rows for question in prepared), self.limits.rows),
+            "items to answer with": (sum(question.answer_items for question in prepared), self.limits.answer_items),
         }
-        for name, (size, most) in sizes.items():
-            if size > most:
+        for name, (size, limit) in sizes.items():
+            if size > limit:
                 raise RequestError(
-                    f"{name}: {size:,} asked for, at most {most:,} are allowed in a request",
+                    f"{name}: {size:,} asked for, at most {limit:,} are allowed in a request",
                     remedy="ask for fewer users, tasks or items at once",
                 )
 
     def _run(self, jobs: list[_Job]) -> list[Answer | Explanation | Exception]:
-        asked = [job.prepared for job in jobs if job.task is None]
-        answers = iter(self._run_all(asked))
+        questions = [job.prepared for job in jobs if job.task is None]
+        answers = iter(self._run_together(questions))
         return [next(answers) if job.task is None else self._explain(job) for job in jobs]
 
-    def _run_all(self, asked: list[Prepared]) -> list[Answer | Exception]:
+    def _run_together(self, prepared: list[Prepared]) -> list[Answer | Exception]:
         """Answer together; where that fails, one by one, so that who is not at fault has an answer."""
         run = self.parts.users.run
         try:
-            found: list[Answer | Exception] = list(run(asked)) if asked else []
+            answers: list[Answer | Exception] = list(run(prepared)) if prepared else []
         except Exception as error:
-            if len(asked) == 1:
+            if len(prepared) == 1:
                 return [error]
-            return [one for each in asked for one in self._run_all([each])]
-        self.metrics.store_errors.inc(sum(isinstance(one, StoreError) for one in found))
-        return found
+            return [answer for question in prepared for answer in self._run_together([question])]
+        self.metrics.store_errors.inc(sum(isinstance(answer, StoreError) for answer in answers))
+        return answers
 
     def _explain(self, job: _Job) -> Explanation | Exception:
         assert job.task is not None
@@ -192,23 +192,23 @@ class Service:
 
     async def append(self, events: list[Event]) -> list[bool]:
         """Keep events, all of them or none; returns which of them are new, when they are durable."""
-        found = await self._in_time(
+        results = await self._in_time(
             self._events.submit([(events, len(events))]),
             "send the same again: some may have been kept, and none is kept twice",
         )
-        self.metrics.stored.inc(sum(found[0]))
-        self.metrics.duplicates.inc(len(events) - sum(found[0]))
-        return found[0]
+        self.metrics.stored.inc(sum(results[0]))
+        self.metrics.duplicates.inc(len(events) - sum(results[0]))
+        return results[0]
 
     def _append(self, jobs: list[list[Event]]) -> list[list[bool]]:
         """Keep the events of several requests in one transaction."""
         try:
             new = self.parts.users.append([event for job in jobs for event in job])
         except StoreError:
-            self._failed = time.monotonic()
+            self._failed_at = time.monotonic()
             self.metrics.store_errors.inc()
             raise
-        self._failed = -math.inf
+        self._failed_at = -math.inf
         ends, start = [], 0
         for job in jobs:
             ends.append(new[start : start + len(job)])
@@ -249,7 +249,7 @@ class Service:
     async def call(self, work: Callable[[], T]) -> T:
         """Run something in the threads for what is neither the network nor new events."""
         try:
-            return await self._in_time(self._calls.run(work), "try again")
+            return await self._in_time(self._threads.run(work), "try again")
         except StoreError:
             self.metrics.store_errors.inc()
             raise
@@ -271,10 +271,10 @@ class Service:
 
         The store may have room for a check and not for events, so that events that it could not keep count too.
         """
-        if self.stopping or time.monotonic() - self._failed < FAILED_SECONDS:
+        if self.stopping or time.monotonic() - self._failed_at < FAILED_SECONDS:
             return False
-        if time.monotonic() - self._checked >= READY_SECONDS:
-            self._checked = time.monotonic()
+        if time.monotonic() - self._checked_at >= READY_SECONDS:
+            self._checked_at = time.monotonic()
             self._ready = await self._check()
         return self._ready
 
@@ -294,7 +294,7 @@ class Service:
         if self._closed:
             return
         self._closed = self.stopping = True
-        for queue in (self._answers, self._events, self._calls):
+        for queue in (self._answers, self._events, self._threads):
             await queue.close()
         try:
             await asyncio.wait_for(self._loads.close(), self.limits.shutdown_seconds)
@@ -309,18 +309,23 @@ class Service:
         return {"answers": self._answers.queued_rows, "events": self._events.queued_rows}
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
-        own = {
+        service_gauges = {
             "up": ("Always 1.", 1.0),
-            "ready": ("Whether the store answered when last asked, and the service is not stopping.", self._ok()),
+            "ready": (
+                "Whether the store answered when last asked, and the service is not stopping.",
+                self._is_ready(),
+            ),
             "erasures_pending": ("Erased users that files may still hold.", float(self._pending_erasures)),
             "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
         }
         stats = self.parts.users.stats()
-        return own | {f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()}
+        return service_gauges | {
+            f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()
+        }
 
-    def _ok(self) -> float:
+    def _is_ready(self) -> float:
         return float(self._ready and not self.stopping)
 
 
-def _call_each(jobs: list[Callable[[], Any]]) -> list[Any]:
+def _run_each(jobs: list[Callable[[], Any]]) -> list[Any]:
     return [job() for job in jobs]

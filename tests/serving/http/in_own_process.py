@@ -20,7 +20,7 @@ from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 
-from .site import until
+from .in_process import until
 
 # Past the limit of a file's size writing is an error (Python ignores the signal): what a full disk does.
 # SIGHUP is not as the tests have it: under nohup they ignore it, and so would their children.
@@ -50,7 +50,7 @@ def write_artifacts(folder: Path) -> Path:
     return folder
 
 
-class Process:
+class ServiceProcess:
     """A running service."""
 
     def __init__(
@@ -86,11 +86,11 @@ class Process:
             self.lines.append(line)
 
     @property
-    def said(self) -> str:
+    def stderr_text(self) -> str:
         return "".join(self.lines)
 
     def log(self, event: str) -> list[dict[str, Any]]:
-        return [found for line in self.lines if line[:1] == "{" and (found := json.loads(line))["event"] == event]
+        return [parsed for line in self.lines if line[:1] == "{" and (parsed := json.loads(line))["event"] == event]
 
     def post(self, path: str, body: object) -> httpx.Response:
         return self.client.post(path, json=body)
@@ -109,14 +109,14 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(artifacts: Path, state: Path, *options: str, **more: Any) -> Iterator[Process]:
-    found = Process(artifacts, state, *options, **more)
+def process(artifacts: Path, state: Path, *options: str, **settings: Any) -> Iterator[ServiceProcess]:
+    service = ServiceProcess(artifacts, state, *options, **settings)
     try:
-        assert found.address, found.said
-        yield found
+        assert service.address, service.stderr_text
+        yield service
     finally:
-        if found.process.poll() is None:
-            found.process.kill()
-        found.join()
-        assert found.process.stderr is not None
-        found.process.stderr.close()
+        if service.process.poll() is None:
+            service.process.kill()
+        service.join()
+        assert service.process.stderr is not None
+        service.process.stderr.close()

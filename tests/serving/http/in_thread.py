@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peterrec.serving.http.server import Server, bind, find_room
+from peterrec.serving.http.server import Server, bind
 
-from .site import Site
+from .in_process import FakeSite
 
 PATIENCE = 10.0  # seconds for headers and bodies to arrive
 PREDICT = json.dumps({"requests": [{"items": [], "tasks": ["age"]}]}).encode()
 
 
-class Running:
+class ServerThread:
     """A server in a thread."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: FakeSite) -> None:
         self.site = site
         self.listener = bind("127.0.0.1", 0)
         self.address = self.listener.getsockname()
         started = threading.Event()
-        self.server = Server(site.service, site.service.config, started.set, find_room(site.service))
+        self.server = Server(site.service, site.service.limits.connections, started.set)
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
         self.thread.start()
         assert started.wait(10)
@@ -40,14 +40,14 @@ class Running:
             return answer(client)
 
     def close(self) -> None:
-        self.site.users.going.set()
+        self.site.users.may_run.set()
         self.server.should_exit = True
         self.thread.join(10)
         assert not self.thread.is_alive()
 
 
-def request(method: str, path: str, body: bytes = b"", more: str = "") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}"
+def request(method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body
@@ -63,16 +63,16 @@ def read(client: socket.socket) -> bytes:
 
 
 def answer(client: socket.socket) -> tuple[int, dict[str, Any]]:
-    found = read(client)
-    head, _, body = found.partition(b"\r\n\r\n")
+    received = read(client)
+    head, _, body = received.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 
 
 @contextlib.contextmanager
-def running(folder: Path, **limits: Any) -> Iterator[Running]:
-    site = Site(folder, limits={"body_seconds": PATIENCE} | limits)
-    found = Running(site)
+def serve_in_thread(folder: Path, **limits: Any) -> Iterator[ServerThread]:
+    site = FakeSite(folder, limits={"body_seconds": PATIENCE} | limits)
+    server_thread = ServerThread(site)
     try:
-        yield found
+        yield server_thread
     finally:
-        found.close()
+        server_thread.close()

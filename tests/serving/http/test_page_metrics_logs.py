@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .site import Site, until
+from .in_process import FakeSite, until
 
 EVENT = {"id": "e", "user": "u", "item": "item-1", "timestamp": 1.0}
 
 
-def test_the_page_and_its_files(site: Site) -> None:
+def test_the_page_and_its_files(site: FakeSite) -> None:
     page = site.ask("GET", "/")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -15,13 +15,13 @@ def test_the_page_and_its_files(site: Site) -> None:
     file = site.ask("GET", "/assets/app.js")
     assert (file.text, file.headers["content-type"]) == ("1", "text/javascript; charset=utf-8")
     assert file.headers["cache-control"] == "no-cache"
-    again = site.ask("GET", "/assets/app.js", headers={"If-None-Match": file.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    unchanged = site.ask("GET", "/assets/app.js", headers={"If-None-Match": file.headers["etag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
     for name in ("none.js", "..%2F..%2Ffakes.py", "%2e%2e", "index.html%00"):
         assert site.ask("GET", f"/assets/{name}").status_code == 404, name
 
 
-def test_methods_that_are_not_there(site: Site) -> None:
+def test_methods_that_are_not_there(site: FakeSite) -> None:
     wrong = site.ask("PATCH", "/v1/users/u", json={})
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "DELETE, GET, HEAD")
     assert wrong.json()["error"]["code"] == "method_not_allowed"
@@ -35,7 +35,7 @@ def test_methods_that_are_not_there(site: Site) -> None:
         assert site.ask("GET", path).status_code == 404
 
 
-def test_metrics_tell_what_happened(site: Site) -> None:
+def test_metrics_tell_what_happened(site: FakeSite) -> None:
     site.ask("POST", "/v1/events", json={"events": [EVENT, EVENT]})
     site.ask("POST", "/v1/predict", json={"requests": [{"items": []}, {"items": []}]})
     site.ask("GET", "/v1/users/someone")
@@ -59,7 +59,7 @@ def test_metrics_tell_what_happened(site: Site) -> None:
     assert "someone" not in text
 
 
-def test_logs_have_no_users_items_or_keys(locked: Site) -> None:
+def test_logs_have_no_users_items_or_keys(locked: FakeSite) -> None:
     for key in ("reader-key", "writer-key", "wrong-key"):
         headers = {"Authorization": f"Bearer {key}"}
         locked.ask("GET", "/v1/users/user-secret?x=query-secret", headers=headers)
@@ -76,14 +76,14 @@ def test_logs_have_no_users_items_or_keys(locked: Site) -> None:
     assert (line["route"], line["key"], line["status"]) == ("/v1/users/{user}", "reader", 404)
 
 
-def test_our_own_fault_is_told_as_such_and_only_to_who_met_it(site: Site) -> None:
-    site.users.going.clear()
+def test_our_own_fault_is_told_as_such_and_only_to_who_met_it(site: FakeSite) -> None:
+    site.users.may_run.clear()
     blocking = site.start("POST", "/v1/predict", json={"requests": [{"items": []}]})
     until(lambda: len(site.users.runs) == 1)
     bad = site.start("POST", "/v1/predict", json={"requests": [{"items": ["poison"]}]})
     good = site.start("POST", "/v1/predict", json={"requests": [{"items": ["item-1"]}]})
     until(lambda: site.service._answers.queued_rows == 4)
-    site.users.going.set()
+    site.users.may_run.set()
     assert blocking.result(10).status_code == 200
     assert good.result(10).status_code == 200
     answer = bad.result(10)

@@ -24,7 +24,7 @@ from peterrec.serving.state_folder import COPIES
 from .fakes import FakeEngine, FakeJournal, FakeKeys, FakeSearch, FakeStore, FakeUsers
 
 
-class Site:
+class FakeSite:
     """The service with a client in front of it, in a thread; `keys` to ask for keys."""
 
     def __init__(self, tmp_path: Path, *, keys: bool = False, **settings: Any) -> None:
@@ -39,9 +39,9 @@ class Site:
         config = ServeConfig.model_validate(
             {"bundle_root": str(self.root), "state": str(self.root / "state"), "wait_ms": 1.0} | settings
         )
-        log, kept = Log(self.lines), self.root / "state" / COPIES
+        log, copies = Log(self.lines), self.root / "state" / COPIES
         engine, journal = cast("Any", self.engine), cast("Any", self.journal)
-        bundles = Bundles(engine, journal, config.bundle_root, kept, log)
+        bundles = Bundles(engine, journal, config.bundle_root, copies, log)
         parts: Any = Parts(engine, self.users, self.store, FakeSearch(), bundles, FakeKeys() if keys else None)
         self.service = Service(parts, config, log)
         self.app = make_app(self.service, Pages(tmp_path / "page"))
@@ -54,7 +54,7 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.users.going.set()
+        self.users.may_run.set()
         self.engine.loading.set()
         self.portal.call(self.client.aclose)
         self.portal.call(self.service.close)
