@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peterrec.data.sources import FORMATS, convert, fetch
-from peterrec.data.sources.reading import Distinct
+from peterrec.data.sources.text_tables import Distinct
 from peterrec.errors import ArtifactError, ConfigError, DataError
 from peterrec.storage import read_json, sha256_file
 

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.sources import convert, reading
+from peterrec.data.sources import convert
+from peterrec.data.sources import text_tables as reading
 from peterrec.errors import DataError
 from peterrec.storage import read_json
 

@@ -14,7 +14,7 @@ import pytest
 
 from builders import CLASSES, ragged, random_histories, tiny_catalogue, write_corpus
 from peterrec.data.corpus import PARTS, Corpus
-from peterrec.data.splits import user_hash
+from peterrec.data.hashing import id_hash
 from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, TaskError
 
 USERS = 10
@@ -41,7 +41,7 @@ def as_lists(sequences: Any) -> list[list[int]]:
 def test_a_corpus_is_read_as_it_was_written(folder):
     corpus = Corpus.open(str(folder))
     assert as_lists(corpus.sequences) == random_histories(USERS, 12)
-    assert corpus.user_hashes.tolist() == user_hash([f"user-{i}" for i in range(USERS)]).tolist()
+    assert corpus.user_hashes.tolist() == id_hash([f"user-{i}" for i in range(USERS)]).tolist()
     assert corpus.catalogue.ids.equals(tiny_catalogue().ids)
     assert corpus.task_names == ["age", "shop"]
     assert corpus.manifest["rare_items"] == "drop"

@@ -163,7 +163,7 @@ class Corpus:
 
     @cached_property
     def user_hashes(self) -> npt.NDArray[np.uint64]:
-        """(users,) `splits.user_hash` of each user, memory-mapped; errors as those of `sequences`."""
+        """(users,) `id_hash` of each user, memory-mapped; errors as those of `sequences`."""
         hashes: npt.NDArray[np.uint64] = self._map("user_hashes.npy")
         self._fits(len(hashes) == self.manifest["users"])
         return hashes

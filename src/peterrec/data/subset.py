@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Corpus, Part, Task, TaskPart
+from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
-from peterrec.data.splits import uniform, user_hash
+from peterrec.data.splits import uniform
 from peterrec.errors import ConfigError, TaskError
 
 FEWEST = 2  # train users; of one there is nothing to learn
@@ -41,7 +42,7 @@ def with_share(corpus: Corpus, share: float, seed: int) -> Corpus:
 
 def chosen_rows(user_ids: pa.Array, share: float, seed: int) -> IntArray:
     """Return which users a share of them is, in their order; (max(1, round(share * n)),) int64, none of none."""
-    draw = uniform(user_hash(user_ids.to_pylist()), f"labelled-{seed}")
+    draw = uniform(id_hash(user_ids.to_pylist()), f"labelled-{seed}")
     count = min(len(draw), max(1, round(share * len(draw))))
     return np.sort(np.argsort(draw, kind="stable")[:count]).astype(np.int64)
 

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int
 
 from peterrec.config import EvaluateConfig, PretrainConfig
 from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.hashing import id_hash
 from peterrec.data.pretraining_users import split_users
-from peterrec.data.splits import user_hash
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Statistic
@@ -135,4 +135,4 @@ def _fits(given: int, expected: int, what: str) -> None:
 def seen_by(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:
     """Return a function from user ids to whether a backbone with these settings was trained on the users."""
     hashes = np.asarray(corpus.user_hashes)[split_users(corpus, config)[0]]
-    return lambda user_ids: np.isin(user_hash(user_ids.to_pylist()), hashes)
+    return lambda user_ids: np.isin(id_hash(user_ids.to_pylist()), hashes)

@@ -15,7 +15,7 @@ from torch import Tensor
 from peterrec.config import EngineConfig
 from peterrec.data.batching import last_events
 from peterrec.data.catalogue import ItemId
-from peterrec.data.reading import HistoryReader, Reading, UserEvents
+from peterrec.data.history_reader import HistoryReader, Reading, UserEvents
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.data.ties import BoolArray
 from peterrec.inference import Inference

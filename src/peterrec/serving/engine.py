@@ -15,8 +15,8 @@ from torch import Tensor
 from peterrec.arguments import checked, describe
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.config import EngineConfig
+from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 from peterrec.data.ids import as_history
-from peterrec.data.reading import HistoryReader, UserEvents, event_codes
 from peterrec.data.ties import FloatArray
 from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel

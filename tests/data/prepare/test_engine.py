@@ -21,7 +21,7 @@ from data.prepare.logs import SMALL, made, settings, tree, write_csv, write_parq
 from data.prepare.test_order import EVENTS, LOG, SOURCE, TASKS, write
 from peterrec.config import EventsConfig
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare.engine import engine_errors
+from peterrec.data.prepare.duckdb_engine import engine_errors
 from peterrec.data.synthetic import write_synthetic_events
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 
@@ -68,7 +68,7 @@ def test_a_disk_that_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"peterrec.data.prepare.run.{where}", full)
+    monkeypatch.setattr(f"peterrec.data.prepare.preparation.{where}", full)
     with pytest.raises(StorageError, match="the disk is full"):
         prepare(settings(path), tmp_path / "out")
     assert tree(tmp_path) == before

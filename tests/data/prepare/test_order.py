@@ -20,11 +20,11 @@ from data.prepare.logs import settings as build
 from data.prepare.oracle import tie_of
 from peterrec import storage
 from peterrec.data.hashing import id_hash
+from peterrec.data.prepare import event_sequences as sequences_module
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import sequences as sequences_module
-from peterrec.data.prepare import source as source_module
+from peterrec.data.prepare import source_events as source_module
 from peterrec.data.prepare import tasks as tasks_module
-from peterrec.data.prepare.sequences import SequenceFile, pieces
+from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.sequences import Sequences
 from peterrec.data.shorten import shorten
 from peterrec.data.ties import tie_keys

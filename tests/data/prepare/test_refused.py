@@ -16,8 +16,8 @@ import pytest
 
 from data.prepare.logs import COLUMNS, SMALL, made, settings, tree, write_csv, write_parquet
 from peterrec.config import EventsConfig
+from peterrec.data.prepare import preparation as run_module
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import run as run_module
 from peterrec.errors import ArtifactError, ConfigError, DataError, PeterRecError
 
 HEADER = "user_id,item_id,timestamp\n"

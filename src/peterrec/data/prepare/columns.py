@@ -1,4 +1,4 @@
-"""Ids that are text or integers, and the types of columns that are read.
+"""Columns as they are read: ids that are text or integers, types, and marks of missing values.
 
 CSV is text throughout, so what a column holds is counted over all of its rows, file by file. Ibis expressions that
 compile for PySpark too.
@@ -22,6 +22,10 @@ from peterrec.errors import DataError
 
 INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # as in `Catalogue.encode`: 007 is text
 MOST_DIGITS = 38  # beyond which the engine makes floats of decimals
+# Marks that often mean that a value is missing; the empty text always does, these only where the settings say so.
+MARK_LIKE = (
+    "NULL", "Null", "null", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "NAN", "None", "none", "nil", r"\N", "undefined"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,3 +155,16 @@ def check_fractions(file: InputFile, column: str) -> None:
 def _numbers(batch: pa.RecordBatch) -> IntArray:
     numbers: IntArray = batch.column(0).cast(pa.int64()).drop_null().to_numpy(zero_copy_only=False)
     return numbers
+
+
+def is_mark(value: Any, marks: Sequence[str]) -> Any:
+    """Return whether a value, of any type, is one of the marks; null where there is no value."""
+    text = value.cast("string")
+    return text.isin([""]) if not marks else text.lower().isin(["", *(mark.lower() for mark in marks)])
+
+
+def without_mark(value: Any, marks: Sequence[str]) -> Any:
+    """Return a value with null where a mark stands."""
+    if not (value.type().is_string() or (marks and value.type().is_integer())):
+        return value
+    return is_mark(value, marks).ifelse(None, value)

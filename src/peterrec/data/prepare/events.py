@@ -14,11 +14,25 @@ import ibis
 
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
-from peterrec.data.prepare.columns import SeenIds, check_fractions, check_types, id_kind, look_at_ids, read_id
+from peterrec.data.prepare.columns import (
+    SeenIds,
+    check_fractions,
+    check_types,
+    id_kind,
+    is_mark,
+    look_at_ids,
+    read_id,
+    without_mark,
+)
+from peterrec.data.prepare.duckdb_engine import (
+    engine_errors,
+    insertion_order,
+    scalars,
+    try_strptime,
+    try_strptime_nanoseconds,
+)
 from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
-from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime, try_strptime_nanoseconds
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
-from peterrec.data.prepare.missing import is_mark, without_mark
 from peterrec.data.prepare.plausibility import event_warnings, suspicious
 from peterrec.data.prepare.sortable import Seen, SortKind, look, read_sortable, sort_kind
 from peterrec.errors import ConfigError, DataError

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.config import SourceConfig
-from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.duckdb_engine import scalars
 from peterrec.data.prepare.plausibility import owner_warning
-from peterrec.data.prepare.source import Source, Step
+from peterrec.data.prepare.source_events import Source, Step
 from peterrec.data.prepare.tasks import Histories
 from peterrec.data.sequences import FIRST_ITEM, IntArray
 

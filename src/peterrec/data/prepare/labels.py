@@ -14,13 +14,12 @@ import pyarrow as pa
 
 from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.columns import check_types, read_id
-from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.columns import check_types, is_mark, read_id, without_mark
+from peterrec.data.prepare.duckdb_engine import scalars
 from peterrec.data.prepare.event_filters import after, before
 from peterrec.data.prepare.events import Events, load
 from peterrec.data.prepare.files import InputFile, describe
-from peterrec.data.prepare.missing import is_mark, without_mark
-from peterrec.data.prepare.source import Step, Users
+from peterrec.data.prepare.source_events import Step, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import DataError, TaskError
 

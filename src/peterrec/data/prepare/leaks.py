@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
-from peterrec.data.prepare.engine import scalars
+from peterrec.data.history_reader import bound_seconds
+from peterrec.data.prepare.duckdb_engine import scalars
 from peterrec.data.prepare.event_filters import after
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.targets import TargetEvents, is_target
 from peterrec.data.prepare.units import units_per_second
-from peterrec.data.reading import bound_seconds
 from peterrec.errors import TaskError
 
 DAY = 86_400  # seconds

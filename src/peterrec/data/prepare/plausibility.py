@@ -8,8 +8,8 @@ from typing import Any
 import ibis
 import numpy as np
 
-from peterrec.data.prepare.engine import scalars
-from peterrec.data.prepare.missing import MARK_LIKE
+from peterrec.data.prepare.columns import MARK_LIKE
+from peterrec.data.prepare.duckdb_engine import scalars
 from peterrec.data.prepare.units import NAMES, in_units
 from peterrec.data.sequences import IntArray
 

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.engine import scalars, upload
+from peterrec.data.prepare.duckdb_engine import scalars, upload
 from peterrec.data.prepare.event_filters import known_domains, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
-from peterrec.data.prepare.source import Source, Users
+from peterrec.data.prepare.source_events import Source, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError
 

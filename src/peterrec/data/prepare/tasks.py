@@ -16,7 +16,7 @@ from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskC
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
-from peterrec.data.prepare.source import Source, Users
+from peterrec.data.prepare.source_events import Source, Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError

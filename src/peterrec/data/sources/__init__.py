@@ -8,8 +8,8 @@ from pathlib import Path
 from peterrec.arguments import checked
 from peterrec.data.sources.authors import open_authors
 from peterrec.data.sources.base import Fill, Report, SourceTables
-from peterrec.data.sources.folder import TableWriter, check_place, holds, may_replace
 from peterrec.data.sources.ml_1m import fetch_ml_1m
+from peterrec.data.sources.output_folder import TableWriter, check_place, holds, may_replace
 from peterrec.data.sources.recbole import open_recbole
 from peterrec.data.sources.ta_feng import fetch_ta_feng
 from peterrec.data.sources.tenrec import open_tenrec

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peterrec.data.sources.base import Converted, Fill, Report, Write
-from peterrec.data.sources.reading import Distinct, Lines, blocks, header, known, no_rows, refuse_first
+from peterrec.data.sources.text_tables import Distinct, Lines, blocks, header, known, no_rows, refuse_first
 from peterrec.errors import ConfigError, DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peterrec.data.sources.base import Converted, Fill, Report, Write
-from peterrec.data.sources.reading import (
+from peterrec.data.sources.text_tables import (
     Distinct,
     Lines,
     blocks,

@@ -1,6 +1,6 @@
 """From the events of one user to what a model reads of them: what `prepare` does to a log, for whoever is asked about.
 
-The service and the engine read through it. Files of events are read by `prepare.read`, in the engine that prepares.
+The service and the engine read through it. Files of events are read by `prepare.event_histories`.
 """
 
 from __future__ import annotations

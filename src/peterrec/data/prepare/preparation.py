@@ -17,14 +17,14 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
-from peterrec.data.prepare.engine import engine
+from peterrec.data.prepare.duckdb_engine import engine
+from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
 from peterrec.data.prepare.filter_summary import account, history_lengths, owner_warnings, shape
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
-from peterrec.data.prepare.sequences import SequenceFile, pieces
-from peterrec.data.prepare.source import Source, catalogue_file, select_source
+from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
 from peterrec.data.prepare.tasks import Histories, alike_classes, label_task, one_class_parts, to_lists, write_task
 from peterrec.data.shorten import shorten

@@ -15,7 +15,7 @@ from data.prepare.oracle import Oracle, RefusedError, Row, TaskSettings
 from data.prepare.test_against_oracle import Case
 from peterrec.config import ColumnsConfig, FirstTargetConfig, PreprocessingConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.reading import HistoryReader, UserEvents, event_codes
+from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 
 KINDS = {"integer": "integer", "float": "float", "decimal": "float"}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.data.prepare.events import SORT_COLUMNS
-from peterrec.data.prepare.source import Source
+from peterrec.data.prepare.source_events import Source
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.data.hashing import UInt64Array, id_hash
-from peterrec.data.prepare.engine import EngineMemoryError, engine
+from peterrec.data.prepare.duckdb_engine import EngineMemoryError, engine
 from peterrec.data.prepare.event_filters import source_filters, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files

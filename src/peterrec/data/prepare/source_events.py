@@ -14,7 +14,7 @@ import pyarrow as pa
 from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
-from peterrec.data.prepare.engine import scalars, upload
+from peterrec.data.prepare.duckdb_engine import scalars, upload
 from peterrec.data.prepare.event_filters import known_domains, source_filters
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
 from peterrec.data.prepare.units import units_per_second
