@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.synthetic import FIRST_SOURCE_TIME, planted, synthetic, write_synthetic_events
+from peterrec.data.synthetic import FIRST_SOURCE_TIME, planted, synthetic
 from peterrec.errors import DataError
 
 
@@ -99,33 +96,3 @@ def test_planted_noise_is_independent_of_the_cluster() -> None:
 def test_a_share_of_labels_that_cannot_be(labelled: float) -> None:
     with pytest.raises(DataError, match="cannot be labelled"):
         planted(labelled=labelled)
-
-
-def test_a_streamed_log_has_row_groups_mixed_users_and_zipf_items(tmp_path: Path) -> None:
-    path = write_synthetic_events(tmp_path / "new" / "log.parquet", events=25_000, items=500, batch=10_000)
-    file = pq.ParquetFile(path)
-    assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [10_000, 10_000, 5_000]
-    table = file.read()
-    assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("user_id", "int64"),
-        ("item_id", "int64"),
-        ("timestamp", "int64"),
-    ]
-    users, items, times = (column.to_numpy() for column in table.columns)
-    assert users.min() >= 1
-    assert users.max() <= 25_000 // 20
-    assert items.min() >= 1
-    assert items.max() <= 500
-    assert np.all(np.diff(times) >= 0)
-    assert np.any(np.diff(users) < 0)
-    counts = np.sort(pc.value_counts(table["item_id"]).field("counts").to_numpy())[::-1]
-    assert counts[:50].sum() > 0.35 * len(table)  # a tenth of the items has far more than a tenth of the events
-    assert [p.name for p in path.parent.iterdir()] == ["log.parquet"]
-
-
-def test_a_streamed_log_repeats_and_refuses_nonsense(tmp_path: Path) -> None:
-    logs = [write_synthetic_events(tmp_path / f"{n}.parquet", 2_000, items=50, batch=700) for n in (1, 2)]
-    assert logs[0].read_bytes() == logs[1].read_bytes()
-    with pytest.raises(DataError, match="at least 1"):
-        write_synthetic_events(tmp_path / "3.parquet", events=10, users=0)
-    assert not (tmp_path / "3.parquet").exists()

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -51,6 +52,14 @@ def write_parquet(path: Path, rows: Rows, columns: Sequence[str] = COLUMNS, **ty
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     arrays = [pa.array(column, types.get(name)) for name, column in zip(columns, values, strict=True)]
     pq.write_table(pa.table(arrays, names=list(columns)), path)
+    return path
+
+
+def write_random_events(path: Path, events: int, users: int, items: int = 5_000) -> Path:
+    """Write events that are drawn at random, many of them fast."""
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(users, size=events), rng.integers(items, size=events), np.arange(events)]
+    pq.write_table(pa.table(columns, names=list(COLUMNS)), path)
     return path
 
 

@@ -17,12 +17,11 @@ import pyarrow as pa
 import pytest
 
 from builders import file_size_limit
-from data.prepare.logs import SMALL, made, settings, tree, write_csv, write_parquet
+from data.prepare.logs import SMALL, made, settings, tree, write_csv, write_parquet, write_random_events
 from data.prepare.test_order import EVENTS, LOG, SOURCE, TASKS, write
 from peterrec.config import EventsConfig
 from peterrec.data.prepare import prepare, read_event_histories
 from peterrec.data.prepare.duckdb_engine import engine_errors
-from peterrec.data.synthetic import write_synthetic_events
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 
 
@@ -36,7 +35,7 @@ def test_what_is_no_size_of_memory(tmp_path: Path, limit: str) -> None:
 
 
 def test_too_little_memory_says_how_to_give_more(tmp_path: Path) -> None:
-    path = write_synthetic_events(tmp_path / "a.parquet", events=200_000, users=2_000, items=5_000)
+    path = write_random_events(tmp_path / "a.parquet", 200_000, users=2_000)
     with pytest.raises(ConfigError, match="do not fit in the memory") as caught:
         made(path, tmp_path / "out", memory_limit="10MB")
     assert "memory_limit=4GB" in caught.value.remedy
@@ -95,7 +94,7 @@ def test_ctrl_c_at_any_line_leaves_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_the_engine_works_is_ctrl_c(tmp_path: Path) -> None:
     """DuckDB makes a RuntimeError of it."""
-    write_synthetic_events(tmp_path / "a.parquet", events=400_000, users=150_000)
+    write_random_events(tmp_path / "a.parquet", 400_000, users=150_000)
     code = (
         "import sys; from pathlib import Path; from data.prepare.logs import settings\n"
         "from peterrec.data.prepare import prepare\n"
