@@ -80,7 +80,7 @@ def ranked(backbone: Path, corpus: peterrec.Corpus, precision: str) -> dict[str,
     rows = rows[:: max(1, len(rows) // RANKED)]
     some = sequences.take(rows)
     last = np.asarray(some.items)[some.offsets[1:] - 1] - corpus.catalogue.first
-    before = Sequences.of([some[i][:-1] for i in range(len(some))])
+    before = Sequences.from_rows([some[i][:-1] for i in range(len(some))])
     model = peterrec.UserModel.from_pretrained(backbone, precision=precision)
     ranks, start = [], 0
     for scores in model.score_batches(before):

@@ -117,7 +117,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
 
 def ragged(rows: Sequence[Sequence[int]]) -> pa.Array:
     """Rows as the list column of a Parquet file."""
-    sequences = Sequences.of(rows)
+    sequences = Sequences.from_rows(rows)
     return pa.ListArray.from_arrays(pa.array(sequences.offsets, pa.int32()), pa.array(sequences.items, pa.int32()))
 
 
@@ -132,7 +132,7 @@ def write_corpus(folder: Path, *, users: int = 10, catalogue: Catalogue | None =
     """A corpus folder as `prepare` writes it: tasks `age` (classification) and `shop` (ranking, 5 targets)."""
     catalogue = catalogue or tiny_catalogue()
     (folder / "cache").mkdir(parents=True)
-    sequences = Sequences.of(random_histories(users, len(catalogue)))
+    sequences = Sequences.from_rows(random_histories(users, len(catalogue)))
     np.save(folder / "cache" / "items.npy", sequences.items)
     np.save(folder / "cache" / "offsets.npy", sequences.offsets)
     np.save(folder / "cache" / "user_hashes.npy", id_hash([f"user-{i}" for i in range(users)]))

@@ -18,7 +18,9 @@ lengths = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 def numbered(lengths: list[int]) -> Sequences:
     """Sequences whose items are all different, so that a mix-up shows."""
     ends = np.cumsum(lengths)
-    return Sequences.of([range(100 + end - length, 100 + end) for end, length in zip(ends, lengths, strict=True)])
+    return Sequences.from_rows(
+        [range(100 + end - length, 100 + end) for end, length in zip(ends, lengths, strict=True)]
+    )
 
 
 class Rows:
@@ -75,7 +77,7 @@ def test_inference_batches_have_every_row_once_with_its_last_events(lengths, bat
 
 
 def test_last_events_of_users_without_events():
-    assert last_events(Sequences.of([[], []]), np.array([0, 1]), 5).shape == (2, 0)
+    assert last_events(Sequences.from_rows([[], []]), np.array([0, 1]), 5).shape == (2, 0)
 
 
 @given(lengths, st.integers(1, 4), st.integers(0, 3))

@@ -69,7 +69,7 @@ def test_any_user_is_read_as_the_oracle_does(seed: int) -> None:
     catalogue = Catalogue(pa.array(oracle.catalogue), np.array(oracle.counts))
     tasks = [task for task in case.tasks if task.labels is None and not task.activity and task.first_only]
     for first in [None, *tasks]:
-        reader = HistoryReader.of(preprocessing(case, first), "skip")
+        reader = HistoryReader.for_model(preprocessing(case, first), "skip")
         for user in {row.user for row in case.rows}:
             rows = sorted((row for row in case.rows if row.user == user), key=Row.key)
             until = target_time(case, first, user)
@@ -89,7 +89,7 @@ def test_later_events_add_to_the_tokens_or_take_from_their_end(seed: int) -> Non
     catalogue = Catalogue(pa.array(ids), np.ones(len(ids), dtype=np.int64))
     tasks = [task for task in case.tasks if task.labels is None and not task.activity and task.first_only]
     for first in [None, *tasks]:
-        reader = HistoryReader.of(preprocessing(case, first), "skip")
+        reader = HistoryReader.for_model(preprocessing(case, first), "skip")
         rows = sorted((row for row in case.rows if row.user == case.rows[0].user), key=Row.key)
         whole = reader.read(events_of(case, catalogue, rows)).tokens.tolist()
         for count in range(len(rows)):
@@ -105,16 +105,16 @@ MARCH = 983404800.0 - 3600.0
 
 
 def test_a_bound_with_a_zone_is_a_moment_and_the_first_moment_is_inside() -> None:
-    reader = HistoryReader.of(PreprocessingConfig(source=SOURCE), "skip")
+    reader = HistoryReader.for_model(PreprocessingConfig(source=SOURCE), "skip")
     times = np.array([FEBRUARY - 1e-6, FEBRUARY, MARCH - 1e-6, MARCH])
     assert reader.chosen(UserEvents(np.arange(4, 8), times)).tolist() == [False, True, True, False]
-    assert HistoryReader.of(PreprocessingConfig(source=SOURCE), "skip", bounds=False).chosen(
+    assert HistoryReader.for_model(PreprocessingConfig(source=SOURCE), "skip", time_filters=False).chosen(
         UserEvents(np.arange(4, 8), times, ["x", "53", None, "y"])
     ).tolist() == [True, False, True, True]
 
 
 def test_what_the_events_do_not_tell_is_assumed_and_said() -> None:
-    reader = HistoryReader.of(PreprocessingConfig(columns=ColumnsConfig(order="line"), source=SOURCE), "skip")
+    reader = HistoryReader.for_model(PreprocessingConfig(columns=ColumnsConfig(order="line"), source=SOURCE), "skip")
     codes = event_codes(CATALOGUE, ["a", "x", "b", "x", "y"])
     assert codes.tolist() == [4, -1, 5, -1, -2]
     read = reader.read(UserEvents(codes))
@@ -137,15 +137,15 @@ def test_what_the_events_do_not_tell_is_assumed_and_said() -> None:
 )
 def test_bounds_are_told_and_can_be_switched_off(bounds: FirstTargetConfig, expected: str) -> None:
     prepared = PreprocessingConfig(source=SOURCE, first_target=bounds)
-    lines = HistoryReader.of(prepared, "skip").bounds()
+    lines = HistoryReader.for_model(prepared, "skip").time_filter_notes()
     assert [line.partition(" are left out")[0] for line in lines][:2] == [
         "events before 2001-02-01",
         "events at or after 2001-03-01T00:00:00+01:00",
     ]
     assert len(lines) == 2 + (bounds.after is not None)
     assert bounds.after is None or expected in lines[2]
-    without = HistoryReader.of(prepared, "skip", bounds=False)
-    assert without.bounds() == ()
+    without = HistoryReader.for_model(prepared, "skip", time_filters=False)
+    assert without.time_filter_notes() == ()
     events = UserEvents(np.array([4, 5, 6]), np.array([MARCH, MARCH + 1, MARCH + 2]), ["shop", "53", "shop"])
     expected_rows = [True, False, False] if bounds.domains is not None else [True, False, True]
     assert without.chosen(events).tolist() == expected_rows
@@ -153,7 +153,9 @@ def test_bounds_are_told_and_can_be_switched_off(bounds: FirstTargetConfig, expe
 
 def test_readers_that_read_the_same_have_one_key() -> None:
     def key(unknown: Any = "skip", first: FirstTargetConfig | None = None, **source: Any) -> str:
-        return HistoryReader.of(PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown).key
+        return HistoryReader.for_model(
+            PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown
+        ).key
 
     assert key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(elsewhere=True))
     others: list[dict[str, Any]] = [

@@ -94,7 +94,7 @@ def corpus_of(
     `parts` are the histories of the users of a task, by part; with `labels` of them, or `targets` (of 5).
     """
     (folder / "cache").mkdir(parents=True)
-    sequences, catalogue = Sequences.of(histories), tiny_catalogue(items)
+    sequences, catalogue = Sequences.from_rows(histories), tiny_catalogue(items)
     np.save(folder / "cache" / "items.npy", sequences.items)
     np.save(folder / "cache" / "offsets.npy", sequences.offsets)
     np.save(folder / "cache" / "user_hashes.npy", id_hash([f"user-{i}" for i in range(len(sequences))]))

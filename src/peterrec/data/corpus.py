@@ -36,15 +36,15 @@ class TaskPart:
         sequences: n rows of source item indices.
         labels: (n,) int64 class of each user (classification), else None.
         targets: n rows of target indices, 0-based in the task's target catalogue (ranking), else None.
-        seen: n rows of target indices that stand in the user's source events, also in those that are not read any more
-            (`max_history`); None where targets are other items than those of the source.
+        seen_targets: n rows of target indices that stand in the user's source events, also in those that are not read
+            any more (`max_history`); None where targets are other items than those of the source.
     """
 
     user_ids: pa.Array
     sequences: Sequences
     labels: IntArray | None = None
     targets: Sequences | None = None
-    seen: Sequences | None = None
+    seen_targets: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -56,7 +56,7 @@ class TaskPart:
             self.sequences.take(rows),
             labels=None if self.labels is None else self.labels[rows],
             targets=None if self.targets is None else self.targets.take(rows),
-            seen=None if self.seen is None else self.seen.take(rows),
+            seen_targets=None if self.seen_targets is None else self.seen_targets.take(rows),
         )
 
 
@@ -112,8 +112,10 @@ class Task:
             if self.kind == "classification":
                 labels = table["label"].to_numpy().astype(np.int64)
                 return TaskPart(table["user_id"].combine_chunks(), sequences, labels=labels)
-            seen = _ragged(table["seen"]) if "seen" in table.column_names else None
-            return TaskPart(table["user_id"].combine_chunks(), sequences, targets=_ragged(table["targets"]), seen=seen)
+            seen_targets = _ragged(table["seen"]) if "seen" in table.column_names else None
+            targets = _ragged(table["targets"])
+            user_ids = table["user_id"].combine_chunks()
+            return TaskPart(user_ids, sequences, targets=targets, seen_targets=seen_targets)
         except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
 
@@ -183,8 +185,8 @@ class Corpus:
             FingerprintError: other targets than those its users' targets stand for.
         """
         if name not in self.task_names:
-            known = ", ".join(self.task_names) or "none"
-            raise TaskError(f"has no task {name!r} (it has: {known})", remedy="name one of these", path=self.path)
+            names = ", ".join(self.task_names) or "none"
+            raise TaskError(f"has no task {name!r} (it has: {names})", remedy="name one of these", path=self.path)
         path = self.path / "tasks" / name
         meta = read_json(path / "task.json")
         _require(meta, ("kind",), path / "task.json")

@@ -56,15 +56,15 @@ class _SharedCorpus(Corpus):
 
     def task(self, name: str) -> Task:
         """Open a task; errors as those of `Corpus.task`, and TaskError if fewer than 2 train users are left."""
-        whole = super().task(name)
-        fields_of_whole = {field.name: getattr(whole, field.name) for field in fields(whole)}
-        task = _SharedTask(**fields_of_whole, share=self._share, seed=self._seed)
+        full_task = super().task(name)
+        task_fields = {field.name: getattr(full_task, field.name) for field in fields(full_task)}
+        task = _SharedTask(**task_fields, share=self._share, seed=self._seed)
         train = task.part("train")
         if len(train) < FEWEST:
             raise TaskError(
                 f"{100 * self._share:g} % of the train users of task {name!r} are {len(train)}, which is too few",
                 remedy="take a larger share, or label more users",
-                path=whole.path,
+                path=full_task.path,
             )
         return count_targets(task, train)
 
@@ -80,9 +80,9 @@ class _SharedTask(Task):
 
     @cached_property
     def _train(self) -> TaskPart:
-        every = super().part("train")
-        rows = chosen_rows(every.user_ids, self.share, self.seed)
-        return every.take(rows)
+        all_users = super().part("train")
+        rows = chosen_rows(all_users.user_ids, self.share, self.seed)
+        return all_users.take(rows)
 
 
 def count_targets(task: Task, train: TaskPart) -> Task:

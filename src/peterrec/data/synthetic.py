@@ -113,14 +113,14 @@ def planted(
         raise DataError(f"{labelled} of the users cannot be labelled", remedy="give a share above 0, at most 1")
     data = synthetic(users, items, targets, mean_events, clusters, seed)
     rng = np.random.default_rng([seed, 1])  # draws that do not shift those of `synthetic`
-    known = np.zeros(users, dtype=bool)
-    known[rng.permutation(users)[: max(1, round(labelled * users))]] = True
-    names = data.users["user_id"].filter(pa.array(known))
+    is_labelled = np.zeros(users, dtype=bool)
+    is_labelled[rng.permutation(users)[: max(1, round(labelled * users))]] = True
+    names = data.users["user_id"].filter(pa.array(is_labelled))
     noise = np.where(rng.random(users) < 0.5, "yes", "no")
-    table = data.users.append_column("noise", pa.array(noise.tolist())).filter(pa.array(known))
+    table = data.users.append_column("noise", pa.array(noise.tolist())).filter(pa.array(is_labelled))
     source = pc.equal(data.events["domain"], "source")
-    kept = pc.or_(source, pc.is_in(data.events["user_id"], value_set=names.combine_chunks()))
-    return SyntheticData(data.events.filter(kept), table)
+    is_kept = pc.or_(source, pc.is_in(data.events["user_id"], value_set=names.combine_chunks()))
+    return SyntheticData(data.events.filter(is_kept), table)
 
 
 def _members(cluster: Ints | int, total: int, clusters: int) -> Ints:
@@ -129,9 +129,9 @@ def _members(cluster: Ints | int, total: int, clusters: int) -> Ints:
 
 
 def _draw(rng: np.random.Generator, cluster: Ints, total: int, clusters: int) -> Ints:
-    own = rng.integers(_members(cluster, total, clusters)) * clusters + cluster
-    away = rng.random(len(cluster)) < OFF_TASTE
-    return np.where(away, rng.integers(total, size=len(cluster)), own)
+    in_cluster = rng.integers(_members(cluster, total, clusters)) * clusters + cluster
+    off_taste = rng.random(len(cluster)) < OFF_TASTE
+    return np.where(off_taste, rng.integers(total, size=len(cluster)), in_cluster)
 
 
 def _walk(rng: np.random.Generator, cluster: int, length: int, items: int, clusters: int) -> Ints:
@@ -139,8 +139,8 @@ def _walk(rng: np.random.Generator, cluster: int, length: int, items: int, clust
     size = int(_members(cluster, items, clusters))
     steps = np.where(rng.random(length) < DRIFT, 1, rng.integers(size, size=length))
     places = (rng.integers(size) + np.cumsum(steps)) % size
-    away = rng.random(length) < OFF_TASTE
-    return np.where(away, rng.integers(items, size=length), places * clusters + cluster)
+    off_taste = rng.random(length) < OFF_TASTE
+    return np.where(off_taste, rng.integers(items, size=length), places * clusters + cluster)
 
 
 def _times(rng: np.random.Generator, lengths: Ints, first: int) -> Ints:

@@ -117,8 +117,8 @@ def _ranking(
             yield batch
 
     scores = checked()
-    if task.exclude_seen and test.seen is not None:
-        scores = without_seen(scores, test.seen)
+    if task.exclude_seen and test.seen_targets is not None:
+        scores = without_seen(scores, test.seen_targets)
     k, count = config.k, config.sampled_negatives
     outcome = ranking_outcome(scores, test.targets, sampled_negatives=count, seed=config.seed)
     sums = ranking_sums(outcome, k=k, sampled_negatives=count)

@@ -29,7 +29,7 @@ MARK_LIKE = (
 
 
 @dataclass(frozen=True)
-class SeenIds:
+class IdCounts:
     """How many values of one column of one file there are, and how many of them are integers."""
 
     file: str
@@ -37,7 +37,7 @@ class SeenIds:
     integers: int
 
 
-def look_at_ids(table: Any, column: str, *, typed: bool) -> list[SeenIds]:
+def count_ids(table: Any, column: str, *, typed: bool) -> list[IdCounts]:
     """Count, for each file of a table, what its ids look like.
 
     In a `typed` file (Parquet) text is meant as text: digits in it make no integer id.
@@ -50,24 +50,24 @@ def look_at_ids(table: Any, column: str, *, typed: bool) -> list[SeenIds]:
         present=value.count(), integers=(value.notnull() & integers).cast("int64").sum()
     )
     rows = counted.order_by(FILE).to_pyarrow().to_pylist()
-    return [SeenIds(row[FILE], row["present"], row["integers"] or 0) for row in rows]
+    return [IdCounts(row[FILE], row["present"], row["integers"] or 0) for row in rows]
 
 
-def id_kind(seen: Sequence[SeenIds], what: str, asked: Literal["auto", "text", "integer"]) -> IdType:
+def decide_id_type(counts: Sequence[IdCounts], column: str, setting: Literal["auto", "text", "integer"]) -> IdType:
     """Decide whether ids are integers or text.
 
     Raises:
         DataError: by themselves they are integers in one file and text in another: that would make two items of one.
     """
-    if asked != "auto":
-        return asked
+    if setting != "auto":
+        return setting
     kinds: dict[IdType, str] = {}
-    for one in seen:
-        if one.present:
-            kinds.setdefault("integer" if one.integers == one.present else "text", one.file)
+    for file_counts in counts:
+        if file_counts.present:
+            kinds.setdefault("integer" if file_counts.integers == file_counts.present else "text", file_counts.file)
     if len(kinds) > 1:
         raise DataError(
-            f"{what} ids are text here but integers in {kinds['integer']}",
+            f"{column} ids are text here but integers in {kinds['integer']}",
             remedy="write them alike, or say how to read them: ids (--ids text or --ids integer)",
             path=kinds["text"],
         )
@@ -136,10 +136,10 @@ def check_fractions(file: InputFile, column: str) -> None:
         if type_.tz is None and not in_96_bits:
             return
         batches = [parquet.iter_batches(columns=[column]) for parquet in (fine, coarse)]
-        for times, other in zip(*batches, strict=True):
+        for times, coarse_times in zip(*batches, strict=True):
             cut = _numbers(times) % 1000 != 0
             if in_96_bits:  # what nanoseconds cannot hold has wrapped around, and is no such time
-                cut &= _numbers(times) // 1000 == _numbers(other)
+                cut &= _numbers(times) // 1000 == _numbers(coarse_times)
             if cut.any():
                 example = times.column(0).drop_null()[int(np.argmax(cut))].cast(pa.string()).as_py()
                 raise DataError(

@@ -119,7 +119,7 @@ def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> di
     source, first = preprocessing.source, preprocessing.first_target
     if "domain" not in table.columns:
         source = source.model_copy(update={"domains": None, "exclude_domains": ()})
-    conditions = [each.condition for each in source_filters(table, source, kind)]
+    conditions = [event_filter.condition for event_filter in source_filters(table, source, kind)]
     if first is not None and not first.elsewhere and (first.domains is None or "domain" in table.columns):
         target_time = target_filter(table, first, kind, "of the task").ifelse(table["time"], None)
         first_time = target_time.min().over(ibis.window(group_by="user"))
@@ -147,11 +147,11 @@ def _checked_unit(events: Events, config: EventsConfig, preprocessing: Preproces
 
 
 def _order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
-    same = equal_to_before(rows["user"], *(rows[name] for name in keys))
-    tied = np.flatnonzero(tied_rows(same))
+    same_as_before = equal_to_before(rows["user"], *(rows[name] for name in keys))
+    tied = np.flatnonzero(tied_rows(same_as_before))
     events = rows.take(pa.array(tied))
     hashes = tie_keys(_hashes(events["user"]), seconds_of(events["time"], unit), _hashes(events["item"]))
-    return order_ties(same, tied, hashes, np.zeros(len(tied), dtype=np.int64))
+    return order_ties(same_as_before, tied, hashes, np.zeros(len(tied), dtype=np.int64))
 
 
 def _hashes(ids: pa.ChunkedArray) -> UInt64Array:

@@ -15,12 +15,12 @@ import ibis
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.columns import (
-    SeenIds,
+    IdCounts,
     check_fractions,
     check_types,
-    id_kind,
+    count_ids,
+    decide_id_type,
     is_mark,
-    look_at_ids,
     read_id,
     without_mark,
 )
@@ -34,7 +34,7 @@ from peterrec.data.prepare.duckdb_engine import (
 from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
 from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
 from peterrec.data.prepare.plausibility import event_warnings, suspicious
-from peterrec.data.prepare.sortable import Seen, SortKind, look, read_sortable, sort_kind
+from peterrec.data.prepare.sortable import SortKind, ValueCounts, count_values, decide_sort_kind, read_sortable
 from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
@@ -92,13 +92,15 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
         for number, group in enumerate(groups)
     ]  # fmt: skip
     marked = [_mark_missing(table, config) for table in raw]
-    read, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
+    readers, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
     written = [f"{WRITTEN}{column}" for column in _mapping(config)]
-    tables = [table.select(FILE, *written, **{name: how(table) for name, how in read.items()}) for table in marked]
-    whole = tables[0] if len(tables) == 1 else ibis.union(*tables)
-    dropped, reason = _check_rows(whole, config)
-    complete = whole.drop_null([*read])
-    valid = complete.select(*read)
+    tables = [
+        table.select(FILE, *written, **{name: reader(table) for name, reader in readers.items()}) for table in marked
+    ]
+    all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)
+    dropped, reason = _check_rows(all_rows, config)
+    complete = all_rows.drop_null([*readers])
+    valid = complete.select(*readers)
     flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious(valid).items()}
     counts = scalars(valid.aggregate(rows=valid.count(), **flags))
     if counts["rows"] == 0:
@@ -241,32 +243,34 @@ def _readers(
 ) -> tuple[dict[str, Reader], IdType, SortKind]:
     """Decide, over all files, how each column is to be read."""
 
-    def ids(column: str) -> list[SeenIds]:
-        looks = (look_at_ids(table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True))
-        return [seen for look in looks for seen in look]
+    def ids(column: str) -> list[IdCounts]:
+        counts_of_tables = (
+            count_ids(table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
+        )
+        return [file_counts for table_counts in counts_of_tables for file_counts in table_counts]
 
-    user_kind, item_kind = (id_kind(ids(column), column, config.ids) for column in ("user", "item"))
-    read: dict[str, Reader] = {
+    user_kind, item_kind = (decide_id_type(ids(column), column, config.ids) for column in ("user", "item"))
+    readers: dict[str, Reader] = {
         "user": lambda table: read_id(table["user"], user_kind).cast("string"),
         "item": lambda table: read_id(table["item"], item_kind),
     }
-    seen = [seen for table in raw for seen in look(table, "time")]
+    counts = [file_counts for table in raw for file_counts in count_values(table, "time")]
     types = [table["time"].type() for table in raw]
     read_already = all(type_.is_timestamp() or type_.is_date() for type_ in types)  # whatever is in them
-    time_kind: SortKind = "time" if read_already else sort_kind(seen, "time", config.time)
-    read["time"] = _reader("time", time_kind, seen)
+    time_kind: SortKind = "time" if read_already else decide_sort_kind(counts, "time", config.time)
+    readers["time"] = _reader("time", time_kind, counts)
     if config.order is not None:
-        seen = [seen for table in raw for seen in look(table, "order")]
-        read["order"] = _reader("order", sort_kind(seen, "order", config.order, text_allowed=True), seen)
+        counts = [file_counts for table in raw for file_counts in count_values(table, "order")]
+        readers["order"] = _reader("order", decide_sort_kind(counts, "order", config.order, text_allowed=True), counts)
     if config.ties == "lines":
-        read["line"] = lambda table: table["line"]
+        readers["line"] = lambda table: table["line"]
     if config.domain is not None:
-        read["domain"] = lambda table: table["domain"].cast("string").nullif("")
-    return read, item_kind, time_kind
+        readers["domain"] = lambda table: table["domain"].cast("string").nullif("")
+    return readers, item_kind, time_kind
 
 
-def _reader(column: str, kind: SortKind, seen: Sequence[Seen]) -> Reader:
-    nanoseconds = any(file.fine for file in seen)
+def _reader(column: str, kind: SortKind, counts: Sequence[ValueCounts]) -> Reader:
+    nanoseconds = any(file.fine for file in counts)
     return lambda table: read_sortable(table[column], kind, nanoseconds=nanoseconds)
 
 
@@ -279,23 +283,23 @@ def _check_rows(table: Any, config: EventsConfig) -> tuple[int, str]:
     columns = _mapping(config)
     bad = table.filter(ibis.or_(*(table[name].isnull() for name in columns)))
     marked = ibis.or_(*(is_mark(bad[f"{WRITTEN}{name}"], config.missing).fill_null(True) for name in columns))
-    found = bad.group_by(FILE).aggregate(
+    by_file = bad.group_by(FILE).aggregate(
         rows=bad.count(),
         marked=marked.cast("int64").sum(),
         **{name: bad[name].isnull().cast("int64").sum() for name in columns},
     )
-    rows = found.order_by(FILE).to_pyarrow().to_pylist()
+    rows = by_file.order_by(FILE).to_pyarrow().to_pylist()
     if rows and config.invalid_rows == "error":
         raise _unusable(rows[0], bad.filter(bad[FILE] == rows[0][FILE]), config)
     marks = ", ".join(map(repr, config.missing))
-    of_marks = f" ({sum(row['marked'] for row in rows):,} rows: empty, {marks})" if marks else ""
-    return sum(row["rows"] for row in rows), f"a value is missing{of_marks} or unreadable"
+    about_marks = f" ({sum(row['marked'] for row in rows):,} rows: empty, {marks})" if marks else ""
+    return sum(row["rows"] for row in rows), f"a value is missing{about_marks} or unreadable"
 
 
 def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
     """Return the error about the unusable rows of a file, with one of them as it stands there."""
     columns = _mapping(config)
-    wanted = _WANTED if config.ids != "integer" else _WANTED | _WANTED_INTEGERS
+    wanted = _MISSING_VALUES if config.ids != "integer" else _MISSING_VALUES | _MISSING_INTEGER_IDS
     parts = [f"{counts[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if counts[name]]
     written = bad.select(**{name: bad[f"{WRITTEN}{name}"] for name in columns})
     row = written.order_by([*columns]).limit(1).to_pyarrow().to_pylist()[0]
@@ -320,11 +324,11 @@ _TIMES = (
     " (times are numbers of at most 20 digits before and 18 after the point, or as in 2001-02-28 12:00:00.5+02:00; "
     "names of zones are not read, nor anything finer than a nanosecond or, beside nanoseconds, outside 1678 to 2261)"
 )
-_WANTED = {
+_MISSING_VALUES = {
     "user": "a user id",
     "item": "an item id",
     "time": "a readable, finite time",
     "order": "a value to order by",
     "domain": "a domain",
 }
-_WANTED_INTEGERS = {"user": "an integer user id", "item": "an integer item id"}
+_MISSING_INTEGER_IDS = {"user": "an integer user id", "item": "an integer item id"}

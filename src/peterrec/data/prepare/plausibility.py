@@ -56,16 +56,16 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
         )
     units = {name: counts[name] for name in NAMES.values() if counts.get(name)}
     if len(units) > 1:
-        seen = ", ".join(f"{n:,} like {name}" for name, n in units.items())
+        counted = ", ".join(f"{n:,} like {name}" for name, n in units.items())
         warnings.append(
-            f"times ({columns['time']!r}) look like several units ({seen}): they are compared as the numbers that they "
+            f"times ({columns['time']!r}) look like several units ({counted}): they are compared as the numbers that they "
             "are; write them in one unit"
         )
     for name in ("user", "item", "domain"):
         if counts.get(name):
             like = events.filter(events[name].isin(MARK_LIKE))
-            found = like.group_by(name).aggregate(n=like.count()).order_by([ibis.desc("n"), name]).to_pyarrow()
-            values = [(row[name], row["n"]) for row in found.to_pylist()]
+            by_value = like.group_by(name).aggregate(n=like.count()).order_by([ibis.desc("n"), name]).to_pyarrow()
+            values = [(row[name], row["n"]) for row in by_value.to_pylist()]
             parts = ", ".join(f"{value!r} ({n:,} events)" for value, n in values[:SHOWN])
             marks = ",".join(value for value, _ in values)
             warnings.append(
@@ -75,7 +75,7 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
     return tuple(warnings)
 
 
-def owner_warning(what: str, counts: IntArray, name: Callable[[int], Any]) -> tuple[str, ...]:
+def owner_warning(owner: str, counts: IntArray, name: Callable[[int], Any]) -> tuple[str, ...]:
     """Return a warning about a user or an item that owns an implausible share of all events, if there is one.
 
     Args:
@@ -90,7 +90,7 @@ def owner_warning(what: str, counts: IntArray, name: Callable[[int], Any]) -> tu
     if share < LEAST_SHARE or first < TIMES_THE_NEXT * second:
         return ()
     return (
-        f"the {what} {name(int(np.argmax(counts)))!r} has {100 * share:.0f} % of the source events, and no other of "
-        f"{len(counts):,} {what}s more than {100 * second / counts.sum():.1f} %: if it means that there is none, set "
+        f"the {owner} {name(int(np.argmax(counts)))!r} has {100 * share:.0f} % of the source events, and no other of "
+        f"{len(counts):,} {owner}s more than {100 * second / counts.sum():.1f} %: if it means that there is none, set "
         "events.missing",
     )

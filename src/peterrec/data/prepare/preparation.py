@@ -21,12 +21,12 @@ from peterrec.data.prepare.duckdb_engine import engine
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
-from peterrec.data.prepare.filter_summary import account, history_lengths, owner_warnings, shape
+from peterrec.data.prepare.filter_summary import owner_warnings, sequence_steps, shape, summary_lines
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
-from peterrec.data.prepare.tasks import Histories, alike_classes, label_task, one_class_parts, to_lists, write_task
+from peterrec.data.prepare.tasks import UserHistories, alike_classes, label_task, one_class_parts, to_lists, write_task
 from peterrec.data.shorten import shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
@@ -114,16 +114,16 @@ class _Preparation:
         targets = {}
         for task in self.config.tasks:
             if isinstance(task, RankingTaskConfig):
-                found = target_events(self.connection, task, events, self.config.events, source)
-                self.warnings += refuse_targets_in_source(events, source.chosen, task, found)
-                targets[task.name] = found
+                task_targets = target_events(self.connection, task, events, self.config.events, source)
+                self.warnings += refuse_targets_in_source(events, source.chosen, task, task_targets)
+                targets[task.name] = task_targets
             elif task.activity is not None:
                 refuse_later_source(events, source.chosen, task)
         return targets
 
-    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, Histories]:
+    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, UserHistories]:
         """Write the sequences; return those of the corpus as "", and those that end early by task."""
-        cuts = {name: found.cut for name, found in targets.items() if found.cut is not None}
+        cuts = {name: task_targets.cut for name, task_targets in targets.items() if task_targets.cut is not None}
         with contextlib.ExitStack() as files:
             main = files.enter_context(SequenceFile(self.folder / "cache"))
             early = {
@@ -134,7 +134,7 @@ class _Preparation:
 
     def _cut(
         self, source: Source, cuts: dict[str, Any], main: SequenceFile, early: dict[str, SequenceFile]
-    ) -> dict[str, Histories]:
+    ) -> dict[str, UserHistories]:
         """Cut the sequences, some users at a time."""
         (self.folder / "sequences").mkdir()
         lengths = np.zeros(len(source.users), dtype=np.int64)
@@ -143,59 +143,61 @@ class _Preparation:
         for number, piece in enumerate(pieces(source, list(cuts.values()))):
             self.tied_events += piece.tied_events
             sequences = shorten(piece.sequences, self.config.source)
-            kept = sequences.lengths >= self.config.source.min_user_events
-            lengths[piece.places] = np.where(kept, sequences.lengths, 0)
-            chosen = sequences.take(np.flatnonzero(kept))
+            enough = sequences.lengths >= self.config.source.min_user_events
+            lengths[piece.places] = np.where(enough, sequences.lengths, 0)
+            chosen = sequences.take(np.flatnonzero(enough))
             main.append(chosen)
-            user_ids = piece.user_ids.filter(pa.array(kept))
+            user_ids = piece.user_ids.filter(pa.array(enough))
             table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen)})
             pq.write_table(table, self.folder / "sequences" / f"part-{number:05d}.parquet", compression="zstd")
             for name, cut in zip(cuts, piece.cuts, strict=True):
                 cut_off = shorten(piece.sequences, self.config.source, cut)
                 early[name].append(cut_off)
-                early_lengths[name][piece.places] = np.where(kept, cut_off.lengths, 0)
+                early_lengths[name][piece.places] = np.where(enough, cut_off.lengths, 0)
         rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
         np.save(self.folder / "cache" / "user_hashes.npy", users.hashes[lengths > 0])
-        every = np.arange(len(users))
-        out = {"": Histories(main.close(), rows, lengths)}
+        all_users = np.arange(len(users))
+        out = {"": UserHistories(main.close(), rows, lengths)}
         if not len(out[""].sequences):
             raise DataError(
                 f"no user has {self.config.source.min_user_events} source events",
                 remedy="lower source.min_user_events",
             )
-        return out | {name: Histories(file.close(), every, early_lengths[name]) for name, file in early.items()}
+        return out | {name: UserHistories(file.close(), all_users, early_lengths[name]) for name, file in early.items()}
 
     def _task(
         self,
         task: ClassificationTaskConfig | RankingTaskConfig,
         events: Events,
         source: Source,
-        histories: dict[str, Histories],
+        histories: dict[str, UserHistories],
         targets: dict[str, TargetEvents],
     ) -> dict[str, Any]:
-        own = histories.get(task.name, histories[""])
+        task_histories = histories.get(task.name, histories[""])
         labelled = label_task(
-            self.connection, task, source.users, own, (events, self.config.events), targets.get(task.name)
+            self.connection, task, source.users, task_histories, (events, self.config.events), targets.get(task.name)
         )
-        entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
+        entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, task_histories)
         self.warnings += one_class_parts(task, labelled, source.users)
         self.warnings += alike_classes(task, labelled)
         return entry
 
     def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:
-        of_tasks = [f"task {name}: {line}" for name, found in targets.items() for line in found.warnings]
-        return [*events.warnings, *of_tasks, *owner_warnings(source)]
+        task_warnings = [
+            f"task {name}: {line}" for name, task_targets in targets.items() for line in task_targets.warnings
+        ]
+        return [*events.warnings, *task_warnings, *owner_warnings(source)]
 
     def _finish(
         self,
         events: Events,
         source: Source,
-        main: Histories,
+        main: UserHistories,
         entries: list[dict[str, Any]],
         inputs: Sequence[InputFile],
     ) -> None:
         source.catalogue.write(self.folder / "catalogue.parquet")
-        steps = [*source.steps, *history_lengths(source, main, self.config.source)]
+        steps = [*source.steps, *sequence_steps(source, main, self.config.source)]
         manifest = {
             "kind": "corpus",
             "format_version": FORMAT_VERSION,
@@ -222,7 +224,7 @@ class _Preparation:
         }
         write_json(self.folder / "manifest.json", manifest)
         write_file(self.folder / "config.yaml", dump_yaml(self.config).encode())
-        for line in account(manifest):
+        for line in summary_lines(manifest):
             self.say(line)
 
     def _fingerprint(self, source: Source, entries: list[dict[str, Any]]) -> str:

@@ -114,10 +114,10 @@ def convert(
     replace = check_place(out, complaint, overwrite=overwrite)
     fill = FORMATS[format](files, targets, report)
     with new_folder(out, overwrite=replace) as folder, TableWriter(folder) as writer:
-        found = fill(writer.write)
-        origin = [_identity(file) for file in found.files]
-        writer.finish(found.users, found.items, {"name": format, "files": origin}, found.notes)
-    for note in found.notes:
+        converted = fill(writer.write)
+        origin = [_identity(file) for file in converted.files]
+        writer.finish(converted.users, converted.items, {"name": format, "files": origin}, converted.notes)
+    for note in converted.notes:
         report(note)
     report(f"{out} holds {writer.summary()}")
     return out
@@ -129,18 +129,18 @@ def _silent(_: str) -> None:
 
 def _inputs(paths: Sequence[str | Path], out: Path) -> list[Path]:
     """Check that every path is there, once, and not in the folder that may be replaced."""
-    found: dict[Path, Path] = {}
+    distinct: dict[Path, Path] = {}
     if not paths:
         raise DataError("there are no files to convert", remedy="name at least one file")
     for path in map(Path, paths):
         if not path.exists():
             raise DataError("there is no such file", remedy="check the path", path=path)
-        if path.resolve() in found:
+        if path.resolve() in distinct:
             raise DataError("is named twice", remedy="name each file once: its events would count twice", path=path)
         if path.resolve().is_relative_to(out.resolve()):
             raise DataError("lies in the folder that is to be written", remedy="choose another --out", path=path)
-        found[path.resolve()] = path
-    return list(found.values())
+        distinct[path.resolve()] = path
+    return list(distinct.values())
 
 
 def _identity(file: Path) -> dict[str, str | int]:

@@ -62,8 +62,8 @@ def read_ml_1m(path: Path) -> SourceTables:
             data = path.read_bytes()
             files, digest = _unzip(data, path), _md5(data)
     except OSError as error:
-        where = error.filename or path
-        raise FetchError(f"cannot be read ({error.strerror})", remedy="check the path", path=where) from error
+        place = error.filename or path
+        raise FetchError(f"cannot be read ({error.strerror})", remedy="check the path", path=place) from error
     return _tables(files, digest, path)
 
 
@@ -96,8 +96,8 @@ def _tables(files: dict[str, bytes], digest: str, path: str | Path) -> SourceTab
     users = _numbers(_fields(files, "users.dat", 5, path), "users.dat", range(1), path)
     movies = _numbers(_fields(files, "movies.dat", 3, path), "movies.dat", range(1), path)
     events = {"user_id": ratings[0], "item_id": ratings[1], "timestamp": ratings[3], "rating": ratings[2]}
-    same = "as GroupLens publishes" if digest == MD5 else f"not the {MD5} of the zip that GroupLens publishes"
-    notes = (f"the origin has md5 {digest}, {same}",)
+    comparison = "as GroupLens publishes" if digest == MD5 else f"not the {MD5} of the zip that GroupLens publishes"
+    notes = (f"the origin has md5 {digest}, {comparison}",)
     return SourceTables(
         events=pa.table(events),
         users=pa.table(dict(zip(("user_id", "gender", "age", "occupation"), users, strict=False))),
@@ -132,5 +132,7 @@ def _numbers(rows: list[list[str]], name: str, columns: range, path: str | Path)
     return arrays
 
 
-def _wrong(name: str, what: str, path: str | Path) -> DataError:
-    return DataError(f"{name}: {what}", remedy="pass the zip or folder of MovieLens 1M as GroupLens made it", path=path)
+def _wrong(name: str, problem: str, path: str | Path) -> DataError:
+    return DataError(
+        f"{name}: {problem}", remedy="pass the zip or folder of MovieLens 1M as GroupLens made it", path=path
+    )

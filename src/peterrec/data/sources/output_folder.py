@@ -28,7 +28,7 @@ def holds(out: Path, name: str) -> bool:
     return (out / MARKER).is_file() and read_json(out / MARKER).get("name") == name
 
 
-def check_place(out: Path, what: str, *, overwrite: bool) -> bool:
+def check_place(out: Path, complaint: str, *, overwrite: bool) -> bool:
     """Say whether a folder will be replaced.
 
     Args:
@@ -42,7 +42,7 @@ def check_place(out: Path, what: str, *, overwrite: bool) -> bool:
     replace = may_replace(out)
     if out.exists() and not (replace and (overwrite or not any(out.iterdir()))):
         remedy = "choose another folder" + (", or pass --overwrite" if replace else "")
-        raise ArtifactError(what, remedy=remedy, path=out)
+        raise ArtifactError(complaint, remedy=remedy, path=out)
     return replace
 
 
