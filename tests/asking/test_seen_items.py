@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from asking.logs import write_models
-from data.prepare.logs import made, write_csv
+from data.prepare.logs import prepare_log, write_csv
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Corpus
 from peterrec.evaluation.bundles import evaluate
@@ -41,7 +41,7 @@ def prepared(folder: Path, repeats: bool) -> tuple[Corpus, UserModel, Path, list
     log = rows(repeats)
     source = {"before": "30", "max_history": 5, "exclude_domains": ["noise"], "min_item_events": 1}
     path = write_csv(folder / "log.csv", log, HEADER)
-    corpus = made(path, folder / "corpus", events={"domain": "domain"}, source=source, tasks=[TASK])
+    corpus = prepare_log(path, folder / "corpus", events={"domain": "domain"}, source=source, tasks=[TASK])
     backbone, bundles = write_models(folder, corpus)
     model = UserModel.from_pretrained(backbone)
     model.load_bundle(bundles["later"])
@@ -91,6 +91,6 @@ def test_a_task_has_the_rule_of_the_bundles_that_are_judged(tmp_path: Path) -> N
     from dataclasses import replace
 
     assert comparable(corpus, task, [replace(bundle, exclude_seen=False)], {})[0].exclude_seen is False
-    both, notes = comparable(corpus, task, [bundle, replace(bundle, exclude_seen=False)], {})
-    assert both.exclude_seen is True
+    shared_task, notes = comparable(corpus, task, [bundle, replace(bundle, exclude_seen=False)], {})
+    assert shared_task.exclude_seen is True
     assert "do not agree" in notes[0]

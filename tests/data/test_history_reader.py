@@ -1,4 +1,4 @@
-"""What a reader makes of a user's events against plain Python, on random logs and settings."""
+"""Tokens that a reader makes of a user's events against plain Python, on random logs and settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig
     target = None
     if first is not None:
         after, before = text_of(case, first.after), text_of(case, first.before)
-        target = FirstTargetConfig(domains=first.domains, after=after, before=before, elsewhere=first.own is not None)
+        target = FirstTargetConfig(
+            domains=first.domains, after=after, before=before, elsewhere=first.own_events is not None
+        )
     kind: Any = KINDS.get(case.kind, "time")
     return PreprocessingConfig(time_kind=kind, source=SourceConfig(**source), first_target=target)
 
@@ -45,7 +47,7 @@ def events_of(case: Case, catalogue: Catalogue, rows: list[Row]) -> UserEvents:
 
 def target_time(case: Case, first: TaskSettings | None, user: str) -> int | None:
     """When the user's first target event was, if it is among the events of the log."""
-    if first is None or first.own is not None:
+    if first is None or first.own_events is not None:
         return None
     times = [
         row.time
@@ -74,9 +76,9 @@ def test_any_user_is_read_as_the_oracle_does(seed: int) -> None:
             rows = sorted((row for row in case.rows if row.user == user), key=Row.key)
             until = target_time(case, first, user)
             expected = oracle.history(oracle.events.get(user, []), until)
-            found = reader.read(events_of(case, catalogue, rows))
-            assert found.tokens[-reader.max_history :].tolist() == expected
-            assert found.known == sum(token > 3 for token in expected)
+            reading = reader.read(events_of(case, catalogue, rows))
+            assert reading.tokens[-reader.max_history :].tolist() == expected
+            assert reading.known_items == sum(token > 3 for token in expected)
             event("first target" if until is not None else f"{case.settings.repeats} {case.settings.rare_items}")
 
 
@@ -91,11 +93,11 @@ def test_later_events_add_to_the_tokens_or_take_from_their_end(seed: int) -> Non
     for first in [None, *tasks]:
         reader = HistoryReader.for_model(preprocessing(case, first), "skip")
         rows = sorted((row for row in case.rows if row.user == case.rows[0].user), key=Row.key)
-        whole = reader.read(events_of(case, catalogue, rows)).tokens.tolist()
+        all_tokens = reader.read(events_of(case, catalogue, rows)).tokens.tolist()
         for count in range(len(rows)):
             before = reader.read(events_of(case, catalogue, rows[:count])).tokens.tolist()
-            shortest = min(len(before), len(whole))
-            assert before[:shortest] == whole[:shortest]
+            shortest = min(len(before), len(all_tokens))
+            assert before[:shortest] == all_tokens[:shortest]
 
 
 CATALOGUE = Catalogue(pa.array(["a", "b", "c"]), np.ones(3, dtype=np.int64))
@@ -118,7 +120,7 @@ def test_what_the_events_do_not_tell_is_assumed_and_said() -> None:
     codes = event_codes(CATALOGUE, ["a", "x", "b", "x", "y"])
     assert codes.tolist() == [4, -1, 5, -1, -2]
     read = reader.read(UserEvents(codes))
-    assert (read.tokens.tolist(), read.known) == ([4, 5], 2)
+    assert (read.tokens.tolist(), read.known_items) == ([4, 5], 2)
     assert ["domain" in line for line in read.assumptions] == [True, False]
     assert reader.read(UserEvents(codes[:0])).assumptions == ()
     times, domains = np.full(5, FEBRUARY), ["shop"] * 5
@@ -158,9 +160,9 @@ def test_readers_that_read_the_same_have_one_key() -> None:
         ).key
 
     assert key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(elsewhere=True))
-    others: list[dict[str, Any]] = [
+    variations: list[dict[str, Any]] = [
         {"domains": ("a",)}, {"exclude_domains": ("a",)}, {"after": "2001-02-01"}, {"before": "2001-02-01"},
         {"max_history": 5}, {"repeats": "drop"}, {"rare_items": "unk"}, {"first": FirstTargetConfig(domains=("a",))},
     ]  # fmt: skip
-    assert len({key(), *(key(**each) for each in others)}) == 1 + len(others)
+    assert len({key(), *(key(**variation) for variation in variations)}) == 1 + len(variations)
     assert len({HistoryReader("skip").key, HistoryReader("unk").key, key()}) == 3

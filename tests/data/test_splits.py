@@ -82,8 +82,8 @@ def test_neither_order_nor_id_type_nor_company_moves_a_user(users, random):
 @pytest.mark.parametrize("salt", ["peterrec", "other", ""])
 def test_shares_are_what_was_asked(shares, salt):
     config = SplitConfig(train=shares[0], valid=shares[1], test=shares[2], salt=salt)
-    found = np.bincount(assign_parts(MANY, config), minlength=3) / len(MANY)
-    for share, expected in zip(found, shares, strict=True):
+    part_shares = np.bincount(assign_parts(MANY, config), minlength=3) / len(MANY)
+    for share, expected in zip(part_shares, shares, strict=True):
         assert abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / len(MANY))  # exact where it is 0 or 1
 
 
@@ -108,9 +108,9 @@ def test_consecutive_ids_are_not_neighbours():
     assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.02
 
 
-@pytest.mark.parametrize("other", ["peterrec ", "Peterrec", "", "pretrain-0", "pretrain-1"])
-def test_salts_are_independent(other):
-    first, second = uniform(MANY, "peterrec"), uniform(MANY, other)
+@pytest.mark.parametrize("other_salt", ["peterrec ", "Peterrec", "", "pretrain-0", "pretrain-1"])
+def test_salts_are_independent(other_salt):
+    first, second = uniform(MANY, "peterrec"), uniform(MANY, other_salt)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
     joint = np.histogram2d(first, second, bins=10, range=((0, 1), (0, 1)))[0]
     chi_square = ((joint - len(MANY) / 100) ** 2 / (len(MANY) / 100)).sum()
@@ -128,16 +128,16 @@ def test_nobody_is_nothing():
 @given(strata=st.lists(st.integers(0, 3), min_size=1, max_size=60), folds=st.integers(2, 7), seed=st.integers(0, 99))
 def test_folds_are_even_in_all_and_in_each_stratum_and_do_not_go_by_order(strata, folds, seed):
     hashes, labels = id_hash(range(len(strata))), np.array(strata)
-    found = assign_folds(hashes, folds, "salt", labels)
+    fold = assign_folds(hashes, folds, "salt", labels)
     for among in (np.ones(len(strata), bool), *(labels == value for value in set(strata))):
-        sizes = np.bincount(found[among], minlength=folds)
+        sizes = np.bincount(fold[among], minlength=folds)
         assert sizes.max() - sizes.min() <= 1
         assert len(sizes) == folds
     order = np.random.default_rng(seed).permutation(len(strata))
-    assert (assign_folds(hashes[order], folds, "salt", labels[order]) == found[order]).all()
+    assert (assign_folds(hashes[order], folds, "salt", labels[order]) == fold[order]).all()
 
 
 def test_folds_go_by_the_salt():
-    found = [assign_folds(MANY[:500], 5, salt) for salt in ("a", "b", "a")]
-    assert (found[0] == found[2]).all()
-    assert 0.1 < (found[0] == found[1]).mean() < 0.3  # as chance has it
+    folds = [assign_folds(MANY[:500], 5, salt) for salt in ("a", "b", "a")]
+    assert (folds[0] == folds[2]).all()
+    assert 0.1 < (folds[0] == folds[1]).mean() < 0.3  # as chance has it

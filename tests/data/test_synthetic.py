@@ -22,9 +22,9 @@ def test_the_tables_have_the_promised_columns_and_times() -> None:
     assert set(data.users["cluster"].to_pylist()) == {"c0", "c1", "c2", "c3"}
     frame = data.events.to_pylist()
     for user in data.users["user_id"].to_pylist():
-        own = [row for row in frame if row["user_id"] == user]
-        source = [row["timestamp"] for row in own if row["domain"] == "source"]
-        target = [row["timestamp"] for row in own if row["domain"] == "target"]
+        user_rows = [row for row in frame if row["user_id"] == user]
+        source = [row["timestamp"] for row in user_rows if row["domain"] == "source"]
+        target = [row["timestamp"] for row in user_rows if row["domain"] == "target"]
         assert len(source) >= 2
         assert 1 <= len(target) <= 4
         assert source == sorted(set(source))
@@ -37,10 +37,10 @@ def test_the_tables_have_the_promised_columns_and_times() -> None:
 
 
 def test_the_seed_decides_everything() -> None:
-    first, again, other = synthetic(users=30, seed=1), synthetic(users=30, seed=1), synthetic(users=30, seed=2)
-    assert first.events.equals(again.events)
-    assert first.users.equals(again.users)
-    assert not first.events.equals(other.events)
+    first, repeated, other_seed = synthetic(users=30, seed=1), synthetic(users=30, seed=1), synthetic(users=30, seed=2)
+    assert first.events.equals(repeated.events)
+    assert first.users.equals(repeated.users)
+    assert not first.events.equals(other_seed.events)
 
 
 def test_items_targets_and_next_items_follow_from_the_cluster() -> None:
@@ -51,8 +51,8 @@ def test_items_targets_and_next_items_follow_from_the_cluster() -> None:
     number = np.array([int(item[1:]) - 1 for item in data.events["item_id"].to_pylist()])
     source = np.array(data.events["domain"].to_pylist()) == "source"
     for rows in (source, ~source):
-        own = np.mean(number[rows] % clusters == taste[rows])
-        assert 0.8 < own < 0.95  # 10 % astray (a quarter of it in the cluster by chance), 5 % of labels wrong
+        in_cluster = np.mean(number[rows] % clusters == taste[rows])
+        assert 0.8 < in_cluster < 0.95  # 10 % astray (a quarter of it in the cluster by chance), 5 % of labels wrong
     users = np.array(data.events["user_id"].to_pylist())[source]
     steps = (number[source][1:] - number[source][:-1])[users[1:] == users[:-1]]
     assert np.mean(steps % 120 == clusters) > 0.5  # the item after it, in the same cluster
@@ -68,20 +68,20 @@ def test_numbers_that_make_no_data(wrong: dict[str, int]) -> None:
 
 def test_planted_data_are_the_same_users_with_few_labels() -> None:
     numbers = {"users": 1000, "items": 50, "targets": 10, "mean_events": 5, "seed": 4}
-    whole, few = synthetic(**numbers), planted(**numbers, labelled=0.3)
+    all_labelled, few = synthetic(**numbers), planted(**numbers, labelled=0.3)
     assert len(few.users) == 300
-    label = dict(zip(*(whole.users[name].to_pylist() for name in ("user_id", "cluster")), strict=True))
+    label = dict(zip(*(all_labelled.users[name].to_pylist() for name in ("user_id", "cluster")), strict=True))
     named = few.users["user_id"].to_pylist()
     assert few.users["cluster"].to_pylist() == [label[user] for user in named]
-    source = pc.equal(whole.events["domain"], "source")
-    assert few.events.filter(pc.equal(few.events["domain"], "source")).equals(whole.events.filter(source))
+    source = pc.equal(all_labelled.events["domain"], "source")
+    assert few.events.filter(pc.equal(few.events["domain"], "source")).equals(all_labelled.events.filter(source))
     ours = pc.and_(
-        pc.invert(source), pc.is_in(whole.events["user_id"], value_set=few.users["user_id"].combine_chunks())
+        pc.invert(source), pc.is_in(all_labelled.events["user_id"], value_set=few.users["user_id"].combine_chunks())
     )
-    assert few.events.filter(pc.equal(few.events["domain"], "target")).equals(whole.events.filter(ours))
+    assert few.events.filter(pc.equal(few.events["domain"], "target")).equals(all_labelled.events.filter(ours))
     assert few.users.equals(planted(**numbers, labelled=0.3).users)
     assert planted(**numbers).users.num_rows == 1000
-    assert sorted(named) != whole.users["user_id"].to_pylist()[:300], "not the first ones"
+    assert sorted(named) != all_labelled.users["user_id"].to_pylist()[:300], "not the first ones"
 
 
 def test_planted_noise_is_independent_of_the_cluster() -> None:

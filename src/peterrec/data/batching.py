@@ -22,7 +22,7 @@ BatchT = TypeVar("BatchT", covariant=True)  # noqa: PLC0105 - the field says Bat
 
 
 class Source(Protocol[BatchT]):
-    """What `EpochStream` draws batches from."""
+    """Rows that `EpochStream` draws batches from."""
 
     @property
     def lengths(self) -> IntArray:

@@ -52,7 +52,7 @@ class Catalogue:
 
     @property
     def unknown_index(self) -> int:
-        """What `encode` says of an unknown id: [UNK] (3), or -1 in a catalogue of targets, where 3 is an item."""
+        """Index of an unknown id in `encode`: [UNK] (3), or -1 in a catalogue of targets, where 3 is an item."""
         return UNK if self.first > UNK else -1
 
     @cached_property

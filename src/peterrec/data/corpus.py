@@ -121,7 +121,18 @@ class Task:
 
 
 class Corpus:
-    """A prepared corpus, opened for reading. Opening costs nothing per user: sequences are memory-mapped."""
+    """A prepared corpus, opened for reading (paper, section 3.1): sequences of all users, catalogue and tasks.
+
+    Opening costs nothing per user: sequences are memory-mapped.
+
+    Args:
+        path: its folder.
+        manifest: its `manifest.json`, as read; `Corpus.open` reads it and checks its version.
+
+    Attributes:
+        path: as given.
+        manifest: as given: counts of users, events and items, the filter summary, the settings.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -131,6 +142,12 @@ class Corpus:
     @checked
     def open(cls, path: str | Path) -> Corpus:
         """Open a folder written by `prepare`.
+
+        Args:
+            path: the folder.
+
+        Returns:
+            The corpus; its sequences and tasks are read when they are asked for.
 
         Raises:
             ArtifactError: not a corpus, damaged, or of another format version.
@@ -153,7 +170,7 @@ class Corpus:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """All users' source sequences, memory-mapped.
+        """Source sequences of all users, memory-mapped: int32 item indices, oldest first; [UNK] is 3, items start at 4.
 
         Raises:
             ArtifactError: the cache is missing, damaged or of another corpus.
@@ -178,6 +195,12 @@ class Corpus:
     @checked
     def task(self, name: str) -> Task:
         """Open a task.
+
+        Args:
+            name: one of `task_names`.
+
+        Returns:
+            The task; the users of its parts are read by `Task.part`.
 
         Raises:
             TaskError: no such task; the message lists those there are.

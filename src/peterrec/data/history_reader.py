@@ -161,7 +161,7 @@ class HistoryReader:
 
     @property
     def _first(self) -> FirstTargetConfig | None:
-        """Which event is the first target event, where that can be among a user's events."""
+        """Filter of the target events, where they can be among a user's events."""
         first = None if self.preprocessing is None else self.preprocessing.first_target
         return None if first is None or first.elsewhere else first
 
@@ -236,7 +236,7 @@ class HistoryReader:
         return lines
 
     def time_filter_notes(self) -> tuple[str, ...]:
-        """Return which events are left out by their time, in words."""
+        """Describe the events that are left out by their time, one sentence each."""
         source, first, lines = self._source, self._first, []
         if source.after is not None:
             lines.append(f"events before {source.after} are left out (source.after)")

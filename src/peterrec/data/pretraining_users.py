@@ -1,4 +1,4 @@
-"""Which users pre-training learns from, and which are held out from it."""
+"""Train and held-out users of pre-training."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """What `synthetic` makes.
+    """Tables that `synthetic` and `planted` return.
 
     Attributes:
         events: columns `user_id`, `item_id` (text), `timestamp` (int64, seconds), `domain` (`source` or `target`).

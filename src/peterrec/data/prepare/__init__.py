@@ -1,4 +1,4 @@
-"""From events of any form to a corpus: `run` is the verb; one module for each step."""
+"""From events of any form to a corpus: `preparation` has the verb; one module for each step."""
 
 from peterrec.data.prepare.event_histories import read_event_histories
 from peterrec.data.prepare.preparation import input_files, prepare

@@ -29,7 +29,7 @@ MEMORY_LIMIT = "2GB"
 
 
 class EventHistories(NamedTuple):
-    """What the source events of a log say of its users.
+    """Users of a log and the items of their source events.
 
     Attributes:
         user_ids: all users of the log, in order of their id.

@@ -1,4 +1,4 @@
-"""What became of the events: the account that `prepare` prints, and the shape of the data for the report."""
+"""Filter summary of a preparation: events kept and dropped at each step, and the shape of the data for reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_00
 
 
 def sequence_steps(source: Source, histories: UserHistories, config: SourceConfig) -> list[Step]:
-    """Return the steps that happen while sequences are cut."""
+    """Return the steps of the filter summary that happen while sequences are cut."""
     events, remaining = int(source.users.events.sum()), len(histories.sequences.items)
     reasons = [f"more than the last {config.max_history} events of a user"]
     if config.repeats == "drop":
@@ -34,7 +34,7 @@ def _or(reasons: list[str], dropped: int) -> str:
 
 
 def shape(source: Source, histories: UserHistories) -> dict[str, Any]:
-    """Return what the data look like: plain values for charts."""
+    """Return histograms and summary values of the data, as plain values for charts."""
     lengths = histories.sequences.lengths
     counts = np.zeros(len(source.catalogue), dtype=np.int64)
     step = 10_000_000
@@ -81,7 +81,7 @@ def _top(ordered: IntArray, percent: int) -> float:
 
 
 def summary_lines(manifest: dict[str, Any]) -> list[str]:
-    """Return the lines that say what was kept, what was dropped and why."""
+    """Return the filter summary as lines: what was kept, what was dropped and why."""
     lines = [_line(step["what"], step["events"], "", step) for step in manifest["steps"]]
     if manifest["ties"]["events"]:
         lines.append(tie_line(manifest["ties"]))

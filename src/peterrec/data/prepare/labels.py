@@ -144,10 +144,11 @@ def _no_duplicates(table: Any, file: InputFile) -> None:
 def _check_any_labelled(count: int, labelled: Any, users: Users, file: InputFile) -> None:
     if count:
         return
-    in_labels = labelled["user"].name("user").as_table().order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
-    in_events = users.table.select("user").order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
+    labelled_ids = labelled["user"].name("user").as_table().order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
+    event_ids = users.table.select("user").order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
     raise TaskError(
-        f"no labelled user has source events: its users are such as {in_labels}, those of the events such as {in_events}",
+        f"no labelled user has source events: its users are such as {labelled_ids}, those of the events such as "
+        f"{event_ids}",
         remedy="check that both write user ids the same way, and that the label column is filled",
         path=file.path,
     )

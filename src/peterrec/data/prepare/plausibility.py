@@ -1,4 +1,4 @@
-"""What can be read but was hardly meant: times of January 1970, ids such as NULL, one user with most of the events."""
+"""Warnings about values that were hardly meant: times of January 1970, ids such as NULL, users with most events."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
     if len(units) > 1:
         counted = ", ".join(f"{n:,} like {name}" for name, n in units.items())
         warnings.append(
-            f"times ({columns['time']!r}) look like several units ({counted}): they are compared as the numbers that they "
-            "are; write them in one unit"
+            f"times ({columns['time']!r}) look like several units ({counted}): they are compared as the numbers that "
+            "they are; write them in one unit"
         )
     for name in ("user", "item", "domain"):
         if counts.get(name):

@@ -39,19 +39,22 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
     """Turn events into a corpus: catalogue, sequences and labelled tasks (paper, section 3.1).
 
     Memory stays bounded however many events there are: they are held in an embedded database on disk, beside `out`,
-    and cut into sequences some users at a time. What is kept in memory: the catalogue, about 40 bytes for each user,
-    and the labels and targets of one task.
+    and cut into sequences some users at a time. Memory holds the catalogue, about 40 bytes for each user, and the
+    labels and targets of one task. The same log gives the same corpus, byte for byte, whatever its files look like.
 
     Args:
-        config: which events, what is kept of them, and the tasks.
+        config: the events, the filters of the source, the split of the users, and the tasks.
         out: folder of the corpus; it appears only when everything is in it.
-        overwrite: replace what is at `out`.
-        report: receives lines about what is kept and dropped, and why.
+        overwrite: replace the corpus at `out`.
+        report: called with one line at a time about events and users that are kept and dropped, and why.
+
+    Returns:
+        The corpus at `out`, opened: item indices (int32, from 4 on) of all users, oldest first.
 
     Raises:
         DataError: the events or a table of labels cannot be used as they are.
         TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
-        ConfigError: a bound or domain does not fit the events, or the memory limit is too small.
+        ConfigError: a time limit or domain does not fit the events, or the memory limit is too small.
         ArtifactError: `out` exists and `overwrite` is false; or it is not a corpus, or what is read lies in it.
         StorageError: the disk is full or the place is not writable.
     """

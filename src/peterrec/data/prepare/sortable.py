@@ -41,7 +41,7 @@ EXAMPLE = "2001-02-28 12:00:00"
 
 @dataclass(frozen=True)
 class ValueCounts:
-    """What the values of one column of one file can be read as; counts of rows.
+    """Counts of rows of one column of one file, by how its values can be read.
 
     Attributes:
         file: where they are.

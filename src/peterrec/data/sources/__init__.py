@@ -34,7 +34,7 @@ def fetch(
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Path:
-    """Fetch a public data set into the folder `out`: `events`, `users` and `items.parquet`, and `source.json`.
+    """Fetch a public data set into a folder: `events`, `users` and `items.parquet`, and `source.json`.
 
     A folder that already holds this data set is used as it is.
 
@@ -46,7 +46,7 @@ def fetch(
         report: called with one sentence at a time about what is done and found.
 
     Returns:
-        The folder.
+        The folder `out`; its `events.parquet` has the columns `user_id`, `item_id` and `timestamp`, one row per event.
 
     Raises:
         FetchError: no such data set, or it could not be downloaded, or it is not the expected file.
@@ -96,7 +96,7 @@ def convert(
         report: called with one sentence at a time about what is done and found.
 
     Returns:
-        The folder.
+        The folder `out`; its `events.parquet` has the columns `user_id`, `item_id` and `timestamp`, one row per event.
 
     Raises:
         ConfigError: no such format, or `targets` is missing, wrong or out of place.
