@@ -175,16 +175,16 @@ class Corpus:
         Raises:
             ArtifactError: the cache is missing, damaged or of another corpus.
         """
-        items = self._map("items.npy")
-        offsets = self._map("offsets.npy")
-        self._fits(len(offsets) == self.manifest["users"] + 1 and offsets[-1] == len(items))
+        items = self._map_array("items.npy")
+        offsets = self._map_array("offsets.npy")
+        self._check_cache(len(offsets) == self.manifest["users"] + 1 and offsets[-1] == len(items))
         return Sequences(items, offsets)
 
     @cached_property
     def user_hashes(self) -> npt.NDArray[np.uint64]:
         """(users,) `id_hash` of each user, memory-mapped; errors as those of `sequences`."""
-        hashes: npt.NDArray[np.uint64] = self._map("user_hashes.npy")
-        self._fits(len(hashes) == self.manifest["users"])
+        hashes: npt.NDArray[np.uint64] = self._map_array("user_hashes.npy")
+        self._check_cache(len(hashes) == self.manifest["users"])
         return hashes
 
     @property
@@ -234,14 +234,14 @@ class Corpus:
             split = build_config(SplitConfig, config["split"]) if config else None
             return Provenance(self.manifest["fingerprint"], split, preprocessing_of(self.manifest, task))
 
-    def _map(self, name: str) -> Any:
+    def _map_array(self, name: str) -> Any:
         path = self.path / "cache" / name
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
 
-    def _fits(self, fits: bool) -> None:
+    def _check_cache(self, fits: bool) -> None:
         if not fits:
             raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
 

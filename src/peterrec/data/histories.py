@@ -55,18 +55,20 @@ def read_histories(
         DataError: no such file, or a line or the events cannot be used; the message names the file and line.
     """
     if not isinstance(source, str | Path):
-        return _assuming(_read_lines(source, str(getattr(source, "name", "the input")), allow_empty), preprocessing)
+        return _with_assumptions(
+            _read_lines(source, str(getattr(source, "name", "the input")), allow_empty), preprocessing
+        )
     path = Path(source)
     if path.suffix.lower() in JSON_ENDINGS and not path.is_dir():
         try:
             with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte order mark first
-                return _assuming(_read_lines(lines, path, allow_empty), preprocessing)
+                return _with_assumptions(_read_lines(lines, path, allow_empty), preprocessing)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
     return _read_events(str(source), events, preprocessing)
 
 
-def _assuming(histories: Histories, preprocessing: PreprocessingConfig | None) -> Histories:
+def _with_assumptions(histories: Histories, preprocessing: PreprocessingConfig | None) -> Histories:
     lines = assumptions(preprocessing, times=False, domains=False)
     return replace(histories, notes=tuple(f"assumed: {line}" for line in lines))
 

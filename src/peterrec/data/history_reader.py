@@ -167,13 +167,13 @@ class HistoryReader:
 
     @cached_property
     def _period(self) -> tuple[float | None, float | None]:
-        return self._between(self._source)
+        return self._period_seconds(self._source)
 
     @cached_property
     def _target_period(self) -> tuple[float | None, float | None]:
-        return (None, None) if self._first is None else self._between(self._first)
+        return (None, None) if self._first is None else self._period_seconds(self._first)
 
-    def _between(self, config: SourceConfig | FirstTargetConfig) -> tuple[float | None, float | None]:
+    def _period_seconds(self, config: SourceConfig | FirstTargetConfig) -> tuple[float | None, float | None]:
         if self.preprocessing is None:
             return None, None
         kind, unit = self.preprocessing.time_kind, self.preprocessing.units_per_second

@@ -73,7 +73,7 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
     """Return the settings by which two models read other events, as `source.repeats: keep, drop`."""
     if first is None or second is None:
         return []
-    first_settings, second_settings = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
+    first_settings, second_settings = _flatten(first.model_dump(mode="json")), _flatten(second.model_dump(mode="json"))
     ordering = ("columns.order", "columns.ties")  # the other columns say where things stand, not what is read
     unread = ("columns.", "time_kind", "units_per_second")
     names = [name for name in first_settings | second_settings if name in ordering or not name.startswith(unread)]
@@ -107,21 +107,21 @@ def pretraining_remarks(pretraining: PreprocessingConfig | None, manifest: Mappi
     source, domains = pretraining.source, settings["domains"]
     inside = [name for name in domains or () if source.domains is None or name in source.domains]
     domains_overlap = domains is None or bool(set(inside) - set(source.exclude_domains))
-    times_overlap = source.before is None or settings["after"] is None or _later(source.before, settings["after"])
+    times_overlap = source.before is None or settings["after"] is None or _is_later(source.before, settings["after"])
     if domains_overlap and times_overlap:
         remarks.append("the backbone was pre-trained on events like the targets: it may have seen the answers")
     return remarks
 
 
-def _later(first: str, second: str) -> bool:
+def _is_later(first: str, second: str) -> bool:
     try:
         return float(first) > float(second)
     except ValueError:
         return first > second  # dates and times as ISO writes them
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat

@@ -18,7 +18,7 @@ from peterrec.errors import DataError
 CHUNK = 1 << 22
 
 
-def named_twice(paths: Sequence[str]) -> list[str]:
+def repeated_path_warnings(paths: Sequence[str]) -> list[str]:
     """Return a warning if files are named more than once, by whatever path, glob, folder or link."""
     counts = Counter(path.resolve() for path in all_files(paths))
     twice = [str(path) for path, count in counts.items() if count > 1]
@@ -81,7 +81,7 @@ def _digest(file: InputFile) -> str | None:
     return None if empty else digest.hexdigest()
 
 
-def look_alike(events: Any) -> list[str]:
+def similar_file_warnings(events: Any) -> list[str]:
     """Return a warning for files that hold equally many events between the same bounds, such as one log in two forms.
 
     Args:

@@ -60,7 +60,7 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
 
 
 def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> EventHistories:
-    config, notes = _columns_of(config, preprocessing)
+    config, notes = _resolve_columns(config, preprocessing)
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         events = open_events(db, config)
         notes += [f"{WARNING}{warning}" for warning in events.warnings]
@@ -69,7 +69,7 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
         keys = [name for name in SORT_COLUMNS if name in table.columns]
         names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
         rows = table.select(*names).order_by("user", *keys).to_pyarrow()
-    order = _order(rows, keys, unit)
+    order = _event_order(rows, keys, unit)
     keep = np.ones(len(rows), dtype=bool)
     if "keep" in names:
         keep = rows["keep"].to_numpy()[order]
@@ -84,7 +84,7 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
     return EventHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories, tuple(notes))
 
 
-def _columns_of(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
+def _resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
     """Return how the files are to be read, and in words what they lack."""
     if preprocessing is None:
         return config, []
@@ -146,15 +146,15 @@ def _checked_unit(events: Events, config: EventsConfig, preprocessing: Preproces
     return unit
 
 
-def _order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
+def _event_order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
     same_as_before = equal_to_before(rows["user"], *(rows[name] for name in keys))
     tied = np.flatnonzero(tied_rows(same_as_before))
     events = rows.take(pa.array(tied))
-    hashes = tie_keys(_hashes(events["user"]), seconds_of(events["time"], unit), _hashes(events["item"]))
+    hashes = tie_keys(_id_hashes(events["user"]), seconds_of(events["time"], unit), _id_hashes(events["item"]))
     return order_ties(same_as_before, tied, hashes, np.zeros(len(tied), dtype=np.int64))
 
 
-def _hashes(ids: pa.ChunkedArray) -> UInt64Array:
+def _id_hashes(ids: pa.ChunkedArray) -> UInt64Array:
     encoded = ids.combine_chunks().dictionary_encode()
     hashes: UInt64Array = id_hash(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
     return hashes

@@ -31,9 +31,9 @@ from peterrec.data.prepare.duckdb_engine import (
     try_strptime,
     try_strptime_nanoseconds,
 )
-from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
-from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
-from peterrec.data.prepare.plausibility import event_warnings, suspicious
+from peterrec.data.prepare.duplicates import refuse_equal_files, repeated_path_warnings, similar_file_warnings
+from peterrec.data.prepare.files import FILE, InputFile, check_complete, describe, find_files
+from peterrec.data.prepare.plausibility import event_warnings, suspicious_flags
 from peterrec.data.prepare.sortable import SortKind, ValueCounts, count_values, decide_sort_kind, read_sortable
 from peterrec.errors import ConfigError, DataError
 
@@ -83,7 +83,7 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     files = _describe_all(config)
     refuse_equal_files(files)
     by_lines = config.ties == "lines"
-    groups = [[file] for file in files] if by_lines else _alike(files)
+    groups = [[file] for file in files] if by_lines else _group_by_form(files)
     raw = [
         load(
             connection, f"{name}_{number}", group, _mapping(config), config.time_format,
@@ -91,7 +91,7 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
         )
         for number, group in enumerate(groups)
     ]  # fmt: skip
-    marked = [_mark_missing(table, config) for table in raw]
+    marked = [_with_missing_values(table, config) for table in raw]
     readers, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
     written = [f"{WRITTEN}{column}" for column in _mapping(config)]
     tables = [
@@ -101,13 +101,13 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     dropped, reason = _check_rows(all_rows, config)
     complete = all_rows.drop_null([*readers])
     valid = complete.select(*readers)
-    flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious(valid).items()}
+    flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious_flags(valid).items()}
     counts = scalars(valid.aggregate(rows=valid.count(), **flags))
     if counts["rows"] == 0:
         raise DataError("there are no events in the input", remedy="name a file with events", path=files[0].path)
     warnings = (
-        *named_twice(config.paths),
-        *(look_alike(complete) if len(files) > 1 else ()),
+        *repeated_path_warnings(config.paths),
+        *(similar_file_warnings(complete) if len(files) > 1 else ()),
         *event_warnings(valid, counts, _mapping(config)),
     )
     return Events(valid, item_kind, time_kind, files, int(counts["rows"]), dropped, reason, warnings)
@@ -131,7 +131,7 @@ def _directives(time_format: str) -> list[str]:
     return re.findall("%-?(.)", time_format, re.DOTALL)
 
 
-def _mark_missing(raw: Any, config: EventsConfig) -> Any:
+def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
     """Return raw values, null where a mark stands, and again as they stand in the file, for messages."""
     names = [*_mapping(config)]
     values = {name: without_mark(raw[name], config.missing) for name in names}
@@ -162,7 +162,7 @@ def _mapping(config: EventsConfig) -> dict[str, str]:
     return names | {name: column for name, column in optional.items() if column is not None}
 
 
-def _alike(files: Sequence[InputFile]) -> list[list[InputFile]]:
+def _group_by_form(files: Sequence[InputFile]) -> list[list[InputFile]]:
     """Group files that can be read as one table."""
     groups: dict[Any, list[InputFile]] = {}
     for file in files:
@@ -195,7 +195,7 @@ def load(
         DataError: a file is damaged or not in the form it seems to have; the message names it.
     """
     for file in files:
-        check_whole(file)
+        check_complete(file)
     try:
         with engine_errors(files[0].path if len(files) == 1 else None):
             table = _read_files(connection, files, columns)
@@ -290,20 +290,20 @@ def _check_rows(table: Any, config: EventsConfig) -> tuple[int, str]:
     )
     rows = by_file.order_by(FILE).to_pyarrow().to_pylist()
     if rows and config.invalid_rows == "error":
-        raise _unusable(rows[0], bad.filter(bad[FILE] == rows[0][FILE]), config)
+        raise _unusable_rows_error(rows[0], bad.filter(bad[FILE] == rows[0][FILE]), config)
     marks = ", ".join(map(repr, config.missing))
     about_marks = f" ({sum(row['marked'] for row in rows):,} rows: empty, {marks})" if marks else ""
     return sum(row["rows"] for row in rows), f"a value is missing{about_marks} or unreadable"
 
 
-def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
+def _unusable_rows_error(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
     """Return the error about the unusable rows of a file, with one of them as it stands there."""
     columns = _mapping(config)
     wanted = _MISSING_VALUES if config.ids != "integer" else _MISSING_VALUES | _MISSING_INTEGER_IDS
     parts = [f"{counts[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if counts[name]]
     written = bad.select(**{name: bad[f"{WRITTEN}{name}"] for name in columns})
     row = written.order_by([*columns]).limit(1).to_pyarrow().to_pylist()[0]
-    values = ", ".join(f"{column} {_shown(row[name])}" for name, column in columns.items())
+    values = ", ".join(f"{column} {_shortened(row[name])}" for name, column in columns.items())
     times = f" (a time must be written as {config.time_format})" if config.time_format else _TIMES
     about_times = times if counts["time"] else ""
     return DataError(
@@ -314,7 +314,7 @@ def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataErr
     )
 
 
-def _shown(value: str | None) -> str:
+def _shortened(value: str | None) -> str:
     text = value or ""
     return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 

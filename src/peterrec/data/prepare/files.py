@@ -91,7 +91,7 @@ def all_files(paths: Sequence[str]) -> list[Path]:
 def _matches(text: str) -> list[Path]:
     path = Path(text)
     if path.is_dir():
-        readable = _inside(path)
+        readable = _readable_files(path)
         if not readable:
             raise DataError(
                 "no file in this folder can be read", remedy=f"name files that end in {_endings()}", path=text
@@ -108,10 +108,10 @@ def _glob(pattern: str) -> list[Path]:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 - it may be absolute
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
     visible = [match for match in matches if not _hidden(match, fixed)]
-    return [file for match in visible for file in (_inside(match) if match.is_dir() else [match])]
+    return [file for match in visible for file in (_readable_files(match) if match.is_dir() else [match])]
 
 
-def _inside(folder: Path) -> list[Path]:
+def _readable_files(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
     return [file for file in files if _has_read_ending(file)]
 
@@ -232,7 +232,7 @@ def _first_line_of(path: Path) -> str:
         raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=path) from error
 
 
-def check_whole(file: InputFile) -> None:
+def check_complete(file: InputFile) -> None:
     """Read a packed file to its end: the engine takes what it finds in one that is cut short, and says nothing.
 
     Raises:

@@ -26,10 +26,17 @@ def sequence_steps(source: Source, histories: UserHistories, config: SourceConfi
     if config.min_user_events > 1:
         reasons.append(f"the user has fewer than {config.min_user_events} events")
     dropped = events - remaining
-    return [{"what": "events of the sequences", "events": remaining, "dropped": dropped, "why": _or(reasons, dropped)}]
+    return [
+        {
+            "what": "events of the sequences",
+            "events": remaining,
+            "dropped": dropped,
+            "why": _join_reasons(reasons, dropped),
+        }
+    ]
 
 
-def _or(reasons: list[str], dropped: int) -> str:
+def _join_reasons(reasons: list[str], dropped: int) -> str:
     return ", or ".join(reasons) if dropped else ""
 
 
@@ -48,7 +55,7 @@ def shape(source: Source, histories: UserHistories) -> dict[str, Any]:
         "history_length": _histogram(lengths, "users"),
         "item_events": _histogram(counts[counts > 0], "items"),
         "median_history": float(np.median(lengths)),
-        "top_share": {str(share): _top(ordered, share) for share in (1, 10)},
+        "top_share": {str(share): _top_share(ordered, share) for share in (1, 10)},
         **{
             name: text.rstrip("0").rstrip(".") if time.type().is_decimal() else text
             for name, text in time_range.items()
@@ -75,7 +82,7 @@ def _histogram(values: IntArray, name: str) -> dict[str, list[int]]:
     return {"edges": list(edges), name: np.bincount(bins, minlength=len(edges)).tolist()}
 
 
-def _top(ordered: IntArray, percent: int) -> float:
+def _top_share(ordered: IntArray, percent: int) -> float:
     count = max(1, round(len(ordered) * percent / 100))
     return float(ordered[:count].sum() / max(1, ordered.sum()))
 

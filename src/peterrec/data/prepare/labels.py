@@ -88,7 +88,7 @@ def from_table(
     name = f"labels_{len(connection.list_tables())}"
     raw = load(connection, name, [file], {"user": task.labels.user, "label": task.labels.label})
     user = without_mark(raw["user"], events.missing)
-    label, is_missing = _label(raw["label"]), is_mark(_label(raw["label"]), task.labels.missing)
+    label, is_missing = _label_text(raw["label"]), is_mark(_label_text(raw["label"]), task.labels.missing)
     table = raw.select(
         user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
         label=is_missing.ifelse(None, label),
@@ -104,16 +104,18 @@ def from_table(
         user_step("with a label", counts["known"], counts["n"] - counts["known"], _without_label(table, task.labels)),
         user_step("with source events", len(rows), counts["known"] - len(rows), _without_events(labelled, users)),
     ]
-    rows = with_history(rows, task, eligible, steps)
+    rows = keep_users_with_history(rows, task, eligible, steps)
     rows = _common_classes(rows, task, steps)
-    names = _in_order(set(rows["label"].to_pylist()))
+    names = _sorted_class_names(set(rows["label"].to_pylist()))
     codes = {name: code for code, name in enumerate(names)}
     labels = np.array([codes[name] for name in rows["label"].to_pylist()], dtype=np.int64)
     places = rows["place"].to_numpy().astype(np.int64)
     return Labelled(places, rows["user"].combine_chunks(), labels, tuple(names), steps=steps)
 
 
-def with_history(rows: pa.Table, task: ClassificationTaskConfig, eligible: Mask, steps: list[Step]) -> pa.Table:
+def keep_users_with_history(
+    rows: pa.Table, task: ClassificationTaskConfig, eligible: Mask, steps: list[Step]
+) -> pa.Table:
     """Keep the users with enough source events, and note how many have fewer."""
     remaining = rows.filter(pa.array(eligible[rows["place"].to_numpy()]))
     if len(remaining) < len(rows):
@@ -122,7 +124,7 @@ def with_history(rows: pa.Table, task: ClassificationTaskConfig, eligible: Mask,
     return remaining
 
 
-def _label(column: Any) -> Any:
+def _label_text(column: Any) -> Any:
     if column.type().is_floating():  # integers with gaps are that in pandas: 1.0 is the class 1
         column = column.isnan().ifelse(None, column)
         is_whole = (column == column.floor()) & (column.abs() < 2**53)
@@ -180,7 +182,7 @@ def _common_classes(rows: pa.Table, task: ClassificationTaskConfig, steps: list[
     return remaining
 
 
-def _in_order(names: Collection[str]) -> list[str]:
+def _sorted_class_names(names: Collection[str]) -> list[str]:
     """Order class names as numbers where all of them are, else as text."""
     try:
         numbers = {name: float(name) for name in names}
@@ -200,7 +202,7 @@ def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, 
     labelled = joined.select("place", "user", label=joined["active"].fill_null(False).cast("int64"))
     table = labelled.order_by("place").to_pyarrow()
     steps = [user_step("users with source events", len(table))]
-    table = with_history(table, task, eligible, steps)
+    table = keep_users_with_history(table, task, eligible, steps)
     names = (task.activity.inactive, task.activity.active)
     return Labelled(
         table["place"].to_numpy().astype(np.int64),

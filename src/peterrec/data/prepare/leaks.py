@@ -53,13 +53,13 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
     """
     if targets.own_events is None:
         chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
-        _refuse(_count(source.filter(_asked_for(chosen, task))), task)
+        _refuse(_count(source.filter(_is_future_or_target(chosen, task))), task)
         return []
     units = [units_per_second(table) for table in (source, targets.table)]
     seconds = [_seconds(table["time"], unit) for table, unit in zip((source, targets.table), units, strict=True)]
     *moments, same_limits = _comparable(source, targets.table, units, seconds)
     source, target_events = (
-        _named(*columns) for columns in zip((source, targets.table), moments, seconds, strict=True)
+        _with_moments(*columns) for columns in zip((source, targets.table), moments, seconds, strict=True)
     )
     keys = [name for name in ("user", "item", "domain") if name in source.columns and name in target_events.columns]
     _refuse_equal(target_events.semi_join(source, [*keys, "moment"]), task)
@@ -73,10 +73,10 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
             assert start is not None
             in_period = source["seconds"] >= math.ceil(start)
         _refuse(_count(source.filter(in_period)), task)
-    return _repeated(source, target_events, task)
+    return _repeated_pair_warnings(source, target_events, task)
 
 
-def _asked_for(events: Events, task: RankingTaskConfig) -> Any:
+def _is_future_or_target(events: Events, task: RankingTaskConfig) -> Any:
     """Return the condition that a source event must not meet, for targets of the same files."""
     if task.domains is None:  # a later time: whatever happens from its start on is the future
         return at_or_after(events.table, task.after, events.time_kind, f"after of {task.name!r}")
@@ -110,7 +110,7 @@ def _refuse_equal(equal: Any, task: RankingTaskConfig) -> None:
     )
 
 
-def _named(table: Any, moment: Any, seconds: Any) -> Any:
+def _with_moments(table: Any, moment: Any, seconds: Any) -> Any:
     """Return user, item (as text, whatever the ids are), time, moment, seconds, day and, where there is one, domain."""
     columns = [name for name in ("time", "domain") if name in table.columns]
     day = (seconds / DAY).floor().cast("int64")
@@ -138,7 +138,7 @@ def _seconds(time: Any, unit: float | None) -> Any:
     return (time.cast("float64") / unit).floor().cast("int64")
 
 
-def _repeated(source: Any, target_events: Any, task: RankingTaskConfig) -> list[str]:
+def _repeated_pair_warnings(source: Any, target_events: Any, task: RankingTaskConfig) -> list[str]:
     pairs = target_events.select("user", "item").distinct()
     total, repeated = _count(pairs), _count(pairs.semi_join(source, ["user", "item"]))
     if repeated < REPEATED_SHARE * total:

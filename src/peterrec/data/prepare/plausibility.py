@@ -10,7 +10,7 @@ import numpy as np
 
 from peterrec.data.prepare.columns import MARK_LIKE
 from peterrec.data.prepare.duckdb_engine import scalars
-from peterrec.data.prepare.units import NAMES, in_units
+from peterrec.data.prepare.units import NAMES, unit_flags
 from peterrec.data.sequences import IntArray
 
 # Seconds since 1970, taken for a smaller unit, give a moment of these days until the year 2038.
@@ -21,7 +21,7 @@ OTHERS, LEAST_SHARE, TIMES_THE_NEXT = 20, 0.1, 5
 SHOWN = 5
 
 
-def suspicious(events: Any) -> dict[str, Any]:
+def suspicious_flags(events: Any) -> dict[str, Any]:
     """Return conditions on events, by what they are about: a column with ids, or `epoch` for the time."""
     flags = {
         name: events[name].isin(MARK_LIKE)
@@ -33,7 +33,7 @@ def suspicious(events: Any) -> dict[str, Any]:
         first, end = (ibis.literal(day).cast(type_) for day in (FIRST_DAY, END_OF_JANUARY))
         flags["epoch"] = (events["time"] >= first) & (events["time"] < end)
     else:
-        flags |= in_units(events["time"])
+        flags |= unit_flags(events["time"])
     return flags
 
 
@@ -42,7 +42,7 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
 
     Args:
         events: table.
-        counts: `rows`, and how many of them meet each of the conditions of `suspicious`.
+        counts: `rows`, and how many of them meet each of the conditions of `suspicious_flags`.
         columns: what the columns of the table are called in the files.
     """
     warnings = []

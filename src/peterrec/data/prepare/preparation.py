@@ -26,7 +26,14 @@ from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
-from peterrec.data.prepare.tasks import UserHistories, alike_classes, label_task, one_class_parts, to_lists, write_task
+from peterrec.data.prepare.tasks import (
+    UserHistories,
+    label_task,
+    one_class_part_warnings,
+    similar_class_warnings,
+    to_lists,
+    write_task,
+)
 from peterrec.data.shorten import shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
@@ -60,17 +67,17 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
     """
     say = report or (lambda line: None)
     if overwrite:
-        _spare(Path(out), config)
+        _check_replaceable(Path(out), config)
     with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
         with engine(scratch, config.memory_limit, config.threads) as connection:
             _Preparation(connection, config, folder, scratch, say).run()
-        _remove(scratch)
+        _remove_folder(scratch)
     return Corpus.open(out)
 
 
-def _spare(out: Path, config: PrepareConfig) -> None:
+def _check_replaceable(out: Path, config: PrepareConfig) -> None:
     """Refuse to replace what is no corpus, or has in it what is to be read."""
     if out.exists() and not (out / "manifest.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise ArtifactError("is there and is not a corpus", remedy="choose another folder, or remove it", path=out)
@@ -82,7 +89,7 @@ def _spare(out: Path, config: PrepareConfig) -> None:
             )
 
 
-def _remove(scratch: Path) -> None:
+def _remove_folder(scratch: Path) -> None:
     for path in sorted(scratch.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     scratch.rmdir()
@@ -181,8 +188,8 @@ class _Preparation:
             self.connection, task, source.users, task_histories, (events, self.config.events), targets.get(task.name)
         )
         entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, task_histories)
-        self.warnings += one_class_parts(task, labelled, source.users)
-        self.warnings += alike_classes(task, labelled)
+        self.warnings += one_class_part_warnings(task, labelled, source.users)
+        self.warnings += similar_class_warnings(task, labelled)
         return entry
 
     def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:

@@ -88,7 +88,9 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
     in_catalogue = source_rows["index"].notnull()
     counts = scalars(source_rows.aggregate(n=source_rows.count(), known=in_catalogue.cast("int64").sum()))
     if not counts["known"]:
-        raise DataError("no event is left: no item is in the catalogue", remedy=_fewer(config), path=config.catalogue)
+        raise DataError(
+            "no event is left: no item is in the catalogue", remedy=_catalogue_remedy(config), path=config.catalogue
+        )
     lost = counts["n"] - counts["known"]
     keep_unknown = config.source.rare_items == "unk"
     if not keep_unknown:
@@ -182,11 +184,11 @@ def _catalogue(items: Any, events: Events, config: PrepareConfig) -> Catalogue:
     frequent = items.filter(items["n"] >= config.source.min_item_events)
     ranked = frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
     if not len(ranked):
-        raise DataError(f"no item has {config.source.min_item_events} events", remedy=_fewer(config))
+        raise DataError(f"no item has {config.source.min_item_events} events", remedy=_catalogue_remedy(config))
     return Catalogue(ranked["item"].combine_chunks(), ranked["n"].to_numpy())
 
 
-def _fewer(config: PrepareConfig) -> str:
+def _catalogue_remedy(config: PrepareConfig) -> str:
     if config.catalogue is not None:
         return "check that the ids are of the same domain and written the same way"
     return "lower source.min_item_events, or give more events"

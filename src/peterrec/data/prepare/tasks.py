@@ -155,7 +155,7 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
         )
 
 
-def one_class_parts(task: Task, labelled: Labelled, users: Users) -> list[str]:
+def one_class_part_warnings(task: Task, labelled: Labelled, users: Users) -> list[str]:
     """Return a warning for the valid and the test part if all users there are of one class: any answer is as good."""
     if labelled.labels is None:
         return []
@@ -171,7 +171,7 @@ def one_class_parts(task: Task, labelled: Labelled, users: Users) -> list[str]:
     return warnings
 
 
-def alike_classes(task: Task, labelled: Labelled) -> list[str]:
+def similar_class_warnings(task: Task, labelled: Labelled) -> list[str]:
     """Return a warning about classes whose names differ only by blanks, by case, or by how a number is written."""
     alike: dict[Any, list[str]] = {}
     for name in labelled.class_names:

@@ -21,7 +21,7 @@ def units_per_second(table: Any) -> float | None:
     return next((unit for limit, unit in UNITS if largest < limit), NANOSECONDS_A_SECOND)
 
 
-def in_units(time: Any) -> dict[str, Any]:
+def unit_flags(time: Any) -> dict[str, Any]:
     """Return the conditions that a numeric time looks like one in seconds, in milliseconds, ..., by these names."""
     size = time.cast("float64").abs()
     limits = [SINCE_1973, *(limit for limit, _ in UNITS), float("1e30")]

@@ -9,7 +9,7 @@ from peterrec.arguments import checked
 from peterrec.data.sources.authors import open_authors
 from peterrec.data.sources.base import Fill, Report, SourceTables
 from peterrec.data.sources.ml_1m import fetch_ml_1m
-from peterrec.data.sources.output_folder import TableWriter, check_place, holds, may_replace
+from peterrec.data.sources.output_folder import TableWriter, check_place, holds_data_set, may_replace
 from peterrec.data.sources.recbole import open_recbole
 from peterrec.data.sources.ta_feng import fetch_ta_feng
 from peterrec.data.sources.tenrec import open_tenrec
@@ -54,13 +54,13 @@ def fetch(
         ArtifactError: `out` holds something else.
         StorageError: the disk is full or the place is not writable.
     """
-    report = report or _silent
+    report = report or _ignore
     out = Path(out)
     if name not in SOURCES:
         raise FetchError(
             f"no public data set is called {name!r}", remedy=f"choose one of: {', '.join(sorted(SOURCES))}"
         )
-    if may_replace(out) and not overwrite and holds(out, name):
+    if may_replace(out) and not overwrite and holds_data_set(out, name):
         report(f"{out} already holds {name}; it is used as it is (--overwrite fetches it again)")
         return out
     replace = check_place(out, f"already exists and is not the data set {name}", overwrite=overwrite)
@@ -104,7 +104,7 @@ def convert(
         ArtifactError: `out` is there and may not be replaced.
         StorageError: the disk is full or the place is not writable.
     """
-    report = report or _silent
+    report = report or _ignore
     out = Path(out)
     if format not in FORMATS:
         raise ConfigError(f"no format is called {format!r}", remedy=f"choose one of: {', '.join(sorted(FORMATS))}")
@@ -123,7 +123,7 @@ def convert(
     return out
 
 
-def _silent(_: str) -> None:
+def _ignore(_: str) -> None:
     pass
 
 

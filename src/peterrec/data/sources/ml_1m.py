@@ -115,9 +115,9 @@ def _fields(files: dict[str, bytes], name: str, count: int, path: str | Path) ->
         if len(row) == count:
             rows.append(row)
         elif line:
-            raise _wrong(name, f"line {number} has {len(row)} fields instead of {count}", path)
+            raise _format_error(name, f"line {number} has {len(row)} fields instead of {count}", path)
     if not rows:
-        raise _wrong(name, "there are no lines", path)
+        raise _format_error(name, "there are no lines", path)
     return rows
 
 
@@ -128,11 +128,11 @@ def _numbers(rows: list[list[str]], name: str, columns: range, path: str | Path)
         try:
             arrays.append(pa.array([int(text) for text in texts], pa.int64()) if column in columns else pa.array(texts))
         except (ValueError, OverflowError) as error:
-            raise _wrong(name, f"field {column + 1} is not a whole number everywhere ({error})", path) from error
+            raise _format_error(name, f"field {column + 1} is not a whole number everywhere ({error})", path) from error
     return arrays
 
 
-def _wrong(name: str, problem: str, path: str | Path) -> DataError:
+def _format_error(name: str, problem: str, path: str | Path) -> DataError:
     return DataError(
         f"{name}: {problem}", remedy="pass the zip or folder of MovieLens 1M as GroupLens made it", path=path
     )

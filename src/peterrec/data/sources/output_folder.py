@@ -21,7 +21,7 @@ def may_replace(out: Path) -> bool:
     return out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))
 
 
-def holds(out: Path, name: str) -> bool:
+def holds_data_set(out: Path, name: str) -> bool:
     """Say whether `out` holds all of the data set of this name."""
     if not all((out / f"{table}.parquet").is_file() for table in TABLES):
         return False

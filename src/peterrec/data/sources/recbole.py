@@ -65,15 +65,15 @@ def open_recbole(paths: Sequence[Path], targets: str | None, report: Report) -> 
             remedy="name one folder, or one .inter file: .user and .item beside it are found",
             path=paths[1],
         )
-    inter = _inter(paths[0])
-    files = {".inter": _look(inter, (USER, ITEM))}
+    inter = _find_inter_file(paths[0])
+    files = {".inter": _read_header(inter, (USER, ITEM))}
     for ending, id_ in ((".user", USER), (".item", ITEM)):
         if inter.with_suffix(ending).is_file():
-            files[ending] = _look(inter.with_suffix(ending), (id_,))
+            files[ending] = _read_header(inter.with_suffix(ending), (id_,))
     return partial(_read, files, report)
 
 
-def _inter(path: Path) -> Path:
+def _find_inter_file(path: Path) -> Path:
     if not path.is_dir():
         if path.suffix == ".inter":
             return path
@@ -86,7 +86,7 @@ def _inter(path: Path) -> Path:
     return candidates[0]
 
 
-def _look(path: Path, needed: Sequence[str]) -> AtomicFile:
+def _read_header(path: Path, needed: Sequence[str]) -> AtomicFile:
     fields: dict[str, str] = {}
     for column in header(path, "\t", quoted=False):
         name, _, type_ = column.rpartition(":")

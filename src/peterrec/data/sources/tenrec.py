@@ -68,7 +68,7 @@ def open_tenrec(paths: Sequence[Path], targets: str | None, report: Report) -> F
     """
     if targets is not None:
         raise ConfigError("Tenrec has no task files", remedy="leave --targets out: it is for the format peterrec")
-    files = [_look(path) for path in paths]
+    files = [_read_header(path) for path in paths]
     domains = [file.domain for file in files]
     for file in files:
         if domains.count(file.domain) > 1:
@@ -77,7 +77,7 @@ def open_tenrec(paths: Sequence[Path], targets: str | None, report: Report) -> F
     return partial(_Reader(files).read, report)
 
 
-def _look(path: Path) -> TenrecFile:
+def _read_header(path: Path) -> TenrecFile:
     if path.is_dir():
         raise DataError("is a folder", remedy=REMEDY, path=path)
     columns = header(path, ",")
