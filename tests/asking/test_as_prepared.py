@@ -63,21 +63,20 @@ RARE = {"source.min_item_events": 60}
 
 
 @pytest.fixture(scope="module")
-def plain_fingerprints(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[bool, str]:
-    """Of corpora of the default settings, with and without rare items."""
+def plain_corpora(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[bool, Corpus]:
+    """Corpora of the default settings, with and without rare items."""
     folder = tmp_path_factory.mktemp("plain")
-    return {
-        rare: prepared(folder / str(rare), log, RARE if rare else {}).manifest["fingerprint"] for rare in (False, True)
-    }
+    return {rare: prepared(folder / str(rare), log, RARE if rare else {}) for rare in (False, True)}
 
 
 @pytest.mark.parametrize(("name", "value"), [("", None), *CHANGING], ids=str)
 def test_raw_events_are_read_as_they_were_prepared(
-    name: str, value: Any, tmp_path: Path, log: Path, plain_fingerprints: dict[bool, str]
+    name: str, value: Any, tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
 ) -> None:
     rare = name == "source.rare_items"
-    corpus = prepared(tmp_path, log, (RARE if rare else {}) | ({name: value} if name else {}))
-    changed = corpus.manifest["fingerprint"] != plain_fingerprints[rare]
+    plain = plain_corpora[rare]
+    corpus = prepared(tmp_path, log, (RARE if rare else {}) | {name: value}) if name else plain
+    changed = corpus.manifest["fingerprint"] != plain.manifest["fingerprint"]
     assert changed == (name not in ("", *ONLY_UNDERSTOOD)), "the setting should do something, or there is no test of it"
     assert_asking_equals_evaluating(tmp_path, corpus)
 
@@ -102,8 +101,8 @@ def test_a_log_without_a_header_line(tmp_path: Path) -> None:
     assert tables[0].equals(tables[1])
 
 
-def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, log: Path) -> None:
-    corpus = prepared(tmp_path, log, {})
+def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, plain_corpora: dict[bool, Corpus]) -> None:
+    corpus = plain_corpora[False]
     backbone, bundles = write_models(tmp_path, corpus)
     test_rows = rows_of_test_users(corpus, "group")
     plain = predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", test_rows, HEADER)))
@@ -130,9 +129,11 @@ def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path) -> Non
     assert "assumed: all events are before the user's first target event: they do not tell which that is" in lines
 
 
-def test_a_setting_of_the_preparation_can_be_replaced(tmp_path: Path, log: Path) -> None:
+def test_a_setting_of_the_preparation_can_be_replaced(
+    tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
+) -> None:
     corpus = prepared(tmp_path, log, {"source.before": "3"})
-    unfiltered = prepared(tmp_path / "whole", log, {})
+    unfiltered = plain_corpora[False]
     backbone, bundles = write_models(tmp_path, corpus)
     events_path = str(write_csv(tmp_path / "asked.csv", ROWS, HEADER))
     few, all_of = (
