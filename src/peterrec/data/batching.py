@@ -142,8 +142,8 @@ def leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:
     draw = np.where(real, rng.random(tokens.shape), np.inf)
     stays = real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
     order = np.argsort(~stays, axis=1, kind="stable")
-    items_to_the_left = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
-    return np.ascontiguousarray(items_to_the_left[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])
+    left_aligned = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
+    return np.ascontiguousarray(left_aligned[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])
 
 
 def inference_batches(sequences: Sequences, batch_size: int, max_length: int) -> Iterator[tuple[IntArray, Tokens]]:
