@@ -90,9 +90,9 @@ def timed(side: Callable[..., tuple[int, int]], log: Path, out: Path, options: a
 
 
 def write_log(path: Path, events: int, options: argparse.Namespace) -> None:
-    from peterrec.data.synthetic import write_synthetic_events
+    from large_log import write_large_log
 
-    write_synthetic_events(path, events=events, items=options.items, seed=options.seed)
+    write_large_log(path, events=events, items=options.items, seed=options.seed)
 
 
 def by_prepare(log: Path, out: Path, options: argparse.Namespace) -> tuple[int, int]:

@@ -21,10 +21,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from large_log import write_large_log
 
 import peterrec
 from peterrec.data.sequences import Sequences
-from peterrec.data.synthetic import write_synthetic_events
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ RANKED = 4_000  # users
 def corpora(options: argparse.Namespace, out: Path) -> dict[str, peterrec.Corpus]:
     """Prepare what there is of the data sets."""
     if options.tiny:
-        events = write_synthetic_events(out / "events.parquet", events=8_000, users=400, items=60)
+        events = write_large_log(out / "events.parquet", events=8_000, users=400, items=60)
         return {"made-up": _prepared(events, out / "made-up")}
     found = {}
     for name, (folder, domain) in EVENTS.items():
@@ -80,7 +80,7 @@ def ranked(backbone: Path, corpus: peterrec.Corpus, precision: str) -> dict[str,
     rows = rows[:: max(1, len(rows) // RANKED)]
     some = sequences.take(rows)
     last = np.asarray(some.items)[some.offsets[1:] - 1] - corpus.catalogue.first
-    before = Sequences.of([some[i][:-1] for i in range(len(some))])
+    before = Sequences.from_rows([some[i][:-1] for i in range(len(some))])
     model = peterrec.UserModel.from_pretrained(backbone, precision=precision)
     ranks, start = [], 0
     for scores in model.score_batches(before):

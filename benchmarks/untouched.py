@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from peterrec.config import SplitConfig
-from peterrec.data.splits import assign_parts, user_hash
+from peterrec.data.hashing import id_hash
+from peterrec.data.splits import assign_parts
 from peterrec.report.grid.cells import CellResult, read_cell, read_users
 
 TEST = 2  # what `assign_parts` calls test users
@@ -23,7 +24,7 @@ TEST = 2  # what `assign_parts` calls test users
 def means_of(folder: Path, cell: CellResult, split: SplitConfig) -> tuple[float, float, int]:
     """The primary metric of a cell: on all test users, on the untouched ones; and how many these are."""
     users = read_users(folder)
-    untouched = assign_parts(user_hash(users["user_id"].to_pylist()), split) == TEST
+    untouched = assign_parts(id_hash(users["user_id"].to_pylist()), split) == TEST
     gains, rows = users[cell.primary].to_numpy(), users["rows"].to_numpy()
     return (
         float(gains.sum() / rows.sum()),

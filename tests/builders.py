@@ -20,8 +20,8 @@ from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import FIRST_ITEM, Sequences
-from peterrec.data.splits import user_hash
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
@@ -117,7 +117,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
 
 def ragged(rows: Sequence[Sequence[int]]) -> pa.Array:
     """Rows as the list column of a Parquet file."""
-    sequences = Sequences.of(rows)
+    sequences = Sequences.from_rows(rows)
     return pa.ListArray.from_arrays(pa.array(sequences.offsets, pa.int32()), pa.array(sequences.items, pa.int32()))
 
 
@@ -132,10 +132,10 @@ def write_corpus(folder: Path, *, users: int = 10, catalogue: Catalogue | None =
     """A corpus folder as `prepare` writes it: tasks `age` (classification) and `shop` (ranking, 5 targets)."""
     catalogue = catalogue or tiny_catalogue()
     (folder / "cache").mkdir(parents=True)
-    sequences = Sequences.of(random_histories(users, len(catalogue)))
+    sequences = Sequences.from_rows(random_histories(users, len(catalogue)))
     np.save(folder / "cache" / "items.npy", sequences.items)
     np.save(folder / "cache" / "offsets.npy", sequences.offsets)
-    np.save(folder / "cache" / "user_hashes.npy", user_hash([f"user-{i}" for i in range(users)]))
+    np.save(folder / "cache" / "user_hashes.npy", id_hash([f"user-{i}" for i in range(users)]))
     catalogue.write(folder / "catalogue.parquet")
     tasks = [{"name": "age", "kind": "classification"}, {"name": "shop", "kind": "ranking"}]
     for task in tasks:

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine"),
 ]
-USERS = Sequences.of([[FIRST_ITEM + (i * j) % 12 for j in range(1, 1 + i % 8)] for i in range(40)])
+USERS = Sequences.from_rows([[FIRST_ITEM + (i * j) % 12 for j in range(1, 1 + i % 8)] for i in range(40)])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_answers_are_those_of_the_cpu(precision: str) -> None:
         found, expected = (model.representations(USERS, bundle) for model in (there, here))
         cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosine.min() > (0.9999 if precision == "fp32" else 0.999)
-        seen = Sequences.of([[0, 1]] * len(USERS))
+        seen = Sequences.from_rows([[0, 1]] * len(USERS))
         assert not np.isin(there.top_k(USERS, 3, bundle, seen=seen).positions, [0, 1]).any()
 
 

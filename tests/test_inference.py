@@ -15,7 +15,7 @@ from peterrec.errors import ConfigError
 from peterrec.inference import ItemScorer
 from peterrec.model import UserModel
 
-USERS = Sequences.of([[FIRST_ITEM + (i * j) % 12 for j in range(1, 1 + i % 8)] for i in range(40)])
+USERS = Sequences.from_rows([[FIRST_ITEM + (i * j) % 12 for j in range(1, 1 + i % 8)] for i in range(40)])
 
 
 def test_bf16_is_near_fp32_and_not_the_same() -> None:
@@ -54,7 +54,7 @@ def test_a_compiled_model_compiles_batches_of_the_longest_histories(monkeypatch:
     monkeypatch.setattr("peterrec.nn.backbone.compiled_run", spy)
     pretrained = tiny_pretrained(max_length=8)
     plain, compiled = UserModel(pretrained, "cpu"), UserModel(pretrained, "cpu", compile=True)
-    long = Sequences.of([[FIRST_ITEM + i % 12] * 9 for i in range(11)])
+    long = Sequences.from_rows([[FIRST_ITEM + i % 12] * 9 for i in range(11)])
     for model in (plain, compiled):
         model.add_bundle(tiny_bundle(pretrained, name="age", max_length=8))
     for bundle in (None, "age"):
@@ -76,7 +76,9 @@ def test_the_best_items_are_those_of_a_sort(users, k, batch_size, seed, exclude)
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(users, 3)).astype(np.float32)
     weight, bias = rng.normal(size=(12, 3)).astype(np.float32), rng.normal(size=12).astype(np.float32)
-    seen = Sequences.of([rng.integers(-2, 12, size=rng.integers(0, 9)) for _ in range(users)]) if exclude else None
+    seen = (
+        Sequences.from_rows([rng.integers(-2, 12, size=rng.integers(0, 9)) for _ in range(users)]) if exclude else None
+    )
     known = np.ones(users, np.int64)
     scorer = ItemScorer(vectors, torch.from_numpy(weight), torch.from_numpy(bias), Popularity(np.ones(12)), known)
     top = scorer.top_k(k, seen, batch_size)

@@ -19,7 +19,7 @@ from peterrec.serving.files import AnswerOptions, embed, predict, recommend
 ROWS = log_rows()
 
 
-def of_test_users(corpus: Corpus, name: str) -> list[tuple[Any, ...]]:
+def rows_of_test_users(corpus: Corpus, name: str) -> list[tuple[Any, ...]]:
     users = set(corpus.task(name).part("test").user_ids.to_pylist())
     return [row for row in ROWS if row[0] in users]
 
@@ -29,21 +29,21 @@ def assert_asking_equals_evaluating(folder: Path, corpus: Corpus, **options: Any
     backbone, bundles = write_models(folder, corpus)
     model = UserModel.from_pretrained(backbone)
     for name, bundle in bundles.items():
-        log = write_csv(folder / "asked.csv", of_test_users(corpus, name), HEADER)
+        log = write_csv(folder / "asked.csv", rows_of_test_users(corpus, name), HEADER)
         test = corpus.task(name).part("test")
         model.load_bundle(bundle)
         settings = AnswerOptions(**options)
         if name == "group":
             answers = predict(backbone, bundle, str(log), options=settings)
             columns = [f"p({label})" for label in corpus.task(name).class_names]
-            found = np.stack([answers[column].to_numpy() for column in columns], axis=1)
+            outputs = np.stack([answers[column].to_numpy() for column in columns], axis=1)
             wanted = model.probabilities(test.sequences, name)
         else:
             answers = embed(backbone, str(log), bundle=bundle, options=settings)
-            found = np.stack(answers["vector"].to_pylist())
+            outputs = np.stack(answers["vector"].to_pylist())
             wanted = model.representations(test.sequences, name)
         rows = [answers["user"].to_pylist().index(user) for user in test.user_ids.to_pylist()]
-        np.testing.assert_allclose(found[rows], wanted, atol=1e-5)
+        np.testing.assert_allclose(outputs[rows], wanted, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +63,20 @@ RARE = {"source.min_item_events": 60}
 
 
 @pytest.fixture(scope="module")
-def plain_fingerprints(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[bool, str]:
-    """Of corpora of the default settings, with and without rare items."""
+def plain_corpora(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[bool, Corpus]:
+    """Corpora of the default settings, with and without rare items."""
     folder = tmp_path_factory.mktemp("plain")
-    return {
-        rare: prepared(folder / str(rare), log, RARE if rare else {}).manifest["fingerprint"] for rare in (False, True)
-    }
+    return {rare: prepared(folder / str(rare), log, RARE if rare else {}) for rare in (False, True)}
 
 
 @pytest.mark.parametrize(("name", "value"), [("", None), *CHANGING], ids=str)
 def test_raw_events_are_read_as_they_were_prepared(
-    name: str, value: Any, tmp_path: Path, log: Path, plain_fingerprints: dict[bool, str]
+    name: str, value: Any, tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
 ) -> None:
     rare = name == "source.rare_items"
-    corpus = prepared(tmp_path, log, (RARE if rare else {}) | ({name: value} if name else {}))
-    changed = corpus.manifest["fingerprint"] != plain_fingerprints[rare]
+    plain = plain_corpora[rare]
+    corpus = prepared(tmp_path, log, (RARE if rare else {}) | {name: value}) if name else plain
+    changed = corpus.manifest["fingerprint"] != plain.manifest["fingerprint"]
     assert changed == (name not in ("", *ONLY_UNDERSTOOD)), "the setting should do something, or there is no test of it"
     assert_asking_equals_evaluating(tmp_path, corpus)
 
@@ -94,20 +93,20 @@ def test_a_log_without_a_header_line(tmp_path: Path) -> None:
     corpus = prepared(tmp_path, log, {"columns.columns": list(HEADER)})
     assert_asking_equals_evaluating(tmp_path, corpus)
     backbone, bundles = write_models(tmp_path, corpus)
-    asked = of_test_users(corpus, "group")
+    test_rows = rows_of_test_users(corpus, "group")
     tables = [
-        predict(backbone, bundles["group"], str(write_csv(tmp_path / f"{name}.csv", asked, columns)))
+        predict(backbone, bundles["group"], str(write_csv(tmp_path / f"{name}.csv", test_rows, columns)))
         for name, columns in {"with": HEADER, "without": None}.items()
     ]
     assert tables[0].equals(tables[1])
 
 
-def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, log: Path) -> None:
-    corpus = prepared(tmp_path, log, {})
+def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, plain_corpora: dict[bool, Corpus]) -> None:
+    corpus = plain_corpora[False]
     backbone, bundles = write_models(tmp_path, corpus)
-    asked = of_test_users(corpus, "group")
-    plain = predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", asked, HEADER)))
-    path = write_csv(tmp_path / "b.csv", asked, ("who", "what", "when", "n", "where", "clock"))
+    test_rows = rows_of_test_users(corpus, "group")
+    plain = predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", test_rows, HEADER)))
+    path = write_csv(tmp_path / "b.csv", test_rows, ("who", "what", "when", "n", "where", "clock"))
     events = EventsConfig(paths=("-",), user="who", item="what", time="when", domain="where")
     assert predict(backbone, bundles["group"], str(path), options=AnswerOptions(events=events)).equals(plain)
 
@@ -115,13 +114,13 @@ def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, log:
 def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path) -> None:
     corpus = prepared(tmp_path, log, {"source.before": "9", "columns.order": "n"})
     backbone, bundles = write_models(tmp_path, corpus)
-    asked = [row[:3] for row in of_test_users(corpus, "group")]
+    test_rows = [row[:3] for row in rows_of_test_users(corpus, "group")]
     lines: list[str] = []
-    predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", asked)), report=lines.append)
-    said = "\n".join(lines)
-    assert "there is no column 'n'" in said
-    assert "assumed: all events are of the source domains, none of toys: they tell no domain" in said
-    assert "events are left out" in said  # times are there
+    predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", test_rows)), report=lines.append)
+    messages = "\n".join(lines)
+    assert "there is no column 'n'" in messages
+    assert "assumed: all events are of the source domains, none of toys: they tell no domain" in messages
+    assert "events are left out" in messages  # times are there
     lines.clear()
     (tmp_path / "a.jsonl").write_text(json.dumps({"user": "x", "items": ["i1", "i2"]}))
     predict(backbone, bundles["group"], str(tmp_path / "a.jsonl"), report=lines.append)
@@ -130,22 +129,24 @@ def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path) -> Non
     assert "assumed: all events are before the user's first target event: they do not tell which that is" in lines
 
 
-def test_a_setting_of_the_preparation_can_be_replaced(tmp_path: Path, log: Path) -> None:
+def test_a_setting_of_the_preparation_can_be_replaced(
+    tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
+) -> None:
     corpus = prepared(tmp_path, log, {"source.before": "3"})
-    whole = prepared(tmp_path / "whole", log, {})
+    unfiltered = plain_corpora[False]
     backbone, bundles = write_models(tmp_path, corpus)
-    asked = str(write_csv(tmp_path / "asked.csv", ROWS, HEADER))
+    events_path = str(write_csv(tmp_path / "asked.csv", ROWS, HEADER))
     few, all_of = (
-        predict(backbone, bundles["group"], asked, options=AnswerOptions(overrides=overrides))["known_events"]
+        predict(backbone, bundles["group"], events_path, options=AnswerOptions(overrides=overrides))["known_events"]
         for overrides in ((), ("source.before=null",))
     )
     assert sum(few.to_pylist()) < sum(all_of.to_pylist())
-    assert whole.manifest["events"] >= sum(all_of.to_pylist())
+    assert unfiltered.manifest["events"] >= sum(all_of.to_pylist())
 
 
 def test_ids_are_those_of_the_catalogue_whatever_the_file_makes_of_them(tmp_path: Path) -> None:
     """Text ids in Parquet, integers in CSV (case f5): the same events, the same answers."""
-    rows = [(user, item.removeprefix("i"), *rest) for user, item, *rest in ROWS]
+    rows = [(user, item.removeprefix("i"), *columns) for user, item, *columns in ROWS]
     log = write_parquet(tmp_path / "log.parquet", rows, HEADER)
     corpus = prepared(tmp_path, log, {})
     backbone, bundles = write_models(tmp_path, corpus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from asking.logs import write_models
-from data.prepare.logs import made, write_csv
+from data.prepare.logs import prepare_log, write_csv
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Corpus
 from peterrec.evaluation.bundles import evaluate
@@ -37,25 +38,42 @@ def rows(repeats: bool) -> list[tuple[Any, ...]]:
     return log
 
 
-def prepared(folder: Path, repeats: bool) -> tuple[Corpus, UserModel, Path, list[tuple[Any, ...]]]:
+@dataclass(frozen=True)
+class Prepared:
+    """A log, its corpus, and a model with a bundle of its task."""
+
+    log: list[tuple[Any, ...]]
+    log_path: Path
+    corpus: Corpus
+    model: UserModel
+    bundle: Path
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Prepared]:
+    """By whether users come back to items."""
+    return {repeats: prepare_models(tmp_path_factory.mktemp("log"), repeats) for repeats in (False, True)}
+
+
+def prepare_models(folder: Path, repeats: bool) -> Prepared:
     log = rows(repeats)
     source = {"before": "30", "max_history": 5, "exclude_domains": ["noise"], "min_item_events": 1}
     path = write_csv(folder / "log.csv", log, HEADER)
-    corpus = made(path, folder / "corpus", events={"domain": "domain"}, source=source, tasks=[TASK])
+    corpus = prepare_log(path, folder / "corpus", events={"domain": "domain"}, source=source, tasks=[TASK])
     backbone, bundles = write_models(folder, corpus)
     model = UserModel.from_pretrained(backbone)
     model.load_bundle(bundles["later"])
-    return corpus, model, bundles["later"], log
+    return Prepared(log, path, corpus, model, bundles["later"])
 
 
 @pytest.mark.parametrize("repeats", [False, True])
-def test_the_metric_is_that_of_the_list(repeats: bool, tmp_path: Path) -> None:
-    corpus, model, bundle, _ = prepared(tmp_path, repeats)
-    task = corpus.task("later")
+def test_the_metric_is_that_of_the_list(repeats: bool, prepared: dict[bool, Prepared]) -> None:
+    case = prepared[repeats]
+    task = case.corpus.task("later")
     assert task.exclude_seen is not repeats
     config = EvaluateConfig(baselines=False, bootstrap=10)
-    metrics = evaluate(model, corpus, {"x": bundle}, config=config).methods[0].values
-    table = recommend(model, bundle, str(tmp_path / "log.csv"), k=60)
+    metrics = evaluate(case.model, case.corpus, {"x": case.bundle}, config=config).methods[0].values
+    table = recommend(case.model, case.bundle, str(case.log_path), k=60)
     lists: dict[str, list[str]] = {}
     for user, item in zip(table["user"].to_pylist(), table["item"].to_pylist(), strict=True):
         lists.setdefault(user, []).append(item)
@@ -71,26 +89,27 @@ def test_the_metric_is_that_of_the_list(repeats: bool, tmp_path: Path) -> None:
     assert metrics["hr@5"].value == pytest.approx(hits / total)
 
 
-def test_the_service_leaves_out_what_the_offline_verb_leaves_out(tmp_path: Path) -> None:
-    _, model, bundle, log = prepared(tmp_path, repeats=False)
-    offline = recommend(model, bundle, str(tmp_path / "log.csv"), k=5)
+def test_the_service_leaves_out_what_the_offline_verb_leaves_out(
+    tmp_path: Path, prepared: dict[bool, Prepared]
+) -> None:
+    case = prepared[False]
+    offline = recommend(case.model, case.bundle, str(case.log_path), k=5)
     wanted: dict[str, list[str]] = {}
     for user, item in zip(offline["user"].to_pylist(), offline["item"].to_pylist(), strict=True):
         wanted.setdefault(user, []).append(item)
-    users = Users(Engine(model), SqliteStore(tmp_path / "events.sqlite", 100))
-    users.append([Event(user, str(n), item, float(time), domain) for n, (user, item, time, domain) in enumerate(log)])
+    users = Users(Engine(case.model), SqliteStore(tmp_path / "events.sqlite", 100))
+    users.append(
+        [Event(user, str(n), item, float(time), domain) for n, (user, item, time, domain) in enumerate(case.log)]
+    )
     names = list(wanted)[:20]
     answers = users.run([users.prepare(user, Question(["later"], k=5)) for user in names])
     assert [answer.tasks["later"].items for answer in answers] == [wanted[user] for user in names]  # type: ignore[union-attr]
 
 
-def test_a_task_has_the_rule_of_the_bundles_that_are_judged(tmp_path: Path) -> None:
-    corpus, model, _, _ = prepared(tmp_path, repeats=False)
-    bundle = model.bundle("later")
-    task = corpus.task("later")
-    from dataclasses import replace
-
+def test_a_task_has_the_rule_of_the_bundles_that_are_judged(prepared: dict[bool, Prepared]) -> None:
+    corpus = prepared[False].corpus
+    bundle, task = prepared[False].model.bundle("later"), corpus.task("later")
     assert comparable(corpus, task, [replace(bundle, exclude_seen=False)], {})[0].exclude_seen is False
-    both, notes = comparable(corpus, task, [bundle, replace(bundle, exclude_seen=False)], {})
-    assert both.exclude_seen is True
+    shared_task, notes = comparable(corpus, task, [bundle, replace(bundle, exclude_seen=False)], {})
+    assert shared_task.exclude_seen is True
     assert "do not agree" in notes[0]

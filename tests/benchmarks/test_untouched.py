@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from peterrec.config import SplitConfig
-from peterrec.data.splits import assign_parts, user_hash
+from peterrec.data.hashing import id_hash
+from peterrec.data.splits import assign_parts
 from peterrec.report.grid.cells import CellResult, write_cell
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "untouched.py"
@@ -25,7 +26,7 @@ def write(root: Path, users: list[str], right: list[float], *, seed: int, share:
 
 def test_only_test_users_of_the_first_split_count(tmp_path: Path) -> None:
     users = [f"user-{i}" for i in range(200)]
-    test = assign_parts(user_hash(users), SplitConfig(salt="chosen")) == 2
+    test = assign_parts(id_hash(users), SplitConfig(salt="chosen")) == 2
     assert 20 < test.sum() < 90
     write(tmp_path, users, [float(one) for one in test], seed=0)  # right of the untouched, wrong of all others
     write(tmp_path, users, [0.0] * 200, seed=1)

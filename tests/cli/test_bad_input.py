@@ -134,9 +134,10 @@ def test_labels_that_cannot_be_learned(tmp_path: Path, refused: Refused) -> None
 
 def part_of(user: str) -> int:
     from peterrec.config import SplitConfig
-    from peterrec.data.splits import assign_parts, user_hash
+    from peterrec.data.hashing import id_hash
+    from peterrec.data.splits import assign_parts
 
-    return int(assign_parts(user_hash([user]), SplitConfig())[0])
+    return int(assign_parts(id_hash([user]), SplitConfig())[0])
 
 
 @pytest.mark.parametrize(

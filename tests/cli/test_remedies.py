@@ -34,7 +34,7 @@ RAISED_BY = {
     "data/prepare/columns.py": READERS,
     "data/prepare/events.py": READERS,
     "data/prepare/files.py": READERS,
-    "data/prepare/read.py": ("predict", "recommend", "embed"),
+    "data/prepare/event_histories.py": ("predict", "recommend", "embed"),
     "data/sources/": ("fetch", "convert"),
     "data/sources/ml_1m.py": ("fetch",),
     "data/sources/ta_feng.py": ("fetch",),

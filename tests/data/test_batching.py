@@ -18,7 +18,9 @@ lengths = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 def numbered(lengths: list[int]) -> Sequences:
     """Sequences whose items are all different, so that a mix-up shows."""
     ends = np.cumsum(lengths)
-    return Sequences.of([range(100 + end - length, 100 + end) for end, length in zip(ends, lengths, strict=True)])
+    return Sequences.from_rows(
+        [range(100 + end - length, 100 + end) for end, length in zip(ends, lengths, strict=True)]
+    )
 
 
 class Rows:
@@ -49,11 +51,11 @@ def test_every_item_but_the_first_is_a_target_exactly_once(lengths, longest):
 def test_windows_are_the_same_however_many_users_are_cut_at_once(monkeypatch):
     sequences = numbered(np.random.default_rng(0).integers(0, 30, 50).tolist())
     rows = np.random.default_rng(1).permutation(50)[:40]
-    whole = Windows.over(sequences, rows, 7)
+    at_once = Windows.over(sequences, rows, 7)
     monkeypatch.setattr(batching, "ROWS_AT_ONCE", 9)
     cut = Windows.over(sequences, rows, 7)
-    assert (cut.starts.tolist(), cut.lengths.tolist()) == (whole.starts.tolist(), whole.lengths.tolist())
-    assert len(whole.starts) > 50
+    assert (cut.starts.tolist(), cut.lengths.tolist()) == (at_once.starts.tolist(), at_once.lengths.tolist())
+    assert len(at_once.starts) > 50
 
 
 def test_of_no_users_there_are_no_windows():
@@ -64,18 +66,18 @@ def test_of_no_users_there_are_no_windows():
 @given(lengths, st.integers(1, 5), st.integers(1, 9))
 def test_inference_batches_have_every_row_once_with_its_last_events(lengths, batch_size, longest):
     sequences = numbered(lengths)
-    seen = []
+    batched_rows = []
     for rows, tokens in inference_batches(sequences, batch_size, longest):
         assert len(rows) <= batch_size
         for row, line in zip(rows, tokens, strict=True):
             assert line[line != PAD].tolist() == sequences[row][-longest:].tolist()
             assert (line[: (line != PAD).sum()] != PAD).all()  # padding only on the right
-        seen += rows.tolist()
-    assert sorted(seen) == list(range(len(lengths)))
+        batched_rows += rows.tolist()
+    assert sorted(batched_rows) == list(range(len(lengths)))
 
 
 def test_last_events_of_users_without_events():
-    assert last_events(Sequences.of([[], []]), np.array([0, 1]), 5).shape == (2, 0)
+    assert last_events(Sequences.from_rows([[], []]), np.array([0, 1]), 5).shape == (2, 0)
 
 
 @given(lengths, st.integers(1, 4), st.integers(0, 3))
@@ -88,8 +90,8 @@ def test_an_epoch_has_every_row_once_and_the_next_one_another_order(lengths, bat
 
 @given(lengths, st.integers(1, 4), st.data())
 def test_a_stream_that_is_stopped_anywhere_goes_on_with_the_very_next_batch(lengths, batch_size, data):
-    whole = EpochStream(Rows(lengths), batch_size, seed=7)
-    expected = [batch for _ in range(3) for batch in whole]
+    uninterrupted = EpochStream(Rows(lengths), batch_size, seed=7)
+    expected = [batch for _ in range(3) for batch in uninterrupted]
     stop = data.draw(st.integers(1, len(expected) - 1))
     first, taken = EpochStream(Rows(lengths), batch_size, seed=7), []
     while len(taken) < stop:
@@ -99,10 +101,10 @@ def test_a_stream_that_is_stopped_anywhere_goes_on_with_the_very_next_batch(leng
                 break
     second = EpochStream(Rows(lengths), batch_size, seed=7)
     second.load_state_dict(first.state_dict())
-    rest = []
-    while len(rest) < len(expected) - stop:
-        rest += list(second)
-    assert taken + rest == expected
+    resumed_batches = []
+    while len(resumed_batches) < len(expected) - stop:
+        resumed_batches += list(second)
+    assert taken + resumed_batches == expected
 
 
 def test_batches_hold_rows_of_similar_length():
@@ -133,11 +135,11 @@ def test_rows_of_any_length_are_told_apart():
 
 def test_the_lengths_are_asked_for_once():
     class Counted(Rows):
-        asked = 0
+        reads = 0
 
         @property
         def lengths(self):
-            self.asked += 1
+            self.reads += 1
             return np.ones(5, dtype=np.int64)
 
         @lengths.setter
@@ -160,20 +162,20 @@ def test_a_state_of_other_data_is_refused():
 def test_any_share_left_out_keeps_the_order_and_at_least_one_event(lengths, share, seed):
     sequences = numbered(lengths)
     tokens = last_events(sequences, np.arange(len(sequences)), 20)
-    found = leave_out(tokens, share, np.random.default_rng(seed))
-    for before, after in zip(tokens, found, strict=True):
-        kept = after[after != PAD]
-        assert set(kept) <= set(before[before != PAD])
-        assert (np.diff(kept) > 0).all(), "in order, none twice"
-        assert bool(len(kept)) == bool((before != PAD).any())
-        assert (after[len(kept) :] == PAD).all(), "padding only behind"
-    assert found.shape[1] <= tokens.shape[1]
+    shortened = leave_out(tokens, share, np.random.default_rng(seed))
+    for before, after in zip(tokens, shortened, strict=True):
+        items_left = after[after != PAD]
+        assert set(items_left) <= set(before[before != PAD])
+        assert (np.diff(items_left) > 0).all(), "in order, none twice"
+        assert bool(len(items_left)) == bool((before != PAD).any())
+        assert (after[len(items_left) :] == PAD).all(), "padding only behind"
+    assert shortened.shape[1] <= tokens.shape[1]
 
 
 def test_the_share_is_left_out_on_average_and_none_where_it_is_zero():
     sequences = numbered([40] * 200)
     tokens = last_events(sequences, np.arange(200), 40)
-    kept = leave_out(tokens, 0.3, np.random.default_rng(0)) != PAD
-    assert kept.sum() / (tokens != PAD).sum() == pytest.approx(0.7, abs=0.02)
-    assert len(set(kept.sum(axis=1))) > 3, "drawn for each event, not for each row"
+    is_kept = leave_out(tokens, 0.3, np.random.default_rng(0)) != PAD
+    assert is_kept.sum() / (tokens != PAD).sum() == pytest.approx(0.7, abs=0.02)
+    assert len(set(is_kept.sum(axis=1))) > 3, "drawn for each event, not for each row"
     assert (leave_out(tokens, 0.0, np.random.default_rng(0)) == tokens).all()

@@ -28,11 +28,11 @@ def catalogue(ids: list, *, first: int = FIRST_ITEM) -> Catalogue:
 
 
 @given(id_lists, st.lists(st.one_of(texts, integers, st.integers(0, 20), st.integers(0, 20).map(str))))
-def test_one_at_a_time_they_are_found_as_all_together(ids, asked):
-    made = catalogue(ids)
-    found = made.find([*asked, *ids[:2]])
-    assert found == [int(made.encode([item])[0]) for item in [*asked, *ids[:2]]]
-    assert catalogue(ids, first=0).find(asked) == catalogue(ids, first=0).encode(asked).tolist()
+def test_one_at_a_time_they_are_found_as_all_together(ids, queries):
+    a_catalogue = catalogue(ids)
+    indices = a_catalogue.find([*queries, *ids[:2]])
+    assert indices == [int(a_catalogue.encode([item])[0]) for item in [*queries, *ids[:2]]]
+    assert catalogue(ids, first=0).find(queries) == catalogue(ids, first=0).encode(queries).tolist()
 
 
 # ---------------------------------------------------------------- there and back
@@ -40,20 +40,20 @@ def test_one_at_a_time_they_are_found_as_all_together(ids, asked):
 
 @given(id_lists, st.sampled_from([0, FIRST_ITEM]), st.data())
 def test_ids_become_consecutive_indices_and_come_back(ids, first, data):
-    made = catalogue(ids, first=first)
-    assert len(made) == len(ids)
-    assert made.encode(ids).tolist() == list(range(first, first + len(ids)))
-    asked = data.draw(st.lists(st.sampled_from(ids)))
-    assert made.decode(made.encode(asked)) == asked
+    a_catalogue = catalogue(ids, first=first)
+    assert len(a_catalogue) == len(ids)
+    assert a_catalogue.encode(ids).tolist() == list(range(first, first + len(ids)))
+    queries = data.draw(st.lists(st.sampled_from(ids)))
+    assert a_catalogue.decode(a_catalogue.encode(queries)) == queries
 
 
 @given(id_lists, st.data())
 def test_what_is_not_there_is_unknown(ids, data):
-    of_type = texts if isinstance(ids[0], str) else integers
-    asked = data.draw(st.lists(of_type.filter(lambda value: value not in ids) | st.sampled_from(ids), max_size=6))
-    made = catalogue(ids)
-    assert made.knows(asked).tolist() == [value in ids for value in asked]
-    assert made.encode(asked).tolist() == [FIRST_ITEM + ids.index(v) if v in ids else UNK for v in asked]
+    id_strategy = texts if isinstance(ids[0], str) else integers
+    queries = data.draw(st.lists(id_strategy.filter(lambda value: value not in ids) | st.sampled_from(ids), max_size=6))
+    a_catalogue = catalogue(ids)
+    assert a_catalogue.knows(queries).tolist() == [value in ids for value in queries]
+    assert a_catalogue.encode(queries).tolist() == [FIRST_ITEM + ids.index(v) if v in ids else UNK for v in queries]
 
 
 def test_an_unknown_target_is_no_target():
@@ -67,14 +67,19 @@ def test_an_unknown_target_is_no_target():
 )
 @pytest.mark.parametrize("ids", [["a", "b"], [7, 8]], ids=["text", "integers"])
 def test_ids_come_in_any_container(container, ids):
-    made = catalogue(ids)
-    assert made.encode(container([ids[1], ids[0]])).tolist() == [5, 4]
-    assert made.knows(container(ids)).tolist() == [True, True]
+    a_catalogue = catalogue(ids)
+    assert a_catalogue.encode(container([ids[1], ids[0]])).tolist() == [5, 4]
+    assert a_catalogue.knows(container(ids)).tolist() == [True, True]
 
 
 def test_nothing_gives_nothing():
-    for made in (catalogue(["a"]), catalogue([1])):
-        assert made.encode([]).tolist() == made.knows([]).tolist() == made.decode(np.array([], dtype=int)) == []
+    for a_catalogue in (catalogue(["a"]), catalogue([1])):
+        assert (
+            a_catalogue.encode([]).tolist()
+            == a_catalogue.knows([]).tolist()
+            == a_catalogue.decode(np.array([], dtype=int))
+            == []
+        )
 
 
 @pytest.mark.parametrize("index", [FIRST_ITEM - 1, FIRST_ITEM + 2, -1])
@@ -109,10 +114,10 @@ def test_a_mixed_list_is_read_as_text():
 
 
 def test_integers_of_any_type_and_size():
-    made = catalogue([7, 2**63 - 1])
-    assert made.encode(pa.array([7], pa.uint8())).tolist() == [4]
-    assert made.encode([2**63 - 1, 2**63, 10**30, -(2**63)]).tolist() == [5, UNK, UNK, UNK]
-    assert made.encode(pa.array([2**64 - 1, 7], pa.uint64())).tolist() == [UNK, 4]
+    a_catalogue = catalogue([7, 2**63 - 1])
+    assert a_catalogue.encode(pa.array([7], pa.uint8())).tolist() == [4]
+    assert a_catalogue.encode([2**63 - 1, 2**63, 10**30, -(2**63)]).tolist() == [5, UNK, UNK, UNK]
+    assert a_catalogue.encode(pa.array([2**64 - 1, 7], pa.uint64())).tolist() == [UNK, 4]
     assert catalogue([str(2**64)]).encode([2**64]).tolist() == [4]
     assert Catalogue(pa.array([2**64 - 1], pa.uint64()), [1]).id_type == "text", "too large for the integers there are"
 
@@ -123,8 +128,8 @@ def test_what_is_no_id_is_unknown():
 
 @pytest.mark.parametrize("wrong", [True, None, 1.0, float("nan"), b"a", "\ud800", ["a"]], ids=repr)
 def test_what_can_be_no_id_is_refused(wrong):
-    for made in (catalogue(["None", "True", "1.0", "nan"]), catalogue([1, 0])):
-        for look in (made.encode, made.knows):
+    for a_catalogue in (catalogue(["None", "True", "1.0", "nan"]), catalogue([1, 0])):
+        for look in (a_catalogue.encode, a_catalogue.knows):
             with pytest.raises(DataError, match=r"no id|no UTF-8"):
                 look(["a", wrong])
 
@@ -141,15 +146,15 @@ def test_the_fingerprint_is_known():
 
 @given(id_lists, id_lists)
 def test_fingerprints_are_the_same_exactly_if_the_ids_are(first, second):
-    same = first == second  # an integer is no text, and order counts
-    assert (catalogue(first).fingerprint == catalogue(second).fingerprint) == same
+    equal_ids = first == second  # an integer is no text, and order counts
+    assert (catalogue(first).fingerprint == catalogue(second).fingerprint) == equal_ids
 
 
 @pytest.mark.parametrize(
-    "other", [["b", "a"], ["ab"], ["a", "b", ""], ["", "a", "b"], ["a1:b"], [1, 2], ["1", "2"]], ids=repr
+    "other_catalogue", [["b", "a"], ["ab"], ["a", "b", ""], ["", "a", "b"], ["a1:b"], [1, 2], ["1", "2"]], ids=repr
 )
-def test_the_fingerprint_tells_these_apart(other):
-    assert catalogue(other).fingerprint != catalogue(["a", "b"]).fingerprint
+def test_the_fingerprint_tells_these_apart(other_catalogue):
+    assert catalogue(other_catalogue).fingerprint != catalogue(["a", "b"]).fingerprint
     assert catalogue([1, 2]).fingerprint != catalogue(["1", "2"]).fingerprint
 
 
@@ -167,13 +172,13 @@ def test_counts_place_and_storage_type_are_not_in_the_fingerprint():
 
 @given(id_lists, st.sampled_from([0, FIRST_ITEM]))
 def test_a_file_gives_back_what_was_written(ids, first):
-    made = catalogue(ids, first=first)
+    a_catalogue = catalogue(ids, first=first)
     with TemporaryDirectory() as folder:
-        made.write(Path(folder) / "catalogue.parquet")
+        a_catalogue.write(Path(folder) / "catalogue.parquet")
         read = Catalogue.read(Path(folder) / "catalogue.parquet")
-    assert read.ids.equals(made.ids)
-    assert read.counts.tolist() == made.counts.tolist()
-    assert (read.first, read.id_type, read.fingerprint) == (first, made.id_type, made.fingerprint)
+    assert read.ids.equals(a_catalogue.ids)
+    assert read.counts.tolist() == a_catalogue.counts.tolist()
+    assert (read.first, read.id_type, read.fingerprint) == (first, a_catalogue.id_type, a_catalogue.fingerprint)
 
 
 def broken(**columns: object) -> pa.Table:
@@ -206,8 +211,8 @@ def test_a_changed_file_is_damaged(tmp_path, table):
 def test_a_truncated_missing_or_foreign_file_is_damaged(tmp_path):
     path = tmp_path / "catalogue.parquet"
     catalogue(["a", "b"]).write(path)
-    whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:-1], b"", b"item_id,index,count\n"):
+    intact = path.read_bytes()
+    for content in (intact[: len(intact) // 2], intact[:-1], b"", b"item_id,index,count\n"):
         path.write_bytes(content)
         with pytest.raises(ArtifactError, match="cannot be read"):
             Catalogue.read(path)

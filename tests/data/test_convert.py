@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peterrec.data.sources import FORMATS, convert, fetch
-from peterrec.data.sources.reading import Distinct
+from peterrec.data.sources.text_tables import Distinct
 from peterrec.errors import ArtifactError, ConfigError, DataError
 from peterrec.storage import read_json, sha256_file
 
@@ -27,8 +27,8 @@ def sample(tmp_path: Path) -> Path:
 
 
 def test_convert_writes_the_folder_that_fetch_writes(tmp_path: Path, sample: Path) -> None:
-    said: list[str] = []
-    out = convert("peterrec", [str(sample)], str(tmp_path / "deep" / "out"), report=said.append)
+    lines: list[str] = []
+    out = convert("peterrec", [str(sample)], str(tmp_path / "deep" / "out"), report=lines.append)
     assert out == tmp_path / "deep" / "out"
     assert {path.name for path in out.iterdir()} == {"events.parquet", "users.parquet", "items.parquet", "source.json"}
     marker = read_json(out / "source.json")
@@ -36,8 +36,8 @@ def test_convert_writes_the_folder_that_fetch_writes(tmp_path: Path, sample: Pat
     assert marker["files"] == [{"name": "pre.csv", "bytes": 6, "sha256": sha256_file(sample)}]
     assert marker["rows"] == {"events": 3, "users": 2, "items": 3}
     assert marker["rows"] == {t: len(pq.read_table(out / f"{t}.parquet")) for t in ("events", "users", "items")}
-    assert set(marker["notes"]) <= set(said)
-    assert said[-1] == f"{out} holds 3 events of 2 users with 3 items"
+    assert set(marker["notes"]) <= set(lines)
+    assert lines[-1] == f"{out} holds 3 events of 2 users with 3 items"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
@@ -131,7 +131,7 @@ def test_files_that_no_format_can_read(tmp_path: Path, format_: str, name: str) 
         convert(format_, [path], tmp_path / "out")
     assert caught.value.path == path
     assert caught.value.remedy
-    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+    assert [path_left.name for path_left in tmp_path.iterdir()] == [path.name]
 
 
 def test_distinct_keeps_the_first_of_each_in_order_however_it_comes() -> None:
@@ -144,10 +144,10 @@ def test_distinct_keeps_the_first_of_each_in_order_however_it_comes() -> None:
 
 def test_distinct_keeps_the_order_of_many_pieces_at_once() -> None:
     values = np.random.default_rng(0).integers(0, 300_000, 1_000_000)
-    whole = pa.chunked_array(np.array_split(values, 50))
+    pieces = pa.chunked_array(np.array_split(values, 50))
     distinct = Distinct(pa.schema([("a", pa.int64())]))
-    distinct.add(pa.table({"a": whole[:500_000]}))
-    distinct.add(pa.table({"a": whole[500_000:]}))
-    found = distinct.table()["a"].to_numpy()
+    distinct.add(pa.table({"a": pieces[:500_000]}))
+    distinct.add(pa.table({"a": pieces[500_000:]}))
+    distinct_values = distinct.table()["a"].to_numpy()
     _, first = np.unique(values, return_index=True)
-    assert np.array_equal(found, values[np.sort(first)])
+    assert np.array_equal(distinct_values, values[np.sort(first)])

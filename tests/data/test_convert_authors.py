@@ -29,10 +29,10 @@ def write(folder: Path, name: str, content: str) -> Path:
 def events(out: Path) -> dict[tuple[str, str], list[int]]:
     """Return the items of each user and domain, in order of time."""
     rows = sorted(pq.read_table(out / "events.parquet").to_pylist(), key=lambda row: row["timestamp"])
-    found: dict[tuple[str, str], list[int]] = {}
+    items_of_users: dict[tuple[str, str], list[int]] = {}
     for row in rows:
-        found.setdefault((row["user_id"], row["domain"]), []).append(row["item_id"])
-    return found
+        items_of_users.setdefault((row["user_id"], row["domain"]), []).append(row["item_id"])
+    return items_of_users
 
 
 def table(out: Path, name: str) -> list[dict[str, Any]]:
@@ -96,8 +96,8 @@ def test_labels_are_those_on_which_all_rows_of_a_user_agree(tmp_path: Path) -> N
     task = "13,18,76,,male\n0,4,,0\n5,6,,1\n5,6,,2\n8,9,,3\n0,8,9,,3\n7,,1,2\n"
     paths = [write(tmp_path, "pre.csv", PRETRAIN + "99\n"), write(tmp_path, "age.csv", task)]
     out = convert("peterrec", paths, tmp_path / "out", targets="labels")
-    found = {row["user_id"]: row["label"] for row in table(out, "users")}
-    assert found == {"u1": "male", "u2": "0", "u3": None, "u4": None, "u5": "3", "u6": None}
+    labels = {row["user_id"]: row["label"] for row in table(out, "users")}
+    assert labels == {"u1": "male", "u2": "0", "u3": None, "u4": None, "u5": "3", "u6": None}
     assert {domain for _, domain in events(out)} == {"source"}
     notes = " ".join(read_json(out / "source.json")["notes"])
     assert "users with different labels in several rows, who are given none: 2" in notes
@@ -122,12 +122,12 @@ def test_several_tasks_are_called_like_their_files(tmp_path: Path) -> None:
         ("u2", "click"): [6],
         ("u1", "like"): [5, 7],
     }
-    other = tmp_path / "other"
-    other.mkdir()
+    other_folder = tmp_path / "other"
+    other_folder.mkdir()
     with pytest.raises(DataError, match="'like' is taken"):
-        convert("peterrec", [paths[1], write(other, "like.csv", "1,,2\n")], tmp_path / "out", targets="items")
+        convert("peterrec", [paths[1], write(other_folder, "like.csv", "1,,2\n")], tmp_path / "out", targets="items")
     with pytest.raises(DataError, match="'source' is taken"):
-        convert("peterrec", [paths[1], write(other, "source.csv", "1,,2\n")], tmp_path / "out", targets="items")
+        convert("peterrec", [paths[1], write(other_folder, "source.csv", "1,,2\n")], tmp_path / "out", targets="items")
 
 
 def test_padding_is_no_item_and_a_row_of_it_no_user(tmp_path: Path) -> None:

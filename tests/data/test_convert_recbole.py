@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.sources import convert, reading
+from peterrec.data.sources import convert
+from peterrec.data.sources import text_tables as reading
 from peterrec.errors import DataError
 from peterrec.storage import read_json
 
@@ -120,7 +121,7 @@ def test_files_that_are_not_of_recbole(tmp_path: Path, changed: dict[str, str], 
         convert("recbole", [folder], tmp_path / "out")
     assert caught.value.path == folder / f"set.{name}"
     assert caught.value.remedy
-    assert [left.name for left in tmp_path.iterdir()] == ["set"]
+    assert [path_left.name for path_left in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:

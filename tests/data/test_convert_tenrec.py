@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.sources import convert, reading
+from peterrec.data.sources import convert
+from peterrec.data.sources import text_tables as reading
 from peterrec.errors import DataError
 from peterrec.storage import read_json
 
@@ -46,8 +47,8 @@ def test_clicked_rows_are_events_in_order_of_the_file(
     monkeypatch.setattr(reading, "BLOCK", block)
     out = convert("tenrec", [write(tmp_path, "QB-video.csv", content)], tmp_path / "out")
     columns = ("user_id", "item_id", "timestamp", "domain")
-    found = [tuple(row[name] for name in columns) for row in table(out, "events")]
-    assert found == [(1, 5, 1, "QB-video"), (2, 4, 2, "QB-video"), (1, 4, 4, "QB-video")]
+    events = [tuple(row[name] for name in columns) for row in table(out, "events")]
+    assert events == [(1, 5, 1, "QB-video"), (2, 4, 2, "QB-video"), (1, 4, 4, "QB-video")]
     types = {field.name: str(field.type) for field in pq.read_schema(out / "events.parquet")}
     assert [types[name] for name in columns] == ["int64", "int64", "int64", "string"]
     assert table(out, "users") == [
@@ -63,18 +64,22 @@ def test_what_else_is_known_of_an_event_is_kept_as_it_stands(tmp_path: Path) -> 
     content = VIDEO.replace("age\n", "age,hist_1,hist_10\n").replace(",4\n", ",4,8,8\n").replace(",1\n", ",1,8,8\n")
     content = content.replace(",\\N\n", ",\\N,8,8\n")
     out = convert("tenrec", [write(tmp_path, "ctr_data_1M.csv", content)], tmp_path / "out")
-    more = [
+    further_columns = [
         {name: row[name] for name in list(row)[4:]} for row in pq.read_table(out / "events.parquet").to_pylist()[:2]
     ]
     names = ("follow", "like", "share", "video_category", "watching_times")
-    assert more == [dict(zip(names, values, strict=True)) for values in (("0", "1", "0", None, "3"), (*"0000", "1"))]
+    assert further_columns == [
+        dict(zip(names, values, strict=True)) for values in (("0", "1", "0", None, "3"), (*"0000", "1"))
+    ]
 
 
 def test_files_are_domains_of_the_same_users(tmp_path: Path) -> None:
     paths = [write(tmp_path, "QB-video.csv", VIDEO), write(tmp_path, "cold_data_0.3.csv", ARTICLE)]
     out = convert("tenrec", paths, tmp_path / "out")
-    found = [tuple(row[name] for name in ("user_id", "item_id", "timestamp", "domain")) for row in table(out, "events")]
-    assert found[3:] == [(2, 9, 5, "cold_data_0.3"), (2, 4, 7, "cold_data_0.3")]
+    events = [
+        tuple(row[name] for name in ("user_id", "item_id", "timestamp", "domain")) for row in table(out, "events")
+    ]
+    assert events[3:] == [(2, 9, 5, "cold_data_0.3"), (2, 4, 7, "cold_data_0.3")]
     assert [row["read"] for row in table(out, "events")] == [None, None, None, "1.0", None]
     assert [row["like"] for row in table(out, "events")] == ["1", "0", "0", None, None]
     # The first value that is known, of all files; 3 and 7 have no event.
@@ -124,7 +129,7 @@ def test_files_that_are_not_of_tenrec(tmp_path: Path, content: str, message: str
         convert("tenrec", [path], tmp_path / "out")
     assert caught.value.path == path
     assert caught.value.remedy
-    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+    assert [path_left.name for path_left in tmp_path.iterdir()] == [path.name]
 
 
 def test_lines_are_counted_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

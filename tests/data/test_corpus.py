@@ -14,7 +14,7 @@ import pytest
 
 from builders import CLASSES, ragged, random_histories, tiny_catalogue, write_corpus
 from peterrec.data.corpus import PARTS, Corpus
-from peterrec.data.splits import user_hash
+from peterrec.data.hashing import id_hash
 from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, TaskError
 
 USERS = 10
@@ -41,7 +41,7 @@ def as_lists(sequences: Any) -> list[list[int]]:
 def test_a_corpus_is_read_as_it_was_written(folder):
     corpus = Corpus.open(str(folder))
     assert as_lists(corpus.sequences) == random_histories(USERS, 12)
-    assert corpus.user_hashes.tolist() == user_hash([f"user-{i}" for i in range(USERS)]).tolist()
+    assert corpus.user_hashes.tolist() == id_hash([f"user-{i}" for i in range(USERS)]).tolist()
     assert corpus.catalogue.ids.equals(tiny_catalogue().ids)
     assert corpus.task_names == ["age", "shop"]
     assert corpus.manifest["rare_items"] == "drop"
@@ -92,10 +92,10 @@ def test_a_part_in_several_pieces_reads_as_one(folder):
     table = pq.read_table(path)
     expected = Corpus.open(folder).task("shop").part("test")
     pq.write_table(table, path, row_group_size=3)
-    found = Corpus.open(folder).task("shop").part("test")
-    assert as_lists(found.sequences) == as_lists(expected.sequences)
-    assert as_lists(found.targets) == as_lists(expected.targets)
-    assert found.user_ids.to_pylist() == expected.user_ids.to_pylist()
+    test_part = Corpus.open(folder).task("shop").part("test")
+    assert as_lists(test_part.sequences) == as_lists(expected.sequences)
+    assert as_lists(test_part.targets) == as_lists(expected.targets)
+    assert test_part.user_ids.to_pylist() == expected.user_ids.to_pylist()
 
 
 @pytest.mark.parametrize("task", ["age", "shop"])
@@ -155,12 +155,12 @@ def load(folder: Path, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CACHE)
-@pytest.mark.parametrize("kept", [0.0, 0.02, 0.95, None], ids=["empty", "header", "most", "missing"])
-def test_a_truncated_cache_is_named(folder, name, kept):
+@pytest.mark.parametrize("share_kept", [0.0, 0.02, 0.95, None], ids=["empty", "header", "most", "missing"])
+def test_a_truncated_cache_is_named(folder, name, share_kept):
     path = folder / "cache" / f"{name}.npy"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * (kept or 0))])
-    if kept is None:
+    intact = path.read_bytes()
+    path.write_bytes(intact[: int(len(intact) * (share_kept or 0))])
+    if share_kept is None:
         path.unlink()
     with pytest.raises(ArtifactError, match="cannot be read") as caught:
         load(folder, name)
@@ -170,8 +170,8 @@ def test_a_truncated_cache_is_named(folder, name, kept):
 
 @pytest.mark.parametrize("name", CACHE)
 def test_a_cache_of_another_corpus_is_refused(tmp_path, folder, name):
-    other = write_corpus(tmp_path / "other", users=USERS + 1)
-    shutil.copy(other / "cache" / f"{name}.npy", folder / "cache")
+    other_corpus = write_corpus(tmp_path / "other", users=USERS + 1)
+    shutil.copy(other_corpus / "cache" / f"{name}.npy", folder / "cache")
     with pytest.raises(ArtifactError, match="the cache does not fit the manifest"):
         load(folder, name)
 
@@ -184,29 +184,32 @@ def test_pickles_are_never_read(folder):
 
 def test_another_catalogue_is_refused_with_both_fingerprints(folder):
     expected = Corpus.open(folder).catalogue.fingerprint
-    other = tiny_catalogue(13)
-    other.write(folder / "catalogue.parquet")
+    other_catalogue = tiny_catalogue(13)
+    other_catalogue.write(folder / "catalogue.parquet")
     with pytest.raises(FingerprintError) as caught:
         _ = Corpus.open(folder).catalogue
     assert expected in str(caught.value)
-    assert other.fingerprint in str(caught.value)
+    assert other_catalogue.fingerprint in str(caught.value)
 
 
 def test_other_targets_are_refused_with_both_fingerprints(folder):
-    expected, other = Corpus.open(folder).task("shop").targets.fingerprint, tiny_catalogue(5, integers=True, first=0)
-    other.write(folder / "tasks" / "shop" / "targets.parquet")
+    expected, other_targets = (
+        Corpus.open(folder).task("shop").targets.fingerprint,
+        tiny_catalogue(5, integers=True, first=0),
+    )
+    other_targets.write(folder / "tasks" / "shop" / "targets.parquet")
     with pytest.raises(FingerprintError) as caught:
         Corpus.open(folder).task("shop")
     assert expected in str(caught.value)
-    assert other.fingerprint in str(caught.value)
+    assert other_targets.fingerprint in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["task.json", "targets.parquet", "train.parquet"])
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "truncated"])
 def test_a_damaged_file_of_a_task_is_named(folder, name, missing):
     path = folder / "tasks" / "shop" / name
-    whole = path.read_bytes()
-    path.unlink() if missing else path.write_bytes(whole[: len(whole) // 2])
+    intact = path.read_bytes()
+    path.unlink() if missing else path.write_bytes(intact[: len(intact) // 2])
     with pytest.raises(ArtifactError) as caught:
         Corpus.open(folder).task("shop").part("train")
     assert caught.value.path == path

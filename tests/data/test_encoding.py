@@ -32,8 +32,8 @@ def test_any_histories_against_plain_lists(histories, unknown):
     indices = [[index_of(item) for item in history] for history in histories]
     expected = indices if unknown == "unk" else [[i for i in row if i != UNK] for row in indices]
     assert [row.tolist() for row in encoded.sequences] == expected
-    assert encoded.unknown.tolist() == [row.count(UNK) for row in indices]
-    assert (encoded.sequences.items.dtype, encoded.unknown.dtype) == (np.int32, np.int64)
+    assert encoded.unknown_counts.tolist() == [row.count(UNK) for row in indices]
+    assert (encoded.sequences.items.dtype, encoded.unknown_counts.dtype) == (np.int32, np.int64)
 
 
 def test_any_unknown_item_is_an_error_if_asked():
@@ -56,7 +56,7 @@ def test_not_one_known_item_is_an_error_whatever_was_asked(unknown):
 def test_users_of_whom_nothing_is_known_are_fine(unknown, histories):
     encoded = encode_histories(CATALOGUE, histories, unknown)
     assert [row.tolist() for row in encoded.sequences] == histories
-    assert encoded.unknown.tolist() == [0] * len(histories)
+    assert encoded.unknown_counts.tolist() == [0] * len(histories)
 
 
 def test_text_and_integers_match_across_types():

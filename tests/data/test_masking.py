@@ -78,8 +78,8 @@ def test_the_shares_of_what_becomes_of_the_chosen_are_as_said():
     assert len(old) == 500 * 30
     changed = (new != old) & (new != MASK)
     # A random item is the old one once in 40 times.
-    found = [(new == MASK).mean(), (new == old).mean(), changed.mean()]
-    np.testing.assert_allclose(found, [0.8, 0.1 + 0.1 / ITEMS, 0.1 - 0.1 / ITEMS], atol=0.01)
+    shares = [(new == MASK).mean(), (new == old).mean(), changed.mean()]
+    np.testing.assert_allclose(shares, [0.8, 0.1 + 0.1 / ITEMS, 0.1 - 0.1 / ITEMS], atol=0.01)
     drawn = np.bincount(new[changed], minlength=FIRST_ITEM + ITEMS)[FIRST_ITEM:]
     assert drawn.min() > 0.4 * drawn.mean(), "any item of the catalogue, the first and the last too"
 
@@ -111,11 +111,11 @@ def test_every_item_of_a_row_is_as_likely_to_be_chosen():
 def test_draws_come_from_the_generator_alone_and_are_fresh_each_time():
     tokens = items_of(8, 20)
     generator = rng(5)
-    first, again = (mask_items(tokens, 0.3, MaskingConfig(), ITEMS, generator) for _ in range(2))
+    first, second = (mask_items(tokens, 0.3, MaskingConfig(), ITEMS, generator) for _ in range(2))
     np.random.seed(99)  # noqa: NPY002
-    same = mask_items(tokens, 0.3, MaskingConfig(), ITEMS, rng(5))
-    assert all((a == b).all() for a, b in zip(first, same, strict=True))
-    assert (first[1] != again[1]).any()
+    same_seed = mask_items(tokens, 0.3, MaskingConfig(), ITEMS, rng(5))
+    assert all((a == b).all() for a, b in zip(first, same_seed, strict=True))
+    assert (first[1] != second[1]).any()
     assert len({tuple(row) for row in first[1].tolist()}) > 1, "rows are not all alike"
 
 

@@ -16,7 +16,7 @@ weights_of_ten = st.lists(st.integers(1, 5), min_size=10, max_size=10).map(np.ar
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=6), weights_of_ten, st.integers(0, 20))
 def test_a_negative_is_never_a_positive_of_the_same_user(positives, weights, seed):
-    sampler = Negatives(Sequences.of(positives), weights)
+    sampler = Negatives(Sequences.from_rows(positives), weights)
     rows = np.repeat(np.arange(len(positives)), 3)
     drawn = sampler.sample(rows, 20, np.random.default_rng(seed))
     assert drawn.shape == (len(rows), 20)
@@ -27,7 +27,7 @@ def test_a_negative_is_never_a_positive_of_the_same_user(positives, weights, see
 
 
 def test_every_other_item_is_drawn_equally_often():
-    sampler = Negatives(Sequences.of([[0, 3, 3, 9], []]), uniform_weights(10))
+    sampler = Negatives(Sequences.from_rows([[0, 3, 3, 9], []]), uniform_weights(10))
     drawn = sampler.sample(np.zeros(20_000, dtype=int), 5, np.random.default_rng(0))
     counts = np.bincount(drawn.ravel(), minlength=10)
     assert counts[[0, 3, 9]].tolist() == [0, 0, 0]
@@ -36,13 +36,13 @@ def test_every_other_item_is_drawn_equally_often():
 
 def test_a_user_with_every_item_is_refused():
     with pytest.raises(TaskError, match="every target item"):
-        Negatives(Sequences.of([[0], [0, 1]]), uniform_weights(2))
+        Negatives(Sequences.from_rows([[0], [0, 1]]), uniform_weights(2))
 
 
 @pytest.mark.parametrize("positives", [[], [0], [9], [2, 3], [0, 5, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9]])
 def test_items_are_drawn_in_proportion_to_their_weights_and_the_expected_counts_say_so(positives):
     weights = np.array([7, 1, 3, 9, 2, 2, 5, 1, 1, 4])
-    sampler = Negatives(Sequences.of([[4, 4], positives]), weights)
+    sampler = Negatives(Sequences.from_rows([[4, 4], positives]), weights)
     rows = np.ones(40_000, dtype=int)
     drawn = sampler.sample(rows, 4, np.random.default_rng(0))
     free = np.delete(np.arange(10), positives)

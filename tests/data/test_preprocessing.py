@@ -1,4 +1,4 @@
-"""What is said of a backbone of another corpus."""
+"""Remarks about a backbone of another corpus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def backbone(**source: Any) -> PreprocessingConfig:
 
 
 @pytest.mark.parametrize(
-    ("source", "task", "seen"),
+    ("source", "task", "may_have_seen"),
     [
         ({}, {"domains": ["b"]}, True),
         ({"exclude_domains": ["b"]}, {"domains": ["b"]}, False),
@@ -39,8 +39,10 @@ def backbone(**source: Any) -> PreprocessingConfig:
         ({"before": "9"}, {"domains": ["b"], "after": "10"}, False),
     ],
 )
-def test_a_backbone_that_may_have_seen_the_answers(source: dict[str, Any], task: dict[str, Any], seen: bool) -> None:
-    assert (SEEN in pretraining_remarks(backbone(**source), manifest(source, **task), "t")) is seen
+def test_a_backbone_that_may_have_seen_the_answers(
+    source: dict[str, Any], task: dict[str, Any], may_have_seen: bool
+) -> None:
+    assert (SEEN in pretraining_remarks(backbone(**source), manifest(source, **task), "t")) is may_have_seen
 
 
 def test_differences_are_told_by_their_settings() -> None:
@@ -59,14 +61,18 @@ def test_a_manifest_without_a_configuration_says_nothing() -> None:
 
 
 def test_a_history_that_ends_before_the_first_target_is_part_of_the_task_only() -> None:
-    of_log = manifest(history="before-first-target", domains=["b"], before="9")
-    found = preprocessing_of(of_log, "t")
-    assert found is not None
-    assert found.first_target is not None
-    assert (found.first_target.domains, found.first_target.before, found.first_target.elsewhere) == (("b",), "9", False)
-    of_source = preprocessing_of(of_log)
-    assert of_source is not None
-    assert of_source.first_target is None
+    log_manifest = manifest(history="before-first-target", domains=["b"], before="9")
+    for_task = preprocessing_of(log_manifest, "t")
+    assert for_task is not None
+    assert for_task.first_target is not None
+    assert (for_task.first_target.domains, for_task.first_target.before, for_task.first_target.elsewhere) == (
+        ("b",),
+        "9",
+        False,
+    )
+    for_source = preprocessing_of(log_manifest)
+    assert for_source is not None
+    assert for_source.first_target is None
     elsewhere = preprocessing_of(manifest(history="before-first-target", events={"paths": ["own.csv"]}), "t")
     assert elsewhere is not None
     assert elsewhere.first_target is not None

@@ -23,7 +23,7 @@ def test_the_special_tokens_are_part_of_the_format():
 
 @given(rows_of_items)
 def test_rows_come_back(rows):
-    sequences = Sequences.of(rows)
+    sequences = Sequences.from_rows(rows)
     assert len(sequences) == len(rows)
     assert as_lists(sequences) == rows
     assert [row.tolist() for row in sequences] == rows
@@ -35,7 +35,7 @@ def test_rows_come_back(rows):
 
 @given(rows_of_items, st.integers(-9, 9))
 def test_a_row_is_found_as_in_a_list(rows, index):
-    sequences = Sequences.of(rows)
+    sequences = Sequences.from_rows(rows)
     if -len(rows) <= index < len(rows):
         assert sequences[index].tolist() == rows[index]
     else:
@@ -46,9 +46,11 @@ def test_a_row_is_found_as_in_a_list(rows, index):
 @given(rows_of_items, st.data())
 def test_taking_rows(rows, data):
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
-    taken = Sequences.of(rows).take(np.array(chosen, dtype=np.int64))
+    taken = Sequences.from_rows(rows).take(np.array(chosen, dtype=np.int64))
     assert as_lists(taken) == [rows[i] for i in chosen]
-    assert Sequences.of(rows).lengths_of(np.array(chosen, dtype=np.int64)).tolist() == [len(rows[i]) for i in chosen]
+    assert Sequences.from_rows(rows).lengths_of(np.array(chosen, dtype=np.int64)).tolist() == [
+        len(rows[i]) for i in chosen
+    ]
     assert taken.offsets[0] == 0
 
 
@@ -56,7 +58,7 @@ def test_taking_rows(rows, data):
 def test_taken_rows_can_be_taken_from(rows, data):
     order = data.draw(st.permutations(range(len(rows))))
     back = np.argsort(order).astype(np.int64)
-    assert as_lists(Sequences.of(rows).take(np.array(order, dtype=np.int64)).take(back)) == rows
+    assert as_lists(Sequences.from_rows(rows).take(np.array(order, dtype=np.int64)).take(back)) == rows
 
 
 def test_taking_from_a_memory_map_copies(tmp_path):

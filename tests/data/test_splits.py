@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.config import SplitConfig
-from peterrec.data.splits import assign_folds, assign_parts, uniform, user_hash
+from peterrec.data.hashing import id_hash
+from peterrec.data.splits import assign_folds, assign_parts, uniform
 
-MANY = user_hash(range(40_000))
+MANY = id_hash(range(40_000))
 ids = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(st.characters(exclude_categories=["Cs"])))
 
 
@@ -34,41 +35,41 @@ def _first_eight(text: str) -> int:
 def test_hashes_are_known():
     """Computed with `printf alice | sha256sum`: if one changes, users move between train and test."""
     expected = [0x2BD806C97F0E00AF, 0x6B86B273FF34FCE1, 7492547406371558448, 0x5FECEB66FFC86F38]
-    assert [int(value) for value in user_hash(["alice", 1, "user-ä", "0"])] == expected
+    assert [int(value) for value in id_hash(["alice", 1, "user-ä", "0"])] == expected
 
 
 def test_numbers_and_parts_are_known():
-    assert uniform(user_hash(["alice", "1", "user-ä"]), "peterrec").tolist() == [
+    assert uniform(id_hash(["alice", "1", "user-ä"]), "peterrec").tolist() == [
         0.38945841301217254,
         0.9662344253250519,
         0.280289234453601,
     ]
     expected = [0, 2, 0, 2, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0, 0, 0, 0, 0, 2, 2]
-    assert assign_parts(user_hash(range(20)), SplitConfig()).tolist() == expected
+    assert assign_parts(id_hash(range(20)), SplitConfig()).tolist() == expected
 
 
 def test_the_mixing_is_that_of_splitmix64():
     """Its published first output for seed 0, whose state is then the golden ratio's bits."""
-    salt = user_hash(["salt:x"])[0]
+    salt = id_hash(["salt:x"])[0]
     state = np.array([0x9E3779B97F4A7C15], dtype=np.uint64) ^ salt
     assert uniform(state, "x").tolist() == [(0xE220A8397B1DCDAF >> 11) / 2**53]
 
 
 @given(st.lists(ids, max_size=5), st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_user_gets_the_number_computed_by_hand(users, salt):
-    assert uniform(user_hash(users), salt).tolist() == [uniform_by_hand(user, salt) for user in users]
+    assert uniform(id_hash(users), salt).tolist() == [uniform_by_hand(user, salt) for user in users]
 
 
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=9, unique=True), st.randoms(use_true_random=False)
 )
 def test_neither_order_nor_id_type_nor_company_moves_a_user(users, random):
-    part = dict(zip(users, assign_parts(user_hash(users), SplitConfig()).tolist(), strict=True))
+    part = dict(zip(users, assign_parts(id_hash(users), SplitConfig()).tolist(), strict=True))
     shuffled = random.sample(users, len(users))
-    assert assign_parts(user_hash(shuffled), SplitConfig()).tolist() == [part[user] for user in shuffled]
-    assert assign_parts(user_hash(str(user) for user in users), SplitConfig()).tolist() == list(part.values())
-    assert assign_parts(user_hash(users[:1]), SplitConfig()).tolist() == [part[users[0]]]
-    assert assign_parts(user_hash(np.array(users, dtype=np.int64)), SplitConfig()).tolist() == list(part.values())
+    assert assign_parts(id_hash(shuffled), SplitConfig()).tolist() == [part[user] for user in shuffled]
+    assert assign_parts(id_hash(str(user) for user in users), SplitConfig()).tolist() == list(part.values())
+    assert assign_parts(id_hash(users[:1]), SplitConfig()).tolist() == [part[users[0]]]
+    assert assign_parts(id_hash(np.array(users, dtype=np.int64)), SplitConfig()).tolist() == list(part.values())
 
 
 # ---------------------------------------------------------------- shares
@@ -81,8 +82,8 @@ def test_neither_order_nor_id_type_nor_company_moves_a_user(users, random):
 @pytest.mark.parametrize("salt", ["peterrec", "other", ""])
 def test_shares_are_what_was_asked(shares, salt):
     config = SplitConfig(train=shares[0], valid=shares[1], test=shares[2], salt=salt)
-    found = np.bincount(assign_parts(MANY, config), minlength=3) / len(MANY)
-    for share, expected in zip(found, shares, strict=True):
+    part_shares = np.bincount(assign_parts(MANY, config), minlength=3) / len(MANY)
+    for share, expected in zip(part_shares, shares, strict=True):
         assert abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / len(MANY))  # exact where it is 0 or 1
 
 
@@ -107,9 +108,9 @@ def test_consecutive_ids_are_not_neighbours():
     assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.02
 
 
-@pytest.mark.parametrize("other", ["peterrec ", "Peterrec", "", "pretrain-0", "pretrain-1"])
-def test_salts_are_independent(other):
-    first, second = uniform(MANY, "peterrec"), uniform(MANY, other)
+@pytest.mark.parametrize("other_salt", ["peterrec ", "Peterrec", "", "pretrain-0", "pretrain-1"])
+def test_salts_are_independent(other_salt):
+    first, second = uniform(MANY, "peterrec"), uniform(MANY, other_salt)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
     joint = np.histogram2d(first, second, bins=10, range=((0, 1), (0, 1)))[0]
     chi_square = ((joint - len(MANY) / 100) ** 2 / (len(MANY) / 100)).sum()
@@ -117,8 +118,8 @@ def test_salts_are_independent(other):
 
 
 def test_nobody_is_nothing():
-    assert user_hash([]).tolist() == uniform(user_hash([]), "x").tolist() == []
-    assert assign_parts(user_hash([]), SplitConfig()).tolist() == []
+    assert id_hash([]).tolist() == uniform(id_hash([]), "x").tolist() == []
+    assert assign_parts(id_hash([]), SplitConfig()).tolist() == []
 
 
 # ---------------------------------------------------------------- folds
@@ -126,17 +127,17 @@ def test_nobody_is_nothing():
 
 @given(strata=st.lists(st.integers(0, 3), min_size=1, max_size=60), folds=st.integers(2, 7), seed=st.integers(0, 99))
 def test_folds_are_even_in_all_and_in_each_stratum_and_do_not_go_by_order(strata, folds, seed):
-    hashes, labels = user_hash(range(len(strata))), np.array(strata)
-    found = assign_folds(hashes, folds, "salt", labels)
+    hashes, labels = id_hash(range(len(strata))), np.array(strata)
+    fold = assign_folds(hashes, folds, "salt", labels)
     for among in (np.ones(len(strata), bool), *(labels == value for value in set(strata))):
-        sizes = np.bincount(found[among], minlength=folds)
+        sizes = np.bincount(fold[among], minlength=folds)
         assert sizes.max() - sizes.min() <= 1
         assert len(sizes) == folds
     order = np.random.default_rng(seed).permutation(len(strata))
-    assert (assign_folds(hashes[order], folds, "salt", labels[order]) == found[order]).all()
+    assert (assign_folds(hashes[order], folds, "salt", labels[order]) == fold[order]).all()
 
 
 def test_folds_go_by_the_salt():
-    found = [assign_folds(MANY[:500], 5, salt) for salt in ("a", "b", "a")]
-    assert (found[0] == found[2]).all()
-    assert 0.1 < (found[0] == found[1]).mean() < 0.3  # as chance has it
+    folds = [assign_folds(MANY[:500], 5, salt) for salt in ("a", "b", "a")]
+    assert (folds[0] == folds[2]).all()
+    assert 0.1 < (folds[0] == folds[1]).mean() < 0.3  # as chance has it

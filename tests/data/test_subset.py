@@ -23,39 +23,39 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def test_only_train_users_are_taken_away(corpus: Corpus) -> None:
     view = with_share(corpus, 0.25, seed=3)
     for name in corpus.task_names:
-        whole, some = corpus.task(name), view.task(name)
-        assert len(some.part("train")) == 10
-        assert (some.kind, some.class_names) == (whole.kind, whole.class_names)
+        full, subset = corpus.task(name), view.task(name)
+        assert len(subset.part("train")) == 10
+        assert (subset.kind, subset.class_names) == (full.kind, full.class_names)
         for part in ("valid", "test"):
-            assert some.part(part).user_ids.equals(whole.part(part).user_ids)
+            assert subset.part(part).user_ids.equals(full.part(part).user_ids)
     assert view.sequences.items.tolist() == corpus.sequences.items.tolist()
     assert view.catalogue.fingerprint == corpus.catalogue.fingerprint
 
 
 def test_what_is_left_of_a_user_is_what_was_there(corpus: Corpus) -> None:
     for name in corpus.task_names:
-        whole, some = corpus.task(name).part("train"), with_share(corpus, 0.3, seed=1).task(name).part("train")
-        ids = whole.user_ids.to_pylist()
-        rows = [ids.index(user) for user in some.user_ids.to_pylist()]
+        full, subset = corpus.task(name).part("train"), with_share(corpus, 0.3, seed=1).task(name).part("train")
+        ids = full.user_ids.to_pylist()
+        rows = [ids.index(user) for user in subset.user_ids.to_pylist()]
         assert rows == sorted(rows)
-        assert [some.sequences[i].tolist() for i in range(len(some))] == [whole.sequences[i].tolist() for i in rows]
-        if whole.labels is not None and some.labels is not None:
-            assert some.labels.tolist() == whole.labels[rows].tolist()
-        if whole.targets is not None and some.targets is not None:
-            assert [some.targets[i].tolist() for i in range(len(some))] == [whole.targets[i].tolist() for i in rows]
+        assert [subset.sequences[i].tolist() for i in range(len(subset))] == [full.sequences[i].tolist() for i in rows]
+        if full.labels is not None and subset.labels is not None:
+            assert subset.labels.tolist() == full.labels[rows].tolist()
+        if full.targets is not None and subset.targets is not None:
+            assert [subset.targets[i].tolist() for i in range(len(subset))] == [full.targets[i].tolist() for i in rows]
 
 
 def test_smaller_shares_lie_inside_larger_ones_and_seeds_differ() -> None:
     ids = pa.array([f"user-{i}" for i in range(200)])
-    found = [set(chosen_rows(ids, share, seed=0).tolist()) for share in (0.01, 0.05, 0.1, 0.3, 1.0)]
-    assert [len(rows) for rows in found] == [2, 10, 20, 60, 200]
-    for small, large in itertools.pairwise(found):
+    chosen = [set(chosen_rows(ids, share, seed=0).tolist()) for share in (0.01, 0.05, 0.1, 0.3, 1.0)]
+    assert [len(rows) for rows in chosen] == [2, 10, 20, 60, 200]
+    for small, large in itertools.pairwise(chosen):
         assert small < large
-    assert set(chosen_rows(ids, 0.3, seed=1).tolist()) != found[3]
+    assert set(chosen_rows(ids, 0.3, seed=1).tolist()) != chosen[3]
     order = np.random.default_rng(0).permutation(200)  # the order of the file has no part in it
     shuffled = ids.take(pa.array(order))
     names = {shuffled[row].as_py() for row in chosen_rows(shuffled, 0.1, seed=0).tolist()}
-    assert names == {ids[row].as_py() for row in found[2]}
+    assert names == {ids[row].as_py() for row in chosen[2]}
     assert len(chosen_rows(ids, 1e-9, seed=0)) == 1
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.synthetic import FIRST_SOURCE_TIME, planted, synthetic, write_synthetic_events
+from peterrec.data.synthetic import FIRST_SOURCE_TIME, planted, synthetic
 from peterrec.errors import DataError
 
 
@@ -25,9 +22,9 @@ def test_the_tables_have_the_promised_columns_and_times() -> None:
     assert set(data.users["cluster"].to_pylist()) == {"c0", "c1", "c2", "c3"}
     frame = data.events.to_pylist()
     for user in data.users["user_id"].to_pylist():
-        own = [row for row in frame if row["user_id"] == user]
-        source = [row["timestamp"] for row in own if row["domain"] == "source"]
-        target = [row["timestamp"] for row in own if row["domain"] == "target"]
+        user_rows = [row for row in frame if row["user_id"] == user]
+        source = [row["timestamp"] for row in user_rows if row["domain"] == "source"]
+        target = [row["timestamp"] for row in user_rows if row["domain"] == "target"]
         assert len(source) >= 2
         assert 1 <= len(target) <= 4
         assert source == sorted(set(source))
@@ -40,10 +37,10 @@ def test_the_tables_have_the_promised_columns_and_times() -> None:
 
 
 def test_the_seed_decides_everything() -> None:
-    first, again, other = synthetic(users=30, seed=1), synthetic(users=30, seed=1), synthetic(users=30, seed=2)
-    assert first.events.equals(again.events)
-    assert first.users.equals(again.users)
-    assert not first.events.equals(other.events)
+    first, repeated, other_seed = synthetic(users=30, seed=1), synthetic(users=30, seed=1), synthetic(users=30, seed=2)
+    assert first.events.equals(repeated.events)
+    assert first.users.equals(repeated.users)
+    assert not first.events.equals(other_seed.events)
 
 
 def test_items_targets_and_next_items_follow_from_the_cluster() -> None:
@@ -54,8 +51,8 @@ def test_items_targets_and_next_items_follow_from_the_cluster() -> None:
     number = np.array([int(item[1:]) - 1 for item in data.events["item_id"].to_pylist()])
     source = np.array(data.events["domain"].to_pylist()) == "source"
     for rows in (source, ~source):
-        own = np.mean(number[rows] % clusters == taste[rows])
-        assert 0.8 < own < 0.95  # 10 % astray (a quarter of it in the cluster by chance), 5 % of labels wrong
+        in_cluster = np.mean(number[rows] % clusters == taste[rows])
+        assert 0.8 < in_cluster < 0.95  # 10 % astray (a quarter of it in the cluster by chance), 5 % of labels wrong
     users = np.array(data.events["user_id"].to_pylist())[source]
     steps = (number[source][1:] - number[source][:-1])[users[1:] == users[:-1]]
     assert np.mean(steps % 120 == clusters) > 0.5  # the item after it, in the same cluster
@@ -71,20 +68,20 @@ def test_numbers_that_make_no_data(wrong: dict[str, int]) -> None:
 
 def test_planted_data_are_the_same_users_with_few_labels() -> None:
     numbers = {"users": 1000, "items": 50, "targets": 10, "mean_events": 5, "seed": 4}
-    whole, few = synthetic(**numbers), planted(**numbers, labelled=0.3)
+    all_labelled, few = synthetic(**numbers), planted(**numbers, labelled=0.3)
     assert len(few.users) == 300
-    label = dict(zip(*(whole.users[name].to_pylist() for name in ("user_id", "cluster")), strict=True))
+    label = dict(zip(*(all_labelled.users[name].to_pylist() for name in ("user_id", "cluster")), strict=True))
     named = few.users["user_id"].to_pylist()
     assert few.users["cluster"].to_pylist() == [label[user] for user in named]
-    source = pc.equal(whole.events["domain"], "source")
-    assert few.events.filter(pc.equal(few.events["domain"], "source")).equals(whole.events.filter(source))
+    source = pc.equal(all_labelled.events["domain"], "source")
+    assert few.events.filter(pc.equal(few.events["domain"], "source")).equals(all_labelled.events.filter(source))
     ours = pc.and_(
-        pc.invert(source), pc.is_in(whole.events["user_id"], value_set=few.users["user_id"].combine_chunks())
+        pc.invert(source), pc.is_in(all_labelled.events["user_id"], value_set=few.users["user_id"].combine_chunks())
     )
-    assert few.events.filter(pc.equal(few.events["domain"], "target")).equals(whole.events.filter(ours))
+    assert few.events.filter(pc.equal(few.events["domain"], "target")).equals(all_labelled.events.filter(ours))
     assert few.users.equals(planted(**numbers, labelled=0.3).users)
     assert planted(**numbers).users.num_rows == 1000
-    assert sorted(named) != whole.users["user_id"].to_pylist()[:300], "not the first ones"
+    assert sorted(named) != all_labelled.users["user_id"].to_pylist()[:300], "not the first ones"
 
 
 def test_planted_noise_is_independent_of_the_cluster() -> None:
@@ -99,33 +96,3 @@ def test_planted_noise_is_independent_of_the_cluster() -> None:
 def test_a_share_of_labels_that_cannot_be(labelled: float) -> None:
     with pytest.raises(DataError, match="cannot be labelled"):
         planted(labelled=labelled)
-
-
-def test_a_streamed_log_has_row_groups_mixed_users_and_zipf_items(tmp_path: Path) -> None:
-    path = write_synthetic_events(tmp_path / "new" / "log.parquet", events=25_000, items=500, batch=10_000)
-    file = pq.ParquetFile(path)
-    assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [10_000, 10_000, 5_000]
-    table = file.read()
-    assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("user_id", "int64"),
-        ("item_id", "int64"),
-        ("timestamp", "int64"),
-    ]
-    users, items, times = (column.to_numpy() for column in table.columns)
-    assert users.min() >= 1
-    assert users.max() <= 25_000 // 20
-    assert items.min() >= 1
-    assert items.max() <= 500
-    assert np.all(np.diff(times) >= 0)
-    assert np.any(np.diff(users) < 0)
-    counts = np.sort(pc.value_counts(table["item_id"]).field("counts").to_numpy())[::-1]
-    assert counts[:50].sum() > 0.35 * len(table)  # a tenth of the items has far more than a tenth of the events
-    assert [p.name for p in path.parent.iterdir()] == ["log.parquet"]
-
-
-def test_a_streamed_log_repeats_and_refuses_nonsense(tmp_path: Path) -> None:
-    logs = [write_synthetic_events(tmp_path / f"{n}.parquet", 2_000, items=50, batch=700) for n in (1, 2)]
-    assert logs[0].read_bytes() == logs[1].read_bytes()
-    with pytest.raises(DataError, match="at least 1"):
-        write_synthetic_events(tmp_path / "3.parquet", events=10, users=0)
-    assert not (tmp_path / "3.parquet").exists()

@@ -12,12 +12,12 @@ from peterrec.evaluation.validation import last_item_metrics, last_item_ranks, m
 def test_mean_reciprocal_rank_by_hand() -> None:
     scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.5, 0.3]])
     # user 0, target 0: place 1; target 2 (0 left out): place 2. user 1, target 0: place 4.
-    value = mean_reciprocal_rank(iter([scores[:1], scores[1:]]), Sequences.of([[0, 2], [0]]))
+    value = mean_reciprocal_rank(iter([scores[:1], scores[1:]]), Sequences.from_rows([[0, 2], [0]]))
     assert value == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
 
 
 def test_constant_scores_get_the_mean_reciprocal_place() -> None:
-    value = mean_reciprocal_rank(iter([np.zeros((1, 4))]), Sequences.of([[3]]))
+    value = mean_reciprocal_rank(iter([np.zeros((1, 4))]), Sequences.from_rows([[3]]))
     assert value == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
 
 

@@ -15,7 +15,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  CUT.replace("ends - lengths", "sequences.offsets[:-1][rows]")),
         Mutation("the newest comes first", "data/batching.py", CUT,
                  CUT.replace("sequences.items, ends - lengths", "sequences.items[::-1], len(sequences.items) - ends")),
-        Mutation("events are not sorted by time", "data/prepare/sequences.py",
+        Mutation("events are not sorted by time", "data/prepare/event_sequences.py",
                  '.order_by("place", *keys)', '.order_by("place")'),
     ],
     "Items are embedded": [

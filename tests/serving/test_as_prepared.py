@@ -14,7 +14,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from builders import tiny_bundle, tiny_pretrained
-from data.prepare.logs import made, seconds, times, write_csv, write_parquet
+from data.prepare.logs import prepare_log, seconds, times, write_csv, write_parquet
 from data.prepare.oracle import Row, hash_of
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import EngineConfig, FirstTargetConfig, PreprocessingConfig, ServeConfig, SourceConfig
@@ -74,7 +74,7 @@ def prepared(folder: Path, rows: list[Row], **source: Any) -> Corpus:
             "min_item_events": 1,
         },
     ]  # fmt: skip
-    return made(path, folder / "corpus", events={"domain": "d"}, source=BASE | source, tasks=tasks)
+    return prepare_log(path, folder / "corpus", events={"domain": "d"}, source=BASE | source, tasks=tasks)
 
 
 def modelled(corpus: Corpus) -> UserModel:

@@ -32,9 +32,9 @@ from peterrec.config import (
     SplitConfig,
 )
 from peterrec.data.corpus import Corpus
+from peterrec.data.hashing import id_hash
 from peterrec.data.prepare import prepare
 from peterrec.data.sequences import Sequences
-from peterrec.data.splits import user_hash
 from peterrec.data.synthetic import synthetic
 
 QUIET = RunnerConfig(accelerator="cpu", progress=False)
@@ -94,10 +94,10 @@ def corpus_of(
     `parts` are the histories of the users of a task, by part; with `labels` of them, or `targets` (of 5).
     """
     (folder / "cache").mkdir(parents=True)
-    sequences, catalogue = Sequences.of(histories), tiny_catalogue(items)
+    sequences, catalogue = Sequences.from_rows(histories), tiny_catalogue(items)
     np.save(folder / "cache" / "items.npy", sequences.items)
     np.save(folder / "cache" / "offsets.npy", sequences.offsets)
-    np.save(folder / "cache" / "user_hashes.npy", user_hash([f"user-{i}" for i in range(len(sequences))]))
+    np.save(folder / "cache" / "user_hashes.npy", id_hash([f"user-{i}" for i in range(len(sequences))]))
     catalogue.write(folder / "catalogue.parquet")
     kind = "classification" if labels is not None else "ranking"
     if parts is not None:

@@ -151,7 +151,7 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
     monkeypatch.setattr(trunk, "USERS_AT_ONCE", 8)  # so that some are all short
     backbone = Backbone(BackboneConfig(channels=4), 9)
     rng = np.random.default_rng(changed)
-    sequences = Sequences.of([rng.integers(4, 13, length) for length in [*range(41), 300, 57, 50, 49]])
+    sequences = Sequences.from_rows([rng.integers(4, 13, length) for length in [*range(41), 300, 57, 50, 49]])
     cache = TrunkCache(Trunk(backbone, changed, 50), sequences, sequences, "memory")
     cache.fill(torch.device("cpu"), Path())
     for rows in (rng.permutation(45), np.array([0]), np.array([42, 41, 43]), np.array([2, 1])):

@@ -52,7 +52,7 @@ def test_the_next_item_is_asked_for_at_every_position() -> None:
 @given(rows=histories, longest=st.integers(2, 7))
 def test_every_item_but_the_first_is_predicted_once_from_what_stands_before_it(rows, longest):
     objective = NextItem(config_of("causal", max_length=longest), ITEMS)
-    windows = objective.windows(Sequences.of(rows), np.arange(len(rows)))
+    windows = objective.windows(Sequences.from_rows(rows), np.arange(len(rows)))
     questions: Counter[tuple[int, ...]] = Counter()  # what is read, and the target behind it
     for window in range(len(windows.lengths)):
         examples = objective.examples(windows.tokens(np.array([window])), rng())

@@ -22,7 +22,7 @@ BatchT = TypeVar("BatchT", covariant=True)  # noqa: PLC0105 - the field says Bat
 
 
 class Source(Protocol[BatchT]):
-    """What `EpochStream` draws batches from."""
+    """Rows that `EpochStream` draws batches from."""
 
     @property
     def lengths(self) -> IntArray:
@@ -112,13 +112,13 @@ class FixedBatches(Generic[BatchT]):
         return iter(self._batches)
 
 
-def padded_width(lengths: IntArray, most: int) -> int:
+def padded_width(lengths: IntArray, max_width: int) -> int:
     """Return the columns that hold all of these lengths: a multiple of `WIDTH_STEP`, or `most`, which no length passes.
 
     With `most` below the next multiple, full batches have no padding at all.
     """
     longest = int(lengths.max()) if len(lengths) else 0
-    return min(-(-longest // WIDTH_STEP) * WIDTH_STEP, most)
+    return min(-(-longest // WIDTH_STEP) * WIDTH_STEP, max_width)
 
 
 def last_events(sequences: Sequences, rows: IntArray, max_length: int) -> Tokens:
@@ -142,8 +142,8 @@ def leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:
     draw = np.where(real, rng.random(tokens.shape), np.inf)
     stays = real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
     order = np.argsort(~stays, axis=1, kind="stable")
-    kept = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
-    return np.ascontiguousarray(kept[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])
+    left_aligned = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
+    return np.ascontiguousarray(left_aligned[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])
 
 
 def inference_batches(sequences: Sequences, batch_size: int, max_length: int) -> Iterator[tuple[IntArray, Tokens]]:

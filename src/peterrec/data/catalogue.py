@@ -52,7 +52,7 @@ class Catalogue:
 
     @property
     def unknown_index(self) -> int:
-        """What `encode` says of an unknown id: [UNK] (3), or -1 in a catalogue of targets, where 3 is an item."""
+        """Index of an unknown id in `encode`: [UNK] (3), or -1 in a catalogue of targets, where 3 is an item."""
         return UNK if self.first > UNK else -1
 
     @cached_property
@@ -73,9 +73,9 @@ class Catalogue:
         Raises:
             DataError: an id is neither a text nor an integer.
         """
-        array, known = self._comparable(ids)
-        found = pc.cast(pc.index_in(array, value_set=known, skip_nulls=True), pa.int64())
-        return np.asarray(pc.fill_null(pc.add(found, self.first), self.unknown_index), dtype=np.int64)
+        array, catalogue_ids = self._comparable(ids)
+        positions = pc.cast(pc.index_in(array, value_set=catalogue_ids, skip_nulls=True), pa.int64())
+        return np.asarray(pc.fill_null(pc.add(positions, self.first), self.unknown_index), dtype=np.int64)
 
     def find(self, ids: Sequence[ItemId]) -> list[int]:
         """Return what `encode` does, by a table that is made when first needed: for few ids at a time, many times."""
@@ -88,8 +88,8 @@ class Catalogue:
 
     def knows(self, ids: pa.Array | Sequence[ItemId]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return which ids the catalogue has; (n,) bool."""
-        array, known = self._comparable(ids)
-        return np.asarray(pc.is_in(array, value_set=known).to_numpy(zero_copy_only=False), dtype=bool)
+        array, catalogue_ids = self._comparable(ids)
+        return np.asarray(pc.is_in(array, value_set=catalogue_ids).to_numpy(zero_copy_only=False), dtype=bool)
 
     def decode(self, indices: IntArray) -> list[ItemId]:
         """Return the external ids of item indices (not of special tokens)."""

@@ -36,15 +36,15 @@ class TaskPart:
         sequences: n rows of source item indices.
         labels: (n,) int64 class of each user (classification), else None.
         targets: n rows of target indices, 0-based in the task's target catalogue (ranking), else None.
-        seen: n rows of target indices that stand in the user's source events, also in those that are not read any more
-            (`max_history`); None where targets are other items than those of the source.
+        seen_targets: n rows of target indices that stand in the user's source events, also in those that are not read
+            any more (`max_history`); None where targets are other items than those of the source.
     """
 
     user_ids: pa.Array
     sequences: Sequences
     labels: IntArray | None = None
     targets: Sequences | None = None
-    seen: Sequences | None = None
+    seen_targets: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -56,7 +56,7 @@ class TaskPart:
             self.sequences.take(rows),
             labels=None if self.labels is None else self.labels[rows],
             targets=None if self.targets is None else self.targets.take(rows),
-            seen=None if self.seen is None else self.seen.take(rows),
+            seen_targets=None if self.seen_targets is None else self.seen_targets.take(rows),
         )
 
 
@@ -112,14 +112,27 @@ class Task:
             if self.kind == "classification":
                 labels = table["label"].to_numpy().astype(np.int64)
                 return TaskPart(table["user_id"].combine_chunks(), sequences, labels=labels)
-            seen = _ragged(table["seen"]) if "seen" in table.column_names else None
-            return TaskPart(table["user_id"].combine_chunks(), sequences, targets=_ragged(table["targets"]), seen=seen)
+            seen_targets = _ragged(table["seen"]) if "seen" in table.column_names else None
+            targets = _ragged(table["targets"])
+            user_ids = table["user_id"].combine_chunks()
+            return TaskPart(user_ids, sequences, targets=targets, seen_targets=seen_targets)
         except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
 
 
 class Corpus:
-    """A prepared corpus, opened for reading. Opening costs nothing per user: sequences are memory-mapped."""
+    """A prepared corpus, opened for reading (paper, section 3.1): sequences of all users, catalogue and tasks.
+
+    Opening costs nothing per user: sequences are memory-mapped.
+
+    Args:
+        path: its folder.
+        manifest: its `manifest.json`, as read; `Corpus.open` reads it and checks its version.
+
+    Attributes:
+        path: as given.
+        manifest: as given: counts of users, events and items, the filter summary, the settings.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -129,6 +142,12 @@ class Corpus:
     @checked
     def open(cls, path: str | Path) -> Corpus:
         """Open a folder written by `prepare`.
+
+        Args:
+            path: the folder.
+
+        Returns:
+            The corpus; its sequences and tasks are read when they are asked for.
 
         Raises:
             ArtifactError: not a corpus, damaged, or of another format version.
@@ -151,21 +170,21 @@ class Corpus:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """All users' source sequences, memory-mapped.
+        """Source sequences of all users, memory-mapped: int32 item indices, oldest first; [UNK] is 3, items start at 4.
 
         Raises:
             ArtifactError: the cache is missing, damaged or of another corpus.
         """
-        items = self._map("items.npy")
-        offsets = self._map("offsets.npy")
-        self._fits(len(offsets) == self.manifest["users"] + 1 and offsets[-1] == len(items))
+        items = self._map_array("items.npy")
+        offsets = self._map_array("offsets.npy")
+        self._check_cache(len(offsets) == self.manifest["users"] + 1 and offsets[-1] == len(items))
         return Sequences(items, offsets)
 
     @cached_property
     def user_hashes(self) -> npt.NDArray[np.uint64]:
-        """(users,) `splits.user_hash` of each user, memory-mapped; errors as those of `sequences`."""
-        hashes: npt.NDArray[np.uint64] = self._map("user_hashes.npy")
-        self._fits(len(hashes) == self.manifest["users"])
+        """(users,) `id_hash` of each user, memory-mapped; errors as those of `sequences`."""
+        hashes: npt.NDArray[np.uint64] = self._map_array("user_hashes.npy")
+        self._check_cache(len(hashes) == self.manifest["users"])
         return hashes
 
     @property
@@ -177,14 +196,20 @@ class Corpus:
     def task(self, name: str) -> Task:
         """Open a task.
 
+        Args:
+            name: one of `task_names`.
+
+        Returns:
+            The task; the users of its parts are read by `Task.part`.
+
         Raises:
             TaskError: no such task; the message lists those there are.
             ArtifactError: a file of it is missing or damaged.
             FingerprintError: other targets than those its users' targets stand for.
         """
         if name not in self.task_names:
-            known = ", ".join(self.task_names) or "none"
-            raise TaskError(f"has no task {name!r} (it has: {known})", remedy="name one of these", path=self.path)
+            names = ", ".join(self.task_names) or "none"
+            raise TaskError(f"has no task {name!r} (it has: {names})", remedy="name one of these", path=self.path)
         path = self.path / "tasks" / name
         meta = read_json(path / "task.json")
         _require(meta, ("kind",), path / "task.json")
@@ -209,14 +234,14 @@ class Corpus:
             split = build_config(SplitConfig, config["split"]) if config else None
             return Provenance(self.manifest["fingerprint"], split, preprocessing_of(self.manifest, task))
 
-    def _map(self, name: str) -> Any:
+    def _map_array(self, name: str) -> Any:
         path = self.path / "cache" / name
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
 
-    def _fits(self, fits: bool) -> None:
+    def _check_cache(self, fits: bool) -> None:
         if not fits:
             raise ArtifactError("the cache does not fit the manifest", remedy=REMAKE, path=self.path / "cache")
 

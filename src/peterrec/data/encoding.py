@@ -24,10 +24,10 @@ class Encoded:
     """Histories as indices, and how many items of each the catalogue does not have; (N,) int64."""
 
     sequences: Sequences
-    unknown: IntArray
+    unknown_counts: IntArray
 
     @property
-    def known(self) -> IntArray:
+    def known_counts(self) -> IntArray:
         """(N,) int64: how many items of each history the catalogue has; 0: nothing is known of the user."""
         return self.sequences.item_counts
 
@@ -57,10 +57,10 @@ def encode_histories(
     rows = np.repeat(np.arange(len(lengths)), lengths)
     missing = indices == UNK
     if missing.any() and (missing.all() or unknown == "error"):
-        known = catalogue.ids[0].as_py() if len(catalogue) else None
+        example = catalogue.ids[0].as_py() if len(catalogue) else None
         raise UnknownItemsError(
             f"{int(missing.sum())} of {len(flat)} items are not in the catalogue of the model, such as "
-            f"{flat[int(np.argmax(missing))]!r} (the catalogue has {catalogue.id_type} ids such as {known!r})",
+            f"{flat[int(np.argmax(missing))]!r} (the catalogue has {catalogue.id_type} ids such as {example!r})",
             remedy="check that these are ids of the domain the backbone was pre-trained on, written the same way",
         )
     keep = ~missing if unknown == "skip" else np.ones_like(missing)

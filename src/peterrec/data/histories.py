@@ -55,18 +55,20 @@ def read_histories(
         DataError: no such file, or a line or the events cannot be used; the message names the file and line.
     """
     if not isinstance(source, str | Path):
-        return _assuming(_read_lines(source, str(getattr(source, "name", "the input")), allow_empty), preprocessing)
+        return _with_assumptions(
+            _read_lines(source, str(getattr(source, "name", "the input")), allow_empty), preprocessing
+        )
     path = Path(source)
     if path.suffix.lower() in JSON_ENDINGS and not path.is_dir():
         try:
             with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte order mark first
-                return _assuming(_read_lines(lines, path, allow_empty), preprocessing)
+                return _with_assumptions(_read_lines(lines, path, allow_empty), preprocessing)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
     return _read_events(str(source), events, preprocessing)
 
 
-def _assuming(histories: Histories, preprocessing: PreprocessingConfig | None) -> Histories:
+def _with_assumptions(histories: Histories, preprocessing: PreprocessingConfig | None) -> Histories:
     lines = assumptions(preprocessing, times=False, domains=False)
     return replace(histories, notes=tuple(f"assumed: {line}" for line in lines))
 
@@ -78,12 +80,12 @@ def _read_events(source: str, events: EventsConfig | None, preprocessing: Prepro
     explicit = config.ids if "ids" in config.model_fields_set or preprocessing is None else preprocessing.columns.ids
     # Never guessed again: the catalogue tells integers from text, and matches either by its text.
     ids = "text" if explicit == "auto" else explicit
-    found = read_event_histories(config.model_copy(update={"ids": ids}), preprocessing)
-    return Histories(found.user_ids, found.items, found.notes)
+    histories = read_event_histories(config.model_copy(update={"ids": ids}), preprocessing)
+    return Histories(histories.user_ids, histories.items, histories.notes)
 
 
 def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Histories:
-    seen: dict[str, int] = {}
+    line_of_user: dict[str, int] = {}
     items: list[list[ItemId]] = []
     number = 0
     try:
@@ -91,39 +93,39 @@ def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Hi
             if not line.strip():
                 continue
             user, history = _parse(line, f"{path}, line {number}", allow_empty)
-            if user in seen:
+            if user in line_of_user:
                 raise DataError(
-                    f"user {user!r} was already on line {seen[user]}",
+                    f"user {user!r} was already on line {line_of_user[user]}",
                     remedy="give each user one line with all of the user's items",
                     path=f"{path}, line {number}",
                 )
-            seen[user] = number
+            line_of_user[user] = number
             items.append(history)
     except UnicodeDecodeError as error:
-        where = f"{path}, after line {number}"
-        raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=where) from error
-    if not seen:
+        place = f"{path}, after line {number}"
+        raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=place) from error
+    if not line_of_user:
         raise DataError("there are no histories", remedy=f"write one line per user, such as {EXAMPLE}", path=path)
-    return Histories(list(seen), items)
+    return Histories(list(line_of_user), items)
 
 
-def _parse(line: str, where: str, allow_empty: bool) -> tuple[str, list[ItemId]]:
+def _parse(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON ({error})", remedy=f"write one object a line: {EXAMPLE}", path=where) from error
+        raise DataError(f"is not JSON ({error})", remedy=f"write one object a line: {EXAMPLE}", path=place) from error
     if not isinstance(value, dict) or "user" not in value or "items" not in value:
-        raise DataError("is not an object with `user` and `items`", remedy=f"write e.g. {EXAMPLE}", path=where)
+        raise DataError("is not an object with `user` and `items`", remedy=f"write e.g. {EXAMPLE}", path=place)
     user, items = value["user"], value["items"]
     if not _is_id(user) or user == "":
         wrong = f"the user {user!r} is not a text or an integer of 64 bits"
-        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=where)
+        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=place)
     if not isinstance(items, list) or not all(_is_id(item) for item in items):
         wrong = "`items` is not a list of texts or integers of 64 bits"
-        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=where)
+        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=place)
     if not items and not allow_empty:
         remedy = "leave out users without items, or allow them: allow_empty (--allow-empty)"
-        raise DataError(f"user {user!r} has no items", remedy=remedy, path=where)
+        raise DataError(f"user {user!r} has no items", remedy=remedy, path=place)
     return str(user), items
 
 

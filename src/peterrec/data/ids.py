@@ -34,8 +34,8 @@ def as_histories(histories: Any) -> list[Sequence[str | int]]:
         raise DataError(f"a history is a list of item ids, and histories are {describe(histories)}", remedy=FRAMES)
     rows = _as_list(histories)
     if rows is None:
-        what = "one text" if isinstance(histories, TEXTS) else describe(histories)
-        raise DataError(f"a history is a list of item ids, and histories are {what}", remedy=HISTORIES)
+        description = "one text" if isinstance(histories, TEXTS) else describe(histories)
+        raise DataError(f"a history is a list of item ids, and histories are {description}", remedy=HISTORIES)
     return [as_history(row, f"history {number}") for number, row in enumerate(rows)]
 
 
@@ -53,8 +53,8 @@ def as_history(history: Any, name: str = "a history") -> Sequence[str | int]:
         return history
     items = _as_list(history)
     if items is None:
-        what = "not one text" if isinstance(history, TEXTS) else f"and {name} is {describe(history)}"
-        raise DataError(f"a history is a list of item ids, {what}", remedy=HISTORY)
+        description = "not one text" if isinstance(history, TEXTS) else f"and {name} is {describe(history)}"
+        raise DataError(f"a history is a list of item ids, {description}", remedy=HISTORY)
     return [_as_id(item, place, name) for place, item in enumerate(items)]
 
 

@@ -74,5 +74,5 @@ def uniform_weights(items: int) -> IntArray:
 def popularity_weights(counts: IntArray, power: float) -> IntArray:
     """Return weights in proportion to (count + 1) ** power, as whole numbers (word2vec: 0.75; Mikolov et al., 2013)."""
     weights = (counts + 1.0) ** power
-    whole: IntArray = np.maximum(1, np.round(weights / weights.min() * 16)).astype(np.int64)
-    return whole
+    rounded: IntArray = np.maximum(1, np.round(weights / weights.min() * 16)).astype(np.int64)
+    return rounded

@@ -34,16 +34,9 @@ def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> Pr
 def _first_target(tasks: list[dict[str, Any]], name: str | None) -> FirstTargetConfig | None:
     for task in tasks:
         if task["name"] == name and task.get("history") == "before-first-target":
-            bounds = {key: task[key] for key in ("domains", "after", "before")}
-            return build_config(FirstTargetConfig, bounds | {"elsewhere": task["events"] is not None})
+            filter_settings = {key: task[key] for key in ("domains", "after", "before")}
+            return build_config(FirstTargetConfig, filter_settings | {"elsewhere": task["events"] is not None})
     return None
-
-
-def filters_domains(preprocessing: PreprocessingConfig) -> bool:
-    """Return whether which events are read depends on their domain."""
-    source, first = preprocessing.source, preprocessing.first_target
-    of_source = source.domains is not None or bool(source.exclude_domains)
-    return of_source or (first is not None and first.domains is not None and not first.elsewhere)
 
 
 def filters_times(preprocessing: PreprocessingConfig) -> bool:
@@ -80,11 +73,15 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
     """Return the settings by which two models read other events, as `source.repeats: keep, drop`."""
     if first is None or second is None:
         return []
-    left, right = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
+    first_settings, second_settings = _flatten(first.model_dump(mode="json")), _flatten(second.model_dump(mode="json"))
     ordering = ("columns.order", "columns.ties")  # the other columns say where things stand, not what is read
     unread = ("columns.", "time_kind", "units_per_second")
-    names = [name for name in left | right if name in ordering or not name.startswith(unread)]
-    return [f"{name}: {left.get(name)}, {right.get(name)}" for name in names if left.get(name) != right.get(name)]
+    names = [name for name in first_settings | second_settings if name in ordering or not name.startswith(unread)]
+    return [
+        f"{name}: {first_settings.get(name)}, {second_settings.get(name)}"
+        for name in names
+        if first_settings.get(name) != second_settings.get(name)
+    ]
 
 
 def pretraining_remarks(pretraining: PreprocessingConfig | None, manifest: Mapping[str, Any], task: str) -> list[str]:
@@ -97,27 +94,34 @@ def pretraining_remarks(pretraining: PreprocessingConfig | None, manifest: Mappi
     """
     changed = differences(pretraining, preprocessing_of(manifest))
     remarks = [f"the backbone was trained on other events than these (there, here: {line})" for line in changed]
-    settings = next((each for each in manifest.get("config", {}).get("tasks", ()) if each["name"] == task), None)
+    settings = next(
+        (
+            task_settings
+            for task_settings in manifest.get("config", {}).get("tasks", ())
+            if task_settings["name"] == task
+        ),
+        None,
+    )
     if pretraining is None or settings is None or settings["kind"] != "ranking" or settings["events"] is not None:
         return remarks
     source, domains = pretraining.source, settings["domains"]
     inside = [name for name in domains or () if source.domains is None or name in source.domains]
-    of_domain = domains is None or bool(set(inside) - set(source.exclude_domains))
-    of_time = source.before is None or settings["after"] is None or _later(source.before, settings["after"])
-    if of_domain and of_time:
+    domains_overlap = domains is None or bool(set(inside) - set(source.exclude_domains))
+    times_overlap = source.before is None or settings["after"] is None or _is_later(source.before, settings["after"])
+    if domains_overlap and times_overlap:
         remarks.append("the backbone was pre-trained on events like the targets: it may have seen the answers")
     return remarks
 
 
-def _later(first: str, second: str) -> bool:
+def _is_later(first: str, second: str) -> bool:
     try:
         return float(first) > float(second)
     except ValueError:
         return first > second  # dates and times as ISO writes them
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat

@@ -1,4 +1,4 @@
-"""Which users pre-training learns from, and which are held out from it."""
+"""Train and held-out users of pre-training."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def _predictable(corpus: Corpus, rows: IntArray, longest: int | None = None) -> 
     first, place = sequences.offsets[:-1][rows], sequences.offsets[1:][rows] - 1
     if longest is not None:
         first = np.maximum(first, place + 1 - longest)
-    found, left = np.zeros(len(rows), dtype=bool), np.arange(len(rows))
-    while len(left):  # from the last event back, as far as needed: of most users it is the last
-        found[left] = sequences.items[place[left]] >= FIRST_ITEM
-        left = left[~found[left]]
-        place[left] -= 1
-        left = left[place[left] > first[left]]
-    return rows[found]
+    has_item, pending = np.zeros(len(rows), dtype=bool), np.arange(len(rows))
+    while len(pending):  # from the last event back, as far as needed: of most users it is the last
+        has_item[pending] = sequences.items[place[pending]] >= FIRST_ITEM
+        pending = pending[~has_item[pending]]
+        place[pending] -= 1
+        pending = pending[place[pending] > first[pending]]
+    return rows[has_item]

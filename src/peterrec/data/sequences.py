@@ -51,7 +51,7 @@ class Sequences:
         return counts
 
     @classmethod
-    def of(cls, rows: Iterable[Sequence[int] | IntArray]) -> Sequences:
+    def from_rows(cls, rows: Iterable[Sequence[int] | IntArray]) -> Sequences:
         """Build from rows in memory."""
         arrays = [np.asarray(row, dtype=np.int32) for row in rows]
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)

@@ -30,8 +30,8 @@ def _slices(sequences: Sequences, starts: IntArray, lengths: IntArray) -> Sequen
 
 def _without_repeats(sequences: Sequences) -> Sequences:
     rows = sequences.repeat()
-    same = np.zeros(len(rows), dtype=bool)
-    same[1:] = (sequences.items[1:] == sequences.items[:-1]) & (rows[1:] == rows[:-1])
-    lengths = np.bincount(rows[~same], minlength=len(sequences))
+    is_repeat = np.zeros(len(rows), dtype=bool)
+    is_repeat[1:] = (sequences.items[1:] == sequences.items[:-1]) & (rows[1:] == rows[:-1])
+    lengths = np.bincount(rows[~is_repeat], minlength=len(sequences))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(sequences.items[~same], offsets)
+    return Sequences(sequences.items[~is_repeat], offsets)

@@ -9,15 +9,13 @@ from peterrec.config import SplitConfig
 from peterrec.data.hashing import UInt64Array, id_hash, mix64
 from peterrec.data.sequences import IntArray
 
-user_hash = id_hash
-
 
 def uniform(hashes: UInt64Array, salt: str) -> npt.NDArray[np.float64]:
     """Return one number in [0, 1) per user, independent between salts; (n,) float64.
 
     The salted hash is mixed with `mix64`.
     """
-    mixed = mix64(np.asarray(hashes, dtype=np.uint64) ^ user_hash([f"salt:{salt}"])[0])
+    mixed = mix64(np.asarray(hashes, dtype=np.uint64) ^ id_hash([f"salt:{salt}"])[0])
     return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 

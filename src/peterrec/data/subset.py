@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Corpus, Part, Task, TaskPart
+from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
-from peterrec.data.splits import uniform, user_hash
+from peterrec.data.splits import uniform
 from peterrec.errors import ConfigError, TaskError
 
 FEWEST = 2  # train users; of one there is nothing to learn
@@ -41,7 +42,7 @@ def with_share(corpus: Corpus, share: float, seed: int) -> Corpus:
 
 def chosen_rows(user_ids: pa.Array, share: float, seed: int) -> IntArray:
     """Return which users a share of them is, in their order; (max(1, round(share * n)),) int64, none of none."""
-    draw = uniform(user_hash(user_ids.to_pylist()), f"labelled-{seed}")
+    draw = uniform(id_hash(user_ids.to_pylist()), f"labelled-{seed}")
     count = min(len(draw), max(1, round(share * len(draw))))
     return np.sort(np.argsort(draw, kind="stable")[:count]).astype(np.int64)
 
@@ -55,15 +56,15 @@ class _SharedCorpus(Corpus):
 
     def task(self, name: str) -> Task:
         """Open a task; errors as those of `Corpus.task`, and TaskError if fewer than 2 train users are left."""
-        whole = super().task(name)
-        fields_of_whole = {field.name: getattr(whole, field.name) for field in fields(whole)}
-        task = _SharedTask(**fields_of_whole, share=self._share, seed=self._seed)
+        full_task = super().task(name)
+        task_fields = {field.name: getattr(full_task, field.name) for field in fields(full_task)}
+        task = _SharedTask(**task_fields, share=self._share, seed=self._seed)
         train = task.part("train")
         if len(train) < FEWEST:
             raise TaskError(
                 f"{100 * self._share:g} % of the train users of task {name!r} are {len(train)}, which is too few",
                 remedy="take a larger share, or label more users",
-                path=whole.path,
+                path=full_task.path,
             )
         return count_targets(task, train)
 
@@ -79,9 +80,9 @@ class _SharedTask(Task):
 
     @cached_property
     def _train(self) -> TaskPart:
-        every = super().part("train")
-        rows = chosen_rows(every.user_ids, self.share, self.seed)
-        return every.take(rows)
+        all_users = super().part("train")
+        rows = chosen_rows(all_users.user_ids, self.share, self.seed)
+        return all_users.take(rows)
 
 
 def count_targets(task: Task, train: TaskPart) -> Task:

@@ -1,18 +1,15 @@
-"""Events made up by a seeded generator: small ones with structure to learn, and very many without."""
+"""Events drawn by a seeded generator, with a structure that can be learned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from peterrec.errors import DataError
-from peterrec.storage import replace_file, storage_errors
 
 FIRST_SOURCE_TIME = 1_000_000_000
 FIRST_TARGET_TIME = 1_100_000_000
@@ -25,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """What `synthetic` makes.
+    """Tables that `synthetic` and `planted` return.
 
     Attributes:
         events: columns `user_id`, `item_id` (text), `timestamp` (int64, seconds), `domain` (`source` or `target`).
@@ -116,14 +113,14 @@ def planted(
         raise DataError(f"{labelled} of the users cannot be labelled", remedy="give a share above 0, at most 1")
     data = synthetic(users, items, targets, mean_events, clusters, seed)
     rng = np.random.default_rng([seed, 1])  # draws that do not shift those of `synthetic`
-    known = np.zeros(users, dtype=bool)
-    known[rng.permutation(users)[: max(1, round(labelled * users))]] = True
-    names = data.users["user_id"].filter(pa.array(known))
+    is_labelled = np.zeros(users, dtype=bool)
+    is_labelled[rng.permutation(users)[: max(1, round(labelled * users))]] = True
+    names = data.users["user_id"].filter(pa.array(is_labelled))
     noise = np.where(rng.random(users) < 0.5, "yes", "no")
-    table = data.users.append_column("noise", pa.array(noise.tolist())).filter(pa.array(known))
+    table = data.users.append_column("noise", pa.array(noise.tolist())).filter(pa.array(is_labelled))
     source = pc.equal(data.events["domain"], "source")
-    kept = pc.or_(source, pc.is_in(data.events["user_id"], value_set=names.combine_chunks()))
-    return SyntheticData(data.events.filter(kept), table)
+    is_kept = pc.or_(source, pc.is_in(data.events["user_id"], value_set=names.combine_chunks()))
+    return SyntheticData(data.events.filter(is_kept), table)
 
 
 def _members(cluster: Ints | int, total: int, clusters: int) -> Ints:
@@ -132,9 +129,9 @@ def _members(cluster: Ints | int, total: int, clusters: int) -> Ints:
 
 
 def _draw(rng: np.random.Generator, cluster: Ints, total: int, clusters: int) -> Ints:
-    own = rng.integers(_members(cluster, total, clusters)) * clusters + cluster
-    away = rng.random(len(cluster)) < OFF_TASTE
-    return np.where(away, rng.integers(total, size=len(cluster)), own)
+    in_cluster = rng.integers(_members(cluster, total, clusters)) * clusters + cluster
+    off_taste = rng.random(len(cluster)) < OFF_TASTE
+    return np.where(off_taste, rng.integers(total, size=len(cluster)), in_cluster)
 
 
 def _walk(rng: np.random.Generator, cluster: int, length: int, items: int, clusters: int) -> Ints:
@@ -142,8 +139,8 @@ def _walk(rng: np.random.Generator, cluster: int, length: int, items: int, clust
     size = int(_members(cluster, items, clusters))
     steps = np.where(rng.random(length) < DRIFT, 1, rng.integers(size, size=length))
     places = (rng.integers(size) + np.cumsum(steps)) % size
-    away = rng.random(length) < OFF_TASTE
-    return np.where(away, rng.integers(items, size=length), places * clusters + cluster)
+    off_taste = rng.random(length) < OFF_TASTE
+    return np.where(off_taste, rng.integers(items, size=length), places * clusters + cluster)
 
 
 def _times(rng: np.random.Generator, lengths: Ints, first: int) -> Ints:
@@ -153,56 +150,3 @@ def _times(rng: np.random.Generator, lengths: Ints, first: int) -> Ints:
     ends = np.cumsum(lengths)
     before = np.concatenate([[0], total[ends[:-1] - 1]])
     return np.asarray(first + total - np.repeat(before, lengths), dtype=np.int64)
-
-
-def write_synthetic_events(
-    path: str | Path,
-    events: int = 20_000_000,
-    users: int | None = None,
-    items: int = 200_000,
-    seed: int = 0,
-    batch: int = 1_000_000,
-) -> Path:
-    """Stream a large log of events to a Parquet file, one row group of `batch` rows at a time.
-
-    Columns are `user_id`, `item_id` and `timestamp` (seconds), all int64. Rows are in order of time with users mixed,
-    as in a real log; item popularity falls like a Zipf law. Memory is bounded by `batch` and `items`.
-
-    Args:
-        path: the file to write; replaced if it exists.
-        events: rows.
-        users: distinct users at most; one for every 20 events if not given.
-        items: distinct items at most.
-        seed: the same seed and `batch` give the same rows.
-        batch: rows made and written at a time.
-
-    Returns:
-        The path.
-
-    Raises:
-        DataError: a number is below 1.
-        StorageError: the disk is full or the place is not writable.
-    """
-    users = max(1, events // 20) if users is None else users
-    if min(events, users, items, batch) < 1:
-        raise DataError("events, users, items and batch must be at least 1", remedy="ask for larger numbers")
-    path = Path(path)
-    rng = np.random.default_rng(seed)
-    cumulative = np.cumsum(1.0 / (np.arange(items) + 10.0))  # shifted, so that no item dwarfs all others
-    cumulative /= cumulative[-1]
-    ids = rng.permutation(items) + 1  # popularity must not be legible from the id
-    schema = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64()), ("timestamp", pa.int64())])
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start in range(0, events, batch):
-            rows = min(batch, events - start)
-            ranks = np.minimum(np.searchsorted(cumulative, rng.random(rows), side="right"), items - 1)
-            columns = [rng.integers(1, users + 1, size=rows), ids[ranks], _clock(rng, start, rows)]
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=batch)
-    return path
-
-
-def _clock(rng: np.random.Generator, start: int, rows: int) -> Ints:
-    """Return times in seconds that never decrease from one batch to the next; (rows,) int64."""
-    return np.asarray(FIRST_SOURCE_TIME + start + np.sort(rng.integers(rows, size=rows)), dtype=np.int64)

@@ -68,10 +68,10 @@ def order_ties(same_as_before: BoolArray, tied: IntArray, keys: UInt64Array, las
 def equal_to_before(*columns: pa.ChunkedArray) -> BoolArray:
     """Return which rows have in every column the value of the row before; (n,), the first is False."""
     rows = len(columns[0])
-    same = np.ones(rows, dtype=bool)
-    same[:1] = False
+    is_equal = np.ones(rows, dtype=bool)
+    is_equal[:1] = False
     for column in columns:
         values = column.combine_chunks()
         if rows > 1:
-            same[1:] &= np.asarray(pc.equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False), dtype=bool)
-    return same
+            is_equal[1:] &= np.asarray(pc.equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False), dtype=bool)
+    return is_equal

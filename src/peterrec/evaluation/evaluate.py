@@ -83,11 +83,11 @@ def evaluate_task(
 
 def _repeats(task: Task, test: TaskPart) -> list[str]:
     """Return in words how many targets are in the user's own history, and whether such items are left out."""
-    if test.targets is None or test.seen is None or task.targets is None:
+    if test.targets is None or test.seen_targets is None or task.targets is None:
         return []
     width = len(task.targets)
     repeats = np.isin(
-        test.targets.repeat() * width + test.targets.items, test.seen.repeat() * width + test.seen.items
+        test.targets.repeat() * width + test.targets.items, test.seen_targets.repeat() * width + test.seen_targets.items
     ).sum()
     if not repeats:
         return []
@@ -138,8 +138,8 @@ def _judge_ranking(task: Task, test: TaskPart, method: RankingScorer, config: Ev
             yield batch
 
     count, scores = config.sampled_negatives, checked()
-    if task.exclude_seen and test.seen is not None:
-        scores = without_seen(scores, test.seen)
+    if task.exclude_seen and test.seen_targets is not None:
+        scores = without_seen(scores, test.seen_targets)
     outcome = ranking_outcome(scores, targets_of(test), sampled_negatives=count, seed=config.seed)
     return _Judged(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
 

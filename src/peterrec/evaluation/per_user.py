@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int
 
 from peterrec.config import EvaluateConfig, PretrainConfig
 from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.hashing import id_hash
 from peterrec.data.pretraining_users import split_users
-from peterrec.data.splits import user_hash
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Statistic
@@ -117,8 +117,8 @@ def _ranking(
             yield batch
 
     scores = checked()
-    if task.exclude_seen and test.seen is not None:
-        scores = without_seen(scores, test.seen)
+    if task.exclude_seen and test.seen_targets is not None:
+        scores = without_seen(scores, test.seen_targets)
     k, count = config.k, config.sampled_negatives
     outcome = ranking_outcome(scores, test.targets, sampled_negatives=count, seed=config.seed)
     sums = ranking_sums(outcome, k=k, sampled_negatives=count)
@@ -135,4 +135,4 @@ def _fits(given: int, expected: int, what: str) -> None:
 def seen_by(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:
     """Return a function from user ids to whether a backbone with these settings was trained on the users."""
     hashes = np.asarray(corpus.user_hashes)[split_users(corpus, config)[0]]
-    return lambda user_ids: np.isin(user_hash(user_ids.to_pylist()), hashes)
+    return lambda user_ids: np.isin(id_hash(user_ids.to_pylist()), hashes)

@@ -17,7 +17,7 @@ from torch import Tensor
 from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import ReadoutName
-from peterrec.data.reading import HistoryReader
+from peterrec.data.history_reader import HistoryReader
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank, is_identity_at_zero, stack_key

@@ -15,8 +15,8 @@ from torch import Tensor
 from peterrec.arguments import checked, describe
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.config import EngineConfig
+from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 from peterrec.data.ids import as_history
-from peterrec.data.reading import HistoryReader, UserEvents, event_codes
 from peterrec.data.ties import FloatArray
 from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
@@ -119,7 +119,7 @@ class Engine:
             history = one.history
             assert history is not None
             for task, vector in zip(one.tasks, own, strict=True):
-                if task.answers_without_events and history.read_by(task.reader).known == 0:
+                if task.answers_without_events and history.read_by(task.reader).known_items == 0:
                     answers[i][task.name] = _answer_without_events(task, one)
                 elif task.index is None:
                     classes.setdefault(one.roster, []).append((i, task, vector))
@@ -242,13 +242,13 @@ class Engine:
         pretrained = self.model.pretrained
         own = None if bundle.provenance is None else bundle.provenance.preprocessing
         bounds = self.config.bounds == "prepared"
-        return HistoryReader.of(own or pretrained.preprocessing, pretrained.unknown, bounds=bounds)
+        return HistoryReader.for_model(own or pretrained.preprocessing, pretrained.unknown, time_filters=bounds)
 
     def bounds(self) -> list[str]:
         """Return which events of users are left out by their time, in words, and what changes that."""
         lines: dict[str, list[str]] = {}
         for one in self.roster.loaded.values():
-            for line in one.reader.bounds():
+            for line in one.reader.time_filter_notes():
                 lines.setdefault(line, []).append(one.name)
         ask = "; engine.bounds=none reads them"
         return [f"{', '.join(names)}: {line}, as when data were prepared{ask}" for line, names in lines.items()]
@@ -346,7 +346,7 @@ def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
     history = one.history
     assert history is not None
     readings = [history.read_by(task.reader) for task in one.tasks]
-    known = min((reading.known for reading in readings), default=len(history.items) - history.unknown)
+    known = min((reading.known_items for reading in readings), default=len(history.items) - history.unknown)
     assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
     tasks = {task.name: of[task.name] for task in one.tasks}
     return Answer(tasks, len(history.items), history.unknown, known, assumed)

@@ -43,7 +43,7 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     variants = [one, *without]
     vectors = engine.represent(variants)
     # As they are answered: without known events, by what is known of everybody.
-    unknown = [each.history is not None and each.history.read_by(loaded.reader).known == 0 for each in variants]
+    unknown = [each.history is not None and each.history.read_by(loaded.reader).known_items == 0 for each in variants]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.index is None:
         values = torch.tensor(prepared.roster.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))

@@ -201,13 +201,13 @@ def _open(
     encoded = model.encode(histories.items, name, **settings)
     if report is not None:
         total = sum(len(items) for items in histories.items)
-        without = int((encoded.known == 0).sum())
+        without = int((encoded.known_counts == 0).sum())
         line = f"{_count(len(histories.items), 'user')}, {_count(total, 'event')}"
-        line += f"; {int(encoded.unknown.sum()):,} of items that are unknown"
+        line += f"; {int(encoded.unknown_counts.sum()):,} of items that are unknown"
         report(line + (f"; nothing is known of {_count(without, 'user')}" if without else ""))
         for note in histories.notes:
             report(note)
-    return model, name, histories, encoded.known, settings | {"batch_size": options.batch_size}
+    return model, name, histories, encoded.known_counts, settings | {"batch_size": options.batch_size}
 
 
 def _overridden(preprocessing: PreprocessingConfig | None, overrides: tuple[str, ...]) -> PreprocessingConfig | None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream, last_events
 from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
-from peterrec.data.splits import assign_folds, user_hash
+from peterrec.data.splits import assign_folds
 from peterrec.data.subset import count_targets
 from peterrec.model import UserModel
 from peterrec.nn.readout import represent
@@ -64,7 +65,7 @@ def make_folds(
     """
     if not count:
         return []
-    hashes = user_hash(users.user_ids.to_pylist())
+    hashes = id_hash(users.user_ids.to_pylist())
     number = assign_folds(hashes, count, f"folds-{config.seed}", users.labels)
     order = np.argsort(users.sequences.lengths, kind="stable")  # similar lengths are read together
     return [

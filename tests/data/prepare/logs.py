@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -51,6 +52,14 @@ def write_parquet(path: Path, rows: Rows, columns: Sequence[str] = COLUMNS, **ty
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     arrays = [pa.array(column, types.get(name)) for name, column in zip(columns, values, strict=True)]
     pq.write_table(pa.table(arrays, names=list(columns)), path)
+    return path
+
+
+def write_random_events(path: Path, events: int, users: int, items: int = 5_000) -> Path:
+    """Write events that are drawn at random, many of them fast."""
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(users, size=events), rng.integers(items, size=events), np.arange(events)]
+    pq.write_table(pa.table(columns, names=list(COLUMNS)), path)
     return path
 
 
@@ -99,7 +108,7 @@ def bound(kind: str, value: int | None) -> str | None:
 
 def settings(path: Path | Sequence[Path], **values: Any) -> PrepareConfig:
     """A configuration; `events`, `source`, ... as trees. Shares are such that a few users fill every part."""
-    paths = [str(path)] if isinstance(path, Path) else [str(one) for one in path]
+    paths = [str(path)] if isinstance(path, Path) else [str(file) for file in path]
     tree: dict[str, Any] = {"threads": 1, "source": {"min_item_events": 1}, "split": SPLIT} | values
     tree["events"] = {"paths": paths} | values.get("events", {})
     return build_config(PrepareConfig, tree)
@@ -108,7 +117,7 @@ def settings(path: Path | Sequence[Path], **values: Any) -> PrepareConfig:
 SPLIT = {"train": 0.5, "valid": 0.25, "test": 0.25}
 
 
-def made(path: Path | Sequence[Path], out: Path, **values: Any) -> Corpus:
+def prepare_log(path: Path | Sequence[Path], out: Path, **values: Any) -> Corpus:
     """Prepare with `settings`, over what is there."""
     return prepare(settings(path, **values), out, overwrite=True)
 
@@ -130,18 +139,22 @@ def items_of(corpus: Corpus) -> dict[str, list[Any]]:
 
 def parts_of(corpus: Corpus, name: str) -> dict[str, dict[str, tuple[list[int], Any]]]:
     """History, and label or targets, of each user of each part."""
-    task, found = corpus.task(name), {}
+    task, parts = corpus.task(name), {}
     for part in PARTS:
-        one = task.part(part)
-        answers = one.labels.tolist() if one.labels is not None else [one.targets[i].tolist() for i in range(len(one))]
-        histories = [one.sequences[i].tolist() for i in range(len(one))]
-        users = one.user_ids.to_pylist()
+        task_part = task.part(part)
+        answers = (
+            task_part.labels.tolist()
+            if task_part.labels is not None
+            else [task_part.targets[i].tolist() for i in range(len(task_part))]
+        )
+        histories = [task_part.sequences[i].tolist() for i in range(len(task_part))]
+        users = task_part.user_ids.to_pylist()
         assert len(set(users)) == len(users)
-        found[part] = dict(zip(users, zip(histories, answers, strict=True), strict=True))
-    return found
+        parts[part] = dict(zip(users, zip(histories, answers, strict=True), strict=True))
+    return parts
 
 
-def assert_account_adds_up(corpus: Corpus) -> None:
+def assert_steps_add_up(corpus: Corpus) -> None:
     """Each step has what the one before left, less what it dropped, and says why; the last has what is there."""
     steps = [(corpus.manifest["steps"], "events", corpus.manifest["events"])]
     steps += [(task["steps"], "users", sum(task["users"].values())) for task in corpus.manifest["tasks"]]

@@ -18,7 +18,7 @@ Id = str | int
 
 
 class RefusedError(Exception):
-    """What `prepare` must refuse."""
+    """Input that `prepare` must refuse."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Row:
         return (self.time, self.order or 0, tie_of(self.user, self.seconds, self.item))
 
     def content(self) -> tuple[Any, ...]:
-        """What makes two rows of two files the same event."""
+        """Return the values by which two rows of two files are the same event."""
         return (self.user, self.item, self.time, self.domain)
 
 
@@ -50,7 +50,7 @@ class TaskSettings:
     after: int | None = None
     before: int | None = None
     domains: tuple[str, ...] | None = None
-    own: tuple[Row, ...] | None = None
+    own_events: tuple[Row, ...] | None = None
     first_only: bool = False
     min_item_events: int = 1
     min_user_events: int = 1
@@ -59,7 +59,7 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is kept of the source, and how users are split."""
+    """Filters of the source, and the split of users."""
 
     domains: tuple[str, ...] | None = None
     exclude_domains: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ def mix(value: int) -> int:
 
 
 def tie_of(user: str, seconds: float, item: Id) -> int:
-    """What orders events of a user with equal times: a hash of all three."""
+    """Return the key that orders events of a user with equal times: a hash of all three."""
     (bits,) = struct.unpack("<Q", struct.pack("<d", seconds))
     return mix(mix(hash_of(user) ^ mix(bits)) ^ hash_of(str(item)))
 
@@ -144,25 +144,25 @@ class Oracle:
         for row in self.chosen:
             if row.item in self.index or settings.rare_items == "unk":
                 self.events.setdefault(row.user, []).append(row)
-        for own in self.events.values():
-            own.sort(key=Row.key)
-        every = {user: self.history(own) for user, own in self.events.items()}
-        self.sequences = {user: items for user, items in every.items() if len(items) >= settings.min_user_events}
+        for rows_of_user in self.events.values():
+            rows_of_user.sort(key=Row.key)
+        histories = {user: self.history(rows_of_user) for user, rows_of_user in self.events.items()}
+        self.sequences = {user: items for user, items in histories.items() if len(items) >= settings.min_user_events}
         if not self.sequences:
             raise RefusedError("no user has enough events")
 
     def history(self, events: list[Row], until: int | None = None) -> list[int]:
-        kept: list[Row] = []
+        read: list[Row] = []
         for row in events:
             if until is not None and row.time >= until:
                 continue
-            if self.settings.repeats == "drop" and kept and kept[-1].item == row.item:
+            if self.settings.repeats == "drop" and read and read[-1].item == row.item:
                 continue
-            kept.append(row)
-        return [self.index.get(row.item, UNK) for row in kept[-self.settings.max_history :]]
+            read.append(row)
+        return [self.index.get(row.item, UNK) for row in read[-self.settings.max_history :]]
 
     def task(self, task: TaskSettings) -> ExpectedTask:
-        """What the task must be.
+        """Return the task as it must be.
 
         Raises:
             RefusedError: it cannot be learned, or its answers are in the source.
@@ -180,16 +180,16 @@ class Oracle:
         users = [user for user, _ in table]
         if len(set(users)) < len(users):
             raise RefusedError("a user twice")
-        known = {user: label for user, label in table if label is not None and user in self.events}
-        if not known:
+        with_events = {user: label for user, label in table if label is not None and user in self.events}
+        if not with_events:
             raise RefusedError("nobody is labelled")
-        kept = {user: label for user, label in known.items() if self._long(self.sequences.get(user), task)}
+        enough = {user: label for user, label in with_events.items() if self._long(self.sequences.get(user), task)}
         if not task.activity:
-            common = Counter(kept.values())
-            kept = {user: label for user, label in kept.items() if common[label] >= task.min_class_users}
+            common = Counter(enough.values())
+            enough = {user: label for user, label in enough.items() if common[label] >= task.min_class_users}
         expected = ExpectedTask()
-        expected.class_names = ["no", "yes"] if task.activity else sorted(set(kept.values()), key=class_order(kept))
-        for user, label in kept.items():
+        expected.class_names = ["no", "yes"] if task.activity else sorted(set(enough.values()), key=class_order(enough))
+        for user, label in enough.items():
             code = expected.class_names.index(label)
             expected.parts[part_of(user, self.settings)][user] = (self.sequences[user], code)
         self._check(expected)
@@ -202,10 +202,10 @@ class Oracle:
         def is_target(row: Row) -> bool:
             return (task.domains is None or row.domain in task.domains) and within(row.time, task.after, task.before)
 
-        targets = [row for row in (self.rows if task.own is None else task.own) if is_target(row)]
+        targets = [row for row in (self.rows if task.own_events is None else task.own_events) if is_target(row)]
         if not targets:
             raise RefusedError("no targets")
-        self._no_leak(task, {row.content() for row in targets if row.user in self.events or task.own is None})
+        self._no_leak(task, {row.content() for row in targets if row.user in self.events or task.own_events is None})
         histories, wanted = self._visits(task, targets)
         users_of: dict[Id, set[str]] = {}
         for user, rows in wanted.items():
@@ -222,28 +222,30 @@ class Oracle:
         expected.targets = sorted(counts.items(), key=lambda pair: (-pair[1], id_order(pair[0])))
         index = {item: place for place, (item, _) in enumerate(expected.targets)}
         for user, rows in wanted.items():
-            known = sorted((row for row in rows if row.item in index), key=lambda r: (*r.key()[:2], index[r.item]))
-            if known:
-                distinct = list(dict.fromkeys(index[row.item] for row in known))
+            in_catalogue = sorted(
+                (row for row in rows if row.item in index), key=lambda r: (*r.key()[:2], index[r.item])
+            )
+            if in_catalogue:
+                distinct = list(dict.fromkeys(index[row.item] for row in in_catalogue))
                 expected.parts[part_of(user, self.settings)][user] = (histories[user], distinct)
         self._check(expected)
         return expected
 
     def _no_leak(self, task: TaskSettings, targets: set[tuple[Any, ...]]) -> None:
         later = [row for row in self.chosen if task.domains is None and row.time >= (task.after or 0)]
-        if (later and task.own is None) or any(row.content() in targets for row in self.chosen):
+        if (later and task.own_events is None) or any(row.content() in targets for row in self.chosen):
             raise RefusedError("leak")
 
     def _visits(self, task: TaskSettings, targets: list[Row]) -> tuple[dict[str, list[int]], dict[str, list[Row]]]:
         """The history and the target events of every user who has enough history."""
         histories, wanted = {}, {}
         for user in {row.user for row in targets} & set(self.sequences):
-            own = [row for row in targets if row.user == user]
-            first = min(row.time for row in own)
+            user_targets = [row for row in targets if row.user == user]
+            first = min(row.time for row in user_targets)
             history = self.history(self.events[user], first) if task.first_only else self.sequences[user]
             if self._long(history, task):
                 histories[user] = history
-                wanted[user] = [row for row in own if row.time == first or not task.first_only]
+                wanted[user] = [row for row in user_targets if row.time == first or not task.first_only]
         return histories, wanted
 
     @staticmethod

@@ -12,7 +12,7 @@ from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
 from data.prepare.logs import (
-    assert_account_adds_up,
+    assert_steps_add_up,
     bound,
     parts_of,
     seconds,
@@ -24,9 +24,9 @@ from data.prepare.logs import (
 from data.prepare.logs import settings as build
 from data.prepare.oracle import Oracle, RefusedError, Row, Settings, TaskSettings
 from peterrec import storage
+from peterrec.data.prepare import event_sequences as sequences_module
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import sequences as sequences_module
-from peterrec.data.prepare import source as source_module
+from peterrec.data.prepare import source_events as source_module
 from peterrec.errors import PeterRecError, TaskError
 
 USERS = ["7", "u1", "u10", "u9", "B", "ä", "07", "a b", "Z|1", "日本", 'q"1', "u,2", "u11", "u12", "u13", "u14"]
@@ -46,17 +46,17 @@ class Case:
         self.integers, self.has_order, self.has_domain = (draw.random() < 0.5 for _ in range(3))
         self.number_users = draw.random() < 0.3
         self.horizon = draw.choice([4, 8, 20])
-        self.users = [str(one) for one in NUMBERS] if self.number_users else USERS
+        self.users = [str(number) for number in NUMBERS] if self.number_users else USERS
         if self.packed == "mixed" and not self.number_users:
             self.users = USERS[1:]  # a CSV file with no user but 7 would be refused beside one of text
         self.rows = self.events(draw.choice([30, 90, 200]), self.users)
         self.settings = self.source()
-        self.tasks = self.some_tasks()
+        self.tasks = self.draw_tasks()
 
     def events(self, count: int, users: list[str]) -> list[Row]:
         draw, items = self.draw, NUMBERS[: len(TEXTS)] if self.integers else TEXTS
-        some = items[: draw.randint(3, len(items))]
-        drawn = [(draw.choice(users), draw.choice(some), draw.randrange(self.horizon)) for _ in range(count)]
+        drawn_items = items[: draw.randint(3, len(items))]
+        drawn = [(draw.choice(users), draw.choice(drawn_items), draw.randrange(self.horizon)) for _ in range(count)]
         return [
             Row(
                 user,
@@ -71,39 +71,39 @@ class Case:
 
     def source(self) -> Settings:
         draw = self.draw
-        most = draw.choice([1, 2, 3, 5, 200])
+        longest = draw.choice([1, 2, 3, 5, 200])
         return Settings(
             domains=draw.choice([None, ("shop",), ("shop", "food")]) if self.has_domain else None,
             exclude_domains=draw.choice([(), ("53",), ("food", "53")]) if self.has_domain else (),
             after=draw.choice([None, None, 1]),
             before=draw.choice([None, self.horizon // 2, self.horizon // 2]),
             min_item_events=draw.choice([1, 2, 5]),
-            min_user_events=draw.randint(1, min(most, 3)),
-            max_history=most,
+            min_user_events=draw.randint(1, min(longest, 3)),
+            max_history=longest,
             repeats=draw.choice(["keep", "drop"]),
             rare_items=draw.choice(["drop", "unk"]),
             salt=str(draw.random()),
         )
 
-    def some_tasks(self) -> list[TaskSettings]:
+    def draw_tasks(self) -> list[TaskSettings]:
         draw = self.draw
         least, later = draw.randint(1, 2), self.settings.before or self.horizon - 1
         names = LABELS[: draw.choice([2, 4])]
         table = [(user, draw.choice(names)) for user in [*self.users, "stranger"]]
-        own = tuple(self.events(draw.randint(20, 40), self.users))
+        own_events = tuple(self.events(draw.randint(20, 40), self.users))
         if draw.random() < 0.8:  # by chance alone, one of them is a source event in most logs
             contents = {row.content() for row in self.rows}
-            own = tuple(row for row in own if row.content() not in contents)
-        both = {"min_user_events": least, "first_only": draw.random() < 0.6, "min_item_events": draw.randint(1, 3)}
+            own_events = tuple(row for row in own_events if row.content() not in contents)
+        ranking = {"min_user_events": least, "first_only": draw.random() < 0.6, "min_item_events": draw.randint(1, 3)}
         tasks = [
             TaskSettings("labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3)),
             TaskSettings("twice", labels=(*table, table[0])),
             TaskSettings("active", activity=True, after=later, before=draw.choice([None, later + 2])),
-            TaskSettings("later", after=later, **both),
-            TaskSettings("own", own=own, **both),
+            TaskSettings("later", after=later, **ranking),
+            TaskSettings("own", own_events=own_events, **ranking),
         ]
         if self.has_domain:
-            tasks.append(TaskSettings("domain", domains=("53",), before=draw.choice([None, later]), **both))
+            tasks.append(TaskSettings("domain", domains=("53",), before=draw.choice([None, later]), **ranking))
         return tasks
 
     def write(self, folder: Path, rows: list[Row], name: str) -> Path:
@@ -137,17 +137,24 @@ class Case:
             write_csv(path, lines, list(columns), separator="\t" if path.suffix == ".tsv" else ",")
 
     def config(self, folder: Path, tasks: list[TaskSettings]) -> Any:
-        one = self.settings
+        source_settings = self.settings
         source = {
-            name: getattr(one, name)
+            name: getattr(source_settings, name)
             for name in ("domains", "exclude_domains", "min_item_events", "min_user_events", "max_history")
         }
-        source |= {"repeats": one.repeats, "rare_items": one.rare_items}
-        source |= {"after": bound(self.kind, one.after), "before": bound(self.kind, one.before)}
-        split = {"train": one.split[0], "valid": one.split[1], "test": 1 - sum(one.split), "salt": one.salt}
+        source |= {"repeats": source_settings.repeats, "rare_items": source_settings.rare_items}
+        source |= {"after": bound(self.kind, source_settings.after), "before": bound(self.kind, source_settings.before)}
+        split = {
+            "train": source_settings.split[0],
+            "valid": source_settings.split[1],
+            "test": 1 - sum(source_settings.split),
+            "salt": source_settings.salt,
+        }
         events = {"order": "n" if self.has_order else None, "domain": "d" if self.has_domain else None}
-        made = [self._task(folder, task) for task in tasks]
-        return build(self.write(folder, self.rows, "events"), events=events, source=source, split=split, tasks=made)
+        task_trees = [self._task(folder, task) for task in tasks]
+        return build(
+            self.write(folder, self.rows, "events"), events=events, source=source, split=split, tasks=task_trees
+        )
 
     def _task(self, folder: Path, task: TaskSettings) -> dict[str, Any]:
         tree: dict[str, Any] = {"name": task.name, "min_user_events": task.min_user_events}
@@ -160,8 +167,8 @@ class Case:
             return tree | {"kind": "classification", "activity": period}
         tree |= period | {"kind": "ranking", "domains": task.domains, "min_item_events": task.min_item_events}
         tree["history"] = "before-first-target" if task.first_only else "all"
-        if task.own is not None:
-            tree["events"] = {"paths": [str(self.write(folder, list(task.own), task.name))]}
+        if task.own_events is not None:
+            tree["events"] = {"paths": [str(self.write(folder, list(task.own_events), task.name))]}
         return tree
 
 
@@ -189,19 +196,19 @@ def check(case: Case, oracle: Oracle, folder: Path) -> None:
     assert sequences_of(corpus) == oracle.sequences
     assert list(sequences_of(corpus)) == sorted(oracle.sequences, key=str.encode)
     for name, task in expected.items():
-        found = corpus.task(name)
+        prepared_task = corpus.task(name)
         assert parts_of(corpus, name) == task.parts
-        assert list(found.class_names) == task.class_names
-        if found.targets is not None:
-            pairs = zip(found.targets.ids.to_pylist(), found.targets.counts.tolist(), strict=True)
+        assert list(prepared_task.class_names) == task.class_names
+        if prepared_task.targets is not None:
+            pairs = zip(prepared_task.targets.ids.to_pylist(), prepared_task.targets.counts.tolist(), strict=True)
             assert list(pairs) == task.targets
-    assert_account_adds_up(corpus)
+    assert_steps_add_up(corpus)
     if refused:
-        one = case.draw.choice(refused)
-        event(f"refused {one.name}")
+        refused_task = case.draw.choice(refused)
+        event(f"refused {refused_task.name}")
         with pytest.raises(PeterRecError) as caught:
-            prepare(case.config(folder, [one]), folder / "refused")
-        assert isinstance(caught.value, TaskError) or one.name == "twice"
+            prepare(case.config(folder, [refused_task]), folder / "refused")
+        assert isinstance(caught.value, TaskError) or refused_task.name == "twice"
         assert caught.value.remedy
         assert not (folder / "refused").exists()
 
@@ -234,5 +241,5 @@ def test_histories_are_in_the_order_of_the_oracle(seed: int) -> None:
         config = case.config(Path(name), []).events
         users, items, _ = read_event_histories(config)
     assert users == sorted({row.user for row in case.rows}, key=str.encode)
-    for user, own in zip(users, items, strict=True):
-        assert own == [row.item for row in sorted(case.rows, key=Row.key) if row.user == user]
+    for user, user_items in zip(users, items, strict=True):
+        assert user_items == [row.item for row in sorted(case.rows, key=Row.key) if row.user == user]

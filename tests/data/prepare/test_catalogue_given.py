@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from builders import tiny_catalogue, tiny_pretrained
-from data.prepare.logs import SMALL, assert_account_adds_up, items_of, made, sequences_of, write_csv, write_parquet
+from data.prepare.logs import (
+    SMALL,
+    assert_steps_add_up,
+    items_of,
+    prepare_log,
+    sequences_of,
+    write_csv,
+    write_parquet,
+)
 from data.prepare.oracle import Oracle, Row, Settings
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.data.corpus import Corpus
@@ -23,38 +31,42 @@ def given_of(corpus: Corpus) -> list[Any]:
 
 @pytest.mark.parametrize(("rare_items", "wanted"), [("drop", ["a", "b"]), ("unk", ["a", *["[UNK]"] * 2, "b", "[UNK]"])])
 def test_the_catalogue_of_a_corpus_is_used_as_it_is(tmp_path: Path, rare_items: str, wanted: list[str]) -> None:
-    first = made(write_parquet(tmp_path / "a.parquet", SMALL), tmp_path / "first", source={"min_item_events": 2})
+    first = prepare_log(write_parquet(tmp_path / "a.parquet", SMALL), tmp_path / "first", source={"min_item_events": 2})
     path = write_csv(tmp_path / "b.csv", LATER)
     source = {"min_item_events": 100, "rare_items": rare_items, "repeats": "keep"}
-    corpus = made(path, tmp_path / "out", source=source, catalogue=str(first.path))
+    corpus = prepare_log(path, tmp_path / "out", source=source, catalogue=str(first.path))
     assert given_of(corpus) == given_of(first)
     assert corpus.manifest["catalogue_fingerprint"] == first.manifest["catalogue_fingerprint"]
     assert items_of(corpus) == {f"v{user}": wanted for user in range(8)}
     rows = [Row(*row) for row in LATER]
     oracle = Oracle(rows, Settings(rare_items=rare_items), [item for item, _ in given_of(first)])
     assert sequences_of(corpus) == oracle.sequences
-    assert_account_adds_up(corpus)
-    said = next(step["why"] for step in corpus.manifest["steps"] if "catalogue" in step["why"])
-    assert "not in the catalogue that was given" in said
-    assert [Path(one["path"]).name for one in corpus.manifest["inputs"]] == ["b.csv", "catalogue.parquet"]
+    assert_steps_add_up(corpus)
+    reason = next(step["why"] for step in corpus.manifest["steps"] if "catalogue" in step["why"])
+    assert "not in the catalogue that was given" in reason
+    assert [Path(file["path"]).name for file in corpus.manifest["inputs"]] == ["b.csv", "catalogue.parquet"]
 
 
 def test_the_catalogue_of_a_backbone(tmp_path: Path) -> None:
     save_backbone(tmp_path / "backbone", tiny_pretrained(tiny_catalogue(5)))
     rows = [(f"u{user}", f"item-{item}", item) for user in range(9) for item in (7, 3, 0)]
-    corpus = made(write_parquet(tmp_path / "a.parquet", rows), tmp_path / "out", catalogue=str(tmp_path / "backbone"))
+    corpus = prepare_log(
+        write_parquet(tmp_path / "a.parquet", rows), tmp_path / "out", catalogue=str(tmp_path / "backbone")
+    )
     assert given_of(corpus) == [(f"item-{item}", 5 - item) for item in range(5)]
     assert sequences_of(corpus)["u0"] == [4, 7]
 
 
 def test_integer_catalogues_and_ids_of_the_other_kind(tmp_path: Path) -> None:
-    first = made(write_csv(tmp_path / "a.csv", [(u, i, i) for u in range(9) for i in (30, 4)]), tmp_path / "first")
+    first = prepare_log(
+        write_csv(tmp_path / "a.csv", [(u, i, i) for u in range(9) for i in (30, 4)]), tmp_path / "first"
+    )
     text = write_parquet(tmp_path / "b.parquet", [(f"u{user}", "30", 1) for user in range(9)])
     with pytest.raises(DataError, match="has integer item ids, but the items of the events are text") as caught:
-        made(text, tmp_path / "out", catalogue=str(first.path))
+        prepare_log(text, tmp_path / "out", catalogue=str(first.path))
     assert "events.ids=integer" in caught.value.remedy
     users = write_parquet(tmp_path / "c.parquet", [(user, "30", 1) for user in range(9)])
-    corpus = made(users, tmp_path / "out", catalogue=str(first.path), events={"ids": "integer"})
+    corpus = prepare_log(users, tmp_path / "out", catalogue=str(first.path), events={"ids": "integer"})
     assert items_of(corpus)["8"] == [30]
 
 
@@ -63,13 +75,15 @@ def test_what_has_no_catalogue_or_another_one(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("nowhere", "empty", "a.parquet"):
         with pytest.raises(ArtifactError, match="has no catalogue") as caught:
-            made(path, out, catalogue=str(tmp_path / folder))
+            prepare_log(path, out, catalogue=str(tmp_path / folder))
         assert "a corpus or a backbone" in caught.value.remedy
     (tmp_path / "empty" / "catalogue.parquet").write_text("no")
     with pytest.raises((ArtifactError, DataError), match=r"catalogue\.parquet: cannot be read"):
-        made(path, out, catalogue=str(tmp_path / "empty"))
-    other = made(write_parquet(tmp_path / "b.parquet", [(f"u{n}", "q", 1) for n in range(9)]), tmp_path / "other")
+        prepare_log(path, out, catalogue=str(tmp_path / "empty"))
+    foreign = prepare_log(
+        write_parquet(tmp_path / "b.parquet", [(f"u{n}", "q", 1) for n in range(9)]), tmp_path / "other"
+    )
     with pytest.raises(DataError, match="no item is in the catalogue") as caught_data:
-        made(path, out, catalogue=str(other.path))
+        prepare_log(path, out, catalogue=str(foreign.path))
     assert "written the same way" in caught_data.value.remedy
     assert not out.exists()

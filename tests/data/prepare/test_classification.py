@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.prepare.logs import SMALL, assert_account_adds_up, made, parts_of, write_csv, write_parquet
+from data.prepare.logs import SMALL, assert_steps_add_up, parts_of, prepare_log, write_csv, write_parquet
 from data.prepare.oracle import Settings, part_of
 from peterrec.config import ActivityConfig, build_config
 from peterrec.data.corpus import Corpus
@@ -28,7 +28,7 @@ def task(path: Path, **values: Any) -> dict[str, Any]:
 
 def corpus_of(folder: Path, table: list[tuple[Any, Any]], **values: Any) -> Corpus:
     path = write_csv(folder / "users.csv", table, ("user_id", "group"))
-    return made(write_parquet(folder / "log.parquet", LOG), folder / "out", tasks=[task(path, **values)])
+    return prepare_log(write_parquet(folder / "log.parquet", LOG), folder / "out", tasks=[task(path, **values)])
 
 
 def labels_of(corpus: Corpus) -> dict[str, str]:
@@ -39,7 +39,7 @@ def labels_of(corpus: Corpus) -> dict[str, str]:
 
 
 def steps_of(corpus: Corpus) -> list[tuple[str, int, int]]:
-    assert_account_adds_up(corpus)
+    assert_steps_add_up(corpus)
     return [(step["what"], step["users"], step["dropped"]) for step in corpus.manifest["tasks"][0]["steps"]]
 
 
@@ -60,21 +60,21 @@ def test_labels_meet_users_whatever_the_type_of_either(tmp_path: Path) -> None:
     tasks = [
         task(path, name=path.stem[0], labels={"columns": names} if path.suffix == ".dat" else {}) for path in files
     ]
-    found = made(write_parquet(tmp_path / "log.parquet", LOG), tmp_path / "out", tasks=tasks)
-    first = parts_of(found, "a")
+    corpus = prepare_log(write_parquet(tmp_path / "log.parquet", LOG), tmp_path / "out", tasks=tasks)
+    first = parts_of(corpus, "a")
     assert {user: ("even", "odd")[label] for users in first.values() for user, (_, label) in users.items()} == wanted
-    assert all(parts_of(found, name) == first for name in found.task_names)
+    assert all(parts_of(corpus, name) == first for name in corpus.task_names)
 
 
 def test_users_of_csv_events_meet_labels_when_ids_are_text_with_zeros(tmp_path: Path) -> None:
     rows = [(f"{n:03}", item, 1) for n in range(30) for item in "ab"]
     table = write_csv(tmp_path / "users.csv", [(f"{n:03}", n % 2) for n in range(30)], ("user_id", "group"))
     log = write_csv(tmp_path / "log.csv", rows)
-    corpus = made(log, tmp_path / "out", tasks=[task(table)])
+    corpus = prepare_log(log, tmp_path / "out", tasks=[task(table)])
     assert set(labels_of(corpus)) == {f"{n:03}" for n in range(30)}
     numbers = [(n, item, 1) for n in range(30) for item in (5, 6)]  # the same users, as integers and with zeros
     read = {"ids": "integer"}
-    corpus = made(write_csv(log, numbers), tmp_path / "out", tasks=[task(table)], events=read)
+    corpus = prepare_log(write_csv(log, numbers), tmp_path / "out", tasks=[task(table)], events=read)
     assert set(labels_of(corpus)) == set(USERS)
 
 
@@ -90,8 +90,8 @@ def test_who_is_left_out_and_why(tmp_path: Path) -> None:
         ("with a history", 23, 6),
         ("of common classes", 22, 1),
     ]
-    why = [step["why"] for step in corpus.manifest["tasks"][0]["steps"]]
-    assert why[1:] == [
+    reasons = [step["why"] for step in corpus.manifest["tasks"][0]["steps"]]
+    assert reasons[1:] == [
         "'group' is empty",
         "no source event, such as 'stranger'",
         "fewer than 2 source events",
@@ -130,7 +130,7 @@ def test_classes_are_in_order_of_numbers_or_of_text(tmp_path: Path, values: list
 def test_labels_of_other_types(tmp_path: Path, type_: pa.DataType, values: list[Any], wanted: list[str]) -> None:
     table = [(user, values[int(user) % 4]) for user in USERS]
     path = write_parquet(tmp_path / "users.parquet", table, ("user_id", "group"), group=type_)
-    corpus = made(write_parquet(tmp_path / "log.parquet", LOG), tmp_path / "out", tasks=[task(path)])
+    corpus = prepare_log(write_parquet(tmp_path / "log.parquet", LOG), tmp_path / "out", tasks=[task(path)])
     assert list(corpus.task("group").class_names) == wanted
     assert set(labels_of(corpus)) == {user for user in USERS if int(user) % 4 < 3}
 
@@ -188,7 +188,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
         (cut, "ended before the end"),
     ]:
         with pytest.raises(PeterRecError, match=message) as caught:
-            made(log, out, tasks=[task(path)])
+            prepare_log(log, out, tasks=[task(path)])
         assert str(path) in str(caught.value)
         assert ("labels.user" in caught.value.remedy) == ("does not have" in message)
     assert not out.exists()
@@ -199,7 +199,7 @@ def test_a_part_with_one_class_is_told(tmp_path: Path, part: str) -> None:
     table = [(user, "a" if PART[user] == part else "ab"[int(user) % 2]) for user in USERS]
     corpus = corpus_of(tmp_path, table)
     (warning,) = corpus.manifest["warnings"]
-    count = sum(where == part for where in PART.values())
+    count = sum(user_part == part for user_part in PART.values())
     assert warning.startswith(f"task group: all {count} {part} users have the label 'a'")
     assert f"split.{part}" in warning
     assert corpus_of(tmp_path / "other", [(user, "ab"[int(user) % 2]) for user in USERS]).manifest["warnings"] == []
@@ -220,32 +220,32 @@ def test_activity_is_an_event_of_any_domain_or_item_in_the_period(tmp_path: Path
     path = write_parquet(tmp_path / "log.parquet", rows, ("user_id", "item_id", "timestamp", "where"))
     source = {"before": "4", "domains": ["shop"], "min_item_events": 2}
     rule = ACTIVE | {"activity": {"after": 5, "before": 9}}
-    corpus = made(path, tmp_path / "out", events={"domain": "where"}, source=source, tasks=[rule])
+    corpus = prepare_log(path, tmp_path / "out", events={"domain": "where"}, source=source, tasks=[rule])
     active = {USERS[0], USERS[1], *USERS[4:20]}
     assert labels_of(corpus) == {user: "yes" if user in active else "no" for user in USERS}
     assert steps_of(corpus) == [("users with source events", 30, 0)]
     named = ACTIVE | {"activity": {"after": 4, "active": 1, "inactive": "0"}, "min_user_events": 1}
-    corpus = made(path, tmp_path / "out", events={"domain": "where"}, source=source, tasks=[named])
+    corpus = prepare_log(path, tmp_path / "out", events={"domain": "where"}, source=source, tasks=[named])
     assert {user for user, label in labels_of(corpus).items() if label == "0"} == set(USERS[20:])
 
 
 def test_a_source_that_reaches_into_the_period_is_refused_and_the_remedy_works(tmp_path: Path) -> None:
     rows = [*LOG, *((user, "late", 9) for user in USERS[::2])]
-    path = write_parquet(tmp_path / "log.parquet", [(str(user), *rest) for user, *rest in rows])
+    path = write_parquet(tmp_path / "log.parquet", [(str(user), *columns) for user, *columns in rows])
     rule = ACTIVE | {"activity": {"after": "2"}}
     for source in ({"min_item_events": 1}, {"min_item_events": 1, "before": "3"}):
         with pytest.raises(TaskError, match="the answer would be in the question") as caught:
-            made(path, tmp_path / "out", source=source, tasks=[rule])
+            prepare_log(path, tmp_path / "out", source=source, tasks=[rule])
         assert "source.before: '2'" in caught.value.remedy
-    made(path, tmp_path / "out", source={"min_item_events": 1, "before": "2"}, tasks=[rule])
+    prepare_log(path, tmp_path / "out", source={"min_item_events": 1, "before": "2"}, tasks=[rule])
 
 
 def test_activity_that_is_no_task(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "log.parquet", SMALL)
     with pytest.raises(TaskError, match="all users of task 'group' have the label 'no'"):
-        made(path, tmp_path / "out", tasks=[ACTIVE | {"activity": {"after": "100000"}}])
+        prepare_log(path, tmp_path / "out", tasks=[ACTIVE | {"activity": {"after": "100000"}}])
     with pytest.raises(ConfigError, match=r"activity\.after of 'group' is '2001-02-01'") as caught:
-        made(path, tmp_path / "out", tasks=[ACTIVE | {"activity": {"after": "2001-02-01"}}])
+        prepare_log(path, tmp_path / "out", tasks=[ACTIVE | {"activity": {"after": "2001-02-01"}}])
     assert "a number such as" in caught.value.remedy
     with pytest.raises(ConfigError, match="give them two names"):
         build_config(ActivityConfig, {"after": 5, "active": "yes", "inactive": "yes"})

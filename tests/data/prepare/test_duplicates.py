@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.prepare.logs import COLUMNS, SMALL, made, sequences_of, settings, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, SMALL, prepare_log, sequences_of, settings, write_csv, write_parquet
 from peterrec.data.prepare import prepare, read_event_histories
 from peterrec.errors import DataError
 
@@ -29,11 +29,11 @@ def warnings_of(folder: Path, *paths: Path) -> list[str]:
 def test_a_file_that_is_named_twice_is_read_once_and_told(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "in" / "log.csv", SMALL)
     (tmp_path / "in" / "link.csv").symlink_to("log.csv")
-    once = sequences_of(made(log, tmp_path / "once"))
+    once = sequences_of(prepare_log(log, tmp_path / "once"))
     assert warnings_of(tmp_path, log) == []
     for paths in ([log, log], [log, tmp_path / "in"], [tmp_path / "in" / "*.csv"]):
         assert warnings_of(tmp_path, *paths) == [f"{log.resolve()}: named more than once, read once"]
-        assert sequences_of(made(paths, tmp_path / "out")) == once
+        assert sequences_of(prepare_log(paths, tmp_path / "out")) == once
 
 
 def packed(path: Path, *, members: int = 1) -> Path:
@@ -66,7 +66,7 @@ def test_files_of_equal_content_are_refused(tmp_path: Path, make: Any) -> None:
     write_csv(tmp_path / "in" / "other.csv", [("u9", "a", 5)])
     make(log)
     with pytest.raises(DataError, match="has the same content as") as caught:
-        made(log.parent, tmp_path / "out")
+        prepare_log(log.parent, tmp_path / "out")
     assert "leave one of the two out" in caught.value.remedy
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="every event would count twice"):
@@ -76,7 +76,7 @@ def test_files_of_equal_content_are_refused(tmp_path: Path, make: Any) -> None:
 def test_parquet_files_of_equal_content_are_refused(tmp_path: Path) -> None:
     copied(write_parquet(tmp_path / "in" / "log.parquet", SMALL))
     with pytest.raises(DataError, match="every event would count twice"):
-        made(tmp_path / "in", tmp_path / "out")
+        prepare_log(tmp_path / "in", tmp_path / "out")
 
 
 def test_files_without_rows_and_files_of_one_size_or_name_are_no_duplicates(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_one_log_in_two_forms_is_told(tmp_path: Path) -> None:
     headerless = write_csv(tmp_path / "one" / "a.csv", SMALL[:1], None)
     copied(headerless)
     with pytest.raises(DataError, match="every event would count twice"):
-        made(headerless.parent, tmp_path / "out", events={"columns": COLUMNS})
+        prepare_log(headerless.parent, tmp_path / "out", events={"columns": COLUMNS})

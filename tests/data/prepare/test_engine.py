@@ -17,12 +17,11 @@ import pyarrow as pa
 import pytest
 
 from builders import file_size_limit
-from data.prepare.logs import SMALL, made, settings, tree, write_csv, write_parquet
+from data.prepare.logs import SMALL, prepare_log, settings, tree, write_csv, write_parquet, write_random_events
 from data.prepare.test_order import EVENTS, LOG, SOURCE, TASKS, write
 from peterrec.config import EventsConfig
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare.engine import engine_errors
-from peterrec.data.synthetic import write_synthetic_events
+from peterrec.data.prepare.duckdb_engine import engine_errors
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 
 
@@ -30,17 +29,17 @@ from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 def test_what_is_no_size_of_memory(tmp_path: Path, limit: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", SMALL)
     with pytest.raises(ConfigError, match="memory_limit") as caught:
-        made(path, tmp_path / "out", memory_limit=limit)
+        prepare_log(path, tmp_path / "out", memory_limit=limit)
     assert "memory_limit=2GB" in caught.value.remedy
-    assert {one.name for one in tmp_path.iterdir()} == {"a.parquet"}
+    assert {path_left.name for path_left in tmp_path.iterdir()} == {"a.parquet"}
 
 
 def test_too_little_memory_says_how_to_give_more(tmp_path: Path) -> None:
-    path = write_synthetic_events(tmp_path / "a.parquet", events=200_000, users=2_000, items=5_000)
+    path = write_random_events(tmp_path / "a.parquet", 200_000, users=2_000)
     with pytest.raises(ConfigError, match="do not fit in the memory") as caught:
-        made(path, tmp_path / "out", memory_limit="10MB")
+        prepare_log(path, tmp_path / "out", memory_limit="10MB")
     assert "memory_limit=4GB" in caught.value.remedy
-    assert {one.name for one in tmp_path.iterdir()} == {"a.parquet"}
+    assert {path_left.name for path_left in tmp_path.iterdir()} == {"a.parquet"}
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**9, 1.5])
@@ -61,14 +60,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["pq.write_table", "SequenceFile.append", "SequenceFile.close"])
-def test_a_disk_that_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_a_disk_that_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", SMALL)
     before = tree(tmp_path)
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"peterrec.data.prepare.run.{where}", full)
+    monkeypatch.setattr(f"peterrec.data.prepare.preparation.{function}", full)
     with pytest.raises(StorageError, match="the disk is full"):
         prepare(settings(path), tmp_path / "out")
     assert tree(tmp_path) == before
@@ -81,11 +80,11 @@ def test_ctrl_c_at_any_line_leaves_nothing(tmp_path: Path) -> None:
     before = tree(tmp_path)
     assert len(lines) > 4
     for stop in range(len(lines)):
-        seen: list[str] = []
+        reported: list[str] = []
 
-        def report(line: str, seen: list[str] = seen, stop: int = stop) -> None:
-            seen.append(line)
-            if len(seen) > stop:
+        def report(line: str, reported: list[str] = reported, stop: int = stop) -> None:
+            reported.append(line)
+            if len(reported) > stop:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
@@ -95,7 +94,7 @@ def test_ctrl_c_at_any_line_leaves_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_the_engine_works_is_ctrl_c(tmp_path: Path) -> None:
     """DuckDB makes a RuntimeError of it."""
-    write_synthetic_events(tmp_path / "a.parquet", events=400_000, users=150_000)
+    write_random_events(tmp_path / "a.parquet", 400_000, users=150_000)
     code = (
         "import sys; from pathlib import Path; from data.prepare.logs import settings\n"
         "from peterrec.data.prepare import prepare\n"
@@ -113,7 +112,7 @@ def test_ctrl_c_while_the_engine_works_is_ctrl_c(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 77, errors
-    assert {one.name for one in tmp_path.iterdir()} == {"a.parquet"}
+    assert {path_left.name for path_left in tmp_path.iterdir()} == {"a.parquet"}
 
 
 @pytest.mark.parametrize(
@@ -162,47 +161,49 @@ def expressions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every Ibis expression that the connection is asked to run, but for those that open files."""
     from ibis.backends.duckdb import Backend
 
-    seen: list[Any] = []
+    collected: list[Any] = []
     to_pyarrow, create_table = Backend.to_pyarrow, Backend.create_table
 
     def note_query(self: Any, expression: Any, *args: Any, **options: Any) -> Any:
-        seen.append(expression)
+        collected.append(expression)
         return to_pyarrow(self, expression, *args, **options)
 
     def note_table(self: Any, name: str, obj: Any = None, *args: Any, **options: Any) -> Any:
         if isinstance(obj, ibis.Expr) and "ibis_read_" not in ibis.to_sql(obj, dialect="duckdb"):
-            seen.append(obj)
+            collected.append(obj)
         return create_table(self, name, obj, *args, **options)
 
     monkeypatch.setattr(Backend, "to_pyarrow", note_query)
     monkeypatch.setattr(Backend, "create_table", note_table)
-    return seen
+    return collected
 
 
 def test_every_expression_compiles_for_spark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expressions: list[Any]
 ) -> None:
-    rows = [(user, item, time, order, where) for user, item, time, order, where in LOG]
+    rows = [(user, item, time, order, domain) for user, item, time, order, domain in LOG]
     log = write_csv(tmp_path / "in" / "log.csv", rows[:400], ("user_id", "item_id", "timestamp", "n", "where"))
     write_parquet(tmp_path / "in" / "log.parquet", rows[400:], ("user_id", "item_id", "timestamp", "n", "where"))
     users = [(f"u{n}", float(n % 3), n % 2) for n in range(40)]
     floats = write_parquet(tmp_path / "f.parquet", users, ("user_id", "group", "two"), group=pa.float64())
-    own = write_csv(tmp_path / "own.csv", [(f"u{n}", n % 4, f"2001-02-0{1 + n % 3}") for n in range(40)])
+    own_file = write_csv(tmp_path / "own.csv", [(f"u{n}", n % 4, f"2001-02-0{1 + n % 3}") for n in range(40)])
     tasks: list[dict[str, Any]] = [
         *TASKS,
         {"name": "f", "kind": "classification", "labels": {"path": str(floats), "label": "group"}},
         {"name": "t", "kind": "classification", "labels": {"path": str(floats), "label": "two"}, "min_user_events": 2},
         {"name": "s", "kind": "classification", "activity": {"after": 11, "before": 12}},
         {"name": "o", "kind": "ranking", "domains": None, "min_item_events": 1,
-         "events": {"paths": [str(own)], "order": None, "domain": None}},
+         "events": {"paths": [str(own_file)], "order": None, "domain": None}},
     ]  # fmt: skip
     source = SOURCE | {"before": "11", "exclude_domains": ["b"], "after": "0", "rare_items": "drop"}
-    made(log.parent, tmp_path / "out", events=EVENTS, source=source, tasks=tasks)
+    prepare_log(log.parent, tmp_path / "out", events=EVENTS, source=source, tasks=tasks)
     read_event_histories(settings(log.parent, events=EVENTS).events)
     moments = [(f"u{n % 9}", item, f"2001-02-0{1 + n % 3}") for n in range(40) for item in ("i1", "i2")]
     write_parquet(tmp_path / "time" / "b.parquet", moments, timestamp=pa.string())
     limits = {"after": "2001-02-01T00:00+00:00", "before": "2001-02-03", "rare_items": "unk"}
-    made(tmp_path / "time", tmp_path / "out", source=limits, catalogue=str(tmp_path / "out"), events={"ids": "text"})
+    prepare_log(
+        tmp_path / "time", tmp_path / "out", source=limits, catalogue=str(tmp_path / "out"), events={"ids": "text"}
+    )
     assert len(expressions) > 60
     monkeypatch.setattr(ibis.options, "pyspark", SparkOptions())
     for expression in expressions:
@@ -211,4 +212,4 @@ def test_every_expression_compiles_for_spark(
 
 def test_nothing_of_ours_imports_pandas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)  # an import of it fails
-    made(write_csv(tmp_path / "a.csv", SMALL), tmp_path / "out")
+    prepare_log(write_csv(tmp_path / "a.csv", SMALL), tmp_path / "out")

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from data.prepare.logs import COLUMNS, SMALL, made, times, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, SMALL, prepare_log, times, write_csv, write_parquet
+from pairwise import pairwise
 from peterrec.config import EventsConfig
 from peterrec.data.prepare import read_event_histories
 from peterrec.errors import DataError
@@ -35,16 +37,18 @@ def text_file(folder: Path, text: str, name: str = "log.csv") -> Path:
     return path
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
-@pytest.mark.parametrize("name", ["log.csv", "log.txt.gz"])
-@pytest.mark.parametrize("separator", [",", "\t", ";", "|", "::"])
+@pytest.mark.parametrize(
+    ("separator", "name", "end"),
+    pairwise([*product([",", "\t", ";", "|", "::"], ["log.csv", "log.txt.gz"], ["\n", "\r\n", "\r"])], enumerate),
+    ids=repr,
+)
 def test_separators_are_found(tmp_path: Path, separator: str, name: str, end: str) -> None:
     assert histories(write_csv(tmp_path / name, ROWS, separator=separator, end=end)) == WANTED
 
 
-@pytest.mark.parametrize(("separator", "said"), [("#", "#"), (" -> ", " -> "), ("\t", r"\t"), (",", ",")])
-def test_separators_are_said(tmp_path: Path, separator: str, said: str) -> None:
-    assert histories(write_csv(tmp_path / "log.csv", ROWS, separator=separator), separator=said) == WANTED
+@pytest.mark.parametrize(("separator", "setting"), [("#", "#"), (" -> ", " -> "), ("\t", r"\t"), (",", ",")])
+def test_separators_are_said(tmp_path: Path, separator: str, setting: str) -> None:
+    assert histories(write_csv(tmp_path / "log.csv", ROWS, separator=separator), separator=setting) == WANTED
 
 
 @pytest.mark.parametrize(("name", "separator"), [("ratings.dat", "::"), ("r.tsv", "\t"), ("r.csv.gz", ",")])
@@ -54,9 +58,11 @@ def test_without_a_header_line(tmp_path: Path, name: str, separator: str) -> Non
     assert histories(path, columns=("user_id", "item_id", "rating", "timestamp")) == WANTED
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "mark"])
-@pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
+@pytest.mark.parametrize(
+    ("name", "header", "mark"),
+    pairwise([*product(["log.csv", "log.csv.gz"], [True, False], ["", "\ufeff"])], enumerate),
+    ids=repr,
+)
 def test_a_byte_order_mark_is_no_part_of_the_first_value(tmp_path: Path, name: str, header: bool, mark: str) -> None:
     import gzip
 
@@ -91,13 +97,15 @@ def test_what_ids_are_can_be_said(tmp_path: Path, ids: Any) -> None:
 
 
 def test_integers_of_64_bits_are_integers_and_longer_ones_text(tmp_path: Path) -> None:
-    most = 2**63 - 1
-    assert histories(write_csv(tmp_path / "a.csv", [("u", most, 1), ("u", -most, 2)])) == {"u": [most, -most]}
+    largest = 2**63 - 1
+    assert histories(write_csv(tmp_path / "a.csv", [("u", largest, 1), ("u", -largest, 2)])) == {
+        "u": [largest, -largest]
+    }
     for path in (
-        write_csv(tmp_path / "b.csv", [("u", most + 1, 1), ("u", 5, 2)]),
-        write_parquet(tmp_path / "b.parquet", [("u", most + 1, 1), ("u", 5, 2)], item_id=pa.uint64()),
+        write_csv(tmp_path / "b.csv", [("u", largest + 1, 1), ("u", 5, 2)]),
+        write_parquet(tmp_path / "b.parquet", [("u", largest + 1, 1), ("u", 5, 2)], item_id=pa.uint64()),
     ):
-        assert histories(path) == {"u": [str(most + 1), "5"]}
+        assert histories(path) == {"u": [str(largest + 1), "5"]}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +122,9 @@ def test_text_ids_of_parquet_are_text_also_where_they_are_digits(tmp_path: Path,
 def test_integer_ids_of_parquet(tmp_path: Path, type_: pa.DataType) -> None:
     path = write_parquet(tmp_path / "a.parquet", [(1, 30, 3), (1, 4, 1)], user_id=type_, item_id=type_)
     assert histories(path) == {"1": [4, 30]}
-    out = made(write_parquet(tmp_path / "b.parquet", [(u, 4, u) for u in range(8)], item_id=type_), tmp_path / "out")
+    out = prepare_log(
+        write_parquet(tmp_path / "b.parquet", [(u, 4, u) for u in range(8)], item_id=type_), tmp_path / "out"
+    )
     assert out.catalogue.ids.type == pa.int64()
 
 
@@ -123,8 +133,8 @@ def test_integer_ids_of_parquet(tmp_path: Path, type_: pa.DataType) -> None:
     "kind", ["integer", "float", "decimal", "date", "text", "zone", "s", "ms", "us", "ns", "float32", "dictionary"]
 )
 def test_times_of_every_kind(tmp_path: Path, kind: str, form: str) -> None:
-    same = {"float32": "float", "dictionary": "text"}.get(kind, kind)
-    values, type_ = times(same, [3, 7, 1, 2])
+    value_kind = {"float32": "float", "dictionary": "text"}.get(kind, kind)
+    values, type_ = times(value_kind, [3, 7, 1, 2])
     if kind == "float32":
         type_ = pa.float32()
     elif kind == "dictionary":
@@ -156,10 +166,10 @@ def test_offsets_count_and_text_without_one_is_utc(tmp_path: Path) -> None:
 def test_a_time_format_is_used_for_text_only(tmp_path: Path) -> None:
     rows = [("a", "x", "03/01/2001 10:00 +0200"), ("a", "y", "03/01/2001 09:00 +0000")]
     wanted = {"time_format": "%d/%m/%Y %H:%M %z"}
-    one, two = write_csv(tmp_path / "a.csv", rows), write_parquet(tmp_path / "a.parquet", rows)
-    assert histories(one, **wanted) == histories(two, **wanted) == {"a": ["x", "y"]}
+    csv_path, parquet_path = write_csv(tmp_path / "a.csv", rows), write_parquet(tmp_path / "a.parquet", rows)
+    assert histories(csv_path, **wanted) == histories(parquet_path, **wanted) == {"a": ["x", "y"]}
     typed = write_parquet(tmp_path / "b.parquet", [("a", "z", datetime(2001, 1, 2))])
-    assert histories(one, typed, **wanted) == {"a": ["z", "x", "y"]}
+    assert histories(csv_path, typed, **wanted) == {"a": ["z", "x", "y"]}
     assert histories(write_parquet(tmp_path / "c.parquet", [("a", "z", 5)]), **wanted) == {"a": ["z"]}
 
 
@@ -170,12 +180,12 @@ def test_files_may_differ_in_form_columns_and_kind_of_time(tmp_path: Path) -> No
     write_parquet(tmp_path / "d.parquet", [(1.75, 0, "w", "a")], ("timestamp", "else", "item_id", "user_id"))
     assert histories(tmp_path) == {"a": ["x", "y", "w", "z"]}
     moments = [datetime(2001, 1, 2), datetime(2001, 1, 1, 23, tzinfo=timezone(timedelta(hours=-2)))]
-    other = tmp_path / "other"
-    write_csv(other / "a.csv", [("a", "x", "2001-01-02T01:00:01Z")])
-    write_parquet(other / "b.parquet", [("a", "y", moments[0])])
-    write_parquet(other / "c.parquet", [("a", "z", moments[1].astimezone(UTC))])
-    write_parquet(other / "d.parquet", [("a", "w", datetime(2001, 1, 3).date())])
-    assert histories(other) == {"a": ["y", "z", "x", "w"]}
+    other_folder = tmp_path / "other"
+    write_csv(other_folder / "a.csv", [("a", "x", "2001-01-02T01:00:01Z")])
+    write_parquet(other_folder / "b.parquet", [("a", "y", moments[0])])
+    write_parquet(other_folder / "c.parquet", [("a", "z", moments[1].astimezone(UTC))])
+    write_parquet(other_folder / "d.parquet", [("a", "w", datetime(2001, 1, 3).date())])
+    assert histories(other_folder) == {"a": ["y", "z", "x", "w"]}
 
 
 def test_files_folders_and_globs_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,22 +200,22 @@ def test_files_folders_and_globs_each_file_once(tmp_path: Path, monkeypatch: pyt
     for pattern in ("*/events.parquet", "day=1/**/part-?.*", f"{tmp_path}/**/*.parquet", "**/events*"):
         assert histories(pattern) == WANTED
     (tmp_path / "link.csv").symlink_to(folder / "deep" / "part-1.CSV")
-    every = (folder, "day=1/../day=1", folder / "part-0.snappy.parquet", "**/*.CSV", "link.csv")
-    assert histories(*every) == WANTED
+    all_names = (folder, "day=1/../day=1", folder / "part-0.snappy.parquet", "**/*.CSV", "link.csv")
+    assert histories(*all_names) == WANTED
 
 
 @pytest.mark.parametrize("name", ["a[1].csv", "b*.csv", "c?.csv", "{d}.csv", "e'e.csv", "f f.csv", "g[1]/a.csv"])
 def test_a_name_is_no_pattern_where_it_is_a_file(tmp_path: Path, name: str) -> None:
     write_csv(tmp_path / name, ROWS)
-    for other in ("a1.csv", "b1.csv", "c1.csv", "g1/a.csv"):
-        write_csv(tmp_path / other, [("other", "other", 1)])
+    for matching_name in ("a1.csv", "b1.csv", "c1.csv", "g1/a.csv"):
+        write_csv(tmp_path / matching_name, [("other", "other", 1)])
     assert histories(tmp_path / name) == WANTED
 
 
 def test_columns_that_are_not_asked_for_may_be_anything(tmp_path: Path) -> None:
-    more = ("", "", "User_id", "peterrec_file", *COLUMNS)
+    columns = ("", "", "User_id", "peterrec_file", *COLUMNS)
     rows = [(None, 1, "no", "no", *row) for row in ROWS]
-    assert histories(write_csv(tmp_path / "a.csv", rows, more)) == WANTED
+    assert histories(write_csv(tmp_path / "a.csv", rows, columns)) == WANTED
     assert histories(write_csv(tmp_path / "b.csv", [(*row, "x" * 200_000) for row in ROWS], (*COLUMNS, "m"))) == WANTED
     long = write_csv(tmp_path / "d.csv", [(*row, 1) for row in ROWS], (*COLUMNS, "m" * 200_000))
     assert histories(long) == WANTED
@@ -221,15 +231,15 @@ def test_the_time_zone_of_the_machine_changes_nothing(tmp_path: Path) -> None:
     write_parquet(tmp_path / "in" / "a.parquet", [(f"u{t.hour % 8}", "abc"[t.hour % 3], t) for t in moments])
     write_csv(tmp_path / "in" / "b.csv", [(f"u{t.hour % 8}", "c", f"{t:%Y-%m-%d %H:30}") for t in moments])
     source = {"before": "2001-02-01 12:00:00", "min_item_events": 1}
-    here = made(tmp_path / "in", tmp_path / "out", source=source)
+    corpus = prepare_log(tmp_path / "in", tmp_path / "out", source=source)
     code = (
-        "import sys; from pathlib import Path; from data.prepare.logs import made\n"
-        f"print(made(Path(sys.argv[1]), Path(sys.argv[2]), source={source}).manifest['fingerprint'])"
+        "import sys; from pathlib import Path; from data.prepare.logs import prepare_log\n"
+        f"print(prepare_log(Path(sys.argv[1]), Path(sys.argv[2]), source={source}).manifest['fingerprint'])"
     )
     environment = os.environ | {"TZ": "Asia/Kolkata", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "there")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == here.manifest["fingerprint"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == corpus.manifest["fingerprint"]
 
 
 def test_a_hive_folder_name_is_no_column(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from data.prepare.logs import COLUMNS, made, settings, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, prepare_log, settings, write_csv, write_parquet
+from pairwise import FULL
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import prepare
 from peterrec.errors import TaskError
@@ -22,17 +24,17 @@ SAYS = "the answer would be in the question"
 
 
 def corpus_of(
-    folder: Path, source: Path, own: Path, *, domain: str | None = None, limits: Any = None, **task: Any
+    folder: Path, source: Path, own_path: Path, *, domain: str | None = None, limits: Any = None, **task: Any
 ) -> Corpus:
     """Prepare a source and a task of another file."""
-    tree = {"name": "r", "kind": "ranking", "min_item_events": 1, "events": {"paths": [str(own)]}} | task
+    tree = {"name": "r", "kind": "ranking", "min_item_events": 1, "events": {"paths": [str(own_path)]}} | task
     limits = {"min_item_events": 1} | (limits or {})
-    return made(source, folder / "out", events={"domain": domain}, source=limits, tasks=[tree])
+    return prepare_log(source, folder / "out", events={"domain": domain}, source=limits, tasks=[tree])
 
 
-def refused(folder: Path, source: Path, own: Path, **values: Any) -> TaskError:
+def refused(folder: Path, source: Path, own_path: Path, **values: Any) -> TaskError:
     with pytest.raises(TaskError, match=SAYS) as caught:
-        corpus_of(folder, source, own, **values)
+        corpus_of(folder, source, own_path, **values)
     assert not (folder / "out").exists()
     return caught.value
 
@@ -67,9 +69,15 @@ def moment(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-@pytest.mark.parametrize("source", ["seconds", "text", "timestamp"])
-@pytest.mark.parametrize("own", ["seconds", "float", "ms", "us", "ns", "text", "fraction", "timestamp"])
-def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, source: str, own: str) -> None:
+SOURCE_FORMS = ["seconds", "text", "timestamp"]
+OWN_FORMS = ["seconds", "float", "ms", "us", "ns", "text", "fraction", "timestamp"]
+# Every form, and every way of comparing two: as they are, as floats, as moments, in whole seconds.
+SOME_FORMS = [(SOURCE_FORMS[number % 3], form) for number, form in enumerate(OWN_FORMS)]
+SOME_FORMS += [("seconds", "float"), ("seconds", "timestamp"), ("timestamp", "timestamp")]
+
+
+@pytest.mark.parametrize(("source", "own_form"), [*product(SOURCE_FORMS, OWN_FORMS)] if FULL else SOME_FORMS)
+def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, source: str, own_form: str) -> None:
     def write(name: str, form: str, item: Any) -> Path:
         rows = [(user, item(place), 3600 * place + SECONDS) for user in range(24) for place in range(5)]
         shape: dict[str, Any] = {
@@ -82,8 +90,8 @@ def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, so
         types = {"timestamp": pa.timestamp("ns")} if form == "timestamp" else {}
         return write_parquet(tmp_path / name, lines, COLUMNS, **types)
 
-    log, other = write("log.parquet", source, lambda place: place), write("own.parquet", own, str)
-    assert "120 target events" in refused(tmp_path, log, other).what
+    log, own_path = write("log.parquet", source, lambda place: place), write("own.parquet", own_form, str)
+    assert "120 target events" in refused(tmp_path, log, own_path).what
 
 
 def test_events_of_another_domain_are_others_and_so_is_what_has_another_user_item_or_time(tmp_path: Path) -> None:
@@ -100,23 +108,23 @@ def test_events_of_another_domain_are_others_and_so_is_what_has_another_user_ite
     with pytest.raises(TaskError, match="96 target events"):  # for all that is known, they are the same
         corpus_of(tmp_path, log, food, domain="where", events=unnamed)
     strangers = [(f"7{user}", item, time) for user, item, time in OLD]
-    others = [
+    changed_rows = [
         *((user, f"7{item}", time) for user, item, time in OLD),
         *((user, item, time + 9) for user, item, time in OLD),
     ]
-    corpus_of(tmp_path, log, write_csv(tmp_path / "other.csv", [*strangers, *others]), domain="where", events={
+    corpus_of(tmp_path, log, write_csv(tmp_path / "other.csv", [*strangers, *changed_rows]), domain="where", events={
         "paths": [str(tmp_path / "other.csv")], "domain": None
     })  # fmt: skip
 
 
 def test_a_source_later_than_the_start_of_the_targets_is_refused_whatever_file_they_come_from(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", [*OLD, *((user, "e", 12) for user in USERS[:5])])
-    own = write_csv(tmp_path / "own.csv", NEW)
-    error = refused(tmp_path, log, own, after="10")
+    own_path = write_csv(tmp_path / "own.csv", NEW)
+    error = refused(tmp_path, log, own_path, after="10")
     assert "5 events of the source are targets of task 'r', or later" in error.what
     assert "source.before: '10'" in error.remedy
-    corpus_of(tmp_path, log, own, after="10", limits={"before": "10"})
-    corpus_of(tmp_path, log, own)  # nothing says that the targets are the future of the same log
+    corpus_of(tmp_path, log, own_path, after="10", limits={"before": "10"})
+    corpus_of(tmp_path, log, own_path)  # nothing says that the targets are the future of the same log
     dates = write_csv(tmp_path / "dates.csv", [(user, item, f"2001-02-{time}") for user, item, time in NEW])
     corpus_of(tmp_path, log, dates, after="2001-02-01")  # a bound that means nothing to the source
 
@@ -125,10 +133,10 @@ def test_a_period_that_starts_in_the_source_is_seen_however_times_are_written(tm
     """Times of the source are numbers, those of the task's file are text: the bound is of the text."""
     start = 1_600_646_400  # 2020-09-21
     log = write_csv(tmp_path / "log.csv", [(user, item, start + time * 3600) for user, item, time in [*OLD, *NEW]])
-    own = write_csv(tmp_path / "own.csv", [(user, item, "2020-09-25 07:00:00") for user in USERS for item in "vw"])
-    error = refused(tmp_path, log, own, after="2020-09-21 10:00:00")
+    own_path = write_csv(tmp_path / "own.csv", [(user, item, "2020-09-25 07:00:00") for user in USERS for item in "vw"])
+    error = refused(tmp_path, log, own_path, after="2020-09-21 10:00:00")
     assert f"{len(NEW)} events of the source are targets of task 'r', or later" in error.what
-    corpus_of(tmp_path, log, own, after="2020-09-21 10:00:00", limits={"before": str(start + 36000)})
+    corpus_of(tmp_path, log, own_path, after="2020-09-21 10:00:00", limits={"before": str(start + 36000)})
 
 
 @pytest.mark.parametrize("form", ["seconds", "timestamp"])
@@ -149,8 +157,8 @@ def test_that_most_targets_are_items_of_the_user_already_is_told(tmp_path: Path,
     rows = [
         (user, ("ab" if n < repeated else "xy")[n % 2], f"0{n % 9 + 1}/02/2001") for n, user in enumerate(USERS[:20])
     ]
-    own = {"paths": [str(write_csv(tmp_path / "own.csv", [*rows, rows[0]]))], "time_format": "%d/%m/%Y"}
-    task = {"name": "r", "kind": "ranking", "min_item_events": 1, "events": own}
+    own_events = {"paths": [str(write_csv(tmp_path / "own.csv", [*rows, rows[0]]))], "time_format": "%d/%m/%Y"}
+    task = {"name": "r", "kind": "ranking", "min_item_events": 1, "events": own_events}
     lines: list[str] = []
     corpus = prepare(settings(log, tasks=[task]), tmp_path / "out", report=lines.append)
     warnings = [line for line in lines if line.startswith("warning: ")]

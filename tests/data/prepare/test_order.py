@@ -15,16 +15,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from data.prepare.logs import COLUMNS, items_of, made, parts_of, sequences_of, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, items_of, parts_of, prepare_log, sequences_of, write_csv, write_parquet
 from data.prepare.logs import settings as build
 from data.prepare.oracle import tie_of
 from peterrec import storage
 from peterrec.data.hashing import id_hash
+from peterrec.data.prepare import event_sequences as sequences_module
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import sequences as sequences_module
-from peterrec.data.prepare import source as source_module
+from peterrec.data.prepare import source_events as source_module
 from peterrec.data.prepare import tasks as tasks_module
-from peterrec.data.prepare.sequences import SequenceFile, pieces
+from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.sequences import Sequences
 from peterrec.data.shorten import shorten
 from peterrec.data.ties import tie_keys
@@ -68,8 +68,8 @@ def fingerprint(tmp_path_factory: pytest.TempPathFactory) -> str:
     corpus = prepare(config(path), folder / "out")
     assert [sum(task["users"].values()) > 20 for task in corpus.manifest["tasks"]] == [True, True]
     assert (np.asarray(corpus.sequences.items) == 3).sum() > 20  # [UNK]
-    found: str = corpus.manifest["fingerprint"]
-    return found
+    digest: str = corpus.manifest["fingerprint"]
+    return digest
 
 
 @given(
@@ -95,15 +95,15 @@ def test_the_same_events_are_the_same_corpus(
 
 def test_users_beyond_the_first_batch_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path / "a.parquet", [(f"u{n}", "ab"[n % 2], n) for n in range(5000)])
-    whole = made(path, tmp_path / "whole")
+    at_once = prepare_log(path, tmp_path / "whole")
     monkeypatch.setattr(source_module, "USERS_AT_ONCE", 700)
     monkeypatch.setattr(tasks_module, "USERS_AT_ONCE", 300)
     monkeypatch.setattr(sequences_module, "EVENTS_AT_ONCE", 1100)
-    cut = made(path, tmp_path / "cut")
+    cut = prepare_log(path, tmp_path / "cut")
     assert cut.manifest["users"] == 5000
-    assert cut.manifest["fingerprint"] == whole.manifest["fingerprint"]
+    assert cut.manifest["fingerprint"] == at_once.manifest["fingerprint"]
     assert len(list((cut.path / "sequences").iterdir())) == 5
-    assert sequences_of(cut) == sequences_of(whole)
+    assert sequences_of(cut) == sequences_of(at_once)
 
 
 TIES = [("u", "b", 1, 2), ("u", "a", 1, 3), ("u", "c", 1, 1), ("u", "d", 0, 9), ("u", "a", 2, 0), ("u", "É", 1, 1)]
@@ -116,9 +116,9 @@ def by_hash(user: str, seconds: float, items: str) -> str:
 @pytest.mark.parametrize("order", [None, "n"])
 def test_ties_in_time_are_broken_by_order_and_then_by_a_hash(tmp_path: Path, order: str | None) -> None:
     wanted = "d" + (by_hash("u", 1, "abcÉ") if order is None else by_hash("u", 1, "cÉ") + "ba") + "a"
-    others = [(f"u{n}", item, 1, 1) for n in range(8) for item in "abcdÉ"]
-    path = write_parquet(tmp_path / "a.parquet", [*TIES, *others], (*COLUMNS, "n"))
-    corpus = made(path, tmp_path / "out", events={"order": order})
+    other_users = [(f"u{n}", item, 1, 1) for n in range(8) for item in "abcdÉ"]
+    path = write_parquet(tmp_path / "a.parquet", [*TIES, *other_users], (*COLUMNS, "n"))
+    corpus = prepare_log(path, tmp_path / "out", events={"order": order})
     assert "".join(items_of(corpus)["u"]) == wanted
     users, items, _ = read_event_histories(build(path, events={"order": order}).events)
     assert "".join(items[users.index("u")]) == wanted
@@ -145,7 +145,7 @@ def test_lines_break_ties_where_that_is_said(tmp_path: Path) -> None:
     ]
     wanted = {f"u{n}": [item for user, item, _ in rows if user == f"u{n}"] for n in range(7)}
     source = {"min_item_events": 1, "max_history": 9000}
-    corpus = made(paths, tmp_path / "out", events={"ties": "lines"}, source=source, threads=4)
+    corpus = prepare_log(paths, tmp_path / "out", events={"ties": "lines"}, source=source, threads=4)
     assert items_of(corpus) == wanted
     assert corpus.manifest["ties"] == {"events": 0, "fraction": 0.0, "ordered_by": "lines"}
     users, items, _ = read_event_histories(build(paths, events={"ties": "lines"}).events)
@@ -179,7 +179,7 @@ def test_an_unknown_item_keeps_its_place_among_ties(tmp_path: Path) -> None:
     wanted = by_hash("u", 1, "abc").replace("b", "?")
     rows = [("u", item, 1) for item in "abc"] + [(f"u{n}", item, 1) for n in range(5) for item in "ac"]
     path = write_parquet(tmp_path / "a.parquet", rows)
-    corpus = made(path, tmp_path / "out", source={"min_item_events": 2, "rare_items": "unk"})
+    corpus = prepare_log(path, tmp_path / "out", source={"min_item_events": 2, "rare_items": "unk"})
     assert [item if item != "[UNK]" else "?" for item in items_of(corpus)["u"]] == list(wanted)
 
 
@@ -187,22 +187,23 @@ def test_two_unknown_items_in_a_row_are_no_repeat(tmp_path: Path) -> None:
     rows = [("u", item, time) for time, item in enumerate("aaxxyyxa")] + [(f"u{n}", "a", 0) for n in range(5)]
     path = write_parquet(tmp_path / "a.parquet", rows)
     rules = {"min_item_events": 5, "rare_items": "unk", "repeats": "drop"}
-    assert items_of(made(path, tmp_path / "out", source=rules))["u"] == ["a", "[UNK]", "[UNK]", "[UNK]", "a"]
+    assert items_of(prepare_log(path, tmp_path / "out", source=rules))["u"] == ["a", "[UNK]", "[UNK]", "[UNK]", "a"]
     rules |= {"rare_items": "drop"}  # then what is between two events goes first
-    assert items_of(made(path, tmp_path / "out", source=rules))["u"] == ["a"]
+    assert items_of(prepare_log(path, tmp_path / "out", source=rules))["u"] == ["a"]
     assert (
-        items_of(made(path, tmp_path / "out", source=rules | {"repeats": "keep", "max_history": 2}))["u"] == ["a"] * 2
+        items_of(prepare_log(path, tmp_path / "out", source=rules | {"repeats": "keep", "max_history": 2}))["u"]
+        == ["a"] * 2
     )
 
 
 def test_the_catalogue_is_in_order_of_frequency_and_then_of_id(tmp_path: Path) -> None:
     counts = {"b": 4, "a": 3, "É": 3, "B": 3, "z": 5, "rare": 2}
     rows = [(f"u{n}", item, n) for item, count in counts.items() for n in range(count)]
-    corpus = made(write_parquet(tmp_path / "a.parquet", rows), tmp_path / "out", source={"min_item_events": 3})
+    corpus = prepare_log(write_parquet(tmp_path / "a.parquet", rows), tmp_path / "out", source={"min_item_events": 3})
     assert corpus.catalogue.ids.to_pylist() == ["z", "b", "B", "a", "É"]
     assert corpus.catalogue.counts.tolist() == [5, 4, 3, 3, 3]
     numbers = [(f"u{n}", item, n) for item in (10, 9, -1) for n in range(3)]
-    corpus = made(write_csv(tmp_path / "b.csv", numbers), tmp_path / "out")
+    corpus = prepare_log(write_csv(tmp_path / "b.csv", numbers), tmp_path / "out")
     assert corpus.catalogue.ids.to_pylist() == [-1, 9, 10]
 
 
@@ -216,50 +217,50 @@ def test_parts_are_of_users_alone_and_the_same_for_all_tasks(tmp_path: Path) -> 
         {"name": "next", "kind": "ranking", "after": "3", "min_item_events": 1},
     ]
     source = {"before": "3", "min_item_events": 1}
-    corpus = made(path, tmp_path / "out", source=source, tasks=tasks)
-    found: dict[str, set[str]] = {}
+    corpus = prepare_log(path, tmp_path / "out", source=source, tasks=tasks)
+    users_of_parts: dict[str, set[str]] = {}
     for name in corpus.task_names:
         for part, users in parts_of(corpus, name).items():
             assert len(users) > 5
-            found.setdefault(part, set()).update(users)
-    assert sum(len(users) for users in found.values()) == len(set.union(*found.values())) == 60
-    fewer = made(path, tmp_path / "fewer", source=source | {"before": "1", "repeats": "drop"}, tasks=tasks[:1])
-    assert {part: set(users) for part, users in parts_of(fewer, "group").items()} == found
-    salted = made(path, tmp_path / "salted", source=source, tasks=tasks[:1], split={"salt": "another"})
-    assert {part: set(users) for part, users in parts_of(salted, "group").items()} != found
+            users_of_parts.setdefault(part, set()).update(users)
+    assert sum(len(users) for users in users_of_parts.values()) == len(set.union(*users_of_parts.values())) == 60
+    fewer = prepare_log(path, tmp_path / "fewer", source=source | {"before": "1", "repeats": "drop"}, tasks=tasks[:1])
+    assert {part: set(users) for part, users in parts_of(fewer, "group").items()} == users_of_parts
+    salted = prepare_log(path, tmp_path / "salted", source=source, tasks=tasks[:1], split={"salt": "another"})
+    assert {part: set(users) for part, users in parts_of(salted, "group").items()} != users_of_parts
 
 
 def test_pieces_are_whole_users_and_as_large_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(sequences_module, "_piece", lambda source, first, last, cuts: asked.append((first, last)))
+    ranges: list[tuple[int, int]] = []
+    monkeypatch.setattr(sequences_module, "_piece", lambda source, first, last, cuts: ranges.append((first, last)))
     source = SimpleNamespace(users=SimpleNamespace(events=np.array([3, 1, 1, 9, 2, 2, 1])))
     for at_once, wanted in {
         4: [(0, 1), (2, 2), (3, 3), (4, 5), (6, 6)],
         1: [(n, n) for n in range(7)],
         99: [(0, 6)],
     }.items():
-        asked.clear()
+        ranges.clear()
         assert len(list(pieces(source, (), at_once))) == len(wanted)
-        assert asked == wanted
+        assert ranges == wanted
 
 
 def test_the_order_of_cutting_is_until_repeats_and_then_length() -> None:
     rules = build(Path("x"), source={"repeats": "drop", "max_history": 2}).source
-    rows = Sequences.of([[4, 4, 5, 5, 6], [-1, -2, -2, 4], []])
+    rows = Sequences.from_rows([[4, 4, 5, 5, 6], [-1, -2, -2, 4], []])
     assert [row.tolist() for row in map(shorten(rows, rules).__getitem__, range(3))] == [[5, 6], [3, 4], []]
     early = shorten(rows, rules, np.array([3, 3, 0]))
     assert [row.tolist() for row in map(early.__getitem__, range(3))] == [[4, 5], [3, 3], []]
-    users = shorten(Sequences.of([[4, 5], [5, 5], [5]]), rules)  # the same item of the next user is no repeat
+    users = shorten(Sequences.from_rows([[4, 5], [5, 5], [5]]), rules)  # the same item of the next user is no repeat
     assert [users[row].tolist() for row in range(3)] == [[4, 5], [5], [5]]
 
 
 def test_a_sequence_file_is_what_numpy_reads(tmp_path: Path) -> None:
     with SequenceFile(tmp_path) as file:
         for rows in ([[4, 5], []], [], [[6]]):
-            file.append(Sequences.of(rows))
-        found = file.close()
-    assert isinstance(found.items, np.memmap)
+            file.append(Sequences.from_rows(rows))
+        sequences = file.close()
+    assert isinstance(sequences.items, np.memmap)
     assert np.load(tmp_path / "items.npy").tolist() == [4, 5, 6]
-    assert np.load(tmp_path / "offsets.npy").tolist() == found.offsets.tolist() == [0, 2, 2, 3]
+    assert np.load(tmp_path / "offsets.npy").tolist() == sequences.offsets.tolist() == [0, 2, 2, 3]
     with SequenceFile(tmp_path / "empty") as file:
         assert len(file.close()) == 0

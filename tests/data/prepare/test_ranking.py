@@ -9,10 +9,10 @@ import pytest
 
 from data.prepare.logs import (
     COLUMNS,
-    assert_account_adds_up,
+    assert_steps_add_up,
     items_of,
-    made,
     parts_of,
+    prepare_log,
     write_csv,
     write_parquet,
 )
@@ -35,7 +35,7 @@ def rank(**values: Any) -> dict[str, Any]:
 
 def corpus_of(folder: Path, rows: list[Any], source: dict[str, Any] | None = None, **task: Any) -> Corpus:
     path = write_parquet(folder / "log.parquet", rows, ALL)
-    return made(path, folder / "out", events=EVENTS, source=SOURCE | (source or {}), tasks=[rank(**task)])
+    return prepare_log(path, folder / "out", events=EVENTS, source=SOURCE | (source or {}), tasks=[rank(**task)])
 
 
 def answers(corpus: Corpus) -> dict[str, tuple[str, str]]:
@@ -52,18 +52,18 @@ def answers(corpus: Corpus) -> dict[str, tuple[str, str]]:
 
 
 def test_all_of_the_history_and_the_targets_in_order_of_time_and_order(tmp_path: Path) -> None:
-    more = [("u00", "z", 9, "food", 0), ("u00", "x", 8, "food", 5), ("u00", "x", 11, "food", 0)]
-    more += [("u01", "z", 10, "food", -1), ("u02", "e", 20, "shop", 0), ("stranger", "x", 1, "food", 0)]
-    found = answers(corpus_of(tmp_path, [*OLD, *NEW, *more]))
-    assert set(found) == set(USERS)
-    assert found["u00"] == ("abcd", "xzy")
-    assert found["u01"] == ("abcd", "zxy")
-    assert found["u02"] == ("abcde", "xy")
+    further_rows = [("u00", "z", 9, "food", 0), ("u00", "x", 8, "food", 5), ("u00", "x", 11, "food", 0)]
+    further_rows += [("u01", "z", 10, "food", -1), ("u02", "e", 20, "shop", 0), ("stranger", "x", 1, "food", 0)]
+    task_answers = answers(corpus_of(tmp_path, [*OLD, *NEW, *further_rows]))
+    assert set(task_answers) == set(USERS)
+    assert task_answers["u00"] == ("abcd", "xzy")
+    assert task_answers["u01"] == ("abcd", "zxy")
+    assert task_answers["u02"] == ("abcde", "xy")
 
 
 def test_the_first_time_of_a_target_is_one_event_and_not_the_least_of_each_column(tmp_path: Path) -> None:
-    more = [("u00", "x", 9, "food", 7), ("u00", "y", 9, "food", 5), ("u00", "x", 12, "food", 1)]
-    assert answers(corpus_of(tmp_path, [*OLD, *NEW, *more]))["u00"] == ("abcd", "yx")
+    further_rows = [("u00", "x", 9, "food", 7), ("u00", "y", 9, "food", 5), ("u00", "x", 12, "food", 1)]
+    assert answers(corpus_of(tmp_path, [*OLD, *NEW, *further_rows]))["u00"] == ("abcd", "yx")
 
 
 @pytest.mark.parametrize("repeats", ["keep", "drop"])
@@ -71,7 +71,7 @@ def test_the_first_time_of_a_target_is_one_event_and_not_the_least_of_each_colum
 def test_histories_end_strictly_before_the_first_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: str, at_once: int
 ) -> None:
-    from peterrec.data.prepare import sequences
+    from peterrec.data.prepare import event_sequences as sequences
 
     monkeypatch.setattr(sequences, "EVENTS_AT_ONCE", at_once)
     early = [("u00", "y", 1, "food", 0), ("u00", "x", 1, "food", 1), ("u01", "x", 0, "food", 0)]
@@ -80,17 +80,17 @@ def test_histories_end_strictly_before_the_first_target(
     rows = [*OLD, *(row for row in NEW if row[0] not in ("u00", "u01", "u02", "u03")), *early, *long]
     rules = {"max_history": 4, "repeats": repeats}
     corpus = corpus_of(tmp_path, rows, rules, history="before-first-target")
-    found = answers(corpus)
-    assert found["u00"] == ("a", "yx")  # b came at the same time
-    assert "u01" not in found  # nothing came before
-    assert found["u02"] == (("bccd", "x") if repeats == "keep" else ("abcd", "x"))
-    assert found["u03"] == ("ab", "x")
+    task_answers = answers(corpus)
+    assert task_answers["u00"] == ("a", "yx")  # b came at the same time
+    assert "u01" not in task_answers  # nothing came before
+    assert task_answers["u02"] == (("bccd", "x") if repeats == "keep" else ("abcd", "x"))
+    assert task_answers["u03"] == ("ab", "x")
     assert items_of(corpus)["u02"] == list("ddbb" if repeats == "keep" else "acdb")
-    assert_account_adds_up(corpus)
-    why = [step["why"] for step in corpus.manifest["tasks"][0]["steps"]]
-    assert why[2] == "fewer than 1 source events before the first target"
-    others = [(user, item, 108, "food", 0) for user in USERS[4:] for item in "xy"]
-    later = corpus_of(tmp_path, [*rows, *others], rules, history="before-first-target", after="108")
+    assert_steps_add_up(corpus)
+    reasons = [step["why"] for step in corpus.manifest["tasks"][0]["steps"]]
+    assert reasons[2] == "fewer than 1 source events before the first target"
+    other_users = [(user, item, 108, "food", 0) for user in USERS[4:] for item in "xy"]
+    later = corpus_of(tmp_path, [*rows, *other_users], rules, history="before-first-target", after="108")
     assert answers(later)["u02"] == (("ccdd", "y") if repeats == "keep" else ("abcd", "y"))
 
 
@@ -99,7 +99,7 @@ def test_a_user_who_is_not_in_the_corpus_is_in_no_task(tmp_path: Path) -> None:
     for history in ("all", "before-first-target"):
         corpus = corpus_of(tmp_path, rows, {"min_user_events": 2}, history=history)
         assert set(answers(corpus)) == set(USERS)
-        assert_account_adds_up(corpus)
+        assert_steps_add_up(corpus)
 
 
 def test_an_item_needs_distinct_users_and_counts_are_of_train_users(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_later_time_without_domains(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", [row[:3] for row in [*OLD, *NEW]])
     source = {"min_item_events": 1, "before": "10"}
     task = rank(domains=None, after="10", history="all")
-    found = answers(made(path, tmp_path / "out", source=source, tasks=[task]))
-    assert found == dict.fromkeys(USERS, ("abcd", "xy"))
+    task_answers = answers(prepare_log(path, tmp_path / "out", source=source, tasks=[task]))
+    assert task_answers == dict.fromkeys(USERS, ("abcd", "xy"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_source_with_the_answers_is_refused(
 
 def test_targets_from_files_of_their_own(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", [row[:3] for row in OLD], None, separator=";")
-    own = write_csv(
+    own_path = write_csv(
         tmp_path / "own.tsv.gz",
         [(time, "more", item, user) for user, item, time, *_ in NEW],
         ("when", "else", "film", "person"),
@@ -162,29 +162,33 @@ def test_targets_from_files_of_their_own(tmp_path: Path) -> None:
     )
     events = {"columns": COLUMNS, "separator": ";"}
     names = {"user": "person", "item": "film", "time": "when", "columns": None, "separator": None}
-    task = rank(domains=None, history="before-first-target", events={"paths": [str(own)]} | names)
-    corpus = made(log, tmp_path / "out", events=events, tasks=[task])
+    task = rank(domains=None, history="before-first-target", events={"paths": [str(own_path)]} | names)
+    corpus = prepare_log(log, tmp_path / "out", events=events, tasks=[task])
     assert answers(corpus) == dict.fromkeys(USERS, ("abcd", "xy"))
-    assert [Path(one["path"]).name for one in corpus.manifest["inputs"]] == ["log.csv", "own.tsv.gz"]
-    same = write_csv(tmp_path / "same.csv", [row[:3] for row in NEW], None, separator=";")  # read as the others are
-    task["events"] = {"paths": [str(same)]}
-    assert answers(made(log, tmp_path / "out", events=events, tasks=[task])) == dict.fromkeys(USERS, ("abcd", "xy"))
-    own.write_bytes(own.read_bytes()[:-12])
-    task["events"] = {"paths": [str(own)]} | names
+    assert [Path(file["path"]).name for file in corpus.manifest["inputs"]] == ["log.csv", "own.tsv.gz"]
+    same_events = write_csv(
+        tmp_path / "same.csv", [row[:3] for row in NEW], None, separator=";"
+    )  # read as the others are
+    task["events"] = {"paths": [str(same_events)]}
+    assert answers(prepare_log(log, tmp_path / "out", events=events, tasks=[task])) == dict.fromkeys(
+        USERS, ("abcd", "xy")
+    )
+    own_path.write_bytes(own_path.read_bytes()[:-12])
+    task["events"] = {"paths": [str(own_path)]} | names
     with pytest.raises(DataError, match=r"own\.tsv\.gz: cannot be read"):
-        made(log, tmp_path / "out", events=events, tasks=[task])
+        prepare_log(log, tmp_path / "out", events=events, tasks=[task])
 
 
 def test_targets_may_have_ids_of_another_kind_but_not_times(tmp_path: Path) -> None:
     log = write_parquet(tmp_path / "log.parquet", [row[:3] for row in OLD])
     numbers = [(user, 7 + place, f"2001-02-0{place + 1}") for user in USERS for place in range(2)]
-    own = {"paths": [str(write_csv(tmp_path / "own.csv", numbers))]}
-    corpus = made(log, tmp_path / "out", tasks=[rank(domains=None, events=own)])
+    own_events = {"paths": [str(write_csv(tmp_path / "own.csv", numbers))]}
+    corpus = prepare_log(log, tmp_path / "out", tasks=[rank(domains=None, events=own_events)])
     targets = corpus.task("r").targets
     assert targets is not None
     assert targets.ids.to_pylist() == [7, 8]
     with pytest.raises(TaskError, match="are of kind time, those of the source integer") as caught:
-        made(log, tmp_path / "out", tasks=[rank(domains=None, events=own, history="before-first-target")])
+        prepare_log(log, tmp_path / "out", tasks=[rank(domains=None, events=own_events, history="before-first-target")])
     assert "history: all" in caught.value.remedy
 
 
@@ -214,4 +218,4 @@ def test_settings_of_a_ranking_task(tmp_path: Path) -> None:
         corpus_of(tmp_path, [*OLD, *NEW], after="2001-02-01")
     plain = write_csv(tmp_path / "log.csv", [row[:3] for row in [*OLD, *NEW]])
     with pytest.raises(ConfigError, match="domains of 'r' names domains, but the events have none"):
-        made(plain, tmp_path / "out", tasks=[rank()])
+        prepare_log(plain, tmp_path / "out", tasks=[rank()])

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data.prepare.logs import assert_account_adds_up, parts_of, sequences_of
+from data.prepare.logs import assert_steps_add_up, parts_of, sequences_of
 from data.prepare.oracle import tie_of
 from peterrec.config import PrepareConfig, build_config
 from peterrec.data.corpus import Corpus
@@ -34,20 +34,22 @@ def frequent(table: pa.Table, least: int) -> pa.Table:
 def test_movielens(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "ml-1m"
     labels = {name: {"path": str(folder / "users.parquet"), "label": name} for name in ("gender", "age", "occupation")}
-    tasks = [{"kind": "classification", "name": name, "labels": one} for name, one in labels.items()]
+    tasks = [
+        {"kind": "classification", "name": name, "labels": label_settings} for name, label_settings in labels.items()
+    ]
     corpus = corpus_of(tmp_path / "out", {"paths": [str(folder / "events.parquet")]}, tasks=tasks)
-    assert_account_adds_up(corpus)
-    kept = frequent(pq.read_table(folder / "events.parquet"), 5)
-    lengths = Counter(kept["user_id"].to_pylist())
-    assert corpus.manifest["items"] == len(pc.unique(kept["item_id"]))
+    assert_steps_add_up(corpus)
+    frequent_events = frequent(pq.read_table(folder / "events.parquet"), 5)
+    lengths = Counter(frequent_events["user_id"].to_pylist())
+    assert corpus.manifest["items"] == len(pc.unique(frequent_events["item_id"]))
     assert corpus.manifest["users"] == len(lengths) == 6040
     assert corpus.manifest["events"] == sum(min(length, 200) for length in lengths.values())
-    users, items, times = (kept[name].to_pylist() for name in ("user_id", "item_id", "timestamp"))
-    found = sequences_of(corpus)
+    users, items, times = (frequent_events[name].to_pylist() for name in ("user_id", "item_id", "timestamp"))
+    sequences = sequences_of(corpus)
     for user in (1, 777, 4169, 6040):
-        rows = [row for row, of in enumerate(users) if of == user]
+        rows = [row for row, row_user in enumerate(users) if row_user == user]
         rows.sort(key=lambda row: (times[row], tie_of(str(users[row]), times[row], items[row])))
-        assert corpus.catalogue.decode(np.array(found[str(user)])) == [items[row] for row in rows][-200:]
+        assert corpus.catalogue.decode(np.array(sequences[str(user)])) == [items[row] for row in rows][-200:]
     assert corpus.manifest["ties"]["fraction"] == pytest.approx(0.77, abs=0.01)
     table = pq.read_table(folder / "users.parquet")
     for name in labels:
@@ -70,15 +72,17 @@ def test_amazon(shared: Path, tmp_path: Path, name: str, source: str, target: st
         source={"exclude_domains": [target], "min_item_events": least},
         tasks=[{"kind": "ranking", "name": target, "domains": [target]}],
     )
-    assert_account_adds_up(corpus)
+    assert_steps_add_up(corpus)
     table = pq.read_table(path)
-    kept = frequent(table.filter(pc.equal(table["domain"], source)), least)
-    assert corpus.manifest["steps"][-2]["events"] == len(kept)
-    assert corpus.manifest["users"] == len(pc.unique(kept["user_id"]))
-    known = table.filter(
-        pc.and_(pc.equal(table["domain"], target), pc.is_in(table["user_id"], kept["user_id"].combine_chunks()))
+    frequent_events = frequent(table.filter(pc.equal(table["domain"], source)), least)
+    assert corpus.manifest["steps"][-2]["events"] == len(frequent_events)
+    assert corpus.manifest["users"] == len(pc.unique(frequent_events["user_id"]))
+    known_events = table.filter(
+        pc.and_(
+            pc.equal(table["domain"], target), pc.is_in(table["user_id"], frequent_events["user_id"].combine_chunks())
+        )
     )
-    pairs = set(zip(known["user_id"].to_pylist(), known["item_id"].to_pylist(), strict=True))
+    pairs = set(zip(known_events["user_id"].to_pylist(), known_events["item_id"].to_pylist(), strict=True))
     users_of = Counter(item for _, item in pairs)
     good = {item for item, users in users_of.items() if users >= 5}
     task = corpus.manifest["tasks"][0]

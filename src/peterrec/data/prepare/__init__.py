@@ -1,6 +1,6 @@
-"""From events of any form to a corpus: `run` is the verb; one module for each step."""
+"""From events of any form to a corpus: `preparation` has the verb; one module for each step."""
 
-from peterrec.data.prepare.read import read_event_histories
-from peterrec.data.prepare.run import input_files, prepare
+from peterrec.data.prepare.event_histories import read_event_histories
+from peterrec.data.prepare.preparation import input_files, prepare
 
 __all__ = ["input_files", "prepare", "read_event_histories"]

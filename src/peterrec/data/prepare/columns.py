@@ -1,4 +1,4 @@
-"""Ids that are text or integers, and the types of columns that are read.
+"""Columns as they are read: ids that are text or integers, types, and marks of missing values.
 
 CSV is text throughout, so what a column holds is counted over all of its rows, file by file. Ibis expressions that
 compile for PySpark too.
@@ -22,10 +22,14 @@ from peterrec.errors import DataError
 
 INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # as in `Catalogue.encode`: 007 is text
 MOST_DIGITS = 38  # beyond which the engine makes floats of decimals
+# Marks that often mean that a value is missing; the empty text always does, these only where the settings say so.
+MARK_LIKE = (
+    "NULL", "Null", "null", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "NAN", "None", "none", "nil", r"\N", "undefined"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class SeenIds:
+class IdCounts:
     """How many values of one column of one file there are, and how many of them are integers."""
 
     file: str
@@ -33,7 +37,7 @@ class SeenIds:
     integers: int
 
 
-def look_at_ids(table: Any, column: str, *, typed: bool) -> list[SeenIds]:
+def count_ids(table: Any, column: str, *, typed: bool) -> list[IdCounts]:
     """Count, for each file of a table, what its ids look like.
 
     In a `typed` file (Parquet) text is meant as text: digits in it make no integer id.
@@ -46,24 +50,24 @@ def look_at_ids(table: Any, column: str, *, typed: bool) -> list[SeenIds]:
         present=value.count(), integers=(value.notnull() & integers).cast("int64").sum()
     )
     rows = counted.order_by(FILE).to_pyarrow().to_pylist()
-    return [SeenIds(row[FILE], row["present"], row["integers"] or 0) for row in rows]
+    return [IdCounts(row[FILE], row["present"], row["integers"] or 0) for row in rows]
 
 
-def id_kind(seen: Sequence[SeenIds], what: str, asked: Literal["auto", "text", "integer"]) -> IdType:
+def decide_id_type(counts: Sequence[IdCounts], column: str, setting: Literal["auto", "text", "integer"]) -> IdType:
     """Decide whether ids are integers or text.
 
     Raises:
         DataError: by themselves they are integers in one file and text in another: that would make two items of one.
     """
-    if asked != "auto":
-        return asked
+    if setting != "auto":
+        return setting
     kinds: dict[IdType, str] = {}
-    for one in seen:
-        if one.present:
-            kinds.setdefault("integer" if one.integers == one.present else "text", one.file)
+    for file_counts in counts:
+        if file_counts.present:
+            kinds.setdefault("integer" if file_counts.integers == file_counts.present else "text", file_counts.file)
     if len(kinds) > 1:
         raise DataError(
-            f"{what} ids are text here but integers in {kinds['integer']}",
+            f"{column} ids are text here but integers in {kinds['integer']}",
             remedy="write them alike, or say how to read them: ids (--ids text or --ids integer)",
             path=kinds["text"],
         )
@@ -132,10 +136,10 @@ def check_fractions(file: InputFile, column: str) -> None:
         if type_.tz is None and not in_96_bits:
             return
         batches = [parquet.iter_batches(columns=[column]) for parquet in (fine, coarse)]
-        for times, other in zip(*batches, strict=True):
+        for times, coarse_times in zip(*batches, strict=True):
             cut = _numbers(times) % 1000 != 0
             if in_96_bits:  # what nanoseconds cannot hold has wrapped around, and is no such time
-                cut &= _numbers(times) // 1000 == _numbers(other)
+                cut &= _numbers(times) // 1000 == _numbers(coarse_times)
             if cut.any():
                 example = times.column(0).drop_null()[int(np.argmax(cut))].cast(pa.string()).as_py()
                 raise DataError(
@@ -151,3 +155,16 @@ def check_fractions(file: InputFile, column: str) -> None:
 def _numbers(batch: pa.RecordBatch) -> IntArray:
     numbers: IntArray = batch.column(0).cast(pa.int64()).drop_null().to_numpy(zero_copy_only=False)
     return numbers
+
+
+def is_mark(value: Any, marks: Sequence[str]) -> Any:
+    """Return whether a value, of any type, is one of the marks; null where there is no value."""
+    text = value.cast("string")
+    return text.isin([""]) if not marks else text.lower().isin(["", *(mark.lower() for mark in marks)])
+
+
+def without_mark(value: Any, marks: Sequence[str]) -> Any:
+    """Return a value with null where a mark stands."""
+    if not (value.type().is_string() or (marks and value.type().is_integer())):
+        return value
+    return is_mark(value, marks).ifelse(None, value)

@@ -18,14 +18,14 @@ from peterrec.errors import DataError
 CHUNK = 1 << 22
 
 
-def named_twice(paths: Sequence[str]) -> list[str]:
+def repeated_path_warnings(paths: Sequence[str]) -> list[str]:
     """Return a warning if files are named more than once, by whatever path, glob, folder or link."""
     counts = Counter(path.resolve() for path in all_files(paths))
     twice = [str(path) for path, count in counts.items() if count > 1]
     if not twice:
         return []
-    more = f" and {len(twice) - 1:,} more" if len(twice) > 1 else ""
-    return [f"{twice[0]}{more}: named more than once, read once"]
+    others_named = f" and {len(twice) - 1:,} more" if len(twice) > 1 else ""
+    return [f"{twice[0]}{others_named}: named more than once, read once"]
 
 
 def refuse_equal_files(files: Sequence[InputFile]) -> None:
@@ -47,9 +47,11 @@ def refuse_equal_files(files: Sequence[InputFile]) -> None:
 
 def _candidates(files: Sequence[InputFile]) -> list[InputFile]:
     """Return the files that share their size, unpacked, or their name, but for .gz, with another file."""
-    keys = [_keys(file) for file in files]
-    counts = Counter(key for keys_of_file in keys for key in keys_of_file)
-    return [file for file, own in zip(files, keys, strict=True) if any(counts[key] > 1 for key in own)]
+    keys_of_files = [_keys(file) for file in files]
+    counts = Counter(key for keys_of_file in keys_of_files for key in keys_of_file)
+    return [
+        file for file, file_keys in zip(files, keys_of_files, strict=True) if any(counts[key] > 1 for key in file_keys)
+    ]
 
 
 def _keys(file: InputFile) -> list[Hashable]:
@@ -79,24 +81,24 @@ def _digest(file: InputFile) -> str | None:
     return None if empty else digest.hexdigest()
 
 
-def look_alike(events: Any) -> list[str]:
+def similar_file_warnings(events: Any) -> list[str]:
     """Return a warning for files that hold equally many events between the same bounds, such as one log in two forms.
 
     Args:
         events: user, item, time and `FILE` of every event.
     """
-    ends = {
+    extremes = {
         f"{end}_{name}": getattr(events[name], end)() for name in ("user", "item", "time") for end in ("min", "max")
     }
-    bounds = events.group_by(FILE).aggregate(events=events.count(), **ends)
-    texts = bounds.select(FILE, "events", **{name: bounds[name].cast("string") for name in ends})
+    ranges = events.group_by(FILE).aggregate(events=events.count(), **extremes)
+    texts = ranges.select(FILE, "events", **{name: ranges[name].cast("string") for name in extremes})
     alike: dict[tuple[Any, ...], list[str]] = {}
     for row in texts.order_by(FILE).to_pyarrow().to_pylist():
         path = row.pop(FILE)
         alike.setdefault(tuple(row.values()), []).append(path)
     return [
-        f"{', '.join(paths[:-1])} and {paths[-1]} hold {bounds_of[0]:,} events each, of the same first and last user, "
+        f"{', '.join(paths[:-1])} and {paths[-1]} hold {extent[0]:,} events each, of the same first and last user, "
         "item and time: if they are the same log, every event counts twice; leave one out"
-        for bounds_of, paths in alike.items()
+        for extent, paths in alike.items()
         if len(paths) > 1
     ]

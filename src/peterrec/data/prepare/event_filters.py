@@ -1,4 +1,4 @@
-"""Which events: bounds in time and domains, as Ibis conditions."""
+"""Time and domain filters of events, as Ibis conditions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DECIMAL_PLACES = 18
 FIRST_NANOSECOND, LAST_NANOSECOND = datetime(1677, 9, 22), datetime(2262, 4, 11, 23, 47, 16, 854775)
 
 
-def parse_bound(text: str, kind: SortKind, setting: str, *, nanoseconds: bool = False) -> Any:
-    """Return a bound of time as a literal that compares with the times of the events.
+def parse_time_limit(text: str, kind: SortKind, setting: str, *, nanoseconds: bool = False) -> Any:
+    """Return a limit of a time filter as a literal that compares with the times of the events.
 
-    A bound finer than the times is rounded up: the times before it, and at or after it, are then the same.
+    A limit finer than the times is rounded up: the times before it, and at or after it, are then the same.
 
     Args:
         text: as in the configuration.
@@ -41,15 +41,15 @@ def parse_bound(text: str, kind: SortKind, setting: str, *, nanoseconds: bool = 
         return _number(Decimal(text), kind)
     except (ValueError, ArithmeticError) as error:
         is_time = kind == "time"
-        held = str(error) if isinstance(error, _BeyondError) else "times" if is_time else "numbers"
+        held = str(error) if isinstance(error, _NotComparableError) else "times" if is_time else "numbers"
         raise ConfigError(
             f"{setting} is {text!r}, but the times of the events are {held}",
             remedy=f"write {'a date or time such as 2001-02-28' if is_time else 'a number such as 978307200'}",
         ) from error
 
 
-class _BeyondError(ValueError):
-    """A bound that no time can be compared with."""
+class _NotComparableError(ValueError):
+    """A limit that no time can be compared with."""
 
 
 def _number(number: Decimal, kind: SortKind) -> Any:
@@ -58,14 +58,14 @@ def _number(number: Decimal, kind: SortKind) -> Any:
     if kind == "float":
         as_float = float(number)
         if Decimal(repr(as_float)) != number:
-            raise _BeyondError(f"floating-point numbers, of which the nearest is {as_float!r}")
+            raise _NotComparableError(f"floating-point numbers, of which the nearest is {as_float!r}")
         return ibis.literal(as_float)
     digits = 0 if kind == "integer" else DECIMAL_PLACES
     with localcontext(prec=400):
         rounded = number.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING)
-    most = 2**63 - 1 if kind == "integer" else 10**20
-    if abs(rounded) >= most:
-        raise _BeyondError(f"numbers below {most}")
+    largest = 2**63 - 1 if kind == "integer" else 10**20
+    if abs(rounded) >= largest:
+        raise _NotComparableError(f"numbers below {largest}")
     return ibis.literal(int(rounded)) if kind == "integer" else ibis.literal(str(rounded)).cast(DECIMAL)
 
 
@@ -73,27 +73,29 @@ def _moment(text: str, nanoseconds: bool) -> Any:
     moment = datetime.fromisoformat(text)  # without a word it leaves out what is finer than microseconds
     moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
     finer = re.search(r"[.,][0-9]{6}([0-9]+)", text)
-    rest = math.ceil(Fraction(int(finer[1]), 10 ** len(finer[1])) * 1000) if finer else 0
+    extra_nanoseconds = math.ceil(Fraction(int(finer[1]), 10 ** len(finer[1])) * 1000) if finer else 0
     if not nanoseconds:
-        moment += timedelta(microseconds=rest > 0)
+        moment += timedelta(microseconds=extra_nanoseconds > 0)
         return ibis.literal(moment.isoformat(sep=" ")).cast("timestamp")
-    moment, rest = (moment + timedelta(microseconds=1), 0) if rest == 1000 else (moment, rest)
+    moment, extra_nanoseconds = (
+        (moment + timedelta(microseconds=1), 0) if extra_nanoseconds == 1000 else (moment, extra_nanoseconds)
+    )
     moment = min(max(moment, FIRST_NANOSECOND), LAST_NANOSECOND)
-    return ibis.literal(f"{moment.isoformat(sep=' ', timespec='microseconds')}{rest:03}").cast(NANOSECONDS)
+    return ibis.literal(f"{moment.isoformat(sep=' ', timespec='microseconds')}{extra_nanoseconds:03}").cast(NANOSECONDS)
 
 
-def after(table: Any, bound: str | None, kind: SortKind, setting: str) -> Any:
-    """Return the condition that an event is at or after the bound; true where there is none."""
-    return ibis.literal(True) if bound is None else table["time"] >= _bound(table, bound, kind, setting)
+def at_or_after(table: Any, limit: str | None, kind: SortKind, setting: str) -> Any:
+    """Return the condition that an event is at or after the limit; true where there is none."""
+    return ibis.literal(True) if limit is None else table["time"] >= _time_limit(table, limit, kind, setting)
 
 
-def before(table: Any, bound: str | None, kind: SortKind, setting: str) -> Any:
-    """Return the condition that an event is before the bound; true where there is none."""
-    return ibis.literal(True) if bound is None else table["time"] < _bound(table, bound, kind, setting)
+def earlier_than(table: Any, limit: str | None, kind: SortKind, setting: str) -> Any:
+    """Return the condition that an event is before the limit; true where there is none."""
+    return ibis.literal(True) if limit is None else table["time"] < _time_limit(table, limit, kind, setting)
 
 
-def _bound(table: Any, bound: str, kind: SortKind, setting: str) -> Any:
-    return parse_bound(bound, kind, setting, nanoseconds=in_nanoseconds(table["time"].type()))
+def _time_limit(table: Any, limit: str, kind: SortKind, setting: str) -> Any:
+    return parse_time_limit(limit, kind, setting, nanoseconds=in_nanoseconds(table["time"].type()))
 
 
 def in_domains(table: Any, domains: Sequence[str] | None, setting: str) -> Any:
@@ -113,34 +115,40 @@ def in_domains(table: Any, domains: Sequence[str] | None, setting: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Filter:
-    """A condition that source events meet: what those are that do, and why the others are left out."""
+class EventFilter:
+    """A condition that source events meet.
 
-    what: str
+    Attributes:
+        kept_events: in words, the events that meet it.
+        condition: Ibis expression.
+        drop_reason: in words, why the others are left out.
+    """
+
+    kept_events: str
     condition: Any
-    why: str
+    drop_reason: str
 
 
-def source_filters(table: Any, source: SourceConfig, kind: SortKind) -> list[Filter]:
-    """Return which events are source events, in the order of the settings; none where nothing is filtered.
+def source_filters(table: Any, source: SourceConfig, kind: SortKind) -> list[EventFilter]:
+    """Return the filters of the source events, in the order of the settings; none where nothing is filtered.
 
     Raises:
-        ConfigError: a bound or a domain does not fit the events.
+        ConfigError: a time limit or a domain does not fit the events.
     """
     filters = []
     if source.domains is not None:
         condition = in_domains(table, source.domains, "source.domains")
-        filters.append(Filter("events of the source domains", condition, "of another domain"))
+        filters.append(EventFilter("events of the source domains", condition, "of another domain"))
     if source.exclude_domains:
         condition = ~in_domains(table, source.exclude_domains, "source.exclude_domains")
-        why = f"domain {', '.join(source.exclude_domains)} is excluded"
-        filters.append(Filter("events outside excluded domains", condition, why))
+        reason = f"domain {', '.join(source.exclude_domains)} is excluded"
+        filters.append(EventFilter("events outside excluded domains", condition, reason))
     if source.after is not None:
-        condition = after(table, source.after, kind, "source.after")
-        filters.append(Filter(f"events from {source.after} on", condition, "earlier"))
+        condition = at_or_after(table, source.after, kind, "source.after")
+        filters.append(EventFilter(f"events from {source.after} on", condition, "earlier"))
     if source.before is not None:
-        condition = before(table, source.before, kind, "source.before")
-        filters.append(Filter(f"events before {source.before}", condition, "later"))
+        condition = earlier_than(table, source.before, kind, "source.before")
+        filters.append(EventFilter(f"events before {source.before}", condition, "later"))
     return filters
 
 
@@ -149,15 +157,15 @@ def target_filter(table: Any, target: RankingTaskConfig | FirstTargetConfig, kin
     inside = in_domains(table, target.domains, f"domains {name}")
     return (
         inside
-        & after(table, target.after, kind, f"after {name}")
-        & before(table, target.before, kind, f"before {name}")
+        & at_or_after(table, target.after, kind, f"after {name}")
+        & earlier_than(table, target.before, kind, f"before {name}")
     )
 
 
 def known_domains(table: Any) -> str:
-    """Return what there is, for a message about domains; nothing where the events have none."""
+    """List the domains of events for a message, the most frequent first; empty where the events have none."""
     if "domain" not in table.columns:
         return ""
-    found = table.group_by("domain").aggregate(n=table.count()).order_by([ibis.desc("n"), "domain"]).limit(11)
-    names = [repr(name) for name in found.to_pyarrow()["domain"].to_pylist()]
+    frequent = table.group_by("domain").aggregate(n=table.count()).order_by([ibis.desc("n"), "domain"]).limit(11)
+    names = [repr(name) for name in frequent.to_pyarrow()["domain"].to_pylist()]
     return f" (the domains are {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"

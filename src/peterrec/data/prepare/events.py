@@ -14,13 +14,27 @@ import ibis
 
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
-from peterrec.data.prepare.columns import SeenIds, check_fractions, check_types, id_kind, look_at_ids, read_id
-from peterrec.data.prepare.duplicates import look_alike, named_twice, refuse_equal_files
-from peterrec.data.prepare.engine import engine_errors, insertion_order, scalars, try_strptime, try_strptime_nanoseconds
-from peterrec.data.prepare.files import FILE, InputFile, check_whole, describe, find_files
-from peterrec.data.prepare.missing import is_mark, without_mark
-from peterrec.data.prepare.plausibility import event_warnings, suspicious
-from peterrec.data.prepare.sortable import Seen, SortKind, look, read_sortable, sort_kind
+from peterrec.data.prepare.columns import (
+    IdCounts,
+    check_fractions,
+    check_types,
+    count_ids,
+    decide_id_type,
+    is_mark,
+    read_id,
+    without_mark,
+)
+from peterrec.data.prepare.duckdb_engine import (
+    engine_errors,
+    insertion_order,
+    scalars,
+    try_strptime,
+    try_strptime_nanoseconds,
+)
+from peterrec.data.prepare.duplicates import refuse_equal_files, repeated_path_warnings, similar_file_warnings
+from peterrec.data.prepare.files import FILE, InputFile, check_complete, describe, find_files
+from peterrec.data.prepare.plausibility import event_warnings, suspicious_flags
+from peterrec.data.prepare.sortable import SortKind, ValueCounts, count_values, decide_sort_kind, read_sortable
 from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
@@ -69,7 +83,7 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     files = _describe_all(config)
     refuse_equal_files(files)
     by_lines = config.ties == "lines"
-    groups = [[file] for file in files] if by_lines else _alike(files)
+    groups = [[file] for file in files] if by_lines else _group_by_form(files)
     raw = [
         load(
             connection, f"{name}_{number}", group, _mapping(config), config.time_format,
@@ -77,21 +91,23 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
         )
         for number, group in enumerate(groups)
     ]  # fmt: skip
-    marked = [_mark_missing(table, config) for table in raw]
-    read, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
+    marked = [_with_missing_values(table, config) for table in raw]
+    readers, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
     written = [f"{WRITTEN}{column}" for column in _mapping(config)]
-    tables = [table.select(FILE, *written, **{name: how(table) for name, how in read.items()}) for table in marked]
-    whole = tables[0] if len(tables) == 1 else ibis.union(*tables)
-    dropped, reason = _check_rows(whole, config)
-    complete = whole.drop_null([*read])
-    valid = complete.select(*read)
-    flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious(valid).items()}
+    tables = [
+        table.select(FILE, *written, **{name: reader(table) for name, reader in readers.items()}) for table in marked
+    ]
+    all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)
+    dropped, reason = _check_rows(all_rows, config)
+    complete = all_rows.drop_null([*readers])
+    valid = complete.select(*readers)
+    flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious_flags(valid).items()}
     counts = scalars(valid.aggregate(rows=valid.count(), **flags))
     if counts["rows"] == 0:
         raise DataError("there are no events in the input", remedy="name a file with events", path=files[0].path)
     warnings = (
-        *named_twice(config.paths),
-        *(look_alike(complete) if len(files) > 1 else ()),
+        *repeated_path_warnings(config.paths),
+        *(similar_file_warnings(complete) if len(files) > 1 else ()),
         *event_warnings(valid, counts, _mapping(config)),
     )
     return Events(valid, item_kind, time_kind, files, int(counts["rows"]), dropped, reason, warnings)
@@ -115,7 +131,7 @@ def _directives(time_format: str) -> list[str]:
     return re.findall("%-?(.)", time_format, re.DOTALL)
 
 
-def _mark_missing(raw: Any, config: EventsConfig) -> Any:
+def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
     """Return raw values, null where a mark stands, and again as they stand in the file, for messages."""
     names = [*_mapping(config)]
     values = {name: without_mark(raw[name], config.missing) for name in names}
@@ -146,7 +162,7 @@ def _mapping(config: EventsConfig) -> dict[str, str]:
     return names | {name: column for name, column in optional.items() if column is not None}
 
 
-def _alike(files: Sequence[InputFile]) -> list[list[InputFile]]:
+def _group_by_form(files: Sequence[InputFile]) -> list[list[InputFile]]:
     """Group files that can be read as one table."""
     groups: dict[Any, list[InputFile]] = {}
     for file in files:
@@ -179,7 +195,7 @@ def load(
         DataError: a file is damaged or not in the form it seems to have; the message names it.
     """
     for file in files:
-        check_whole(file)
+        check_complete(file)
     try:
         with engine_errors(files[0].path if len(files) == 1 else None):
             table = _read_files(connection, files, columns)
@@ -227,32 +243,34 @@ def _readers(
 ) -> tuple[dict[str, Reader], IdType, SortKind]:
     """Decide, over all files, how each column is to be read."""
 
-    def ids(column: str) -> list[SeenIds]:
-        looks = (look_at_ids(table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True))
-        return [seen for look in looks for seen in look]
+    def ids(column: str) -> list[IdCounts]:
+        counts_of_tables = (
+            count_ids(table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
+        )
+        return [file_counts for table_counts in counts_of_tables for file_counts in table_counts]
 
-    user_kind, item_kind = (id_kind(ids(column), column, config.ids) for column in ("user", "item"))
-    read: dict[str, Reader] = {
+    user_kind, item_kind = (decide_id_type(ids(column), column, config.ids) for column in ("user", "item"))
+    readers: dict[str, Reader] = {
         "user": lambda table: read_id(table["user"], user_kind).cast("string"),
         "item": lambda table: read_id(table["item"], item_kind),
     }
-    seen = [seen for table in raw for seen in look(table, "time")]
+    counts = [file_counts for table in raw for file_counts in count_values(table, "time")]
     types = [table["time"].type() for table in raw]
     read_already = all(type_.is_timestamp() or type_.is_date() for type_ in types)  # whatever is in them
-    time_kind: SortKind = "time" if read_already else sort_kind(seen, "time", config.time)
-    read["time"] = _reader("time", time_kind, seen)
+    time_kind: SortKind = "time" if read_already else decide_sort_kind(counts, "time", config.time)
+    readers["time"] = _reader("time", time_kind, counts)
     if config.order is not None:
-        seen = [seen for table in raw for seen in look(table, "order")]
-        read["order"] = _reader("order", sort_kind(seen, "order", config.order, text_allowed=True), seen)
+        counts = [file_counts for table in raw for file_counts in count_values(table, "order")]
+        readers["order"] = _reader("order", decide_sort_kind(counts, "order", config.order, text_allowed=True), counts)
     if config.ties == "lines":
-        read["line"] = lambda table: table["line"]
+        readers["line"] = lambda table: table["line"]
     if config.domain is not None:
-        read["domain"] = lambda table: table["domain"].cast("string").nullif("")
-    return read, item_kind, time_kind
+        readers["domain"] = lambda table: table["domain"].cast("string").nullif("")
+    return readers, item_kind, time_kind
 
 
-def _reader(column: str, kind: SortKind, seen: Sequence[Seen]) -> Reader:
-    nanoseconds = any(file.fine for file in seen)
+def _reader(column: str, kind: SortKind, counts: Sequence[ValueCounts]) -> Reader:
+    nanoseconds = any(file.fine for file in counts)
     return lambda table: read_sortable(table[column], kind, nanoseconds=nanoseconds)
 
 
@@ -265,27 +283,27 @@ def _check_rows(table: Any, config: EventsConfig) -> tuple[int, str]:
     columns = _mapping(config)
     bad = table.filter(ibis.or_(*(table[name].isnull() for name in columns)))
     marked = ibis.or_(*(is_mark(bad[f"{WRITTEN}{name}"], config.missing).fill_null(True) for name in columns))
-    found = bad.group_by(FILE).aggregate(
+    by_file = bad.group_by(FILE).aggregate(
         rows=bad.count(),
         marked=marked.cast("int64").sum(),
         **{name: bad[name].isnull().cast("int64").sum() for name in columns},
     )
-    rows = found.order_by(FILE).to_pyarrow().to_pylist()
+    rows = by_file.order_by(FILE).to_pyarrow().to_pylist()
     if rows and config.invalid_rows == "error":
-        raise _unusable(rows[0], bad.filter(bad[FILE] == rows[0][FILE]), config)
+        raise _unusable_rows_error(rows[0], bad.filter(bad[FILE] == rows[0][FILE]), config)
     marks = ", ".join(map(repr, config.missing))
-    of_marks = f" ({sum(row['marked'] for row in rows):,} rows: empty, {marks})" if marks else ""
-    return sum(row["rows"] for row in rows), f"a value is missing{of_marks} or unreadable"
+    about_marks = f" ({sum(row['marked'] for row in rows):,} rows: empty, {marks})" if marks else ""
+    return sum(row["rows"] for row in rows), f"a value is missing{about_marks} or unreadable"
 
 
-def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
+def _unusable_rows_error(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
     """Return the error about the unusable rows of a file, with one of them as it stands there."""
     columns = _mapping(config)
-    wanted = _WANTED if config.ids != "integer" else _WANTED | _WANTED_INTEGERS
+    wanted = _MISSING_VALUES if config.ids != "integer" else _MISSING_VALUES | _MISSING_INTEGER_IDS
     parts = [f"{counts[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if counts[name]]
     written = bad.select(**{name: bad[f"{WRITTEN}{name}"] for name in columns})
     row = written.order_by([*columns]).limit(1).to_pyarrow().to_pylist()[0]
-    values = ", ".join(f"{column} {_shown(row[name])}" for name, column in columns.items())
+    values = ", ".join(f"{column} {_shortened(row[name])}" for name, column in columns.items())
     times = f" (a time must be written as {config.time_format})" if config.time_format else _TIMES
     about_times = times if counts["time"] else ""
     return DataError(
@@ -296,7 +314,7 @@ def _unusable(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataErr
     )
 
 
-def _shown(value: str | None) -> str:
+def _shortened(value: str | None) -> str:
     text = value or ""
     return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
@@ -306,11 +324,11 @@ _TIMES = (
     " (times are numbers of at most 20 digits before and 18 after the point, or as in 2001-02-28 12:00:00.5+02:00; "
     "names of zones are not read, nor anything finer than a nanosecond or, beside nanoseconds, outside 1678 to 2261)"
 )
-_WANTED = {
+_MISSING_VALUES = {
     "user": "a user id",
     "item": "an item id",
     "time": "a readable, finite time",
     "order": "a value to order by",
     "domain": "a domain",
 }
-_WANTED_INTEGERS = {"user": "an integer user id", "item": "an integer item id"}
+_MISSING_INTEGER_IDS = {"user": "an integer user id", "item": "an integer item id"}

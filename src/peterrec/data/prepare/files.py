@@ -58,8 +58,8 @@ class InputFile:
 
     def identity(self) -> dict[str, str | int]:
         """Return what tells whether the file is still the same: path, size, time of the last change."""
-        found = self.path.stat()
-        return {"path": str(self.path), "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+        status = self.path.stat()
+        return {"path": str(self.path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def find_files(paths: Sequence[str]) -> list[Path]:
@@ -68,10 +68,10 @@ def find_files(paths: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a path matches nothing, or a file has an ending that is not read.
     """
-    found: dict[Path, Path] = {}
+    distinct: dict[Path, Path] = {}
     for file in all_files(paths):
-        found.setdefault(file.resolve(), file)
-    return list(found.values())
+        distinct.setdefault(file.resolve(), file)
+    return list(distinct.values())
 
 
 def all_files(paths: Sequence[str]) -> list[Path]:
@@ -91,29 +91,29 @@ def all_files(paths: Sequence[str]) -> list[Path]:
 def _matches(text: str) -> list[Path]:
     path = Path(text)
     if path.is_dir():
-        known = _inside(path)
-        if not known:
+        readable = _readable_files(path)
+        if not readable:
             raise DataError(
                 "no file in this folder can be read", remedy=f"name files that end in {_endings()}", path=text
             )
-        return known
+        return readable
     matches = [path] if path.is_file() else _glob(text)
     for match in matches:
-        if not _known(match):
+        if not _has_read_ending(match):
             raise DataError("is of a kind that is not read", remedy=f"name files that end in {_endings()}", path=match)
     return matches
 
 
 def _glob(pattern: str) -> list[Path]:
-    found = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 - it may be absolute
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 - it may be absolute
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
-    visible = [match for match in found if not _hidden(match, fixed)]
-    return [file for match in visible for file in (_inside(match) if match.is_dir() else [match])]
+    visible = [match for match in matches if not _hidden(match, fixed)]
+    return [file for match in visible for file in (_readable_files(match) if match.is_dir() else [match])]
 
 
-def _inside(folder: Path) -> list[Path]:
+def _readable_files(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
-    return [file for file in files if _known(file)]
+    return [file for file in files if _has_read_ending(file)]
 
 
 def _hidden(file: Path, folder: Path) -> bool:
@@ -121,7 +121,7 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
-def _known(path: Path) -> bool:
+def _has_read_ending(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
@@ -232,7 +232,7 @@ def _first_line_of(path: Path) -> str:
         raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=path) from error
 
 
-def check_whole(file: InputFile) -> None:
+def check_complete(file: InputFile) -> None:
     """Read a packed file to its end: the engine takes what it finds in one that is cut short, and says nothing.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What became of the events: the account that `prepare` prints, and the shape of the data for the report."""
+"""Filter summary of a preparation: events kept and dropped at each step, and the shape of the data for reports."""
 
 from __future__ import annotations
 
@@ -8,33 +8,40 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.config import SourceConfig
-from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.duckdb_engine import scalars
 from peterrec.data.prepare.plausibility import owner_warning
-from peterrec.data.prepare.source import Source, Step
-from peterrec.data.prepare.tasks import Histories
+from peterrec.data.prepare.source_events import Source, Step
+from peterrec.data.prepare.tasks import UserHistories
 from peterrec.data.sequences import FIRST_ITEM, IntArray
 
 EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
 
 
-def history_lengths(source: Source, histories: Histories, config: SourceConfig) -> list[Step]:
-    """Return the steps that happen while sequences are cut."""
-    events, left = int(source.users.events.sum()), len(histories.sequences.items)
+def sequence_steps(source: Source, histories: UserHistories, config: SourceConfig) -> list[Step]:
+    """Return the steps of the filter summary that happen while sequences are cut."""
+    events, remaining = int(source.users.events.sum()), len(histories.sequences.items)
     reasons = [f"more than the last {config.max_history} events of a user"]
     if config.repeats == "drop":
         reasons.append("a repeat of the event before")
     if config.min_user_events > 1:
         reasons.append(f"the user has fewer than {config.min_user_events} events")
-    dropped = events - left
-    return [{"what": "events of the sequences", "events": left, "dropped": dropped, "why": _or(reasons, dropped)}]
+    dropped = events - remaining
+    return [
+        {
+            "what": "events of the sequences",
+            "events": remaining,
+            "dropped": dropped,
+            "why": _join_reasons(reasons, dropped),
+        }
+    ]
 
 
-def _or(reasons: list[str], dropped: int) -> str:
+def _join_reasons(reasons: list[str], dropped: int) -> str:
     return ", or ".join(reasons) if dropped else ""
 
 
-def shape(source: Source, histories: Histories) -> dict[str, Any]:
-    """Return what the data look like: plain values for charts."""
+def shape(source: Source, histories: UserHistories) -> dict[str, Any]:
+    """Return histograms and summary values of the data, as plain values for charts."""
     lengths = histories.sequences.lengths
     counts = np.zeros(len(source.catalogue), dtype=np.int64)
     step = 10_000_000
@@ -42,14 +49,17 @@ def shape(source: Source, histories: Histories) -> dict[str, Any]:
         part = np.asarray(histories.sequences.items[start : start + step]) - FIRST_ITEM
         counts += np.bincount(part[part >= 0], minlength=len(counts))
     time = source.table["time"]  # as text, for the engine knows years that Python does not
-    found = scalars(source.table.aggregate(first=time.min().cast("string"), last=time.max().cast("string")))
+    time_range = scalars(source.table.aggregate(first=time.min().cast("string"), last=time.max().cast("string")))
     ordered = np.sort(counts)[::-1]
     return {
         "history_length": _histogram(lengths, "users"),
         "item_events": _histogram(counts[counts > 0], "items"),
         "median_history": float(np.median(lengths)),
-        "top_share": {str(share): _top(ordered, share) for share in (1, 10)},
-        **{name: text.rstrip("0").rstrip(".") if time.type().is_decimal() else text for name, text in found.items()},
+        "top_share": {str(share): _top_share(ordered, share) for share in (1, 10)},
+        **{
+            name: text.rstrip("0").rstrip(".") if time.type().is_decimal() else text
+            for name, text in time_range.items()
+        },
     }
 
 
@@ -62,8 +72,8 @@ def owner_warnings(source: Source) -> list[str]:
 
     items = table.group_by("item").aggregate(n=table.count()).order_by("item").to_pyarrow()
     names = source.catalogue.ids.take(pa.array(items["item"].to_numpy() - FIRST_ITEM))
-    of_items = owner_warning("item", items["n"].to_numpy(), lambda place: names[place].as_py())
-    return [*owner_warning("user", users.events, user), *of_items]
+    item_warnings = owner_warning("item", items["n"].to_numpy(), lambda place: names[place].as_py())
+    return [*owner_warning("user", users.events, user), *item_warnings]
 
 
 def _histogram(values: IntArray, name: str) -> dict[str, list[int]]:
@@ -72,13 +82,13 @@ def _histogram(values: IntArray, name: str) -> dict[str, list[int]]:
     return {"edges": list(edges), name: np.bincount(bins, minlength=len(edges)).tolist()}
 
 
-def _top(ordered: IntArray, percent: int) -> float:
+def _top_share(ordered: IntArray, percent: int) -> float:
     count = max(1, round(len(ordered) * percent / 100))
     return float(ordered[:count].sum() / max(1, ordered.sum()))
 
 
-def account(manifest: dict[str, Any]) -> list[str]:
-    """Return the lines that say what was kept, what was dropped and why."""
+def summary_lines(manifest: dict[str, Any]) -> list[str]:
+    """Return the filter summary as lines: what was kept, what was dropped and why."""
     lines = [_line(step["what"], step["events"], "", step) for step in manifest["steps"]]
     if manifest["ties"]["events"]:
         lines.append(tie_line(manifest["ties"]))
@@ -86,7 +96,7 @@ def account(manifest: dict[str, Any]) -> list[str]:
     for task in manifest["tasks"]:
         lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]
         parts = ", ".join(f"{count:,} {part}" for part, count in task["users"].items())
-        lines.append(f"task {task['name']}: {parts} users; {_what(task)}")
+        lines.append(f"task {task['name']}: {parts} users; {_task_contents(task)}")
     return lines + [f"warning: {line}" for line in manifest["warnings"]]
 
 
@@ -104,15 +114,15 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %" if fraction >= 0.001 else "less than 0.1 %"
 
 
-def _line(what: str, left: int, prefix: str, step: dict[str, Any]) -> str:
+def _line(description: str, remaining: int, prefix: str, step: dict[str, Any]) -> str:
     dropped = f" ({step['dropped']:,} dropped: {step['why']})" if step["dropped"] else ""
     remark = f" ({step['why']})" if step["why"] and not step["dropped"] else ""
-    return f"{prefix}{left:,} {what}{dropped}{remark}"
+    return f"{prefix}{remaining:,} {description}{dropped}{remark}"
 
 
-def _what(task: dict[str, Any]) -> str:
+def _task_contents(task: dict[str, Any]) -> str:
     if task["kind"] == "ranking":
         return f"{task['pairs']:,} targets out of {task['targets']:,} items"
-    total = sum(one["users"] for one in task["classes"])
-    shares = ", ".join(f"{one['name']}: {100 * one['users'] / total:.1f} %" for one in task["classes"][:10])
+    total = sum(entry["users"] for entry in task["classes"])
+    shares = ", ".join(f"{entry['name']}: {100 * entry['users'] / total:.1f} %" for entry in task["classes"][:10])
     return shares + (f", ... ({len(task['classes'])} classes)" if len(task["classes"]) > 10 else "")

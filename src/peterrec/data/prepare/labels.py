@@ -14,13 +14,12 @@ import pyarrow as pa
 
 from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.columns import check_types, read_id
-from peterrec.data.prepare.engine import scalars
-from peterrec.data.prepare.event_filters import after, before
+from peterrec.data.prepare.columns import check_types, is_mark, read_id, without_mark
+from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.event_filters import at_or_after, earlier_than
 from peterrec.data.prepare.events import Events, load
 from peterrec.data.prepare.files import InputFile, describe
-from peterrec.data.prepare.missing import is_mark, without_mark
-from peterrec.data.prepare.source import Step, Users
+from peterrec.data.prepare.source_events import Step, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import DataError, TaskError
 
@@ -38,8 +37,8 @@ class Labelled:
         class_names: names of the classes.
         targets: n rows of target indices (ranking).
         catalogue: the targets; its counts are of train users only.
-        seen: n rows of targets that stand in the user's source events, all of them, ascending; None where targets are
-            other items than those of the source.
+        seen_targets: n rows of targets that stand in the user's source events, all of them, ascending; None where
+            targets are other items than those of the source.
         steps: what was kept and dropped, and why.
     """
 
@@ -49,16 +48,16 @@ class Labelled:
     class_names: tuple[str, ...] = ()
     targets: Sequences | None = None
     catalogue: Catalogue | None = None
-    seen: Sequences | None = None
+    seen_targets: Sequences | None = None
     steps: list[Step] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.places)
 
 
-def user_step(what: str, left: int, dropped: int = 0, why: str = "") -> Step:
-    """Return a line of the account of a task."""
-    return {"what": what, "users": int(left), "dropped": int(dropped), "why": why if dropped else ""}
+def user_step(description: str, remaining: int, dropped: int = 0, reason: str = "") -> Step:
+    """Return a step of the filter summary of a task."""
+    return {"what": description, "users": int(remaining), "dropped": int(dropped), "why": reason if dropped else ""}
 
 
 def describe_labels(config: LabelsConfig) -> InputFile:
@@ -89,7 +88,7 @@ def from_table(
     name = f"labels_{len(connection.list_tables())}"
     raw = load(connection, name, [file], {"user": task.labels.user, "label": task.labels.label})
     user = without_mark(raw["user"], events.missing)
-    label, is_missing = _label(raw["label"]), is_mark(_label(raw["label"]), task.labels.missing)
+    label, is_missing = _label_text(raw["label"]), is_mark(_label_text(raw["label"]), task.labels.missing)
     table = raw.select(
         user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
         label=is_missing.ifelse(None, label),
@@ -98,36 +97,38 @@ def from_table(
     _no_duplicates(table, file)
     counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
     labelled = table.drop_null(["user", "label"])
-    found = labelled.inner_join(users.table, "user").order_by("place").to_pyarrow()
-    _some(len(found), labelled, users, file)
+    rows = labelled.inner_join(users.table, "user").order_by("place").to_pyarrow()
+    _check_any_labelled(len(rows), labelled, users, file)
     steps = [
         user_step("users in the table", counts["n"]),
         user_step("with a label", counts["known"], counts["n"] - counts["known"], _without_label(table, task.labels)),
-        user_step("with source events", len(found), counts["known"] - len(found), _without_events(labelled, users)),
+        user_step("with source events", len(rows), counts["known"] - len(rows), _without_events(labelled, users)),
     ]
-    found = with_history(found, task, eligible, steps)
-    found = _common_classes(found, task, steps)
-    names = _in_order(set(found["label"].to_pylist()))
+    rows = keep_users_with_history(rows, task, eligible, steps)
+    rows = _common_classes(rows, task, steps)
+    names = _sorted_class_names(set(rows["label"].to_pylist()))
     codes = {name: code for code, name in enumerate(names)}
-    labels = np.array([codes[name] for name in found["label"].to_pylist()], dtype=np.int64)
-    places = found["place"].to_numpy().astype(np.int64)
-    return Labelled(places, found["user"].combine_chunks(), labels, tuple(names), steps=steps)
+    labels = np.array([codes[name] for name in rows["label"].to_pylist()], dtype=np.int64)
+    places = rows["place"].to_numpy().astype(np.int64)
+    return Labelled(places, rows["user"].combine_chunks(), labels, tuple(names), steps=steps)
 
 
-def with_history(found: pa.Table, task: ClassificationTaskConfig, eligible: Mask, steps: list[Step]) -> pa.Table:
+def keep_users_with_history(
+    rows: pa.Table, task: ClassificationTaskConfig, eligible: Mask, steps: list[Step]
+) -> pa.Table:
     """Keep the users with enough source events, and note how many have fewer."""
-    kept = found.filter(pa.array(eligible[found["place"].to_numpy()]))
-    if len(kept) < len(found):
-        why = f"fewer than {task.min_user_events} source events"
-        steps.append(user_step("with a history", len(kept), len(found) - len(kept), why))
-    return kept
+    remaining = rows.filter(pa.array(eligible[rows["place"].to_numpy()]))
+    if len(remaining) < len(rows):
+        reason = f"fewer than {task.min_user_events} source events"
+        steps.append(user_step("with a history", len(remaining), len(rows) - len(remaining), reason))
+    return remaining
 
 
-def _label(column: Any) -> Any:
+def _label_text(column: Any) -> Any:
     if column.type().is_floating():  # integers with gaps are that in pandas: 1.0 is the class 1
         column = column.isnan().ifelse(None, column)
-        whole = (column == column.floor()) & (column.abs() < 2**53)
-        return whole.ifelse(column.try_cast("int64").cast("string"), column.cast("string"))
+        is_whole = (column == column.floor()) & (column.abs() < 2**53)
+        return is_whole.ifelse(column.try_cast("int64").cast("string"), column.cast("string"))
     return column.cast("string")
 
 
@@ -142,13 +143,14 @@ def _no_duplicates(table: Any, file: InputFile) -> None:
         )
 
 
-def _some(found: int, labelled: Any, users: Users, file: InputFile) -> None:
-    if found:
+def _check_any_labelled(count: int, labelled: Any, users: Users, file: InputFile) -> None:
+    if count:
         return
-    there = labelled["user"].name("user").as_table().order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
-    events = users.table.select("user").order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
+    labelled_ids = labelled["user"].name("user").as_table().order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
+    event_ids = users.table.select("user").order_by("user").limit(1).to_pyarrow()["user"].to_pylist()
     raise TaskError(
-        f"no labelled user has source events: its users are such as {there}, those of the events such as {events}",
+        f"no labelled user has source events: its users are such as {labelled_ids}, those of the events such as "
+        f"{event_ids}",
         remedy="check that both write user ids the same way, and that the label column is filled",
         path=file.path,
     )
@@ -166,21 +168,21 @@ def _without_events(labelled: Any, users: Users) -> str:
     return f"no source event{example}"
 
 
-def _common_classes(found: pa.Table, task: ClassificationTaskConfig, steps: list[Step]) -> pa.Table:
-    names = found["label"].to_pylist()
+def _common_classes(rows: pa.Table, task: ClassificationTaskConfig, steps: list[Step]) -> pa.Table:
+    names = rows["label"].to_pylist()
     counts = {name: 0 for name in names}
     for name in names:
         counts[name] += 1
     rare = {name for name, count in counts.items() if count < task.min_class_users}
-    kept = found.filter(pa.array([name not in rare for name in names], pa.bool_()))
+    remaining = rows.filter(pa.array([name not in rare for name in names], pa.bool_()))
     if rare:
         classes = f"{len(rare)} classes have" if len(rare) > 1 else f"the class {next(iter(rare))!r} has"
-        why = f"{classes} fewer than {task.min_class_users} users"
-        steps.append(user_step("of common classes", len(kept), len(found) - len(kept), why))
-    return kept
+        reason = f"{classes} fewer than {task.min_class_users} users"
+        steps.append(user_step("of common classes", len(remaining), len(rows) - len(remaining), reason))
+    return remaining
 
 
-def _in_order(names: Collection[str]) -> list[str]:
+def _sorted_class_names(names: Collection[str]) -> list[str]:
     """Order class names as numbers where all of them are, else as text."""
     try:
         numbers = {name: float(name) for name in names}
@@ -197,10 +199,10 @@ def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, 
     inside = in_period(events, task.activity, task.name)
     active = inside.select("user").distinct().mutate(active=True)
     joined = users.table.left_join(active, "user")
-    found = joined.select("place", "user", label=joined["active"].fill_null(False).cast("int64"))
-    table = found.order_by("place").to_pyarrow()
+    labelled = joined.select("place", "user", label=joined["active"].fill_null(False).cast("int64"))
+    table = labelled.order_by("place").to_pyarrow()
     steps = [user_step("users with source events", len(table))]
-    table = with_history(table, task, eligible, steps)
+    table = keep_users_with_history(table, task, eligible, steps)
     names = (task.activity.inactive, task.activity.active)
     return Labelled(
         table["place"].to_numpy().astype(np.int64),
@@ -214,5 +216,5 @@ def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, 
 def in_period(events: Events, period: ActivityConfig, name: str) -> Any:
     """Return the events of a period, of every domain."""
     table, kind = events.table, events.time_kind
-    condition = after(table, period.after, kind, f"activity.after of {name!r}")
-    return table.filter(condition & before(table, period.before, kind, f"activity.before of {name!r}"))
+    condition = at_or_after(table, period.after, kind, f"activity.after of {name!r}")
+    return table.filter(condition & earlier_than(table, period.before, kind, f"activity.before of {name!r}"))

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
-from peterrec.data.prepare.engine import scalars
-from peterrec.data.prepare.event_filters import after
+from peterrec.data.history_reader import time_limit_seconds
+from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.event_filters import at_or_after
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.targets import TargetEvents, is_target
 from peterrec.data.prepare.units import units_per_second
-from peterrec.data.reading import bound_seconds
 from peterrec.errors import TaskError
 
 DAY = 86_400  # seconds
@@ -26,7 +26,7 @@ def refuse_later_source(events: Events, source: Any, task: ClassificationTaskCon
         TaskError: source events lie in the period, or later.
     """
     assert task.activity is not None
-    later = after(source, task.activity.after, events.time_kind, f"activity.after of {task.name!r}")
+    later = at_or_after(source, task.activity.after, events.time_kind, f"activity.after of {task.name!r}")
     count = _count(source.filter(later))
     if count:
         raise TaskError(
@@ -51,33 +51,35 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
     Raises:
         TaskError: target events, or events later than the start of the target period, are in the source sequences.
     """
-    if targets.own is None:
+    if targets.own_events is None:
         chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
-        _refuse(_count(source.filter(_asked_for(chosen, task))), task)
+        _refuse(_count(source.filter(_is_future_or_target(chosen, task))), task)
         return []
     units = [units_per_second(table) for table in (source, targets.table)]
     seconds = [_seconds(table["time"], unit) for table, unit in zip((source, targets.table), units, strict=True)]
-    *moments, same_bounds = _comparable(source, targets.table, units, seconds)
-    source, target_events = (_named(*each) for each in zip((source, targets.table), moments, seconds, strict=True))
+    *moments, same_limits = _comparable(source, targets.table, units, seconds)
+    source, target_events = (
+        _with_moments(*columns) for columns in zip((source, targets.table), moments, seconds, strict=True)
+    )
     keys = [name for name in ("user", "item", "domain") if name in source.columns and name in target_events.columns]
     _refuse_equal(target_events.semi_join(source, [*keys, "moment"]), task)
     if _count(target_events.filter(target_events["seconds"] % DAY != 0)) == 0:  # a file of dates
         _refuse_equal(target_events.semi_join(source, [*keys, "day"]), task)
     if task.domains is None and task.after is not None:
-        if same_bounds:
-            in_period = after(source, task.after, events.time_kind, f"after of {task.name!r}")
+        if same_limits:
+            in_period = at_or_after(source, task.after, events.time_kind, f"after of {task.name!r}")
         else:
-            start = bound_seconds(task.after, targets.own.time_kind, units[1] or 1.0)
+            start = time_limit_seconds(task.after, targets.own_events.time_kind, units[1] or 1.0)
             assert start is not None
             in_period = source["seconds"] >= math.ceil(start)
         _refuse(_count(source.filter(in_period)), task)
-    return _repeated(source, target_events, task)
+    return _repeated_pair_warnings(source, target_events, task)
 
 
-def _asked_for(events: Events, task: RankingTaskConfig) -> Any:
+def _is_future_or_target(events: Events, task: RankingTaskConfig) -> Any:
     """Return the condition that a source event must not meet, for targets of the same files."""
     if task.domains is None:  # a later time: whatever happens from its start on is the future
-        return after(events.table, task.after, events.time_kind, f"after of {task.name!r}")
+        return at_or_after(events.table, task.after, events.time_kind, f"after of {task.name!r}")
     return is_target(events, task)
 
 
@@ -108,7 +110,7 @@ def _refuse_equal(equal: Any, task: RankingTaskConfig) -> None:
     )
 
 
-def _named(table: Any, moment: Any, seconds: Any) -> Any:
+def _with_moments(table: Any, moment: Any, seconds: Any) -> Any:
     """Return user, item (as text, whatever the ids are), time, moment, seconds, day and, where there is one, domain."""
     columns = [name for name in ("time", "domain") if name in table.columns]
     day = (seconds / DAY).floor().cast("int64")
@@ -116,7 +118,7 @@ def _named(table: Any, moment: Any, seconds: Any) -> Any:
 
 
 def _comparable(source: Any, targets: Any, units: list[float | None], seconds: list[Any]) -> tuple[Any, Any, bool]:
-    """Return the times of both in one form, and whether the configured bounds mean the same in both.
+    """Return the times of both in one form, and whether the configured time limits mean the same in both.
 
     Times that are written in two ways are compared in whole seconds: the same log may have been exported with dates,
     and with numbers of seconds or milliseconds.
@@ -136,13 +138,13 @@ def _seconds(time: Any, unit: float | None) -> Any:
     return (time.cast("float64") / unit).floor().cast("int64")
 
 
-def _repeated(source: Any, target_events: Any, task: RankingTaskConfig) -> list[str]:
+def _repeated_pair_warnings(source: Any, target_events: Any, task: RankingTaskConfig) -> list[str]:
     pairs = target_events.select("user", "item").distinct()
-    total, again = _count(pairs), _count(pairs.semi_join(source, ["user", "item"]))
-    if again < REPEATED_SHARE * total:
+    total, repeated = _count(pairs), _count(pairs.semi_join(source, ["user", "item"]))
+    if repeated < REPEATED_SHARE * total:
         return []
     return [
-        f"task {task.name}: {again:,} of its {total:,} pairs of user and item are in the source too, at other times or "
-        "in another domain; if these are the same events, only written otherwise, leave them out of the source "
+        f"task {task.name}: {repeated:,} of its {total:,} pairs of user and item are in the source too, at other times "
+        "or in another domain; if these are the same events, only written otherwise, leave them out of the source "
         f"(source.before, source.exclude_domains): {IN_THE_QUESTION}"
     ]

@@ -1,4 +1,4 @@
-"""What can be read but was hardly meant: times of January 1970, ids such as NULL, one user with most of the events."""
+"""Warnings about values that were hardly meant: times of January 1970, ids such as NULL, users with most events."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import ibis
 import numpy as np
 
-from peterrec.data.prepare.engine import scalars
-from peterrec.data.prepare.missing import MARK_LIKE
-from peterrec.data.prepare.units import NAMES, in_units
+from peterrec.data.prepare.columns import MARK_LIKE
+from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.units import NAMES, unit_flags
 from peterrec.data.sequences import IntArray
 
 # Seconds since 1970, taken for a smaller unit, give a moment of these days until the year 2038.
@@ -21,7 +21,7 @@ OTHERS, LEAST_SHARE, TIMES_THE_NEXT = 20, 0.1, 5
 SHOWN = 5
 
 
-def suspicious(events: Any) -> dict[str, Any]:
+def suspicious_flags(events: Any) -> dict[str, Any]:
     """Return conditions on events, by what they are about: a column with ids, or `epoch` for the time."""
     flags = {
         name: events[name].isin(MARK_LIKE)
@@ -33,7 +33,7 @@ def suspicious(events: Any) -> dict[str, Any]:
         first, end = (ibis.literal(day).cast(type_) for day in (FIRST_DAY, END_OF_JANUARY))
         flags["epoch"] = (events["time"] >= first) & (events["time"] < end)
     else:
-        flags |= in_units(events["time"])
+        flags |= unit_flags(events["time"])
     return flags
 
 
@@ -42,7 +42,7 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
 
     Args:
         events: table.
-        counts: `rows`, and how many of them meet each of the conditions of `suspicious`.
+        counts: `rows`, and how many of them meet each of the conditions of `suspicious_flags`.
         columns: what the columns of the table are called in the files.
     """
     warnings = []
@@ -56,16 +56,16 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
         )
     units = {name: counts[name] for name in NAMES.values() if counts.get(name)}
     if len(units) > 1:
-        seen = ", ".join(f"{n:,} like {name}" for name, n in units.items())
+        counted = ", ".join(f"{n:,} like {name}" for name, n in units.items())
         warnings.append(
-            f"times ({columns['time']!r}) look like several units ({seen}): they are compared as the numbers that they "
-            "are; write them in one unit"
+            f"times ({columns['time']!r}) look like several units ({counted}): they are compared as the numbers that "
+            "they are; write them in one unit"
         )
     for name in ("user", "item", "domain"):
         if counts.get(name):
             like = events.filter(events[name].isin(MARK_LIKE))
-            found = like.group_by(name).aggregate(n=like.count()).order_by([ibis.desc("n"), name]).to_pyarrow()
-            values = [(row[name], row["n"]) for row in found.to_pylist()]
+            by_value = like.group_by(name).aggregate(n=like.count()).order_by([ibis.desc("n"), name]).to_pyarrow()
+            values = [(row[name], row["n"]) for row in by_value.to_pylist()]
             parts = ", ".join(f"{value!r} ({n:,} events)" for value, n in values[:SHOWN])
             marks = ",".join(value for value, _ in values)
             warnings.append(
@@ -75,7 +75,7 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
     return tuple(warnings)
 
 
-def owner_warning(what: str, counts: IntArray, name: Callable[[int], Any]) -> tuple[str, ...]:
+def owner_warning(owner: str, counts: IntArray, name: Callable[[int], Any]) -> tuple[str, ...]:
     """Return a warning about a user or an item that owns an implausible share of all events, if there is one.
 
     Args:
@@ -90,7 +90,7 @@ def owner_warning(what: str, counts: IntArray, name: Callable[[int], Any]) -> tu
     if share < LEAST_SHARE or first < TIMES_THE_NEXT * second:
         return ()
     return (
-        f"the {what} {name(int(np.argmax(counts)))!r} has {100 * share:.0f} % of the source events, and no other of "
-        f"{len(counts):,} {what}s more than {100 * second / counts.sum():.1f} %: if it means that there is none, set "
+        f"the {owner} {name(int(np.argmax(counts)))!r} has {100 * share:.0f} % of the source events, and no other of "
+        f"{len(counts):,} {owner}s more than {100 * second / counts.sum():.1f} %: if it means that there is none, set "
         "events.missing",
     )

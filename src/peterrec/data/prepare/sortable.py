@@ -40,62 +40,62 @@ EXAMPLE = "2001-02-28 12:00:00"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the values of one column of one file can be read as; counts of rows.
+class ValueCounts:
+    """Counts of rows of one column of one file, by how its values can be read.
 
     Attributes:
         file: where they are.
         present: rows with a value.
         kinds: rows that can be read as each kind; as text only those that are nothing else.
         fine: times that are no whole microseconds.
-        odd: a value that is neither number nor time, if there is one.
+        unreadable: a value that is neither number nor time, if there is one.
     """
 
     file: str
     present: int
     kinds: dict[SortKind, int]
     fine: int
-    odd: str | None
+    unreadable: str | None
 
 
-def look(table: Any, column: str) -> list[Seen]:
+def count_values(table: Any, column: str) -> list[ValueCounts]:
     """Count, for each file of a table, what the values of a column can be read as."""
     value = table[column]
-    whole = read_sortable(value, "integer")
-    counted = {"present": value.notnull(), "integer": whole.notnull(), "float": whole.between(-LARGEST, LARGEST)}
+    integers = read_sortable(value, "integer")
+    counted = {"present": value.notnull(), "integer": integers.notnull(), "float": integers.between(-LARGEST, LARGEST)}
     rows = _count(table, counted)
     if all(row["present"] == row["integer"] for row in rows):  # most often; spares the search for everything else
-        return [_seen(row, {}) for row in rows]
-    others = table.filter(value.notnull() & whole.isnull())
-    value = others[column]
+        return [_value_counts(row, {}) for row in rows]
+    other_rows = table.filter(value.notnull() & integers.isnull())
+    value = other_rows[column]
     read = {kind: read_sortable(value, kind).notnull() for kind in ("float", "decimal", "time", "text")}
     text = value.cast("string")
     odd = text.min(where=~(read["float"] | read["decimal"] | read["time"]))
-    more = {row[FILE]: row for row in _count(others, read | {"fine": _is_fine(value)}, odd=odd)}
-    return [_seen(row, more.get(row[FILE], {})) for row in rows]
+    other_counts = {row[FILE]: row for row in _count(other_rows, read | {"fine": _is_fine(value)}, odd=odd)}
+    return [_value_counts(row, other_counts.get(row[FILE], {})) for row in rows]
 
 
-def _count(table: Any, flags: dict[str, Any], **others: Any) -> list[dict[str, Any]]:
+def _count(table: Any, flags: dict[str, Any], **aggregates: Any) -> list[dict[str, Any]]:
     sums = {name: flag.cast("int64").sum().fill_null(0) for name, flag in flags.items()}
     rows: list[dict[str, Any]] = (
-        table.group_by(FILE).aggregate(**sums, **others).order_by(FILE).to_pyarrow().to_pylist()
+        table.group_by(FILE).aggregate(**sums, **aggregates).order_by(FILE).to_pyarrow().to_pylist()
     )
     return rows
 
 
-def _seen(whole: dict[str, Any], rest: dict[str, Any]) -> Seen:
-    wholes: int = whole["integer"]
+def _value_counts(row: dict[str, Any], others_row: dict[str, Any]) -> ValueCounts:
+    integers: int = row["integer"]
     kinds: dict[SortKind, int] = {
-        "integer": wholes,
-        "float": whole["float"] + rest.get("float", 0),
-        "decimal": wholes + rest.get("decimal", 0),
-        "time": rest.get("time", 0),
-        "text": rest.get("text", 0),
+        "integer": integers,
+        "float": row["float"] + others_row.get("float", 0),
+        "decimal": integers + others_row.get("decimal", 0),
+        "time": others_row.get("time", 0),
+        "text": others_row.get("text", 0),
     }
-    return Seen(whole[FILE], whole["present"], kinds, rest.get("fine", 0), rest.get("odd"))
+    return ValueCounts(row[FILE], row["present"], kinds, others_row.get("fine", 0), others_row.get("odd"))
 
 
-def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: bool = False) -> SortKind:
+def decide_sort_kind(counts: Sequence[ValueCounts], role: str, column: str, *, text_allowed: bool = False) -> SortKind:
     """Decide how the values of a column compare.
 
     The first of integer, float, decimal, time, text that fits every row of a file; else the one that fits most rows,
@@ -104,37 +104,40 @@ def sort_kind(seen: Sequence[Seen], what: str, column: str, *, text_allowed: boo
     Raises:
         DataError: nothing fits, or files differ.
     """
-    kinds: dict[SortKind, Seen] = {}
-    for one in seen:
-        if not one.present:
+    kinds: dict[SortKind, ValueCounts] = {}
+    for file_counts in counts:
+        if not file_counts.present:
             continue
-        best = _best(one, text_allowed)
-        if not one.kinds[best]:
+        best = _best(file_counts, text_allowed)
+        if not file_counts.kinds[best]:
             raise DataError(
-                f"the {what} column {column!r} holds neither numbers nor dates such as {EXAMPLE}, but {one.odd!r}",
+                f"the {role} column {column!r} holds neither numbers nor dates such as {EXAMPLE}, but "
+                f"{file_counts.unreadable!r}",
                 remedy="say how it is written, e.g. time_format %d/%m/%Y (--time-format), or name another column; "
                 "times with an offset such as +02:00 are read, those with the name of a zone are not",
-                path=one.file,
+                path=file_counts.file,
             )
-        kinds.setdefault(best, one)
+        kinds.setdefault(best, file_counts)
     if len(kinds) <= 1:
         return next(iter(kinds), "integer")
     if set(kinds) <= set(NUMBERS):
         for kind in ("float", "decimal"):
-            if all(one.kinds[kind] == one.kinds[_best(one, text_allowed)] for one in seen):
+            if all(
+                file_counts.kinds[kind] == file_counts.kinds[_best(file_counts, text_allowed)] for file_counts in counts
+            ):
                 return kind
-    (first, here), (second, there) = list(kinds.items())[:2]
-    both = " (with too many digits to compare them)" if set(kinds) <= set(NUMBERS) else ""
+    (first, first_file), (second, second_file) = list(kinds.items())[:2]
+    too_long = " (with too many digits to compare them)" if set(kinds) <= set(NUMBERS) else ""
     raise DataError(
-        f"the {what} column {column!r} holds values of kind {first} here but {second} in {there.file}{both}",
+        f"the {role} column {column!r} holds values of kind {first} here but {second} in {second_file.file}{too_long}",
         remedy="write it alike in all files",
-        path=here.file,
+        path=first_file.file,
     )
 
 
-def _best(seen: Seen, text_allowed: bool) -> SortKind:
-    kinds = [kind for kind in seen.kinds if kind != "text" or text_allowed]
-    return max(kinds, key=lambda kind: seen.kinds[kind])  # the first of equals: every integer is a number too
+def _best(counts: ValueCounts, text_allowed: bool) -> SortKind:
+    kinds = [kind for kind in counts.kinds if kind != "text" or text_allowed]
+    return max(kinds, key=lambda kind: counts.kinds[kind])  # the first of equals: every integer is a number too
 
 
 def read_sortable(value: Any, kind: SortKind, *, nanoseconds: bool = False) -> Any:
@@ -160,12 +163,12 @@ def _nulls(value: Any, type_: str) -> Any:
 
 def read_integer(value: Any) -> Any:
     """Return whole numbers as int64, null where they are none or too large."""
-    type_, whole = value.type(), value.try_cast("int64")  # which rounds 1.5
+    type_, integer = value.type(), value.try_cast("int64")  # which rounds 1.5
     if type_.is_string():
-        return value.re_search(WHOLE).ifelse(whole, None)
+        return value.re_search(WHOLE).ifelse(integer, None)
     if type_.is_decimal():
-        return (whole.try_cast(type_) == value).ifelse(whole, None)
-    return whole if type_.is_integer() else _nulls(value, "int64")
+        return (integer.try_cast(type_) == value).ifelse(integer, None)
+    return integer if type_.is_integer() else _nulls(value, "int64")
 
 
 def _read_float(value: Any) -> Any:
@@ -176,8 +179,8 @@ def _read_float(value: Any) -> Any:
         return value.between(-LARGEST, LARGEST).ifelse(value.cast("float64"), None)
     text = value.cast("string").strip()
     number = _finite(text.re_search(NUMBER).ifelse(text, None).try_cast("float64"))
-    whole = read_integer(text).between(-LARGEST, LARGEST).fill_null(False)
-    return (whole | text.re_search(FEW_DIGITS) | (text == number.cast("string"))).ifelse(number, None)
+    exact_integer = read_integer(text).between(-LARGEST, LARGEST).fill_null(False)
+    return (exact_integer | text.re_search(FEW_DIGITS) | (text == number.cast("string"))).ifelse(number, None)
 
 
 def _finite(number: Any) -> Any:
@@ -238,5 +241,5 @@ def _read_text(value: Any) -> Any:
     """Return text that is neither a number nor a time: one of those among texts was meant as something else."""
     if not value.type().is_string():
         return _nulls(value, "string")
-    other = value.strip().re_search(NUMBER) | _read_time(value, nanoseconds=False).notnull()
-    return other.ifelse(None, value)
+    is_number_or_time = value.strip().re_search(NUMBER) | _read_time(value, nanoseconds=False).notnull()
+    return is_number_or_time.ifelse(None, value)

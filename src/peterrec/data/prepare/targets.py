@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.engine import scalars, upload
+from peterrec.data.prepare.duckdb_engine import scalars, upload
 from peterrec.data.prepare.event_filters import known_domains, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
-from peterrec.data.prepare.source import Source, Users
+from peterrec.data.prepare.source_events import Source, Users
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError
 
@@ -28,7 +28,7 @@ class TargetEvents:
 
     Attributes:
         config: of the task.
-        own: the events of the task's own files that they are of; None if they are of the files of the source.
+        own_events: the events of the task's own files that they are of; None if they are of the files of the source.
         table: engine table: place, user, time, [order,] [line,] [domain,] item.
         cut: place and cut, the time of each user's first target event; None if all of the history is used.
         all_users: users with target events, with or without source events.
@@ -37,7 +37,7 @@ class TargetEvents:
     """
 
     config: RankingTaskConfig
-    own: Events | None
+    own_events: Events | None
     table: Any
     cut: Any | None
     all_users: int
@@ -54,17 +54,17 @@ def target_events(
         TaskError: there are none, or none of users with source events.
         DataError: as in `open_events`, for a task with files of its own.
     """
-    own = _own_events(connection, task, settings)
-    found = own if own is not None else events
-    if task.history == "before-first-target" and found.time_kind != events.time_kind:
+    own_events = _own_events(connection, task, settings)
+    searched = own_events if own_events is not None else events
+    if task.history == "before-first-target" and searched.time_kind != events.time_kind:
         raise TaskError(
-            f"the times of task {task.name!r} are of kind {found.time_kind}, those of the source {events.time_kind}",
+            f"the times of task {task.name!r} are of kind {searched.time_kind}, those of the source {events.time_kind}",
             remedy="write them alike, or use history: all",
         )
-    chosen = found.table.filter(is_target(found, task))
+    chosen = searched.table.filter(is_target(searched, task))
     total = int(scalars(chosen.aggregate(n=chosen["user"].nunique()))["n"])
     if not total:
-        remedy = f"check its domains, after and before{known_domains(found.table)}"
+        remedy = f"check its domains, after and before{known_domains(searched.table)}"
         raise TaskError(f"task {task.name!r} has no target events", remedy=remedy)
     name = f"targets_{len(connection.list_tables())}"
     columns = [column for column in (*SORT_COLUMNS, "domain") if column in chosen.columns]
@@ -73,7 +73,7 @@ def target_events(
     cut = None
     if task.history == "before-first-target":
         cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
-    return TargetEvents(task, own, table, cut, total, source.chosen, own.warnings if own else ())
+    return TargetEvents(task, own_events, table, cut, total, source.chosen, own_events.warnings if own_events else ())
 
 
 def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
@@ -82,10 +82,10 @@ def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig
     return open_events(connection, task_events(task.events, settings), f"own_{len(connection.list_tables())}")
 
 
-def task_events(own: EventsConfig, settings: EventsConfig) -> EventsConfig:
+def task_events(task_files: EventsConfig, settings: EventsConfig) -> EventsConfig:
     """Return how the files of a task are read: what is not said of them is as it is in the other files."""
-    said = own.model_dump(include=own.model_fields_set)
-    return EventsConfig.model_validate(settings.model_dump(exclude={"paths"}) | said)
+    named = task_files.model_dump(include=task_files.model_fields_set)
+    return EventsConfig.model_validate(settings.model_dump(exclude={"paths"}) | named)
 
 
 def is_target(events: Events, task: RankingTaskConfig) -> Any:
@@ -93,7 +93,7 @@ def is_target(events: Events, task: RankingTaskConfig) -> Any:
     return target_filter(events.table, task, events.time_kind, f"of {task.name!r}")
 
 
-def label_targets(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -> Labelled:
+def label_targets(connection: Any, events: TargetEvents, users: Users, eligible: Mask) -> Labelled:
     """List the distinct targets of each eligible user, in order of time, and make the target catalogue.
 
     Args:
@@ -105,51 +105,53 @@ def label_targets(connection: Any, found: TargetEvents, users: Users, eligible: 
     Raises:
         TaskError: no item has enough users.
     """
-    task, table = found.config, found.table
+    task, table = events.config, events.table
     with_source = int(scalars(table.aggregate(n=table["place"].nunique()))["n"])
-    steps = [user_step("users with target events", found.all_users)]
-    steps.append(user_step("with source events", with_source, found.all_users - with_source, "no source event"))
-    pairs = _pairs(connection, found, users, eligible)
-    now = int(scalars(pairs.aggregate(n=pairs["place"].nunique()))["n"])
-    why = f"fewer than {task.min_user_events} source events"
-    if found.cut is not None:
-        why += " before the first target"
-    steps.append(user_step("with a history", now, with_source - now, why))
+    steps = [user_step("users with target events", events.all_users)]
+    steps.append(user_step("with source events", with_source, events.all_users - with_source, "no source event"))
+    pairs = _pairs(connection, events, users, eligible)
+    remaining = int(scalars(pairs.aggregate(n=pairs["place"].nunique()))["n"])
+    reason = f"fewer than {task.min_user_events} source events"
+    if events.cut is not None:
+        reason += " before the first target"
+    steps.append(user_step("with a history", remaining, with_source - remaining, reason))
     catalogue = _target_catalogue(pairs, task)
     places, user_ids, targets = _collect(connection, pairs, catalogue)
     steps.append(
         user_step(
-            "with a target of the catalogue", len(places), now - len(places),
+            "with a target of the catalogue", len(places), remaining - len(places),
             f"their targets have fewer than {task.min_item_events} users",
         )
     )  # fmt: skip
-    seen = None if task.domains is not None else _seen(connection, found, users, catalogue, places)
-    return Labelled(places, user_ids, targets=targets, catalogue=catalogue, seen=seen, steps=steps)
+    seen_targets = None if task.domains is not None else _seen_targets(connection, events, users, catalogue, places)
+    return Labelled(places, user_ids, targets=targets, catalogue=catalogue, seen_targets=seen_targets, steps=steps)
 
 
-def _seen(connection: Any, found: TargetEvents, users: Users, catalogue: Catalogue, places: IntArray) -> Sequences:
+def _seen_targets(
+    connection: Any, targets: TargetEvents, users: Users, catalogue: Catalogue, places: IntArray
+) -> Sequences:
     """List the targets that each user has among the source events that the task may read; rows as in `places`."""
     index = pa.table({"id": pc.cast(catalogue.ids, pa.string()), "target": np.arange(len(catalogue), dtype=np.int32)})
     items = upload(connection, f"seen_items_{len(connection.list_tables())}", index)
-    source = found.source.select("user", "time", id=found.source["item"].cast("string"))
+    source = targets.source.select("user", "time", id=targets.source["item"].cast("string"))
     events = source.inner_join(items, "id").inner_join(users.table, "user")
-    if found.cut is not None:
-        events = events.inner_join(found.cut, "place")
+    if targets.cut is not None:
+        events = events.inner_join(targets.cut, "place")
         events = events.filter(events["time"] < events["cut"])
     pairs = events.select("place", "target").distinct().order_by("place", "target").to_pyarrow()
-    of_task = np.isin(pairs["place"].to_numpy(), places)
-    rows = np.searchsorted(places, pairs["place"].to_numpy()[of_task])
+    in_task = np.isin(pairs["place"].to_numpy(), places)
+    rows = np.searchsorted(places, pairs["place"].to_numpy()[in_task])
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(places)))]).astype(np.int64)
-    return Sequences(pairs["target"].to_numpy()[of_task].astype(np.int32), offsets)
+    return Sequences(pairs["target"].to_numpy()[in_task].astype(np.int32), offsets)
 
 
-def _pairs(connection: Any, found: TargetEvents, users: Users, eligible: Mask) -> Any:
+def _pairs(connection: Any, targets: TargetEvents, users: Users, eligible: Mask) -> Any:
     """Return place, user, item, the first time of the pair, and whether the user is a train user."""
     places = np.flatnonzero(eligible)
     rows = pa.table({"place": places, "train": users.parts[places] == 0})
-    chosen = found.table.inner_join(upload(connection, f"eligible_{len(connection.list_tables())}", rows), "place")
-    if found.cut is not None:
-        chosen = chosen.inner_join(found.cut, "place")
+    chosen = targets.table.inner_join(upload(connection, f"eligible_{len(connection.list_tables())}", rows), "place")
+    if targets.cut is not None:
+        chosen = chosen.inner_join(targets.cut, "place")
         chosen = chosen.filter(chosen["time"] == chosen["cut"])
     keys = [name for name in SORT_COLUMNS if name in chosen.columns]
     first = _ordered(chosen, keys[:-1], keys[-1])[0]  # of the whole event: its least order may be another event's
@@ -175,8 +177,8 @@ def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArra
     named = pairs.inner_join(items, "item")
     keys: Sequence[str] = [name for name in SORT_COLUMNS if name in named.columns]
     grouped = named.group_by(["place", "user"]).aggregate(events=_ordered(named, keys, "target"))
-    found = grouped.select("place", "user", targets=grouped["events"].map(lambda event: event["target"]))
-    table = found.order_by("place").to_pyarrow()
+    grouped_targets = grouped.select("place", "user", targets=grouped["events"].map(lambda event: event["target"]))
+    table = grouped_targets.order_by("place").to_pyarrow()
     column = table["targets"].combine_chunks()
     offsets = np.asarray(column.offsets, dtype=np.int64)
     values = np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]]

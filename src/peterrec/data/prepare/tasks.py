@@ -16,7 +16,7 @@ from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskC
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
-from peterrec.data.prepare.source import Source, Users
+from peterrec.data.prepare.source_events import Source, Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import TaskError
@@ -28,7 +28,7 @@ Task = ClassificationTaskConfig | RankingTaskConfig
 
 
 @dataclass(frozen=True)
-class Histories:
+class UserHistories:
     """Where the sequences of a task's users are.
 
     Attributes:
@@ -46,9 +46,9 @@ def label_task(
     connection: Any,
     task: Task,
     users: Users,
-    histories: Histories,
+    histories: UserHistories,
     context: tuple[Events, EventsConfig],
-    found: TargetEvents | None,
+    targets: TargetEvents | None,
 ) -> Labelled:
     """Find the users of a task and what is to be learned of them.
 
@@ -56,15 +56,17 @@ def label_task(
         TaskError, DataError: as in `from_table` and `label_targets`.
     """
     eligible: Mask = histories.lengths >= task.min_user_events
-    if found is not None:
-        return label_targets(connection, found, users, eligible)
+    if targets is not None:
+        return label_targets(connection, targets, users, eligible)
     assert isinstance(task, ClassificationTaskConfig)
     if task.labels is not None:
         return from_table(connection, task, context[1], users, eligible)
     return from_activity(task, context[0], users, eligible)
 
 
-def write_task(folder: Path, task: Task, labelled: Labelled, source: Source, histories: Histories) -> dict[str, Any]:
+def write_task(
+    folder: Path, task: Task, labelled: Labelled, source: Source, histories: UserHistories
+) -> dict[str, Any]:
     """Write a task to `folder` and return its entry of the manifest.
 
     Raises:
@@ -87,7 +89,7 @@ def write_task(folder: Path, task: Task, labelled: Labelled, source: Source, his
     return entry
 
 
-def _entry(task: Task, labelled: Labelled, part: IntArray, histories: Histories, digest: str) -> dict[str, Any]:
+def _entry(task: Task, labelled: Labelled, part: IntArray, histories: UserHistories, digest: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": task.name, "kind": task.kind}
     entry["users"] = {name: int((part == number).sum()) for number, name in enumerate(PARTS)}
     entry["median_history"] = float(np.median(histories.lengths[labelled.places]))
@@ -104,13 +106,17 @@ def _entry(task: Task, labelled: Labelled, part: IntArray, histories: Histories,
 
 def _seen_items(labelled: Labelled, train: IntArray) -> dict[str, Any]:
     """Decide whether items of a user's own history can be answers, by what the train users did."""
-    if labelled.seen is None:
+    if labelled.seen_targets is None:
         reason = "targets are of another domain: an item of the history with the same id is another"
         return {"exclude_seen": False, "exclude_seen_reason": reason}
     assert labelled.targets is not None
     assert labelled.catalogue is not None
-    targets, seen, width = labelled.targets.take(train), labelled.seen.take(train), len(labelled.catalogue)
-    repeats = np.isin(targets.repeat() * width + targets.items, seen.repeat() * width + seen.items)
+    targets, in_history, width = (
+        labelled.targets.take(train),
+        labelled.seen_targets.take(train),
+        len(labelled.catalogue),
+    )
+    repeats = np.isin(targets.repeat() * width + targets.items, in_history.repeat() * width + in_history.items)
     fraction = float(repeats.mean()) if len(repeats) else 0.0
     reason = f"{100 * fraction:.1f} % of the targets of train users are in their histories"
     return {"repeat_fraction": fraction, "exclude_seen": fraction < MOST_REPEATS, "exclude_seen_reason": reason}
@@ -149,7 +155,7 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
         )
 
 
-def one_class_parts(task: Task, labelled: Labelled, users: Users) -> list[str]:
+def one_class_part_warnings(task: Task, labelled: Labelled, users: Users) -> list[str]:
     """Return a warning for the valid and the test part if all users there are of one class: any answer is as good."""
     if labelled.labels is None:
         return []
@@ -165,14 +171,18 @@ def one_class_parts(task: Task, labelled: Labelled, users: Users) -> list[str]:
     return warnings
 
 
-def alike_classes(task: Task, labelled: Labelled) -> list[str]:
+def similar_class_warnings(task: Task, labelled: Labelled) -> list[str]:
     """Return a warning about classes whose names differ only by blanks, by case, or by how a number is written."""
     alike: dict[Any, list[str]] = {}
     for name in labelled.class_names:
         alike.setdefault(_plain_name(name), []).append(name)
-    same = [names for names in alike.values() if len(names) > 1]
-    shown = "; ".join(", ".join(map(repr, names)) for names in same[:3])
-    return [f"task {task.name}: some classes look like one that is written in several ways ({shown})"] if same else []
+    spelled_alike = [names for names in alike.values() if len(names) > 1]
+    shown = "; ".join(", ".join(map(repr, names)) for names in spelled_alike[:3])
+    return (
+        [f"task {task.name}: some classes look like one that is written in several ways ({shown})"]
+        if spelled_alike
+        else []
+    )
 
 
 def _plain_name(name: str) -> Any:
@@ -183,12 +193,12 @@ def _plain_name(name: str) -> Any:
 
 
 def _write_part(
-    path: Path, chosen: IntArray, labelled: Labelled, histories: Histories, digest: Callable[[bytes], None]
+    path: Path, chosen: IntArray, labelled: Labelled, histories: UserHistories, digest: Callable[[bytes], None]
 ) -> None:
     ragged = pa.list_(pa.int32())
     fields = [("user_id", pa.string()), ("sequence", ragged)]
     fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
-    if labelled.seen is not None:
+    if labelled.seen_targets is not None:
         fields.append(("seen", ragged))
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -205,8 +215,8 @@ def _write_part(
                 targets = labelled.targets.take(rows)
                 columns.append(to_lists(targets))
                 digest(targets.offsets.tobytes() + targets.items.tobytes())
-            if labelled.seen is not None:
-                columns.append(to_lists(labelled.seen.take(rows)))
+            if labelled.seen_targets is not None:
+                columns.append(to_lists(labelled.seen_targets.take(rows)))
             digest("\n".join(user_ids.to_pylist()).encode())
             digest(sequences.offsets.tobytes() + np.ascontiguousarray(sequences.items).tobytes())
             writer.write_table(pa.table(columns, schema=schema))

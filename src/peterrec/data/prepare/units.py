@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peterrec.data.prepare.engine import scalars
+from peterrec.data.prepare.duckdb_engine import scalars
 
 # Largest time in seconds, milliseconds and microseconds that is before the year 5138; beyond them it is nanoseconds.
 UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6))
@@ -21,7 +21,7 @@ def units_per_second(table: Any) -> float | None:
     return next((unit for limit, unit in UNITS if largest < limit), NANOSECONDS_A_SECOND)
 
 
-def in_units(time: Any) -> dict[str, Any]:
+def unit_flags(time: Any) -> dict[str, Any]:
     """Return the conditions that a numeric time looks like one in seconds, in milliseconds, ..., by these names."""
     size = time.cast("float64").abs()
     limits = [SINCE_1973, *(limit for limit, _ in UNITS), float("1e30")]

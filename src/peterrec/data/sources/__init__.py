@@ -8,8 +8,8 @@ from pathlib import Path
 from peterrec.arguments import checked
 from peterrec.data.sources.authors import open_authors
 from peterrec.data.sources.base import Fill, Report, SourceTables
-from peterrec.data.sources.folder import TableWriter, check_place, holds, may_replace
 from peterrec.data.sources.ml_1m import fetch_ml_1m
+from peterrec.data.sources.output_folder import TableWriter, check_place, holds_data_set, may_replace
 from peterrec.data.sources.recbole import open_recbole
 from peterrec.data.sources.ta_feng import fetch_ta_feng
 from peterrec.data.sources.tenrec import open_tenrec
@@ -34,7 +34,7 @@ def fetch(
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Path:
-    """Fetch a public data set into the folder `out`: `events`, `users` and `items.parquet`, and `source.json`.
+    """Fetch a public data set into a folder: `events`, `users` and `items.parquet`, and `source.json`.
 
     A folder that already holds this data set is used as it is.
 
@@ -46,7 +46,7 @@ def fetch(
         report: called with one sentence at a time about what is done and found.
 
     Returns:
-        The folder.
+        The folder `out`; its `events.parquet` has the columns `user_id`, `item_id` and `timestamp`, one row per event.
 
     Raises:
         FetchError: no such data set, or it could not be downloaded, or it is not the expected file.
@@ -54,13 +54,13 @@ def fetch(
         ArtifactError: `out` holds something else.
         StorageError: the disk is full or the place is not writable.
     """
-    report = report or _silent
+    report = report or _ignore
     out = Path(out)
     if name not in SOURCES:
         raise FetchError(
             f"no public data set is called {name!r}", remedy=f"choose one of: {', '.join(sorted(SOURCES))}"
         )
-    if may_replace(out) and not overwrite and holds(out, name):
+    if may_replace(out) and not overwrite and holds_data_set(out, name):
         report(f"{out} already holds {name}; it is used as it is (--overwrite fetches it again)")
         return out
     replace = check_place(out, f"already exists and is not the data set {name}", overwrite=overwrite)
@@ -96,7 +96,7 @@ def convert(
         report: called with one sentence at a time about what is done and found.
 
     Returns:
-        The folder.
+        The folder `out`; its `events.parquet` has the columns `user_id`, `item_id` and `timestamp`, one row per event.
 
     Raises:
         ConfigError: no such format, or `targets` is missing, wrong or out of place.
@@ -104,7 +104,7 @@ def convert(
         ArtifactError: `out` is there and may not be replaced.
         StorageError: the disk is full or the place is not writable.
     """
-    report = report or _silent
+    report = report or _ignore
     out = Path(out)
     if format not in FORMATS:
         raise ConfigError(f"no format is called {format!r}", remedy=f"choose one of: {', '.join(sorted(FORMATS))}")
@@ -114,33 +114,33 @@ def convert(
     replace = check_place(out, complaint, overwrite=overwrite)
     fill = FORMATS[format](files, targets, report)
     with new_folder(out, overwrite=replace) as folder, TableWriter(folder) as writer:
-        found = fill(writer.write)
-        origin = [_identity(file) for file in found.files]
-        writer.finish(found.users, found.items, {"name": format, "files": origin}, found.notes)
-    for note in found.notes:
+        converted = fill(writer.write)
+        origin = [_identity(file) for file in converted.files]
+        writer.finish(converted.users, converted.items, {"name": format, "files": origin}, converted.notes)
+    for note in converted.notes:
         report(note)
     report(f"{out} holds {writer.summary()}")
     return out
 
 
-def _silent(_: str) -> None:
+def _ignore(_: str) -> None:
     pass
 
 
 def _inputs(paths: Sequence[str | Path], out: Path) -> list[Path]:
     """Check that every path is there, once, and not in the folder that may be replaced."""
-    found: dict[Path, Path] = {}
+    distinct: dict[Path, Path] = {}
     if not paths:
         raise DataError("there are no files to convert", remedy="name at least one file")
     for path in map(Path, paths):
         if not path.exists():
             raise DataError("there is no such file", remedy="check the path", path=path)
-        if path.resolve() in found:
+        if path.resolve() in distinct:
             raise DataError("is named twice", remedy="name each file once: its events would count twice", path=path)
         if path.resolve().is_relative_to(out.resolve()):
             raise DataError("lies in the folder that is to be written", remedy="choose another --out", path=path)
-        found[path.resolve()] = path
-    return list(found.values())
+        distinct[path.resolve()] = path
+    return list(distinct.values())
 
 
 def _identity(file: Path) -> dict[str, str | int]:

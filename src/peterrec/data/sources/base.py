@@ -1,4 +1,4 @@
-"""What a reader of a public data set, or of files in a public format, gives back."""
+"""Results of reading a public data set, or files in a public format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SourceTables:
 
 @dataclass(frozen=True)
 class Converted:
-    """What is left when the events of some files were written.
+    """Users and items of converted files, whose events are already written.
 
     Attributes:
         users: one row per user.

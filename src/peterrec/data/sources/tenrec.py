@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peterrec.data.sources.base import Converted, Fill, Report, Write
-from peterrec.data.sources.reading import (
+from peterrec.data.sources.text_tables import (
     Distinct,
     Lines,
     blocks,
     header,
-    known,
     no_rows,
+    null_if_unknown,
     refuse_first,
     refuse_twice,
     whole_numbers,
@@ -68,25 +68,25 @@ def open_tenrec(paths: Sequence[Path], targets: str | None, report: Report) -> F
     """
     if targets is not None:
         raise ConfigError("Tenrec has no task files", remedy="leave --targets out: it is for the format peterrec")
-    files = [_look(path) for path in paths]
+    files = [_read_header(path) for path in paths]
     domains = [file.domain for file in files]
     for file in files:
         if domains.count(file.domain) > 1:
-            what = f"and another file are both called {file.domain}, and the name of a file is its domain"
-            raise DataError(what, remedy="rename one of them", path=file.path)
+            problem = f"and another file are both called {file.domain}, and the name of a file is its domain"
+            raise DataError(problem, remedy="rename one of them", path=file.path)
     return partial(_Reader(files).read, report)
 
 
-def _look(path: Path) -> TenrecFile:
+def _read_header(path: Path) -> TenrecFile:
     if path.is_dir():
         raise DataError("is a folder", remedy=REMEDY, path=path)
     columns = header(path, ",")
     if missing := [name for name in IDS if name not in columns]:
         raise DataError(f"does not have the column {' and '.join(missing)}", remedy=REMEDY, path=path)
     refuse_twice(columns, path)
-    if other := [name for name in MADE if name in columns]:
-        what = f"has the column {other[0]}, which no file of Tenrec has"
-        raise DataError(what, remedy="give it to `peterrec prepare` as it is", path=path)
+    if reserved := [name for name in MADE if name in columns]:
+        problem = f"has the column {reserved[0]}, which no file of Tenrec has"
+        raise DataError(problem, remedy="give it to `peterrec prepare` as it is", path=path)
     return TenrecFile(path, re.sub(r"\.(csv|gz|csv\.gz)$", "", path.name), tuple(columns))
 
 
@@ -98,7 +98,7 @@ class _Reader:
         names = [name for file in files for name in file.columns]
         self._profile = [name for name in PROFILE if name in names]
         left_out = {*IDS, CLICK, *PROFILE}
-        self._others = [n for n in dict.fromkeys(names) if n not in left_out and not HISTORY.fullmatch(n)]
+        self._other_columns = [n for n in dict.fromkeys(names) if n not in left_out and not HISTORY.fullmatch(n)]
         text, number = pa.string(), pa.int64()
         self._users = Distinct(pa.schema([("user_id", number), *((name, text) for name in self._profile)]))
         self._items = Distinct(pa.schema([("item_id", number), ("domain", text)]))
@@ -121,17 +121,17 @@ class _Reader:
         return Converted(users, items, tuple(file.path for file in self._files), tuple(self._notes))
 
     def _read_file(self, file: TenrecFile, before: int, write: Write) -> int:
-        wanted = [name for name in (*IDS, CLICK, *self._profile, *self._others) if name in file.columns]
-        rows = kept = 0
+        wanted = [name for name in (*IDS, CLICK, *self._profile, *self._other_columns) if name in file.columns]
+        rows = clicked_rows = 0
         for block, lines in blocks(file.path, file.columns, wanted, ","):
             rows += len(block)
-            clicked, of = _clicked(block, file, lines)
+            clicked, clicked_lines = _clicked(block, file, lines)
             if len(clicked):
-                write(self._events(clicked, file, of, before))
-                kept += len(clicked)
+                write(self._events(clicked, file, clicked_lines, before))
+                clicked_rows += len(clicked)
         if not rows:
             raise no_rows(file.path)
-        dropped = f"; left out because they were not clicked: {rows - kept:,}" if CLICK in file.columns else ""
+        dropped = f"; left out because they were not clicked: {rows - clicked_rows:,}" if CLICK in file.columns else ""
         self._notes.append(f"{file.domain}: rows: {rows:,}{dropped}")
         return rows
 
@@ -143,19 +143,21 @@ class _Reader:
         profile = {n: _code(rows[n]) if n in file.columns else nothing for n in self._profile}
         self._users.add(pa.table({"user_id": columns["user_id"], **profile}))
         self._items.add(pa.table({name: columns[name] for name in ("item_id", "domain")}))
-        others = {n: known(rows[n], MISSING) if n in file.columns else nothing for n in self._others}
-        return pa.table(columns | others)
+        other_values = {
+            n: null_if_unknown(rows[n], MISSING) if n in file.columns else nothing for n in self._other_columns
+        }
+        return pa.table(columns | other_values)
 
     def _profiles(self) -> pa.Table:
         """Return one row per user, with the first known value of each column."""
-        seen = self._users.table()
-        how = [(name, kind) for name in self._profile for kind in ("first", "count_distinct")]
-        users = seen.group_by("user_id", use_threads=False).aggregate(how)
+        profiles = self._users.table()
+        aggregations = [(name, kind) for name in self._profile for kind in ("first", "count_distinct")]
+        users = profiles.group_by("user_id", use_threads=False).aggregate(aggregations)
         for name in self._profile:
             several = pc.sum(pc.greater(users[f"{name}_count_distinct"], 1)).as_py()
             unknown = users[f"{name}_first"].null_count
-            more = f"; with several values, of which the first counts: {several:,}" if several else ""
-            self._notes.append(f"{name}: users without (0 means unknown): {unknown:,} of {len(users):,}{more}")
+            about_several = f"; with several values, of which the first counts: {several:,}" if several else ""
+            self._notes.append(f"{name}: users without (0 means unknown): {unknown:,} of {len(users):,}{about_several}")
         columns = ["user_id", *(f"{name}_first" for name in self._profile)]
         return users.select(columns).rename_columns(["user_id", *self._profile]).sort_by("user_id")
 
@@ -172,4 +174,4 @@ def _clicked(block: pa.Table, file: TenrecFile, lines: Lines) -> tuple[pa.Table,
 
 def _code(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a code of the profile as text, null where it is unknown."""
-    return known(pc.replace_substring_regex(texts, r"\.0+$", ""), "0", MISSING)
+    return null_if_unknown(pc.replace_substring_regex(texts, r"\.0+$", ""), "0", MISSING)

@@ -43,7 +43,7 @@ def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: 
     train, valid = parts_of(spec)
     test = spec.part("test")
     histories = [_history(part.sequences, config.max_length) for part in (train, valid, test)]
-    sources = Sequences.of([row for history in histories for row in history])
+    sources = Sequences.from_rows([row for history in histories for row in history])
     generator = torch.Generator().manual_seed(seed)
     network = CrossNetwork(
         len(sources), len(corpus.catalogue), len(spec.targets), config.channels, config.layers, generator
@@ -112,7 +112,7 @@ class _Domain:
         distinct = np.bincount(keys // size, minlength=len(items))
         self.items, self.size = items, size
         self.usable = distinct < size  # who has everything has no negative, and nothing to learn
-        kept = Sequences.of([items[row] if self.usable[row] else [] for row in range(len(items))])
+        kept = Sequences.from_rows([items[row] if self.usable[row] else [] for row in range(len(items))])
         self.negatives = Negatives(kept, uniform_weights(size))
 
     def pairs(self, rows: IntArray, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:

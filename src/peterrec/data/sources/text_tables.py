@@ -38,8 +38,8 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the complaint about a file that cannot be read."""
-    why = getattr(error, "strerror", None) or error
-    return DataError(f"cannot be read ({why})", remedy="check the file and its permissions", path=path)
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"cannot be read ({reason})", remedy="check the file and its permissions", path=path)
 
 
 def header(path: Path, separator: str, *, quoted: bool = True) -> list[str]:
@@ -51,14 +51,14 @@ def header(path: Path, separator: str, *, quoted: bool = True) -> list[str]:
     try:
         with open_bytes(path) as file:
             line = file.readline(LINE)
-            more = bool(file.read(1))
+            has_rows = bool(file.read(1))
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text", remedy=UTF8, path=path) from error
-    if not more:
+    if not has_rows:
         raise no_rows(path)
     return next(csv.reader(io.StringIO(text), delimiter=separator), []) if quoted else text.split(separator)
 
@@ -110,7 +110,7 @@ def blocks(
         raise DataError(f"cannot be read as a table ({error})", remedy=remedy, path=path) from error
 
 
-def known(texts: pa.ChunkedArray, *unknown: str) -> pa.ChunkedArray:
+def null_if_unknown(texts: pa.ChunkedArray, *unknown: str) -> pa.ChunkedArray:
     """Return texts with null for those that mean nothing: the empty one and `unknown`."""
     return pc.if_else(pc.is_in(texts, value_set=pa.array(["", *unknown])), pa.scalar(None, pa.string()), texts)
 
@@ -129,7 +129,9 @@ def whole_numbers(texts: pa.ChunkedArray, name: str, path: Path, lines: Lines) -
     return pc.cast(pc.replace_substring_regex(texts, r"\.0+$", ""), pa.int64())
 
 
-def refuse_first(good: pa.ChunkedArray, texts: pa.ChunkedArray, name: str, what: str, path: Path, lines: Lines) -> None:
+def refuse_first(
+    good: pa.ChunkedArray, texts: pa.ChunkedArray, name: str, complaint: str, path: Path, lines: Lines
+) -> None:
     """Complain about the first value that is not good, if there is one.
 
     Raises:
@@ -137,7 +139,7 @@ def refuse_first(good: pa.ChunkedArray, texts: pa.ChunkedArray, name: str, what:
     """
     place = pc.index(good, False).as_py()
     if place >= 0:
-        problem = f"line {lines[place]:,} has the {name} {texts[place].as_py()!r}, {what}"
+        problem = f"line {lines[place]:,} has the {name} {texts[place].as_py()!r}, {complaint}"
         raise DataError(problem, remedy="correct the line, or check that the format is the right one", path=path)
 
 
@@ -148,14 +150,14 @@ class Distinct:
         # Grouping brings rows into an order of its own, with threads or without: so each has its place beside it.
         self._names = schema.names
         self._held = [schema.append(pa.field(PLACE, pa.int64())).empty_table()]
-        self._seen = self._rows = 0
+        self._total = self._rows = 0
         self._limit = BLOCK // 4
 
     def add(self, piece: pa.Table) -> None:
         """Take some more rows."""
-        places = np.arange(self._seen, self._seen + len(piece))
+        places = np.arange(self._total, self._total + len(piece))
         self._held.append(self._distinct(piece.append_column(PLACE, pa.array(places))))
-        self._seen += len(piece)
+        self._total += len(piece)
         self._rows += len(self._held[-1])
         if self._rows > self._limit:
             self._held = [self._distinct(pa.concat_tables(self._held))]
@@ -167,5 +169,5 @@ class Distinct:
         return self._distinct(pa.concat_tables(self._held)).sort_by(PLACE).select(self._names)
 
     def _distinct(self, piece: pa.Table) -> pa.Table:
-        found = piece.group_by(self._names).aggregate([(PLACE, "min")])
-        return found.select([*self._names, f"{PLACE}_min"]).rename_columns([*self._names, PLACE])
+        first_places = piece.group_by(self._names).aggregate([(PLACE, "min")])
+        return first_places.select([*self._names, f"{PLACE}_min"]).rename_columns([*self._names, PLACE])

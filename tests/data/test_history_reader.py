@@ -1,4 +1,4 @@
-"""What a reader makes of a user's events against plain Python, on random logs and settings."""
+"""Tokens that a reader makes of a user's events against plain Python, on random logs and settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.prepare.oracle import Oracle, RefusedError, Row, TaskSettings
 from data.prepare.test_against_oracle import Case
 from peterrec.config import ColumnsConfig, FirstTargetConfig, PreprocessingConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.reading import HistoryReader, UserEvents, event_codes
+from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 
 KINDS = {"integer": "integer", "float": "float", "decimal": "float"}
 
@@ -32,7 +32,9 @@ def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig
     target = None
     if first is not None:
         after, before = text_of(case, first.after), text_of(case, first.before)
-        target = FirstTargetConfig(domains=first.domains, after=after, before=before, elsewhere=first.own is not None)
+        target = FirstTargetConfig(
+            domains=first.domains, after=after, before=before, elsewhere=first.own_events is not None
+        )
     kind: Any = KINDS.get(case.kind, "time")
     return PreprocessingConfig(time_kind=kind, source=SourceConfig(**source), first_target=target)
 
@@ -45,7 +47,7 @@ def events_of(case: Case, catalogue: Catalogue, rows: list[Row]) -> UserEvents:
 
 def target_time(case: Case, first: TaskSettings | None, user: str) -> int | None:
     """When the user's first target event was, if it is among the events of the log."""
-    if first is None or first.own is not None:
+    if first is None or first.own_events is not None:
         return None
     times = [
         row.time
@@ -69,14 +71,14 @@ def test_any_user_is_read_as_the_oracle_does(seed: int) -> None:
     catalogue = Catalogue(pa.array(oracle.catalogue), np.array(oracle.counts))
     tasks = [task for task in case.tasks if task.labels is None and not task.activity and task.first_only]
     for first in [None, *tasks]:
-        reader = HistoryReader.of(preprocessing(case, first), "skip")
+        reader = HistoryReader.for_model(preprocessing(case, first), "skip")
         for user in {row.user for row in case.rows}:
             rows = sorted((row for row in case.rows if row.user == user), key=Row.key)
             until = target_time(case, first, user)
             expected = oracle.history(oracle.events.get(user, []), until)
-            found = reader.read(events_of(case, catalogue, rows))
-            assert found.tokens[-reader.max_history :].tolist() == expected
-            assert found.known == sum(token > 3 for token in expected)
+            reading = reader.read(events_of(case, catalogue, rows))
+            assert reading.tokens[-reader.max_history :].tolist() == expected
+            assert reading.known_items == sum(token > 3 for token in expected)
             event("first target" if until is not None else f"{case.settings.repeats} {case.settings.rare_items}")
 
 
@@ -89,13 +91,13 @@ def test_later_events_add_to_the_tokens_or_take_from_their_end(seed: int) -> Non
     catalogue = Catalogue(pa.array(ids), np.ones(len(ids), dtype=np.int64))
     tasks = [task for task in case.tasks if task.labels is None and not task.activity and task.first_only]
     for first in [None, *tasks]:
-        reader = HistoryReader.of(preprocessing(case, first), "skip")
+        reader = HistoryReader.for_model(preprocessing(case, first), "skip")
         rows = sorted((row for row in case.rows if row.user == case.rows[0].user), key=Row.key)
-        whole = reader.read(events_of(case, catalogue, rows)).tokens.tolist()
+        all_tokens = reader.read(events_of(case, catalogue, rows)).tokens.tolist()
         for count in range(len(rows)):
             before = reader.read(events_of(case, catalogue, rows[:count])).tokens.tolist()
-            shortest = min(len(before), len(whole))
-            assert before[:shortest] == whole[:shortest]
+            shortest = min(len(before), len(all_tokens))
+            assert before[:shortest] == all_tokens[:shortest]
 
 
 CATALOGUE = Catalogue(pa.array(["a", "b", "c"]), np.ones(3, dtype=np.int64))
@@ -105,20 +107,20 @@ MARCH = 983404800.0 - 3600.0
 
 
 def test_a_bound_with_a_zone_is_a_moment_and_the_first_moment_is_inside() -> None:
-    reader = HistoryReader.of(PreprocessingConfig(source=SOURCE), "skip")
+    reader = HistoryReader.for_model(PreprocessingConfig(source=SOURCE), "skip")
     times = np.array([FEBRUARY - 1e-6, FEBRUARY, MARCH - 1e-6, MARCH])
     assert reader.chosen(UserEvents(np.arange(4, 8), times)).tolist() == [False, True, True, False]
-    assert HistoryReader.of(PreprocessingConfig(source=SOURCE), "skip", bounds=False).chosen(
+    assert HistoryReader.for_model(PreprocessingConfig(source=SOURCE), "skip", time_filters=False).chosen(
         UserEvents(np.arange(4, 8), times, ["x", "53", None, "y"])
     ).tolist() == [True, False, True, True]
 
 
 def test_what_the_events_do_not_tell_is_assumed_and_said() -> None:
-    reader = HistoryReader.of(PreprocessingConfig(columns=ColumnsConfig(order="line"), source=SOURCE), "skip")
+    reader = HistoryReader.for_model(PreprocessingConfig(columns=ColumnsConfig(order="line"), source=SOURCE), "skip")
     codes = event_codes(CATALOGUE, ["a", "x", "b", "x", "y"])
     assert codes.tolist() == [4, -1, 5, -1, -2]
     read = reader.read(UserEvents(codes))
-    assert (read.tokens.tolist(), read.known) == ([4, 5], 2)
+    assert (read.tokens.tolist(), read.known_items) == ([4, 5], 2)
     assert ["domain" in line for line in read.assumptions] == [True, False]
     assert reader.read(UserEvents(codes[:0])).assumptions == ()
     times, domains = np.full(5, FEBRUARY), ["shop"] * 5
@@ -137,15 +139,15 @@ def test_what_the_events_do_not_tell_is_assumed_and_said() -> None:
 )
 def test_bounds_are_told_and_can_be_switched_off(bounds: FirstTargetConfig, expected: str) -> None:
     prepared = PreprocessingConfig(source=SOURCE, first_target=bounds)
-    lines = HistoryReader.of(prepared, "skip").bounds()
+    lines = HistoryReader.for_model(prepared, "skip").time_filter_notes()
     assert [line.partition(" are left out")[0] for line in lines][:2] == [
         "events before 2001-02-01",
         "events at or after 2001-03-01T00:00:00+01:00",
     ]
     assert len(lines) == 2 + (bounds.after is not None)
     assert bounds.after is None or expected in lines[2]
-    without = HistoryReader.of(prepared, "skip", bounds=False)
-    assert without.bounds() == ()
+    without = HistoryReader.for_model(prepared, "skip", time_filters=False)
+    assert without.time_filter_notes() == ()
     events = UserEvents(np.array([4, 5, 6]), np.array([MARCH, MARCH + 1, MARCH + 2]), ["shop", "53", "shop"])
     expected_rows = [True, False, False] if bounds.domains is not None else [True, False, True]
     assert without.chosen(events).tolist() == expected_rows
@@ -153,12 +155,14 @@ def test_bounds_are_told_and_can_be_switched_off(bounds: FirstTargetConfig, expe
 
 def test_readers_that_read_the_same_have_one_key() -> None:
     def key(unknown: Any = "skip", first: FirstTargetConfig | None = None, **source: Any) -> str:
-        return HistoryReader.of(PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown).key
+        return HistoryReader.for_model(
+            PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown
+        ).key
 
     assert key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(elsewhere=True))
-    others: list[dict[str, Any]] = [
+    variations: list[dict[str, Any]] = [
         {"domains": ("a",)}, {"exclude_domains": ("a",)}, {"after": "2001-02-01"}, {"before": "2001-02-01"},
         {"max_history": 5}, {"repeats": "drop"}, {"rare_items": "unk"}, {"first": FirstTargetConfig(domains=("a",))},
     ]  # fmt: skip
-    assert len({key(), *(key(**each) for each in others)}) == 1 + len(others)
+    assert len({key(), *(key(**variation) for variation in variations)}) == 1 + len(variations)
     assert len({HistoryReader("skip").key, HistoryReader("unk").key, key()}) == 3

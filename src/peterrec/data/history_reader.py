@@ -1,6 +1,6 @@
 """From the events of one user to what a model reads of them: what `prepare` does to a log, for whoever is asked about.
 
-The service and the engine read through it. Files of events are read by `prepare.read`, in the engine that prepares.
+The service and the engine read through it. Files of events are read by `prepare.event_histories`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ KEY_DIGITS = 12
 ALL_OF_SOURCE = SourceConfig(max_history=NO_LIMIT)
 
 
-def bound_value(text: str, kind: TimeKind) -> datetime | int | float:
-    """Return a bound of time: a moment in UTC (without a zone), or a number, as the times of the log are.
+def time_limit_value(text: str, kind: TimeKind) -> datetime | int | float:
+    """Return a limit of a time filter: a moment in UTC (without a zone), or a number, as the times of the log are.
 
     Raises:
         ValueError: it is not of that kind.
@@ -44,11 +44,11 @@ def bound_value(text: str, kind: TimeKind) -> datetime | int | float:
     return number
 
 
-def bound_seconds(text: str | None, kind: TimeKind, units_per_second: float) -> float | None:
-    """Return a bound in seconds since 1970, whatever the times of the log are; errors as those of `bound_value`."""
+def time_limit_seconds(text: str | None, kind: TimeKind, units_per_second: float) -> float | None:
+    """Return a limit of a time filter in seconds since 1970; errors as those of `time_limit_value`."""
     if text is None:
         return None
-    value = bound_value(text, kind)
+    value = time_limit_value(text, kind)
     return value.replace(tzinfo=UTC).timestamp() if isinstance(value, datetime) else float(value) / units_per_second
 
 
@@ -91,17 +91,17 @@ def event_codes(catalogue: Catalogue, items: Sequence[ItemId], unknown: Mapping[
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model reads of a user's events.
+    """Tokens that a model reads of a user's events.
 
     Attributes:
         tokens: (n,) indices, [UNK] for items that are not in the catalogue. A window cuts them to the last ones.
-        known: how many of those that the longest history holds are items; 0: nothing is known of the user.
+        known_items: how many of the last `max_history` tokens are items; 0: nothing is known of the user.
         assumptions: what was assumed of the events because they do not tell it, in words.
         revision: of the store that the events are from.
     """
 
     tokens: IntArray
-    known: int
+    known_items: int
     assumptions: tuple[str, ...] = ()
     revision: str = ""
 
@@ -122,20 +122,20 @@ class HistoryReader:
     preprocessing: PreprocessingConfig | None = None
 
     @classmethod
-    def of(
-        cls, preprocessing: PreprocessingConfig | None, unknown: Literal["skip", "unk"], *, bounds: bool = True
+    def for_model(
+        cls, preprocessing: PreprocessingConfig | None, unknown: Literal["skip", "unk"], *, time_filters: bool = True
     ) -> HistoryReader:
         """Return the reader of a model.
 
         Args:
             preprocessing: of the model.
             unknown: of its backbone; what `preprocessing` says counts more.
-            bounds: whether bounds in time are applied; without them a first target event is told by its domain only.
+            time_filters: whether they are applied; without them a first target event is told by its domain only.
         """
         if preprocessing is None:
             return cls(unknown)
         unknown = "unk" if preprocessing.source.rare_items == "unk" else "skip"
-        return cls(unknown, preprocessing if bounds else without_bounds(preprocessing))
+        return cls(unknown, preprocessing if time_filters else without_time_filters(preprocessing))
 
     @cached_property
     def key(self) -> str:
@@ -161,23 +161,23 @@ class HistoryReader:
 
     @property
     def _first(self) -> FirstTargetConfig | None:
-        """Which event is the first target event, where that can be among a user's events."""
+        """Filter of the target events, where they can be among a user's events."""
         first = None if self.preprocessing is None else self.preprocessing.first_target
         return None if first is None or first.elsewhere else first
 
     @cached_property
     def _period(self) -> tuple[float | None, float | None]:
-        return self._between(self._source)
+        return self._period_seconds(self._source)
 
     @cached_property
     def _target_period(self) -> tuple[float | None, float | None]:
-        return (None, None) if self._first is None else self._between(self._first)
+        return (None, None) if self._first is None else self._period_seconds(self._first)
 
-    def _between(self, config: SourceConfig | FirstTargetConfig) -> tuple[float | None, float | None]:
+    def _period_seconds(self, config: SourceConfig | FirstTargetConfig) -> tuple[float | None, float | None]:
         if self.preprocessing is None:
             return None, None
         kind, unit = self.preprocessing.time_kind, self.preprocessing.units_per_second
-        return bound_seconds(config.after, kind, unit), bound_seconds(config.before, kind, unit)
+        return time_limit_seconds(config.after, kind, unit), time_limit_seconds(config.before, kind, unit)
 
     def read(self, events: UserEvents, revision: str = "") -> Reading:
         """Return what the model reads, and what has to be assumed for that.
@@ -190,11 +190,11 @@ class HistoryReader:
         if self.unknown == "skip":
             codes = codes[codes >= 0]
         if self._source.repeats == "drop":
-            whole = self._source.model_copy(update={"max_history": NO_LIMIT})
-            codes = np.asarray(shorten(Sequences.of([codes]), whole).items, dtype=np.int64)
+            unlimited = self._source.model_copy(update={"max_history": NO_LIMIT})
+            codes = np.asarray(shorten(Sequences.from_rows([codes]), unlimited).items, dtype=np.int64)
         tokens = np.where(codes < 0, UNK, codes)
-        known = int(np.count_nonzero(tokens[-self.max_history :] >= FIRST_ITEM))
-        return Reading(tokens, known, self._assumptions(events, stored=bool(revision)), revision)
+        known_items = int(np.count_nonzero(tokens[-self.max_history :] >= FIRST_ITEM))
+        return Reading(tokens, known_items, self._assumptions(events, stored=bool(revision)), revision)
 
     def chosen(self, events: UserEvents) -> BoolArray:
         """Return which events are read, apart from unknown items and repeats; (T,).
@@ -206,10 +206,10 @@ class HistoryReader:
         keep = np.ones(len(events), dtype=bool)
         if events.domains is not None and (source.domains is not None or source.exclude_domains):
             wanted, excluded = source.domains, set(source.exclude_domains)
-            of_source = [
+            in_source = [
                 name is None or ((wanted is None or name in wanted) and name not in excluded) for name in events.domains
             ]
-            keep &= np.array(of_source, dtype=bool)
+            keep &= np.array(in_source, dtype=bool)
         if events.seconds is None:
             return keep
         keep &= _within(events.seconds, self._period)
@@ -235,23 +235,25 @@ class HistoryReader:
                 lines += (f"events with equal times stand in the order of a hash: data were ordered {ordered}",)
         return lines
 
-    def bounds(self) -> tuple[str, ...]:
-        """Return which events are left out by their time, in words."""
+    def time_filter_notes(self) -> tuple[str, ...]:
+        """Describe the events that are left out by their time, one sentence each."""
         source, first, lines = self._source, self._first, []
         if source.after is not None:
             lines.append(f"events before {source.after} are left out (source.after)")
         if source.before is not None:
             lines.append(f"events at or after {source.before} are left out (source.before)")
         if first is not None and (first.after is not None or first.before is not None):
-            of = "" if first.domains is None else f" of {', '.join(first.domains)}"
+            domains = "" if first.domains is None else f" of {', '.join(first.domains)}"
             since = "" if first.after is None else f" at or after {first.after}"
             until = "" if first.before is None else f" before {first.before}"
-            lines.append(f"events from a user's first event{of}{since}{until} on are left out (before-first-target)")
+            lines.append(
+                f"events from a user's first event{domains}{since}{until} on are left out (before-first-target)"
+            )
         return tuple(lines)
 
 
-def without_bounds(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
-    """Return the same without bounds in time; a first target event is then told by its domain, or not at all."""
+def without_time_filters(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
+    """Return the same without time filters; a first target event is then told by its domain, or not at all."""
     none = {"after": None, "before": None}
     first = preprocessing.first_target
     if first is not None and not first.elsewhere:

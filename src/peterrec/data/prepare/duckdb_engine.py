@@ -64,22 +64,22 @@ def engine_errors(path: Path | None = None) -> Iterator[None]:
 
 
 def _translated(error: duckdb.Error, path: Path | None) -> PeterRecError | None:
-    what = _what(error)
+    message = _short_message(error)
     if isinstance(error, CANNOT_WRITE) and any(sign in str(error) for sign in DISK_FULL):
         return _disk_full()
     if isinstance(error, duckdb.OutOfMemoryException):
         remedy = "raise memory_limit, e.g. --set memory_limit=4GB"
-        return EngineMemoryError(f"the events do not fit in the memory they may use ({what})", remedy=remedy)
+        return EngineMemoryError(f"the events do not fit in the memory they may use ({message})", remedy=remedy)
     if isinstance(error, duckdb.ParserException | duckdb.CatalogException) and "memory" in str(error).lower():
-        return ConfigError(f"memory_limit: {what}", remedy="write e.g. memory_limit=2GB")
+        return ConfigError(f"memory_limit: {message}", remedy="write e.g. memory_limit=2GB")
     if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
         remedy = (
             "correct the file: check its separator, quotes, ends of lines and encoding (UTF-8), and the time_format"
         )
-        return DataError(f"cannot be read as it is ({what})", remedy=remedy, path=path)
+        return DataError(f"cannot be read as it is ({message})", remedy=remedy, path=path)
     # What is said of a damaged file, such as "Page size mismatch", has no class of its own.
     if isinstance(error, CANNOT_GO_ON) or type(error) is duckdb.Error:
-        return DataError(f"cannot be read ({what})", remedy="the file is damaged: write it again", path=path)
+        return DataError(f"cannot be read ({message})", remedy="the file is damaged: write it again", path=path)
     if isinstance(error, duckdb.InternalException):  # how it answers some text that is not UTF-8
         remedy = "save text files as UTF-8 (iconv -f latin1 -t utf-8), and write the others again"
         return DataError("cannot be read: the engine broke off", remedy=remedy, path=path)
@@ -93,11 +93,11 @@ def _disk_full() -> StorageError:
     )
 
 
-def _what(error: Exception) -> str:
+def _short_message(error: Exception) -> str:
     """Return the lines of a message that say what and where; the rest lists settings of the engine."""
     lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("*", "Possible", "LINE", "^"))]
-    return "; ".join(line if len(line) <= 200 else f"{line[:200]}..." for line in kept[:3])
+    informative = [line for line in lines if not line.startswith(("*", "Possible", "LINE", "^"))]
+    return "; ".join(line if len(line) <= 200 else f"{line[:200]}..." for line in informative[:3])
 
 
 @contextlib.contextmanager

@@ -21,14 +21,14 @@ def may_replace(out: Path) -> bool:
     return out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))
 
 
-def holds(out: Path, name: str) -> bool:
+def holds_data_set(out: Path, name: str) -> bool:
     """Say whether `out` holds all of the data set of this name."""
     if not all((out / f"{table}.parquet").is_file() for table in TABLES):
         return False
     return (out / MARKER).is_file() and read_json(out / MARKER).get("name") == name
 
 
-def check_place(out: Path, what: str, *, overwrite: bool) -> bool:
+def check_place(out: Path, complaint: str, *, overwrite: bool) -> bool:
     """Say whether a folder will be replaced.
 
     Args:
@@ -42,7 +42,7 @@ def check_place(out: Path, what: str, *, overwrite: bool) -> bool:
     replace = may_replace(out)
     if out.exists() and not (replace and (overwrite or not any(out.iterdir()))):
         remedy = "choose another folder" + (", or pass --overwrite" if replace else "")
-        raise ArtifactError(what, remedy=remedy, path=out)
+        raise ArtifactError(complaint, remedy=remedy, path=out)
     return replace
 
 

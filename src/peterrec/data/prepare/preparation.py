@@ -17,16 +17,23 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
-from peterrec.data.prepare.engine import engine
+from peterrec.data.prepare.duckdb_engine import engine
+from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
-from peterrec.data.prepare.filter_summary import account, history_lengths, owner_warnings, shape
+from peterrec.data.prepare.filter_summary import owner_warnings, sequence_steps, shape, summary_lines
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
-from peterrec.data.prepare.sequences import SequenceFile, pieces
-from peterrec.data.prepare.source import Source, catalogue_file, select_source
+from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
-from peterrec.data.prepare.tasks import Histories, alike_classes, label_task, one_class_parts, to_lists, write_task
+from peterrec.data.prepare.tasks import (
+    UserHistories,
+    label_task,
+    one_class_part_warnings,
+    similar_class_warnings,
+    to_lists,
+    write_task,
+)
 from peterrec.data.shorten import shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
@@ -39,35 +46,38 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
     """Turn events into a corpus: catalogue, sequences and labelled tasks (paper, section 3.1).
 
     Memory stays bounded however many events there are: they are held in an embedded database on disk, beside `out`,
-    and cut into sequences some users at a time. What is kept in memory: the catalogue, about 40 bytes for each user,
-    and the labels and targets of one task.
+    and cut into sequences some users at a time. Memory holds the catalogue, about 40 bytes for each user, and the
+    labels and targets of one task. The same log gives the same corpus, byte for byte, whatever its files look like.
 
     Args:
-        config: which events, what is kept of them, and the tasks.
+        config: the events, the filters of the source, the split of the users, and the tasks.
         out: folder of the corpus; it appears only when everything is in it.
-        overwrite: replace what is at `out`.
-        report: receives lines about what is kept and dropped, and why.
+        overwrite: replace the corpus at `out`.
+        report: called with one line at a time about events and users that are kept and dropped, and why.
+
+    Returns:
+        The corpus at `out`, opened: item indices (int32, from 4 on) of all users, oldest first.
 
     Raises:
         DataError: the events or a table of labels cannot be used as they are.
         TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
-        ConfigError: a bound or domain does not fit the events, or the memory limit is too small.
+        ConfigError: a time limit or domain does not fit the events, or the memory limit is too small.
         ArtifactError: `out` exists and `overwrite` is false; or it is not a corpus, or what is read lies in it.
         StorageError: the disk is full or the place is not writable.
     """
     say = report or (lambda line: None)
     if overwrite:
-        _spare(Path(out), config)
+        _check_replaceable(Path(out), config)
     with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
         with engine(scratch, config.memory_limit, config.threads) as connection:
             _Preparation(connection, config, folder, scratch, say).run()
-        _remove(scratch)
+        _remove_folder(scratch)
     return Corpus.open(out)
 
 
-def _spare(out: Path, config: PrepareConfig) -> None:
+def _check_replaceable(out: Path, config: PrepareConfig) -> None:
     """Refuse to replace what is no corpus, or has in it what is to be read."""
     if out.exists() and not (out / "manifest.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise ArtifactError("is there and is not a corpus", remedy="choose another folder, or remove it", path=out)
@@ -79,7 +89,7 @@ def _spare(out: Path, config: PrepareConfig) -> None:
             )
 
 
-def _remove(scratch: Path) -> None:
+def _remove_folder(scratch: Path) -> None:
     for path in sorted(scratch.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     scratch.rmdir()
@@ -114,16 +124,16 @@ class _Preparation:
         targets = {}
         for task in self.config.tasks:
             if isinstance(task, RankingTaskConfig):
-                found = target_events(self.connection, task, events, self.config.events, source)
-                self.warnings += refuse_targets_in_source(events, source.chosen, task, found)
-                targets[task.name] = found
+                task_targets = target_events(self.connection, task, events, self.config.events, source)
+                self.warnings += refuse_targets_in_source(events, source.chosen, task, task_targets)
+                targets[task.name] = task_targets
             elif task.activity is not None:
                 refuse_later_source(events, source.chosen, task)
         return targets
 
-    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, Histories]:
+    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, UserHistories]:
         """Write the sequences; return those of the corpus as "", and those that end early by task."""
-        cuts = {name: found.cut for name, found in targets.items() if found.cut is not None}
+        cuts = {name: task_targets.cut for name, task_targets in targets.items() if task_targets.cut is not None}
         with contextlib.ExitStack() as files:
             main = files.enter_context(SequenceFile(self.folder / "cache"))
             early = {
@@ -134,7 +144,7 @@ class _Preparation:
 
     def _cut(
         self, source: Source, cuts: dict[str, Any], main: SequenceFile, early: dict[str, SequenceFile]
-    ) -> dict[str, Histories]:
+    ) -> dict[str, UserHistories]:
         """Cut the sequences, some users at a time."""
         (self.folder / "sequences").mkdir()
         lengths = np.zeros(len(source.users), dtype=np.int64)
@@ -143,59 +153,61 @@ class _Preparation:
         for number, piece in enumerate(pieces(source, list(cuts.values()))):
             self.tied_events += piece.tied_events
             sequences = shorten(piece.sequences, self.config.source)
-            kept = sequences.lengths >= self.config.source.min_user_events
-            lengths[piece.places] = np.where(kept, sequences.lengths, 0)
-            chosen = sequences.take(np.flatnonzero(kept))
+            enough = sequences.lengths >= self.config.source.min_user_events
+            lengths[piece.places] = np.where(enough, sequences.lengths, 0)
+            chosen = sequences.take(np.flatnonzero(enough))
             main.append(chosen)
-            user_ids = piece.user_ids.filter(pa.array(kept))
+            user_ids = piece.user_ids.filter(pa.array(enough))
             table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen)})
             pq.write_table(table, self.folder / "sequences" / f"part-{number:05d}.parquet", compression="zstd")
             for name, cut in zip(cuts, piece.cuts, strict=True):
                 cut_off = shorten(piece.sequences, self.config.source, cut)
                 early[name].append(cut_off)
-                early_lengths[name][piece.places] = np.where(kept, cut_off.lengths, 0)
+                early_lengths[name][piece.places] = np.where(enough, cut_off.lengths, 0)
         rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
         np.save(self.folder / "cache" / "user_hashes.npy", users.hashes[lengths > 0])
-        every = np.arange(len(users))
-        out = {"": Histories(main.close(), rows, lengths)}
+        all_users = np.arange(len(users))
+        out = {"": UserHistories(main.close(), rows, lengths)}
         if not len(out[""].sequences):
             raise DataError(
                 f"no user has {self.config.source.min_user_events} source events",
                 remedy="lower source.min_user_events",
             )
-        return out | {name: Histories(file.close(), every, early_lengths[name]) for name, file in early.items()}
+        return out | {name: UserHistories(file.close(), all_users, early_lengths[name]) for name, file in early.items()}
 
     def _task(
         self,
         task: ClassificationTaskConfig | RankingTaskConfig,
         events: Events,
         source: Source,
-        histories: dict[str, Histories],
+        histories: dict[str, UserHistories],
         targets: dict[str, TargetEvents],
     ) -> dict[str, Any]:
-        own = histories.get(task.name, histories[""])
+        task_histories = histories.get(task.name, histories[""])
         labelled = label_task(
-            self.connection, task, source.users, own, (events, self.config.events), targets.get(task.name)
+            self.connection, task, source.users, task_histories, (events, self.config.events), targets.get(task.name)
         )
-        entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, own)
-        self.warnings += one_class_parts(task, labelled, source.users)
-        self.warnings += alike_classes(task, labelled)
+        entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, task_histories)
+        self.warnings += one_class_part_warnings(task, labelled, source.users)
+        self.warnings += similar_class_warnings(task, labelled)
         return entry
 
     def _warnings(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> list[str]:
-        of_tasks = [f"task {name}: {line}" for name, found in targets.items() for line in found.warnings]
-        return [*events.warnings, *of_tasks, *owner_warnings(source)]
+        task_warnings = [
+            f"task {name}: {line}" for name, task_targets in targets.items() for line in task_targets.warnings
+        ]
+        return [*events.warnings, *task_warnings, *owner_warnings(source)]
 
     def _finish(
         self,
         events: Events,
         source: Source,
-        main: Histories,
+        main: UserHistories,
         entries: list[dict[str, Any]],
         inputs: Sequence[InputFile],
     ) -> None:
         source.catalogue.write(self.folder / "catalogue.parquet")
-        steps = [*source.steps, *history_lengths(source, main, self.config.source)]
+        steps = [*source.steps, *sequence_steps(source, main, self.config.source)]
         manifest = {
             "kind": "corpus",
             "format_version": FORMAT_VERSION,
@@ -222,7 +234,7 @@ class _Preparation:
         }
         write_json(self.folder / "manifest.json", manifest)
         write_file(self.folder / "config.yaml", dump_yaml(self.config).encode())
-        for line in account(manifest):
+        for line in summary_lines(manifest):
             self.say(line)
 
     def _fingerprint(self, source: Source, entries: list[dict[str, Any]]) -> str:

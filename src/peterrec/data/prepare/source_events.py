@@ -14,7 +14,7 @@ import pyarrow as pa
 from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
-from peterrec.data.prepare.engine import scalars, upload
+from peterrec.data.prepare.duckdb_engine import scalars, upload
 from peterrec.data.prepare.event_filters import known_domains, source_filters
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
 from peterrec.data.prepare.units import units_per_second
@@ -34,8 +34,8 @@ class Users:
     Attributes:
         table: engine table: user (text), place (0-based position), part (0 train, 1 valid, 2 test).
         hashes: (users,) `id_hash`.
-        parts: (users,) part of each.
-        events: (users,) kept source events of each.
+        parts: (users,) part of event_filter.
+        events: (users,) kept source events of event_filter.
     """
 
     table: Any
@@ -84,32 +84,34 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
     chosen = _choose(events, config, steps)
     items = _count_items(connection, chosen)
     catalogue = _catalogue(items, events, config)
-    kept = chosen.inner_join(_number_items(connection, items, catalogue), "item")
-    known = kept["index"].notnull()
-    counts = scalars(kept.aggregate(n=kept.count(), known=known.cast("int64").sum()))
+    source_rows = chosen.inner_join(_number_items(connection, items, catalogue), "item")
+    in_catalogue = source_rows["index"].notnull()
+    counts = scalars(source_rows.aggregate(n=source_rows.count(), known=in_catalogue.cast("int64").sum()))
     if not counts["known"]:
-        raise DataError("no event is left: no item is in the catalogue", remedy=_fewer(config), path=config.catalogue)
+        raise DataError(
+            "no event is left: no item is in the catalogue", remedy=_catalogue_remedy(config), path=config.catalogue
+        )
     lost = counts["n"] - counts["known"]
     keep_unknown = config.source.rare_items == "unk"
     if not keep_unknown:
-        kept = kept.filter(known)
-    why = (
+        source_rows = source_rows.filter(in_catalogue)
+    reason = (
         "the item is not in the catalogue that was given"
         if config.catalogue
         else f"the item has fewer than {config.source.min_item_events} events"
     )
     if lost and keep_unknown:
-        steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {why}"))
+        steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {reason}"))
     else:
-        steps.append(_step("events of items in the catalogue", counts["known"], lost, why if lost else ""))
-    users = _users(connection, kept, config)
-    table = _indexed(connection, kept, users)
+        steps.append(_step("events of items in the catalogue", counts["known"], lost, reason if lost else ""))
+    users = _users(connection, source_rows, config)
+    table = _indexed(connection, source_rows, users)
     unit = units_per_second(events.table)
     return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps), unit)
 
 
-def _step(what: str, left: int, dropped: int, why: str) -> Step:
-    return {"what": what, "events": int(left), "dropped": int(dropped), "why": why}
+def _step(description: str, remaining: int, dropped: int, reason: str) -> Step:
+    return {"what": description, "events": int(remaining), "dropped": int(dropped), "why": reason}
 
 
 def _choose(events: Events, config: PrepareConfig, steps: list[Step]) -> Any:
@@ -119,17 +121,24 @@ def _choose(events: Events, config: PrepareConfig, steps: list[Step]) -> Any:
     if not filters:
         return table
     conditions, counts = ibis.literal(True), {}
-    for number, each in enumerate(filters):
-        conditions = conditions & each.condition
+    for number, event_filter in enumerate(filters):
+        conditions = conditions & event_filter.condition
         counts[f"n{number}"] = conditions.cast("int64").sum()
-    left, totals = events.rows, scalars(table.aggregate(**counts))
-    for number, each in enumerate(filters):
+    events_before, totals = events.rows, scalars(table.aggregate(**counts))
+    for number, event_filter in enumerate(filters):
         remaining = int(totals[f"n{number}"] or 0)
         if remaining == 0:
             remedy = f"check the settings under `source`{known_domains(table)}"
-            raise DataError(f"no event is left: there are no {each.what}", remedy=remedy)
-        steps.append(_step(each.what, remaining, left - remaining, each.why if left > remaining else ""))
-        left = remaining
+            raise DataError(f"no event is left: there are no {event_filter.kept_events}", remedy=remedy)
+        steps.append(
+            _step(
+                event_filter.kept_events,
+                remaining,
+                events_before - remaining,
+                event_filter.drop_reason if events_before > remaining else "",
+            )
+        )
+        events_before = remaining
     return table.filter(conditions)
 
 
@@ -164,22 +173,22 @@ def catalogue_file(folder: str) -> Path:
 
 def _catalogue(items: Any, events: Events, config: PrepareConfig) -> Catalogue:
     if config.catalogue is not None:
-        given = Catalogue.read(catalogue_file(config.catalogue))
-        if given.id_type != events.item_kind:
+        reused = Catalogue.read(catalogue_file(config.catalogue))
+        if reused.id_type != events.item_kind:
             raise DataError(
-                f"has {given.id_type} item ids, but the items of the events are {events.item_kind}",
-                remedy=f"read them alike: events.ids={given.id_type} (--ids {given.id_type})",
+                f"has {reused.id_type} item ids, but the items of the events are {events.item_kind}",
+                remedy=f"read them alike: events.ids={reused.id_type} (--ids {reused.id_type})",
                 path=config.catalogue,
             )
-        return given
+        return reused
     frequent = items.filter(items["n"] >= config.source.min_item_events)
-    found = frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
-    if not len(found):
-        raise DataError(f"no item has {config.source.min_item_events} events", remedy=_fewer(config))
-    return Catalogue(found["item"].combine_chunks(), found["n"].to_numpy())
+    ranked = frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
+    if not len(ranked):
+        raise DataError(f"no item has {config.source.min_item_events} events", remedy=_catalogue_remedy(config))
+    return Catalogue(ranked["item"].combine_chunks(), ranked["n"].to_numpy())
 
 
-def _fewer(config: PrepareConfig) -> str:
+def _catalogue_remedy(config: PrepareConfig) -> str:
     if config.catalogue is not None:
         return "check that the ids are of the same domain and written the same way"
     return "lower source.min_item_events, or give more events"
@@ -188,13 +197,15 @@ def _fewer(config: PrepareConfig) -> str:
 def _number_items(connection: Any, items: Any, catalogue: Catalogue) -> Any:
     """Return item, rank and index (null where the item is not in the catalogue)."""
     index = np.arange(catalogue.first, catalogue.first + len(catalogue), dtype=np.int32)
-    known = upload(connection, "catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
-    joined = items.left_join(known, items["item"] == known["item_id"]).select("item", "rank", "index")
+    catalogue_items = upload(connection, "catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
+    joined = items.left_join(catalogue_items, items["item"] == catalogue_items["item_id"]).select(
+        "item", "rank", "index"
+    )
     return connection.create_table("items", joined, overwrite=True)
 
 
-def _users(connection: Any, kept: Any, config: PrepareConfig) -> Users:
-    counted = kept.group_by("user").aggregate(n=kept.count())
+def _users(connection: Any, events_table: Any, config: PrepareConfig) -> Users:
+    counted = events_table.group_by("user").aggregate(n=events_table.count())
     placed = counted.mutate(place=ibis.row_number().over(ibis.window(order_by="user")))
     placed = connection.create_table("placed_users", placed, overwrite=True)
     total = int(scalars(placed.aggregate(n=placed.count()))["n"])
@@ -205,18 +216,18 @@ def _users(connection: Any, kept: Any, config: PrepareConfig) -> Users:
     for start in range(0, total, USERS_AT_ONCE):
         chosen = placed.filter(placed["place"].between(start, start + USERS_AT_ONCE - 1))
         batch = chosen.order_by("place").to_pyarrow()
-        own = id_hash(batch["user"].to_pylist())
-        part = assign_parts(own, config.split).astype(np.int8)
-        hashes.append(own)
+        batch_hashes = id_hash(batch["user"].to_pylist())
+        part = assign_parts(batch_hashes, config.split).astype(np.int8)
+        hashes.append(batch_hashes)
         parts.append(part)
         events.append(batch["n"].to_numpy().astype(np.int64))
         connection.insert("users", pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema))
     return Users(table, np.concatenate(hashes), np.concatenate(parts).astype(np.int64), np.concatenate(events))
 
 
-def _indexed(connection: Any, kept: Any, users: Users) -> Any:
-    keys = [name for name in SORT_COLUMNS if name in kept.columns]
-    joined = kept.inner_join(users.table, "user")
+def _indexed(connection: Any, events: Any, users: Users) -> Any:
+    keys = [name for name in SORT_COLUMNS if name in events.columns]
+    joined = events.inner_join(users.table, "user")
     columns: Sequence[str] = ("place", *keys, "rank", "item")
     numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
     return connection.create_table("source", numbered.select(*columns), overwrite=True)

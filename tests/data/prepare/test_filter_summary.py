@@ -1,4 +1,4 @@
-"""What is said of a preparation: the lines printed, the manifest, the shape of the data, the input files."""
+"""Filter summary of a preparation: the lines printed, the manifest, the shape of the data, the input files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from data.prepare.logs import COLUMNS, SMALL, assert_account_adds_up, made, settings, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, SMALL, assert_steps_add_up, prepare_log, settings, write_csv, write_parquet
 from peterrec.config import PrepareConfig, SourceConfig, load_config
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import input_files, prepare
@@ -43,7 +43,7 @@ def everything(folder: Path, report: Any = None) -> Corpus:
 def test_the_account_says_what_was_kept_and_dropped_and_why(tmp_path: Path) -> None:
     lines: list[str] = []
     corpus = everything(tmp_path, lines.append)
-    assert_account_adds_up(corpus)
+    assert_steps_add_up(corpus)
     assert lines[:2] == ["reading 2 files", "151 source events of 31 users; cutting sequences"]
     assert lines[2:11] == [
         "196 rows of the input",
@@ -72,7 +72,7 @@ def test_unknown_items_that_are_kept_are_told(tmp_path: Path) -> None:
     lines: list[str] = []
     path = write_parquet(tmp_path / "a.parquet", SMALL)
     config = settings(path, source={"min_item_events": 2, "rare_items": "unk"})
-    assert_account_adds_up(prepare(config, tmp_path / "out", report=lines.append))
+    assert_steps_add_up(prepare(config, tmp_path / "out", report=lines.append))
     assert "41 events of all items (1 of them as [UNK]: the item has fewer than 2 events)" in lines
 
 
@@ -87,19 +87,19 @@ def test_the_manifest_says_what_the_corpus_is(tmp_path: Path) -> None:
     assert shape["item_events"] == {"edges": [1, 2, 3, 5, 10, 20], "items": [0, 0, 0, 0, 0, 3]}
     assert (shape["median_history"], shape["first"], shape["last"]) == (3.0, "5", "45")
     assert shape["top_share"] == {"1": pytest.approx(1 / 3), "10": pytest.approx(1 / 3)}
-    kept = load_config(PrepareConfig, corpus.path / "config.yaml")
-    assert kept.model_dump(mode="json") == manifest["config"]
+    written_config = load_config(PrepareConfig, corpus.path / "config.yaml")
+    assert written_config.model_dump(mode="json") == manifest["config"]
     assert {path.name for path in corpus.path.iterdir()} == {
         "cache", "catalogue.parquet", "config.yaml", "manifest.json", "sequences", "tasks"
     }  # fmt: skip
     assert corpus.user_hashes.dtype == np.uint64
-    again = prepare(kept, tmp_path / "again")
-    assert again.manifest["fingerprint"] == manifest["fingerprint"]
+    second = prepare(written_config, tmp_path / "again")
+    assert second.manifest["fingerprint"] == manifest["fingerprint"]
 
 
-@pytest.mark.parametrize(("when", "first", "last"), [("2001-02-03", "2001-02-03 00:00:00", "2001-02-03 00:00:00")])
-def test_times_are_told_as_times(tmp_path: Path, when: str, first: str, last: str) -> None:
-    corpus = made(write_csv(tmp_path / "a.csv", [(n, "a", when) for n in range(9)]), tmp_path / "out")
+@pytest.mark.parametrize(("day", "first", "last"), [("2001-02-03", "2001-02-03 00:00:00", "2001-02-03 00:00:00")])
+def test_times_are_told_as_times(tmp_path: Path, day: str, first: str, last: str) -> None:
+    corpus = prepare_log(write_csv(tmp_path / "a.csv", [(n, "a", day) for n in range(9)]), tmp_path / "out")
     assert (corpus.manifest["shape"]["first"], corpus.manifest["shape"]["last"]) == (first, last)
 
 
@@ -108,7 +108,7 @@ def test_years_that_python_does_not_know(tmp_path: Path) -> None:
 
     rows = [(n, "a", 10**7) for n in range(9)]  # days: the year 29349
     path = write_parquet(tmp_path / "a.parquet", rows, timestamp=pa.date32())
-    assert made(path, tmp_path / "out").manifest["shape"]["last"].startswith("29349-")
+    assert prepare_log(path, tmp_path / "out").manifest["shape"]["last"].startswith("29349-")
 
 
 def test_the_identity_of_the_input_changes_with_any_file(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_the_identity_of_the_input_changes_with_any_file(tmp_path: Path) -> None
 
     before = identities()
     assert before == json.loads((tmp_path / "out" / "manifest.json").read_text())["inputs"] == identities()
-    assert [Path(str(one["path"])).name for one in before] == ["log.csv", "users.csv"]
+    assert [Path(str(file_identity["path"])).name for file_identity in before] == ["log.csv", "users.csv"]
     for name in ("log.csv", "users.csv"):
         path = tmp_path / name
         stat = path.stat()
@@ -189,4 +189,4 @@ def test_synthetic_data_make_a_corpus_with_every_kind_of_task(tmp_path: Path) ->
     config = settings(tmp_path / "events.parquet", events={"domain": "domain"}, source=source, tasks=tasks, split={})
     corpus = prepare(config, tmp_path / "out")
     assert corpus.task_names == ["cluster", "soon", "shop"]
-    assert_account_adds_up(corpus)
+    assert_steps_add_up(corpus)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import ItemId
 from peterrec.data.hashing import UInt64Array, id_hash
-from peterrec.data.prepare.engine import EngineMemoryError, engine
+from peterrec.data.prepare.duckdb_engine import EngineMemoryError, engine
 from peterrec.data.prepare.event_filters import source_filters, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files
@@ -29,7 +29,7 @@ MEMORY_LIMIT = "2GB"
 
 
 class EventHistories(NamedTuple):
-    """What the source events of a log say of its users.
+    """Users of a log and the items of their source events.
 
     Attributes:
         user_ids: all users of the log, in order of their id.
@@ -60,7 +60,7 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
 
 
 def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> EventHistories:
-    config, notes = _columns_of(config, preprocessing)
+    config, notes = _resolve_columns(config, preprocessing)
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         events = open_events(db, config)
         notes += [f"{WARNING}{warning}" for warning in events.warnings]
@@ -69,7 +69,7 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
         keys = [name for name in SORT_COLUMNS if name in table.columns]
         names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
         rows = table.select(*names).order_by("user", *keys).to_pyarrow()
-    order = _order(rows, keys, unit)
+    order = _event_order(rows, keys, unit)
     keep = np.ones(len(rows), dtype=bool)
     if "keep" in names:
         keep = rows["keep"].to_numpy()[order]
@@ -84,7 +84,7 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
     return EventHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories, tuple(notes))
 
 
-def _columns_of(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
+def _resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
     """Return how the files are to be read, and in words what they lack."""
     if preprocessing is None:
         return config, []
@@ -119,7 +119,7 @@ def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> di
     source, first = preprocessing.source, preprocessing.first_target
     if "domain" not in table.columns:
         source = source.model_copy(update={"domains": None, "exclude_domains": ()})
-    conditions = [each.condition for each in source_filters(table, source, kind)]
+    conditions = [event_filter.condition for event_filter in source_filters(table, source, kind)]
     if first is not None and not first.elsewhere and (first.domains is None or "domain" in table.columns):
         target_time = target_filter(table, first, kind, "of the task").ifelse(table["time"], None)
         first_time = target_time.min().over(ibis.window(group_by="user"))
@@ -146,15 +146,15 @@ def _checked_unit(events: Events, config: EventsConfig, preprocessing: Preproces
     return unit
 
 
-def _order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
-    same = equal_to_before(rows["user"], *(rows[name] for name in keys))
-    tied = np.flatnonzero(tied_rows(same))
+def _event_order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
+    same_as_before = equal_to_before(rows["user"], *(rows[name] for name in keys))
+    tied = np.flatnonzero(tied_rows(same_as_before))
     events = rows.take(pa.array(tied))
-    hashes = tie_keys(_hashes(events["user"]), seconds_of(events["time"], unit), _hashes(events["item"]))
-    return order_ties(same, tied, hashes, np.zeros(len(tied), dtype=np.int64))
+    hashes = tie_keys(_id_hashes(events["user"]), seconds_of(events["time"], unit), _id_hashes(events["item"]))
+    return order_ties(same_as_before, tied, hashes, np.zeros(len(tied), dtype=np.int64))
 
 
-def _hashes(ids: pa.ChunkedArray) -> UInt64Array:
+def _id_hashes(ids: pa.ChunkedArray) -> UInt64Array:
     encoded = ids.combine_chunks().dictionary_encode()
     hashes: UInt64Array = id_hash(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
     return hashes

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.data.prepare.events import SORT_COLUMNS
-from peterrec.data.prepare.source import Source
+from peterrec.data.prepare.source_events import Source
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
 
@@ -51,8 +51,8 @@ def pieces(source: Source, cuts: Sequence[Any] = (), at_once: int | None = None)
     ends = np.cumsum(events)
     first = 0
     while first < len(events):
-        done = ends[first - 1] if first else 0
-        last = max(first, int(np.searchsorted(ends, done + at_once, side="right")) - 1)
+        previous_events = ends[first - 1] if first else 0
+        last = max(first, int(np.searchsorted(ends, previous_events + at_once, side="right")) - 1)
         yield _piece(source, first, last, cuts)
         first = last + 1
 
@@ -62,11 +62,13 @@ def _piece(source: Source, first: int, last: int, cuts: Sequence[Any]) -> Piece:
     named = users.filter(users["place"].between(first, last)).order_by("place").to_pyarrow()
     events = piece_expression(source.table, first, last, cuts).to_pyarrow()
     places, ranks = events["place"].to_numpy(), events["rank"].to_numpy()
-    same = equal_to_before(events["place"], *(events[name] for name in SORT_COLUMNS if name in events.column_names))
-    tied = np.flatnonzero(tied_rows(same))
+    same_as_before = equal_to_before(
+        events["place"], *(events[name] for name in SORT_COLUMNS if name in events.column_names)
+    )
+    tied = np.flatnonzero(tied_rows(same_as_before))
     seconds = seconds_of(events["time"].take(pa.array(tied)), source.units_per_second)
     keys = tie_keys(source.users.hashes[places[tied]], seconds, source.item_hashes[ranks[tied]])
-    order = order_ties(same, tied, keys, ranks[tied])
+    order = order_ties(same_as_before, tied, keys, ranks[tied])
     counts = source.users.events[first : last + 1]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     before = (np.add.reduceat(events[f"before{number}"].to_numpy(), offsets[:-1]) for number in range(len(cuts)))
