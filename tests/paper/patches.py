@@ -111,8 +111,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "return self.bank.rows(torch.tensor(slots, device=device))", "return None"),
         Mutation("who asked before is answered by the bundles of now", "serving/engine.py",
                  "vectors = self._reader.read(prepared, streams)",
-                 "now = self._roster\n"
-                 "        prepared = [replace(p, roster=now, tasks=now.chosen(p.question)) for p in prepared]\n"
+                 "now = self.snapshot\n"
+                 "        prepared = [replace(p, snapshot=now, tasks=now.chosen(p.question)) for p in prepared]\n"
                  "        vectors = self._reader.read(prepared, streams)"),
     ],
 }  # fmt: skip

@@ -161,8 +161,8 @@ def test_full_batches_of_the_longest_histories_may_be_compiled():
 
 
 def test_rows_of_bundles_that_are_alike_share_a_pass(model):
-    roster = Engine(model).roster
-    groups = {name: place.group for name, place in roster.places.items()}
+    snapshot = Engine(model).snapshot
+    groups = {name: place.group for name, place in snapshot.places.items()}
     assert groups["age"] is groups["gender"] is groups["music"] is groups["longer"] is groups["many"]
     assert groups["last"] is groups["last-too"] is not groups["age"]
     assert groups["head"] is groups["head-shop"] is groups["age"]  # a slot without a patch
@@ -186,7 +186,7 @@ def test_few_bundles_in_any_order_are_what_they_are_alone(names):
 def test_a_user_is_read_once_for_tasks_without_a_patch(model, monkeypatch):
     engine = Engine(model_with(["head", "head-shop"]))
     passes: list[tuple[int, ...]] = []
-    group = engine.roster.places["head"].group
+    group = engine.snapshot.places["head"].group
     plain = group.vectors
     monkeypatch.setattr(group, "vectors", lambda *a, **k: passes.append((len(a[0]), len(a[2]))) or plain(*a, **k))
     engine.predict([Request(HISTORIES[0]), Request(HISTORIES[3])])
@@ -195,7 +195,7 @@ def test_a_user_is_read_once_for_tasks_without_a_patch(model, monkeypatch):
 
 def test_below_the_patched_blocks_a_user_is_read_once(model, monkeypatch):
     engine = Engine(model_with(["last", "last-too"]))
-    group = engine.roster.places["last"].group
+    group = engine.snapshot.places["last"].group
     rows: list[int] = []
     first = group.backbone.blocks[0]
     first.register_forward_hook(lambda module, given, out: rows.append(len(out)))

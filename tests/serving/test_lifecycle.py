@@ -187,10 +187,10 @@ def test_an_answer_of_no_numbers_is_an_error_and_not_one_without_them(kind):
     served = engine()
     targets = tiny_catalogue(5, first=0) if kind == "ranking" else None
     served.add(tiny_bundle(PRETRAINED, targets=targets, name="age"))
-    loaded = served.roster.get("age")
+    loaded = served.snapshot.get("age")
     with torch.inference_mode():
         loaded.bundle.head.weight[0].fill_(float("nan"))
-        for weight, _ in served.roster.class_heads._stacks:
+        for weight, _ in served.snapshot.class_heads._stacks:
             weight.fill_(float("nan"))
     with pytest.raises(AnswerError, match="'age' answers with NaN or infinity"):
         served.predict([ASKED])

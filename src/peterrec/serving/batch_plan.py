@@ -22,7 +22,8 @@ from peterrec.inference import Inference
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
 from peterrec.process import check_device_after_fork
-from peterrec.serving.bundle_groups import Group, Loaded, Place, Roster
+from peterrec.serving.bundle_groups import Group, Place, RegistrySnapshot
+from peterrec.serving.loaded_bundle import Loaded
 from peterrec.serving.requests import Question
 
 
@@ -62,7 +63,7 @@ class Prepared:
     """A question that was checked. It holds the bundles that were loaded then, and is answered by these.
 
     Attributes:
-        roster: of that time.
+        snapshot: of that time.
         question: what is asked.
         tasks: bundles that are asked.
         history: of the user; None: it is read from the store when the question is answered.
@@ -70,7 +71,7 @@ class Prepared:
         erasures: how many users had been erased when the history was read.
     """
 
-    roster: Roster
+    snapshot: RegistrySnapshot
     question: Question
     tasks: tuple[Loaded, ...]
     history: History | None = None
@@ -89,7 +90,7 @@ class Prepared:
 
     def place_of(self, one: Loaded) -> Place:
         """Return where a task's row goes."""
-        return self.roster.places[one.name] if self.question.patched else self.roster.without_patch(one.name)
+        return self.snapshot.places[one.name] if self.question.patched else self.snapshot.without_patch(one.name)
 
 
 class Streams(Protocol):

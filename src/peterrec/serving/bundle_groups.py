@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
-from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import Readout
-from peterrec.data.reading import HistoryReader
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank, admits_none, stack_key
@@ -25,96 +17,8 @@ from peterrec.nn.patch import Patch, TaskPatch
 from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk, trunk_below
 from peterrec.serving.class_heads import ClassHeads
-from peterrec.serving.index import ItemIndex
-from peterrec.serving.requests import EVERY_TASK, Question, TaskInfo, VersionInfo
-
-PLAIN = ""  # the version of no patch
-VERSION_DIGITS = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A version of a bundle, ready to answer.
-
-    Attributes:
-        name: of the task, as it is asked for.
-        version: of the tensors, the outputs and the settings: the same bundle has the same one everywhere.
-        bundle: patch, head and outputs.
-        path: folder it was read from, or empty.
-        loaded_at: seconds since 1970.
-        index: of the targets of a ranking task.
-        reader: what it reads of a user's events.
-    """
-
-    name: str
-    version: str
-    bundle: Bundle
-    path: str
-    loaded_at: float
-    index: ItemIndex | None
-    reader: HistoryReader
-
-    @classmethod
-    def of(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> Loaded:
-        """Return a version that is loaded now."""
-        patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
-        settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
-        settings += [bundle.exclude_seen, reader.key]
-        settings += [] if bundle.class_shares is None else [bundle.class_shares]
-        outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
-        content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), None, reader)
-
-    def save(self, path: str | Path) -> None:
-        """Write it as a bundle folder, atomically; what was there is replaced.
-
-        Raises:
-            StorageError: the disk is full or the place is not writable.
-        """
-        save_bundle(Path(path), self.bundle, overwrite=True)
-
-    @property
-    def patch_version(self) -> str:
-        """What the states of a user depend on."""
-        return self.version if self.bundle.patch is not None or self.bundle.backbone is not None else PLAIN
-
-    @property
-    def answers_without_events(self) -> bool:
-        """Whether it tells what is known of everybody; a bundle written before class shares were kept does not."""
-        return self.bundle.targets is not None or self.bundle.class_shares is not None
-
-    @property
-    def class_shares(self) -> list[float]:
-        """Share of each class among the train users, rounded as the probabilities of the network are."""
-        return torch.tensor(self.bundle.class_shares).tolist()
-
-    def task(self) -> TaskInfo:
-        """Return what is told to those who ask."""
-        targets = self.bundle.targets
-        return TaskInfo(
-            self.name, self.bundle.kind, self.version, self.bundle.class_names, 0 if targets is None else len(targets),
-            self.bundle.exclude_seen, self.bundle.exclude_seen_reason,
-        )  # fmt: skip
-
-    def info(self, backbone: Backbone, *, active: bool, withdrawn: bool) -> VersionInfo:
-        """Return what is told to operators.
-
-        Args:
-            backbone: the frozen one.
-            active: whether this version answers now.
-            withdrawn: whether somebody went back from it.
-        """
-        bundle = self.bundle
-        group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
-        blocks = len(group.backbone.blocks)
-        patched = {site // 2 for site in range(2 * blocks) if bundle.patch is not None and bundle.patch.at(site)}
-        valid = bundle.metrics.get("valid", {})
-        return VersionInfo(
-            self.name, self.version, active, self.path, self.loaded_at, bundle.kind, bundle.strategy,
-            sum(tensor.numel() for tensor in bundle.tensors().values()), len(patched), group.streamable,
-            None if self.index is None else self.index.describe(), valid if isinstance(valid, dict) else {}, withdrawn,
-        )  # fmt: skip
+from peterrec.serving.loaded_bundle import Loaded
+from peterrec.serving.requests import EVERY_TASK, Question
 
 
 class Group:
@@ -186,11 +90,11 @@ class Place(NamedTuple):
     slot: int
 
 
-class Roster:
-    """The bundles that answer at a moment; never changed, so that who started with it finishes with it.
+class RegistrySnapshot:
+    """The bundles that answer at a moment; never changed, so that a question that started with it finishes with it.
 
     Args:
-        backbone: what all bundles are for.
+        backbone: the frozen one, which all bundles were trained on.
         loaded: versions that answer, one a name.
     """
 
@@ -264,10 +168,10 @@ class Roster:
             raise UnknownTaskError(f"no bundle answers {name[:80]!r} (loaded: {known})", remedy="ask for one of these")
         return self.loaded[name]
 
-    def with_(self, loaded: Loaded) -> Roster:
-        """Return a roster where this one answers to its name."""
-        return Roster(self._backbone, (self.loaded | {loaded.name: loaded}).values())
+    def with_bundle(self, loaded: Loaded) -> RegistrySnapshot:
+        """Return a snapshot in which this version answers to its name."""
+        return RegistrySnapshot(self._backbone, (self.loaded | {loaded.name: loaded}).values())
 
-    def without(self, name: str) -> Roster:
-        """Return a roster where nobody answers to a name."""
-        return Roster(self._backbone, (one for one in self.loaded.values() if one.name != name))
+    def without(self, name: str) -> RegistrySnapshot:
+        """Return a snapshot in which no bundle answers to a name."""
+        return RegistrySnapshot(self._backbone, (one for one in self.loaded.values() if one.name != name))

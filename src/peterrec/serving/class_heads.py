@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from peterrec.serving.bundle_groups import Loaded
+from peterrec.serving.loaded_bundle import Loaded
 
 MOST_CLASSES = 32  # of the heads that are stacked: each row gathers as many vectors as the largest of them has
 

@@ -21,8 +21,9 @@ from peterrec.data.ties import FloatArray
 from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.batch_plan import History, Prepared, RowReader, Streams
-from peterrec.serving.bundle_groups import Loaded, Roster
+from peterrec.serving.bundle_groups import RegistrySnapshot
 from peterrec.serving.index import build_index
+from peterrec.serving.loaded_bundle import Loaded
 from peterrec.serving.registry import BundleRegistry, Staged
 from peterrec.serving.requests import (
     Answer,
@@ -93,15 +94,15 @@ class Engine:
             items = as_history(request.items)
         except DataError as error:
             raise RequestError(error.what, remedy=error.remedy) from error
-        roster, question = self.roster, request.question
+        snapshot, question = self.snapshot, request.question
         times, domains = _checked(request)
         events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
-        return Prepared(roster, question, roster.chosen(question), History(items, events))
+        return Prepared(snapshot, question, snapshot.chosen(question), History(items, events))
 
     @property
-    def roster(self) -> Roster:
+    def snapshot(self) -> RegistrySnapshot:
         """The bundles that answer now."""
-        return self._registry.roster
+        return self._registry.snapshot
 
     @torch.inference_mode()
     def answer(self, prepared: Sequence[Prepared], streams: Streams | None = None) -> list[Answer]:
@@ -113,7 +114,7 @@ class Engine:
         """
         vectors = self._reader.read(prepared, streams)
         answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
-        classes: dict[Roster, list[tuple[int, Loaded, Tensor]]] = {}
+        classes: dict[RegistrySnapshot, list[tuple[int, Loaded, Tensor]]] = {}
         items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
         for i, (one, own) in enumerate(zip(prepared, vectors, strict=True)):
             history = one.history
@@ -122,12 +123,12 @@ class Engine:
                 if task.answers_without_events and history.read_by(task.reader).known == 0:
                     answers[i][task.name] = _answer_without_events(task, one)
                 elif task.index is None:
-                    classes.setdefault(one.roster, []).append((i, task, vector))
+                    classes.setdefault(one.snapshot, []).append((i, task, vector))
                 else:
                     key = (id(task), one.question.k, _excludes_seen(task, one.question))
                     items.setdefault(key, []).append((i, task, vector))
-        for roster, asked in classes.items():
-            found = roster.class_heads.probabilities([vector for *_, vector in asked], [task for _, task, _ in asked])
+        for snapshot, asked in classes.items():
+            found = snapshot.class_heads.probabilities([vector for *_, vector in asked], [task for _, task, _ in asked])
             for (i, task, _), values in zip(asked, found, strict=True):
                 answers[i][task.name] = _class_answer(task, values)
         for (_, k, exclude), asked in items.items():
@@ -247,7 +248,7 @@ class Engine:
     def bounds(self) -> list[str]:
         """Return which events of users are left out by their time, in words, and what changes that."""
         lines: dict[str, list[str]] = {}
-        for one in self.roster.loaded.values():
+        for one in self.snapshot.loaded.values():
             for line in one.reader.bounds():
                 lines.setdefault(line, []).append(one.name)
         ask = "; engine.bounds=none reads them"
@@ -286,11 +287,11 @@ class Engine:
             UnknownTaskError: there is no bundle of that name.
             StorageError: the disk is full or the place is not writable.
         """
-        self.roster.get(name).save(path)
+        self.snapshot.get(name).save(path)
 
     def tasks(self) -> list[TaskInfo]:
         """Return what may be asked, in the order of loading."""
-        return [one.task() for one in self.roster.loaded.values()]
+        return [one.task() for one in self.snapshot.loaded.values()]
 
     @checked
     def versions(self, name: str | None = None) -> list[VersionInfo]:
@@ -310,9 +311,9 @@ class Engine:
         lengths = rng.integers(1, loaded.bundle.max_length + 1, users)
         first = self.model.catalogue.first
         histories = [rng.choice(len(counts), length, p=counts / counts.sum()) + first for length in lengths]
-        roster = Roster(self.model.network.backbone, [loaded])
+        snapshot = RegistrySnapshot(self.model.network.backbone, [loaded])
         made = [History([], UserEvents(tokens)) for tokens in histories]
-        return self.represent([Prepared(roster, Question(), (loaded,), history) for history in made])
+        return self.represent([Prepared(snapshot, Question(), (loaded,), history) for history in made])
 
 
 def check_numbers(task: str, values: Iterable[float]) -> None:

@@ -31,7 +31,7 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         UnknownTaskError: the task is not loaded.
         RequestError: the question is not about it.
     """
-    loaded = prepared.roster.get(task)
+    loaded = prepared.snapshot.get(task)
     if loaded not in prepared.tasks:
         raise RequestError(f"the question is not about {task!r}", remedy="name the task in the question")
     assert prepared.history is not None
@@ -46,7 +46,7 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     unknown = [each.history is not None and each.history.read_by(loaded.reader).known == 0 for each in variants]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.index is None:
-        values = torch.tensor(prepared.roster.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
+        values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
         if without_events.any():
             values[without_events] = torch.tensor(loaded.class_shares)
         best = int(values[0].argmax())

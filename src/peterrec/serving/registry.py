@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from peterrec.errors import RequestError
 from peterrec.nn.backbone import Backbone
-from peterrec.serving.bundle_groups import Loaded, Roster
+from peterrec.serving.bundle_groups import Group, RegistrySnapshot
+from peterrec.serving.loaded_bundle import Loaded
 from peterrec.serving.requests import VersionInfo
 from peterrec.serving.versions import VersionHistory
 
@@ -23,16 +24,16 @@ class Staged:
         name: of the bundle.
         versions: of the bundle that will be in memory, by version.
         history: that it will have.
-        base: the roster that it changes.
-        roster: the one that will answer.
-        restage: stages the same once more, where the roster has changed in between.
+        base: the snapshot that it changes.
+        snapshot: the one that will answer.
+        restage: stages the same once more, where the snapshot has changed in between.
     """
 
     name: str
     versions: Versions
     history: VersionHistory
-    base: Roster
-    roster: Roster
+    base: RegistrySnapshot
+    snapshot: RegistrySnapshot
     restage: Callable[[], Staged]
 
     @property
@@ -50,7 +51,7 @@ class BundleRegistry:
     """
 
     def __init__(self, backbone: Backbone, most: int) -> None:
-        self.roster = Roster(backbone, ())
+        self.snapshot = RegistrySnapshot(backbone, ())
         self._backbone = backbone
         self._most = most
         self._versions: dict[str, Versions] = {}
@@ -59,7 +60,7 @@ class BundleRegistry:
 
     def stage(self, loaded: Loaded) -> Staged:
         """Prepare that a version answers to its name."""
-        base, name, version = self.roster, loaded.name, loaded.version
+        base, name, version = self.snapshot, loaded.name, loaded.version
         before = self._histories.get(name)
         history = VersionHistory((version,)) if before is None else before.load(version)
         earlier = {key: each for key, each in self._versions.get(name, {}).items() if key != version}
@@ -72,7 +73,7 @@ class BundleRegistry:
             UnknownTaskError: there is no bundle of that name.
             RequestError: no such version.
         """
-        base = self.roster
+        base = self.snapshot
         base.get(name)
         try:
             history = self._histories[name].roll_back(version)
@@ -86,25 +87,30 @@ class BundleRegistry:
 
     def stage_all(self, loaded: Iterable[Loaded], history: VersionHistory) -> Staged:
         """Prepare that a bundle has these versions and this history, such as after a restart."""
-        base, versions = self.roster, {each.version: each for each in loaded}
+        base, versions = self.snapshot, {each.version: each for each in loaded}
         name = versions[history.active].name
         return self._staged(base, name, versions, history, lambda: self.stage_all(versions.values(), history))
 
     def _staged(
-        self, base: Roster, name: str, versions: Versions, history: VersionHistory, restage: Callable[[], Staged]
+        self,
+        base: RegistrySnapshot,
+        name: str,
+        versions: Versions,
+        history: VersionHistory,
+        restage: Callable[[], Staged],
     ) -> Staged:
         history = history.newest(self._most)
         in_memory = {version: versions[version] for version in versions if version in history.versions}
-        return Staged(name, in_memory, history, base, base.with_(in_memory[history.active]), restage)
+        return Staged(name, in_memory, history, base, base.with_bundle(in_memory[history.active]), restage)
 
     def activate(self, staged: Staged) -> VersionInfo:
         """Make a change. It cannot fail, unless another one was made since it was staged."""
         while True:
             with self._changes:
-                if staged.base is self.roster:
+                if staged.base is self.snapshot:
                     self._versions[staged.name] = staged.versions
                     self._histories[staged.name] = staged.history
-                    self.roster = staged.roster
+                    self.snapshot = staged.snapshot
                     return self._info(staged.active)
             staged = staged.restage()
 
@@ -115,8 +121,8 @@ class BundleRegistry:
             UnknownTaskError: there is none of that name.
         """
         with self._changes:
-            self.roster.get(name)
-            self.roster = self.roster.without(name)
+            self.snapshot.get(name)
+            self.snapshot = self.snapshot.without(name)
             del self._versions[name], self._histories[name]
 
     def infos(self, name: str | None = None) -> list[VersionInfo]:
@@ -127,12 +133,33 @@ class BundleRegistry:
         """
         with self._changes:
             if name is not None:
-                self.roster.get(name)
+                self.snapshot.get(name)
             names = list(self._versions) if name is None else [name]
             return [self._info(loaded) for key in names for loaded in reversed(self._versions[key].values())]
 
     def _info(self, loaded: Loaded) -> VersionInfo:
         history = self._histories[loaded.name]
-        return loaded.info(
-            self._backbone, active=loaded.version == history.active, withdrawn=loaded.version in history.withdrawn
-        )
+        return _version_info(loaded, self._backbone, history)
+
+
+def _version_info(loaded: Loaded, backbone: Backbone, history: VersionHistory) -> VersionInfo:
+    bundle = loaded.bundle
+    group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
+    sublayers = 2 * len(group.backbone.blocks)
+    patched_blocks = {i // 2 for i in range(sublayers) if bundle.patch is not None and bundle.patch.at(i)}
+    metrics = bundle.metrics.get("valid", {})
+    return VersionInfo(
+        name=loaded.name,
+        version=loaded.version,
+        active=loaded.version == history.active,
+        path=loaded.path,
+        loaded_at=loaded.loaded_at,
+        kind=bundle.kind,
+        strategy=bundle.strategy,
+        parameters=sum(tensor.numel() for tensor in bundle.tensors().values()),
+        patched_blocks=len(patched_blocks),
+        streamed=group.streamable,
+        index=None if loaded.index is None else loaded.index.describe(),
+        metrics=metrics if isinstance(metrics, dict) else {},
+        withdrawn=loaded.version in history.withdrawn,
+    )

@@ -230,7 +230,7 @@ class Users:
     def vectors(
         self, group: Group, users: Sequence[tuple[str, str, Reading]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
-        """Return the representation of each row from its state; see `rows.Streams`."""
+        """Return the representation of each row from its state; see `batch_plan.Streams`."""
         assert self._pool is not None
 
         def patch_of(rows: Sequence[int]) -> TaskPatch | None:

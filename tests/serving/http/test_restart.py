@@ -19,13 +19,13 @@ from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import EngineConfig, ServeConfig
 from peterrec.errors import ArtifactError, ConfigError, StorageError
-from peterrec.serving.bundle_groups import Loaded
 from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.serve import open_service
 from peterrec.serving.http.server import share_cores
 from peterrec.serving.http.service import Service
 from peterrec.serving.journal import BundleJournal
+from peterrec.serving.loaded_bundle import Loaded
 from peterrec.serving.requests import Question, Request
 from peterrec.serving.state_folder import JOURNAL
 

@@ -14,9 +14,9 @@ from peterrec.serving.http.logs import Log
 from peterrec.serving.requests import FailedBundle, VersionInfo
 
 if TYPE_CHECKING:
-    from peterrec.serving.bundle_groups import Loaded
     from peterrec.serving.engine import Engine
     from peterrec.serving.journal import BundleJournal
+    from peterrec.serving.loaded_bundle import Loaded
     from peterrec.serving.registry import Staged
     from peterrec.serving.versions import VersionHistory
 
