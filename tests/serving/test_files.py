@@ -195,10 +195,10 @@ def test_options_reach_the_model(at, model):
     assert seen.num_rows == 15 > recommend(model, at / "shop", at / "histories.jsonl", k=9).num_rows
 
 
-def test_unknown_items_are_counted_aloud(at):
-    said: list[str] = []
-    predict(at / "backbone", at / "age", at / "histories.jsonl", report=said.append)
-    assert said == ["3 users, 6 events; 2 of items that are unknown"]
+def test_unknown_items_are_counted_aloud(at, caplog):
+    caplog.set_level("INFO", "peterrec")
+    predict(at / "backbone", at / "age", at / "histories.jsonl")
+    assert caplog.messages == ["3 users, 6 events; 2 of items that are unknown"]
 
 
 # ---------------------------------------------------------------- mistakes

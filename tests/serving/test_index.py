@@ -62,12 +62,12 @@ def test_more_is_asked_than_there_is():
         assert float(index.score(USERS[:1], 3)) == pytest.approx(float(WEIGHT[3] @ USERS[0] + BIAS[3]), abs=1e-5)
 
 
-def test_a_small_catalogue_is_searched_exactly_and_a_large_one_says_what_it_finds():
-    lines: list[str] = []
-    exact = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N), lambda: USERS, lines.append)
+def test_a_small_catalogue_is_searched_exactly_and_a_large_one_says_what_it_finds(caplog):
+    caplog.set_level("INFO", "peterrec")
+    exact = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N), lambda: USERS)
     assert exact.describe() == {"kind": "exact", "recall": 1.0}
-    assert lines == []
-    found = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N - 1), lambda: USERS, lines.append)
+    assert caplog.messages == []
+    found = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N - 1), lambda: USERS)
     described = found.describe()
     assert described["kind"] == "approximate"
     shares = [
@@ -75,16 +75,16 @@ def test_a_small_catalogue_is_searched_exactly_and_a_large_one_says_what_it_find
         for user, (places, _) in enumerate(found.search(USERS, 10, [[] for _ in USERS]))
     ]
     assert described["recall"] == pytest.approx(sum(shares) / len(shares))
-    assert "3,000 targets" in lines[0]
+    assert "3,000 targets" in caplog.messages[0]
 
 
-def test_an_index_that_finds_too_little_is_not_used(monkeypatch):
-    lines: list[str] = []
+def test_an_index_that_finds_too_little_is_not_used(monkeypatch, caplog):
+    caplog.set_level("INFO", "peterrec")
     plain = ApproximateIndex.search
     monkeypatch.setattr(ApproximateIndex, "search", lambda self, *of: [(p[::2], s[::2]) for p, s in plain(self, *of)])
-    index = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=10), lambda: USERS, lines.append)
+    index = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=10), lambda: USERS)
     assert type(index) is ItemIndex
-    assert "every target is scored instead" in lines[0]
+    assert "every target is scored instead" in caplog.messages[0]
 
 
 def test_without_the_library_it_is_said_what_to_do(monkeypatch):
@@ -93,15 +93,16 @@ def test_without_the_library_it_is_said_what_to_do(monkeypatch):
         ApproximateIndex(WEIGHT, BIAS)
 
 
-def test_the_engine_measures_its_index_when_a_bundle_is_loaded():
-    pretrained, lines = tiny_pretrained(), []
-    served = Engine(UserModel(pretrained), EngineConfig(approximate_above=50, least_recall=0.5), lines.append)
+def test_the_engine_measures_its_index_when_a_bundle_is_loaded(caplog):
+    caplog.set_level("INFO", "peterrec")
+    pretrained = tiny_pretrained()
+    served = Engine(UserModel(pretrained), EngineConfig(approximate_above=50, least_recall=0.5))
     targets = tiny_catalogue(400, first=0)
     info = served.add(tiny_bundle(pretrained, targets=targets, name="shop"))
     assert info.index is not None
     assert info.index["kind"] == "approximate"
     assert 0.5 <= info.index["recall"] <= 1
-    assert "400 targets" in lines[0]
+    assert "400 targets" in caplog.messages[0]
     history = ["item-1", "item-2"]
     found = served.predict([Request(history, Question(["shop"], k=5))])[0].tasks["shop"].items
     exact = Engine(UserModel(pretrained))

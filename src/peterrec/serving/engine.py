@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,6 @@ SAMPLED_USERS = 64  # made up, to measure an index on
 NO_NUMBERS = "answers with NaN or infinity"
 TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
 CHECKED_USERS = 4  # made up, to see that a bundle answers with numbers
-Report = Callable[[str], None]
 
 
 class Engine:
@@ -54,14 +53,12 @@ class Engine:
     Args:
         model: the backbone, and how it computes; bundles that are loaded on it are there from the start.
         config: window, batches, search.
-        report: is told what is worth a line in a log.
     """
 
     @checked
-    def __init__(self, model: UserModel, config: EngineConfig | None = None, report: Report | None = None) -> None:
+    def __init__(self, model: UserModel, config: EngineConfig | None = None) -> None:
         self.model = model
         self.config = config or EngineConfig()
-        self._report = report or (lambda line: None)
         self._reader = RowReader(self.config, model.inference)
         self._registry = BundleRegistry(model.network.backbone, self.config.keep_versions)
         for name, bundle in model.bundles.items():
@@ -233,9 +230,7 @@ class Engine:
                 raise ArtifactError(f"{NO_NUMBERS} as {loaded.name!r}", remedy=TRAIN_AGAIN, path=path)
             if bundle.targets is None:
                 return loaded
-            index = build_index(
-                head.weight, head.bias, self.config, lambda: self._sample(loaded, SAMPLED_USERS), self._report
-            )
+            index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded, SAMPLED_USERS))
         return replace(loaded, index=index)
 
     def _reader_of(self, bundle: Bundle) -> HistoryReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from peterrec.config import EngineConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.heads import item_scores
+
+logger = logging.getLogger(__name__)
 
 MEASURED_AT = 10  # recall is measured of the best so many
 MEASURED_ON = 64  # at most so many vectors of users
@@ -123,17 +126,16 @@ class ApproximateIndex(ItemIndex):
         return {"kind": "approximate", "recall": self.recall, "measured_at": MEASURED_AT}
 
 
-def build_index(
-    weight: Tensor, bias: Tensor, config: EngineConfig, sample: Callable[[], Tensor], report: Callable[[str], None]
-) -> ItemIndex:
+def build_index(weight: Tensor, bias: Tensor, config: EngineConfig, sample: Callable[[], Tensor]) -> ItemIndex:
     """Return the index for the targets of a head: exact for up to `approximate_above`, or where that finds more.
+
+    The measured recall is logged.
 
     Args:
         weight: (n, R) of the head.
         bias: (n,) of the head.
         config: from how many targets on an approximate index is tried, and what it must find.
         sample: returns vectors of users (N, R) to measure its recall on.
-        report: is told what was measured.
     """
     exact = ItemIndex(weight, bias)
     if len(bias) <= config.approximate_above:
@@ -146,7 +148,7 @@ def build_index(
     index.recall = sum(shares) / len(shares)
     line = f"the approximate index of {len(bias):,} targets finds {index.recall:.1%} of the best {MEASURED_AT}"
     if index.recall < config.least_recall:
-        report(f"{line}, less than {config.least_recall:.1%}: every target is scored instead")
+        logger.info(f"{line}, less than {config.least_recall:.1%}: every target is scored instead")
         return exact
-    report(line)
+    logger.info(line)
     return index
