@@ -38,9 +38,9 @@ class Group:
         self.shared = shared
         self.readout: Readout = readout
         self.patches = list(patches)
-        real = [patch for patch in self.patches if patch is not None]
+        patched = [patch for patch in self.patches if patch is not None]
         self.bank = PatchBank(self.patches) if len(self.patches) > 1 else None
-        self.changed = trunk_below(backbone, real[0] if real else None, None, readout)
+        self.changed = trunk_below(backbone, patched[0] if patched else None, None, readout)
 
     @property
     def streamable(self) -> bool:
@@ -84,7 +84,7 @@ class Group:
 
 
 class Place(NamedTuple):
-    """Where a bundle's rows go: a group, and a slot of it."""
+    """The group that computes a bundle's rows, and the slot of its patch there."""
 
     group: Group
     slot: int
@@ -99,7 +99,7 @@ class RegistrySnapshot:
     """
 
     def __init__(self, backbone: Backbone, loaded: Iterable[Loaded]) -> None:
-        self.loaded = {one.name: one for one in loaded}
+        self.loaded = {version.name: version for version in loaded}
         self.places: dict[str, Place] = {}
         self.plain: dict[Readout, Place] = {}
         self._backbone = backbone
@@ -107,46 +107,48 @@ class RegistrySnapshot:
         self.class_heads = ClassHeads(self.loaded.values())
 
     def _build(self) -> None:
-        alike: dict[object, list[Loaded]] = {}
+        members_by_key: dict[object, list[Loaded]] = {}
         plain: dict[Readout, list[Loaded]] = {}
-        for one in self.loaded.values():
-            bundle = one.bundle
+        for version in self.loaded.values():
+            bundle = version.bundle
             if bundle.backbone is None and bundle.patch is None:
-                plain.setdefault(bundle.readout, []).append(one)
+                plain.setdefault(bundle.readout, []).append(version)
             else:
-                own = None if bundle.backbone is None else one.version  # modules of its own: nobody shares its pass
+                own_version = (
+                    None if bundle.backbone is None else version.version
+                )  # modules of its own: nobody shares its pass
                 key = None if bundle.patch is None else stack_key(bundle.patch)
-                alike.setdefault((own, bundle.readout, key), []).append(one)
-        for members in alike.values():
+                members_by_key.setdefault((own_version, bundle.readout, key), []).append(version)
+        for members in members_by_key.values():
             self._add(members, plain)
-        for readout in {one.bundle.readout for one in self.loaded.values()}:
+        for readout in {version.bundle.readout for version in self.loaded.values()}:
             place = self.plain.setdefault(readout, Place(Group(self._backbone, readout, [None]), 0))
-            self.places |= {one.name: place for one in plain.get(readout, ())}
+            self.places |= {version.name: place for version in plain.get(readout, ())}
 
     def _add(self, members: list[Loaded], plain: dict[Readout, list[Loaded]]) -> None:
-        """Make a group; tasks without a patch join the first that can take them."""
+        """Make a group; tasks without a patch join the first group that admits them."""
         bundle = members[0].bundle
         patches: list[Patch | None] = []
         slots: dict[str, int] = {}
-        for one in members:
-            slot = slots.setdefault(one.version, len(patches))
+        for member in members:
+            slot = slots.setdefault(member.version, len(patches))
             if slot == len(patches):
-                patches.append(one.bundle.patch)
+                patches.append(member.bundle.patch)
         joins = bundle.backbone is None and bundle.readout in plain and bundle.readout not in self.plain
         joins = joins and bundle.patch is not None and admits_none(bundle.patch)
         backbone, shared = bundle.backbone or self._backbone, bundle.backbone is None
         group = Group(backbone, bundle.readout, [*patches, None] if joins else patches, shared=shared)
-        self.places |= {one.name: Place(group, slots[one.version]) for one in members}
+        self.places |= {member.name: Place(group, slots[member.version]) for member in members}
         if joins:
             self.plain[bundle.readout] = Place(group, len(patches))
 
     def without_patch(self, name: str) -> Place:
-        """Return where a task's rows go to be answered without its patch."""
+        """Return the group and slot that compute a task's rows without its patch."""
         bundle = self.loaded[name].bundle
         return self.places[name] if bundle.backbone is not None else self.plain[bundle.readout]
 
     def chosen(self, question: Question) -> tuple[Loaded, ...]:
-        """Return the bundles that a question asks.
+        """Return the bundles of the tasks that a question names.
 
         Raises:
             UnknownTaskError: a name that is not loaded.
@@ -164,8 +166,8 @@ class RegistrySnapshot:
             UnknownTaskError: there is none.
         """
         if name not in self.loaded:
-            known = ", ".join(self.loaded) or "none"
-            raise UnknownTaskError(f"no bundle answers {name[:80]!r} (loaded: {known})", remedy="ask for one of these")
+            names = ", ".join(self.loaded) or "none"
+            raise UnknownTaskError(f"no bundle answers {name[:80]!r} (loaded: {names})", remedy="ask for one of these")
         return self.loaded[name]
 
     def with_bundle(self, loaded: Loaded) -> RegistrySnapshot:
@@ -174,4 +176,4 @@ class RegistrySnapshot:
 
     def without(self, name: str) -> RegistrySnapshot:
         """Return a snapshot in which no bundle answers to a name."""
-        return RegistrySnapshot(self._backbone, (one for one in self.loaded.values() if one.name != name))
+        return RegistrySnapshot(self._backbone, (version for key, version in self.loaded.items() if key != name))

@@ -38,10 +38,10 @@ from peterrec.serving.requests import (
 )
 from peterrec.serving.versions import VersionHistory
 
-SAMPLED_USERS = 64  # made up, to measure an index on
+SAMPLED_USERS = 64  # random ones, to measure an index on
 NO_NUMBERS = "answers with NaN or infinity"
 TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
-CHECKED_USERS = 4  # made up, to see that a bundle answers with numbers
+CHECKED_USERS = 4  # random ones, to see that a bundle answers with numbers
 
 
 class Engine:
@@ -52,7 +52,15 @@ class Engine:
 
     Args:
         model: the backbone, and how it computes; bundles that are loaded on it are there from the start.
-        config: window, batches, search.
+        config: window, batches, search; None: the defaults.
+
+    Attributes:
+        model: as given.
+        config: as given.
+
+    Raises:
+        ConfigError: usearch is needed for the number of targets, and not installed.
+        FingerprintError, ArtifactError: as `load`, about a bundle of `model`.
     """
 
     @checked
@@ -69,16 +77,23 @@ class Engine:
     def predict(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests, whatever tasks each of them names, in one pass.
 
+        Args:
+            requests: N questions with the events of their users.
+
+        Returns:
+            N answers, in the same order.
+
         Raises:
             UnknownTaskError: a name that is not loaded.
             RequestError: a question that cannot be answered.
+            AnswerError: a bundle answers with NaN or infinity.
         """
         if not isinstance(requests, list | tuple):
             raise RequestError(f"requests are {describe(requests)}", remedy="pass a list of Request")
         return self.answer([self.prepare(request) for request in requests])
 
     def prepare(self, request: Request) -> Prepared:
-        """Check a request and look its items up; it is answered by the bundles that are loaded now.
+        """Check a request and look its items up; the bundles that are loaded now will answer it.
 
         Raises:
             UnknownTaskError: a name that is not loaded.
@@ -92,7 +107,7 @@ class Engine:
         except DataError as error:
             raise RequestError(error.what, remedy=error.remedy) from error
         snapshot, question = self.snapshot, request.question
-        times, domains = _checked(request)
+        times, domains = _times_and_domains(request)
         events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
         return Prepared(snapshot, question, snapshot.chosen(question), History(items, events))
 
@@ -103,56 +118,63 @@ class Engine:
 
     @torch.inference_mode()
     def answer(self, prepared: Sequence[Prepared], streams: Streams | None = None) -> list[Answer]:
-        """Answer prepared questions that have a history.
+        """Answer N prepared questions that have a history.
 
         Args:
-            prepared: by `prepare`.
+            prepared: N questions, by `prepare`.
             streams: states of stored users, if there are any.
+
+        Returns:
+            N answers, in the same order.
+
+        Raises:
+            AnswerError: a bundle answers with NaN or infinity.
+            ConfigError: the process was forked, and the GPU was in use before.
         """
         vectors = self._reader.read(prepared, streams)
         answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
         classes: dict[RegistrySnapshot, list[tuple[int, Loaded, Tensor]]] = {}
         items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
-        for i, (one, own) in enumerate(zip(prepared, vectors, strict=True)):
-            history = one.history
+        for i, (query, query_vectors) in enumerate(zip(prepared, vectors, strict=True)):
+            history = query.history
             assert history is not None
-            for task, vector in zip(one.tasks, own, strict=True):
+            for task, vector in zip(query.tasks, query_vectors, strict=True):
                 if task.answers_without_events and history.read_by(task.reader).known == 0:
-                    answers[i][task.name] = _answer_without_events(task, one)
+                    answers[i][task.name] = _answer_without_events(task, query)
                 elif task.index is None:
-                    classes.setdefault(one.snapshot, []).append((i, task, vector))
+                    classes.setdefault(query.snapshot, []).append((i, task, vector))
                 else:
-                    key = (id(task), one.question.k, _excludes_seen(task, one.question))
+                    key = (id(task), query.question.k, _excludes_seen(task, query.question))
                     items.setdefault(key, []).append((i, task, vector))
-        for snapshot, asked in classes.items():
-            found = snapshot.class_heads.probabilities([vector for *_, vector in asked], [task for _, task, _ in asked])
-            for (i, task, _), values in zip(asked, found, strict=True):
+        for snapshot, rows in classes.items():
+            shares = snapshot.class_heads.probabilities([vector for *_, vector in rows], [task for _, task, _ in rows])
+            for (i, task, _), values in zip(rows, shares, strict=True):
                 answers[i][task.name] = _class_answer(task, values)
-        for (_, k, exclude), asked in items.items():
-            self._rank(prepared, answers, asked, k, exclude=exclude)
-        return [_in_order(one, of) for one, of in zip(prepared, answers, strict=True)]
+        for (_, k, exclude), rows in items.items():
+            self._rank(prepared, answers, rows, k, exclude=exclude)
+        return [_assemble(query, query_answers) for query, query_answers in zip(prepared, answers, strict=True)]
 
     def represent(self, prepared: Sequence[Prepared]) -> Float[Tensor, "N R"]:
-        """Return what the head of the one task of each question reads."""
+        """Return the representation that the head reads, of N questions with one task each."""
         return torch.stack([vectors[0] for vectors in self._reader.read(prepared, None)])
 
     def _rank(
         self,
         prepared: Sequence[Prepared],
         answers: list[dict[str, TaskAnswer]],
-        asked: list[tuple[int, Loaded, Tensor]],
+        rows: list[tuple[int, Loaded, Tensor]],
         k: int,
         *,
         exclude: bool,
     ) -> None:
-        task = asked[0][1]
+        task = rows[0][1]
         targets = task.bundle.targets
         assert targets is not None
         assert task.index is not None
-        histories = [prepared[i].history for i, *_ in asked]
-        seen = [seen_targets(task, each) if exclude and each is not None else [] for each in histories]
-        best = task.index.search(torch.stack([vector for *_, vector in asked]), k, seen)
-        for (i, *_), (places, scores) in zip(asked, best, strict=True):
+        histories = [prepared[i].history if exclude else None for i, *_ in rows]
+        excluded = [[] if history is None else seen_targets(task, history) for history in histories]
+        best = task.index.search(torch.stack([vector for *_, vector in rows]), k, excluded)
+        for (i, *_), (places, scores) in zip(rows, best, strict=True):
             check_numbers(task.name, scores)
             names = targets.decode(np.asarray(places, dtype=np.int64))
             answers[i][task.name] = ItemsAnswer(task.version, names, scores)
@@ -161,7 +183,14 @@ class Engine:
 
     @checked
     def load(self, name: str, path: str | Path) -> VersionInfo:
-        """Load a bundle, or replace the one of that name; who asked before is still answered by the one before.
+        """Load a bundle, or replace the one of that name; questions that were prepared before are not affected.
+
+        Args:
+            name: of the task, as questions name it.
+            path: folder written by `adapt`.
+
+        Returns:
+            The version that answers now.
 
         Raises:
             FingerprintError: it belongs to another backbone or catalogue.
@@ -172,10 +201,10 @@ class Engine:
     @checked
     def add(self, bundle: Bundle, name: str | None = None, path: str | Path = "") -> VersionInfo:
         """Load a bundle that is in memory, as `load` does; errors as those of `load`."""
-        return self.activate(self._registry.stage(self._ready(bundle, name, path)))
+        return self.activate(self._registry.stage(self._make_ready(bundle, name, path)))
 
     def stage(self, name: str, path: str | Path) -> Staged:
-        """Read a bundle and prepare all that is slow or may fail; it answers when it is activated.
+        """Read a bundle and do all that is slow or may fail; the bundle answers when it is activated.
 
         Errors are those of `load`.
         """
@@ -202,7 +231,7 @@ class Engine:
             ArtifactError: it is another version.
         """
         fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
-        loaded = self._ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
+        loaded = self._make_ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
         if version not in (None, loaded.version):
             raise ArtifactError(
                 f"is the version {loaded.version} of {name!r}, not {version}",
@@ -214,8 +243,8 @@ class Engine:
         """Make a change that was staged, in one step; questions that were prepared before are not affected."""
         return self._registry.activate(staged)
 
-    def _ready(self, bundle: Bundle, name: str | None, path: str | Path) -> Loaded:
-        """Return a bundle with all that it answers with."""
+    def _make_ready(self, bundle: Bundle, name: str | None, path: str | Path) -> Loaded:
+        """Return a bundle on its device, checked, with its reader and its index of targets."""
         check_owner(
             bundle.backbone_fingerprint,
             bundle.catalogue_fingerprint,
@@ -223,7 +252,7 @@ class Engine:
         )
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
-        loaded = Loaded.of(name or bundle.name, bundle, path, self._reader_of(bundle))
+        loaded = Loaded.create(name or bundle.name, bundle, path, self._reader_of(bundle))
         with torch.inference_mode():
             head = bundle.head
             if not bool(head(self._sample(loaded, CHECKED_USERS)).isfinite().all()):
@@ -234,24 +263,24 @@ class Engine:
         return replace(loaded, index=index)
 
     def _reader_of(self, bundle: Bundle) -> HistoryReader:
-        """Return what a bundle reads: as its data were prepared, or the backbone's where that is not known."""
+        """Return the reader of a bundle: as its data were prepared, or the backbone's where that is not recorded."""
         pretrained = self.model.pretrained
-        own = None if bundle.provenance is None else bundle.provenance.preprocessing
+        bundle_preprocessing = None if bundle.provenance is None else bundle.provenance.preprocessing
         bounds = self.config.bounds == "prepared"
-        return HistoryReader.of(own or pretrained.preprocessing, pretrained.unknown, bounds=bounds)
+        return HistoryReader.of(bundle_preprocessing or pretrained.preprocessing, pretrained.unknown, bounds=bounds)
 
     def bounds(self) -> list[str]:
-        """Return which events of users are left out by their time, in words, and what changes that."""
+        """Return one line of text for each time bound by which events are left out, with its tasks and the remedy."""
         lines: dict[str, list[str]] = {}
-        for one in self.snapshot.loaded.values():
-            for line in one.reader.bounds():
-                lines.setdefault(line, []).append(one.name)
-        ask = "; engine.bounds=none reads them"
-        return [f"{', '.join(names)}: {line}, as when data were prepared{ask}" for line, names in lines.items()]
+        for version in self.snapshot.loaded.values():
+            for line in version.reader.bounds():
+                lines.setdefault(line, []).append(version.name)
+        remedy = "; engine.bounds=none reads them"
+        return [f"{', '.join(names)}: {line}, as when data were prepared{remedy}" for line, names in lines.items()]
 
     @checked
     def drop(self, name: str) -> None:
-        """Forget all versions of a bundle; who asked before is still answered.
+        """Unload all versions of a bundle; questions that were prepared before are still answered.
 
         Raises:
             UnknownTaskError: there is none of that name.
@@ -260,9 +289,16 @@ class Engine:
 
     @checked
     def roll_back(self, name: str, version: str | None = None) -> VersionInfo:
-        """Let another version answer that is still in memory: the one that answered before, unless it is named.
+        """Activate another version that is still in memory: the previous one, or the one that is named.
 
-        A version that somebody went back from is withdrawn: it answers again only if it is named, or loaded.
+        The version that was active is withdrawn: it answers again only if it is named, or loaded.
+
+        Args:
+            name: of the bundle.
+            version: that will answer; None: the one that answered before.
+
+        Returns:
+            The version that answers now.
 
         Raises:
             UnknownTaskError: there is no bundle of that name.
@@ -271,7 +307,7 @@ class Engine:
         return self.activate(self.stage_roll_back(name, version))
 
     def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
-        """Prepare what `roll_back` does, without doing it; errors as those of `roll_back`."""
+        """Prepare the change that `roll_back` makes, without making it; errors as those of `roll_back`."""
         return self._registry.stage_roll_back(name, version)
 
     @checked
@@ -285,8 +321,8 @@ class Engine:
         self.snapshot.get(name).save(path)
 
     def tasks(self) -> list[TaskInfo]:
-        """Return what may be asked, in the order of loading."""
-        return [one.task() for one in self.snapshot.loaded.values()]
+        """Return the tasks that questions may name, in the order of loading."""
+        return [version.task() for version in self.snapshot.loaded.values()]
 
     @checked
     def versions(self, name: str | None = None) -> list[VersionInfo]:
@@ -300,15 +336,15 @@ class Engine:
         return self._registry.infos(name)
 
     def _sample(self, loaded: Loaded, users: int) -> Tensor:
-        """Return representations of made-up users, whose events are drawn by popularity."""
+        """Return representations of random users, whose events are drawn by popularity."""
         rng = np.random.default_rng(0)
         counts = self.model.catalogue.counts + 1.0
         lengths = rng.integers(1, loaded.bundle.max_length + 1, users)
         first = self.model.catalogue.first
         histories = [rng.choice(len(counts), length, p=counts / counts.sum()) + first for length in lengths]
         snapshot = RegistrySnapshot(self.model.network.backbone, [loaded])
-        made = [History([], UserEvents(tokens)) for tokens in histories]
-        return self.represent([Prepared(snapshot, Question(), (loaded,), history) for history in made])
+        random_histories = [History([], UserEvents(tokens)) for tokens in histories]
+        return self.represent([Prepared(snapshot, Question(), (loaded,), history) for history in random_histories])
 
 
 def check_numbers(task: str, values: Iterable[float]) -> None:
@@ -328,24 +364,24 @@ def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
 
 
 def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
-    """Answer with what is known of everybody: class shares or popularity among the train users."""
+    """Answer a user without known events: with the class shares or the popularity among the train users."""
     bundle, question = task.bundle, prepared.question
     if bundle.targets is None or bundle.popularity is None:
         return _class_answer(task, task.class_shares)
     assert prepared.history is not None
-    seen = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
-    positions, scores = bundle.popularity.best(question.k, seen)
+    seen_positions = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
+    positions, scores = bundle.popularity.best(question.k, seen_positions)
     return ItemsAnswer(task.version, bundle.targets.decode(np.asarray(positions, dtype=np.int64)), scores)
 
 
-def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
-    history = one.history
+def _assemble(query: Prepared, answers: Mapping[str, TaskAnswer]) -> Answer:
+    history = query.history
     assert history is not None
-    readings = [history.read_by(task.reader) for task in one.tasks]
-    known = min((reading.known for reading in readings), default=len(history.items) - history.unknown)
+    readings = [history.read_by(task.reader) for task in query.tasks]
+    known_events = min((reading.known for reading in readings), default=len(history.items) - history.unknown)
     assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
-    tasks = {task.name: of[task.name] for task in one.tasks}
-    return Answer(tasks, len(history.items), history.unknown, known, assumed)
+    tasks = {task.name: answers[task.name] for task in query.tasks}
+    return Answer(tasks, len(history.items), history.unknown, known_events, assumed)
 
 
 def seen_targets(task: Loaded, history: History) -> list[int]:
@@ -359,7 +395,7 @@ def _excludes_seen(task: Loaded, question: Question) -> bool:
     return task.bundle.exclude_seen if question.exclude_seen is None else question.exclude_seen
 
 
-def _checked(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
+def _times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
     """Return the times and the domains of a request.
 
     Raises:
@@ -367,8 +403,8 @@ def _checked(request: Request) -> tuple[FloatArray | None, Sequence[str | None] 
     """
     for name, values in (("times", request.times), ("domains", request.domains)):
         if values is not None and len(values) != len(request.items):
-            what = f"there are {len(request.items):,} items, and {len(values):,} {name}"
-            raise RequestError(what, remedy=f"give one for each item, or leave `{name}` out")
+            message = f"there are {len(request.items):,} items, and {len(values):,} {name}"
+            raise RequestError(message, remedy=f"give one for each item, or leave `{name}` out")
     if request.times is None:
         return None, request.domains
     try:

@@ -34,7 +34,7 @@ FORMATS = (".parquet", ".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How `predict`, `recommend` and `embed` read raw events and write answers.
+    """Options of `predict`, `recommend` and `embed`: reading raw events, computing and writing answers.
 
     Attributes:
         events: column mapping for Parquet and CSV input, where it differs from that of the log that was prepared; JSON

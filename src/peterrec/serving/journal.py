@@ -1,4 +1,4 @@
-"""What operators made of the bundles while the service ran, so that it is still so after a restart."""
+"""The journal of a service: bundles that operators loaded, rolled back and dropped, for the next start."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ KIND = "journal"
 
 @dataclass(frozen=True)
 class _Entry:
-    """What operators made of a name.
+    """Last change of one bundle by an operator.
 
     Attributes:
         history: of its versions; None: it was dropped.
-        command_line: what it said for the name then; None: nothing.
+        command_line: path that the command line had for the name at that time; None: none.
     """
 
     history: VersionHistory | None
     command_line: str | None
 
     def holds_for(self, command_line: str | None) -> bool:
-        """Return whether the command line says the same now; earlier releases kept the whole path."""
+        """Return whether the command line has the same path now; earlier releases recorded the absolute path."""
         path = None if command_line is None else str(Path(command_line).resolve())
         return self.command_line in (command_line, path)
 
 
 class BundleJournal:
-    """Remembers the bundles of a service in a file. It names versions, no paths: a folder of state may be moved.
+    """The bundles of a service in a JSON file, by version and not by path: a folder of state may be moved.
 
-    The last word holds: what an operator did, unless the command line says something else for that name than it did
-    then.
+    The change of an operator holds unless the command line now has another path for that name than it had then.
 
     Args:
-        path: JSON file, made when there is something to remember.
+        path: JSON file, made when there is a change to record.
 
     Raises:
         ArtifactError: the file is damaged, or something else.
@@ -54,7 +53,7 @@ class BundleJournal:
         self._entries = _read(path) if path.exists() else {}
 
     def start(self, command_line: Mapping[str, str]) -> dict[str, VersionHistory | None]:
-        """Return what holds, by name, beside the command line; None: the bundle was dropped.
+        """Return the recorded changes that still hold, by name; None: the bundle was dropped.
 
         Args:
             command_line: path by name of its bundles, as written, so that all may be moved together.
@@ -64,7 +63,7 @@ class BundleJournal:
             return {name: entry.history for name, entry in self._holding().items()}
 
     def confirm(self) -> None:
-        """Forget what the command line of `start` overrules.
+        """Remove entries that the command line of `start` overrides.
 
         Raises:
             StorageError: the file cannot be written.
@@ -78,26 +77,26 @@ class BundleJournal:
         return {name: entry for name, entry in self._entries.items() if entry.holds_for(self._command_line.get(name))}
 
     def refers_to(self, name: str, version: str) -> bool:
-        """Return whether the file, as it is on the disk, has a version; where it cannot be read it may."""
+        """Return whether the file on the disk names a version; True where it cannot be read."""
         try:
             return (name, version) in BundleJournal(self._path).versions() if self._path.exists() else False
         except (PeterRecError, OSError):
             return True
 
     def versions(self) -> list[tuple[str, str]]:
-        """Return name and version of all bundles that are remembered."""
+        """Return name and version of all bundles in the journal."""
         histories = {name: entry.history for name, entry in self._entries.items() if entry.history is not None}
         return [(name, version) for name, history in histories.items() for version in history.versions]
 
     def record(self, name: str, history: VersionHistory | None) -> None:
-        """Remember, on the disk when this returns, the versions of a bundle, or with None that it was dropped.
+        """Record the versions of a bundle, or with None that it was dropped; on the disk when this returns.
 
         Raises:
-            StorageError: the file cannot be written; what it said before still holds.
+            StorageError: the file cannot be written; it is left as it was.
         """
         with self._lock:
             entries = {**self._entries, name: _Entry(history, self._command_line.get(name))}
-            if history is None and name not in self._command_line:  # there is nothing to remember
+            if history is None and name not in self._command_line:  # there is nothing to record
                 del entries[name]
             self._write(entries)
 

@@ -31,7 +31,7 @@ class Loaded:
         path: folder it was read from, or empty.
         loaded_at: seconds since 1970.
         index: of the targets of a ranking task.
-        reader: what it reads of a user's events.
+        reader: selects the events of a user that it reads.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Loaded:
     reader: HistoryReader
 
     @classmethod
-    def of(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> Loaded:
+    def create(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> Loaded:
         """Return a version that is loaded now."""
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
@@ -55,7 +55,7 @@ class Loaded:
         return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), None, reader)
 
     def save(self, path: str | Path) -> None:
-        """Write it as a bundle folder, atomically; what was there is replaced.
+        """Write the version as a bundle folder, atomically; a folder that is there is replaced.
 
         Raises:
             StorageError: the disk is full or the place is not writable.
@@ -64,12 +64,12 @@ class Loaded:
 
     @property
     def patch_version(self) -> str:
-        """What the states of a user depend on."""
+        """Version that the states of a user depend on; `PLAIN` where only the frozen backbone computes them."""
         return self.version if self.bundle.patch is not None or self.bundle.backbone is not None else PLAIN
 
     @property
     def answers_without_events(self) -> bool:
-        """Whether it tells what is known of everybody; a bundle written before class shares were kept does not."""
+        """Whether it can answer without known events; a bundle written before class shares were kept cannot."""
         return self.bundle.targets is not None or self.bundle.class_shares is not None
 
     @property
@@ -78,7 +78,7 @@ class Loaded:
         return torch.tensor(self.bundle.class_shares).tolist()
 
     def task(self) -> TaskInfo:
-        """Return what is told to those who ask."""
+        """Return the description of the task for those who ask questions."""
         targets = self.bundle.targets
         return TaskInfo(
             self.name, self.bundle.kind, self.version, self.bundle.class_names, 0 if targets is None else len(targets),

@@ -25,8 +25,8 @@ class Staged:
         versions: of the bundle that will be in memory, by version.
         history: that it will have.
         base: the snapshot that it changes.
-        snapshot: the one that will answer.
-        restage: stages the same once more, where the snapshot has changed in between.
+        snapshot: the snapshot that will answer.
+        restage: stages the same change again, where the snapshot has changed in between.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Staged:
 
 
 class BundleRegistry:
-    """Bundles by name, each with its versions; threads may change it while another one answers.
+    """Bundles by name, each with its versions; threads may change it while another thread answers.
 
     Args:
         backbone: that all of them are for.
-        most: versions of a bundle in memory.
+        max_versions: of a bundle in memory.
     """
 
-    def __init__(self, backbone: Backbone, most: int) -> None:
+    def __init__(self, backbone: Backbone, max_versions: int) -> None:
         self.snapshot = RegistrySnapshot(backbone, ())
         self._backbone = backbone
-        self._most = most
+        self._max_versions = max_versions
         self._versions: dict[str, Versions] = {}
         self._histories: dict[str, VersionHistory] = {}
         self._changes = threading.Lock()  # held for moments only
@@ -63,7 +63,9 @@ class BundleRegistry:
         base, name, version = self.snapshot, loaded.name, loaded.version
         before = self._histories.get(name)
         history = VersionHistory((version,)) if before is None else before.load(version)
-        earlier = {key: each for key, each in self._versions.get(name, {}).items() if key != version}
+        earlier = {
+            key: earlier_version for key, earlier_version in self._versions.get(name, {}).items() if key != version
+        }
         return self._staged(base, name, {**earlier, version: loaded}, history, lambda: self.stage(loaded))
 
     def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
@@ -87,7 +89,7 @@ class BundleRegistry:
 
     def stage_all(self, loaded: Iterable[Loaded], history: VersionHistory) -> Staged:
         """Prepare that a bundle has these versions and this history, such as after a restart."""
-        base, versions = self.snapshot, {each.version: each for each in loaded}
+        base, versions = self.snapshot, {bundle.version: bundle for bundle in loaded}
         name = versions[history.active].name
         return self._staged(base, name, versions, history, lambda: self.stage_all(versions.values(), history))
 
@@ -99,12 +101,12 @@ class BundleRegistry:
         history: VersionHistory,
         restage: Callable[[], Staged],
     ) -> Staged:
-        history = history.newest(self._most)
+        history = history.newest(self._max_versions)
         in_memory = {version: versions[version] for version in versions if version in history.versions}
         return Staged(name, in_memory, history, base, base.with_bundle(in_memory[history.active]), restage)
 
     def activate(self, staged: Staged) -> VersionInfo:
-        """Make a change. It cannot fail, unless another one was made since it was staged."""
+        """Make a staged change; it is staged once more where another one was made in between."""
         while True:
             with self._changes:
                 if staged.base is self.snapshot:
@@ -115,7 +117,7 @@ class BundleRegistry:
             staged = staged.restage()
 
     def drop(self, name: str) -> None:
-        """Forget all versions of a bundle; who asked before is still answered.
+        """Unload all versions of a bundle; questions that were prepared before are still answered.
 
         Raises:
             UnknownTaskError: there is none of that name.

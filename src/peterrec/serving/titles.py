@@ -24,7 +24,7 @@ BLOCK = 1 << 16  # items that are searched at once
 
 @dataclass(frozen=True)
 class FoundItem:
-    """An item, its title if there is one, and how many events it has."""
+    """An item, its title or None, and its number of events."""
 
     item: ItemId
     title: str | None
@@ -49,14 +49,14 @@ class ItemSearch:
         self._catalogue = catalogue
         self._order = np.argsort(-catalogue.counts, kind="stable")  # positions, most frequent first
         texts = pc.cast(catalogue.ids, pa.string())
-        own = pc.fill_null(titles.take(pc.index_in(texts, value_set=ids)), "")
-        # Plain text of the items in this order: all that is searched.
-        self._searched = pc.binary_join_element_wise("", FIELD, _plain(texts), FIELD, _plain(own), "").take(
+        item_titles = pc.fill_null(titles.take(pc.index_in(texts, value_set=ids)), "")
+        # Normalized ids and titles of the items in this order: the text that is searched.
+        self._searched = pc.binary_join_element_wise("", FIELD, _plain(texts), FIELD, _plain(item_titles), "").take(
             pa.array(self._order)
         )
 
     def titles(self, items: Sequence[ItemId]) -> dict[str, str]:
-        """Return the titles of those that have one, by the text of the id; they need not be in the catalogue."""
+        """Return titles by the text of the id, for items that have one; they need not be in the catalogue."""
         texts = map(str, items)
         return {text: self._titles[text] for text in texts if text in self._titles}
 
@@ -68,36 +68,36 @@ class ItemSearch:
         """
         q = q.encode(errors="ignore").decode().strip()  # half of a surrogate pair is nothing that a title can have
         if not q:
-            return self._found(self._order[:limit])
+            return self._with_titles(self._order[:limit])
         exact = self._catalogue.find([q])[0] - self._catalogue.first
         positions = [exact] if exact >= 0 else []
-        (wanted,) = _plain(pa.array([q])).to_pylist()
-        if wanted:
-            positions += self._ranked(wanted, limit)
-        return self._found(np.array(list(dict.fromkeys(positions))[:limit], dtype=np.int64))
+        (query_text,) = _plain(pa.array([q])).to_pylist()
+        if query_text:
+            positions += self._ranked(query_text, limit)
+        return self._with_titles(np.array(list(dict.fromkeys(positions))[:limit], dtype=np.int64))
 
-    def _ranked(self, wanted: str, limit: int) -> list[int]:
-        """Return positions by what begins with the text: a field, a word, nothing; `limit` of each are enough."""
+    def _ranked(self, query_text: str, limit: int) -> list[int]:
+        """Return positions of matches: where a field begins with the text first, then where a word does, then all."""
         ranks: list[list[IntArray]] = [[], [], []]
         for start in range(0, len(self._searched), BLOCK):
             block = self._searched.slice(start, BLOCK)
-            places, texts = _matching(self._order[start : start + BLOCK], block, wanted)
+            places, texts = _matching(self._order[start : start + BLOCK], block, query_text)
             for rank, beginning in enumerate((FIELD, WORD)):
-                ranks[rank].append(_matching(places, texts, beginning + wanted)[0][:limit])
+                ranks[rank].append(_matching(places, texts, beginning + query_text)[0][:limit])
             ranks[2].append(places[:limit])
             if sum(map(len, ranks[0])) >= limit:  # later blocks have nothing better
                 break
         return [place for rank in ranks for places in rank for place in places.tolist()]
 
-    def _found(self, positions: IntArray) -> list[FoundItem]:
+    def _with_titles(self, positions: IntArray) -> list[FoundItem]:
         items = self._catalogue.decode(positions + self._catalogue.first)
         counts = self._catalogue.counts[positions].tolist()
         return [FoundItem(item, self._titles.get(str(item)), count) for item, count in zip(items, counts, strict=True)]
 
 
-def _matching(places: IntArray, texts: pa.Array, wanted: str) -> tuple[IntArray, pa.Array]:
+def _matching(places: IntArray, texts: pa.Array, text: str) -> tuple[IntArray, pa.Array]:
     """Return the texts that contain `wanted`, and their places."""
-    matches = pc.match_substring(texts, wanted)
+    matches = pc.match_substring(texts, text)
     return places[matches.to_numpy(zero_copy_only=False)], texts.filter(matches)
 
 
