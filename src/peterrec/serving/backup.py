@@ -13,7 +13,7 @@ from peterrec.arguments import checked
 from peterrec.errors import ArtifactError, FormatVersionError, StorageError, StoreError
 from peterrec.serving.journal import BundleJournal
 from peterrec.serving.state_folder import COPIES, EVENTS, JOURNAL, LOCK
-from peterrec.serving.store.in_use import InUseMark, log_of
+from peterrec.serving.store.in_use import InUseMark, wal_path
 from peterrec.serving.store.sqlite import SHARDS
 from peterrec.serving.store.sqlite_file import APPLICATION, VERSION
 from peterrec.storage import FULL, new_folder, storage_errors
@@ -92,7 +92,7 @@ def _copy_version(state: Path, folder: Path, name: str, version: str) -> bool:
 
 def _copy_events(source: Path, target: Path) -> int:
     """Copy the events of a moment with SQLite's backup; return the number of users."""
-    mark, has_log = InUseMark(source), log_of(source).exists()
+    mark, has_log = InUseMark(source), wal_path(source).exists()
     try:
         with (
             contextlib.closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=rw", uri=True)) as live,

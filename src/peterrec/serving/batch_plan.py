@@ -23,7 +23,7 @@ from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
 from peterrec.process import check_device_after_fork
 from peterrec.serving.bundle_groups import Group, Place, RegistrySnapshot
-from peterrec.serving.loaded_bundle import Loaded
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import Question
 
 
@@ -73,7 +73,7 @@ class Prepared:
 
     snapshot: RegistrySnapshot
     question: Question
-    tasks: tuple[Loaded, ...]
+    tasks: tuple[LoadedBundle, ...]
     history: History | None = None
     user: str | None = None
     erasures: int = 0
@@ -88,7 +88,7 @@ class Prepared:
         """Items that its answers have, at most."""
         return sum(min(self.question.k, len(task.index.bias)) for task in self.tasks if task.index is not None)
 
-    def place_of(self, loaded: Loaded) -> Place:
+    def place_of(self, loaded: LoadedBundle) -> Place:
         """Return the group and slot that compute a task's row."""
         return self.snapshot.places[loaded.name] if self.question.patched else self.snapshot.without_patch(loaded.name)
 
@@ -122,10 +122,10 @@ class _Rows:
 
     def __init__(self) -> None:
         self.places: dict[Row, int] = {}
-        self.origins: list[tuple[Prepared, Loaded]] = []
+        self.origins: list[tuple[Prepared, LoadedBundle]] = []
         self.readings: list[Reading] = []
 
-    def add(self, row: Row, prepared: Prepared, task: Loaded, reading: Reading) -> int:
+    def add(self, row: Row, prepared: Prepared, task: LoadedBundle, reading: Reading) -> int:
         place = self.places.setdefault(row, len(self.origins))
         if place == len(self.origins):
             self.origins.append((prepared, task))
@@ -167,7 +167,7 @@ class RowReader:
         vectors = {group: self._vectors(group, rows, streams).unbind() for group, rows in groups.items()}
         return [[vectors[group][row] for group, row in row_indices] for row_indices in rows_of_query]
 
-    def length_of(self, group: Group, task: Loaded) -> int:
+    def length_of(self, group: Group, task: LoadedBundle) -> int:
         """Return how many of a user's last tokens are read."""
         if self.config.window == "trained" or not group.streamable:
             return min(task.bundle.max_length, task.reader.max_history)
@@ -175,7 +175,7 @@ class RowReader:
 
     def _vectors(self, group: Group, rows: _Rows, streams: Streams | None) -> Float[Tensor, "N R"]:
         unique_rows = list(rows.places)
-        streamed = [] if streams is None or not group.streamable else self._streamed(group, rows)
+        streamed = [] if streams is None or not group.streamable else self._streamed_rows(group, rows)
         parts: list[tuple[list[int], Tensor]] = []
         if streamed and streams is not None:
             users = [_state_key(*rows.origins[place], rows.readings[place]) for place in streamed]
@@ -191,7 +191,9 @@ class RowReader:
         )
         for start in range(0, len(remaining), self.config.batch_size):
             batch = remaining[start : start + self.config.batch_size]
-            parts.append((batch, self._windows(group, [(unique_rows[place], rows.readings[place]) for place in batch])))
+            parts.append(
+                (batch, self._from_windows(group, [(unique_rows[place], rows.readings[place]) for place in batch]))
+            )
         if len(parts) == 1 and parts[0][0] == list(range(len(unique_rows))):
             return parts[0][1]
         out = torch.empty(len(unique_rows), parts[0][1].shape[1], device=self.device)
@@ -199,7 +201,7 @@ class RowReader:
             out[torch.tensor(places, device=self.device)] = vectors.float()
         return out
 
-    def _streamed(self, group: Group, rows: _Rows) -> list[int]:
+    def _streamed_rows(self, group: Group, rows: _Rows) -> list[int]:
         """Return the rows of stored users for whom the state and the window give the same representation."""
         context = group.backbone.receptive_field - 1
         return [
@@ -209,7 +211,7 @@ class RowReader:
         ]
 
     @torch.inference_mode()
-    def _windows(self, group: Group, batch: list[tuple[Row, Reading]]) -> Float[Tensor, "B R"]:
+    def _from_windows(self, group: Group, batch: list[tuple[Row, Reading]]) -> Float[Tensor, "B R"]:
         """Compute rows from the last events of their users; the events of each user stand in the batch once."""
         users: dict[tuple[int, str, int], int] = {}
         histories: list[IntArray] = []
@@ -227,6 +229,6 @@ class RowReader:
         return representations.float()
 
 
-def _state_key(query: Prepared, task: Loaded, reading: Reading) -> tuple[str, str, Reading]:
+def _state_key(query: Prepared, task: LoadedBundle, reading: Reading) -> tuple[str, str, Reading]:
     assert query.user is not None
     return query.user, f"{task.patch_version if query.question.patched else ''} {task.reader.key}", reading

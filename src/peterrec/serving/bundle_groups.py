@@ -17,7 +17,7 @@ from peterrec.nn.patch import Patch, TaskPatch
 from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk, trunk_below
 from peterrec.serving.class_heads import ClassHeads
-from peterrec.serving.loaded_bundle import Loaded
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import EVERY_TASK, Question
 
 
@@ -98,7 +98,7 @@ class RegistrySnapshot:
         loaded: versions that answer, one a name.
     """
 
-    def __init__(self, backbone: Backbone, loaded: Iterable[Loaded]) -> None:
+    def __init__(self, backbone: Backbone, loaded: Iterable[LoadedBundle]) -> None:
         self.loaded = {version.name: version for version in loaded}
         self.places: dict[str, Place] = {}
         self.plain: dict[Readout, Place] = {}
@@ -107,8 +107,8 @@ class RegistrySnapshot:
         self.class_heads = ClassHeads(self.loaded.values())
 
     def _build(self) -> None:
-        members_by_key: dict[object, list[Loaded]] = {}
-        plain: dict[Readout, list[Loaded]] = {}
+        members_by_key: dict[object, list[LoadedBundle]] = {}
+        plain: dict[Readout, list[LoadedBundle]] = {}
         for version in self.loaded.values():
             bundle = version.bundle
             if bundle.backbone is None and bundle.patch is None:
@@ -125,7 +125,7 @@ class RegistrySnapshot:
             place = self.plain.setdefault(readout, Place(Group(self._backbone, readout, [None]), 0))
             self.places |= {version.name: place for version in plain.get(readout, ())}
 
-    def _add(self, members: list[Loaded], plain: dict[Readout, list[Loaded]]) -> None:
+    def _add(self, members: list[LoadedBundle], plain: dict[Readout, list[LoadedBundle]]) -> None:
         """Make a group; tasks without a patch join the first group that admits them."""
         bundle = members[0].bundle
         patches: list[Patch | None] = []
@@ -147,7 +147,7 @@ class RegistrySnapshot:
         bundle = self.loaded[name].bundle
         return self.places[name] if bundle.backbone is not None else self.plain[bundle.readout]
 
-    def chosen(self, question: Question) -> tuple[Loaded, ...]:
+    def chosen(self, question: Question) -> tuple[LoadedBundle, ...]:
         """Return the bundles of the tasks that a question names.
 
         Raises:
@@ -159,7 +159,7 @@ class RegistrySnapshot:
             self.get(name)
         return tuple(self.loaded[name] for name in dict.fromkeys(question.tasks))
 
-    def get(self, name: str) -> Loaded:
+    def get(self, name: str) -> LoadedBundle:
         """Return the bundle of a name.
 
         Raises:
@@ -170,7 +170,7 @@ class RegistrySnapshot:
             raise UnknownTaskError(f"no bundle answers {name[:80]!r} (loaded: {names})", remedy="ask for one of these")
         return self.loaded[name]
 
-    def with_bundle(self, loaded: Loaded) -> RegistrySnapshot:
+    def with_bundle(self, loaded: LoadedBundle) -> RegistrySnapshot:
         """Return a snapshot in which this version answers to its name."""
         return RegistrySnapshot(self._backbone, (self.loaded | {loaded.name: loaded}).values())
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from peterrec.serving.loaded_bundle import Loaded
+from peterrec.serving.loaded_bundle import LoadedBundle
 
 MAX_STACKED_CLASSES = 32  # of the heads that are stacked: each row gathers as many vectors as the largest of them has
 
@@ -21,8 +21,8 @@ class ClassHeads:
         loaded: bundles.
     """
 
-    def __init__(self, loaded: Iterable[Loaded]) -> None:
-        stacks: dict[tuple[int, bool], list[Loaded]] = {}
+    def __init__(self, loaded: Iterable[LoadedBundle]) -> None:
+        stacks: dict[tuple[int, bool], list[LoadedBundle]] = {}
         for version in loaded:
             classes, width = version.bundle.head.weight.shape
             if version.bundle.kind == "classification":
@@ -34,7 +34,9 @@ class ClassHeads:
             self._place |= {id(version): (len(self._stacks), i) for i, version in enumerate(members)}
             self._stacks.append(_stack(members))
 
-    def probabilities(self, vectors: Float[Tensor, "N R"] | list[Tensor], tasks: Sequence[Loaded]) -> list[list[float]]:
+    def probabilities(
+        self, vectors: Float[Tensor, "N R"] | list[Tensor], tasks: Sequence[LoadedBundle]
+    ) -> list[list[float]]:
         """Return the probabilities of the classes of each row's task.
 
         Args:
@@ -65,7 +67,7 @@ def _as_tensor(vectors: Float[Tensor, "N R"] | list[Tensor]) -> Float[Tensor, "N
     return torch.stack(vectors) if isinstance(vectors, list) else vectors
 
 
-def _stack(members: Sequence[Loaded]) -> tuple[Tensor, Tensor]:
+def _stack(members: Sequence[LoadedBundle]) -> tuple[Tensor, Tensor]:
     """Return weights (S, K, R) and biases (S, K); outputs that a task does not have are never chosen."""
     heads = [member.bundle.head for member in members]
     max_classes = max(len(head.bias) for head in heads)

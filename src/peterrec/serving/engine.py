@@ -23,7 +23,7 @@ from peterrec.model import UserModel
 from peterrec.serving.batch_plan import History, Prepared, RowReader, Streams
 from peterrec.serving.bundle_groups import RegistrySnapshot
 from peterrec.serving.index import build_index
-from peterrec.serving.loaded_bundle import Loaded
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.registry import BundleRegistry, Staged
 from peterrec.serving.requests import (
     Answer,
@@ -133,8 +133,8 @@ class Engine:
         """
         vectors = self._reader.read(prepared, streams)
         answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
-        classes: dict[RegistrySnapshot, list[tuple[int, Loaded, Tensor]]] = {}
-        items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
+        classes: dict[RegistrySnapshot, list[tuple[int, LoadedBundle, Tensor]]] = {}
+        items: dict[tuple[int, int, bool], list[tuple[int, LoadedBundle, Tensor]]] = {}
         for i, (query, query_vectors) in enumerate(zip(prepared, vectors, strict=True)):
             history = query.history
             assert history is not None
@@ -162,7 +162,7 @@ class Engine:
         self,
         prepared: Sequence[Prepared],
         answers: list[dict[str, TaskAnswer]],
-        rows: list[tuple[int, Loaded, Tensor]],
+        rows: list[tuple[int, LoadedBundle, Tensor]],
         k: int,
         *,
         exclude: bool,
@@ -210,7 +210,7 @@ class Engine:
         """
         return self._registry.stage(self.read(name, path))
 
-    def stage_versions(self, versions: Sequence[Loaded], history: VersionHistory) -> Staged:
+    def stage_versions(self, versions: Sequence[LoadedBundle], history: VersionHistory) -> Staged:
         """Prepare a bundle with several versions, such as after a restart.
 
         Args:
@@ -219,7 +219,7 @@ class Engine:
         """
         return self._registry.stage_all(versions, history.only([loaded.version for loaded in versions]))
 
-    def read(self, name: str, path: str | Path, version: str | None = None) -> Loaded:
+    def read(self, name: str, path: str | Path, version: str | None = None) -> LoadedBundle:
         """Read a bundle, ready to answer; errors as those of `load`.
 
         Args:
@@ -243,7 +243,7 @@ class Engine:
         """Make a change that was staged, in one step; questions that were prepared before are not affected."""
         return self._registry.activate(staged)
 
-    def _make_ready(self, bundle: Bundle, name: str | None, path: str | Path) -> Loaded:
+    def _make_ready(self, bundle: Bundle, name: str | None, path: str | Path) -> LoadedBundle:
         """Return a bundle on its device, checked, with its reader and its index of targets."""
         check_owner(
             bundle.backbone_fingerprint,
@@ -252,7 +252,7 @@ class Engine:
         )
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
-        loaded = Loaded.create(name or bundle.name, bundle, path, self._reader_of(bundle))
+        loaded = LoadedBundle.create(name or bundle.name, bundle, path, self._reader_of(bundle))
         with torch.inference_mode():
             head = bundle.head
             if not bool(head(self._sample(loaded, CHECKED_USERS)).isfinite().all()):
@@ -335,7 +335,7 @@ class Engine:
         """
         return self._registry.infos(name)
 
-    def _sample(self, loaded: Loaded, users: int) -> Tensor:
+    def _sample(self, loaded: LoadedBundle, users: int) -> Tensor:
         """Return representations of random users, whose events are drawn by popularity."""
         rng = np.random.default_rng(0)
         counts = self.model.catalogue.counts + 1.0
@@ -357,13 +357,13 @@ def check_numbers(task: str, values: Iterable[float]) -> None:
         raise AnswerError(f"the bundle {task!r} {NO_NUMBERS}", remedy=TRAIN_AGAIN)
 
 
-def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
+def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
     names = task.bundle.class_names
     check_numbers(task.name, values)
     return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
 
 
-def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
+def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer:
     """Answer a user without known events: with the class shares or the popularity among the train users."""
     bundle, question = task.bundle, prepared.question
     if bundle.targets is None or bundle.popularity is None:
@@ -384,14 +384,14 @@ def _assemble(query: Prepared, answers: Mapping[str, TaskAnswer]) -> Answer:
     return Answer(tasks, len(history.items), history.unknown, known_events, assumed)
 
 
-def seen_targets(task: Loaded, history: History) -> list[int]:
+def seen_targets(task: LoadedBundle, history: History) -> list[int]:
     """Return the positions of targets that a user has, by the events that the task reads: as the offline verbs do."""
     assert task.bundle.targets is not None
     items = [item for item, read in zip(history.items, task.reader.chosen(history.events), strict=True) if read]
     return [place for place in task.bundle.targets.find(items) if place >= 0]
 
 
-def _excludes_seen(task: Loaded, question: Question) -> bool:
+def _excludes_seen(task: LoadedBundle, question: Question) -> bool:
     return task.bundle.exclude_seen if question.exclude_seen is None else question.exclude_seen
 
 

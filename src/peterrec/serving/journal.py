@@ -60,7 +60,7 @@ class BundleJournal:
         """
         with self._lock:
             self._command_line = dict(command_line)
-            return {name: entry.history for name, entry in self._holding().items()}
+            return {name: entry.history for name, entry in self._valid_entries().items()}
 
     def confirm(self) -> None:
         """Remove entries that the command line of `start` overrides.
@@ -69,11 +69,11 @@ class BundleJournal:
             StorageError: the file cannot be written.
         """
         with self._lock:
-            holding = self._holding()
+            holding = self._valid_entries()
             if holding != self._entries:
                 self._write(holding)
 
-    def _holding(self) -> dict[str, _Entry]:
+    def _valid_entries(self) -> dict[str, _Entry]:
         return {name: entry for name, entry in self._entries.items() if entry.holds_for(self._command_line.get(name))}
 
     def refers_to(self, name: str, version: str) -> bool:
@@ -101,12 +101,12 @@ class BundleJournal:
             self._write(entries)
 
     def _write(self, entries: dict[str, _Entry]) -> None:
-        bundles = {name: _tree(entry) for name, entry in sorted(entries.items())}
+        bundles = {name: _to_json(entry) for name, entry in sorted(entries.items())}
         write_json(self._path, {"kind": KIND, "format_version": FORMAT_VERSION, "bundles": bundles})
         self._entries = entries
 
 
-def _tree(entry: _Entry) -> dict[str, Any]:
+def _to_json(entry: _Entry) -> dict[str, Any]:
     history = entry.history or VersionHistory(())
     return {"answered": list(history.answered), "withdrawn": list(history.withdrawn), "given": entry.command_line}
 
@@ -116,24 +116,26 @@ def _read(path: Path) -> dict[str, _Entry]:
         tree = read_json(path)
         check_format(tree, KIND, path)
         with description_errors(path):
-            return {_text(name): _entry(values) for name, values in dict(tree["bundles"]).items()}
+            return {_checked_text(name): _parse_entry(values) for name, values in dict(tree["bundles"]).items()}
     except ArtifactError as error:
         remedy = "restore it, or remove it to start with the bundles of the command line only"
         raise type(error)(error.what, remedy=remedy, path=path) from error
 
 
-def _entry(values: dict[str, Any]) -> _Entry:
-    command_line = None if values["given"] is None else _text(values["given"])
+def _parse_entry(values: dict[str, Any]) -> _Entry:
+    command_line = None if values["given"] is None else _checked_text(values["given"])
     if "path" in values:  # as earlier releases wrote it: the copy is in a folder of the version's name
-        version = None if values["path"] is None else Path(_text(values["path"])).name
+        version = None if values["path"] is None else Path(_checked_text(values["path"])).name
         return _Entry(None if version is None else VersionHistory((version,)), command_line)
-    answered, withdrawn = (tuple(_text(version) for version in values[name]) for name in ("answered", "withdrawn"))
+    answered, withdrawn = (
+        tuple(_checked_text(version) for version in values[name]) for name in ("answered", "withdrawn")
+    )
     if len({*answered, *withdrawn}) < len(answered) + len(withdrawn):
         raise ValueError("a version is named twice")
     return _Entry(VersionHistory(answered, withdrawn) if answered else None, command_line)
 
 
-def _text(value: object) -> str:
+def _checked_text(value: object) -> str:
     """Return a name of a bundle or a version, or a path.
 
     Raises:

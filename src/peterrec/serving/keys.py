@@ -16,7 +16,7 @@ from peterrec.errors import ConfigError
 
 Scope = Literal["read", "write", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-LEAST_LENGTH = 16
+MIN_LENGTH = 16
 FORM = "write a list of `- {name: web, key: ..., scopes: [read, write]}`"
 
 
@@ -101,9 +101,9 @@ def _key(entry: Any, place: int, path: Path) -> _Key:
         raise refuse("has no name")
     if not isinstance(key, str):
         raise refuse("has a key that is not text", "put the key in quotes")
-    if len(key) < LEAST_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:  # a header has no others
+    if len(key) < MIN_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:  # a header has no others
         raise refuse(
-            f"has a key of fewer than {LEAST_LENGTH} characters, or with others than ASCII's visible ones",
+            f"has a key of fewer than {MIN_LENGTH} characters, or with others than ASCII's visible ones",
             "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`",
         )
     if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):

@@ -21,7 +21,7 @@ VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedBundle:
     """A version of a bundle, ready to answer.
 
     Attributes:
@@ -43,7 +43,7 @@ class Loaded:
     reader: HistoryReader
 
     @classmethod
-    def create(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> Loaded:
+    def create(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> LoadedBundle:
         """Return a version that is loaded now."""
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from peterrec.errors import RequestError
 from peterrec.nn.backbone import Backbone
 from peterrec.serving.bundle_groups import Group, RegistrySnapshot
-from peterrec.serving.loaded_bundle import Loaded
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import VersionInfo
 from peterrec.serving.versions import VersionHistory
 
-Versions = dict[str, Loaded]
+Versions = dict[str, LoadedBundle]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Staged:
     restage: Callable[[], Staged]
 
     @property
-    def active(self) -> Loaded:
+    def active(self) -> LoadedBundle:
         """The version that will answer."""
         return self.versions[self.history.active]
 
@@ -58,7 +58,7 @@ class BundleRegistry:
         self._histories: dict[str, VersionHistory] = {}
         self._changes = threading.Lock()  # held for moments only
 
-    def stage(self, loaded: Loaded) -> Staged:
+    def stage(self, loaded: LoadedBundle) -> Staged:
         """Prepare that a version answers to its name."""
         base, name, version = self.snapshot, loaded.name, loaded.version
         before = self._histories.get(name)
@@ -87,7 +87,7 @@ class BundleRegistry:
             ) from None
         return self._staged(base, name, self._versions[name], history, lambda: self.stage_roll_back(name, version))
 
-    def stage_all(self, loaded: Iterable[Loaded], history: VersionHistory) -> Staged:
+    def stage_all(self, loaded: Iterable[LoadedBundle], history: VersionHistory) -> Staged:
         """Prepare that a bundle has these versions and this history, such as after a restart."""
         base, versions = self.snapshot, {bundle.version: bundle for bundle in loaded}
         name = versions[history.active].name
@@ -139,12 +139,12 @@ class BundleRegistry:
             names = list(self._versions) if name is None else [name]
             return [self._info(loaded) for key in names for loaded in reversed(self._versions[key].values())]
 
-    def _info(self, loaded: Loaded) -> VersionInfo:
+    def _info(self, loaded: LoadedBundle) -> VersionInfo:
         history = self._histories[loaded.name]
         return _version_info(loaded, self._backbone, history)
 
 
-def _version_info(loaded: Loaded, backbone: Backbone, history: VersionHistory) -> VersionInfo:
+def _version_info(loaded: LoadedBundle, backbone: Backbone, history: VersionHistory) -> VersionInfo:
     bundle = loaded.bundle
     group = Group(bundle.backbone or backbone, bundle.readout, [bundle.patch], shared=bundle.backbone is None)
     sublayers = 2 * len(group.backbone.blocks)

@@ -121,7 +121,7 @@ class StatePool:
         chunks: list[Tensor] = []
         with onednn_matmul(self.device):
             for start in range(0, len(order), size):
-                chunks.append(self._chunk(order[start : start + size], keys, histories, patch_of))
+                chunks.append(self._update_and_read(order[start : start + size], keys, histories, patch_of))
         if not chunks:
             return torch.empty(0, self.states.pool.shape[2], device=self.device)
         vectors = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
@@ -130,12 +130,12 @@ class StatePool:
         position = {key: i for i, key in enumerate(last)}
         return vectors.index_select(0, self._tensor([position[key] for key in keys]))
 
-    def _chunk(
+    def _update_and_read(
         self, indices: list[int], keys: Sequence[Hashable], histories: Sequence[EventHistory], patch_of: PatchOf
     ) -> Float[Tensor, "n C"]:
         """Bring the states of distinct keys, no more than fit, up to date, and read them."""
-        entries = self._take([keys[index] for index in indices])
-        rows = [self._row(index, entry, histories[index]) for index, entry in zip(indices, entries, strict=True)]
+        entries = self._acquire([keys[index] for index in indices])
+        rows = [self._make_row(index, entry, histories[index]) for index, entry in zip(indices, entries, strict=True)]
         self.states.clear(self._rows(row for row in rows if row.entry.revision is None))
         for row in rows:
             row.entry.revision = None  # if something fails now, they are made anew
@@ -146,7 +146,7 @@ class StatePool:
             row.entry.revision, row.entry.consumed = row.history.revision, len(row.history.tokens)
         return vectors
 
-    def _take(self, keys: list[Hashable]) -> list[_Entry]:
+    def _acquire(self, keys: list[Hashable]) -> list[_Entry]:
         """Return the entries of keys and mark them as used last; new ones evict those that were unused longest."""
         for key in keys:
             if key in self._entries:
@@ -161,7 +161,7 @@ class StatePool:
             self._entries[key] = _Entry(self._free.pop())
         return [self._entries[key] for key in keys]
 
-    def _row(self, index: int, entry: _Entry, history: EventHistory) -> _Row:
+    def _make_row(self, index: int, entry: _Entry, history: EventHistory) -> _Row:
         """Return the row of a key; a state that the history does not continue is marked as empty."""
         if entry.continues(history):
             self.hits += 1

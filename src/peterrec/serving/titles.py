@@ -44,16 +44,16 @@ class ItemSearch:
     """
 
     def __init__(self, catalogue: Catalogue, titles_path: str | Path | None = None) -> None:
-        ids, titles = _read(Path(titles_path)) if titles_path is not None else (pa.array([], pa.string()),) * 2
+        ids, titles = _read_titles(Path(titles_path)) if titles_path is not None else (pa.array([], pa.string()),) * 2
         self._titles: dict[str, str] = dict(zip(reversed(ids.to_pylist()), reversed(titles.to_pylist()), strict=True))
         self._catalogue = catalogue
         self._order = np.argsort(-catalogue.counts, kind="stable")  # positions, most frequent first
         texts = pc.cast(catalogue.ids, pa.string())
         item_titles = pc.fill_null(titles.take(pc.index_in(texts, value_set=ids)), "")
         # Normalized ids and titles of the items in this order: the text that is searched.
-        self._searched = pc.binary_join_element_wise("", FIELD, _plain(texts), FIELD, _plain(item_titles), "").take(
-            pa.array(self._order)
-        )
+        self._searched = pc.binary_join_element_wise(
+            "", FIELD, _normalized(texts), FIELD, _normalized(item_titles), ""
+        ).take(pa.array(self._order))
 
     def titles(self, items: Sequence[ItemId]) -> dict[str, str]:
         """Return titles by the text of the id, for items that have one; they need not be in the catalogue."""
@@ -71,7 +71,7 @@ class ItemSearch:
             return self._with_titles(self._order[:limit])
         exact = self._catalogue.find([q])[0] - self._catalogue.first
         positions = [exact] if exact >= 0 else []
-        (query_text,) = _plain(pa.array([q])).to_pylist()
+        (query_text,) = _normalized(pa.array([q])).to_pylist()
         if query_text:
             positions += self._ranked(query_text, limit)
         return self._with_titles(np.array(list(dict.fromkeys(positions))[:limit], dtype=np.int64))
@@ -101,14 +101,14 @@ def _matching(places: IntArray, texts: pa.Array, text: str) -> tuple[IntArray, p
     return places[matches.to_numpy(zero_copy_only=False)], texts.filter(matches)
 
 
-def _plain(texts: pa.Array) -> pa.Array:
+def _normalized(texts: pa.Array) -> pa.Array:
     """Return texts without case, accents and punctuation, a single space between words."""
     split = pc.utf8_normalize(pc.utf8_lower(texts), form="NFKD")
     plain = pc.replace_substring_regex(split, r"\p{M}+", "")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(plain, r"[\p{P}\p{Z}\p{C}]+", WORD))
 
 
-def _read(path: Path) -> tuple[pa.Array, pa.Array]:
+def _read_titles(path: Path) -> tuple[pa.Array, pa.Array]:
     """Return the ids and titles of a file, both text; those of which one is missing are left out."""
     try:
         if path.suffix in (".parquet", ".pq"):

@@ -13,7 +13,7 @@ from peterrec.storage import replace_file
 MARK = "-mark"  # ending of the name of the file beside it
 
 
-def log_of(path: Path) -> Path:
+def wal_path(path: Path) -> Path:
     """Return where SQLite first writes what it writes to a file."""
     return path.with_name(f"{path.name}-wal")
 

@@ -19,11 +19,11 @@ from peterrec.serving.store.scripts import APPEND, DELETE, READ, RECORD
 from peterrec.serving.store.values import (
     checked_events,
     checked_text,
-    is_finished,
-    most_events,
+    event_ties,
+    max_events,
     new_revision,
     pack_item,
-    ties_of,
+    try_finish,
     unpack_item,
     with_timestamps,
 )
@@ -112,9 +112,9 @@ class RedisStore:
             newest = dict(zip(untimed, self._newest(untimed), strict=True))
         newest_times = {user: float(newest.get(user) or "-inf") for user in numbers}
         timed = with_timestamps(events, newest_times, now)
-        arguments: list[str | int] = [new_revision(), self._keep_events, most_events(self._keep_events)]
+        arguments: list[str | int] = [new_revision(), self._keep_events, max_events(self._keep_events)]
         arguments += [newest.get(user, "any") for user in numbers]
-        for event, tie in zip(timed, ties_of(timed), strict=True):
+        for event, tie in zip(timed, event_ties(timed), strict=True):
             value = json.dumps([event.event_id, pack_item(event.item), event.domain], ensure_ascii=False)
             arguments += [numbers[event.user], repr(event.timestamp), f"{tie:016x}", event.event_id, value]
         with self._errors():
@@ -142,7 +142,7 @@ class RedisStore:
         with self._errors():
             keys, number = [*_keys(user), COUNT, PENDING], secrets.token_hex(8)
             count = int(self._delete(keys=keys, args=[number, repr(time.time())]))
-        return Erased(count, complete=is_finished(self.finish_erasures))
+        return Erased(count, complete=try_finish(self.finish_erasures))
 
     def erasures(self) -> Erasures:
         """Return counts of all erasures; see `EventStore`."""

@@ -19,10 +19,10 @@ from peterrec.serving.store.sqlite_file import SqliteFile
 from peterrec.serving.store.values import (
     checked_events,
     checked_text,
-    is_finished,
-    most_events,
+    event_ties,
+    max_events,
     new_revision,
-    ties_of,
+    try_finish,
     with_timestamps,
 )
 
@@ -154,7 +154,7 @@ class SqliteStore:
         shards = {user: _Shard(connection, user) for user in by_user}
         rows = {user: shard.find(user) or shard.add(user) for user, shard in shards.items()}
         timed = with_timestamps(call.events, {user: row.newest for user, row in rows.items()}, call.now)
-        ties = [tie - HALF for tie in ties_of(timed)]
+        ties = [tie - HALF for tie in event_ties(timed)]
         new = [False] * len(timed)
         for user, places in by_user.items():
             for place in places:
@@ -183,7 +183,7 @@ class SqliteStore:
                 shard.rewrite_without(row)
                 connection.execute("INSERT INTO pending_erasures (since) VALUES (?)", (time.time(),))
                 connection.execute("UPDATE counters SET erasures = erasures + 1")
-        return Erased(0 if row is None else row.count, complete=is_finished(self.finish_erasures))
+        return Erased(0 if row is None else row.count, complete=try_finish(self.finish_erasures))
 
     def erasures(self) -> Erasures:
         """Return counts of all erasures; see `EventStore`."""
@@ -285,7 +285,7 @@ class _Shard:
 
     def update(self, row: _User, keep: int) -> None:
         """Drop the oldest events if there are too many, and write `row`."""
-        if row.count > most_events(keep):
+        if row.count > max_events(keep):
             events_of_user = f"FROM {self._events} WHERE user = ?"
             last = self._connection.execute(
                 f"SELECT timestamp, tie, arrival {events_of_user} ORDER BY timestamp, tie, arrival LIMIT 1 OFFSET ?",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from peterrec.errors import FormatVersionError, StoreError
-from peterrec.serving.store.in_use import InUseMark, log_of
+from peterrec.serving.store.in_use import InUseMark, wal_path
 
 APPLICATION = 0x70726563  # "prec": in the file's header, tells a store of events from any other database
 VERSION = 3
@@ -53,7 +53,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, timeout: float, create: Change, upgrades: Mapping[int, Change]) -> None:
         self.path = path
-        self._log = log_of(path)
+        self._log = wal_path(path)
         self._mark = InUseMark(path)
         self._timeout = timeout
         self._create, self._upgrades = create, upgrades

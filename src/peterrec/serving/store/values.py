@@ -20,7 +20,7 @@ MICROSECOND = 1e-6
 DIGITS = 4_000  # of an integer: Python turns no longer ones into text (`sys.set_int_max_str_digits`)
 
 
-def is_finished(finish_erasures: Callable[[], Erasures]) -> bool:
+def try_finish(finish_erasures: Callable[[], Erasures]) -> bool:
     """Try to finish erasures; after a failure they stay pending, and erased users cannot be read either way."""
     try:
         return finish_erasures().pending == 0
@@ -33,7 +33,7 @@ def new_revision() -> str:
     return secrets.token_hex(8)
 
 
-def most_events(keep: int) -> int:
+def max_events(keep: int) -> int:
     """Return how many events a user may have before all but the newest `keep` are dropped."""
     return int(keep * SLACK)
 
@@ -68,7 +68,7 @@ def next_timestamp(now: float, newest: float) -> float:
     return max(now, newest + MICROSECOND, math.nextafter(newest, math.inf))
 
 
-def ties_of(events: Sequence[Event]) -> list[int]:
+def event_ties(events: Sequence[Event]) -> list[int]:
     """Return the keys that order events of a user with equal timestamps, as in `prepare`: 64 bits for each event."""
     users, items = id_hash([event.user for event in events]), id_hash([event.item for event in events])
     return [
