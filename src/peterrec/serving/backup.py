@@ -26,8 +26,8 @@ HEADER = ("application_id", "user_version")
 def backup(state: str | Path, out: str | Path) -> list[str]:
     """Copy a folder of state, while a service uses it or not; a service can start with the copy.
 
-    Events are those of a moment, and all that were acknowledged before the call are in it. Copying the files oneself
-    loses what stands in the log of `events.sqlite`.
+    The events are those of one moment, with all that were acknowledged before the call. A copy of the files alone
+    loses the events in the log of `events.sqlite`.
 
     Args:
         state: folder of a service, as `--state` has it.
@@ -83,7 +83,7 @@ def _copy_version(state: Path, folder: Path, name: str, version: str) -> bool:
         except FileNotFoundError:
             return False
         except shutil.Error as error:
-            reasons = " ".join(str(reason) for *_, reason in error.args[0])  # all that it tells of why
+            reasons = " ".join(str(reason) for *_, reason in error.args[0])  # the only trace of the cause
             if any(os.strerror(number) in reasons for number in FULL):
                 raise OSError(errno.ENOSPC, "the disk is full") from error
             return False

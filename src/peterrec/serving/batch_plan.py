@@ -182,7 +182,7 @@ class RowReader:
             parts.append((streamed, streams.vectors(group, users, [unique_rows[place].slot for place in streamed])))
         taken = set(streamed)
         remaining = [place for place in range(len(unique_rows)) if place not in taken]
-        # Those of like length together, and next to each other those of one user.
+        # Rows of similar length in one batch, and rows of one user next to each other.
         remaining.sort(
             key=lambda place: (
                 min(len(rows.readings[place].tokens), unique_rows[place].length),
@@ -212,7 +212,7 @@ class RowReader:
 
     @torch.inference_mode()
     def _from_windows(self, group: Group, batch: list[tuple[Row, Reading]]) -> Float[Tensor, "B R"]:
-        """Compute rows from the last events of their users; the events of each user stand in the batch once."""
+        """Compute rows from the last events of their users; each user's events are in the batch once."""
         users: dict[tuple[int, str, int], int] = {}
         histories: list[IntArray] = []
         for row, reading in batch:

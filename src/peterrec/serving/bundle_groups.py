@@ -114,9 +114,8 @@ class RegistrySnapshot:
             if bundle.backbone is None and bundle.patch is None:
                 plain.setdefault(bundle.readout, []).append(version)
             else:
-                own_version = (
-                    None if bundle.backbone is None else version.version
-                )  # modules of its own: nobody shares its pass
+                # A backbone with modules of the task's own: no other bundle shares its pass.
+                own_version = None if bundle.backbone is None else version.version
                 key = None if bundle.patch is None else stack_key(bundle.patch)
                 members_by_key.setdefault((own_version, bundle.readout, key), []).append(version)
         for members in members_by_key.values():

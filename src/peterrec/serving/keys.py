@@ -46,7 +46,7 @@ class Keys:
     def scopes(self, presented: str | None) -> tuple[str, frozenset[Scope]] | None:
         """Return the name of a presented key and what it may do; None if it is not known.
 
-        It is compared with every key and each time as a whole, so that the time tells nothing.
+        It is compared with every key, each time as a whole, so that the duration reveals nothing.
         """
         if presented is None:
             return None

@@ -78,7 +78,7 @@ class LoadedBundle:
         return torch.tensor(self.bundle.class_shares).tolist()
 
     def task(self) -> TaskInfo:
-        """Return the description of the task for those who ask questions."""
+        """Return the description of the task for clients."""
         targets = self.bundle.targets
         return TaskInfo(
             self.name, self.bundle.kind, self.version, self.bundle.class_names, 0 if targets is None else len(targets),

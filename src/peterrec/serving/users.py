@@ -56,7 +56,7 @@ class Users:
         self._histories: OrderedDict[str, History] = OrderedDict()
         self._size = 0
         self._followed = 0  # erasures of the store after which copies were last looked through
-        self._erasures = 0  # so that who read a user before it was erased does not put it back
+        self._erasures = 0  # so that a thread that read a user before its erasure does not cache it again
         self._states = threading.Lock()  # of the states; held while answers are computed
         config = engine.model.network.backbone.config
         streamable = config.kind == "causal" and config.architecture == "dilated"
@@ -109,7 +109,7 @@ class Users:
                     self._pool.forget_user(user)
 
     def follow_erasures(self) -> Erasures:
-        """Finish pending erasures where possible, and drop copies of users whom other processes erased.
+        """Finish pending erasures where possible, and drop copies of users that other processes erased.
 
         It is to be called every few seconds, whether or not questions come.
 
@@ -128,7 +128,7 @@ class Users:
     def _forget_changed(self) -> None:
         """Drop copies of users whose events in the store are others by now."""
         with self._lock:
-            self._erasures += 1  # before it is seen who is here: who reads a user meanwhile does not put it back
+            self._erasures += 1  # before the copies are listed: a thread that reads a user meanwhile does not cache it
             copies: dict[str, set[str | None]] = {user: {history.revision} for user, history in self._histories.items()}
         with self._states:
             for user, revisions in {} if self._pool is None else self._pool.revisions().items():
@@ -190,7 +190,7 @@ class Users:
             except PeterRecError as error:
                 results.append(error)
         with self._states:
-            # Who was read before somebody was erased is answered, but leaves no state behind.
+            # Users that were read before an erasure are answered, but leave no state behind.
             ready = [query if query.erasures == self._erasures else replace(query, user=None) for query in ready]
             answers = iter(self.engine.answer(ready, self))
         return [next(answers) if result is None else result for result in results]

@@ -21,7 +21,7 @@ class Event:
             of user, timestamp and item, as `prepare` has them (`data.ties`), and those of one item as they came. None
             of an event that is to be kept: now, but behind the user's newest event (`values.next_timestamp`), whatever
             the clock says.
-        domain: of the item, where there are several; None: it is not told.
+        domain: of the item, where there are several; None: unknown.
     """
 
     user: str

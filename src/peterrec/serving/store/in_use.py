@@ -42,7 +42,7 @@ class InUseMark:
         """Refuse a copy without its log.
 
         Args:
-            connection: to the file, in a transaction that writes: whoever else opens it waits.
+            connection: to the file, in a write transaction: others that open it wait.
             has_log: whether there was a log beside it, before it was opened.
 
         Raises:

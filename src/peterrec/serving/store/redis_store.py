@@ -122,7 +122,7 @@ class RedisStore:
         return [bool(flag) for flag in new] if new else None
 
     def _newest(self, users: Sequence[str]) -> list[str]:
-        """Return the timestamp of the last event of each user as it stands in the server; empty for who has none."""
+        """Return the timestamp of each user's last event, as the server has it; empty for a user without events."""
         with self._client.pipeline(transaction=False) as pipeline:
             for user in users:
                 pipeline.hget(_keys(user)[0], "newest")

@@ -28,7 +28,7 @@ from peterrec.serving.store.values import (
 
 SHARDS = 64
 """Users are spread over so many sets of tables. SQLite overwrites what is deleted, but not the copies that it leaves
-behind when it moves rows between pages; so who erases a user has the whole tables written anew, and they must be small.
+behind when it moves rows between pages; so erasing a user rewrites whole tables, and they must be small.
 """
 USERS = """
 CREATE TABLE {name} (
@@ -61,7 +61,7 @@ CREATE TABLE {name} (
     PRIMARY KEY (user, id_hash)
 ) WITHOUT ROWID"""
 SERVICE = (
-    # Erasures whose bytes may still be in the file or its log. Nothing about who was erased.
+    # Erasures whose bytes may still be in the file or its log. Nothing about the users.
     "CREATE TABLE pending_erasures (number INTEGER PRIMARY KEY AUTOINCREMENT, since REAL NOT NULL)",
     "CREATE TABLE counters (erasures INTEGER NOT NULL)",
     "INSERT INTO counters VALUES (0)",
@@ -191,7 +191,7 @@ class SqliteStore:
             return _erasures(connection)
 
     def finish_erasures(self) -> Erasures:
-        """Empty the log of the file, in which erased events may stand; see `EventStore`."""
+        """Empty the log of the file, which may hold erased events; see `EventStore`."""
         with self._file.reading() as connection:
             (last,) = connection.execute("SELECT max(number) FROM pending_erasures").fetchone()
         if last is not None and self._file.checkpoint():
