@@ -6,14 +6,14 @@ from paper.mutation import Mutation
 
 INNER = "self.up(self.activation(self.down(x)))"
 RESIDUAL = "return x + correction if self.residual else correction"
-ACT = "h + self.net(given.here) if self.parallel else self.net(h)"
+ACT = "h + self.net(given.current) if self.parallel else self.net(h)"
 HOOK = (
-    'def {place}(self, given: Given, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:\n'
+    'def {place}(self, given: LayerInput, h: Float[Tensor, "B n C"]) -> Float[Tensor, "B n C"]:\n'
     '        """Pass `h` through the network, or add that of the input."""\n'
     "        return self._act(given, h)"
 )
 POST = '"""Add the network\'s output for the input."""\n        return self._act(given, h)'
-SITES = "sites = (0, 1) if config.per_block == 2 else (1,)"
+SITES = "sublayers = (0, 1) if config.per_block == 2 else (1,)"
 DRAWN = "generator=generator)\n        _start(self.up.weight, start, generator)"
 SCALED = "return h * (1.0 + self.gain) + self.shift"
 
@@ -44,16 +44,16 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "return PLACES[config.position](net", "return PreNorm(net"),
         Mutation("in series it is added to what it reads", "nn/patch_kinds.py", ACT,
                  ACT.replace("else self.net(h)", "else h + self.net(h)")),
-        Mutation("once in a block is twice", "nn/patch.py", SITES, "sites = (0, 1)"),
-        Mutation("once in a block is at the first site", "nn/patch.py", SITES, SITES.replace("(1,)", "(0,)")),
+        Mutation("once in a block is twice", "nn/patch.py", SITES, "sublayers = (0, 1)"),
+        Mutation("once in a block is at the first sublayer", "nn/patch.py", SITES, SITES.replace("(1,)", "(0,)")),
     ],
     "In parallel": [
         Mutation("after the activation it does nothing", "nn/patch_kinds.py", POST,
                  POST.replace("return self._act(given, h)", "return h")),
         Mutation("in parallel it reads what comes to its place", "nn/patch_kinds.py", ACT,
-                 ACT.replace("self.net(given.here)", "self.net(h)")),
+                 ACT.replace("self.net(given.current)", "self.net(h)")),
         Mutation("in parallel it stands for what comes to its place", "nn/patch_kinds.py", ACT,
-                 ACT.replace("h + self.net(given.here)", "self.net(given.here)")),
+                 ACT.replace("h + self.net(given.current)", "self.net(given.current)")),
         Mutation("in parallel it always has the inner skip", "nn/patch_kinds.py",
                  "residual=config.inner_skip if parallel else True", "residual=True"),
         Mutation("in series it may stand after the activation", "config/patch.py",
@@ -75,7 +75,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("LoRA does nothing", "nn/patch_kinds.py", "out: Tensor = h + self.up(given.through(self.down))",
                  "out: Tensor = h"),
         Mutation("LoRA reads the present position only", "nn/patch_kinds.py",
-                 "self.up(given.through(self.down))", "self.up(given.here @ self.down.weight[:, :, -1].T)"),
+                 "self.up(given.through(self.down))", "self.up(given.current @ self.down.weight[:, :, -1].T)"),
         Mutation("scale-shift does not scale", "nn/patch_kinds.py", SCALED, "return h + self.shift"),
         Mutation("scale-shift does not shift", "nn/patch_kinds.py", SCALED, "return h * (1.0 + self.gain)"),
     ],

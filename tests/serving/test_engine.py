@@ -14,7 +14,7 @@ from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import EngineConfig, PatchConfig
 from peterrec.errors import RequestError, UnknownTaskError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Own
+from peterrec.nn.backbone import UnsharedModules
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
 
@@ -32,7 +32,7 @@ HISTORIES = [
 def bundles(model: UserModel) -> dict[str, Bundle]:
     """One of each sort that may meet in a batch, and several of the commonest."""
     pretrained = model.pretrained
-    own_modules = Own(embedding=False, blocks=1)
+    own_modules = UnsharedModules(embedding=False, blocks=1)
     forked, second_fork = (pretrained.network.backbone.fork(own_modules) for _ in range(2))
     shaken(forked.modules_of(own_modules), 9)
     shaken(second_fork.modules_of(own_modules), 10)

@@ -263,7 +263,7 @@ def test_nothing_is_left_of_who_is_erased():
     nonzero_rows = pool.states.pool.flatten(1).any(1)
     assert nonzero_rows.sum() == 1, "the rows of the other user only"
     assert torch.equal(pool.states.pool[nonzero_rows][0], state_of_b)
-    assert pool.states.seen.sum() == 20
+    assert pool.states.token_counts.sum() == 20
     check(pool, keys, histories)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from peterrec.config import EngineConfig
 from peterrec.data.batching import last_events
 from peterrec.data.catalogue import ItemId
-from peterrec.data.reading import HistoryReader, Reading, UserEvents
+from peterrec.data.history_reader import HistoryReader, Reading, UserEvents
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.data.ties import BoolArray
 from peterrec.inference import Inference
@@ -219,7 +219,7 @@ class RowReader:
             if users.setdefault(row[:3], len(histories)) == len(histories):
                 histories.append(reading.tokens[max(0, len(reading.tokens) - row.length) :])
         longest = max(row.length for row, _ in batch)
-        tokens = last_events(Sequences.of(histories), np.arange(len(histories)), longest)
+        tokens = last_events(Sequences.from_rows(histories), np.arange(len(histories)), longest)
         user_of_row = torch.tensor([users[row[:3]] for row, _ in batch], device=self.device)
         full = self.compiled and len(batch) == self.config.batch_size and tokens.shape[1] == longest
         with arithmetic(self.precision, self.device), onednn_matmul(self.device):

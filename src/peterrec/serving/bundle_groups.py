@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from peterrec.config import Readout
+from peterrec.config import ReadoutName
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.bank import PatchBank, admits_none, stack_key
+from peterrec.nn.bank import PatchBank, is_identity_at_zero, stack_key
 from peterrec.nn.patch import Patch, TaskPatch
 from peterrec.nn.readout import represent
-from peterrec.nn.trunk import Trunk, trunk_below
+from peterrec.nn.trunk import Trunk, count_changed_blocks
 from peterrec.serving.class_heads import ClassHeads
 from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import EVERY_TASK, Question
@@ -32,15 +32,15 @@ class Group:
     """
 
     def __init__(
-        self, backbone: Backbone, readout: Readout, patches: Sequence[Patch | None], *, shared: bool = True
+        self, backbone: Backbone, readout: ReadoutName, patches: Sequence[Patch | None], *, shared: bool = True
     ) -> None:
         self.backbone = backbone
         self.shared = shared
-        self.readout: Readout = readout
+        self.readout: ReadoutName = readout
         self.patches = list(patches)
         patched = [patch for patch in self.patches if patch is not None]
         self.bank = PatchBank(self.patches) if len(self.patches) > 1 else None
-        self.changed = trunk_below(backbone, patched[0] if patched else None, None, readout)
+        self.changed = count_changed_blocks(backbone, patched[0] if patched else None, None, readout)
 
     @property
     def streamable(self) -> bool:
@@ -78,9 +78,9 @@ class Group:
             return represent(backbone, tokens[users], patch, self.readout)
         # What is below the patched blocks is the same for all tasks of a user.
         trunk = Trunk(self.backbone, self.changed, tokens.shape[1], self.readout)
-        states, real = trunk.below(tokens)
+        states, real = trunk.compute_states(tokens)
         keep: Bool[Tensor, "B n"] | None = None if real is None or bool(real.all()) else real[users]
-        return trunk.above(states[users], keep, patch)
+        return trunk.represent(states[users], keep, patch)
 
 
 class Place(NamedTuple):
@@ -101,14 +101,14 @@ class RegistrySnapshot:
     def __init__(self, backbone: Backbone, loaded: Iterable[LoadedBundle]) -> None:
         self.loaded = {version.name: version for version in loaded}
         self.places: dict[str, Place] = {}
-        self.plain: dict[Readout, Place] = {}
+        self.plain: dict[ReadoutName, Place] = {}
         self._backbone = backbone
         self._build()
         self.class_heads = ClassHeads(self.loaded.values())
 
     def _build(self) -> None:
         members_by_key: dict[object, list[LoadedBundle]] = {}
-        plain: dict[Readout, list[LoadedBundle]] = {}
+        plain: dict[ReadoutName, list[LoadedBundle]] = {}
         for version in self.loaded.values():
             bundle = version.bundle
             if bundle.backbone is None and bundle.patch is None:
@@ -124,7 +124,7 @@ class RegistrySnapshot:
             place = self.plain.setdefault(readout, Place(Group(self._backbone, readout, [None]), 0))
             self.places |= {version.name: place for version in plain.get(readout, ())}
 
-    def _add(self, members: list[LoadedBundle], plain: dict[Readout, list[LoadedBundle]]) -> None:
+    def _add(self, members: list[LoadedBundle], plain: dict[ReadoutName, list[LoadedBundle]]) -> None:
         """Make a group; tasks without a patch join the first group that admits them."""
         bundle = members[0].bundle
         patches: list[Patch | None] = []
@@ -134,7 +134,7 @@ class RegistrySnapshot:
             if slot == len(patches):
                 patches.append(member.bundle.patch)
         joins = bundle.backbone is None and bundle.readout in plain and bundle.readout not in self.plain
-        joins = joins and bundle.patch is not None and admits_none(bundle.patch)
+        joins = joins and bundle.patch is not None and is_identity_at_zero(bundle.patch)
         backbone, shared = bundle.backbone or self._backbone, bundle.backbone is None
         group = Group(backbone, bundle.readout, [*patches, None] if joins else patches, shared=shared)
         self.places |= {member.name: Place(group, slots[member.version]) for member in members}

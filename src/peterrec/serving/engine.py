@@ -16,7 +16,7 @@ from peterrec.arguments import checked, describe
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.ids import as_history
-from peterrec.data.reading import HistoryReader, UserEvents, event_codes
+from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 from peterrec.data.ties import FloatArray
 from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
@@ -139,7 +139,7 @@ class Engine:
             history = query.history
             assert history is not None
             for task, vector in zip(query.tasks, query_vectors, strict=True):
-                if task.answers_without_events and history.read_by(task.reader).known == 0:
+                if task.answers_without_events and history.read_by(task.reader).known_items == 0:
                     answers[i][task.name] = _answer_without_events(task, query)
                 elif task.index is None:
                     classes.setdefault(query.snapshot, []).append((i, task, vector))
@@ -267,13 +267,13 @@ class Engine:
         pretrained = self.model.pretrained
         bundle_preprocessing = None if bundle.provenance is None else bundle.provenance.preprocessing
         bounds = self.config.bounds == "prepared"
-        return HistoryReader.of(bundle_preprocessing or pretrained.preprocessing, pretrained.unknown, bounds=bounds)
+        return HistoryReader.for_model(bundle_preprocessing or pretrained.preprocessing, pretrained.unknown, bounds=bounds)
 
     def bounds(self) -> list[str]:
         """Return one line of text for each time bound by which events are left out, with its tasks and the remedy."""
         lines: dict[str, list[str]] = {}
         for version in self.snapshot.loaded.values():
-            for line in version.reader.bounds():
+            for line in version.reader.time_filter_notes():
                 lines.setdefault(line, []).append(version.name)
         remedy = "; engine.bounds=none reads them"
         return [f"{', '.join(names)}: {line}, as when data were prepared{remedy}" for line, names in lines.items()]
@@ -378,7 +378,7 @@ def _assemble(query: Prepared, answers: Mapping[str, TaskAnswer]) -> Answer:
     history = query.history
     assert history is not None
     readings = [history.read_by(task.reader) for task in query.tasks]
-    known_events = min((reading.known for reading in readings), default=len(history.items) - history.unknown)
+    known_events = min((reading.known_items for reading in readings), default=len(history.items) - history.unknown)
     assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
     tasks = {task.name: answers[task.name] for task in query.tasks}
     return Answer(tasks, len(history.items), history.unknown, known_events, assumed)

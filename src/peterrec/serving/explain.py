@@ -44,7 +44,7 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     vectors = engine.represent(variants)
     # As they are answered: without known events, by what is known of everybody.
     unknown = [
-        variant.history is not None and variant.history.read_by(loaded.reader).known == 0 for variant in variants
+        variant.history is not None and variant.history.read_by(loaded.reader).known_items == 0 for variant in variants
     ]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.index is None:

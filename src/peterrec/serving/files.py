@@ -216,14 +216,14 @@ def _read_input(
     settings: dict[str, Any] = {"unknown": options.unknown, "preprocessing": preprocessing}
     encoded = model.encode(users.items, name, **settings)
     _log_counts(users, encoded)
-    return _Input(model, name, users, encoded.known, settings | {"batch_size": options.batch_size})
+    return _Input(model, name, users, encoded.known_counts, settings | {"batch_size": options.batch_size})
 
 
 def _log_counts(users: UserHistories, encoded: Encoded) -> None:
     events = sum(len(items) for items in users.items)
     line = f"{_count(len(users.items), 'user')}, {_count(events, 'event')}"
-    line += f"; {int(encoded.unknown.sum()):,} of items that are unknown"
-    unknown_users = int((encoded.known == 0).sum())
+    line += f"; {int(encoded.unknown_counts.sum()):,} of items that are unknown"
+    unknown_users = int((encoded.known_counts == 0).sum())
     logger.info(line + (f"; nothing is known of {_count(unknown_users, 'user')}" if unknown_users else ""))
     for note in users.notes:
         logger.info(note)

@@ -12,7 +12,7 @@ import torch
 
 from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
 from peterrec.artifacts.tensors import fingerprint
-from peterrec.data.reading import HistoryReader
+from peterrec.data.history_reader import HistoryReader
 from peterrec.serving.index import ItemIndex
 from peterrec.serving.requests import TaskInfo
 

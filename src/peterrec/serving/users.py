@@ -13,7 +13,7 @@ from torch import Tensor
 
 from peterrec.arguments import checked
 from peterrec.data.catalogue import ItemId
-from peterrec.data.reading import Reading, UserEvents, event_codes
+from peterrec.data.history_reader import Reading, UserEvents, event_codes
 from peterrec.errors import PeterRecError
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.stream import Stream
