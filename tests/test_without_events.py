@@ -147,16 +147,16 @@ def test_the_only_known_event_is_explained_against_what_is_known_of_everybody(mo
         assert (nobody.of, nobody.value) == (best, pytest.approx(value))
 
 
-def test_files_say_how_much_is_known(model, tmp_path):
+def test_files_say_how_much_is_known(model, tmp_path, caplog):
+    caplog.set_level("INFO", "peterrec")
     save_bundle(tmp_path / "age", model.bundle("age"))
     save_bundle(tmp_path / "shop", model.bundle("shop"))
     lines = "\n".join(json.dumps({"user": i, "items": items}) for i, items in enumerate(beside(EMPTY)))
     options = AnswerOptions(allow_empty=True)
-    said: list[str] = []
-    classes = predict(model, tmp_path / "age", io.StringIO(lines), options=options, report=said.append)
+    classes = predict(model, tmp_path / "age", io.StringIO(lines), options=options)
     assert classes["known_events"].to_pylist() == [0, 0, 0, 1]
     np.testing.assert_allclose([classes[f"p({name})"][1].as_py() for name in CLASSES], SHARES, atol=1e-7)
-    assert said == ["4 users, 5 events; 4 of items that are unknown; nothing is known of 3 users"]
+    assert caplog.messages == ["4 users, 5 events; 4 of items that are unknown; nothing is known of 3 users"]
     items = recommend(model, tmp_path / "shop", io.StringIO(lines), options=options, k=2).to_pylist()
     assert [(row["item"], row["known_events"]) for row in items[:6]] == [("b", 0), ("item-1", 0)] * 3
     assert embed(model, io.StringIO(lines), options=options)["known_events"].to_pylist() == [0, 0, 0, 1]

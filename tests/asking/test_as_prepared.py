@@ -111,22 +111,25 @@ def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, plai
     assert predict(backbone, bundles["group"], str(path), options=AnswerOptions(events=events)).equals(plain)
 
 
-def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path) -> None:
+def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "peterrec")
     corpus = prepared(tmp_path, log, {"source.before": "9", "columns.order": "n"})
     backbone, bundles = write_models(tmp_path, corpus)
     test_rows = [row[:3] for row in rows_of_test_users(corpus, "group")]
-    lines: list[str] = []
-    predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", test_rows)), report=lines.append)
-    messages = "\n".join(lines)
+    predict(backbone, bundles["group"], str(write_csv(tmp_path / "a.csv", test_rows)))
+    messages = "\n".join(caplog.messages)
     assert "there is no column 'n'" in messages
     assert "assumed: all events are of the source domains, none of toys: they tell no domain" in messages
     assert "events are left out" in messages  # times are there
-    lines.clear()
+    caplog.clear()
     (tmp_path / "a.jsonl").write_text(json.dumps({"user": "x", "items": ["i1", "i2"]}))
-    predict(backbone, bundles["group"], str(tmp_path / "a.jsonl"), report=lines.append)
-    assert "assumed: all events are before 9: they tell no time" in lines
-    recommend(backbone, bundles["first"], str(tmp_path / "a.jsonl"), report=lines.append)
-    assert "assumed: all events are before the user's first target event: they do not tell which that is" in lines
+    predict(backbone, bundles["group"], str(tmp_path / "a.jsonl"))
+    assert "assumed: all events are before 9: they tell no time" in caplog.messages
+    recommend(backbone, bundles["first"], str(tmp_path / "a.jsonl"))
+    assert (
+        "assumed: all events are before the user's first target event: they do not tell which that is"
+        in caplog.messages
+    )
 
 
 def test_a_setting_of_the_preparation_can_be_replaced(

@@ -32,7 +32,7 @@ def test_one_history_a_line_blank_lines_ignored(tmp_path: Path, name: str) -> No
     histories = read_histories(str(path))
     assert histories.user_ids == ["a", "7"]
     assert histories.items == [["x", "y"], [3, "3"]]
-    assert len(histories) == 2
+    assert len(histories.user_ids) == 2
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:

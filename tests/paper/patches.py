@@ -103,13 +103,13 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "One user model is configured on the fly": [
         Mutation("all bundles of a group answer with the first one's patch", "serving/bundle_groups.py",
-                 "Place(group, slots[one.version]) for one in members", "Place(group, 0) for one in members"),
+                 "Place(group, slots[member.version]) for member in members", "Place(group, 0) for member in members"),
         Mutation("tasks of one pass are answered without their patch", "serving/bundle_groups.py",
                  "return self.bank.rows(torch.tensor(slots, device=device))", "return None"),
         Mutation("who asked before is answered by the bundles of now", "serving/engine.py",
                  "vectors = self._reader.read(prepared, streams)",
-                 "now = self._roster\n"
-                 "        prepared = [replace(p, roster=now, tasks=now.chosen(p.question)) for p in prepared]\n"
+                 "now = self.snapshot\n"
+                 "        prepared = [replace(p, snapshot=now, tasks=now.chosen(p.question)) for p in prepared]\n"
                  "        vectors = self._reader.read(prepared, streams)"),
     ],
 }  # fmt: skip

@@ -108,9 +108,9 @@ def assert_as_prepared(model: UserModel, corpus: Corpus, answers: dict[str, Answ
         age, shop = (corpus.task(name).part(part) for name in ("age", "shop"))
         probabilities = model.probabilities(age.sequences, "age")
         for row, user in enumerate(age.user_ids.to_pylist()):
-            found = answers[user].tasks["age"]
-            assert isinstance(found, ClassAnswer)
-            np.testing.assert_allclose(list(found.probabilities.values()), probabilities[row], atol=1e-5, err_msg=user)
+            answer = answers[user].tasks["age"]
+            assert isinstance(answer, ClassAnswer)
+            np.testing.assert_allclose(list(answer.probabilities.values()), probabilities[row], atol=1e-5, err_msg=user)
         top = model.top_k(shop.sequences, 4, "shop")
         for row, user in enumerate(shop.user_ids.to_pylist()):
             best = answers[user].tasks["shop"]
@@ -133,8 +133,8 @@ def test_stored_users_are_answered_as_the_corpus_says(tmp_path: Path, name: str)
         users.append(events)
         if number % 4 == 0:  # states and histories are kept, and have to follow
             users.run([users.prepare(event.user, ASKED) for event in events])
-    found = users.run([users.prepare(user, ASKED) for user in everybody])
-    answers = {user: answer for user, answer in zip(everybody, found, strict=True) if isinstance(answer, Answer)}
+    results = users.run([users.prepare(user, ASKED) for user in everybody])
+    answers = {user: answer for user, answer in zip(everybody, results, strict=True) if isinstance(answer, Answer)}
     assert len(answers) == len(everybody)
     assert_as_prepared(model, corpus, answers)
     assert all(answer.assumptions == () for answer in answers.values())
@@ -147,8 +147,10 @@ def test_over_http_too(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "backbone")
     for name, bundle in model.bundles.items():
         save_bundle(tmp_path / name, bundle)
-    given = {name: str(tmp_path / name) for name in model.bundles}
-    service = open_service(tmp_path / "backbone", given, ServeConfig(state=str(tmp_path / "state")), None, Log())
+    bundle_folders = {name: str(tmp_path / name) for name in model.bundles}
+    service = open_service(
+        tmp_path / "backbone", bundle_folders, ServeConfig(state=str(tmp_path / "state")), None, Log()
+    )
     assert [line.partition(" are left out")[0] for line in service.parts.engine.bounds()] == [
         "age, shop: events at or after 2001-02-04T12:00:00+02:00"
     ]
@@ -158,8 +160,8 @@ def test_over_http_too(tmp_path: Path) -> None:
         def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
             reply = portal.call(partial(client.post, path, json=body))
             assert reply.status_code == 200, reply.text
-            found: dict[str, Any] = reply.json()
-            return found
+            content: dict[str, Any] = reply.json()
+            return content
 
         for events in posted(rows, seed=2):
             bodies = [
@@ -171,8 +173,8 @@ def test_over_http_too(tmp_path: Path) -> None:
         for user in sorted({row.user for row in rows}):
             body = ask(f"/v1/users/{user}/predict", {"k": 4, "exclude_seen": False})
             tasks = {
-                name: (ClassAnswer if one["kind"] == "classification" else ItemsAnswer)(**one)
-                for name, one in body["tasks"].items()
+                name: (ClassAnswer if task_answer["kind"] == "classification" else ItemsAnswer)(**task_answer)
+                for name, task_answer in body["tasks"].items()
             }
             answers[user] = Answer(**(body | {"tasks": tasks, "assumptions": tuple(body["assumptions"])}))
         portal.call(client.aclose)
@@ -211,7 +213,7 @@ def visited(*events: tuple[str, float, str | None], first: int = 0) -> list[Even
 
 
 def read_as(served: Engine, items: list[str], task: str = "plain") -> Any:
-    """What is answered to these items and no others."""
+    """The answers to these items and no others."""
     return pytest.approx(served.predict([Request(items, Question([task]))])[0].tasks[task].probabilities, abs=1e-5)
 
 
@@ -221,47 +223,47 @@ def test_each_task_reads_what_its_own_data_had(tmp_path: Path, bounds: str) -> N
     users = Users(served, SqliteStore(tmp_path / "events.sqlite", 100))
 
     def answers() -> dict[str, Any]:
-        (found,) = users.run([users.prepare("anna", Question())])
-        assert isinstance(found, Answer)
-        return {name: getattr(one, "probabilities", None) for name, one in found.tasks.items()}
+        (answer,) = users.run([users.prepare("anna", Question())])
+        assert isinstance(answer, Answer)
+        return {name: getattr(task_answer, "probabilities", None) for name, task_answer in answer.tasks.items()}
 
     users.append(visited(("item-1", 1, "books"), ("item-1", 2, "games"), ("nowhere", 2.5, "books"),
                          ("item-9", 5, "books")))  # fmt: skip
     for _ in range(2):  # the second time from states
-        found = answers()
-        every = ["item-1", "item-1", "item-9"]
-        assert found["all"] == found["plain"] == found["first"] == read_as(served, every)
-        assert found["distinct"] == read_as(served, ["item-1", "item-9"])
-        assert found["holes"] == read_as(served, ["item-1", "item-1", "nowhere", "item-9"], "holes")
-        assert found["short"] == read_as(served, ["item-1", "item-9"])
-        assert found["books"] == read_as(served, ["item-1", "item-9"])
-        assert found["old"] == read_as(served, every if bounds == "none" else every[:2])
+        probabilities = answers()
+        all_items = ["item-1", "item-1", "item-9"]
+        assert probabilities["all"] == probabilities["plain"] == probabilities["first"] == read_as(served, all_items)
+        assert probabilities["distinct"] == read_as(served, ["item-1", "item-9"])
+        assert probabilities["holes"] == read_as(served, ["item-1", "item-1", "nowhere", "item-9"], "holes")
+        assert probabilities["short"] == read_as(served, ["item-1", "item-9"])
+        assert probabilities["books"] == read_as(served, ["item-1", "item-9"])
+        assert probabilities["old"] == read_as(served, all_items if bounds == "none" else all_items[:2])
     assert bool(served.bounds()) == (bounds == "prepared")
     # A first target event takes what is of its own time with it, which a state holds already.
     ties = [tie(item, 5 * DAY) for item in ("item-9", "item-5", "item-6")]
     assert ties == sorted(ties)  # both go to the end
     for event in (("item-5", 5, "games"), ("item-6", 5, "music")):
         users.append(visited(event, first=len(users.read("anna").events)))
-        found = answers()
-    assert found["first"] == read_as(served, ["item-1", "item-1"])
+        probabilities = answers()
+    assert probabilities["first"] == read_as(served, ["item-1", "item-1"])
     users.append(visited(("item-7", 6, "books"), first=20))
     assert answers()["first"] == read_as(served, ["item-1", "item-1"])
 
 
 def tie(item: str, time: float) -> int:
-    user, thing = (np.array([hash_of(text)], dtype=np.uint64) for text in ("anna", item))
-    return int(tie_keys(user, np.array([time]), thing)[0])
+    user, item_hash = (np.array([hash_of(text)], dtype=np.uint64) for text in ("anna", item))
+    return int(tie_keys(user, np.array([time]), item_hash)[0])
 
 
 def test_who_asks_with_times_and_domains_is_read_by_them() -> None:
     served = engine()
     items, domains = ["item-1", "item-2", "item-3"], ["books", "games", None]
-    found = served.predict([Request(items, Question(["books", "old"]), [0.0, DAY, 9 * DAY], domains)])[0]
-    probabilities = {name: getattr(one, "probabilities", None) for name, one in found.tasks.items()}
+    answer = served.predict([Request(items, Question(["books", "old"]), [0.0, DAY, 9 * DAY], domains)])[0]
+    probabilities = {name: getattr(task_answer, "probabilities", None) for name, task_answer in answer.tasks.items()}
     assert probabilities["books"] == read_as(served, ["item-1", "item-3"])
     assert probabilities["old"] == read_as(served, ["item-1", "item-2"])
-    assert found.known_events == 2
-    assert ["books" in line for line in found.assumptions] == [True]  # one event has no domain
+    assert answer.known_events == 2
+    assert ["books" in line for line in answer.assumptions] == [True]  # one event has no domain
     bare = served.predict([Request(items, Question(["books", "old", "first"]))])[0]
     assert (bare.known_events, len(bare.assumptions)) == (3, 3)
 

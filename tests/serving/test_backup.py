@@ -43,16 +43,16 @@ def state(tmp_path: Path) -> Path:
 def test_a_copy_has_all_that_was_acknowledged_and_is_opened_as_it_is(state: Path, tmp_path: Path) -> None:
     store = SqliteStore(state / "events.sqlite", 1000)
     store.append([*events("u", *range(500)), *events("v", 1)])
-    said = backup(state, tmp_path / "copy")
+    lines = backup(state, tmp_path / "copy")
     store.append(events("u", 600, start=600))
-    assert said == ["bundles: 1", "users with events: 2"]
+    assert lines == ["bundles: 1", "users with events: 2"]
     copy = SqliteStore(tmp_path / "copy" / "events.sqlite", 1000)
     assert copy.read("u").count == 500
     copy.close()
     journal = BundleJournal(tmp_path / "copy" / "bundles.json")
     assert journal.start({"shop": "runs/shop"}) == {"age": HISTORY, "shop": None}
-    kept = [path.name for path in (tmp_path / "copy" / "bundles" / "age").iterdir()]
-    assert sorted(kept) == ["v1", "v2", "v3"]
+    versions = [path.name for path in (tmp_path / "copy" / "bundles" / "age").iterdir()]
+    assert sorted(versions) == ["v1", "v2", "v3"]
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {"events.sqlite", "bundles.json", "bundles"}
     store.close()
 
@@ -60,10 +60,10 @@ def test_a_copy_has_all_that_was_acknowledged_and_is_opened_as_it_is(state: Path
 def test_a_copy_is_of_one_moment_while_events_come(state: Path, tmp_path: Path) -> None:
     store = SqliteStore(state / "events.sqlite", 100_000)
     store.append(events("u", *range(2_000)))
-    done, written = threading.Event(), [2_000]
+    finished, written = threading.Event(), [2_000]
 
     def write() -> None:
-        while not done.is_set():
+        while not finished.is_set():
             store.append(events("u", written[0], written[0] + 0.5, start=written[0]))
             written[0] += 2
 
@@ -71,12 +71,12 @@ def test_a_copy_is_of_one_moment_while_events_come(state: Path, tmp_path: Path) 
     writer.start()
     before = written[0]
     backup(state, tmp_path / "copy")
-    done.set()
+    finished.set()
     writer.join()
     copy = SqliteStore(tmp_path / "copy" / "events.sqlite", 100_000)
-    found = ids(copy.read("u"))
-    assert before <= len(found) <= written[0]
-    assert found == [f"e{i}" for i in range(len(found))]
+    copied_ids = ids(copy.read("u"))
+    assert before <= len(copied_ids) <= written[0]
+    assert copied_ids == [f"e{i}" for i in range(len(copied_ids))]
     copy.close()
     store.close()
 
@@ -89,9 +89,9 @@ def test_the_state_of_a_killed_service_is_copied_and_still_starts(state: Path, t
     store.close()
     backup(killed, tmp_path / "copy")
     for folder in (killed, tmp_path / "copy"):
-        found = SqliteStore(folder / "events.sqlite", 1000)
-        assert found.read("u").count == 3
-        found.close()
+        copied_store = SqliteStore(folder / "events.sqlite", 1000)
+        assert copied_store.read("u").count == 3
+        copied_store.close()
 
 
 def test_bundles_that_change_meanwhile_are_copied_again(
@@ -165,9 +165,9 @@ def test_a_file_of_another_release_is_refused(state: Path, tmp_path: Path, chang
 
 def test_from_the_command_line(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["backup", str(state), str(tmp_path / "copy")]) == 0
-    said = capsys.readouterr().err
-    assert "copied bundles: 1" in said
-    assert "no events: they are not in this folder" in said
-    assert f"--state {tmp_path / 'copy'}" in said
+    output = capsys.readouterr().err
+    assert "copied bundles: 1" in output
+    assert "no events: they are not in this folder" in output
+    assert f"--state {tmp_path / 'copy'}" in output
     assert execute(["backup", str(state), str(tmp_path / "copy")]) == 2
     assert "What to do" in capsys.readouterr().err

@@ -32,10 +32,10 @@ HISTORIES = [
 def bundles(model: UserModel) -> dict[str, Bundle]:
     """One of each sort that may meet in a batch, and several of the commonest."""
     pretrained = model.pretrained
-    own = UnsharedModules(embedding=False, blocks=1)
-    forked, other = (pretrained.network.backbone.fork(own) for _ in range(2))
-    shaken(forked.modules_of(own), 9)
-    shaken(other.modules_of(own), 10)
+    own_modules = UnsharedModules(embedding=False, blocks=1)
+    forked, second_fork = (pretrained.network.backbone.fork(own_modules) for _ in range(2))
+    shaken(forked.modules_of(own_modules), 9)
+    shaken(second_fork.modules_of(own_modules), 10)
     settings: dict[str, dict[str, Any]] = {
         "age": {"seed": 1},
         "gender": {"seed": 2, "class_names": ("f", "m")},
@@ -55,11 +55,11 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "both": {"readout": "both", "targets": SHOP, "seed": 2},
         "head-both": {"readout": "both", "strategy": "head"},
         "many": {"class_names": tuple(f"c{i}" for i in range(40))},
-        "last1": {"strategy": "last1", "backbone": forked, "own": own},
-        "last1-too": {"strategy": "last1", "backbone": other, "own": own},
+        "last1": {"strategy": "last1", "backbone": forked, "own": own_modules},
+        "last1-too": {"strategy": "last1", "backbone": second_fork, "own": own_modules},
         "last-token": {"patch_config": PatchConfig(bottleneck=3, blocks=1, train_task_token=True)},
     }
-    return {name: tiny_bundle(pretrained, name=name, **each) for name, each in settings.items()}
+    return {name: tiny_bundle(pretrained, name=name, **options) for name, options in settings.items()}
 
 
 def model_with(names: list[str] | None = None, **settings: Any) -> UserModel:
@@ -77,19 +77,19 @@ def model() -> UserModel:
 
 def assert_alone(model: UserModel, request: Request, answer: Answer) -> None:
     """Each task's answer is what the model says of this history alone."""
-    for name, found in answer.tasks.items():
+    for name, task_answer in answer.tasks.items():
         alone = model.encode([request.items, ["item-0"]]).sequences  # a known item beside it: all may be unknown
-        if isinstance(found, ClassAnswer):
+        if isinstance(task_answer, ClassAnswer):
             expected = model.probabilities(alone, name)[0]
-            np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-5)
-            assert tuple(found.probabilities) == model.bundle(name).class_names
-            assert found.probabilities[found.label] == max(found.probabilities.values())
+            np.testing.assert_allclose(list(task_answer.probabilities.values()), expected, atol=1e-5)
+            assert tuple(task_answer.probabilities) == model.bundle(name).class_names
+            assert task_answer.probabilities[task_answer.label] == max(task_answer.probabilities.values())
         else:
             exclude = request.question.exclude_seen
             best = model.recommend([request.items, ["item-0"]], name, request.question.k,
                                    exclude_seen=exclude is not False)  # fmt: skip
-            assert found.items == best.items[0]
-            np.testing.assert_allclose(found.scores, best.scores[0], atol=1e-5)
+            assert task_answer.items == best.items[0]
+            np.testing.assert_allclose(task_answer.scores, best.scores[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [3, 256])
@@ -104,8 +104,8 @@ def test_every_row_of_a_mixed_batch_is_what_it_is_alone(model, batch_size):
         requests.append(Request(HISTORIES[rng.integers(len(HISTORIES))], question))
     answers = engine.predict(requests)
     for request, answer in zip(requests, answers, strict=True):
-        asked = names if request.question.tasks == "*" else list(request.question.tasks)
-        assert list(answer.tasks) == asked
+        task_names = names if request.question.tasks == "*" else list(request.question.tasks)
+        assert list(answer.tasks) == task_names
         assert answer.events == len(request.items)
         assert answer.unknown_items == list(request.items).count("nothing")
         assert answer.known_events == answer.events - answer.unknown_items
@@ -121,9 +121,9 @@ def test_a_noncausal_backbone_answers_as_well():
 def test_unknown_items_keep_their_place_where_the_backbone_was_trained_so():
     model = model_with(["age"], unknown="unk")
     request = Request(["item-1", "nothing", "item-2"])
-    found = Engine(model).predict([request])[0]
-    assert_alone(model, request, found)
-    assert found.tasks["age"] != Engine(model).predict([Request(["item-1", "item-2"])])[0].tasks["age"]
+    answer = Engine(model).predict([request])[0]
+    assert_alone(model, request, answer)
+    assert answer.tasks["age"] != Engine(model).predict([Request(["item-1", "item-2"])])[0].tasks["age"]
 
 
 def test_the_engine_computes_as_the_model_does():
@@ -134,11 +134,13 @@ def test_the_engine_computes_as_the_model_does():
     requests = [Request(items) for items in HISTORIES[:4]]
     exact, rounded = Engine(plain).predict(requests), Engine(short).predict(requests)
     differs = False
-    for one, other in zip(exact, rounded, strict=True):
+    for exact_answer, rounded_answer in zip(exact, rounded, strict=True):
         for name in ("age", "gender", "last", "last-too"):
-            right, found = (list(answer.tasks[name].probabilities.values()) for answer in (one, other))
-            np.testing.assert_allclose(found, right, atol=0.05)
-            differs = differs or found != right
+            exact_values, rounded_values = (
+                list(answer.tasks[name].probabilities.values()) for answer in (exact_answer, rounded_answer)
+            )
+            np.testing.assert_allclose(rounded_values, exact_values, atol=0.05)
+            differs = differs or rounded_values != exact_values
     assert differs
 
 
@@ -152,17 +154,19 @@ def test_full_batches_of_the_longest_histories_may_be_compiled():
             model.add_bundle(bundle, name)
     requests = [Request([f"item-{(i + j) % 12}" for i in range(5 + j % 2)]) for j in range(3)]
     plain = Engine(model_with(["age", "gender"]), EngineConfig(batch_size=4)).predict(requests)
-    for one, other in zip(Engine(model, EngineConfig(batch_size=4)).predict(requests), plain, strict=True):
-        for name, answer in other.tasks.items():
+    for compiled_answer, plain_answer in zip(
+        Engine(model, EngineConfig(batch_size=4)).predict(requests), plain, strict=True
+    ):
+        for name, answer in plain_answer.tasks.items():
             assert isinstance(answer, ClassAnswer)
-            found = one.tasks[name]
-            assert isinstance(found, ClassAnswer)
-            assert found.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
+            task_answer = compiled_answer.tasks[name]
+            assert isinstance(task_answer, ClassAnswer)
+            assert task_answer.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
 
 
 def test_rows_of_bundles_that_are_alike_share_a_pass(model):
-    roster = Engine(model).roster
-    groups = {name: place.group for name, place in roster.places.items()}
+    snapshot = Engine(model).snapshot
+    groups = {name: place.group for name, place in snapshot.places.items()}
     assert groups["age"] is groups["gender"] is groups["music"] is groups["longer"] is groups["many"]
     assert groups["last"] is groups["last-too"] is not groups["age"]
     assert groups["head"] is groups["head-shop"] is groups["age"]  # a slot without a patch
@@ -176,17 +180,17 @@ def test_rows_of_bundles_that_are_alike_share_a_pass(model):
 def test_few_bundles_in_any_order_are_what_they_are_alone(names):
     model = model_with(names)
     engine = Engine(model)
-    for asked in (names, names[::-1]):
-        request = Request(HISTORIES[0], Question(asked))
+    for task_names in (names, names[::-1]):
+        request = Request(HISTORIES[0], Question(task_names))
         answer = engine.predict([request])[0]
-        assert list(answer.tasks) == asked
+        assert list(answer.tasks) == task_names
         assert_alone(model, request, answer)
 
 
 def test_a_user_is_read_once_for_tasks_without_a_patch(model, monkeypatch):
     engine = Engine(model_with(["head", "head-shop"]))
     passes: list[tuple[int, ...]] = []
-    group = engine.roster.places["head"].group
+    group = engine.snapshot.places["head"].group
     plain = group.vectors
     monkeypatch.setattr(group, "vectors", lambda *a, **k: passes.append((len(a[0]), len(a[2]))) or plain(*a, **k))
     engine.predict([Request(HISTORIES[0]), Request(HISTORIES[3])])
@@ -195,10 +199,10 @@ def test_a_user_is_read_once_for_tasks_without_a_patch(model, monkeypatch):
 
 def test_below_the_patched_blocks_a_user_is_read_once(model, monkeypatch):
     engine = Engine(model_with(["last", "last-too"]))
-    group = engine.roster.places["last"].group
+    group = engine.snapshot.places["last"].group
     rows: list[int] = []
     first = group.backbone.blocks[0]
-    first.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    first.register_forward_hook(lambda module, inputs, out: rows.append(len(out)))
     engine.predict([Request(HISTORIES[0])])
     assert rows == [1]
     engine.predict([Request(items) for items in HISTORIES])
@@ -207,27 +211,27 @@ def test_below_the_patched_blocks_a_user_is_read_once(model, monkeypatch):
 
 def test_without_its_patch_a_task_is_answered_from_the_plain_backbone(model):
     engine = Engine(model)
-    found = engine.predict([Request(HISTORIES[0], Question(patched=False))])[0].tasks
+    plain_answers = engine.predict([Request(HISTORIES[0], Question(patched=False))])[0].tasks
     for name in ("age", "lora", "skip", "own-items"):
         bundle = model.bundle(name)
         vector = torch.from_numpy(model.represent([HISTORIES[0][-bundle.max_length :]]))
         expected = bundle.head(vector).softmax(1)[0].tolist()
-        np.testing.assert_allclose(list(found[name].probabilities.values()), expected, atol=1e-5)
+        np.testing.assert_allclose(list(plain_answers[name].probabilities.values()), expected, atol=1e-5)
         patched = engine.predict([Request(HISTORIES[0], Question([name]))])[0].tasks[name]
         assert not np.allclose(list(patched.probabilities.values()), expected, atol=1e-3)
     for name in ("head", "last1"):
-        assert found[name] == engine.predict([Request(HISTORIES[0], Question([name]))])[0].tasks[name]
+        assert plain_answers[name] == engine.predict([Request(HISTORIES[0], Question([name]))])[0].tasks[name]
 
 
 def test_the_whole_history_is_read_where_it_is_asked_for():
     model = model_with(["age", "pooled"])
     history = HISTORIES[3]
-    whole = Engine(model, EngineConfig(window="whole")).predict([Request(history)])[0].tasks
+    whole_window = Engine(model, EngineConfig(window="whole")).predict([Request(history)])[0].tasks
     trained = Engine(model).predict([Request(history)])[0].tasks
-    assert whole["pooled"] == trained["pooled"]  # a sum over all events has no end that could be read alone
-    assert whole["age"] != trained["age"]
+    assert whole_window["pooled"] == trained["pooled"]  # a sum over all events has no end that could be read alone
+    assert whole_window["age"] != trained["age"]
     model.bundles["age"] = replace(model.bundle("age"), max_length=100)
-    assert_alone(model, Request(history), Answer({"age": whole["age"]}, 0, 0, 0))
+    assert_alone(model, Request(history), Answer({"age": whole_window["age"]}, 0, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -256,9 +260,9 @@ def test_nothing_asked_is_nothing_answered():
 def test_seen_items_are_left_out_however_many(model):
     engine = Engine(model)
     history = [f"item-{i}" for i in range(7)]
-    found = engine.predict([Request(history, Question(["music"], k=50))])[0].tasks["music"]
-    assert isinstance(found, ItemsAnswer)
-    assert sorted(found.items) == ["item-7", "item-8"]
-    every = engine.predict([Request(history, Question(["music"], k=50, exclude_seen=False))])[0].tasks["music"]
-    assert len(every.items) == 9
-    assert every.scores == sorted(every.scores, reverse=True)
+    unseen = engine.predict([Request(history, Question(["music"], k=50))])[0].tasks["music"]
+    assert isinstance(unseen, ItemsAnswer)
+    assert sorted(unseen.items) == ["item-7", "item-8"]
+    all_items = engine.predict([Request(history, Question(["music"], k=50, exclude_seen=False))])[0].tasks["music"]
+    assert len(all_items.items) == 9
+    assert all_items.scores == sorted(all_items.scores, reverse=True)

@@ -1,4 +1,4 @@
-"""Which events mattered: leave one out, by hand."""
+"""Explanations, against leaving each event out by hand."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def test_of_a_class_it_is_what_its_probability_loses(engine, patched):
     def ask(items):
         return engine.predict([Request(items, Question(["age"], patched=patched))])[0].tasks["age"]
 
-    found = explain(engine, engine.prepare(Request(HISTORY, Question(patched=patched))), "age")
-    whole = ask(HISTORY)
-    assert found.of == whole.label
-    assert found.version == whole.version
-    assert found.value == pytest.approx(whole.probabilities[whole.label], abs=1e-5)
-    for i, value in enumerate(found.contributions):
-        without = ask(HISTORY[:i] + HISTORY[i + 1 :]).probabilities[whole.label]
-        assert value == pytest.approx(found.value - without, abs=1e-5)
-    assert found.contributions[2] == pytest.approx(0, abs=1e-6)
-    assert max(abs(value) for value in found.contributions) > 0.01
+    explanation = explain(engine, engine.prepare(Request(HISTORY, Question(patched=patched))), "age")
+    full_answer = ask(HISTORY)
+    assert explanation.of == full_answer.label
+    assert explanation.version == full_answer.version
+    assert explanation.value == pytest.approx(full_answer.probabilities[full_answer.label], abs=1e-5)
+    for i, value in enumerate(explanation.contributions):
+        without = ask(HISTORY[:i] + HISTORY[i + 1 :]).probabilities[full_answer.label]
+        assert value == pytest.approx(explanation.value - without, abs=1e-5)
+    assert explanation.contributions[2] == pytest.approx(0, abs=1e-6)
+    assert max(abs(value) for value in explanation.contributions) > 0.01
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -45,18 +45,20 @@ def test_of_a_ranking_it_is_what_the_score_of_the_best_loses(engine, exclude_see
     def ask(items, k, exclude):
         return engine.predict([Request(items, Question(["shop"], k=k, exclude_seen=exclude))])[0].tasks["shop"]
 
-    found = explain(engine, engine.prepare(Request(HISTORY, Question(["shop"], exclude_seen=exclude_seen))), "shop")
+    explanation = explain(
+        engine, engine.prepare(Request(HISTORY, Question(["shop"], exclude_seen=exclude_seen))), "shop"
+    )
     best = ask(HISTORY, 1, exclude_seen)
-    assert (found.of, found.value) == (best.items[0], pytest.approx(best.scores[0], abs=1e-5))
-    for i, value in enumerate(found.contributions):
+    assert (explanation.of, explanation.value) == (best.items[0], pytest.approx(best.scores[0], abs=1e-5))
+    for i, value in enumerate(explanation.contributions):
         without = ask(HISTORY[:i] + HISTORY[i + 1 :], 6, False)
-        assert value == pytest.approx(found.value - without.scores[without.items.index(found.of)], abs=1e-5)
+        assert value == pytest.approx(explanation.value - without.scores[without.items.index(explanation.of)], abs=1e-5)
 
 
 def test_of_no_events_there_is_nothing_to_say(engine):
-    found = explain(engine, engine.prepare(Request([])), "age")
-    assert found.contributions == []
-    assert 0 < found.value < 1
+    explanation = explain(engine, engine.prepare(Request([])), "age")
+    assert explanation.contributions == []
+    assert 0 < explanation.value < 1
 
 
 def test_what_cannot_be_explained_is_refused(engine):
@@ -64,6 +66,6 @@ def test_what_cannot_be_explained_is_refused(engine):
         explain(engine, engine.prepare(Request(HISTORY)), "nobody")
     with pytest.raises(RequestError, match="not about 'shop'"):
         explain(engine, engine.prepare(Request(HISTORY, Question(["age"]))), "shop")
-    every = [f"item-{i}" for i in range(6)]
+    all_items = [f"item-{i}" for i in range(6)]
     with pytest.raises(RequestError, match="nothing left to recommend"):
-        explain(engine, engine.prepare(Request(every)), "shop")
+        explain(engine, engine.prepare(Request(all_items)), "shop")

@@ -84,8 +84,8 @@ def test_predictions(at, model, tmp_path, ending):
         assert [list(row["probabilities"]) for row in rows] == [list(ODD)] * 3
         rows = [row | {f"p({name})": p for name, p in row.pop("probabilities").items()} for row in rows]
     assert [(row["user"], row["label"]) for row in rows] == list(zip(USERS, expected.labels, strict=True))
-    found = [[row[f"p({name})"] for name in ODD] for row in rows]
-    np.testing.assert_allclose(found, expected.probabilities, atol=1e-6)
+    class_probabilities = [[row[f"p({name})"] for name in ODD] for row in rows]
+    np.testing.assert_allclose(class_probabilities, expected.probabilities, atol=1e-6)
     assert names(tmp_path) == [out.name]
 
 
@@ -96,14 +96,14 @@ def test_recommendations(at, model, tmp_path, ending, bundle):
     table = recommend(at / "backbone", bundle and at / bundle, at / "histories.jsonl", out, k=4)
     expected = model.recommend(HISTORIES, bundle, 4)
     rows = [
-        {"user": user, "rank": rank, "item": item, "score": score, "known_events": known}
-        for user, known, items, scores in zip(USERS, KNOWN, expected.items, expected.scores, strict=True)
+        {"user": user, "rank": rank, "item": item, "score": score, "known_events": known_events}
+        for user, known_events, items, scores in zip(USERS, KNOWN, expected.items, expected.scores, strict=True)
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
     ]
     assert table.to_pylist() == rows
     assert table.schema.types == [pa.string(), pa.int64(), pa.string(), pa.float32(), pa.int64()]
-    for found, row in zip(read(out), rows, strict=True):
-        assert found == row | {"score": pytest.approx(row["score"], abs=1e-6)}
+    for written_row, row in zip(read(out), rows, strict=True):
+        assert written_row == row | {"score": pytest.approx(row["score"], abs=1e-6)}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -149,11 +149,11 @@ def test_a_stream_or_a_loaded_model_gives_the_same(at, model):
 
 def test_a_loaded_model_keeps_its_own_bundles(at, model, tmp_path):
     save_bundle(tmp_path / "other", tiny_bundle(PRETRAINED, class_names=ODD, seed=9))
-    kept = dict(model.bundles)
+    bundles_before = dict(model.bundles)
     first = predict(model, at / "age", at / "histories.jsonl")
-    other = predict(model, tmp_path / "other", at / "histories.jsonl")
-    assert first["p(c))"] != other["p(c))"]
-    assert model.bundles == kept
+    other_table = predict(model, tmp_path / "other", at / "histories.jsonl")
+    assert first["p(c))"] != other_table["p(c))"]
+    assert model.bundles == bundles_before
 
 
 def test_integer_items_stay_integers(tmp_path):
@@ -191,14 +191,14 @@ def test_options_reach_the_model(at, model):
     ):
         with pytest.raises(error):
             embed(model, io.StringIO('{"user": "a", "items": ["item-1", "x"]}'), options=options)
-    seen = recommend(model, at / "shop", at / "histories.jsonl", k=9, exclude_seen=False)
-    assert seen.num_rows == 15 > recommend(model, at / "shop", at / "histories.jsonl", k=9).num_rows
+    with_seen = recommend(model, at / "shop", at / "histories.jsonl", k=9, exclude_seen=False)
+    assert with_seen.num_rows == 15 > recommend(model, at / "shop", at / "histories.jsonl", k=9).num_rows
 
 
-def test_unknown_items_are_counted_aloud(at):
-    said: list[str] = []
-    predict(at / "backbone", at / "age", at / "histories.jsonl", report=said.append)
-    assert said == ["3 users, 6 events; 2 of items that are unknown"]
+def test_unknown_items_are_counted_aloud(at, caplog):
+    caplog.set_level("INFO", "peterrec")
+    predict(at / "backbone", at / "age", at / "histories.jsonl")
+    assert caplog.messages == ["3 users, 6 events; 2 of items that are unknown"]
 
 
 # ---------------------------------------------------------------- mistakes

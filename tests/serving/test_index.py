@@ -21,36 +21,36 @@ WEIGHT, BIAS = torch.randn(N, R, generator=GENERATOR), torch.randn(N, generator=
 USERS = torch.randn(20, R, generator=GENERATOR)
 
 
-def by_hand(user: int, k: int, seen: list[int]) -> list[int]:
+def by_hand(user: int, k: int, excluded: list[int]) -> list[int]:
     scores = (WEIGHT @ USERS[user] + BIAS).tolist()
-    return sorted((i for i in range(N) if i not in seen), key=lambda i: -scores[i])[:k]
+    return sorted((i for i in range(N) if i not in excluded), key=lambda i: -scores[i])[:k]
 
 
 @pytest.mark.parametrize("kind", [ItemIndex, ApproximateIndex])
 def test_the_best_come_first_without_those_seen(kind):
     index = kind(WEIGHT, BIAS)
     best = by_hand(0, 200, [])
-    seen = [best[:150], [], [best[3]] * 4, list(range(N))]
-    found = index.search(USERS[[0, 0, 0, 0]], 30, seen)
-    for (places, scores), own in zip(found, seen, strict=True):
-        right = by_hand(0, 30, own)
-        assert not set(places) & set(own)
-        assert len(places) == min(30, N - len(set(own)))
+    excluded = [best[:150], [], [best[3]] * 4, list(range(N))]
+    results = index.search(USERS[[0, 0, 0, 0]], 30, excluded)
+    for (places, scores), excluded_positions in zip(results, excluded, strict=True):
+        right = by_hand(0, 30, excluded_positions)
+        assert not set(places) & set(excluded_positions)
+        assert len(places) == min(30, N - len(set(excluded_positions)))
         assert len(set(places) & set(right)) >= 0.9 * len(right)
         assert scores == sorted(scores, reverse=True)
         torch.testing.assert_close(torch.tensor(scores), WEIGHT[places] @ USERS[0] + BIAS[places])
     if kind is ItemIndex:  # the graph may miss an item: it is built by several threads, and not the same every time
-        assert found[1][0] == best[:30]
+        assert results[1][0] == best[:30]
 
 
 def test_what_the_graph_looks_at_too_little_for_is_searched_exactly():
     index = ApproximateIndex(WEIGHT, 20 * BIAS)
     exact = ItemIndex(WEIGHT, 20 * BIAS)
     ((best, _),) = exact.search(USERS[:1], 2_000, [[]])
-    seen = [best[:1_500], [], best[:3]]
-    found = index.search(USERS[[0, 0, 0]], 10, seen)
-    assert found[0][0] == exact.search(USERS[:1], 10, seen[:1])[0][0]
-    assert len(set(found[1][0]) & set(best[:10])) >= 9
+    excluded = [best[:1_500], [], best[:3]]
+    results = index.search(USERS[[0, 0, 0]], 10, excluded)
+    assert results[0][0] == exact.search(USERS[:1], 10, excluded[:1])[0][0]
+    assert len(set(results[1][0]) & set(best[:10])) >= 9
     assert len(set(index.search(USERS[:1], 1_000, [[]])[0][0]) & set(best[:1_000])) == 1_000
 
 
@@ -62,29 +62,31 @@ def test_more_is_asked_than_there_is():
         assert float(index.score(USERS[:1], 3)) == pytest.approx(float(WEIGHT[3] @ USERS[0] + BIAS[3]), abs=1e-5)
 
 
-def test_a_small_catalogue_is_searched_exactly_and_a_large_one_says_what_it_finds():
-    lines: list[str] = []
-    exact = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N), lambda: USERS, lines.append)
+def test_a_small_catalogue_is_searched_exactly_and_a_large_one_says_what_it_finds(caplog):
+    caplog.set_level("INFO", "peterrec")
+    exact = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N), lambda: USERS)
     assert exact.describe() == {"kind": "exact", "recall": 1.0}
-    assert lines == []
-    found = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N - 1), lambda: USERS, lines.append)
-    described = found.describe()
+    assert caplog.messages == []
+    index = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=N - 1), lambda: USERS)
+    described = index.describe()
     assert described["kind"] == "approximate"
     shares = [
         len(set(places) & set(by_hand(user, 10, []))) / 10
-        for user, (places, _) in enumerate(found.search(USERS, 10, [[] for _ in USERS]))
+        for user, (places, _) in enumerate(index.search(USERS, 10, [[] for _ in USERS]))
     ]
     assert described["recall"] == pytest.approx(sum(shares) / len(shares))
-    assert "3,000 targets" in lines[0]
+    assert "3,000 targets" in caplog.messages[0]
 
 
-def test_an_index_that_finds_too_little_is_not_used(monkeypatch):
-    lines: list[str] = []
+def test_an_index_that_finds_too_little_is_not_used(monkeypatch, caplog):
+    caplog.set_level("INFO", "peterrec")
     plain = ApproximateIndex.search
-    monkeypatch.setattr(ApproximateIndex, "search", lambda self, *of: [(p[::2], s[::2]) for p, s in plain(self, *of)])
-    index = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=10), lambda: USERS, lines.append)
+    monkeypatch.setattr(
+        ApproximateIndex, "search", lambda self, *args: [(p[::2], s[::2]) for p, s in plain(self, *args)]
+    )
+    index = build_index(WEIGHT, BIAS, EngineConfig(approximate_above=10), lambda: USERS)
     assert type(index) is ItemIndex
-    assert "every target is scored instead" in lines[0]
+    assert "every target is scored instead" in caplog.messages[0]
 
 
 def test_without_the_library_it_is_said_what_to_do(monkeypatch):
@@ -93,18 +95,21 @@ def test_without_the_library_it_is_said_what_to_do(monkeypatch):
         ApproximateIndex(WEIGHT, BIAS)
 
 
-def test_the_engine_measures_its_index_when_a_bundle_is_loaded():
-    pretrained, lines = tiny_pretrained(), []
-    served = Engine(UserModel(pretrained), EngineConfig(approximate_above=50, least_recall=0.5), lines.append)
+def test_the_engine_measures_its_index_when_a_bundle_is_loaded(caplog):
+    caplog.set_level("INFO", "peterrec")
+    pretrained = tiny_pretrained()
+    served = Engine(UserModel(pretrained), EngineConfig(approximate_above=50, least_recall=0.5))
     targets = tiny_catalogue(400, first=0)
     info = served.add(tiny_bundle(pretrained, targets=targets, name="shop"))
     assert info.index is not None
     assert info.index["kind"] == "approximate"
     assert 0.5 <= info.index["recall"] <= 1
-    assert "400 targets" in lines[0]
+    assert "400 targets" in caplog.messages[0]
     history = ["item-1", "item-2"]
-    found = served.predict([Request(history, Question(["shop"], k=5))])[0].tasks["shop"].items
+    approximate_items = served.predict([Request(history, Question(["shop"], k=5))])[0].tasks["shop"].items
     exact = Engine(UserModel(pretrained))
     exact.add(tiny_bundle(pretrained, targets=targets, name="shop"))
-    right = exact.predict([Request(history, Question(["shop"], k=5))])[0].tasks["shop"].items
-    assert len(set(found) & set(right)) >= 3  # the graph is not the same every time: it is built by several threads
+    exact_items = exact.predict([Request(history, Question(["shop"], k=5))])[0].tasks["shop"].items
+    assert (
+        len(set(approximate_items) & set(exact_items)) >= 3
+    )  # the graph is not the same every time: it is built by several threads

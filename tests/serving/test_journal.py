@@ -139,7 +139,7 @@ def test_a_full_disk_keeps_what_was_there(path: Path) -> None:
     with file_size_limit(50), pytest.raises(StorageError, match="full"):
         journal.record("age", SECOND)
     assert path.read_bytes() == before
-    assert [each.name for each in path.parent.iterdir()] == ["bundles.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["bundles.json"]
     journal.record("music", SECOND)
     assert BundleJournal(path).start({}) == {"age": FIRST, "music": SECOND}
 

@@ -44,8 +44,8 @@ def test_anything_else_is_not_known(keys: Keys, presented: str | None) -> None:
 
 def test_every_key_is_compared_as_a_whole(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
-    whole = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((len(a), len(b))) or whole(a, b))
+    original = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((len(a), len(b))) or original(a, b))
     for presented in (WEB, OPS, "x"):
         keys.scopes(presented)
     assert compared == [(32, 32)] * 6

@@ -68,18 +68,18 @@ def test_who_asked_before_is_answered_by_the_version_before():
     served.drop("age")
     with pytest.raises(UnknownTaskError):
         served.prepare(Request(ASKED.items, Question(["age"])))
-    found = served.answer([prepared, after, served.prepare(ASKED)])
-    assert [list(answer.tasks) for answer in found] == [["age"], ["age"], []]
-    assert [answer.tasks["age"].version for answer in found[:2]] == [old, new]
-    assert found[0] == before[0]
-    assert found[1] != before[0]
+    answers = served.answer([prepared, after, served.prepare(ASKED)])
+    assert [list(answer.tasks) for answer in answers] == [["age"], ["age"], []]
+    assert [answer.tasks["age"].version for answer in answers[:2]] == [old, new]
+    assert answers[0] == before[0]
+    assert answers[1] != before[0]
 
 
 def test_a_roll_back_goes_through_what_has_answered():
     served = engine(keep_versions=4)
     first, second, third = (served.add(age(seed)).version for seed in (0, 1, 2))
     assert served.roll_back("age").version == second
-    assert [(one.version, one.active, one.withdrawn) for one in served.versions("age")] == [
+    assert [(info.version, info.active, info.withdrawn) for info in served.versions("age")] == [
         (third, False, True), (second, True, False), (first, False, False),
     ]  # fmt: skip
     fourth = served.add(age(3)).version
@@ -99,14 +99,14 @@ def test_a_roll_back_goes_through_what_has_answered():
 def test_what_was_staged_answers_when_it_is_activated(tmp_path):
     served = engine()
     first = served.add(age(0)).version
-    other = served.stage("age", folder(tmp_path / "other", seed=1))
+    staged_too = served.stage("age", folder(tmp_path / "other", seed=1))
     back = served.stage("age", folder(tmp_path / "again", seed=0))
     assert served.predict([ASKED])[0].tasks["age"].version == first
     assert len(served.versions("age")) == 1
-    second = served.activate(other).version
+    second = served.activate(staged_too).version
     assert served.predict([ASKED])[0].tasks["age"].version == second != first
     assert served.activate(back).version == first  # staged when the other one did not answer yet
-    assert [one.version for one in served.versions("age") if not one.withdrawn] == [first, second]
+    assert [info.version for info in served.versions("age") if not info.withdrawn] == [first, second]
     assert served.roll_back("age").version == second
 
 
@@ -115,7 +115,7 @@ def test_versions_that_are_too_many_are_given_up_withdrawn_ones_first():
     first, second = (served.add(age(seed)).version for seed in (0, 1))
     served.roll_back("age")
     third = served.add(age(2)).version
-    assert {one.version for one in served.versions("age")} == {first, third}
+    assert {info.version for info in served.versions("age")} == {first, third}
     assert served.roll_back("age").version == first
     with pytest.raises(RequestError, match="no version"):
         served.roll_back("age", second)
@@ -138,10 +138,10 @@ def test_the_version_that_answers_can_be_written_and_is_the_same_when_read(tmp_p
 def test_only_so_many_versions_are_kept_and_a_dropped_one_is_gone():
     served = engine(keep_versions=2)
     versions = [served.add(age(seed)).version for seed in (0, 1, 2)]
-    assert [one.version for one in served.versions("age")] == versions[:0:-1]
+    assert [info.version for info in served.versions("age")] == versions[:0:-1]
     served.add(age(1))
     served.add(age(1))  # again: no version twice
-    assert [one.version for one in served.versions("age")] == [versions[1], versions[2]]
+    assert [info.version for info in served.versions("age")] == [versions[1], versions[2]]
     served.drop("age")
     assert served.versions() == []
     with pytest.raises(UnknownTaskError):
@@ -187,10 +187,10 @@ def test_an_answer_of_no_numbers_is_an_error_and_not_one_without_them(kind):
     served = engine()
     targets = tiny_catalogue(5, first=0) if kind == "ranking" else None
     served.add(tiny_bundle(PRETRAINED, targets=targets, name="age"))
-    loaded = served.roster.get("age")
+    loaded = served.snapshot.get("age")
     with torch.inference_mode():
         loaded.bundle.head.weight[0].fill_(float("nan"))
-        for weight, _ in served.roster.class_heads._stacks:
+        for weight, _ in served.snapshot.class_heads._stacks:
             weight.fill_(float("nan"))
     with pytest.raises(AnswerError, match="'age' answers with NaN or infinity"):
         served.predict([ASKED])
@@ -210,11 +210,11 @@ def test_answers_are_of_one_version_or_the_other_while_it_changes():
     def ask() -> None:
         while not stop.is_set():
             answer = served.predict([ASKED, ASKED])[1]
-            found = answer.tasks["age"]
-            assert isinstance(found, ClassAnswer)
-            right = expected[found.version].tasks["age"].probabilities
-            if any(abs(found.probabilities[name] - right[name]) > 1e-5 for name in right):
-                wrong.append(found)
+            task_answer = answer.tasks["age"]
+            assert isinstance(task_answer, ClassAnswer)
+            right = expected[task_answer.version].tasks["age"].probabilities
+            if any(abs(task_answer.probabilities[name] - right[name]) > 1e-5 for name in right):
+                wrong.append(task_answer)
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
@@ -230,10 +230,10 @@ def test_answers_are_of_one_version_or_the_other_while_it_changes():
 def test_an_index_of_targets_comes_and_goes_with_its_bundle():
     served = engine()
     few = served.add(tiny_bundle(PRETRAINED, targets=tiny_catalogue(5, first=0), name="shop"))
-    more = served.add(tiny_bundle(PRETRAINED, targets=tiny_catalogue(8, first=0), name="shop", seed=1))
-    assert few.index == more.index == {"kind": "exact", "recall": 1.0}
+    larger = served.add(tiny_bundle(PRETRAINED, targets=tiny_catalogue(8, first=0), name="shop", seed=1))
+    assert few.index == larger.index == {"kind": "exact", "recall": 1.0}
     assert served.tasks()[0].targets == 8
-    every = Request([], Question(["shop"], k=20))
-    assert len(served.predict([every])[0].tasks["shop"].items) == 8
+    request = Request([], Question(["shop"], k=20))
+    assert len(served.predict([request])[0].tasks["shop"].items) == 8
     served.roll_back("shop")
-    assert len(served.predict([every])[0].tasks["shop"].items) == 5
+    assert len(served.predict([request])[0].tasks["shop"].items) == 5

@@ -60,11 +60,11 @@ def from_whole_histories(keys: Sequence[Key], histories: Sequence[Stored], backb
 
 
 def check(pool: StatePool, keys: Sequence[Key], histories: Sequence[Stored], batch_size: int = 256) -> None:
-    found = pool.vectors(keys, histories, patches_of(keys), batch_size)
-    torch.testing.assert_close(found, from_whole_histories(keys, histories), rtol=1e-5, atol=1e-5)
+    states = pool.vectors(keys, histories, patches_of(keys), batch_size)
+    torch.testing.assert_close(states, from_whole_histories(keys, histories), rtol=1e-5, atol=1e-5)
 
 
-def of(length: int, seed: int = 0) -> Stored:
+def random_history(length: int, seed: int = 0) -> Stored:
     return Stored().plus(*np.random.default_rng(seed).integers(SPECIAL, SPECIAL + ITEMS, length).tolist())
 
 
@@ -99,9 +99,9 @@ class Pool(RuleBasedStateMachine):
         histories = [self.users[user] for user, _ in keys]
         if keys:
             check(self.pool, keys, histories, batch_size)
-        asked = len(set(keys))
+        distinct_keys = len(set(keys))
         hits, rebuilds, evictions = np.subtract(counts(self.pool), before[1])
-        assert hits + rebuilds == asked
+        assert hits + rebuilds == distinct_keys
         assert len(self.pool) <= before[0] + rebuilds
         assert evictions <= rebuilds
 
@@ -132,7 +132,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def each_state_has_a_place_of_its_own(self):
-        rows = [kept.row for kept in self.pool._kept.values()] + self.pool._free
+        rows = [entry.row for entry in self.pool._entries.values()] + self.pool._free
         assert sorted(rows) == list(range(3))
         assert len(self.pool) == 3 - len(self.pool._free)
 
@@ -165,7 +165,7 @@ class Counting(Stream):
 def test_a_new_event_costs_one_push_and_no_event_nothing():
     pool = StatePool(stream := Counting(BACKBONE), 4)
     keys: list[Key] = [("a", "v1"), ("b", "v1"), ("c", "v2")]
-    histories = [of(40, 1), of(30, 2), of(2, 3)]
+    histories = [random_history(40, 1), random_history(30, 2), random_history(2, 3)]
     check(pool, keys, histories)
     assert (stream.filled, stream.pushed) == ([2], [1, 1])
     check(pool, keys, histories)
@@ -181,7 +181,7 @@ def test_a_new_event_costs_one_push_and_no_event_nothing():
 
 def test_a_state_that_is_far_behind_is_made_anew_in_one_pass():
     pool = StatePool(stream := Counting(BACKBONE), 1)
-    history = of(3)
+    history = random_history(3)
     check(pool, [("a", "")], [history])
     stream.pushed.clear()
     check(pool, [("a", "")], [history := history.plus(*[9] * FEW_EVENTS)])
@@ -194,32 +194,32 @@ def test_the_longest_unused_goes_first():
     pool = StatePool(Stream(BACKBONE), 2)
     a, b, c = (("a", ""), ("b", ""), ("c", ""))
     for key in (a, b, a, c):
-        check(pool, [key], [of(5)])
-    assert list(pool._kept) == [a, c]
+        check(pool, [key], [random_history(5)])
+    assert list(pool._entries) == [a, c]
     assert counts(pool) == (1, 3, 1)
-    check(pool, [b, c], [of(5), of(5)])  # c is about to be used: it is a that goes
+    check(pool, [b, c], [random_history(5), random_history(5)])  # c is about to be used: it is a that goes
     assert counts(pool) == (2, 4, 2)
-    assert set(pool._kept) == {b, c}
+    assert set(pool._entries) == {b, c}
 
 
 def test_more_keys_than_states_and_keys_that_occur_again():
     pool = StatePool(Stream(BACKBONE), 2)
     keys: list[Key] = [("a", ""), ("b", "v1"), ("a", ""), ("c", "v2"), ("a", "v1"), ("b", "v1")]
-    stored = {"a": of(4, 1), "b": of(30, 2), "c": of(0, 3)}
+    stored = {"a": random_history(4, 1), "b": random_history(30, 2), "c": random_history(0, 3)}
     check(pool, keys, [stored[user] for user, _ in keys])
     assert len(pool) == 2
 
 
 def test_of_two_histories_of_one_user_the_last_one_counts():
     pool, keys = StatePool(Stream(BACKBONE), 2), [("a", ""), ("b", ""), ("a", "")]
-    before, other = of(4, 1), of(3, 2)
-    found = pool.vectors(keys, [before, other, before.plus(8)], patches_of(keys))
-    wanted = from_whole_histories(keys, [before.plus(8), other, before.plus(8)])
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    before, other_history = random_history(4, 1), random_history(3, 2)
+    states = pool.vectors(keys, [before, other_history, before.plus(8)], patches_of(keys))
+    wanted = from_whole_histories(keys, [before.plus(8), other_history, before.plus(8)])
+    torch.testing.assert_close(states, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_history_that_was_read_before_the_state_was_made():
-    pool, history = StatePool(Stream(BACKBONE), 2), of(12)
+    pool, history = StatePool(Stream(BACKBONE), 2), random_history(12)
     check(pool, [("a", "")], [history.plus(4, 5)])
     check(pool, [("a", "")], [history])
     assert counts(pool) == (0, 2, 0)
@@ -229,9 +229,9 @@ def test_a_history_that_was_read_before_the_state_was_made():
 
 def test_what_fails_on_the_way_leaves_no_state_between_two_events():
     pool, keys = StatePool(Stream(BACKBONE), 2), [("a", ""), ("b", "v1")]
-    histories, calls = [of(10, 1), of(10, 2)], 0
+    histories, calls = [random_history(10, 1), random_history(10, 2)], 0
     check(pool, keys, histories)
-    more = [histories[0].plus(4, 5, 6), histories[1].plus(7)]
+    longer_histories = [histories[0].plus(4, 5, 6), histories[1].plus(7)]
 
     def fails(indices: list[int]) -> TaskPatch:
         nonlocal calls
@@ -241,8 +241,8 @@ def test_what_fails_on_the_way_leaves_no_state_between_two_events():
         return patches_of(keys)(indices)
 
     with pytest.raises(MemoryError):
-        pool.vectors(keys, more, fails)
-    check(pool, keys, more)
+        pool.vectors(keys, longer_histories, fails)
+    check(pool, keys, longer_histories)
 
 
 def test_no_keys():
@@ -255,14 +255,14 @@ def test_no_keys():
 def test_nothing_is_left_of_who_is_erased():
     pool = StatePool(Stream(BACKBONE), 4)
     keys: list[Key] = [("a", ""), ("a", "v1"), ("b", "")]
-    histories = [of(20, 1), of(20, 1), of(20, 2)]
+    histories = [random_history(20, 1), random_history(20, 1), random_history(20, 2)]
     check(pool, keys, histories)
-    kept = pool.states.pool[pool._kept["b", ""].row].clone()
+    state_of_b = pool.states.pool[pool._entries["b", ""].row].clone()
     assert pool.forget_user("a") == 2
     assert pool.forget_user("a") == 0
-    left = pool.states.pool.flatten(1).any(1)
-    assert left.sum() == 1, "the rows of the other user only"
-    assert torch.equal(pool.states.pool[left][0], kept)
+    nonzero_rows = pool.states.pool.flatten(1).any(1)
+    assert nonzero_rows.sum() == 1, "the rows of the other user only"
+    assert torch.equal(pool.states.pool[nonzero_rows][0], state_of_b)
     assert pool.states.token_counts.sum() == 20
     check(pool, keys, histories)
 
@@ -270,13 +270,13 @@ def test_nothing_is_left_of_who_is_erased():
 def test_forgetting_by_key():
     pool = StatePool(Stream(BACKBONE), 4)
     keys: list[Key] = [("a", ""), ("a", "v1"), ("b", "v1")]
-    check(pool, keys, [of(3)] * 3)
+    check(pool, keys, [random_history(3)] * 3)
 
-    def of_version(key: Hashable) -> bool:
+    def has_version(key: Hashable) -> bool:
         return isinstance(key, tuple) and key[1] == "v1"
 
-    assert pool.forget(of_version) == 2
-    assert list(pool._kept) == [("a", "")]
+    assert pool.forget(has_version) == 2
+    assert list(pool._entries) == [("a", "")]
 
 
 def test_more_states_than_memory_are_refused():

@@ -42,8 +42,8 @@ def search(tmp_path: Path) -> ItemSearch:
     return ItemSearch(catalogue([*TITLES, "untitled"]), parquet(tmp_path / "titles.parquet", TITLES))
 
 
-def found(search: ItemSearch, q: str, limit: int = 20) -> list[Any]:
-    return [one.item for one in search.search(q, limit)]
+def found_items(search: ItemSearch, q: str, limit: int = 20) -> list[Any]:
+    return [match.item for match in search.search(q, limit)]
 
 
 def test_without_a_question_the_most_frequent_come(search: ItemSearch) -> None:
@@ -54,14 +54,14 @@ def test_without_a_question_the_most_frequent_come(search: ItemSearch) -> None:
 
 
 def test_the_very_id_then_beginnings_then_words_then_anything(search: ItemSearch) -> None:
-    assert found(search, "star") == ["star", "tt1", "tt9", "tt2", "tt3"]
-    assert found(search, "star", 3) == ["star", "tt1", "tt9"]
-    assert found(search, "star", 1) == ["star"]
+    assert found_items(search, "star") == ["star", "tt1", "tt9", "tt2", "tt3"]
+    assert found_items(search, "star", 3) == ["star", "tt1", "tt9"]
+    assert found_items(search, "star", 1) == ["star"]
 
 
 @pytest.mark.parametrize("question", ["STAR WARS", "star-wars", " star  wars ", "ar wa", "Star, Wars!"])
 def test_case_and_punctuation_do_not_matter(search: ItemSearch, question: str) -> None:
-    assert found(search, question) == ["tt1"]
+    assert found_items(search, question) == ["tt1"]
 
 
 @pytest.mark.parametrize(
@@ -73,27 +73,27 @@ def test_case_and_punctuation_do_not_matter(search: ItemSearch, question: str) -
     ],
 )  # fmt: skip
 def test_any_text_is_found(search: ItemSearch, question: str, item: str) -> None:
-    assert found(search, question)[0] == item
+    assert found_items(search, question)[0] == item
 
 
 @pytest.mark.parametrize("question", ["nothing of it", "\ud800x!", "%", "_", "\\", "(", ".*", "x" * 10_000, "a\nst"])
 def test_what_nothing_has_finds_nothing_that_is_odd(search: ItemSearch, question: str) -> None:
-    assert all(isinstance(one, FoundItem) for one in search.search(question))
+    assert all(isinstance(item, FoundItem) for item in search.search(question))
     if question in ("nothing of it", ".*", "%"):
         assert search.search(question) == []
 
 
 def test_ids_of_signs_are_found_as_a_whole(tmp_path: Path) -> None:
     search = ItemSearch(catalogue(["a", "%", "***"]))
-    assert found(search, "%") == ["%"]
-    assert found(search, "***") == ["***"]
+    assert found_items(search, "%") == ["%"]
+    assert found_items(search, "***") == ["***"]
 
 
 def test_an_unordered_catalogue_is_searched_from_the_most_frequent(tmp_path: Path) -> None:
     search = ItemSearch(catalogue(["x1", "x2", "x3", "ax"], [1, 5, 5, 9]))
     assert search.search("x") == [FoundItem("x2", None, 5), FoundItem("x3", None, 5), FoundItem("x1", None, 1),
                                   FoundItem("ax", None, 9)]  # fmt: skip
-    assert found(search, "", 2) == ["ax", "x2"]
+    assert found_items(search, "", 2) == ["ax", "x2"]
 
 
 @pytest.mark.parametrize("first", [0, 4])
@@ -101,21 +101,21 @@ def test_blocks_say_what_the_whole_says(monkeypatch: pytest.MonkeyPatch, first: 
     rng = np.random.default_rng(0)
     letters = ["".join(rng.choice(list("ab -"), 4)) for _ in range(300)]
     ids = [f"{text}{i}" if i % 40 == 39 else f"{i} {text}" for i, text in enumerate(letters)]
-    whole = ItemSearch(catalogue(ids, rng.integers(0, 9, 300).tolist(), first))
+    unblocked = ItemSearch(catalogue(ids, rng.integers(0, 9, 300).tolist(), first))
     for limit in (1, 3, 20, 1000):
         for question in ("a", "b", "ab", "a b", "7", "aaaa", ids[200], ids[0]):
             monkeypatch.setattr(titles_module, "BLOCK", 1 << 16)
-            expected = whole.search(question, limit)
+            expected = unblocked.search(question, limit)
             monkeypatch.setattr(titles_module, "BLOCK", 7)
-            assert whole.search(question, limit) == expected
+            assert unblocked.search(question, limit) == expected
 
 
 # ---------------------------------------------------------------- titles
 
 
 def test_titles_are_told_of_those_that_have_one(search: ItemSearch) -> None:
-    asked = ["tt5", "untitled", "nobody", 10, "10", "\ud800"]
-    assert search.titles(asked) == {"tt5": TITLES["tt5"], "10": "Ten"}
+    item_ids = ["tt5", "untitled", "nobody", 10, "10", "\ud800"]
+    assert search.titles(item_ids) == {"tt5": TITLES["tt5"], "10": "Ten"}
 
 
 @pytest.mark.parametrize("ids", [[7, 12], ["7", "12"]])
@@ -133,8 +133,8 @@ def test_csv_keeps_ids_and_titles_as_text(tmp_path: Path) -> None:
     path.write_text('title,item_id\n1984,007\n"two\nlines, ""quoted""",7\nNA,8\n  ,9\n,10\nDune,7\n')
     search = ItemSearch(catalogue(["007", "7", "8", "9", "10"]), path)
     assert search.titles(["007", "7", "8", "9", "10"]) == {"007": "1984", "7": 'two\nlines, "quoted"', "8": "NA"}
-    assert found(search, "lines") == ["7"]
-    assert found(search, "dune") == []  # the first title counts
+    assert found_items(search, "lines") == ["7"]
+    assert found_items(search, "dune") == []  # the first title counts
 
 
 def test_missing_ids_and_titles_are_left_out(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_missing_ids_and_titles_are_left_out(tmp_path: Path) -> None:
 
 def test_without_titles_ids_are_searched(tmp_path: Path) -> None:
     search = ItemSearch(catalogue([100, 101, 210]))
-    assert found(search, "10") == [100, 101, 210]
-    assert found(search, "101") == [101]
+    assert found_items(search, "10") == [100, 101, 210]
+    assert found_items(search, "101") == [101]
     assert search.titles([100]) == {}
 
 

@@ -46,26 +46,29 @@ def events(user: str, items: list[str], first: int = 0, **settings) -> list[Even
 
 
 def answer(users: Users, user: str, question: Question = THREE) -> Answer:
-    (found,) = users.run([users.prepare(user, question)])
-    assert isinstance(found, Answer)
-    return found
+    (result,) = users.run([users.prepare(user, question)])
+    assert isinstance(result, Answer)
+    return result
 
 
-def assert_same(found: Answer, expected: Answer) -> None:
-    counts = [(each.events, each.unknown_items, each.known_events) for each in (found, expected)]
+def assert_same(answer: Answer, expected: Answer) -> None:
+    counts = [(a.events, a.unknown_items, a.known_events) for a in (answer, expected)]
     assert counts[0] == counts[1]
-    assert list(found.tasks) == list(expected.tasks)
-    for name, one in expected.tasks.items():
-        other = found.tasks[name]
-        if isinstance(one, ClassAnswer):
-            assert isinstance(other, ClassAnswer)
+    assert list(answer.tasks) == list(expected.tasks)
+    for name, expected_task in expected.tasks.items():
+        task_answer = answer.tasks[name]
+        if isinstance(expected_task, ClassAnswer):
+            assert isinstance(task_answer, ClassAnswer)
             np.testing.assert_allclose(
-                list(other.probabilities.values()), list(one.probabilities.values()), atol=1e-5, err_msg=name
+                list(task_answer.probabilities.values()),
+                list(expected_task.probabilities.values()),
+                atol=1e-5,
+                err_msg=name,
             )
         else:
-            assert isinstance(other, ItemsAnswer)
-            assert other.items == one.items
-            np.testing.assert_allclose(other.scores, one.scores, atol=1e-5)
+            assert isinstance(task_answer, ItemsAnswer)
+            assert task_answer.items == expected_task.items
+            np.testing.assert_allclose(task_answer.scores, expected_task.scores, atol=1e-5)
 
 
 def assert_follows(users: Users, user: str, question: Question = THREE) -> None:
@@ -88,10 +91,10 @@ def test_a_stored_user_is_answered_as_one_whose_events_are_given(tmp_path, windo
         assert_follows(users, user, Question(rng.choice(["*", ["age", "shop"], ["long"]]), k=3))
     assert max(written.values()) > 24
     together = users.run([users.prepare(user, Question(k=3)) for user in written])
-    for user, found in zip(written, together, strict=True):
+    for user, result in zip(written, together, strict=True):
         items = [event.item for event in users.read(user).events]
-        assert isinstance(found, Answer)
-        assert_same(found, users.engine.predict([Request(items, Question(k=3))])[0])
+        assert isinstance(result, Answer)
+        assert_same(result, users.engine.predict([Request(items, Question(k=3))])[0])
     assert (users.stats()["evictions"] > 0) == (states == 2)
 
 
@@ -105,17 +108,17 @@ def test_events_that_others_wrote_that_came_late_and_twice_are_seen(tmp_path):
     users = make(tmp_path)
     users.append(events("anna", ["item-1", "item-2", "item-3"]))
     assert_follows(users, "anna")
-    other = SqliteStore(tmp_path / "events.sqlite", 1_000)
-    other.append([Event("anna", "late", "item-9", 0.5)])
+    other_store = SqliteStore(tmp_path / "events.sqlite", 1_000)
+    other_store.append([Event("anna", "late", "item-9", 0.5)])
     assert [event.item for event in users.read("anna").events] == ["item-1", "item-9", "item-2", "item-3"]
     assert_follows(users, "anna")
     assert users.append(events("anna", ["item-4", "item-4"], 2)) == [False, True]
     assert_follows(users, "anna")
-    other.delete("anna")
-    other.append(events("anna", ["item-5"]))
+    other_store.delete("anna")
+    other_store.append(events("anna", ["item-5"]))
     assert answer(users, "anna").events == 1
     assert_follows(users, "anna")
-    other.close()
+    other_store.close()
 
 
 def test_what_the_store_dropped_is_not_read(tmp_path):
@@ -156,18 +159,18 @@ def test_a_user_whose_events_cannot_be_read_spoils_nobody_elses_answer(tmp_path,
     users.append(events("anna", ["item-1"]) + events("ben", ["item-2"]))
     plain = users.store.read
 
-    def read(user: str, *rest):
+    def read(user: str, *args):
         if user == "anna":
             raise StoreError("the disk is gone", remedy="find it")
-        return plain(user, *rest)
+        return plain(user, *args)
 
     monkeypatch.setattr(users.store, "read", read)
-    anna, ben, given = users.run(
+    anna, ben, not_stored = users.run(
         [users.prepare("anna", Question()), users.prepare("ben", Question()), users.engine.prepare(Request(["item-4"]))]
     )
     assert isinstance(anna, StoreError)
     assert_same(ben, users.engine.predict([Request(["item-2"])])[0])
-    assert_same(given, users.engine.predict([Request(["item-4"])])[0])
+    assert_same(not_stored, users.engine.predict([Request(["item-4"])])[0])
 
 
 def test_a_replaced_bundle_reads_states_of_its_own(tmp_path):
@@ -180,8 +183,8 @@ def test_a_replaced_bundle_reads_states_of_its_own(tmp_path):
     after = answer(users, "anna", question)
     assert after != before
     assert_follows(users, "anna", question)
-    (found,) = users.run([prepared])
-    assert_same(found, before)
+    (result,) = users.run([prepared])
+    assert_same(result, before)
     users.engine.roll_back("long")
     assert_same(answer(users, "anna", question), before)
 
@@ -229,15 +232,15 @@ def test_who_was_read_before_an_erasure_leaves_nothing_behind(tmp_path):
     users.append(events("anna", ["item-1", "item-2"]) + events("ben", ["item-3"]))
     fetched = [users.fetch(users.prepare(user, THREE)) for user in ("anna", "ben")]
     assert users.erase("anna") == Erased(2, complete=True)
-    found = users.run(fetched)
-    assert_same(found[0], users.engine.predict([Request(["item-1", "item-2"], THREE)])[0])
+    answers = users.run(fetched)
+    assert_same(answers[0], users.engine.predict([Request(["item-1", "item-2"], THREE)])[0])
     assert (users.stats()["histories"], users.stats()["states"]) == (1, 0)  # ben's history was kept before
     plain = users.store.read
 
-    def read_then_erase(user: str, *rest):
-        found = plain(user, *rest)
+    def read_then_erase(user: str, *args):
+        read_events = plain(user, *args)
         users.erase("ben")
-        return found
+        return read_events
 
     users.store.read = read_then_erase
     prepared = users.fetch(users.prepare("ben", THREE))
@@ -267,49 +270,49 @@ def test_whom_another_service_erased_is_forgotten_though_nobody_asks(tmp_path):
         answer(users, user, Question(["long", "lora"]))
     before = users.stats()
     assert (before["histories"], before["states"]) == (3, 6)
-    other = SqliteStore(tmp_path / "events.sqlite", 1_000)
+    other_store = SqliteStore(tmp_path / "events.sqlite", 1_000)
     users.follow_erasures()
     assert users.stats() == before
-    other.delete("anna")
-    other.delete("cem")
-    other.append(events("cem", ["item-9"]))  # who comes again is somebody else
+    other_store.delete("anna")
+    other_store.delete("cem")
+    other_store.append(events("cem", ["item-9"]))  # who comes again is somebody else
     assert users.follow_erasures().pending == 0
     assert (users.stats()["histories"], users.stats()["states"]) == (1, 2)
-    assert {user for user, _ in users._pool._kept} == {"ben"}
+    assert {user for user, _ in users._pool._entries} == {"ben"}
     assert_follows(users, "cem")
     reads = []
     plain = users.store.revisions
     users.store.revisions = lambda names: reads.append(names) or plain(names)
     users.follow_erasures()
     assert reads == []  # nothing was erased since
-    other.close()
+    other_store.close()
 
 
 def test_who_is_read_while_others_erase_is_not_put_back(tmp_path):
     users = make(tmp_path)
     users.append(events("anna", ["item-1"]))
-    other = SqliteStore(tmp_path / "events.sqlite", 1_000)
+    other_store = SqliteStore(tmp_path / "events.sqlite", 1_000)
     read = users.store.read
 
-    def read_then_erase(user: str, *rest):
-        found = read(user, *rest)
-        other.delete("anna")
+    def read_then_erase(user: str, *args):
+        read_events = read(user, *args)
+        other_store.delete("anna")
         users.follow_erasures()
-        return found
+        return read_events
 
     users.store.read = read_then_erase
     users.fetch(users.prepare("anna", THREE))
     users.store.read = read
     assert users.stats()["histories"] == 0
-    other.close()
+    other_store.close()
 
 
 def test_pending_erasures_are_gone_on_with(tmp_path, monkeypatch):
     users = make(tmp_path)
     users.append(events("anna", ["item-1"]))
     emptied = []
-    plain = users.store._file.empty_log
-    monkeypatch.setattr(users.store._file, "empty_log", lambda: len(emptied) > 1 and plain())
+    plain = users.store._file.checkpoint
+    monkeypatch.setattr(users.store._file, "checkpoint", lambda: len(emptied) > 1 and plain())
     assert users.erase("anna") == Erased(1, complete=False)
     for _ in range(2):
         assert users.follow_erasures().pending == 1
@@ -345,10 +348,10 @@ def test_states_that_do_not_fit_are_known_before_anyone_asks(tmp_path):
 def test_a_stored_user_is_explained(tmp_path):
     users = make(tmp_path)
     users.append(events("anna", ["item-1", "item-2", "item-3"]))
-    found = users.explain(users.prepare("anna", Question(["age"])), "age")
-    given = users.explain(users.engine.prepare(Request(["item-1", "item-2", "item-3"], Question(["age"]))), "age")
-    assert found == given
-    assert len(found.contributions) == 3
+    explanation = users.explain(users.prepare("anna", Question(["age"])), "age")
+    expected = users.explain(users.engine.prepare(Request(["item-1", "item-2", "item-3"], Question(["age"]))), "age")
+    assert explanation == expected
+    assert len(explanation.contributions) == 3
 
 
 def test_a_question_about_a_user_is_checked_when_it_comes(tmp_path):

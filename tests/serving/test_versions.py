@@ -1,4 +1,4 @@
-"""Which versions of a bundle have answered."""
+"""The history of a bundle's versions, against a simple model of it."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Operators:
     """The same, as operators see it: what answered, and in which order."""
 
     def __init__(self) -> None:
-        self.path, self.gone = ["a"], set[str]()
+        self.path, self.withdrawn = ["a"], set[str]()
 
     def load(self, version: str) -> None:
-        self.path = [each for each in self.path if each != version] + [version]
-        self.gone.discard(version)
+        self.path = [earlier for earlier in self.path if earlier != version] + [version]
+        self.withdrawn.discard(version)
 
     def roll_back(self) -> bool:
         if len(self.path) == 1:
             return False
-        self.gone.add(self.path.pop())
+        self.withdrawn.add(self.path.pop())
         return True
 
 
@@ -65,4 +65,4 @@ def test_any_changes_are_as_operators_mean_them(steps: list[str | None]) -> None
             with pytest.raises(LookupError):
                 history.roll_back()
         assert history.answered == tuple(expected.path)
-        assert set(history.withdrawn) == expected.gone
+        assert set(history.withdrawn) == expected.withdrawn

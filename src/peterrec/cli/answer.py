@@ -22,7 +22,7 @@ from peterrec.cli.common import (
     TimeOption,
     UserOption,
     events_config,
-    reporter,
+    log_shown,
     say,
 )  # fmt: skip
 from peterrec.config import EventsConfig
@@ -86,7 +86,9 @@ def predict(
         time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
-    _finish(answer(backbone, bundle, _source(source), out, options, reporter(quiet)), out, quiet)
+    with log_shown(quiet):
+        table = answer(backbone, bundle, _source(source), out, options)
+    _finish(table, out, quiet)
 
 
 def recommend(
@@ -128,7 +130,8 @@ def recommend(
     )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
     exclude_seen = None if seen is None else not seen
-    table = answer(backbone, bundle, _source(source), out, options, reporter(quiet), k=k, exclude_seen=exclude_seen)
+    with log_shown(quiet):
+        table = answer(backbone, bundle, _source(source), out, options, k=k, exclude_seen=exclude_seen)
     _finish(table, out, quiet)
 
 
@@ -163,7 +166,9 @@ def embed(
         time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
-    _finish(answer(backbone, _source(source), out, options, reporter(quiet), bundle=bundle), out, quiet)
+    with log_shown(quiet):
+        table = answer(backbone, _source(source), out, options, bundle=bundle)
+    _finish(table, out, quiet)
 
 
 def _options(

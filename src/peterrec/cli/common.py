@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +55,26 @@ def say(line: str) -> None:
 def reporter(quiet: bool) -> Callable[[str], None] | None:
     """Return `say`, or None when the user wants quiet."""
     return None if quiet else say
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def log_shown(quiet: bool) -> Iterator[None]:
+    """Print what the library logs in this block, unless the user wants quiet."""
+    logger, handler = logging.getLogger("peterrec"), _Remarks(logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    if not quiet:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def without_warnings(report: Callable[[str], None] | None) -> Callable[[str], None] | None:

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import ItemId
+from peterrec.data.ids import UserHistories
 from peterrec.data.preprocessing import assumptions
 from peterrec.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 EXAMPLE = '{"user": "u1", "items": ["i1", "i2"]}'
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Users and what they did.
-
-    Attributes:
-        user_ids: distinct users, as text.
-        items: for each user the external item ids, oldest first.
-        notes: what was left out of them, and what was assumed, in words.
-    """
-
-    user_ids: list[str]
-    items: list[list[ItemId]]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.user_ids)
 
 
 def read_histories(
@@ -41,7 +23,7 @@ def read_histories(
     events: EventsConfig | None = None,
     allow_empty: bool = False,
     preprocessing: PreprocessingConfig | None = None,
-) -> Histories:
+) -> UserHistories:
     """Read histories, from JSON lines or from events: what a model reads of them.
 
     Args:
@@ -68,23 +50,22 @@ def read_histories(
     return _read_events(str(source), events, preprocessing)
 
 
-def _with_assumptions(histories: Histories, preprocessing: PreprocessingConfig | None) -> Histories:
+def _with_assumptions(histories: UserHistories, preprocessing: PreprocessingConfig | None) -> UserHistories:
     lines = assumptions(preprocessing, times=False, domains=False)
-    return replace(histories, notes=tuple(f"assumed: {line}" for line in lines))
+    return histories._replace(notes=tuple(f"assumed: {line}" for line in lines))
 
 
-def _read_events(source: str, events: EventsConfig | None, preprocessing: PreprocessingConfig | None) -> Histories:
+def _read_events(source: str, events: EventsConfig | None, preprocessing: PreprocessingConfig | None) -> UserHistories:
     from peterrec.data.prepare import read_event_histories  # noqa: PLC0415 - the engine is not needed for JSON lines
 
     config = EventsConfig(paths=(source,)) if events is None else events.model_copy(update={"paths": (source,)})
     explicit = config.ids if "ids" in config.model_fields_set or preprocessing is None else preprocessing.columns.ids
     # Never guessed again: the catalogue tells integers from text, and matches either by its text.
     ids = "text" if explicit == "auto" else explicit
-    histories = read_event_histories(config.model_copy(update={"ids": ids}), preprocessing)
-    return Histories(histories.user_ids, histories.items, histories.notes)
+    return read_event_histories(config.model_copy(update={"ids": ids}), preprocessing)
 
 
-def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Histories:
+def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> UserHistories:
     line_of_user: dict[str, int] = {}
     items: list[list[ItemId]] = []
     number = 0
@@ -106,7 +87,7 @@ def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Hi
         raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=place) from error
     if not line_of_user:
         raise DataError("there are no histories", remedy=f"write one line per user, such as {EXAMPLE}", path=path)
-    return Histories(list(line_of_user), items)
+    return UserHistories(list(line_of_user), items)
 
 
 def _parse(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]:

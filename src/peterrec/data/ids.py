@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,20 @@ NUMBERS = (
 )
 MISSING = "leave out events without an item"
 PLAIN = {int, str}  # not bool, which is no id
+
+
+class UserHistories(NamedTuple):
+    """Histories of users, by user.
+
+    Attributes:
+        user_ids: distinct users, as text.
+        items: for each user the external item ids, oldest first.
+        notes: what was left out of them, and what was assumed, in words.
+    """
+
+    user_ids: list[str]
+    items: list[list[str | int]]
+    notes: tuple[str, ...] = ()
 
 
 def as_histories(histories: Any) -> list[Sequence[str | int]]:

@@ -13,7 +13,7 @@ from peterrec.arguments import checked
 from peterrec.errors import ArtifactError, FormatVersionError, StorageError, StoreError
 from peterrec.serving.journal import BundleJournal
 from peterrec.serving.state_folder import COPIES, EVENTS, JOURNAL, LOCK
-from peterrec.serving.store.in_use import InUseMark, log_of
+from peterrec.serving.store.in_use import InUseMark, wal_path
 from peterrec.serving.store.sqlite import SHARDS
 from peterrec.serving.store.sqlite_file import APPLICATION, VERSION
 from peterrec.storage import FULL, new_folder, storage_errors
@@ -24,17 +24,17 @@ HEADER = ("application_id", "user_version")
 
 @checked
 def backup(state: str | Path, out: str | Path) -> list[str]:
-    """Copy a folder of state, whether or not a service uses it; the copy is one that a service can start with.
+    """Copy a folder of state, while a service uses it or not; a service can start with the copy.
 
-    Events are those of a moment, and all that were acknowledged before the call are in it. Copying the files oneself
-    loses what stands in the log of `events.sqlite`.
+    The events are those of one moment, with all that were acknowledged before the call. A copy of the files alone
+    loses the events in the log of `events.sqlite`.
 
     Args:
         state: folder of a service, as `--state` has it.
         out: folder of the copy; it appears only when everything is in it.
 
     Returns:
-        What was copied, in words.
+        Lines of text about the bundles and events that were copied, and about versions that have no copy.
 
     Raises:
         ArtifactError: `state` is no such folder, or `out` exists.
@@ -57,10 +57,10 @@ def backup(state: str | Path, out: str | Path) -> list[str]:
 
 
 def _copy_bundles(state: Path, folder: Path) -> list[str]:
-    """Copy the journal and all versions that it names; a change meanwhile is seen, and it is done again.
+    """Copy the journal and all versions that it names; after a change meanwhile they are copied again.
 
     Returns:
-        What was copied, in words, and which versions have no copy.
+        Lines of text about the bundles that were copied, and about versions that have no copy.
     """
     for _ in range(ATTEMPTS):
         shutil.copyfile(state / JOURNAL, folder / JOURNAL)
@@ -75,7 +75,7 @@ def _copy_bundles(state: Path, folder: Path) -> list[str]:
 
 
 def _copy_version(state: Path, folder: Path, name: str, version: str) -> bool:
-    """Return whether there was one; it may be replaced or dropped meanwhile."""
+    """Copy the folder of a version; return whether it was there: it may be replaced or dropped meanwhile."""
     copy = folder / COPIES / name / version
     with storage_errors(copy):
         try:
@@ -83,7 +83,7 @@ def _copy_version(state: Path, folder: Path, name: str, version: str) -> bool:
         except FileNotFoundError:
             return False
         except shutil.Error as error:
-            reasons = " ".join(str(reason) for *_, reason in error.args[0])  # all that it tells of why
+            reasons = " ".join(str(reason) for *_, reason in error.args[0])  # the only trace of the cause
             if any(os.strerror(number) in reasons for number in FULL):
                 raise OSError(errno.ENOSPC, "the disk is full") from error
             return False
@@ -91,8 +91,8 @@ def _copy_version(state: Path, folder: Path, name: str, version: str) -> bool:
 
 
 def _copy_events(source: Path, target: Path) -> int:
-    """Copy the events of a moment with what SQLite has for it; returns of how many users."""
-    mark, has_log = InUseMark(source), log_of(source).exists()
+    """Copy the events of a moment with SQLite's backup; return the number of users."""
+    mark, has_log = InUseMark(source), wal_path(source).exists()
     try:
         with (
             contextlib.closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=rw", uri=True)) as live,

@@ -22,13 +22,14 @@ from peterrec.inference import Inference
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
 from peterrec.process import check_device_after_fork
-from peterrec.serving.bundle_groups import Group, Loaded, Place, Roster
+from peterrec.serving.bundle_groups import Group, Place, RegistrySnapshot
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import Question
 
 
 @dataclass(frozen=True)
 class History:
-    """What a user did.
+    """Events of a user, and how each model reads them.
 
     Attributes:
         items: external ids, oldest first.
@@ -47,32 +48,32 @@ class History:
         return int(np.count_nonzero(self.events.codes < 0))
 
     def read_by(self, reader: HistoryReader) -> Reading:
-        """Return what a model reads of it; made once for all that read alike."""
+        """Return the events as a model reads them; computed once for all models with the same reader settings."""
         if reader.key not in self._readings:
             self._readings[reader.key] = reader.read(self.events, self.revision)
         return self._readings[reader.key]
 
     def take(self, rows: BoolArray) -> History:
-        """Return some of the events, of which nothing more is left out."""
+        """Return the history of the chosen events, (T,) booleans, without looking at times and domains again."""
         return History([self.items[row] for row in np.flatnonzero(rows).tolist()], self.events.take(rows))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A question that was checked. It holds the bundles that were loaded then, and is answered by these.
+    """A question that was checked, with the bundles that were loaded then: these answer it.
 
     Attributes:
-        roster: of that time.
-        question: what is asked.
-        tasks: bundles that are asked.
+        snapshot: bundles that were loaded when the question was checked.
+        question: tasks and options.
+        tasks: the bundles that the question names.
         history: of the user; None: it is read from the store when the question is answered.
-        user: id of a stored user.
+        user: id of a stored user, or None.
         erasures: how many users had been erased when the history was read.
     """
 
-    roster: Roster
+    snapshot: RegistrySnapshot
     question: Question
-    tasks: tuple[Loaded, ...]
+    tasks: tuple[LoadedBundle, ...]
     history: History | None = None
     user: str | None = None
     erasures: int = 0
@@ -87,9 +88,9 @@ class Prepared:
         """Items that its answers have, at most."""
         return sum(min(self.question.k, len(task.index.bias)) for task in self.tasks if task.index is not None)
 
-    def place_of(self, one: Loaded) -> Place:
-        """Return where a task's row goes."""
-        return self.roster.places[one.name] if self.question.patched else self.roster.without_patch(one.name)
+    def place_of(self, loaded: LoadedBundle) -> Place:
+        """Return the group and slot that compute a task's row."""
+        return self.snapshot.places[loaded.name] if self.question.patched else self.snapshot.without_patch(loaded.name)
 
 
 class Streams(Protocol):
@@ -98,11 +99,17 @@ class Streams(Protocol):
     def vectors(
         self, group: Group, users: Sequence[tuple[str, str, Reading]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
-        """Return the representation of each row: a user, what else the state depends on, and what is read."""
+        """Return the representation of each row.
+
+        Args:
+            group: that the rows go through.
+            users: B rows: user, patch and reader that the state depends on, events that are read.
+            slots: of each row in the group.
+        """
 
 
 class Row(NamedTuple):
-    """One row of the network: which question's history, read how, how many of its last tokens; which slot."""
+    """One row of the network: index of the question, key of the reader, number of last tokens, slot in the group."""
 
     user: int
     reader: str
@@ -111,17 +118,17 @@ class Row(NamedTuple):
 
 
 class _Rows:
-    """The rows of one group, each once, with the first question and task that asked for it."""
+    """The distinct rows of one group, with the question and the task that each comes from first."""
 
     def __init__(self) -> None:
         self.places: dict[Row, int] = {}
-        self.asked: list[tuple[Prepared, Loaded]] = []
+        self.origins: list[tuple[Prepared, LoadedBundle]] = []
         self.readings: list[Reading] = []
 
-    def add(self, row: Row, one: Prepared, task: Loaded, reading: Reading) -> int:
-        place = self.places.setdefault(row, len(self.asked))
-        if place == len(self.asked):
-            self.asked.append((one, task))
+    def add(self, row: Row, prepared: Prepared, task: LoadedBundle, reading: Reading) -> int:
+        place = self.places.setdefault(row, len(self.origins))
+        if place == len(self.origins):
+            self.origins.append((prepared, task))
             self.readings.append(reading)
         return place
 
@@ -148,73 +155,80 @@ class RowReader:
         """
         check_device_after_fork(self.device)
         groups: defaultdict[Group, _Rows] = defaultdict(_Rows)
-        wanted: list[list[tuple[Group, int]]] = []
-        for user, one in enumerate(prepared):
-            history, own = one.history, []
+        rows_of_query: list[list[tuple[Group, int]]] = []
+        for user, query in enumerate(prepared):
+            history, row_indices = query.history, []
             assert history is not None
-            for task in one.tasks:
-                group, slot = one.place_of(task)
+            for task in query.tasks:
+                group, slot = query.place_of(task)
                 row = Row(user, task.reader.key, self.length_of(group, task), slot)
-                own.append((group, groups[group].add(row, one, task, history.read_by(task.reader))))
-            wanted.append(own)
-        found = {group: self._vectors(group, rows, streams).unbind() for group, rows in groups.items()}
-        return [[found[group][row] for group, row in places] for places in wanted]
+                row_indices.append((group, groups[group].add(row, query, task, history.read_by(task.reader))))
+            rows_of_query.append(row_indices)
+        vectors = {group: self._vectors(group, rows, streams).unbind() for group, rows in groups.items()}
+        return [[vectors[group][row] for group, row in row_indices] for row_indices in rows_of_query]
 
-    def length_of(self, group: Group, task: Loaded) -> int:
+    def length_of(self, group: Group, task: LoadedBundle) -> int:
         """Return how many of a user's last tokens are read."""
         if self.config.window == "trained" or not group.streamable:
             return min(task.bundle.max_length, task.reader.max_history)
         return group.backbone.receptive_field - 1
 
     def _vectors(self, group: Group, rows: _Rows, streams: Streams | None) -> Float[Tensor, "N R"]:
-        every = list(rows.places)
-        streamed = [] if streams is None or not group.streamable else self._streamed(group, rows)
+        unique_rows = list(rows.places)
+        streamed = [] if streams is None or not group.streamable else self._streamed_rows(group, rows)
         parts: list[tuple[list[int], Tensor]] = []
         if streamed and streams is not None:
-            users = [_stored(*rows.asked[place], rows.readings[place]) for place in streamed]
-            parts.append((streamed, streams.vectors(group, users, [every[place].slot for place in streamed])))
+            users = [_state_key(*rows.origins[place], rows.readings[place]) for place in streamed]
+            parts.append((streamed, streams.vectors(group, users, [unique_rows[place].slot for place in streamed])))
         taken = set(streamed)
-        rest = [place for place in range(len(every)) if place not in taken]
-        # Those of like length together, and next to each other those of one user.
-        rest.sort(key=lambda place: (min(len(rows.readings[place].tokens), every[place].length), every[place].user))
-        for start in range(0, len(rest), self.config.batch_size):
-            some = rest[start : start + self.config.batch_size]
-            parts.append((some, self._windows(group, [(every[place], rows.readings[place]) for place in some])))
-        if len(parts) == 1 and parts[0][0] == list(range(len(every))):
+        remaining = [place for place in range(len(unique_rows)) if place not in taken]
+        # Rows of similar length in one batch, and rows of one user next to each other.
+        remaining.sort(
+            key=lambda place: (
+                min(len(rows.readings[place].tokens), unique_rows[place].length),
+                unique_rows[place].user,
+            )
+        )
+        for start in range(0, len(remaining), self.config.batch_size):
+            batch = remaining[start : start + self.config.batch_size]
+            parts.append(
+                (batch, self._from_windows(group, [(unique_rows[place], rows.readings[place]) for place in batch]))
+            )
+        if len(parts) == 1 and parts[0][0] == list(range(len(unique_rows))):
             return parts[0][1]
-        out = torch.empty(len(every), parts[0][1].shape[1], device=self.device)
+        out = torch.empty(len(unique_rows), parts[0][1].shape[1], device=self.device)
         for places, vectors in parts:
             out[torch.tensor(places, device=self.device)] = vectors.float()
         return out
 
-    def _streamed(self, group: Group, rows: _Rows) -> list[int]:
-        """Return the rows of stored users whose state says the same as the window that would be read."""
-        sees = group.backbone.receptive_field - 1
+    def _streamed_rows(self, group: Group, rows: _Rows) -> list[int]:
+        """Return the rows of stored users for whom the state and the window give the same representation."""
+        context = group.backbone.receptive_field - 1
         return [
             place
-            for place, (row, (one, _)) in enumerate(zip(rows.places, rows.asked, strict=True))
-            if one.user is not None and (sees <= row.length or len(rows.readings[place].tokens) <= row.length)
+            for place, (row, (query, _)) in enumerate(zip(rows.places, rows.origins, strict=True))
+            if query.user is not None and (context <= row.length or len(rows.readings[place].tokens) <= row.length)
         ]
 
     @torch.inference_mode()
-    def _windows(self, group: Group, some: list[tuple[Row, Reading]]) -> Float[Tensor, "B R"]:
-        """Compute rows from the last events of their users; the events of each user stand in the batch once."""
+    def _from_windows(self, group: Group, batch: list[tuple[Row, Reading]]) -> Float[Tensor, "B R"]:
+        """Compute rows from the last events of their users; each user's events are in the batch once."""
         users: dict[tuple[int, str, int], int] = {}
-        cut: list[IntArray] = []
-        for row, reading in some:
-            if users.setdefault(row[:3], len(cut)) == len(cut):
-                cut.append(reading.tokens[max(0, len(reading.tokens) - row.length) :])
-        longest = max(row.length for row, _ in some)
-        tokens = last_events(Sequences.from_rows(cut), np.arange(len(cut)), longest)
-        of = torch.tensor([users[row[:3]] for row, _ in some], device=self.device)
-        full = self.compiled and len(some) == self.config.batch_size and tokens.shape[1] == longest
+        histories: list[IntArray] = []
+        for row, reading in batch:
+            if users.setdefault(row[:3], len(histories)) == len(histories):
+                histories.append(reading.tokens[max(0, len(reading.tokens) - row.length) :])
+        longest = max(row.length for row, _ in batch)
+        tokens = last_events(Sequences.from_rows(histories), np.arange(len(histories)), longest)
+        user_of_row = torch.tensor([users[row[:3]] for row, _ in batch], device=self.device)
+        full = self.compiled and len(batch) == self.config.batch_size and tokens.shape[1] == longest
         with arithmetic(self.precision, self.device), onednn_matmul(self.device):
-            found = group.vectors(
-                torch.from_numpy(tokens).to(self.device), of, [row.slot for row, _ in some], compiled=full
+            representations = group.vectors(
+                torch.from_numpy(tokens).to(self.device), user_of_row, [row.slot for row, _ in batch], compiled=full
             )
-        return found.float()
+        return representations.float()
 
 
-def _stored(one: Prepared, task: Loaded, reading: Reading) -> tuple[str, str, Reading]:
-    assert one.user is not None
-    return one.user, f"{task.patch_version if one.question.patched else ''} {task.reader.key}", reading
+def _state_key(query: Prepared, task: LoadedBundle, reading: Reading) -> tuple[str, str, Reading]:
+    assert query.user is not None
+    return query.user, f"{task.patch_version if query.question.patched else ''} {task.reader.key}", reading

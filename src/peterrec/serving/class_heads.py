@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from peterrec.serving.bundle_groups import Loaded
+from peterrec.serving.loaded_bundle import LoadedBundle
 
-MOST_CLASSES = 32  # of the heads that are stacked: each row gathers as many vectors as the largest of them has
+MAX_STACKED_CLASSES = 32  # of the heads that are stacked: each row gathers as many vectors as the largest of them has
 
 
 class ClassHeads:
@@ -23,54 +21,58 @@ class ClassHeads:
         loaded: bundles.
     """
 
-    def __init__(self, loaded: Iterable[Loaded]) -> None:
-        stacks: dict[tuple[int, bool], list[Loaded]] = {}
-        for one in loaded:
-            classes, width = one.bundle.head.weight.shape
-            if one.bundle.kind == "classification":
-                alone = classes > MOST_CLASSES
-                stacks.setdefault((width if not alone else id(one), alone), []).append(one)
+    def __init__(self, loaded: Iterable[LoadedBundle]) -> None:
+        stacks: dict[tuple[int, bool], list[LoadedBundle]] = {}
+        for version in loaded:
+            classes, width = version.bundle.head.weight.shape
+            if version.bundle.kind == "classification":
+                alone = classes > MAX_STACKED_CLASSES
+                stacks.setdefault((width if not alone else id(version), alone), []).append(version)
         self._place: dict[int, tuple[int, int]] = {}
         self._stacks: list[tuple[Tensor, Tensor]] = []
         for members in stacks.values():
-            self._place |= {id(one): (len(self._stacks), i) for i, one in enumerate(members)}
+            self._place |= {id(version): (len(self._stacks), i) for i, version in enumerate(members)}
             self._stacks.append(_stack(members))
 
-    def probabilities(self, vectors: Float[Tensor, "N R"] | list[Tensor], asked: Sequence[Loaded]) -> list[list[float]]:
+    def probabilities(
+        self, vectors: Float[Tensor, "N R"] | list[Tensor], tasks: Sequence[LoadedBundle]
+    ) -> list[list[float]]:
         """Return the probabilities of the classes of each row's task.
 
         Args:
             vectors: N representations, of the width of each row's head.
-            asked: whose head reads each row.
+            tasks: N bundles, whose head reads each row.
         """
-        found: list[list[float]] = [[] for _ in asked]
+        outputs: list[list[float]] = [[] for _ in tasks]
         rows_of: dict[int, list[int]] = {}
-        for row, one in enumerate(asked):
-            rows_of.setdefault(self._place[id(one)][0], []).append(row)
+        for row, task in enumerate(tasks):
+            rows_of.setdefault(self._place[id(task)][0], []).append(row)
         for stack, rows in rows_of.items():
             weight, bias = self._stacks[stack]
-            slots = [self._place[id(asked[row])][1] for row in rows]
-            read = torch.stack([vectors[row] for row in rows]) if len(rows) < len(vectors) else _as_tensor(vectors)
+            slots = [self._place[id(tasks[row])][1] for row in rows]
+            inputs = torch.stack([vectors[row] for row in rows]) if len(rows) < len(vectors) else _as_tensor(vectors)
             if len(weight) == 1:
-                logits = F.linear(read, weight[0], bias[0])
+                logits = F.linear(inputs, weight[0], bias[0])
             elif slots == list(range(len(weight))):
-                logits = torch.baddbmm(bias.unsqueeze(2), weight, read.unsqueeze(2)).squeeze(2)
+                logits = torch.baddbmm(bias.unsqueeze(2), weight, inputs.unsqueeze(2)).squeeze(2)
             else:
-                which = torch.tensor(slots, device=weight.device)
-                logits = torch.baddbmm(bias[which].unsqueeze(2), weight[which], read.unsqueeze(2)).squeeze(2)
+                indices = torch.tensor(slots, device=weight.device)
+                logits = torch.baddbmm(bias[indices].unsqueeze(2), weight[indices], inputs.unsqueeze(2)).squeeze(2)
             for row, values in zip(rows, logits.float().softmax(dim=1).tolist(), strict=True):
-                found[row] = values[: len(asked[row].bundle.class_names)]
-        return found
+                outputs[row] = values[: len(tasks[row].bundle.class_names)]
+        return outputs
 
 
 def _as_tensor(vectors: Float[Tensor, "N R"] | list[Tensor]) -> Float[Tensor, "N R"]:
     return torch.stack(vectors) if isinstance(vectors, list) else vectors
 
 
-def _stack(members: Sequence[Loaded]) -> tuple[Tensor, Tensor]:
+def _stack(members: Sequence[LoadedBundle]) -> tuple[Tensor, Tensor]:
     """Return weights (S, K, R) and biases (S, K); outputs that a task does not have are never chosen."""
-    heads = [one.bundle.head for one in members]
-    most = max(len(head.bias) for head in heads)
-    weight = torch.stack([F.pad(head.weight.detach(), (0, 0, 0, most - len(head.bias))) for head in heads])
-    bias = torch.stack([F.pad(head.bias.detach(), (0, most - len(head.bias)), value=-torch.inf) for head in heads])
+    heads = [member.bundle.head for member in members]
+    max_classes = max(len(head.bias) for head in heads)
+    weight = torch.stack([F.pad(head.weight.detach(), (0, 0, 0, max_classes - len(head.bias))) for head in heads])
+    bias = torch.stack(
+        [F.pad(head.bias.detach(), (0, max_classes - len(head.bias)), value=-torch.inf) for head in heads]
+    )
     return weight, bias

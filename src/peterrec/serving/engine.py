@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from peterrec.data.ties import FloatArray
 from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.batch_plan import History, Prepared, RowReader, Streams
-from peterrec.serving.bundle_groups import Loaded, Roster
+from peterrec.serving.bundle_groups import RegistrySnapshot
 from peterrec.serving.index import build_index
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.registry import BundleRegistry, Staged
 from peterrec.serving.requests import (
     Answer,
@@ -37,11 +38,10 @@ from peterrec.serving.requests import (
 )
 from peterrec.serving.versions import VersionHistory
 
-SAMPLED_USERS = 64  # made up, to measure an index on
+SAMPLED_USERS = 64  # random ones, to measure an index on
 NO_NUMBERS = "answers with NaN or infinity"
 TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
-CHECKED_USERS = 4  # made up, to see that a bundle answers with numbers
-Report = Callable[[str], None]
+CHECKED_USERS = 4  # random ones, to see that a bundle answers with numbers
 
 
 class Engine:
@@ -52,15 +52,21 @@ class Engine:
 
     Args:
         model: the backbone, and how it computes; bundles that are loaded on it are there from the start.
-        config: window, batches, search.
-        report: is told what is worth a line in a log.
+        config: window, batches, search; None: the defaults.
+
+    Attributes:
+        model: as given.
+        config: as given.
+
+    Raises:
+        ConfigError: usearch is needed for the number of targets, and not installed.
+        FingerprintError, ArtifactError: as `load`, about a bundle of `model`.
     """
 
     @checked
-    def __init__(self, model: UserModel, config: EngineConfig | None = None, report: Report | None = None) -> None:
+    def __init__(self, model: UserModel, config: EngineConfig | None = None) -> None:
         self.model = model
         self.config = config or EngineConfig()
-        self._report = report or (lambda line: None)
         self._reader = RowReader(self.config, model.inference)
         self._registry = BundleRegistry(model.network.backbone, self.config.keep_versions)
         for name, bundle in model.bundles.items():
@@ -71,16 +77,23 @@ class Engine:
     def predict(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests, whatever tasks each of them names, in one pass.
 
+        Args:
+            requests: N questions with the events of their users.
+
+        Returns:
+            N answers, in the same order.
+
         Raises:
             UnknownTaskError: a name that is not loaded.
             RequestError: a question that cannot be answered.
+            AnswerError: a bundle answers with NaN or infinity.
         """
         if not isinstance(requests, list | tuple):
             raise RequestError(f"requests are {describe(requests)}", remedy="pass a list of Request")
         return self.answer([self.prepare(request) for request in requests])
 
     def prepare(self, request: Request) -> Prepared:
-        """Check a request and look its items up; it is answered by the bundles that are loaded now.
+        """Check a request and look its items up; the bundles that are loaded now will answer it.
 
         Raises:
             UnknownTaskError: a name that is not loaded.
@@ -93,68 +106,75 @@ class Engine:
             items = as_history(request.items)
         except DataError as error:
             raise RequestError(error.what, remedy=error.remedy) from error
-        roster, question = self.roster, request.question
-        times, domains = _checked(request)
+        snapshot, question = self.snapshot, request.question
+        times, domains = _times_and_domains(request)
         events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
-        return Prepared(roster, question, roster.chosen(question), History(items, events))
+        return Prepared(snapshot, question, snapshot.chosen(question), History(items, events))
 
     @property
-    def roster(self) -> Roster:
+    def snapshot(self) -> RegistrySnapshot:
         """The bundles that answer now."""
-        return self._registry.roster
+        return self._registry.snapshot
 
     @torch.inference_mode()
     def answer(self, prepared: Sequence[Prepared], streams: Streams | None = None) -> list[Answer]:
-        """Answer prepared questions that have a history.
+        """Answer N prepared questions that have a history.
 
         Args:
-            prepared: by `prepare`.
+            prepared: N questions, by `prepare`.
             streams: states of stored users, if there are any.
+
+        Returns:
+            N answers, in the same order.
+
+        Raises:
+            AnswerError: a bundle answers with NaN or infinity.
+            ConfigError: the process was forked, and the GPU was in use before.
         """
         vectors = self._reader.read(prepared, streams)
         answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
-        classes: dict[Roster, list[tuple[int, Loaded, Tensor]]] = {}
-        items: dict[tuple[int, int, bool], list[tuple[int, Loaded, Tensor]]] = {}
-        for i, (one, own) in enumerate(zip(prepared, vectors, strict=True)):
-            history = one.history
+        classes: dict[RegistrySnapshot, list[tuple[int, LoadedBundle, Tensor]]] = {}
+        items: dict[tuple[int, int, bool], list[tuple[int, LoadedBundle, Tensor]]] = {}
+        for i, (query, query_vectors) in enumerate(zip(prepared, vectors, strict=True)):
+            history = query.history
             assert history is not None
-            for task, vector in zip(one.tasks, own, strict=True):
+            for task, vector in zip(query.tasks, query_vectors, strict=True):
                 if task.answers_without_events and history.read_by(task.reader).known_items == 0:
-                    answers[i][task.name] = _answer_without_events(task, one)
+                    answers[i][task.name] = _answer_without_events(task, query)
                 elif task.index is None:
-                    classes.setdefault(one.roster, []).append((i, task, vector))
+                    classes.setdefault(query.snapshot, []).append((i, task, vector))
                 else:
-                    key = (id(task), one.question.k, _excludes_seen(task, one.question))
+                    key = (id(task), query.question.k, _excludes_seen(task, query.question))
                     items.setdefault(key, []).append((i, task, vector))
-        for roster, asked in classes.items():
-            found = roster.class_heads.probabilities([vector for *_, vector in asked], [task for _, task, _ in asked])
-            for (i, task, _), values in zip(asked, found, strict=True):
+        for snapshot, rows in classes.items():
+            shares = snapshot.class_heads.probabilities([vector for *_, vector in rows], [task for _, task, _ in rows])
+            for (i, task, _), values in zip(rows, shares, strict=True):
                 answers[i][task.name] = _class_answer(task, values)
-        for (_, k, exclude), asked in items.items():
-            self._rank(prepared, answers, asked, k, exclude=exclude)
-        return [_in_order(one, of) for one, of in zip(prepared, answers, strict=True)]
+        for (_, k, exclude), rows in items.items():
+            self._rank(prepared, answers, rows, k, exclude=exclude)
+        return [_assemble(query, query_answers) for query, query_answers in zip(prepared, answers, strict=True)]
 
     def represent(self, prepared: Sequence[Prepared]) -> Float[Tensor, "N R"]:
-        """Return what the head of the one task of each question reads."""
+        """Return the representation that the head reads, of N questions with one task each."""
         return torch.stack([vectors[0] for vectors in self._reader.read(prepared, None)])
 
     def _rank(
         self,
         prepared: Sequence[Prepared],
         answers: list[dict[str, TaskAnswer]],
-        asked: list[tuple[int, Loaded, Tensor]],
+        rows: list[tuple[int, LoadedBundle, Tensor]],
         k: int,
         *,
         exclude: bool,
     ) -> None:
-        task = asked[0][1]
+        task = rows[0][1]
         targets = task.bundle.targets
         assert targets is not None
         assert task.index is not None
-        histories = [prepared[i].history for i, *_ in asked]
-        seen = [seen_targets(task, each) if exclude and each is not None else [] for each in histories]
-        best = task.index.search(torch.stack([vector for *_, vector in asked]), k, seen)
-        for (i, *_), (places, scores) in zip(asked, best, strict=True):
+        histories = [prepared[i].history if exclude else None for i, *_ in rows]
+        excluded = [[] if history is None else seen_targets(task, history) for history in histories]
+        best = task.index.search(torch.stack([vector for *_, vector in rows]), k, excluded)
+        for (i, *_), (places, scores) in zip(rows, best, strict=True):
             check_numbers(task.name, scores)
             names = targets.decode(np.asarray(places, dtype=np.int64))
             answers[i][task.name] = ItemsAnswer(task.version, names, scores)
@@ -163,7 +183,14 @@ class Engine:
 
     @checked
     def load(self, name: str, path: str | Path) -> VersionInfo:
-        """Load a bundle, or replace the one of that name; who asked before is still answered by the one before.
+        """Load a bundle, or replace the one of that name; questions that were prepared before are not affected.
+
+        Args:
+            name: of the task, as questions name it.
+            path: folder written by `adapt`.
+
+        Returns:
+            The version that answers now.
 
         Raises:
             FingerprintError: it belongs to another backbone or catalogue.
@@ -174,16 +201,16 @@ class Engine:
     @checked
     def add(self, bundle: Bundle, name: str | None = None, path: str | Path = "") -> VersionInfo:
         """Load a bundle that is in memory, as `load` does; errors as those of `load`."""
-        return self.activate(self._registry.stage(self._ready(bundle, name, path)))
+        return self.activate(self._registry.stage(self._make_ready(bundle, name, path)))
 
     def stage(self, name: str, path: str | Path) -> Staged:
-        """Read a bundle and prepare all that is slow or may fail; it answers when it is activated.
+        """Read a bundle and do all that is slow or may fail; the bundle answers when it is activated.
 
         Errors are those of `load`.
         """
         return self._registry.stage(self.read(name, path))
 
-    def stage_versions(self, versions: Sequence[Loaded], history: VersionHistory) -> Staged:
+    def stage_versions(self, versions: Sequence[LoadedBundle], history: VersionHistory) -> Staged:
         """Prepare a bundle with several versions, such as after a restart.
 
         Args:
@@ -192,7 +219,7 @@ class Engine:
         """
         return self._registry.stage_all(versions, history.only([loaded.version for loaded in versions]))
 
-    def read(self, name: str, path: str | Path, version: str | None = None) -> Loaded:
+    def read(self, name: str, path: str | Path, version: str | None = None) -> LoadedBundle:
         """Read a bundle, ready to answer; errors as those of `load`.
 
         Args:
@@ -204,7 +231,7 @@ class Engine:
             ArtifactError: it is another version.
         """
         fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
-        loaded = self._ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
+        loaded = self._make_ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
         if version not in (None, loaded.version):
             raise ArtifactError(
                 f"is the version {loaded.version} of {name!r}, not {version}",
@@ -216,8 +243,8 @@ class Engine:
         """Make a change that was staged, in one step; questions that were prepared before are not affected."""
         return self._registry.activate(staged)
 
-    def _ready(self, bundle: Bundle, name: str | None, path: str | Path) -> Loaded:
-        """Return a bundle with all that it answers with."""
+    def _make_ready(self, bundle: Bundle, name: str | None, path: str | Path) -> LoadedBundle:
+        """Return a bundle on its device, checked, with its reader and its index of targets."""
         check_owner(
             bundle.backbone_fingerprint,
             bundle.catalogue_fingerprint,
@@ -225,37 +252,37 @@ class Engine:
         )
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
-        loaded = Loaded.of(name or bundle.name, bundle, path, self._reader_of(bundle))
+        loaded = LoadedBundle.create(name or bundle.name, bundle, path, self._reader_of(bundle))
         with torch.inference_mode():
             head = bundle.head
             if not bool(head(self._sample(loaded, CHECKED_USERS)).isfinite().all()):
                 raise ArtifactError(f"{NO_NUMBERS} as {loaded.name!r}", remedy=TRAIN_AGAIN, path=path)
             if bundle.targets is None:
                 return loaded
-            index = build_index(
-                head.weight, head.bias, self.config, lambda: self._sample(loaded, SAMPLED_USERS), self._report
-            )
+            index = build_index(head.weight, head.bias, self.config, lambda: self._sample(loaded, SAMPLED_USERS))
         return replace(loaded, index=index)
 
     def _reader_of(self, bundle: Bundle) -> HistoryReader:
-        """Return what a bundle reads: as its data were prepared, or the backbone's where that is not known."""
+        """Return the reader of a bundle: as its data were prepared, or the backbone's where that is not recorded."""
         pretrained = self.model.pretrained
-        own = None if bundle.provenance is None else bundle.provenance.preprocessing
+        bundle_preprocessing = None if bundle.provenance is None else bundle.provenance.preprocessing
         bounds = self.config.bounds == "prepared"
-        return HistoryReader.for_model(own or pretrained.preprocessing, pretrained.unknown, time_filters=bounds)
+        return HistoryReader.for_model(
+            bundle_preprocessing or pretrained.preprocessing, pretrained.unknown, bounds=bounds
+        )
 
     def bounds(self) -> list[str]:
-        """Return which events of users are left out by their time, in words, and what changes that."""
+        """Return one line of text for each time bound by which events are left out, with its tasks and the remedy."""
         lines: dict[str, list[str]] = {}
-        for one in self.roster.loaded.values():
-            for line in one.reader.time_filter_notes():
-                lines.setdefault(line, []).append(one.name)
-        ask = "; engine.bounds=none reads them"
-        return [f"{', '.join(names)}: {line}, as when data were prepared{ask}" for line, names in lines.items()]
+        for version in self.snapshot.loaded.values():
+            for line in version.reader.time_filter_notes():
+                lines.setdefault(line, []).append(version.name)
+        remedy = "; engine.bounds=none reads them"
+        return [f"{', '.join(names)}: {line}, as when data were prepared{remedy}" for line, names in lines.items()]
 
     @checked
     def drop(self, name: str) -> None:
-        """Forget all versions of a bundle; who asked before is still answered.
+        """Unload all versions of a bundle; questions that were prepared before are still answered.
 
         Raises:
             UnknownTaskError: there is none of that name.
@@ -264,9 +291,16 @@ class Engine:
 
     @checked
     def roll_back(self, name: str, version: str | None = None) -> VersionInfo:
-        """Let another version answer that is still in memory: the one that answered before, unless it is named.
+        """Activate another version that is still in memory: the previous one, or the one that is named.
 
-        A version that somebody went back from is withdrawn: it answers again only if it is named, or loaded.
+        The version that was active is withdrawn: it answers again only if it is named, or loaded.
+
+        Args:
+            name: of the bundle.
+            version: that will answer; None: the one that answered before.
+
+        Returns:
+            The version that answers now.
 
         Raises:
             UnknownTaskError: there is no bundle of that name.
@@ -275,7 +309,7 @@ class Engine:
         return self.activate(self.stage_roll_back(name, version))
 
     def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
-        """Prepare what `roll_back` does, without doing it; errors as those of `roll_back`."""
+        """Prepare the change that `roll_back` makes, without making it; errors as those of `roll_back`."""
         return self._registry.stage_roll_back(name, version)
 
     @checked
@@ -286,11 +320,11 @@ class Engine:
             UnknownTaskError: there is no bundle of that name.
             StorageError: the disk is full or the place is not writable.
         """
-        self.roster.get(name).save(path)
+        self.snapshot.get(name).save(path)
 
     def tasks(self) -> list[TaskInfo]:
-        """Return what may be asked, in the order of loading."""
-        return [one.task() for one in self.roster.loaded.values()]
+        """Return the tasks that questions may name, in the order of loading."""
+        return [version.task() for version in self.snapshot.loaded.values()]
 
     @checked
     def versions(self, name: str | None = None) -> list[VersionInfo]:
@@ -303,16 +337,16 @@ class Engine:
         """
         return self._registry.infos(name)
 
-    def _sample(self, loaded: Loaded, users: int) -> Tensor:
-        """Return representations of made-up users, whose events are drawn by popularity."""
+    def _sample(self, loaded: LoadedBundle, users: int) -> Tensor:
+        """Return representations of random users, whose events are drawn by popularity."""
         rng = np.random.default_rng(0)
         counts = self.model.catalogue.counts + 1.0
         lengths = rng.integers(1, loaded.bundle.max_length + 1, users)
         first = self.model.catalogue.first
         histories = [rng.choice(len(counts), length, p=counts / counts.sum()) + first for length in lengths]
-        roster = Roster(self.model.network.backbone, [loaded])
-        made = [History([], UserEvents(tokens)) for tokens in histories]
-        return self.represent([Prepared(roster, Question(), (loaded,), history) for history in made])
+        snapshot = RegistrySnapshot(self.model.network.backbone, [loaded])
+        random_histories = [History([], UserEvents(tokens)) for tokens in histories]
+        return self.represent([Prepared(snapshot, Question(), (loaded,), history) for history in random_histories])
 
 
 def check_numbers(task: str, values: Iterable[float]) -> None:
@@ -325,45 +359,45 @@ def check_numbers(task: str, values: Iterable[float]) -> None:
         raise AnswerError(f"the bundle {task!r} {NO_NUMBERS}", remedy=TRAIN_AGAIN)
 
 
-def _class_answer(task: Loaded, values: list[float]) -> ClassAnswer:
+def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
     names = task.bundle.class_names
     check_numbers(task.name, values)
     return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
 
 
-def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
-    """Answer with what is known of everybody: class shares or popularity among the train users."""
+def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer:
+    """Answer a user without known events: with the class shares or the popularity among the train users."""
     bundle, question = task.bundle, prepared.question
     if bundle.targets is None or bundle.popularity is None:
         return _class_answer(task, task.class_shares)
     assert prepared.history is not None
-    seen = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
-    positions, scores = bundle.popularity.best(question.k, seen)
+    seen_positions = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
+    positions, scores = bundle.popularity.best(question.k, seen_positions)
     return ItemsAnswer(task.version, bundle.targets.decode(np.asarray(positions, dtype=np.int64)), scores)
 
 
-def _in_order(one: Prepared, of: Mapping[str, TaskAnswer]) -> Answer:
-    history = one.history
+def _assemble(query: Prepared, answers: Mapping[str, TaskAnswer]) -> Answer:
+    history = query.history
     assert history is not None
-    readings = [history.read_by(task.reader) for task in one.tasks]
-    known = min((reading.known_items for reading in readings), default=len(history.items) - history.unknown)
+    readings = [history.read_by(task.reader) for task in query.tasks]
+    known_events = min((reading.known_items for reading in readings), default=len(history.items) - history.unknown)
     assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
-    tasks = {task.name: of[task.name] for task in one.tasks}
-    return Answer(tasks, len(history.items), history.unknown, known, assumed)
+    tasks = {task.name: answers[task.name] for task in query.tasks}
+    return Answer(tasks, len(history.items), history.unknown, known_events, assumed)
 
 
-def seen_targets(task: Loaded, history: History) -> list[int]:
+def seen_targets(task: LoadedBundle, history: History) -> list[int]:
     """Return the positions of targets that a user has, by the events that the task reads: as the offline verbs do."""
     assert task.bundle.targets is not None
     items = [item for item, read in zip(history.items, task.reader.chosen(history.events), strict=True) if read]
     return [place for place in task.bundle.targets.find(items) if place >= 0]
 
 
-def _excludes_seen(task: Loaded, question: Question) -> bool:
+def _excludes_seen(task: LoadedBundle, question: Question) -> bool:
     return task.bundle.exclude_seen if question.exclude_seen is None else question.exclude_seen
 
 
-def _checked(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
+def _times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
     """Return the times and the domains of a request.
 
     Raises:
@@ -371,8 +405,8 @@ def _checked(request: Request) -> tuple[FloatArray | None, Sequence[str | None] 
     """
     for name, values in (("times", request.times), ("domains", request.domains)):
         if values is not None and len(values) != len(request.items):
-            what = f"there are {len(request.items):,} items, and {len(values):,} {name}"
-            raise RequestError(what, remedy=f"give one for each item, or leave `{name}` out")
+            message = f"there are {len(request.items):,} items, and {len(values):,} {name}"
+            raise RequestError(message, remedy=f"give one for each item, or leave `{name}` out")
     if request.times is None:
         return None, request.domains
     try:

@@ -1,4 +1,4 @@
-"""Which events mattered: what an answer loses without each of them."""
+"""Explanations: the loss of an answer's value without each event (leave one out)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peterrec.serving.requests import Explanation
 
 @torch.inference_mode()
 def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
-    """Leave each event out and ask again, all in one batch.
+    """Leave each event out and answer again, all in one batch (leave one out).
 
     Args:
         engine: answers.
@@ -31,29 +31,31 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         UnknownTaskError: the task is not loaded.
         RequestError: the question is not about it.
     """
-    loaded = prepared.roster.get(task)
+    loaded = prepared.snapshot.get(task)
     if loaded not in prepared.tasks:
         raise RequestError(f"the question is not about {task!r}", remedy="name the task in the question")
     assert prepared.history is not None
-    one = replace(prepared, tasks=(loaded,))
+    original = replace(prepared, tasks=(loaded,))
     # What comes before the first target event stays what is read when that event is left out.
     history, read = prepared.history, loaded.reader.chosen(prepared.history.events)
     places = np.arange(len(read))
-    without = [replace(one, history=history.take(read & (places != place))) for place in places]
-    variants = [one, *without]
+    ablated = [replace(original, history=history.take(read & (places != place))) for place in places]
+    variants = [original, *ablated]
     vectors = engine.represent(variants)
     # As they are answered: without known events, by what is known of everybody.
-    unknown = [each.history is not None and each.history.read_by(loaded.reader).known_items == 0 for each in variants]
+    unknown = [
+        variant.history is not None and variant.history.read_by(loaded.reader).known_items == 0 for variant in variants
+    ]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.index is None:
-        values = torch.tensor(prepared.roster.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
+        values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
         if without_events.any():
             values[without_events] = torch.tensor(loaded.class_shares)
         best = int(values[0].argmax())
         name: ItemId = loaded.bundle.class_names[best]
-        of = values[:, best]
+        answer_values = values[:, best]
     else:
-        answer = engine.answer([replace(one, question=replace(one.question, k=1))])[0].tasks[task]
+        answer = engine.answer([replace(original, question=replace(original.question, k=1))])[0].tasks[task]
         assert answer.kind == "ranking"
         targets = loaded.bundle.targets
         assert targets is not None
@@ -62,8 +64,8 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         name = answer.items[0]
         position, popularity = targets.find([name])[0], loaded.bundle.popularity
         assert popularity is not None
-        of = loaded.index.score(vectors, position).cpu()
-        of[without_events] = popularity.scores[position]
-    found = of.double()
-    check_numbers(task, found.tolist())
-    return Explanation(task, loaded.version, name, float(found[0]), (found[0] - found[1:]).tolist())
+        answer_values = loaded.index.score(vectors, position).cpu()
+        answer_values[without_events] = popularity.scores[position]
+    scores = answer_values.double()
+    check_numbers(task, scores.tolist())
+    return Explanation(task, loaded.version, name, float(scores[0]), (scores[0] - scores[1:]).tolist())

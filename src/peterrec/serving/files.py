@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +18,23 @@ import pyarrow.parquet as pq
 
 from peterrec.arguments import check, checked
 from peterrec.config import EventsConfig, PreprocessingConfig, dump_optional, load_config
-from peterrec.data.histories import Histories, read_histories
+from peterrec.data.encoding import Encoded
+from peterrec.data.histories import read_histories
+from peterrec.data.ids import UserHistories
 from peterrec.data.sequences import IntArray
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
 from peterrec.storage import replace_file
 
+logger = logging.getLogger(__name__)
+
 FORMATS = (".parquet", ".csv", ".jsonl")
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How raw events are read and answers written.
+    """Options of `predict`, `recommend` and `embed`: reading raw events, computing and writing answers.
 
     Attributes:
         events: column mapping for Parquet and CSV input, where it differs from that of the log that was prepared; JSON
@@ -42,6 +46,9 @@ class AnswerOptions:
         batch_size: users at once.
         precision: of a backbone that is loaded here, as for `UserModel`.
         compile: the same.
+
+    Raises:
+        ConfigError: a value is of another type.
     """
 
     events: EventsConfig | None = None
@@ -57,9 +64,6 @@ class AnswerOptions:
             check(name, getattr(self, name), hint)
 
 
-Report = Callable[[str], None]
-
-
 @checked
 def predict(
     backbone: str | Path | UserModel,
@@ -67,9 +71,10 @@ def predict(
     source: str | Path | TextIO,
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
-    report: Report | None = None,
 ) -> pa.Table:
     """Predict a class for each user of `source`.
+
+    How many users, events and unknown items were read is logged (logger `peterrec.serving.files`, level INFO).
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
@@ -77,28 +82,28 @@ def predict(
         source: Parquet or CSV events, JSON lines (`{"user": ..., "items": [...]}`), or an open text stream of these.
         out: .parquet, .csv or .jsonl file to write; None writes none.
         options: reading and writing.
-        report: receives lines about unknown items.
 
     Returns:
-        user, label, probability, known_events (0: nothing is known of the user, and the class shares of the train users
-        are the answer), and one column `p(CLASS)` for each class; one row a user, in the order of the input.
+        N rows, one a user, in the order of the input: user, label, probability (in [0, 1]), known_events (0: the user
+        is unknown, and the class shares of the train users are the answer), and one column `p(CLASS)` for each class.
 
     Raises:
         ConfigError: the bundle is of a ranking task, or `out` has another ending.
         DataError: the input cannot be read.
         UnknownItemsError: not one item is in the catalogue.
+        ArtifactError, FingerprintError: the backbone or the bundle is missing, damaged, or one is not for the other.
+        StorageError: the disk is full or `out` is not writable.
     """
-    model, name, histories, _, settings = _open(backbone, bundle, source, out, options, report)
+    model, name, users, _, settings = _read_input(backbone, bundle, source, out, options)
     assert name is not None
-    answers = model.predict(histories.items, name, **settings)
+    answers = model.predict(users.items, name, **settings)
     columns: dict[str, Any] = {
-        "user": histories.user_ids,
+        "user": users.user_ids,
         "label": answers.labels,
         "probability": answers.probabilities.max(axis=1),
         "known_events": answers.known_events,
     }
-    for i, label in enumerate(answers.class_names):
-        columns[f"p({label})"] = answers.probabilities[:, i]
+    columns |= {f"p({label})": answers.probabilities[:, i] for i, label in enumerate(answers.class_names)}
     return _write(pa.table(columns), out)
 
 
@@ -109,37 +114,35 @@ def recommend(
     source: str | Path | TextIO,
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
-    report: Report | None = None,
     *,
     k: int = 10,
     exclude_seen: bool | None = None,
 ) -> pa.Table:
-    """Recommend k items to each user of `source`; arguments as in `predict`.
+    """Recommend k items to each user of `source`; logs as `predict` does.
 
     Args:
-        backbone: as in `predict`.
-        bundle: of a ranking task; None recommends next items of the source catalogue.
+        backbone: a folder written by `pretrain`, or a loaded model.
+        bundle: a folder written by `adapt`, of a ranking task; None recommends next items of the source catalogue.
         source: as in `predict`.
-        out: as in `predict`.
-        options: as in `predict`.
-        report: as in `predict`.
+        out: .parquet, .csv or .jsonl file to write; None writes none.
+        options: reading and writing.
         k: items per user.
         exclude_seen: leave out items of the user's own history; None: as `UserModel.excludes_seen` says.
 
     Returns:
-        user, rank (1 is best), item, score, known_events (0: nothing is known of the user, and the most popular items
-        are the answer); up to k rows a user.
+        Up to k rows a user, best first: user, rank (1 is best), item, score (higher is better), known_events (0: the
+        user is unknown, and the most popular items are the answer).
 
     Raises:
         ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
-        DataError, UnknownItemsError: as in `predict`.
+        DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
-    model, name, histories, _, settings = _open(backbone, bundle, source, out, options, report)
-    answers = model.recommend(histories.items, name, k, exclude_seen=exclude_seen, **settings)
+    model, name, users, _, settings = _read_input(backbone, bundle, source, out, options)
+    answers = model.recommend(users.items, name, k, exclude_seen=exclude_seen, **settings)
     counts = [len(items) for items in answers.items]
     rows = np.repeat(np.arange(len(counts)), counts)
     columns = {
-        "user": pa.array(histories.user_ids, pa.string()).take(pa.array(rows)),
+        "user": pa.array(users.user_ids, pa.string()).take(pa.array(rows)),
         "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
         "item": pa.array([item for items in answers.items for item in items], model.targets(name).ids.type),
         "score": pa.array([score for scores in answers.scores for score in scores], pa.float32()),
@@ -154,37 +157,52 @@ def embed(
     source: str | Path | TextIO,
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
-    report: Report | None = None,
     *,
     bundle: str | Path | None = None,
 ) -> pa.Table:
-    """Return one vector for each user of `source`: the hidden state at [TCL]; arguments as in `predict`.
+    """Return one vector for each user of `source`: the hidden state at [TCL]; logs as `predict` does.
+
+    Args:
+        backbone: a folder written by `pretrain`, or a loaded model.
+        source: as in `predict`.
+        out: .parquet, .csv or .jsonl file to write; None writes none.
+        options: reading and writing.
+        bundle: a folder written by `adapt`, whose patch is applied and whose readout is returned; None: the backbone
+            alone.
 
     Returns:
-        user, known_events (0: nothing is known of the user; the vector is that of an empty history), and `vector` (a
-        list of float32; in CSV one column `v0`, `v1`, ... for each channel).
+        N rows, one a user, in the order of the input: user, known_events (0: the user is unknown; the vector is that of
+        an empty history), and `vector`, a list of C float32 (in CSV one column `v0`, `v1`, ... for each channel).
 
     Raises:
-        DataError, UnknownItemsError, ConfigError: as in `predict`.
+        ConfigError: `out` has another ending.
+        DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
-    model, name, histories, known, settings = _open(backbone, bundle, source, out, options, report)
-    vectors = model.represent(histories.items, name, **settings)
+    model, name, users, known_events, settings = _read_input(backbone, bundle, source, out, options)
+    vectors = model.represent(users.items, name, **settings)
     if out is not None and Path(out).suffix == ".csv":
         columns: dict[str, Any] = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
     else:
         flat = pa.array(vectors.reshape(-1), pa.float32())
         columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
-    return _write(pa.table({"user": histories.user_ids, "known_events": known} | columns), out)
+    return _write(pa.table({"user": users.user_ids, "known_events": known_events} | columns), out)
 
 
-def _open(
+class _Input(NamedTuple):
+    model: UserModel
+    bundle: str | None
+    users: UserHistories
+    known_events: IntArray
+    settings: dict[str, Any]
+
+
+def _read_input(
     backbone: str | Path | UserModel,
     bundle: str | Path | None,
     source: str | Path | TextIO,
     out: str | Path | None,
     options: AnswerOptions | None,
-    report: Report | None,
-) -> tuple[UserModel, str | None, Histories, IntArray, dict[str, Any]]:
+) -> _Input:
     if out is not None and Path(out).suffix not in FORMATS:
         raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
     options = options or AnswerOptions()
@@ -194,20 +212,21 @@ def _open(
         model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
     name = model.load_bundle(bundle) if bundle is not None else None
     preprocessing = _overridden(model.preprocessing(name), options.overrides)
-    histories = read_histories(
-        source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing
-    )
+    users = read_histories(source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing)
     settings: dict[str, Any] = {"unknown": options.unknown, "preprocessing": preprocessing}
-    encoded = model.encode(histories.items, name, **settings)
-    if report is not None:
-        total = sum(len(items) for items in histories.items)
-        without = int((encoded.known_counts == 0).sum())
-        line = f"{_count(len(histories.items), 'user')}, {_count(total, 'event')}"
-        line += f"; {int(encoded.unknown_counts.sum()):,} of items that are unknown"
-        report(line + (f"; nothing is known of {_count(without, 'user')}" if without else ""))
-        for note in histories.notes:
-            report(note)
-    return model, name, histories, encoded.known_counts, settings | {"batch_size": options.batch_size}
+    encoded = model.encode(users.items, name, **settings)
+    _log_counts(users, encoded)
+    return _Input(model, name, users, encoded.known_counts, settings | {"batch_size": options.batch_size})
+
+
+def _log_counts(users: UserHistories, encoded: Encoded) -> None:
+    events = sum(len(items) for items in users.items)
+    line = f"{_count(len(users.items), 'user')}, {_count(events, 'event')}"
+    line += f"; {int(encoded.unknown_counts.sum()):,} of items that are unknown"
+    unknown_users = int((encoded.known_counts == 0).sum())
+    logger.info(line + (f"; nothing is known of {_count(unknown_users, 'user')}" if unknown_users else ""))
+    for note in users.notes:
+        logger.info(note)
 
 
 def _overridden(preprocessing: PreprocessingConfig | None, overrides: tuple[str, ...]) -> PreprocessingConfig | None:
@@ -221,7 +240,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _without_side_effects(model: UserModel) -> UserModel:
-    """Return the same model with bundles of its own: loading one here must not replace the caller's."""
+    """Return the same model with a copy of its bundles: loading one here must not replace the caller's."""
     model = copy.copy(model)
     model.bundles = dict(model.bundles)
     return model

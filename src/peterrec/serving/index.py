@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ from peterrec.config import EngineConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.heads import item_scores
 
-MEASURED_AT = 10  # recall is measured of the best so many
-MEASURED_ON = 64  # at most so many vectors of users
+logger = logging.getLogger(__name__)
+
+MEASURED_AT = 10  # k of the recall that is measured
+MEASURED_ON = 64  # users that recall is measured on, at most
 CONNECTIVITY, EFFORT_TO_ADD, EFFORT_TO_SEARCH = 32, 200, 400  # of the graph: HNSW's M, ef_construction, ef_search
 
 Floats = npt.NDArray[np.float32]
-Best = list[tuple[list[int], list[float]]]
+SearchResults = list[tuple[list[int], list[float]]]
 
 
 class ItemIndex:
@@ -35,20 +38,23 @@ class ItemIndex:
         self.weight = weight
         self.bias = bias
 
-    def search(self, vectors: Float[Tensor, "B R"], k: int, seen: Sequence[Sequence[int]]) -> Best:
-        """Return positions and scores of the k best targets of each user, best first, without those seen.
+    def search(self, vectors: Float[Tensor, "B R"], k: int, excluded: Sequence[Sequence[int]]) -> SearchResults:
+        """Return positions and scores of the k best targets of each user, best first; fewer where there are fewer.
 
-        Fewer come back where there are not as many.
+        Args:
+            vectors: B representations.
+            k: targets of each user.
+            excluded: for each user, positions of targets to leave out.
         """
         scores = item_scores(vectors, self.weight, self.bias)
-        rows = [row for row, own in enumerate(seen) for _ in own]
+        rows = [row for row, positions in enumerate(excluded) for _ in positions]
         if rows:
-            columns = [place for own in seen for place in own]
+            columns = [place for positions in excluded for place in positions]
             scores[torch.tensor(rows), torch.tensor(columns)] = -torch.inf
-        best = scores.topk(min(k, scores.shape[1]), dim=1)
+        top = scores.topk(min(k, scores.shape[1]), dim=1)
         return [
             ([i for i, s in zip(places, values, strict=True) if s != -np.inf], [s for s in values if s != -np.inf])
-            for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for places, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
 
     def score(self, vectors: Float[Tensor, "B R"], place: int) -> Float[Tensor, " B"]:
@@ -61,7 +67,7 @@ class ItemIndex:
 
 
 class ApproximateIndex(ItemIndex):
-    """Search in a graph of neighbours (HNSW: Malkov and Yashunin, 2018; usearch's), exact scores of what it found.
+    """Search in a graph of neighbours (HNSW: Malkov and Yashunin, 2018; usearch's), with exact scores.
 
     The bias is one more coordinate, against which users have a 1; and another one, against which they have a 0, makes
     all items as long as the longest: the largest product is then the smallest angle, which is what such a graph is
@@ -95,25 +101,30 @@ class ApproximateIndex(ItemIndex):
         graph.add(np.arange(len(table)), table)
         self._graph: Any = graph
 
-    def search(self, vectors: Float[Tensor, "B R"], k: int, seen: Sequence[Sequence[int]]) -> Best:
-        """Return what the graph finds, as `ItemIndex.search` does; enough is asked for to leave out what was seen.
+    def search(self, vectors: Float[Tensor, "B R"], k: int, excluded: Sequence[Sequence[int]]) -> SearchResults:
+        """Return the best targets that the graph finds, as `ItemIndex.search` does.
 
-        Users for whom that is more than a quarter of what the graph looks at are searched exactly.
+        It is searched for k targets and as many as are left out. Users for whom that is more than a quarter of the
+        effort of a search are searched exactly.
         """
         ends = vectors.new_tensor([1.0, 0.0]).expand(len(vectors), 2)
         queries = torch.cat([vectors, ends], dim=1).cpu().numpy()
-        found: Best = []
-        for row, own in enumerate(seen):
-            asked = k + len(set(own))
-            few = asked <= EFFORT_TO_SEARCH // 4
-            found += (
-                [self._near(queries[row], k, asked, own)] if few else super().search(vectors[row : row + 1], k, [own])
+        results: SearchResults = []
+        for row, positions in enumerate(excluded):
+            candidates = k + len(set(positions))
+            in_graph = candidates <= EFFORT_TO_SEARCH // 4
+            results += (
+                [self._search_graph(queries[row], k, candidates, positions)]
+                if in_graph
+                else super().search(vectors[row : row + 1], k, [positions])
             )
-        return found
+        return results
 
-    def _near(self, query: Floats, k: int, asked: int, own: Sequence[int]) -> tuple[list[int], list[float]]:
-        keys = np.sort(np.asarray(self._graph.search(query, min(asked, len(self.bias))).keys, dtype=np.int64))
-        keys = keys[~np.isin(keys, np.asarray(own, dtype=np.int64))]
+    def _search_graph(
+        self, query: Floats, k: int, candidates: int, excluded: Sequence[int]
+    ) -> tuple[list[int], list[float]]:
+        keys = np.sort(np.asarray(self._graph.search(query, min(candidates, len(self.bias))).keys, dtype=np.int64))
+        keys = keys[~np.isin(keys, np.asarray(excluded, dtype=np.int64))]
         scores = self.weight[keys].cpu().numpy() @ query[:-2] + self.bias[keys].cpu().numpy()
         order = np.argsort(-scores, kind="stable")[:k]
         return keys[order].tolist(), scores[order].tolist()
@@ -123,30 +134,36 @@ class ApproximateIndex(ItemIndex):
         return {"kind": "approximate", "recall": self.recall, "measured_at": MEASURED_AT}
 
 
-def build_index(
-    weight: Tensor, bias: Tensor, config: EngineConfig, sample: Callable[[], Tensor], report: Callable[[str], None]
-) -> ItemIndex:
+def build_index(weight: Tensor, bias: Tensor, config: EngineConfig, sample: Callable[[], Tensor]) -> ItemIndex:
     """Return the index for the targets of a head: exact for up to `approximate_above`, or where that finds more.
+
+    The measured recall is logged.
 
     Args:
         weight: (n, R) of the head.
         bias: (n,) of the head.
         config: from how many targets on an approximate index is tried, and what it must find.
         sample: returns vectors of users (N, R) to measure its recall on.
-        report: is told what was measured.
     """
     exact = ItemIndex(weight, bias)
     if len(bias) <= config.approximate_above:
         return exact
     index = ApproximateIndex(weight, bias)
     vectors = sample()[:MEASURED_ON]
-    none: list[list[int]] = [[] for _ in vectors]
-    pairs = zip(exact.search(vectors, MEASURED_AT, none), index.search(vectors, MEASURED_AT, none), strict=True)
-    shares = [len(set(right) & set(found)) / max(1, len(right)) for (right, _), (found, _) in pairs]
+    nothing_excluded: list[list[int]] = [[] for _ in vectors]
+    pairs = zip(
+        exact.search(vectors, MEASURED_AT, nothing_excluded),
+        index.search(vectors, MEASURED_AT, nothing_excluded),
+        strict=True,
+    )
+    shares = [
+        len(set(exact_items) & set(approximate_items)) / max(1, len(exact_items))
+        for (exact_items, _), (approximate_items, _) in pairs
+    ]
     index.recall = sum(shares) / len(shares)
     line = f"the approximate index of {len(bias):,} targets finds {index.recall:.1%} of the best {MEASURED_AT}"
     if index.recall < config.least_recall:
-        report(f"{line}, less than {config.least_recall:.1%}: every target is scored instead")
+        logger.info(f"{line}, less than {config.least_recall:.1%}: every target is scored instead")
         return exact
-    report(line)
+    logger.info(line)
     return index

@@ -16,7 +16,7 @@ from peterrec.errors import ConfigError
 
 Scope = Literal["read", "write", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-LEAST_LENGTH = 16
+MIN_LENGTH = 16
 FORM = "write a list of `- {name: web, key: ..., scopes: [read, write]}`"
 
 
@@ -28,11 +28,11 @@ class _Key:
 
 
 class Keys:
-    """Keys that are known, as sha256 digests: the keys themselves are not in memory.
+    """The keys that clients may present, as sha256 digests: the keys themselves are not in memory.
 
     Attributes:
         names: of the keys, for logs.
-        warnings: what is not as it should be, such as a file that others may read.
+        warnings: lines about an unsafe file, such as one that others may read.
     """
 
     def __init__(self, keys: Sequence[_Key], warnings: Sequence[str] = ()) -> None:
@@ -46,16 +46,16 @@ class Keys:
     def scopes(self, presented: str | None) -> tuple[str, frozenset[Scope]] | None:
         """Return the name of a presented key and what it may do; None if it is not known.
 
-        It is compared with every key and each time as a whole, so that the time tells nothing.
+        It is compared with every key, each time as a whole, so that the duration reveals nothing.
         """
         if presented is None:
             return None
         digest = _digest(presented)
-        found = None
+        match = None
         for key in self._keys:
             if hmac.compare_digest(digest, key.digest):
-                found = key.name, key.scopes
-        return found
+                match = key.name, key.scopes
+        return match
 
 
 def read_keys(path: str | Path) -> Keys:
@@ -72,9 +72,9 @@ def read_keys(path: str | Path) -> Keys:
         raise ConfigError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
     except (yaml.YAMLError, ValueError) as error:  # what they say quotes the file
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = "" if line is None else f" (line {line + 1})"
-        what = "names a key twice" if getattr(error, "problem", "") == TWICE else "is not valid YAML"
-        raise ConfigError(f"{what}{where}", remedy=FORM, path=path) from None
+        position = "" if line is None else f" (line {line + 1})"
+        problem = "names a key twice" if getattr(error, "problem", "") == TWICE else "is not valid YAML"
+        raise ConfigError(f"{problem}{position}", remedy=FORM, path=path) from None
     if mode & 0o022:
         raise ConfigError(
             "others on this machine may write it, and so give themselves any key", remedy="run `chmod 600` on it",
@@ -83,16 +83,16 @@ def read_keys(path: str | Path) -> Keys:
     if not isinstance(entries, list) or not entries:
         raise ConfigError("holds no list of keys", remedy=FORM, path=path)
     keys = [_key(entry, place, path) for place, entry in enumerate(entries, 1)]
-    for what, distinct in (("names", {key.name for key in keys}), ("keys", {key.digest for key in keys})):
+    for plural, distinct in (("names", {key.name for key in keys}), ("keys", {key.digest for key in keys})):
         if len(distinct) < len(keys):
-            raise ConfigError(f"two of its {what} are the same", remedy="make them distinct", path=path)
+            raise ConfigError(f"two of its {plural} are the same", remedy="make them distinct", path=path)
     warning = f"{path}: others on this machine may read the keys; run `chmod 600` on the file"
     return Keys(keys, [warning] if mode & 0o044 else [])
 
 
 def _key(entry: Any, place: int, path: Path) -> _Key:
-    def refuse(what: str, remedy: str = FORM) -> ConfigError:
-        return ConfigError(f"entry {place} {what}", remedy=remedy, path=path)
+    def refuse(problem: str, remedy: str = FORM) -> ConfigError:
+        return ConfigError(f"entry {place} {problem}", remedy=remedy, path=path)
 
     if not isinstance(entry, dict) or set(entry) != {"name", "key", "scopes"}:
         raise refuse("does not have exactly name, key and scopes")
@@ -101,9 +101,9 @@ def _key(entry: Any, place: int, path: Path) -> _Key:
         raise refuse("has no name")
     if not isinstance(key, str):
         raise refuse("has a key that is not text", "put the key in quotes")
-    if len(key) < LEAST_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:  # a header has no others
+    if len(key) < MIN_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:  # a header has no others
         raise refuse(
-            f"has a key of fewer than {LEAST_LENGTH} characters, or with others than ASCII's visible ones",
+            f"has a key of fewer than {MIN_LENGTH} characters, or with others than ASCII's visible ones",
             "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`",
         )
     if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):

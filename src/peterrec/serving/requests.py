@@ -15,13 +15,15 @@ EVERY_TASK = "*"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a user.
+    """The tasks to answer about a user, and how.
+
+    A question is checked when it is prepared (`Engine.prepare`), not when it is made.
 
     Attributes:
         tasks: names of loaded bundles, or `*` for all of them.
-        k: items of a ranking task.
+        k: items of a ranking task, at least 1.
         exclude_seen: leave out items of the user's own history; None: as each bundle says.
-        patched: with the patches; without, every head reads the plain backbone, to see what the patch does.
+        patched: apply the patches; False: every head reads the plain backbone, to show the effect of the patch.
     """
 
     tasks: Sequence[str] | Literal["*"] = EVERY_TASK
@@ -31,7 +33,7 @@ class Question:
 
 
 def check_question(question: Question) -> None:
-    """Refuse a question that is none, whatever is loaded.
+    """Refuse a question whose fields are not valid, whatever is loaded.
 
     Raises:
         RequestError: it asks for no items, or its tasks are no list of names.
@@ -53,14 +55,14 @@ def check_question(question: Question) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """A question about a user whose events are given.
+    """A question about a user whose T events come with it.
 
     Attributes:
-        items: external ids, oldest first; none for a user of whom nothing is known.
-        question: what is asked.
-        times: of the events, never decreasing: seconds since 1970, or numbers where the prepared log has numbers. None:
-            nothing is left out by its time.
-        domains: of the events, None for one without; None: nothing is left out by its domain.
+        items: T external ids, oldest first; empty for a user without events.
+        question: tasks and options.
+        times: T times of the events, never decreasing: seconds since 1970, or numbers as the prepared log has.
+            None: nothing is left out by its time.
+        domains: T domains of the events, None for an event without one; None: nothing is left out by its domain.
     """
 
     items: Sequence[ItemId]
@@ -71,9 +73,13 @@ class Request:
 
 @dataclass(frozen=True)
 class ClassAnswer:
-    """Of a classification task: the most probable class, and the probability of each by name.
+    """The answer of a classification task.
 
-    `version` is that of the bundle that answered.
+    Attributes:
+        version: of the bundle that answered.
+        label: the most probable class.
+        probabilities: of each class by name, in [0, 1]; they sum to 1.
+        kind: of the task.
     """
 
     version: str
@@ -84,7 +90,14 @@ class ClassAnswer:
 
 @dataclass(frozen=True)
 class ItemsAnswer:
-    """Of a ranking task: items from best to worst and their scores (higher is better)."""
+    """The answer of a ranking task.
+
+    Attributes:
+        version: of the bundle that answered.
+        items: at most k external ids, best first.
+        scores: of these items; higher is better.
+        kind: of the task.
+    """
 
     version: str
     items: list[ItemId]
@@ -97,16 +110,16 @@ TaskAnswer = ClassAnswer | ItemsAnswer
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one request.
+    """The answer to one request.
 
     Attributes:
-        tasks: answer of each task that was asked for, by name.
-        events: events of the user.
-        unknown_items: how many of them are of items that the backbone's catalogue does not have.
-        known_events: how many the task that reads fewest reads as items of the catalogue, none of those that were left
-            out when its data were prepared; 0: it answers by what is known of everybody, the class shares or the most
-            popular items of the users that the bundle was trained on.
-        assumptions: what was assumed of the events because they do not tell it, in words.
+        tasks: answer of each task of the question, by name.
+        events: number of events of the user.
+        unknown_items: number of events whose items the backbone's catalogue does not have.
+        known_events: number of events that the task with the fewest reads as items of the catalogue, without those that
+            were left out when its data were prepared; 0: it answers with the class shares or the most popular items of
+            the users that the bundle was trained on.
+        assumptions: lines about times and domains that were assumed because the events have none.
     """
 
     tasks: dict[str, TaskAnswer]
@@ -118,14 +131,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which events mattered: what the answer loses without each of them (leave one out).
+    """The contribution of each event to an answer (leave one out).
 
     Attributes:
         task: its name.
         version: of the bundle.
         of: the class, or the item, whose value is explained: the most probable, the best.
         value: its probability, or its score, with all events.
-        contributions: (T,) `value` less what it is without event t; positive: the event speaks for the answer.
+        contributions: (T,) `value` minus the value without event t; positive: the event supports the answer.
     """
 
     task: str
@@ -137,10 +150,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What may be asked: a loaded bundle, for those who ask.
+    """A task that questions may name: a loaded bundle.
 
     Attributes:
-        name: to ask for it by.
+        name: in questions.
         kind: of the task.
         version: of the bundle that answers now.
         classes: names of the classes of a classification task, else none.
@@ -169,13 +182,13 @@ class VersionInfo:
         path: folder it was read from; empty for one made in memory.
         loaded_at: seconds since 1970.
         kind: of the task.
-        strategy: what was trained.
-        parameters: numbers it adds to the backbone: patch, head, modules of its own.
+        strategy: of its training, such as `patch` or `head`.
+        parameters: number of parameters that it adds to the backbone: patch, head, modules of its own.
         patched_blocks: blocks with a patch.
         streamed: whether users' states are kept up to date event by event; else a window is computed again.
         index: how targets are searched: `kind` (exact, approximate), `recall`; None for classes.
         metrics: as the bundle's metrics.json has them under `valid`.
-        withdrawn: whether somebody went back from it: it answers again only if it is named, or loaded.
+        withdrawn: whether it was rolled back: it answers again only if it is named, or loaded.
     """
 
     name: str
@@ -195,14 +208,14 @@ class VersionInfo:
 
 @dataclass(frozen=True)
 class FailedBundle:
-    """A version of a bundle that was there before a restart, and could not be loaded.
+    """A version of a bundle that answered before a restart and could not be loaded.
 
     Attributes:
         name: of the bundle.
         version: that should answer.
-        message: what is wrong.
-        remedy: what to do.
-        path: file or folder that it is about.
+        message: of the error.
+        remedy: of the error.
+        path: file or folder of the error.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a folder of state holds, by name."""
+"""Names of the files and folders in a folder of state."""
 
 from __future__ import annotations
 

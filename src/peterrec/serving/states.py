@@ -26,12 +26,12 @@ FEW_EVENTS = 8
 PatchOf = Callable[[list[int]], TaskPatch | None]
 
 
-class Known(Protocol):
-    """What a state is made from: all that is known of a user at a moment."""
+class EventHistory(Protocol):
+    """Events of a user that a state is computed from."""
 
     @property
     def revision(self) -> str:
-        """Of the store: another one says that earlier events are no longer where they were."""
+        """Revision of the store: it changes where earlier events are no longer where they were."""
 
     @property
     def tokens(self) -> IntArray:
@@ -39,33 +39,40 @@ class Known(Protocol):
 
 
 @dataclass
-class _Kept:
-    """Where a state is, and what it was made from; `revision` None: of nothing."""
+class _Entry:
+    """A state of the pool: its row, and the events that it was computed from; `revision` None: from none."""
 
     row: int
     revision: str | None = None
     consumed: int = 0
 
-    def continues(self, known: Known) -> bool:
-        """Return whether what it was made from is how that history starts."""
-        return self.revision == known.revision and self.consumed <= len(known.tokens)
+    def continues(self, history: EventHistory) -> bool:
+        """Return whether the history begins with the events that the state was computed from."""
+        return self.revision == history.revision and self.consumed <= len(history.tokens)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A state that is worked on, for which place of the call, which tokens it has not consumed, of which history."""
+    """A state that is brought up to date.
+
+    Attributes:
+        index: in the call.
+        entry: of the pool.
+        new_tokens: that the state has not consumed.
+        history: all events.
+    """
 
     index: int
-    kept: _Kept
-    todo: IntArray
-    known: Known
+    entry: _Entry
+    new_tokens: IntArray
+    history: EventHistory
 
 
 class StatePool:
     """States of as many users as fit, one for each user and patch. To be used from one thread at a time.
 
-    A state that was evicted, or that another process has outdated, is made anew from the events: it is a copy of what
-    they say, and answers are the same with it and without.
+    A state that was evicted, or that another process has outdated, is computed again from the events: answers are the
+    same with it and without.
 
     Args:
         stream: of the backbone.
@@ -87,18 +94,18 @@ class StatePool:
             raise ConfigError(
                 f"{capacity:,} states of users take {size:,.1f} GB, more than there is", remedy="keep fewer states"
             ) from error
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()  # the longest unused first
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # the longest unused first
         self._free = list(range(capacity - 1, -1, -1))
         self.hits = 0
         self.rebuilds = 0
         self.evictions = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     @torch.inference_mode()
     def vectors(
-        self, keys: Sequence[Hashable], histories: Sequence[Known], patch_of: PatchOf, batch_size: int = 256
+        self, keys: Sequence[Hashable], histories: Sequence[EventHistory], patch_of: PatchOf, batch_size: int = 256
     ) -> Float[Tensor, "N C"]:
         """Return the hidden state at a [TCL] behind each history, and keep the states up to date.
 
@@ -111,108 +118,108 @@ class StatePool:
         """
         last = {key: index for index, key in enumerate(keys)}
         order, size = list(last.values()), max(1, min(batch_size, self.capacity))
-        found: list[Tensor] = []
+        chunks: list[Tensor] = []
         with onednn_matmul(self.device):
             for start in range(0, len(order), size):
-                found.append(self._chunk(order[start : start + size], keys, histories, patch_of))
-        if not found:
+                chunks.append(self._update_and_read(order[start : start + size], keys, histories, patch_of))
+        if not chunks:
             return torch.empty(0, self.states.pool.shape[2], device=self.device)
-        every = found[0] if len(found) == 1 else torch.cat(found)
+        vectors = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
         if len(order) == len(keys):
-            return every
-        place = {key: at for at, key in enumerate(last)}
-        return every.index_select(0, self._tensor([place[key] for key in keys]))
+            return vectors
+        position = {key: i for i, key in enumerate(last)}
+        return vectors.index_select(0, self._tensor([position[key] for key in keys]))
 
-    def _chunk(
-        self, indices: list[int], keys: Sequence[Hashable], histories: Sequence[Known], patch_of: PatchOf
+    def _update_and_read(
+        self, indices: list[int], keys: Sequence[Hashable], histories: Sequence[EventHistory], patch_of: PatchOf
     ) -> Float[Tensor, "n C"]:
-        """Bring the states of some keys, each once and no more than fit, up to date, and read them."""
-        own = self._take([keys[index] for index in indices])
-        rows = [self._row(index, kept, histories[index]) for index, kept in zip(indices, own, strict=True)]
-        self.states.clear(self._rows(row for row in rows if row.kept.revision is None))
+        """Bring the states of distinct keys, no more than fit, up to date, and read them."""
+        entries = self._acquire([keys[index] for index in indices])
+        rows = [self._make_row(index, entry, histories[index]) for index, entry in zip(indices, entries, strict=True)]
+        self.states.clear(self._rows(row for row in rows if row.entry.revision is None))
         for row in rows:
-            row.kept.revision = None  # if something fails now, they are made anew
-        self._fill([row for row in rows if len(row.todo) > FEW_EVENTS], patch_of)
-        self._push([row for row in rows if len(row.todo) <= FEW_EVENTS], patch_of)
-        found = self.stream.peek(self.states, self._rows(rows), patch=patch_of(indices))
+            row.entry.revision = None  # if something fails now, they are made anew
+        self._fill([row for row in rows if len(row.new_tokens) > FEW_EVENTS], patch_of)
+        self._push([row for row in rows if len(row.new_tokens) <= FEW_EVENTS], patch_of)
+        vectors = self.stream.peek(self.states, self._rows(rows), patch=patch_of(indices))
         for row in rows:
-            row.kept.revision, row.kept.consumed = row.known.revision, len(row.known.tokens)
-        return found
+            row.entry.revision, row.entry.consumed = row.history.revision, len(row.history.tokens)
+        return vectors
 
-    def _take(self, keys: list[Hashable]) -> list[_Kept]:
-        """Return the states of some keys, which are then the last ones used; new ones evict those of others."""
+    def _acquire(self, keys: list[Hashable]) -> list[_Entry]:
+        """Return the entries of keys and mark them as used last; new ones evict those that were unused longest."""
         for key in keys:
-            if key in self._kept:
-                self._kept.move_to_end(key)
+            if key in self._entries:
+                self._entries.move_to_end(key)
         for key in keys:
-            if key in self._kept:
+            if key in self._entries:
                 continue
             if not self._free:
-                _, evicted = self._kept.popitem(last=False)
+                _, evicted = self._entries.popitem(last=False)
                 self._free.append(evicted.row)
                 self.evictions += 1
-            self._kept[key] = _Kept(self._free.pop())
-        return [self._kept[key] for key in keys]
+            self._entries[key] = _Entry(self._free.pop())
+        return [self._entries[key] for key in keys]
 
-    def _row(self, index: int, kept: _Kept, known: Known) -> _Row:
-        """Return what is to be done for a key; a state that is of no use any more is marked as made of nothing."""
-        if kept.continues(known):
+    def _make_row(self, index: int, entry: _Entry, history: EventHistory) -> _Row:
+        """Return the row of a key; a state that the history does not continue is marked as empty."""
+        if entry.continues(history):
             self.hits += 1
         else:
             self.rebuilds += 1
-            kept.revision, kept.consumed = None, 0
-        return _Row(index, kept, known.tokens[kept.consumed :], known)
+            entry.revision, entry.consumed = None, 0
+        return _Row(index, entry, history.tokens[entry.consumed :], history)
 
     def _fill(self, rows: list[_Row], patch_of: PatchOf) -> None:
         if not rows:
             return
-        histories = [row.known.tokens[max(0, len(row.known.tokens) - self.stream.positions) :] for row in rows]
+        histories = [row.history.tokens[max(0, len(row.history.tokens) - self.stream.positions) :] for row in rows]
         tokens = last_events(Sequences.from_rows(histories), np.arange(len(rows)), self.stream.positions)
-        seen = self._tensor([len(row.known.tokens) for row in rows])
+        lengths = self._tensor([len(row.history.tokens) for row in rows])
         patch = patch_of([row.index for row in rows])
-        self.stream.fill(self.states, self._rows(rows), torch.from_numpy(tokens).to(self.device), patch, seen)
+        self.stream.fill(self.states, self._rows(rows), torch.from_numpy(tokens).to(self.device), patch, lengths)
 
     def _push(self, rows: list[_Row], patch_of: PatchOf) -> None:
-        """Push what is new, an event of each row at a time; the rows that have most come first."""
-        rows = sorted(rows, key=lambda row: -len(row.todo))
-        at, patch = self._rows(rows), None
+        """Push new events, one of each row at a time; the rows with the most events come first."""
+        rows = sorted(rows, key=lambda row: -len(row.new_tokens))
+        slots, patch = self._rows(rows), None
         before = 0
-        for turn in range(len(rows[0].todo) if rows else 0):
-            some = [row for row in rows if len(row.todo) > turn]
-            if len(some) != before:
-                before, patch = len(some), patch_of([row.index for row in some])
-            tokens = self._tensor([int(row.todo[turn]) for row in some])
-            self.stream.push(self.states, at[: len(some)], tokens, patch)
+        for turn in range(len(rows[0].new_tokens) if rows else 0):
+            pending = [row for row in rows if len(row.new_tokens) > turn]
+            if len(pending) != before:
+                before, patch = len(pending), patch_of([row.index for row in pending])
+            tokens = self._tensor([int(row.new_tokens[turn]) for row in pending])
+            self.stream.push(self.states, slots[: len(pending)], tokens, patch)
 
     def _rows(self, rows: Iterable[_Row]) -> Tensor:
-        return self._tensor([row.kept.row for row in rows])
+        return self._tensor([row.entry.row for row in rows])
 
     def _tensor(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self.device)
 
-    def forget(self, which: Callable[[Hashable], bool]) -> int:
-        """Drop the states of some keys, and leave nothing of them in memory; returns how many."""
-        gone = [key for key in self._kept if which(key)]
-        rows = [self._kept.pop(key).row for key in gone]
+    def forget(self, selects: Callable[[Hashable], bool]) -> int:
+        """Drop the states whose keys a condition selects, overwrite them in memory, and return how many there were."""
+        forgotten = [key for key in self._entries if selects(key)]
+        rows = [self._entries.pop(key).row for key in forgotten]
         if rows:
             self.states.clear(self._tensor(rows))
             self._free += rows
-        return len(gone)
+        return len(forgotten)
 
     def forget_user(self, user: str) -> int:
         """Drop all states of a user, those whose key is `(user, ...)`; returns how many."""
         return self.forget(lambda key: isinstance(key, tuple) and bool(key) and key[0] == user)
 
     def revisions(self) -> dict[str, set[str | None]]:
-        """Return what the states of each user are made from, those whose key is `(user, ...)`; None: nothing."""
+        """Return the revisions that the states of each user were computed from, for keys `(user, ...)`."""
         revisions: dict[str, set[str | None]] = {}
-        for key, state in self._kept.items():
+        for key, state in self._entries.items():
             if isinstance(key, tuple) and key:
                 revisions.setdefault(key[0], set()).add(state.revision)
         return revisions
 
     def stats(self) -> dict[str, float]:
-        """Return how many states there are and fit, and how often one was up to date but for new events, or not."""
+        """Return counts: states, states that fit, states that were continued or rebuilt, evictions."""
         return {
             "states": float(len(self)),
             "states_capacity": float(self.capacity),

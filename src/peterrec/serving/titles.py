@@ -24,7 +24,7 @@ BLOCK = 1 << 16  # items that are searched at once
 
 @dataclass(frozen=True)
 class FoundItem:
-    """An item, its title if there is one, and how many events it has."""
+    """An item, its title or None, and its number of events."""
 
     item: ItemId
     title: str | None
@@ -44,19 +44,19 @@ class ItemSearch:
     """
 
     def __init__(self, catalogue: Catalogue, titles_path: str | Path | None = None) -> None:
-        ids, titles = _read(Path(titles_path)) if titles_path is not None else (pa.array([], pa.string()),) * 2
+        ids, titles = _read_titles(Path(titles_path)) if titles_path is not None else (pa.array([], pa.string()),) * 2
         self._titles: dict[str, str] = dict(zip(reversed(ids.to_pylist()), reversed(titles.to_pylist()), strict=True))
         self._catalogue = catalogue
         self._order = np.argsort(-catalogue.counts, kind="stable")  # positions, most frequent first
         texts = pc.cast(catalogue.ids, pa.string())
-        own = pc.fill_null(titles.take(pc.index_in(texts, value_set=ids)), "")
-        # Plain text of the items in this order: all that is searched.
-        self._searched = pc.binary_join_element_wise("", FIELD, _plain(texts), FIELD, _plain(own), "").take(
-            pa.array(self._order)
-        )
+        item_titles = pc.fill_null(titles.take(pc.index_in(texts, value_set=ids)), "")
+        # Normalized ids and titles of the items in this order: the text that is searched.
+        self._searched = pc.binary_join_element_wise(
+            "", FIELD, _normalized(texts), FIELD, _normalized(item_titles), ""
+        ).take(pa.array(self._order))
 
     def titles(self, items: Sequence[ItemId]) -> dict[str, str]:
-        """Return the titles of those that have one, by the text of the id; they need not be in the catalogue."""
+        """Return titles by the text of the id, for items that have one; they need not be in the catalogue."""
         texts = map(str, items)
         return {text: self._titles[text] for text in texts if text in self._titles}
 
@@ -68,47 +68,47 @@ class ItemSearch:
         """
         q = q.encode(errors="ignore").decode().strip()  # half of a surrogate pair is nothing that a title can have
         if not q:
-            return self._found(self._order[:limit])
+            return self._with_titles(self._order[:limit])
         exact = self._catalogue.find([q])[0] - self._catalogue.first
         positions = [exact] if exact >= 0 else []
-        (wanted,) = _plain(pa.array([q])).to_pylist()
-        if wanted:
-            positions += self._ranked(wanted, limit)
-        return self._found(np.array(list(dict.fromkeys(positions))[:limit], dtype=np.int64))
+        (query_text,) = _normalized(pa.array([q])).to_pylist()
+        if query_text:
+            positions += self._ranked(query_text, limit)
+        return self._with_titles(np.array(list(dict.fromkeys(positions))[:limit], dtype=np.int64))
 
-    def _ranked(self, wanted: str, limit: int) -> list[int]:
-        """Return positions by what begins with the text: a field, a word, nothing; `limit` of each are enough."""
+    def _ranked(self, query_text: str, limit: int) -> list[int]:
+        """Return positions of matches: where a field begins with the text first, then where a word does, then all."""
         ranks: list[list[IntArray]] = [[], [], []]
         for start in range(0, len(self._searched), BLOCK):
             block = self._searched.slice(start, BLOCK)
-            places, texts = _matching(self._order[start : start + BLOCK], block, wanted)
+            places, texts = _matching(self._order[start : start + BLOCK], block, query_text)
             for rank, beginning in enumerate((FIELD, WORD)):
-                ranks[rank].append(_matching(places, texts, beginning + wanted)[0][:limit])
+                ranks[rank].append(_matching(places, texts, beginning + query_text)[0][:limit])
             ranks[2].append(places[:limit])
             if sum(map(len, ranks[0])) >= limit:  # later blocks have nothing better
                 break
         return [place for rank in ranks for places in rank for place in places.tolist()]
 
-    def _found(self, positions: IntArray) -> list[FoundItem]:
+    def _with_titles(self, positions: IntArray) -> list[FoundItem]:
         items = self._catalogue.decode(positions + self._catalogue.first)
         counts = self._catalogue.counts[positions].tolist()
         return [FoundItem(item, self._titles.get(str(item)), count) for item, count in zip(items, counts, strict=True)]
 
 
-def _matching(places: IntArray, texts: pa.Array, wanted: str) -> tuple[IntArray, pa.Array]:
+def _matching(places: IntArray, texts: pa.Array, text: str) -> tuple[IntArray, pa.Array]:
     """Return the texts that contain `wanted`, and their places."""
-    matches = pc.match_substring(texts, wanted)
+    matches = pc.match_substring(texts, text)
     return places[matches.to_numpy(zero_copy_only=False)], texts.filter(matches)
 
 
-def _plain(texts: pa.Array) -> pa.Array:
+def _normalized(texts: pa.Array) -> pa.Array:
     """Return texts without case, accents and punctuation, a single space between words."""
     split = pc.utf8_normalize(pc.utf8_lower(texts), form="NFKD")
     plain = pc.replace_substring_regex(split, r"\p{M}+", "")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(plain, r"[\p{P}\p{Z}\p{C}]+", WORD))
 
 
-def _read(path: Path) -> tuple[pa.Array, pa.Array]:
+def _read_titles(path: Path) -> tuple[pa.Array, pa.Array]:
     """Return the ids and titles of a file, both text; those of which one is missing are left out."""
     try:
         if path.suffix in (".parquet", ".pq"):

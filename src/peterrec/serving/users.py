@@ -31,14 +31,18 @@ OVERHEAD = 20  # events that a history in memory costs as much as, beside its ow
 
 
 class Users:
-    """Answers questions about stored users, and keeps their events.
+    """Answers questions about stored users, and stores their events.
 
-    Histories and states in memory are copies of what the store says: before each answer they are brought up to date, so
-    that other processes may write to the store too.
+    Histories and states in memory are copies of the events in the store: before each answer they are brought up to
+    date, so that other processes may write to the store too.
 
     Args:
-        engine: answers.
-        store: keeps the events.
+        engine: that answers.
+        store: of the events, such as `SqliteStore`.
+
+    Attributes:
+        engine: as given.
+        store: as given.
 
     Raises:
         ConfigError: so many states do not fit into memory.
@@ -52,7 +56,7 @@ class Users:
         self._histories: OrderedDict[str, History] = OrderedDict()
         self._size = 0
         self._followed = 0  # erasures of the store after which copies were last looked through
-        self._erasures = 0  # so that who read a user before it was erased does not put it back
+        self._erasures = 0  # so that a thread that read a user before its erasure does not cache it again
         self._states = threading.Lock()  # of the states; held while answers are computed
         config = engine.model.network.backbone.config
         streamable = config.kind == "causal" and config.architecture == "dilated"
@@ -66,10 +70,17 @@ class Users:
     # ------------------------------------------------------------ events
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """Keep events, all of them or none; returns which of them are new.
+        """Store events, all of them or none.
+
+        Args:
+            events: of any users.
+
+        Returns:
+            For each event whether it is new: an id that its user already has is not stored again.
 
         Raises:
-            StoreError: they could not be kept.
+            StoreError: they could not be stored.
+            RequestError: one of them is not as `Event` says.
         """
         return self.store.append(events)
 
@@ -82,7 +93,7 @@ class Users:
         return self.store.read(user)
 
     def erase(self, user: str) -> Erased:
-        """Erase all that is known of a user: events, states, what is cached.
+        """Erase a user: events, states and cached histories.
 
         Raises:
             StoreError: the store could not erase them.
@@ -98,9 +109,12 @@ class Users:
                     self._pool.forget_user(user)
 
     def follow_erasures(self) -> Erasures:
-        """Go on with erasures that are pending, and forget who was erased by others; returns what is still pending.
+        """Finish pending erasures where possible, and drop copies of users that other processes erased.
 
-        It is to be called every few seconds: others may never ask about a user whom they erased.
+        It is to be called every few seconds, whether or not questions come.
+
+        Returns:
+            The erasures of the store, with those that are still pending.
 
         Raises:
             StoreError: the store does not answer.
@@ -112,9 +126,9 @@ class Users:
         return self.store.finish_erasures() if erasures.pending else erasures
 
     def _forget_changed(self) -> None:
-        """Drop copies of users whose events are no longer those that the copies are of."""
+        """Drop copies of users whose events in the store are others by now."""
         with self._lock:
-            self._erasures += 1  # before it is seen who is here: who reads a user meanwhile does not put it back
+            self._erasures += 1  # before the copies are listed: a thread that reads a user meanwhile does not cache it
             copies: dict[str, set[str | None]] = {user: {history.revision} for user, history in self._histories.items()}
         with self._states:
             for user, revisions in {} if self._pool is None else self._pool.revisions().items():
@@ -134,7 +148,7 @@ class Users:
     # ------------------------------------------------------------ questions
 
     def prepare(self, user: str, question: Question) -> Prepared:
-        """Check a question about a stored user; someone unknown has no events.
+        """Check a question about a stored user; a user who is not stored has no events.
 
         Raises:
             UnknownTaskError: a name that is not loaded.
@@ -143,7 +157,7 @@ class Users:
         return replace(self.engine.prepare(Request((), question)), history=None, user=user)
 
     def fetch(self, prepared: Prepared) -> Prepared:
-        """Read what a question about a stored user needs from the store; from any thread.
+        """Read the events that a question about a stored user needs from the store; from any thread.
 
         Raises:
             StoreError: the store does not answer.
@@ -151,57 +165,60 @@ class Users:
         if prepared.user is None or prepared.history is not None:
             return prepared
         with self._lock:
-            erasures, known = self._erasures, self._histories.get(prepared.user)
-        history = self._read(prepared.user, known)
+            erasures, cached = self._erasures, self._histories.get(prepared.user)
+        history = self._read(prepared.user, cached)
         if not history.items:
             return replace(prepared, history=history, user=None)  # nothing to keep, in states or otherwise
         self._remember(prepared.user, history, erasures)
         return replace(prepared, history=history, erasures=erasures)
 
     def run(self, prepared: Sequence[Prepared]) -> list[Answer | PeterRecError]:
-        """Answer questions, those about stored users and others, in one pass; from one thread at a time.
+        """Answer questions, about stored users and others, in one pass; from one thread at a time.
+
+        Args:
+            prepared: N questions, by `prepare` or `Engine.prepare`.
 
         Returns:
-            For each the answer, or the error that only this one met: its events could not be read.
+            For each question its answer, or the error where the events of its user could not be read.
         """
-        found: list[Answer | PeterRecError | None] = []
+        results: list[Answer | PeterRecError | None] = []
         ready: list[Prepared] = []
-        for one in prepared:
+        for query in prepared:
             try:
-                ready.append(self.fetch(one))
-                found.append(None)
+                ready.append(self.fetch(query))
+                results.append(None)
             except PeterRecError as error:
-                found.append(error)
+                results.append(error)
         with self._states:
-            # Who was read before somebody was erased is answered, but leaves no state behind.
-            ready = [one if one.erasures == self._erasures else replace(one, user=None) for one in ready]
+            # Users that were read before an erasure are answered, but leave no state behind.
+            ready = [query if query.erasures == self._erasures else replace(query, user=None) for query in ready]
             answers = iter(self.engine.answer(ready, self))
-        return [next(answers) if of is None else of for of in found]
+        return [next(answers) if result is None else result for result in results]
 
     def explain(self, prepared: Prepared, task: str) -> Explanation:
-        """Tell which events mattered for a task; see `Explanation`. From one thread at a time, as `run`.
+        """Return how much each event contributes to the answer of a task; from one thread at a time, as `run`.
 
         Raises:
             PeterRecError: as `prepare`, or the events could not be read.
         """
         return explain(self.engine, replace(self.fetch(prepared), user=None), task)
 
-    def _read(self, user: str, known: History | None) -> History:
-        """Return what the store says of a user; only what is new is read."""
-        count = 0 if known is None else len(known.items)
-        read = self.store.read(user, "" if known is None else known.revision, count)
-        if known is None or read.start == 0:
-            known = None
+    def _read(self, user: str, cached: History | None) -> History:
+        """Return the history of a user; only events that the cached one lacks are read from the store."""
+        count = 0 if cached is None else len(cached.items)
+        read = self.store.read(user, "" if cached is None else cached.revision, count)
+        if cached is None or read.start == 0:
+            cached = None
         elif not read.events:
-            return known
+            return cached
         items = [event.item for event in read.events]
-        events = self._events(items, read.events, known)
-        return History(items if known is None else [*known.items, *items], events, read.revision)
+        events = self._events(items, read.events, cached)
+        return History(items if cached is None else [*cached.items, *items], events, read.revision)
 
-    def _events(self, items: list[ItemId], new: list[Event], known: History | None) -> UserEvents:
-        """Return new events as numbers, behind those that are known."""
-        before = UserEvents(np.empty(0, np.int64), np.empty(0)) if known is None else known.events
-        ids = () if known is None else known.items
+    def _events(self, items: list[ItemId], new: list[Event], cached: History | None) -> UserEvents:
+        """Return new events as numbers, behind the cached ones."""
+        before = UserEvents(np.empty(0, np.int64), np.empty(0)) if cached is None else cached.events
+        ids = () if cached is None else cached.items
         unknown = {str(ids[row]): int(before.codes[row]) for row in np.flatnonzero(before.codes < 0).tolist()}
         codes = event_codes(self.engine.model.catalogue, items, unknown)
         seconds = np.array([event.timestamp for event in new])
@@ -224,13 +241,13 @@ class Users:
                 self._drop(next(iter(self._histories)))
 
     def _drop(self, user: str) -> None:
-        known = self._histories.pop(user, None)
-        self._size -= 0 if known is None else len(known.items) + OVERHEAD
+        cached = self._histories.pop(user, None)
+        self._size -= 0 if cached is None else len(cached.items) + OVERHEAD
 
     def vectors(
         self, group: Group, users: Sequence[tuple[str, str, Reading]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
-        """Return the representation of each row from its state; see `rows.Streams`."""
+        """Return the representation of each row from its state; see `batch_plan.Streams`."""
         assert self._pool is not None
 
         def patch_of(rows: Sequence[int]) -> TaskPatch | None:
@@ -241,6 +258,6 @@ class Users:
         return self._pool.vectors(keys, readings, patch_of, self.engine.config.batch_size)
 
     def stats(self) -> dict[str, float]:
-        """Return how many states and histories are in memory, and how often they served."""
-        found = {"histories": float(len(self._histories)), "history_size": float(self._size)}
-        return found if self._pool is None else found | self._pool.stats()
+        """Return counts of the histories and states in memory, and of how often states were continued."""
+        counts = {"histories": float(len(self._histories)), "history_size": float(self._size)}
+        return counts if self._pool is None else counts | self._pool.stats()

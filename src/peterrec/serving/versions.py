@@ -1,4 +1,4 @@
-"""Which versions of a bundle have answered, in which order, and which were withdrawn."""
+"""The history of a bundle's versions: those that have answered, in order, and those that were withdrawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class VersionHistory:
 
     Attributes:
         answered: those that have answered, the first one first; the last one answers now.
-        withdrawn: those that somebody went back from, the longest ago first: they answer again only if they are named.
+        withdrawn: versions that were rolled back, the longest ago first: they answer again only if they are named.
     """
 
     answered: tuple[str, ...]
@@ -25,7 +25,7 @@ class VersionHistory:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """All of them, those that are given up first at the front."""
+        """All versions; those that are left out first come first."""
         return self.withdrawn + self.answered
 
     def load(self, version: str) -> VersionHistory:
@@ -54,10 +54,10 @@ class VersionHistory:
         end = self.answered.index(version) + 1
         return VersionHistory(self.answered[:end], self.withdrawn + self.answered[end:])
 
-    def newest(self, most: int) -> VersionHistory:
-        """Return at most so many versions: withdrawn ones are given up first, then those that answered long ago."""
-        keep = self.versions[max(0, len(self.versions) - most) :]
-        return self.only(keep)
+    def newest(self, count: int) -> VersionHistory:
+        """Return at most `count` versions: withdrawn ones are left out first, then those that answered long ago."""
+        newest_versions = self.versions[max(0, len(self.versions) - count) :]
+        return self.only(newest_versions)
 
     def only(self, versions: Sequence[str]) -> VersionHistory:
         """Return the history of some of the versions, among them the active one."""
@@ -68,4 +68,4 @@ class VersionHistory:
 
 
 def _without(versions: tuple[str, ...], version: str) -> tuple[str, ...]:
-    return tuple(other for other in versions if other != version)
+    return tuple(other_version for other_version in versions if other_version != version)

@@ -19,13 +19,13 @@ from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import EngineConfig, ServeConfig
 from peterrec.errors import ArtifactError, ConfigError, StorageError
-from peterrec.serving.bundle_groups import Loaded
 from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.serve import open_service
 from peterrec.serving.http.server import share_cores
 from peterrec.serving.http.service import Service
 from peterrec.serving.journal import BundleJournal
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import Question, Request
 from peterrec.serving.state_folder import JOURNAL
 
@@ -98,9 +98,9 @@ def test_a_change_that_fails_at_any_step_leaves_answers_memory_and_disk(
     before = site.versions(service), service.parts.engine.versions(), site.on_disk()
     saves = itertools.count(1)
     fails_at = {"first copy": 1, "second copy": 2}.get(step)
-    save, write = Loaded.save, BundleJournal._write
+    save, write = LoadedBundle.save, BundleJournal._write
 
-    def failing_save(loaded: Loaded, path: Path) -> None:
+    def failing_save(loaded: LoadedBundle, path: Path) -> None:
         save(loaded, path)  # it is written, and then the disk is full
         if next(saves) == fails_at:
             raise StorageError("the disk is full")
@@ -110,7 +110,7 @@ def test_a_change_that_fails_at_any_step_leaves_answers_memory_and_disk(
             raise StorageError("the disk is full")
         write(journal, entries)
 
-    monkeypatch.setattr(Loaded, "save", failing_save)
+    monkeypatch.setattr(LoadedBundle, "save", failing_save)
     monkeypatch.setattr(BundleJournal, "_write", failing_write)
     for name in ("age", "other"):
         saves = itertools.count(1 if name == "age" or fails_at != 2 else 2)  # of another name there is one copy only

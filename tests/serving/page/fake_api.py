@@ -34,7 +34,7 @@ def refusal(status: int, message: str, remedy: str = "", **headers: str) -> Faul
 
 @dataclass
 class Fault:
-    """What a path answers instead."""
+    """The fault that a path answers with."""
 
     status: int
     body: Any
@@ -51,7 +51,7 @@ class Fakes:
         self.hanging: dict[str, threading.Event] = {}  # path -> what its answers wait for
         self.broken_class: str | None = None  # whose probability is null
         self.failed: list[dict[str, str]] = []
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.version = "3f9a1c20"
         self.items: list[Any] = [*(f"m{i}" for i in range(len(FILMS))), "x without title"]
         self.titles = {f"m{i}": title for i, title in enumerate(FILMS)}
@@ -65,11 +65,16 @@ class Fakes:
         return (sum((i + 7) * byte * 2654435761 % 1009 for i, byte in enumerate(text)) % 1009) / 1009 - 0.5
 
     def scores(self, items: list[Any], names: list[Any], patched: bool) -> list[float]:
-        known = [item for item in items if item in self.items]
-        one = [self.weight(n, n, "prior") + sum(self.weight(i, n, "plain") for i in known) for n in names]
+        known_items = [item for item in items if item in self.items]
+        plain_scores = [
+            self.weight(n, n, "prior") + sum(self.weight(i, n, "plain") for i in known_items) for n in names
+        ]
         if patched:
-            one = [s + 1.5 * sum(self.weight(i, n, "patch") for i in known) for s, n in zip(one, names, strict=True)]
-        return one
+            plain_scores = [
+                s + 1.5 * sum(self.weight(i, n, "patch") for i in known_items)
+                for s, n in zip(plain_scores, names, strict=True)
+            ]
+        return plain_scores
 
     def classes(self, task: str) -> list[str]:
         return GENRES if task == "genre" else AGES
@@ -77,8 +82,8 @@ class Fakes:
     def answer(self, task: str, items: list[Any], request: dict[str, Any]) -> dict[str, Any]:
         patched = request.get("patched", True) and task not in self.without_patch
         if task == "next film":
-            seen = items if request.get("exclude_seen") in (True, None) else []
-            names = [item for item in self.items if item not in seen]
+            excluded = items if request.get("exclude_seen") in (True, None) else []
+            names = [item for item in self.items if item not in excluded]
             ranked = sorted(zip(self.scores(items, names, patched), names, strict=True), key=lambda pair: -pair[0])
             best = ranked[: request.get("k", 10)]
             return {
@@ -89,8 +94,8 @@ class Fakes:
         powers = [math.exp(score) for score in self.scores([task, *items], names, patched)]
         shares = {name: power / sum(powers) for name, power in zip(names, powers, strict=True)}
         label = max(shares, key=lambda name: shares[name])
-        told = shares | {name: None for name in shares if name == self.broken_class}
-        return {"kind": "classification", "version": self.version, "label": label, "probabilities": told}
+        reply = shares | {name: None for name in shares if name == self.broken_class}
+        return {"kind": "classification", "version": self.version, "label": label, "probabilities": reply}
 
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         answers = []
@@ -104,17 +109,17 @@ class Fakes:
 
     def explain(self, body: dict[str, Any]) -> dict[str, Any]:
         items, task = body["items"], body["task"]
-        whole = self.answer(task, items, {"k": 1})
-        of = whole["label"] if "label" in whole else whole["items"][0]
+        full_answer = self.answer(task, items, {"k": 1})
+        explained = full_answer["label"] if "label" in full_answer else full_answer["items"][0]
 
         def value(history: list[Any]) -> float:
             answer = self.answer(task, history, {"k": 1000, "exclude_seen": False})
             if "label" in answer:
-                return float(answer["probabilities"][of])
-            return float(answer["scores"][answer["items"].index(of)])
+                return float(answer["probabilities"][explained])
+            return float(answer["scores"][answer["items"].index(explained)])
 
         losses = [value(items) - value(items[:i] + items[i + 1 :]) for i in range(len(items))]
-        return {"task": task, "version": self.version, "of": of, "value": value(items), "contributions": losses}
+        return {"task": task, "version": self.version, "of": explained, "value": value(items), "contributions": losses}
 
     def task_list(self) -> dict[str, Any]:
         tasks = [
@@ -204,12 +209,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, (PAGE / name).read_bytes(), {"Content-Type": TYPES[Path(name).suffix]})
         body = json.loads(text) if text else None
         if url.path == "/v1/predict":
-            self.fakes.asked.append(body)
+            self.fakes.requests.append(body)
             if self.fakes.held:
                 self.fakes.held.pop(0).wait(10)
         key = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        found = self.fakes.handle(method, url.path, parse_qs(url.query), body, key)
-        fault = found if isinstance(found, Fault) else Fault(200, found)
+        response = self.fakes.handle(method, url.path, parse_qs(url.query), body, key)
+        fault = response if isinstance(response, Fault) else Fault(200, response)
         data = fault.body.encode() if isinstance(fault.body, str) else json.dumps(fault.body).encode()
         return self.send(fault.status, data, {"Content-Type": "application/json", **fault.headers})
 

@@ -1,4 +1,4 @@
-"""What somebody does on the page, and what they wait for."""
+"""Steps of a person on the page, and waiting for their effect."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ def test_answers_follow_the_history_by_keyboard_alone(opened: Opener, fakes: Fak
     assert shares(page, "age", "with") == expected(fakes, "age", ["m0", "m8"], True)
     assert shares(page, "age", "without") == expected(fakes, "age", ["m0", "m8"], False)
     assert list(shares(page, "age", "with")) == AGES  # their own order where they are few
-    one, both = (fakes.answer("age", items, {})["probabilities"] for items in (["m0"], ["m0", "m8"]))
+    first_event, two_events = (fakes.answer("age", items, {})["probabilities"] for items in (["m0"], ["m0", "m8"]))
     deltas = page.locator(".card[data-task=age] .delta").all_inner_texts()
     shown = [float(text.replace("\u2212", "-")) for text in deltas[::2]]
-    assert shown == [pytest.approx(100 * (both[name] - one[name]), abs=0.051) for name in AGES]
+    assert shown == [pytest.approx(100 * (two_events[name] - first_event[name]), abs=0.051) for name in AGES]
     live = page.locator("#live").inner_text()
     assert live.startswith("Added Solaris. age: ")
     page.keyboard.press("Escape")
@@ -90,29 +90,31 @@ def test_many_classes_are_the_most_probable_and_others(opened: Opener, fakes: Fa
 
 
 def test_rankings_mark_what_the_patch_moved(opened: Opener, fakes: Fakes) -> None:
-    whole = {"exclude_seen": False, "k": 20}
-    item = next(one for one in fakes.titles if one in fakes.answer("next film", [one], whole)["items"][:5])
+    options = {"exclude_seen": False, "k": 20}
+    item = next(film for film in fakes.titles if film in fakes.answer("next film", [film], options)["items"][:5])
     page = opened()
     pick(page, fakes.titles[item])
     settled(page, 1)
     plain = fakes.answer("next film", [item], {"patched": False, "k": 5})["items"]
     patched = fakes.answer("next film", [item], {"k": 5})["items"]
     card = page.locator(".card[data-task='next film']")
-    titles = [fakes.titles.get(one, one) for one in patched]
+    titles = [fakes.titles.get(film, film) for film in patched]
     assert card.locator(".with .name").all_inner_texts() == titles
-    assert card.locator(".without .name").all_inner_texts() == [fakes.titles.get(one, one) for one in plain]
-    for row, one, place in zip(card.locator(".with li").all(), patched, range(5), strict=True):
-        before = plain.index(one) if one in plain else None
+    assert card.locator(".without .name").all_inner_texts() == [fakes.titles.get(film, film) for film in plain]
+    for row, film, place in zip(card.locator(".with li").all(), patched, range(5), strict=True):
+        before = plain.index(film) if film in plain else None
         mark = row.locator(".mark").inner_text() if row.locator(".mark").count() else ""
         wanted = "new" if before is None else f"\u25b2{before - place}" if before > place else ""
         wanted = f"\u25bc{place - before}" if before is not None and before < place else wanted
         assert mark.startswith(wanted)
         assert bool(mark) == bool(wanted)
-    assert any(one not in plain or plain.index(one) != i for i, one in enumerate(patched))  # else it shows nothing
+    assert any(film not in plain or plain.index(film) != i for i, film in enumerate(patched))  # else it shows nothing
     page.locator("#count").select_option("20")
     card.locator(".with li").nth(19).wait_for()
-    assert fakes.asked[-1]["requests"][0]["k"] == 20
-    assert fakes.asked[-1]["requests"][0]["exclude_seen"] is None, "until somebody says otherwise, the bundle decides"
+    assert fakes.requests[-1]["requests"][0]["k"] == 20
+    assert fakes.requests[-1]["requests"][0]["exclude_seen"] is None, (
+        "until somebody says otherwise, the bundle decides"
+    )
     assert fakes.titles[item] not in card.locator(".with .name").all_inner_texts()
     page.locator("#exclude").select_option("false")
     card.locator(".with .name", has_text=fakes.titles[item]).wait_for()
@@ -120,27 +122,27 @@ def test_rankings_mark_what_the_patch_moved(opened: Opener, fakes: Fakes) -> Non
 
 def test_why_shows_what_each_event_adds(opened: Opener, fakes: Fakes) -> None:
     page = opened()
-    why = page.get_by_role("button", name="Why? age")
-    why.press("Enter")
+    why_button = page.get_by_role("button", name="Why? age")
+    why_button.press("Enter")
     page.locator("#why-text", has_text="Add events").wait_for()
     for text in ("fargo", "ran", "alien"):
         pick(page, text)
     settled(page, 3)
     page.locator("#why-text", has_text="What each event adds to age").wait_for()
     page.locator(".effect .number", has_text="points").nth(2).wait_for()
-    items = fakes.asked[-1]["requests"][0]["items"]
-    found = fakes.explain({"items": items, "task": "age"})
+    items = fakes.requests[-1]["requests"][0]["items"]
+    explanation = fakes.explain({"items": items, "task": "age"})
     texts = page.locator("#events .effect .number").all_inner_texts()
     numbers = [float(text.removesuffix(" points").replace("\u2212", "-")) for text in texts]
-    assert numbers == [pytest.approx(100 * one, abs=0.051) for one in found["contributions"]]
-    assert found["of"] in page.locator("#why-text").inner_text()
-    signs = [one.get_attribute("class").split()[-1] for one in page.locator("#events .effect .bar").all()]
-    assert signs == ["minus" if one < 0 else "plus" for one in found["contributions"]]
+    assert numbers == [pytest.approx(100 * share, abs=0.051) for share in explanation["contributions"]]
+    assert explanation["of"] in page.locator("#why-text").inner_text()
+    signs = [bar.get_attribute("class").split()[-1] for bar in page.locator("#events .effect .bar").all()]
+    assert signs == ["minus" if share < 0 else "plus" for share in explanation["contributions"]]
     assert {"minus", "plus"} == set(signs)  # else the picture of one kind is not seen here
-    assert why.get_attribute("aria-pressed") == "true"
+    assert why_button.get_attribute("aria-pressed") == "true"
     page.get_by_role("button", name="Why? next film").press("Enter")
     page.locator("#why-text", has_text="adds to next film").wait_for()
-    assert why.get_attribute("aria-pressed") == "false"
+    assert why_button.get_attribute("aria-pressed") == "false"
     page.locator("#why-stop").press("Enter")
     assert page.locator("#events .effect").first.is_hidden()
 
@@ -188,8 +190,8 @@ def test_a_bundle_without_a_patch_is_named(opened: Opener, fakes: Fakes) -> None
     settled(page, 1)
     cards = page.locator(".card").all()
     notes = {card.get_attribute("data-task"): card.locator(".version").inner_text() for card in cards}
-    same = "Version 3f9a1c20, the same with and without patch"
-    assert notes == {"age": same, "genre": "Version 3f9a1c20", "next film": same}
+    text = "Version 3f9a1c20, the same with and without patch"
+    assert notes == {"age": text, "genre": "Version 3f9a1c20", "next film": text}
 
 
 def test_many_tasks_are_filtered_and_pinned(opened: Opener, fakes: Fakes) -> None:

@@ -17,7 +17,7 @@ def add(page: Any, text: str) -> None:
     page.locator("#search").press("Enter")
 
 
-def told(page: Any, text: str) -> None:
+def assert_alert(page: Any, text: str) -> None:
     page.locator("#problem", has_text=text).wait_for()
 
 
@@ -48,7 +48,7 @@ def test_refusals_are_told_and_the_history_stays(opened: Opener, fakes: Fakes) -
     for fault, words in REFUSALS:
         fakes.faults[PREDICT] = fault
         page.locator("#example").press("Enter")
-        told(page, words)
+        assert_alert(page, words)
         assert page.locator("#events li").count() == 5
         assert page.locator("#answers-note").inner_text() == "Not up to date: these are for 1 event."
     fakes.faults.clear()
@@ -60,14 +60,14 @@ def test_a_busy_service_is_asked_again_when_it_says(opened: Opener, fakes: Fakes
     page = opened()
     fakes.faults[PREDICT] = refusal(429, "1,024 rows are waiting", **{"Retry-After": "1"})
     add(page, "Fargo")
-    told(page, "The service is busy. 1,024 rows are waiting. The history is kept. Asks again in 1 s.")
-    asked = len(fakes.asked)
+    assert_alert(page, "The service is busy. 1,024 rows are waiting. The history is kept. Asks again in 1 s.")
+    requests_before = len(fakes.requests)
     fakes.faults.clear()
     answered(page, "For 1 event.")  # by itself
-    assert len(fakes.asked) == asked + 1
+    assert len(fakes.requests) == requests_before + 1
     fakes.faults[PREDICT] = refusal(429, "later", **{"Retry-After": "3600"})
     add(page, "Alien")
-    told(page, "Later.")
+    assert_alert(page, "Later.")
     assert "Asks again" not in page.locator("#problem").inner_text()  # nobody waits an hour for that
 
 
@@ -77,7 +77,7 @@ def test_a_lost_network_keeps_the_history_and_comes_back(opened: Opener) -> None
     answered(page, "For 1 event.")
     page.context.set_offline(True)
     page.locator("#events .remove").click()
-    told(page, "The service cannot be reached. Check the connection, and that it runs. The history is kept.")
+    assert_alert(page, "The service cannot be reached. Check the connection, and that it runs. The history is kept.")
     assert page.locator(".card").count() == 3
     page.context.set_offline(False)  # the browser says so, and the page asks
     answered(page, "For somebody new")
@@ -146,11 +146,11 @@ def test_a_service_that_hangs_is_told_and_old_answers_are_marked(opened: Opener,
     held = [threading.Event(), threading.Event()]
     fakes.held = list(held)
     add(page, "Alien")
-    told(page, "The service does not answer. Nothing came for 4 s; the page still waits. The history is kept.")
+    assert_alert(page, "The service does not answer. Nothing came for 4 s; the page still waits. The history is kept.")
     assert page.locator("#answers-note").inner_text() == "Not up to date: these are for 1 event."
     assert page.locator("#cards.stale").count() == 1
     page.locator("#retry").click()  # it still hangs
-    told(page, "The service does not answer.")
+    assert_alert(page, "The service does not answer.")
     held[1].set()
     answered(page, "For 2 events.")
     assert page.locator("#cards.stale").count() == 0
@@ -160,7 +160,7 @@ def test_a_service_that_hangs_is_told_and_old_answers_are_marked(opened: Opener,
 def test_a_service_that_hangs_from_the_start_is_told(opened: Opener, fakes: Fakes) -> None:
     fakes.hanging["/v1/tasks"] = threading.Event()
     page = opened(wait="#problem")
-    told(page, "The service does not answer.")
+    assert_alert(page, "The service does not answer.")
     fakes.hanging["/v1/tasks"].set()
     answered(page, "For somebody new")
 
@@ -171,7 +171,7 @@ def test_a_search_that_hangs_is_told_until_it_is_answered(opened: Opener, fakes:
     page.locator("#search-status", has_text="No item found").wait_for()
     fakes.hanging["/v1/items"] = threading.Event()
     page.locator("#search").fill("alien")
-    told(page, "The service does not answer.")
+    assert_alert(page, "The service does not answer.")
     assert page.locator("#search-status").inner_text() == "The search has no answer yet"  # not that of "no such film"
     fakes.hanging["/v1/items"].set()
     page.locator("#search-status", has_text="1 item").wait_for()
@@ -202,8 +202,8 @@ def test_cards_and_bars_stay_the_same_elements(opened: Opener) -> None:
     )
     add(page, "Fargo")
     answered(page, "For 1 event.")
-    kept = "[...document.querySelectorAll('.card, .card[data-task=age] .bar')].every((one) => one.mine)"
-    assert page.evaluate(kept)  # made anew they would flicker, and lose the focus
+    all_mine = "[...document.querySelectorAll('.card, .card[data-task=age] .bar')].every((one) => one.mine)"
+    assert page.evaluate(all_mine)  # made anew they would flicker, and lose the focus
 
 
 def test_what_cannot_be_explained_is_told_beside_the_history(opened: Opener, fakes: Fakes) -> None:
@@ -231,6 +231,6 @@ def test_without_titles_ids_are_shown(opened: Opener, fakes: Fakes) -> None:
 def test_a_service_that_starts_late_is_waited_for(opened: Opener, fakes: Fakes) -> None:
     fakes.faults["/v1/tasks"] = refusal(503, "starting", **{"Retry-After": "1"})
     page = opened(wait="#problem")
-    told(page, "The service is not ready. Starting.")
+    assert_alert(page, "The service is not ready. Starting.")
     fakes.faults.clear()
     answered(page, "For somebody new")

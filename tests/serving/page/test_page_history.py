@@ -37,7 +37,7 @@ def test_ids_are_pasted_and_those_that_are_not_known_are_named(opened: Opener, f
     page.locator("#answers-note", has_text="1 event not in the catalogue, skipped").wait_for()
     page.locator("#events li", has_text="not in the catalogue").wait_for()
     assert page.locator("#events li", has_text="not in the catalogue").all_inner_texts()[0].count("nowhere") == 1
-    assert fakes.asked[-1]["requests"][0]["items"] == ["m1", "nowhere", "m2"]
+    assert fakes.requests[-1]["requests"][0]["items"] == ["m1", "nowhere", "m2"]
     page.locator("#clear").click()
     page.locator("#paste").fill("x without title\nm1\r\n")
     page.locator("#paste-form button").click()
@@ -53,11 +53,11 @@ def test_numbers_beyond_what_a_float_holds_stay_whole(opened: Opener, fakes: Fak
     page.locator("#paste").fill(f"{HUGE} 7")
     page.locator("#paste-form button").click()
     settled(page, 2)
-    assert fakes.asked[-1]["requests"][0]["items"] == [HUGE, 7]
+    assert fakes.requests[-1]["requests"][0]["items"] == [HUGE, 7]
     assert history(page) == [str(HUGE), "Seven"]
     page.reload()
     settled(page, 2)
-    assert fakes.asked[-1]["requests"][0]["items"] == [HUGE, 7]
+    assert fakes.requests[-1]["requests"][0]["items"] == [HUGE, 7]
     assert "skipped" not in page.locator("#answers-note").inner_text()
 
 

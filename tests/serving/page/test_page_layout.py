@@ -93,7 +93,11 @@ def test_everything_has_a_name_and_a_visible_focus(opened: Opener, fakes: Fakes)
     page = opened()
     fill(page, fakes)
     assert [page.get_by_role(role).count() for role in ("main", "banner")] == [1, 1]
-    assert [one.inner_text() for one in page.get_by_role("heading", level=2).all()] == ["History", "Answers", "Bundles"]
+    assert [element.inner_text() for element in page.get_by_role("heading", level=2).all()] == [
+        "History",
+        "Answers",
+        "Bundles",
+    ]
     page.locator("#search").focus()
     names = set()
     for _ in range(40):

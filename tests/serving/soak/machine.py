@@ -50,7 +50,7 @@ def write_artifacts(folder: Path) -> list[UserModel]:
 
 
 class Versions:
-    """What operators made of a name: the bundles that have answered, and those that were withdrawn."""
+    """Bundles of one name as operators left them: those that have answered, and those that were withdrawn."""
 
     def __init__(self) -> None:
         self.answered: list[int] = []
@@ -58,8 +58,8 @@ class Versions:
 
     def let(self, bundle: int) -> None:
         if self.answered[-1:] != [bundle]:
-            self.answered = [each for each in self.answered if each != bundle] + [bundle]
-            self.withdrawn = [each for each in self.withdrawn if each != bundle]
+            self.answered = [earlier for earlier in self.answered if earlier != bundle] + [bundle]
+            self.withdrawn = [earlier for earlier in self.withdrawn if earlier != bundle]
             while len(self.withdrawn) + len(self.answered) > KEEP_VERSIONS:
                 (self.withdrawn or self.answered).pop(0)
 
@@ -123,8 +123,8 @@ class ServiceMachine(RuleBasedStateMachine):
             self.server.kill()
         shutil.rmtree(self.home)
 
-    def count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
+    def count(self, action: str) -> None:
+        self.counts[action] = self.counts.get(action, 0) + 1
 
     def user(self, letter: str) -> str:
         return f"user-{self.secret}-{letter}"
@@ -194,12 +194,12 @@ class ServiceMachine(RuleBasedStateMachine):
 
     def check_answer(self, answer: httpx.Response, name: str, items: list[Any]) -> None:
         assert answer.status_code == 200, answer.text
-        found = answer.json()
-        task = (found["answers"][0] if "answers" in found else found)["tasks"][name]
+        body = answer.json()
+        task = (body["answers"][0] if "answers" in body else body)["tasks"][name]
         active = self.bundles[name].answered[-1]
         assert task["version"] == self.named[str(active)]
-        known = [item for item in items if item != UNKNOWN]
-        expected = self.models[active].predict([known], "age").probabilities[0].tolist()
+        known_items = [item for item in items if item != UNKNOWN]
+        expected = self.models[active].predict([known_items], "age").probabilities[0].tolist()
         assert list(task["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
 
     # ------------------------------------------------------------ operators
@@ -256,25 +256,25 @@ class ServiceMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ faults
 
     @precondition(lambda self: not self.down)
-    @rule(how=st.sampled_from(["kill", "move", "backup", *ENDS]))
-    def restart(self, how: str) -> None:
+    @rule(interruption=st.sampled_from(["kill", "move", "backup", *ENDS]))
+    def restart(self, interruption: str) -> None:
         """End the process in some way, and start it again, perhaps elsewhere."""
         folder = self.home / f"state-{next(self.numbers)}"
-        if how == "backup":
+        if interruption == "backup":
             backup(self.state, folder)  # while it runs
         self.client.close()
         ended, self.pid = self.pid, 0
-        if how in ENDS:
-            status = self.starter.end(ended, ENDS[how])
+        if interruption in ENDS:
+            status = self.starter.end(ended, ENDS[interruption])
             assert status == 0 or self.full
             self.count("ends by a signal")
         else:
             self.starter.end(ended)
             self.count("kills of the service")
-        if how == "backup":
+        if interruption == "backup":
             shutil.rmtree(self.state)
             self.state = folder
-        elif how == "move":
+        elif interruption == "move":
             self.state = self.state.rename(folder)
         self.start_process()
 
@@ -315,9 +315,9 @@ class ServiceMachine(RuleBasedStateMachine):
         for letter in USERS:
             expected = self.oracle.read(self.user(letter)).events
             answer = self.client.get(f"/v1/users/{self.user(letter)}")
-            found = answer.json().get("events", [])
-            assert [(e["id"], e["item"]) for e in found] == [(e.event_id, e.item) for e in expected]
-            times = [event["timestamp"] for event in found]
+            stored_events = answer.json().get("events", [])
+            assert [(e["id"], e["item"]) for e in stored_events] == [(e.event_id, e.item) for e in expected]
+            times = [event["timestamp"] for event in stored_events]
             assert times == sorted(times)
 
     @invariant()
@@ -340,10 +340,10 @@ class ServiceMachine(RuleBasedStateMachine):
         while self.client.get("/v1/erasures").json()["pending"]:
             assert time.monotonic() < until
             time.sleep(0.05)
-        gone = [user.encode() for user in self.erased if not self.oracle.read(user).events]
+        erased_ids = [user.encode() for user in self.erased if not self.oracle.read(user).events]
         for path in (path for path in self.home.rglob("*") if path.is_file()):
             content = path.read_bytes()
-            assert not [user for user in gone if user in content], path
+            assert not [user for user in erased_ids if user in content], path
 
 
 class SqliteMachine(ServiceMachine):
@@ -364,19 +364,19 @@ class RedisMachine(ServiceMachine):
         arguments += ["-s", f"limits.keep_events={KEEP_EVENTS}", "-s", "engine.states=4"]
         self.other_pid, address = self.starter.start(arguments, self.home / "other-log", self.clock)
         assert address, (self.home / "other-log").read_text()
-        self.other = httpx.Client(base_url=address, timeout=30)
+        self.other_client = httpx.Client(base_url=address, timeout=30)
         super().start()
 
     def teardown(self) -> None:
         if self.other_pid:
             self.starter.end(self.other_pid)
-            self.other.close()
+            self.other_client.close()
         super().teardown()
 
     @precondition(lambda self: not self.down)
     @rule(letter=st.sampled_from(USERS))
     def ask_the_other_service(self, letter: str) -> None:
-        answer = self.other.post(f"/v1/users/{self.user(letter)}/predict", json={"tasks": ["age"]})
+        answer = self.other_client.post(f"/v1/users/{self.user(letter)}/predict", json={"tasks": ["age"]})
         assert answer.status_code == 200, answer.text
         items = [event.item for event in self.oracle.read(self.user(letter)).events if event.item != UNKNOWN]
         expected = self.models[0].predict([items], "age").probabilities[0].tolist()
@@ -394,5 +394,5 @@ class RedisMachine(ServiceMachine):
             time.sleep(0.05)
 
     def histories(self) -> float:
-        lines = self.other.get("/metrics").text.splitlines()
+        lines = self.other_client.get("/metrics").text.splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith("peterrec_users_histories ")))

@@ -46,4 +46,4 @@ def test_any_sequence_of_requests_operations_and_faults(
     run_state_machine_as_test(machine, settings=OTHERS if SOAK_SECONDS else FEW)
     while time.monotonic() < until:
         run_state_machine_as_test(machine, settings=OTHERS)
-    print(f"{machine.__name__}:", ", ".join(f"{count:,} {what}" for what, count in sorted(machine.counts.items())))
+    print(f"{machine.__name__}:", ", ".join(f"{count:,} {action}" for action, count in sorted(machine.counts.items())))

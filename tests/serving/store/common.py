@@ -1,4 +1,4 @@
-"""What tests of stores share."""
+"""Helpers of the tests of stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Open = Callable[..., EventStore]
 
 
 class Clock:
-    """What `time.time` says."""
+    """A clock in place of `time.time`."""
 
     now = 1_800_000_000.0
 

@@ -18,5 +18,5 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where an SQLite file may be."""
+    """The path of an SQLite file that is not there yet."""
     return tmp_path / "events.sqlite"

@@ -1,4 +1,4 @@
-"""What holds for every store of events. A test class of each store inherits these."""
+"""The contract of every store of events. A test class of each store inherits these."""
 
 from __future__ import annotations
 
@@ -50,33 +50,36 @@ class StoreContract(RetentionContract):
         assert store.read("u").events == [*expected, Event("u", "last", "x", 9.0)]
 
     def test_the_same_item_at_the_same_time_is_as_it_came(self, store: EventStore) -> None:
-        same = [Event("u", f"e{i}", "x", 0.0) for i in (3, 1, 2)]
-        store.append(same)
-        known = store.read("u")
+        tied = [Event("u", f"e{i}", "x", 0.0) for i in (3, 1, 2)]
+        store.append(tied)
+        stored = store.read("u")
         store.append([Event("u", "e0", "x", -0.0)])  # the same time
-        read = store.read("u", known.revision, 3)
+        read = store.read("u", stored.revision, 3)
         assert (read.start, ids(read)) == (3, ["e0"])
-        assert ids(known) == ["e3", "e1", "e2"]
+        assert ids(stored) == ["e3", "e1", "e2"]
 
     def test_a_tied_event_changes_the_revision_unless_it_goes_to_the_end(self, store: EventStore) -> None:
         tied = sorted(events("u", 1, 1, 1, 1), key=lambda event: tie_of("u", 1.0, event.item))
         store.append(tied[1:3])
-        known = store.read("u")
+        before = store.read("u")
         store.append(tied[3:])
-        more = store.read("u", known.revision, 2)
-        assert (more.start, more.events) == (2, tied[3:])
+        after_append = store.read("u", before.revision, 2)
+        assert (after_append.start, after_append.events) == (2, tied[3:])
         store.append(tied[:1])
-        again = store.read("u", known.revision, 3)
-        assert again.revision != known.revision
-        assert (again.start, again.events) == (0, tied)
+        after_insert = store.read("u", before.revision, 3)
+        assert after_insert.revision != before.revision
+        assert (after_insert.start, after_insert.events) == (0, tied)
         store.append([replace(tied[0], event_id="later", timestamp=2.0)])
         store.append([replace(tied[0], event_id="tied", timestamp=1.0, item=tied[3].item)])
-        assert store.read("u", again.revision, 5).start == 0  # before the last event, if behind those of its time
+        # Before the last event, if behind those of its time.
+        assert store.read("u", after_insert.revision, 5).start == 0
 
     def test_a_domain_comes_back_as_it_was(self, store: EventStore) -> None:
-        kept = [Event("u", str(i), "x", float(i), domain) for i, domain in enumerate(["books", None, "", 'é "日本"'])]
-        store.append(kept)
-        assert store.read("u").events == kept
+        with_domains = [
+            Event("u", str(i), "x", float(i), domain) for i, domain in enumerate(["books", None, "", 'é "日本"'])
+        ]
+        store.append(with_domains)
+        assert store.read("u").events == with_domains
 
     @pytest.mark.parametrize("timestamp", [0.0, -5.25, 1700000000.123456, 1e300, 5e-324, 0.1 + 0.2])
     def test_a_timestamp_comes_back_as_it_was(self, store: EventStore, timestamp: float) -> None:
@@ -90,9 +93,9 @@ class StoreContract(RetentionContract):
             store.delete("u")
             part = items[start : start + KEEP]
             store.append([Event("u", str(i), item, float(i)) for i, item in enumerate(part)])
-            found = [event.item for event in store.read("u").events]
-            assert found == part
-            assert [type(item) for item in found] == [type(item) for item in part]
+            stored_items = [event.item for event in store.read("u").events]
+            assert stored_items == part
+            assert [type(item) for item in stored_items] == [type(item) for item in part]
 
     def test_any_text_is_an_id(self, store: EventStore) -> None:
         names = [
@@ -117,10 +120,10 @@ class StoreContract(RetentionContract):
     # ------------------------------------------------------------ the same event twice
 
     def test_an_event_of_the_same_id_is_kept_once_as_it_came_first(self, store: EventStore) -> None:
-        first, again = Event("u", "e", "x", 1.0), Event("u", "e", "other", 9.0)
-        assert store.append([first, again]) == [True, False]
+        first, duplicate = Event("u", "e", "x", 1.0), Event("u", "e", "other", 9.0)
+        assert store.append([first, duplicate]) == [True, False]
         before = store.read("u")
-        assert store.append([again, Event("u", "f", "y", 2.0), first]) == [False, True, False]
+        assert store.append([duplicate, Event("u", "f", "y", 2.0), first]) == [False, True, False]
         assert store.read("u").events == [first, Event("u", "f", "y", 2.0)]
         assert store.read("u").revision == before.revision
 
@@ -132,11 +135,16 @@ class StoreContract(RetentionContract):
 
     def test_what_is_new_is_read_behind_what_is_known(self, store: EventStore) -> None:
         store.append(events("u", 1, 2))
-        known = store.read("u")
+        before = store.read("u")
         store.append(events("u", 2.5, 3, start=2))
-        more = store.read("u", known.revision, known.count)
-        assert (more.revision, more.start, ids(more), more.count) == (known.revision, 2, ["e2", "e3"], 4)
-        assert store.read("u", known.revision, 4) == Read(known.revision, 4, [])
+        new_events = store.read("u", before.revision, before.count)
+        assert (new_events.revision, new_events.start, ids(new_events), new_events.count) == (
+            before.revision,
+            2,
+            ["e2", "e3"],
+            4,
+        )
+        assert store.read("u", before.revision, 4) == Read(before.revision, 4, [])
 
     @pytest.mark.parametrize("after", [-1, 3, 10**6])
     def test_more_than_there_are_events_cannot_be_left_out(self, store: EventStore, after: int) -> None:
@@ -146,30 +154,30 @@ class StoreContract(RetentionContract):
 
     def test_an_event_that_comes_late_changes_the_revision(self, store: EventStore) -> None:
         store.append([*events("u", 1, 3), *events("other", 1, 3)])
-        known, other = store.read("u"), store.read("other")
+        before, other_user = store.read("u"), store.read("other")
         store.append([*events("u", 2, start=2), *events("other", 3, start=2)])
-        read = store.read("u", known.revision, known.count)
-        assert read.revision != known.revision
+        read = store.read("u", before.revision, before.count)
+        assert read.revision != before.revision
         assert (read.start, ids(read)) == (0, ["e0", "e2", "e1"])
-        assert store.read("other", other.revision, 2).start == 2  # of somebody else in the same call it does not
+        assert store.read("other", other_user.revision, 2).start == 2  # of somebody else in the same call it does not
 
     def test_an_erased_user_who_comes_again_has_another_revision(self, store: EventStore) -> None:
         store.append(events("u", 1, 2))
-        known = store.read("u")
+        before = store.read("u")
         assert store.delete("u").events == 2
-        assert store.read("u", known.revision, 2) == Read("", 0, [])
+        assert store.read("u", before.revision, 2) == Read("", 0, [])
         assert store.append(events("u", 1, 2)) == [True, True]
-        read = store.read("u", known.revision, 2)
-        assert read.revision not in ("", known.revision)
+        read = store.read("u", before.revision, 2)
+        assert read.revision not in ("", before.revision)
         assert (read.start, ids(read)) == (0, ["e0", "e1"])
 
     def test_erasing_leaves_others_alone(self, store: EventStore) -> None:
         store.append([event for i in range(200) for event in events(f"u{i}", 1, 2)])
-        known = store.read("u7")
+        before = store.read("u7")
         assert store.delete("u8").events == 2
         assert store.delete("u8").events == 0
         assert all(store.read(f"u{i}").count == 2 * (i != 8) for i in range(200))
-        assert store.read("u7", known.revision, 2) == Read(known.revision, 2, [])
+        assert store.read("u7", before.revision, 2) == Read(before.revision, 2, [])
         assert store.append([*events("u7", 1), *events("u7", 5, start=9)]) == [False, True]
 
     # ------------------------------------------------------------ bad events
@@ -209,10 +217,10 @@ class StoreContract(RetentionContract):
     def test_many_threads_append_and_read_at_once(self, open_store: Open) -> None:
         store, rounds, threads = open_store(1000), 25, 6
         halves: list[int] = []
-        done = threading.Event()
+        finished = threading.Event()
 
         def watch() -> None:
-            while not done.is_set():
+            while not finished.is_set():
                 if store.read("shared").count % 2:  # events come in pairs
                     halves.append(1)
 
@@ -226,8 +234,8 @@ class StoreContract(RetentionContract):
         with ThreadPoolExecutor(threads + 1) as pool:
             watching = pool.submit(watch)
             pushing = [pool.submit(push, thread) for thread in range(threads)]
-            total = sum(each.result() for each in pushing)
-            done.set()
+            total = sum(future.result() for future in pushing)
+            finished.set()
             watching.result()
         assert not halves
         assert total == threads * rounds + 2 * rounds  # each shared event was new to one thread only
@@ -242,7 +250,7 @@ class StoreContract(RetentionContract):
 
     def test_a_closed_store_says_so_and_another_has_what_was_kept(self, store: EventStore, open_store: Open) -> None:
         store.append(events("u", 1, 2))
-        known = store.read("u")
+        before = store.read("u")
         store.close()
         store.close()
         for call in (
@@ -256,7 +264,7 @@ class StoreContract(RetentionContract):
         ):
             with pytest.raises(StoreError, match="closed"):
                 call()
-        assert open_store(KEEP).read("u") == known
+        assert open_store(KEEP).read("u") == before
 
     # ------------------------------------------------------------ anything at all
 
@@ -266,10 +274,10 @@ class StoreContract(RetentionContract):
     def test_any_calls_answer_as_the_oracle_does(self, store: EventStore, clock: Clock, data: st.DataObject) -> None:
         oracle, run = Oracle(KEEP), uuid.uuid4().hex
         caches: dict[str, Read] = {}
-        of_user = st.integers(0, 1).map(lambda i: f"{run}-{i}")
+        user_ids = st.integers(0, 1).map(lambda i: f"{run}-{i}")
         event = st.builds(
             Event,
-            of_user,
+            user_ids,
             st.integers(0, 40).map(str),
             st.sampled_from(["x", 1]),
             st.one_of(st.none(), st.integers(0, 12).map(float)),
@@ -281,7 +289,7 @@ class StoreContract(RetentionContract):
                 batch = data.draw(st.lists(event, max_size=14))
                 assert store.append(batch) == oracle.append(batch)
             elif action == "delete":
-                user = data.draw(of_user)
+                user = data.draw(user_ids)
                 assert store.delete(user).events == oracle.delete(user).events
             for user in (f"{run}-0", f"{run}-1"):
                 self.catch_up(store, oracle, caches, user)
@@ -289,9 +297,9 @@ class StoreContract(RetentionContract):
     @staticmethod
     def catch_up(store: EventStore, oracle: Oracle, caches: dict[str, Read], user: str) -> None:
         """Read what is not in memory yet: with that, everything must be."""
-        known = caches.get(user, Read("", 0, []))
-        read = store.read(user, known.revision, known.count)
+        cached = caches.get(user, Read("", 0, []))
+        read = store.read(user, cached.revision, cached.count)
         expected = oracle.read(user)
-        assert [*known.events[: read.start], *read.events] == expected.events
+        assert [*cached.events[: read.start], *read.events] == expected.events
         assert bool(read.revision) == bool(expected.revision)
         caches[user] = Read(read.revision, 0, expected.events)

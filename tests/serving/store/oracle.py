@@ -1,4 +1,4 @@
-"""What a store of events promises, in the fewest words: lists in memory."""
+"""The simplest store of events: lists in memory."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Oracle:
                 mine = self.users[user]
                 if len(mine) > 1.25 * self.keep:
                     self.dropped[user] = mine[-self.keep - 1].timestamp
-                    gone = [*self.dropped_ids.get(user, ()), *(event.event_id for event in mine[: -self.keep])]
-                    self.dropped_ids[user] = sorted(gone, key=self.arrived[user].index)[-self.keep :]
+                    newly_dropped = [*self.dropped_ids.get(user, ()), *(event.event_id for event in mine[: -self.keep])]
+                    self.dropped_ids[user] = sorted(newly_dropped, key=self.arrived[user].index)[-self.keep :]
                     del mine[: -self.keep]
                     self._change(user)
             return new
@@ -48,11 +48,11 @@ class Oracle:
             self._change(event.user)
         mine = self.users.setdefault(event.user, [])
         too_old = event.timestamp < self.dropped.get(event.user, float("-inf"))
-        known = [*self.dropped_ids.get(event.user, ()), *(other.event_id for other in mine)]
-        if too_old or event.event_id in known:
+        known_ids = [*self.dropped_ids.get(event.user, ()), *(stored.event_id for stored in mine)]
+        if too_old or event.event_id in known_ids:
             return False
         ids = self.arrived.setdefault(event.user, [])
-        self.arrived[event.user] = [*(each for each in ids if each != event.event_id), event.event_id]
+        self.arrived[event.user] = [*(earlier_id for earlier_id in ids if earlier_id != event.event_id), event.event_id]
         mine.append(event)
         mine.sort(key=lambda e: (e.timestamp, tie_of(e.user, e.timestamp + 0.0, e.item)))
         if mine[-1] is not event:
@@ -76,8 +76,8 @@ class Oracle:
         checked_text(user, "user")
         with self.lock:
             self.erased += user in self.users
-            for kept in (self.revision_of, self.dropped, self.arrived, self.dropped_ids):
-                kept.pop(user, None)
+            for field in (self.revision_of, self.dropped, self.arrived, self.dropped_ids):
+                field.pop(user, None)
             return Erased(len(self.users.pop(user, [])), complete=True)
 
     def erasures(self) -> Erasures:

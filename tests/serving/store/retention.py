@@ -1,4 +1,4 @@
-"""What every store of events promises about which events stay, for how long, and when they happened."""
+"""The contract of every store about the events that it retains, and about their times."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class RetentionContract:
 
     def test_the_oldest_are_dropped_when_there_are_a_quarter_too_many(self, store: EventStore) -> None:
         store.append(events("u", *range(KEEP + 2)))
-        known = store.read("u")
-        assert known.count == KEEP + 2
+        before = store.read("u")
+        assert before.count == KEEP + 2
         assert store.append(events("u", 10, start=10)) == [True]
-        read = store.read("u", known.revision, known.count)
-        assert read.revision != known.revision
+        read = store.read("u", before.revision, before.count)
+        assert read.revision != before.revision
         assert (read.start, ids(read)) == (0, [f"e{i}" for i in range(3, 11)])
 
     def test_many_at_once_are_dropped_too(self, store: EventStore) -> None:
@@ -40,25 +40,29 @@ class RetentionContract:
 
     def test_what_was_dropped_does_not_come_again(self, store: EventStore) -> None:
         store.append(events("u", *range(1, 12)))
-        known = store.read("u")
+        before = store.read("u")
         new = store.append([*events("u", *range(1, 12)), *events("u", 0.5, 2.5, 3, start=20)])
         # Another one, whose timestamp is that of the newest that was dropped, may be a new one, and is kept.
         assert new == [False] * 13 + [True]
-        assert ids(store.read("u")) == ["e22", *ids(known)]
+        assert ids(store.read("u")) == ["e22", *ids(before)]
 
     def test_a_dropped_event_does_not_return_as_the_newest(self, store: EventStore) -> None:
         store.append(events("u", *range(KEEP + 3)))
         before = store.read("u")
-        again = [Event("u", "e0", "item-0", None), Event("u", "e1", "item-1", 99.0), Event("u", "e2", "item-2", 2.0)]
-        assert store.append(again) == [False] * 3
+        duplicates = [
+            Event("u", "e0", "item-0", None),
+            Event("u", "e1", "item-1", 99.0),
+            Event("u", "e2", "item-2", 2.0),
+        ]
+        assert store.append(duplicates) == [False] * 3
         assert store.read("u") == before
 
     def test_ids_are_known_of_as_many_dropped_events_as_are_kept(self, store: EventStore) -> None:
         for i in range(4 * KEEP):
             assert store.append(events("u", i, start=i)) == [True]
-        kept = ids(store.read("u"))
-        dropped = [f"e{i}" for i in range(4 * KEEP - len(kept))]
-        assert store.append([Event("u", each, "x", 1000.0) for each in dropped[-KEEP:]]) == [False] * KEEP
+        kept_ids = ids(store.read("u"))
+        dropped = [f"e{i}" for i in range(4 * KEEP - len(kept_ids))]
+        assert store.append([Event("u", event_id, "x", 1000.0) for event_id in dropped[-KEEP:]]) == [False] * KEEP
         assert store.append([Event("u", dropped[-KEEP - 1], "x", 1000.0)]) == [True]
 
     # ------------------------------------------------------------ time
@@ -72,9 +76,9 @@ class RetentionContract:
     def test_events_without_timestamps_are_as_they_came(self, store: EventStore, clock: Clock) -> None:
         clock.now = 1e9
         assert store.append([Event("u", f"e{i}", f"item-{7 * i % 5}", None) for i in range(4)]) == [True] * 4
-        found = store.read("u")
-        assert ids(found) == ["e0", "e1", "e2", "e3"]
-        assert found.events[-1].timestamp == pytest.approx(1e9, abs=1e-4)
+        stored = store.read("u")
+        assert ids(stored) == ["e0", "e1", "e2", "e3"]
+        assert stored.events[-1].timestamp == pytest.approx(1e9, abs=1e-4)
 
     @pytest.mark.parametrize("newest", [1e9, 2e12, 1e300])
     def test_a_clock_that_is_set_back_neither_reorders_nor_drops(

@@ -40,15 +40,15 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_two_services_in_one_folder_see_what_the_other_does(tmp_path: Path) -> None:
-    one, other = open_store("sqlite", tmp_path, 8), open_store("sqlite", tmp_path, 8)
-    one.append(events("u", 1, 3))
-    known = other.read("u")
-    assert one.append(events("u", 4, start=2)) == [True]
-    assert other.read("u", known.revision, 2).start == 2
-    assert other.append(events("u", 2, start=3)) == [True]
-    assert one.read("u", known.revision, 3).start == 0  # a late one: what is in memory is no longer right
-    assert other.delete("u").events == 4
-    assert one.read("u").count == 0
-    one.close()
-    assert other.append(events("u", 1)) == [True]
-    other.close()
+    first, second = open_store("sqlite", tmp_path, 8), open_store("sqlite", tmp_path, 8)
+    first.append(events("u", 1, 3))
+    second_view = second.read("u")
+    assert first.append(events("u", 4, start=2)) == [True]
+    assert second.read("u", second_view.revision, 2).start == 2
+    assert second.append(events("u", 2, start=3)) == [True]
+    assert first.read("u", second_view.revision, 3).start == 0  # a late one: what is in memory is no longer right
+    assert second.delete("u").events == 4
+    assert first.read("u").count == 0
+    first.close()
+    assert second.append(events("u", 1)) == [True]
+    second.close()

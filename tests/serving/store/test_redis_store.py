@@ -177,8 +177,8 @@ def test_ids_of_dropped_events_are_dropped(url: str) -> None:
     for i in range(30):
         store.append([Event("u", f'"\\é{i}', 2**70, 0.0)])
     with redis.Redis.from_url(url) as client:
-        kept = client.smembers("peterrec:ids:u")
-    assert kept == {f'"\\é{i}'.encode() for i in range(30 - len(kept), 30)}
+        kept_ids = client.smembers("peterrec:ids:u")
+    assert kept_ids == {f'"\\é{i}'.encode() for i in range(30 - len(kept_ids), 30)}
     store.close()
 
 
@@ -243,15 +243,15 @@ def test_an_erasure_goes_on_after_a_kill_of_the_server(erased_from: RedisServer,
     erased_from.kill()
     erased_from.start()
     store.close()
-    other = RedisStore(erased_from.url, 100)
-    found = other.erasures()
-    assert (found.count, found.pending) == (1, 1)
-    assert found.since == pytest.approx(time.time(), abs=60)
-    finish(other)
+    restarted = RedisStore(erased_from.url, 100)
+    after_kill = restarted.erasures()
+    assert (after_kill.count, after_kill.pending) == (1, 1)
+    assert after_kill.since == pytest.approx(time.time(), abs=60)
+    finish(restarted)
     assert in_files(erased_from, *THEIRS, b"other-item") == [b"other-item"]
     with redis.Redis.from_url(erased_from.url) as client:
         assert client.info("persistence")["aof_rewrites"] == 1  # counted from the restart, not from before
-    other.close()
+    restarted.close()
 
 
 def test_a_rewrite_that_failed_is_asked_for_again(erased_from: RedisServer) -> None:
@@ -384,9 +384,9 @@ def test_a_killed_server_keeps_what_was_acknowledged_and_is_found_again(own_serv
     with pytest.raises(StoreError, match="does not answer"):
         store.read("u")
     own_server.start()
-    found = ids(store.read("u"))
-    assert len(found) == len(set(found))
-    assert {one for each in acknowledged.values() for one in each} <= set(found)
-    assert all((a in set(found)) == (b in set(found)) for a, b in pairs)  # none by half
+    stored_ids = ids(store.read("u"))
+    assert len(stored_ids) == len(set(stored_ids))
+    assert {acknowledged_id for event_ids in acknowledged.values() for acknowledged_id in event_ids} <= set(stored_ids)
+    assert all((a in set(stored_ids)) == (b in set(stored_ids)) for a, b in pairs)  # none by half
     assert store.append([Event("u", "after", 1, 1e9)]) == [True]
     store.close()

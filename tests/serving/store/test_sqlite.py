@@ -42,7 +42,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 def raw(path: Path) -> bytes:
-    return b"".join(each.read_bytes() for each in path.parent.iterdir())
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
 def test_who_is_erased_is_in_no_byte_of_the_files(store: SqliteStore, path: Path) -> None:
@@ -75,9 +75,9 @@ def test_an_erasure_is_pending_while_the_log_is_read_and_goes_on_after_a_restart
     store: SqliteStore, path: Path
 ) -> None:
     store.append(events("the-user", 1, 2))
-    with sqlite3.connect(path, isolation_level=None) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT count(*) FROM users_0").fetchall()
+    with sqlite3.connect(path, isolation_level=None) as other_program:
+        other_program.execute("BEGIN")
+        other_program.execute("SELECT count(*) FROM users_0").fetchall()
         began = time.time()
         assert store.delete("the-user") == Erased(2, complete=False)
         assert store.read("the-user").count == 0
@@ -86,12 +86,12 @@ def test_an_erasure_is_pending_while_the_log_is_read_and_goes_on_after_a_restart
         assert pending.since == pytest.approx(began, abs=30)
         assert b"the-user" in raw(path)
         assert store.delete("the-user") == Erased(0, complete=False)
-        other.execute("COMMIT")
-    other.close()
-    again = SqliteStore(path, 1000)
-    assert again.erasures() == Erasures(1, 0, None)
+        other_program.execute("COMMIT")
+    other_program.close()
+    reopened = SqliteStore(path, 1000)
+    assert reopened.erasures() == Erasures(1, 0, None)
     assert b"the-user" not in raw(path)
-    again.close()
+    reopened.close()
 
 
 def test_an_erasure_whose_end_fails_is_pending_and_no_error(
@@ -102,26 +102,26 @@ def test_an_erasure_whose_end_fails_is_pending_and_no_error(
 
     store.append(events("u", 1, 2))
     with monkeypatch.context() as full:
-        full.setattr(store._file, "empty_log", fail)
+        full.setattr(store._file, "checkpoint", fail)
         assert store.delete("u") == Erased(2, complete=False)
     assert store.read("u").count == 0
     assert store.finish_erasures() == Erasures(1, 0, None)
 
 
 def test_events_are_kept_quickly_while_an_erasure_is_pending(store: SqliteStore, path: Path) -> None:
-    """Who reads for long holds the erasure up, and nobody else."""
+    """A long reader delays the erasure, and no other call."""
     patient = SqliteStore(path, 1000, timeout=30)
     patient.append(events("the-user", 1, 2))
-    with sqlite3.connect(path, isolation_level=None) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT count(*) FROM users_0").fetchall()
+    with sqlite3.connect(path, isolation_level=None) as other_program:
+        other_program.execute("BEGIN")
+        other_program.execute("SELECT count(*) FROM users_0").fetchall()
         began = time.monotonic()
         assert not patient.delete("the-user").complete
         assert patient.finish_erasures().pending == 1
         assert patient.append(events("u", 1)) == [True]
         assert time.monotonic() - began < 10
-        other.execute("COMMIT")
-    other.close()
+        other_program.execute("COMMIT")
+    other_program.close()
     patient.close()
 
 
@@ -140,18 +140,18 @@ def test_what_is_remembered_of_dropped_events_is_erased_too(path: Path) -> None:
 
 def test_only_the_owner_may_read_the_files(store: SqliteStore, path: Path) -> None:
     store.append(events("u", 1))
-    assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o600}
+    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
 
 
 def test_the_log_does_not_grow_while_somebody_is_always_reading(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "LOG_BYTES", 1 << 20)
+    monkeypatch.setattr(sqlite_file, "MAX_LOG_BYTES", 1 << 20)
     store.append(events("u", *range(500)))
-    done = threading.Event()
+    finished = threading.Event()
 
     def read() -> None:
-        while not done.is_set():
+        while not finished.is_set():
             store.read("u")
 
     readers = [threading.Thread(target=read) for _ in range(3)]
@@ -161,7 +161,7 @@ def test_the_log_does_not_grow_while_somebody_is_always_reading(
     for i in range(30):
         store.append([Event(f"{i}-{j}", "e", "x" * 3000, 0.0) for j in range(50)])
         largest = max(largest, path.with_name("events.sqlite-wal").stat().st_size)
-    done.set()
+    finished.set()
     for reader in readers:
         reader.join()
     assert largest < 8 << 20
@@ -172,15 +172,15 @@ def test_calls_that_wait_share_a_commit(path: Path) -> None:
     statements: list[str] = []
     assert store._file._writer is not None
     store._file._writer.set_trace_callback(statements.append)
-    with sqlite3.connect(path, isolation_level=None) as other, ThreadPoolExecutor(6) as pool:
-        other.execute("BEGIN IMMEDIATE")
+    with sqlite3.connect(path, isolation_level=None) as other_program, ThreadPoolExecutor(6) as pool:
+        other_program.execute("BEGIN IMMEDIATE")
         calls = [pool.submit(store.append, events(f"u{i % 3}", 1, 2, start=i)) for i in range(6)]
         until = time.monotonic() + 10
         while len(store._waiting) < 6 and time.monotonic() < until:
             time.sleep(0.01)
-        other.execute("ROLLBACK")
+        other_program.execute("ROLLBACK")
         new = [call.result() for call in calls]
-    other.close()
+    other_program.close()
     assert statements.count("COMMIT") == 1
     assert sum(map(sum, new)) == sum(store.read(f"u{i}").count for i in range(3)) == 12
     store.close()
@@ -196,13 +196,13 @@ def test_a_call_that_fails_takes_no_other_with_it_unnoticed(path: Path, monkeypa
 
     monkeypatch.setattr(sqlite._Shard, "insert", failing)
     store = SqliteStore(path, 1000)
-    with sqlite3.connect(path, isolation_level=None) as other, ThreadPoolExecutor(8) as pool:
-        other.execute("BEGIN IMMEDIATE")
+    with sqlite3.connect(path, isolation_level=None) as other_program, ThreadPoolExecutor(8) as pool:
+        other_program.execute("BEGIN IMMEDIATE")
         calls = [pool.submit(store.append, events("u", 1, 2, start=2 * i)) for i in range(8)]
         time.sleep(0.1)
-        other.execute("ROLLBACK")
+        other_program.execute("ROLLBACK")
         refused = [i for i, call in enumerate(calls) if call.exception() is not None]
-    other.close()
+    other_program.close()
     assert 6 in refused
     assert len(refused) < 8
     assert set(ids(store.read("u"))) == {f"e{j}" for i in range(8) if i not in refused for j in (2 * i, 2 * i + 1)}
@@ -214,9 +214,9 @@ def test_a_reader_does_not_wait_for_a_writer(store: SqliteStore, path: Path) -> 
     with store._file.writing() as connection:
         connection.execute("DELETE FROM events_0")
         began = time.monotonic()
-        found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(store.read("u").count))
+        counts: list[int] = []
+        thread = threading.Thread(target=lambda: counts.append(store.read("u").count))
         thread.start()
         thread.join(5)
-        assert found == [2]
+        assert counts == [2]
         assert time.monotonic() - began < 5

@@ -78,8 +78,8 @@ FULL = """
 
 
 def test_a_full_disk_refuses_whole_calls_and_is_forgotten_when_there_is_space_again(path: Path) -> None:
-    done = run(FULL, path)
-    assert done.returncode == 0, done.stderr
+    finished = run(FULL, path)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_disk_that_is_full_from_the_start(path: Path) -> None:
@@ -97,20 +97,20 @@ def test_a_disk_that_is_full_from_the_start(path: Path) -> None:
                 raise AssertionError("opened")
         SqliteStore(pathlib.Path(sys.argv[1]), 10).close()
     """
-    done = run(code, path)
-    assert done.returncode == 0, done.stderr
+    finished = run(code, path)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_file_that_another_program_locks(store: SqliteStore, path: Path) -> None:
     store.append(events("u", 1))
-    with sqlite3.connect(path, isolation_level=None) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with sqlite3.connect(path, isolation_level=None) as other_program:
+        other_program.execute("BEGIN IMMEDIATE")
         for call in (lambda: store.append(events("u", 2, start=1)), store.check, lambda: store.delete("u")):
             with pytest.raises(StoreError, match="locked by another program"):
                 call()
         assert ids(store.read("u")) == ["e0"]  # no writer holds readers up
-        other.execute("ROLLBACK")
-    other.close()
+        other_program.execute("ROLLBACK")
+    other_program.close()
     assert store.append(events("u", 2, start=1)) == [True]
 
 
@@ -123,9 +123,9 @@ def test_a_file_that_is_something_else_is_refused_and_stays(path: Path, content:
 
 
 def test_a_database_of_another_program_is_refused_and_stays(path: Path) -> None:
-    with sqlite3.connect(path) as other:
-        other.execute("CREATE TABLE theirs (a)")
-    other.close()
+    with sqlite3.connect(path) as other_program:
+        other_program.execute("CREATE TABLE theirs (a)")
+    other_program.close()
     before = path.read_bytes()
     with pytest.raises(StoreError, match="not a store of events"):
         SqliteStore(path, 10)
@@ -134,9 +134,9 @@ def test_a_database_of_another_program_is_refused_and_stays(path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 4])
 def test_what_another_release_wrote_is_refused(store: SqliteStore, path: Path, version: int) -> None:
-    with sqlite3.connect(path) as other:
-        other.execute(f"PRAGMA user_version={version}")
-    other.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version={version}")
+    connection.close()
     with pytest.raises(FormatVersionError, match=f"version {version};"):
         SqliteStore(path, 10)
 
@@ -182,17 +182,17 @@ def test_a_copy_without_the_log_is_refused(path: Path, tmp_path: Path, killed: b
     shutil.copy(f"{path}-wal", copies[1])
     with pytest.raises(StoreError, match=r"copied while it was in use(.|\n)*peterrec backup") as error:
         SqliteStore(copies[0] / path.name, 1000)
-    found = SqliteStore(copies[1] / path.name, 1000)
-    assert found.read("u").count == 500
-    found.close()
+    copy_store = SqliteStore(copies[1] / path.name, 1000)
+    assert copy_store.read("u").count == 500
+    copy_store.close()
     forced = re.search(r"sqlite3 (\S+) '(.+)'", str(error.value))
     assert forced is not None
     with sqlite3.connect(copies[0] / forced[1]) as file:
         file.execute(forced[2])
     file.close()
-    found = SqliteStore(copies[0] / path.name, 1000)
-    assert found.read("u").count < 500
-    found.close()
+    copy_store = SqliteStore(copies[0] / path.name, 1000)
+    assert copy_store.read("u").count < 500
+    copy_store.close()
     if not killed:
         store.close()
         shutil.copy(path, tmp_path / "closed.sqlite")
@@ -207,7 +207,7 @@ def test_a_copy_without_the_log_is_refused_where_the_file_was_too(path: Path, tm
     store.append(events("u", *range(500)))
     shutil.copy(path, tmp_path / "copy")
     store.close()
-    assert {each.name for each in path.parent.iterdir()} == {path.name, "copy"}
+    assert {file.name for file in path.parent.iterdir()} == {path.name, "copy"}
     shutil.copy(tmp_path / "copy", path)
     with pytest.raises(StoreError, match="copied while it was in use"):
         SqliteStore(path, 1000)
@@ -222,13 +222,13 @@ def test_a_file_whose_log_another_program_took_in_is_whole(path: Path, tmp_path:
     for file in path.parent.glob(f"{path.name}*"):
         shutil.copy(file, killed)
     store.close()
-    with sqlite3.connect(killed / path.name) as other:
-        other.execute("SELECT count(*) FROM users_0").fetchall()
-    other.close()
+    with sqlite3.connect(killed / path.name) as other_program:
+        other_program.execute("SELECT count(*) FROM users_0").fetchall()
+    other_program.close()
     assert not (killed / f"{path.name}-wal").exists()
-    found = SqliteStore(killed / path.name, 1000)
-    assert found.read("u").count == 3
-    found.close()
+    reopened = SqliteStore(killed / path.name, 1000)
+    assert reopened.read("u").count == 3
+    reopened.close()
 
 
 @pytest.mark.parametrize("from_page", [1, 100])

@@ -87,11 +87,11 @@ def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
         process.stdout.close()
         acknowledged.append(len(lines))
         store = SqliteStore(path, 1_000_000)
-        found = ids(store.read("u"))
-        assert len(found) == len(set(found))
+        stored_ids = ids(store.read("u"))
+        assert len(stored_ids) == len(set(stored_ids))
         for earlier, calls in enumerate(acknowledged):
-            mine = [one for one in found if one.startswith(f"{earlier}-")]
-            kept = {int(one.split("-")[1]) for one in mine}
-            assert set(range(calls)) <= kept <= set(range(calls + 1))  # one may not have been told any more
-            assert len(mine) == 5 * len(kept)  # and is there as a whole
+            mine = [event_id for event_id in stored_ids if event_id.startswith(f"{earlier}-")]
+            kept_numbers = {int(event_id.split("-")[1]) for event_id in mine}
+            assert set(range(calls)) <= kept_numbers <= set(range(calls + 1))  # one may not have been told any more
+            assert len(mine) == 5 * len(kept_numbers)  # and is there as a whole
         store.close()

@@ -6,15 +6,15 @@ import functools
 import operator
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ibis
 import numpy as np
 import pyarrow as pa
 
 from peterrec.config import EventsConfig, PreprocessingConfig
-from peterrec.data.catalogue import ItemId
 from peterrec.data.hashing import UInt64Array, id_hash
+from peterrec.data.ids import UserHistories
 from peterrec.data.prepare.duckdb_engine import EngineMemoryError, engine
 from peterrec.data.prepare.event_filters import source_filters, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
@@ -28,21 +28,7 @@ from peterrec.errors import WARNING, ConfigError, DataError
 MEMORY_LIMIT = "2GB"
 
 
-class EventHistories(NamedTuple):
-    """Users of a log and the items of their source events.
-
-    Attributes:
-        user_ids: all users of the log, in order of their id.
-        items: of each the item ids of the events that a model reads, oldest first.
-        notes: what was left out, and what had to be assumed.
-    """
-
-    user_ids: list[str]
-    items: list[list[ItemId]]
-    notes: tuple[str, ...] = ()
-
-
-def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfig | None = None) -> EventHistories:
+def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfig | None = None) -> UserHistories:
     """Read the events of a log that a model reads, in the order that `prepare` has.
 
     Args:
@@ -59,7 +45,7 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
         raise ConfigError(error.what, remedy="give the events of fewer users at a time") from error
 
 
-def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> EventHistories:
+def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> UserHistories:
     config, notes = _resolve_columns(config, preprocessing)
     with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
         events = open_events(db, config)
@@ -81,7 +67,7 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Ev
     ends = np.cumsum(np.add.reduceat(keep.astype(np.int64), starts)).tolist()
     items = rows["item"].take(pa.array(order[keep])).to_pylist()
     histories = [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return EventHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories, tuple(notes))
+    return UserHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories, tuple(notes))
 
 
 def _resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:

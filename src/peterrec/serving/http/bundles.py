@@ -14,9 +14,9 @@ from peterrec.serving.http.logs import Log
 from peterrec.serving.requests import FailedBundle, VersionInfo
 
 if TYPE_CHECKING:
-    from peterrec.serving.bundle_groups import Loaded
     from peterrec.serving.engine import Engine
     from peterrec.serving.journal import BundleJournal
+    from peterrec.serving.loaded_bundle import LoadedBundle
     from peterrec.serving.registry import Staged
     from peterrec.serving.versions import VersionHistory
 
@@ -82,7 +82,7 @@ class Bundles:
         Where the active one cannot be loaded the bundle is listed as failed, and the others answer; where an older one
         cannot, it is given up.
         """
-        versions: list[Loaded] = []
+        versions: list[LoadedBundle] = []
         for version in history.versions:
             copy = self._copy(name, version)
             try:

@@ -216,3 +216,26 @@ def redirect_server_logs(log: Log) -> None:
         logger.setLevel(logging.WARNING)
     access = logging.getLogger("uvicorn.access")
     access.handlers, access.propagate = [], False
+
+
+class EngineLines(logging.Handler):
+    """Writes the log of the engine as lines of the service.
+
+    Args:
+        log: to write to.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self._log.write("engine", record.levelname.lower(), message=record.getMessage())
+
+
+def show_engine_log(log: Log) -> None:
+    """Let the loggers of `peterrec.serving` write to `log`."""
+    logger = logging.getLogger("peterrec.serving")
+    logger.handlers = [EngineLines(log)]
+    logger.setLevel(logging.INFO)

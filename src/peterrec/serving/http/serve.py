@@ -19,7 +19,7 @@ from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
 from peterrec.serving.http.bundles import Bundles
-from peterrec.serving.http.logs import Log
+from peterrec.serving.http.logs import Log, show_engine_log
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
 from peterrec.serving.journal import BundleJournal
@@ -98,11 +98,12 @@ def open_service(
     """
     state = Path(config.state)
     check_store(config.store)
+    show_engine_log(log)
     with contextlib.ExitStack() as undo:
         lock = undo.enter_context(lock_state_folder(state)) if state.exists() else None
         model = UserModel.from_pretrained(backbone)
         items = ItemSearch(model.catalogue, config.titles)
-        engine = Engine(model, config.engine, lambda line: log.write("engine", message=line))
+        engine = Engine(model, config.engine)
         bundles = Bundles(engine, BundleJournal(state / JOURNAL), config.bundle_root, state / COPIES, log)
         bundles.start(given)
         try:  # what is made when it is first needed is made

@@ -1,1 +1,1 @@
-"""Where the events of users are kept."""
+"""Stores of the events of users."""

@@ -1,4 +1,4 @@
-"""What a store of events promises; the engine's states are only copies of what it says."""
+"""The protocol of a store of events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peterrec.data.catalogue import ItemId
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something a user did.
+    """One event of a user.
 
     Attributes:
         user: id of the user.
@@ -21,7 +21,7 @@ class Event:
             of user, timestamp and item, as `prepare` has them (`data.ties`), and those of one item as they came. None
             of an event that is to be kept: now, but behind the user's newest event (`values.next_timestamp`), whatever
             the clock says.
-        domain: of the item, where there are several; None: it is not told.
+        domain: of the item, where there are several; None: unknown.
     """
 
     user: str
@@ -37,7 +37,7 @@ class Read:
 
     Attributes:
         revision: changes whenever earlier events are no longer where they were: one came late, some were dropped, the
-            user was erased. Empty for a user who is not known.
+            user was erased. Empty for a user who is not stored.
         start: how many events come before the first of these.
         events: in order, oldest first.
     """
@@ -54,7 +54,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Erased:
-    """What became of a user who was erased.
+    """Result of erasing a user.
 
     Attributes:
         events: how many there were.
@@ -70,8 +70,8 @@ class Erasures:
     """All erasures of a store.
 
     Attributes:
-        count: how many users were erased, ever: whoever holds copies in memory compares it with what it was.
-        pending: how many of them may still stand in files of the store.
+        count: users that were ever erased; it changes when copies in memory must be checked.
+        pending: erased users whose bytes may still be in files of the store.
         since: seconds since 1970 of the longest pending one.
     """
 
@@ -87,11 +87,11 @@ class EventStore(Protocol):
     """
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """Keep events, all of them or none; returns which of them are new.
+        """Store events, all of them or none; return for each whether it is new.
 
-        When this returns they survive a crash of the process. An event whose id its user already has is not kept again,
-        whatever else it says: ids are known of the events that are kept and of as many as are kept that were dropped
-        last. Nor is one that is older than some that were dropped for newer ones.
+        When this returns they survive a crash of the process. An event whose id its user already has is not stored
+        again, whatever its other fields are: the ids of all stored events are known, and of as many of the events that
+        were dropped last. Neither is an event that is older than events that were dropped for newer ones.
 
         Raises:
             StoreError: they could not be kept; none of them was.
@@ -102,26 +102,26 @@ class EventStore(Protocol):
         """Return a user's events: those behind the first `after` if `revision` is still the user's, else all."""
 
     def delete(self, user: str) -> Erased:
-        """Erase all that is known of a user; nobody can read it any more when this returns.
+        """Erase a user; no call returns its events any more when this returns.
 
-        What the files still hold of it is pending: remembered by the store itself, without the user, until
-        `finish_erasures` was seen to end it.
+        Until its bytes are gone from the files of the store too, the erasure is pending: the store records it, without
+        the user, until `finish_erasures` succeeds.
         """
 
     def erasures(self) -> Erasures:
-        """Return what is to be known of all erasures."""
+        """Return counts of all erasures."""
 
     def finish_erasures(self) -> Erasures:
-        """Do, or have done, what is needed that files hold nothing of who was erased; returns what is left.
+        """Remove erased users from the files of the store, and return the erasures that are left.
 
-        It is called again and again while something is pending.
+        It is called again and again while an erasure is pending.
         """
 
     def revisions(self, users: Sequence[str]) -> list[str]:
-        """Return the revision of each user; empty for who is not known."""
+        """Return the revision of each user; empty for a user who is not stored."""
 
     def check(self) -> None:
-        """Do nothing if the store can be written; it raises if not."""
+        """Check that the store can be written; it raises `StoreError` if not."""
 
     def close(self) -> None:
-        """Give up files and connections; all that was kept stays."""
+        """Close files and connections."""

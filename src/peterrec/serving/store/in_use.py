@@ -1,4 +1,4 @@
-"""A mark in an SQLite file that its last changes may stand in its log only: a copy without the log shows by it."""
+"""A mark in an SQLite file that is in use: a copy of it without its log (-wal) is recognised by the mark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peterrec.storage import replace_file
 MARK = "-mark"  # ending of the name of the file beside it
 
 
-def log_of(path: Path) -> Path:
+def wal_path(path: Path) -> Path:
     """Return where SQLite first writes what it writes to a file."""
     return path.with_name(f"{path.name}-wal")
 
@@ -21,8 +21,8 @@ def log_of(path: Path) -> Path:
 class InUseMark:
     """The same random text in the file and in a small one beside it, while the file is in use and after a kill.
 
-    Who copies only the file copies half of it. SQLite removes the log when the last connection is closed, whoever has
-    it: so a file without a log is whole if both texts are there, or none.
+    A copy of the file without its log lacks the last changes. SQLite removes the log when the last connection of any
+    program is closed: so a file without a log is whole if both texts are there, or none.
 
     Args:
         path: of the file.
@@ -30,7 +30,7 @@ class InUseMark:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._beside = path.with_name(f"{path.name}{MARK}")
+        self._mark_path = path.with_name(f"{path.name}{MARK}")
 
     @staticmethod
     def create(connection: sqlite3.Connection) -> None:
@@ -42,14 +42,14 @@ class InUseMark:
         """Refuse a copy without its log.
 
         Args:
-            connection: to the file, in a transaction that writes: whoever else opens it waits.
+            connection: to the file, in a write transaction: others that open it wait.
             has_log: whether there was a log beside it, before it was opened.
 
         Raises:
             StoreError: it is such a copy.
         """
         mark = self._read(connection)
-        if mark is None or has_log or self._beside_text() == mark:
+        if mark is None or has_log or self._mark_text() == mark:
             return
         raise StoreError(
             "was copied while it was in use, without its log (-wal): the last events are not in it",
@@ -59,23 +59,23 @@ class InUseMark:
         )
 
     def put(self, connection: sqlite3.Connection) -> None:
-        """Mark the file as in use, unless others did; in the transaction of `check`."""
+        """Mark the file as in use, unless it is already; in the transaction of `check`."""
         mark = self._read(connection) or secrets.token_hex(8)
-        if self._beside_text() != mark:
-            with replace_file(self._beside) as temporary:
+        if self._mark_text() != mark:
+            with replace_file(self._mark_path) as temporary:
                 temporary.write_text(mark)
                 temporary.chmod(0o600)
         connection.execute("UPDATE in_use SET mark = ?", (mark,))
 
     def remove(self) -> None:
-        """Say that nobody uses the file any more, if so: it can be had alone then, and nobody opens it meanwhile."""
+        """Remove the mark if no other program uses the file: it is locked exclusively meanwhile."""
         with (
             contextlib.suppress(sqlite3.Error),
             contextlib.closing(sqlite3.connect(self._path, timeout=0)) as connection,
         ):
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # from the next transaction until it is closed
             self.clear(connection)
-            self._beside.unlink(missing_ok=True)
+            self._mark_path.unlink(missing_ok=True)
 
     @staticmethod
     def clear(connection: sqlite3.Connection) -> None:
@@ -88,8 +88,8 @@ class InUseMark:
         (mark,) = connection.execute("SELECT mark FROM in_use").fetchone()
         return mark if mark is None else str(mark)
 
-    def _beside_text(self) -> str | None:
+    def _mark_text(self) -> str | None:
         try:
-            return self._beside.read_text()
+            return self._mark_path.read_text()
         except OSError:
             return None

@@ -47,6 +47,6 @@ def open_store(store: str, state: Path, keep_events: int) -> EventStore:
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be made ({error.strerror})"
-        raise StoreError(what, remedy="choose another folder for `state`", path=state) from error
+        message = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be made ({error.strerror})"
+        raise StoreError(message, remedy="choose another folder for `state`", path=state) from error
     return SqliteStore(state / EVENTS, keep_events)

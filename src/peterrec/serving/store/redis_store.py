@@ -19,23 +19,23 @@ from peterrec.serving.store.scripts import APPEND, DELETE, READ, RECORD
 from peterrec.serving.store.values import (
     checked_events,
     checked_text,
-    is_finished,
-    most_events,
+    event_ties,
+    max_events,
     new_revision,
     pack_item,
-    ties_of,
+    try_finish,
     unpack_item,
     with_timestamps,
 )
 
 PREFIX = "peterrec:"
 VERSION = 3
-UPGRADED = (2,)  # versions that lack only keys which this one makes when it needs them
+UPGRADABLE_VERSIONS = (2,)  # versions that lack only keys which this version makes when it needs them
 COUNT, PENDING, REWRITE = f"{PREFIX}erasures", f"{PREFIX}pending-erasures", f"{PREFIX}rewrite"
-COUNTING = 7  # version of Redis from which on it counts what FILES names
+MIN_VERSION = 7  # of Redis that erasures need: earlier ones do not have the counters that FILES names
 ATTEMPTS = 100  # at an append, while others change the same users
 ORDER_DIGITS = 32  # of a member: tie and number of arrival
-# How the server's files are written anew: command, and what `INFO persistence` says of it.
+# How the server's files are rewritten: command; counter, status and progress flags in `INFO persistence`.
 FILES = {
     "log": (
         "BGREWRITEAOF",
@@ -51,9 +51,9 @@ class RedisStore:
     """An `EventStore` in a Redis server (not in a Redis Cluster: one call may be about many users).
 
     An acknowledged event survives a crash of the server if that is set to `appendonly yes` and `appendfsync always`.
-    Who is erased is gone from the server's memory at once, and from its files when it has written them anew. The store
-    asks for that at once, the server does it in the background, and in the server stands what is pending until it was
-    seen to be done, so that neither a restart of it nor one of ours forgets it.
+    An erased user is gone from the server's memory at once, and from its files when it has rewritten them. The store
+    requests that at once, and the server does it in the background. Pending erasures are recorded in the server until
+    the rewrite was seen to be done, so that no restart forgets them.
 
     Args:
         url: `redis://user:password@host:port/number`, `rediss://` (TLS) or `unix://path?db=number`.
@@ -70,7 +70,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str, keep_events: int, *, timeout: float = 5.0) -> None:
-        self._keep = keep_events
+        self._keep_events = keep_events
         self._closed = False
         try:
             self._client = redis.Redis.from_url(
@@ -79,8 +79,10 @@ class RedisStore:
                 socket_connect_timeout=timeout,
                 retry=Retry(NoBackoff(), 0),  # an append that was sent twice would not say any more what is new
             )
-            known = self._client.connection_pool.connection_kwargs
-            self._where = known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+            connection = self._client.connection_pool.connection_kwargs
+            self._address = (
+                connection.get("path") or f"{connection.get('host', 'localhost')}:{connection.get('port', 6379)}"
+            )
             self._client.connection_pool.make_connection()  # options that there are not show here
         except (ValueError, TypeError) as error:  # the message does not repeat the address: it may hold a password
             remedy = "write redis://host:port/number, rediss://... or unix://path"
@@ -89,30 +91,30 @@ class RedisStore:
         self._append, self._read, self._delete, self._record = scripts
         with self._errors():
             self._check_version()
-            self.warnings = self._what_may_be_lost()
+            self.warnings = self._durability_warnings()
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """Keep events, all of them or none; see `EventStore`."""
+        """Store events, all of them or none; see `EventStore`."""
         if not events:
             return []
         checked, now = checked_events(events), time.time()
         for _ in range(ATTEMPTS):
-            new = self._append_once(checked, now)
+            new = self._try_append(checked, now)
             if new is not None:
                 return new
-        raise StoreError("is busy with other writes about the same users", remedy="try again", path=self._where)
+        raise StoreError("is busy with other writes about the same users", remedy="try again", path=self._address)
 
-    def _append_once(self, events: Sequence[Event], now: float) -> list[bool] | None:
-        """Keep events; None: others changed a user meanwhile, by whose newest event a time was to be chosen."""
+    def _try_append(self, events: Sequence[Event], now: float) -> list[bool] | None:
+        """Store events; None: another client changed a user meanwhile, whose newest event determines a timestamp."""
         numbers = {user: number for number, user in enumerate(dict.fromkeys(event.user for event in events), 1)}
         untimed = list(dict.fromkeys(event.user for event in events if event.timestamp is None))
         with self._errors():
             newest = dict(zip(untimed, self._newest(untimed), strict=True))
         newest_times = {user: float(newest.get(user) or "-inf") for user in numbers}
         timed = with_timestamps(events, newest_times, now)
-        arguments: list[str | int] = [new_revision(), self._keep, most_events(self._keep)]
+        arguments: list[str | int] = [new_revision(), self._keep_events, max_events(self._keep_events)]
         arguments += [newest.get(user, "any") for user in numbers]
-        for event, tie in zip(timed, ties_of(timed), strict=True):
+        for event, tie in zip(timed, event_ties(timed), strict=True):
             value = json.dumps([event.event_id, pack_item(event.item), event.domain], ensure_ascii=False)
             arguments += [numbers[event.user], repr(event.timestamp), f"{tie:016x}", event.event_id, value]
         with self._errors():
@@ -120,7 +122,7 @@ class RedisStore:
         return [bool(flag) for flag in new] if new else None
 
     def _newest(self, users: Sequence[str]) -> list[str]:
-        """Return the timestamp of the last event of each user as it stands in the server; empty for who has none."""
+        """Return the timestamp of each user's last event, as the server has it; empty for a user without events."""
         with self._client.pipeline(transaction=False) as pipeline:
             for user in users:
                 pipeline.hget(_keys(user)[0], "newest")
@@ -130,26 +132,26 @@ class RedisStore:
         """Return a user's events; see `EventStore`."""
         checked_text(user, "user")
         with self._errors():
-            found, start, rows = self._read(keys=_keys(user), args=[revision, after])
+            current_revision, start, rows = self._read(keys=_keys(user), args=[revision, after])
         events = [_event(user, *row) for row in zip(rows[::2], rows[1::2], strict=True)]
-        return Read(found.decode(), int(start), events)
+        return Read(current_revision.decode(), int(start), events)
 
     def delete(self, user: str) -> Erased:
-        """Erase all that is known of a user; see `EventStore` and above about the server's files."""
+        """Erase a user; see `EventStore`, and above about the server's files."""
         checked_text(user, "user")
         with self._errors():
             keys, number = [*_keys(user), COUNT, PENDING], secrets.token_hex(8)
             count = int(self._delete(keys=keys, args=[number, repr(time.time())]))
-        return Erased(count, complete=is_finished(self.finish_erasures))
+        return Erased(count, complete=try_finish(self.finish_erasures))
 
     def erasures(self) -> Erasures:
-        """Return what is to be known of all erasures; see `EventStore`."""
+        """Return counts of all erasures; see `EventStore`."""
         with self._errors():
             count, pending = self._client.get(COUNT), self._client.hvals(PENDING)
         return Erasures(int(count or 0), len(pending), min(map(float, pending), default=None))
 
     def finish_erasures(self) -> Erasures:
-        """Have the server write its files anew, and see that it did; see `EventStore`."""
+        """Have the server rewrite its files, and check that it did; see `EventStore`."""
         with self._errors():
             pending = [_text(number) for number in self._client.hkeys(PENDING)]  # before the state of the server
             if pending:
@@ -177,44 +179,44 @@ class RedisStore:
     # ------------------------------------------------------------ the server
 
     def _rewrite_files(self, pending: list[str]) -> None:
-        """Take the next step of writing the server's files anew, one kind after the other.
+        """Take the next step of rewriting the server's files, one kind after the other.
 
-        What was asked for stands in the server, with its run and its count of files written: a file whose writing
-        began after an erasure has nothing of it, and a run that ended has finished none.
+        The state of the rewrite is stored in the server, with the id of its run and its count of files written: a file
+        whose writing began after an erasure has nothing of the user, and a server that ended has finished none.
         """
         info = self._client.info("persistence") | self._client.info("server")
         if any(int(info.get(flag, 0)) for *_, flags in FILES.values() for flag in flags):
-            return  # at it, or at one that may have begun too early
+            return  # a rewrite is in progress, perhaps one that began too early
         rewrite: dict[str, Any] = json.loads(self._client.get(REWRITE) or b"{}")
         if rewrite.get("run") != info["run_id"]:
             rewrite = {"run": info["run_id"], "erasures": pending, "done": []}
-        elif self._was_written(rewrite["kind"], rewrite["count"], info):
+        elif self._rewrite_succeeded(rewrite["kind"], rewrite["count"], info):
             rewrite["done"].append(rewrite["kind"])
-        else:  # it failed, or was never asked for; a server whose snapshot failed would not write another record
-            self._ask_for(rewrite["kind"])
+        else:  # it failed, or was never requested; a server whose snapshot failed would not write another record
+            self._request_rewrite(rewrite["kind"])
             return
-        todo = [kind for kind in FILES if kind not in rewrite["done"] and self._has(kind, info)]
+        todo = [kind for kind in FILES if kind not in rewrite["done"] and self._has_files(kind, info)]
         if not todo:
             self._client.hdel(PENDING, *rewrite["erasures"])
             self._client.delete(REWRITE)
             return
         rewrite |= {"kind": todo[0], "count": int(info.get(FILES[todo[0]][1], 0))}
         self._record(keys=[REWRITE], args=[json.dumps(rewrite)])
-        self._ask_for(todo[0])
+        self._request_rewrite(todo[0])
 
-    def _ask_for(self, kind: str) -> None:
-        with contextlib.suppress(redis.ResponseError):  # it cannot now: the next step is this one again
+    def _request_rewrite(self, kind: str) -> None:
+        with contextlib.suppress(redis.ResponseError):  # it cannot now: the next call requests it again
             self._client.execute_command(*FILES[kind][0].split())  # type: ignore[no-untyped-call]
 
-    def _has(self, kind: str, info: dict[str, Any]) -> bool:
-        """Return whether the server has files of a kind: a snapshot too if it was loaded, or made by hand."""
+    def _has_files(self, kind: str, info: dict[str, Any]) -> bool:
+        """Return whether the server has files of a kind; also a snapshot that it loaded, or that was made by hand."""
         if kind == "log":
             return bool(info.get("aof_enabled"))
-        made = int(info.get("rdb_saves", 0)) + int(info.get("rdb_last_load_keys_loaded", 0))
-        return made > 0 or self._setting("save") != ""  # None: it may not be asked
+        snapshots = int(info.get("rdb_saves", 0)) + int(info.get("rdb_last_load_keys_loaded", 0))
+        return snapshots > 0 or self._setting("save") != ""  # None: it may not be asked
 
-    def _was_written(self, kind: str, count: int, info: dict[str, Any]) -> bool:
-        """Return whether a file was written anew since there were so many."""
+    def _rewrite_succeeded(self, kind: str, count: int, info: dict[str, Any]) -> bool:
+        """Return whether a file was rewritten since the server had counted `count` of them."""
         _, counter, status, _ = FILES[kind]
         return info.get(status) == "ok" and int(info.get(counter, 0)) > count
 
@@ -222,46 +224,52 @@ class RedisStore:
         key = f"{PREFIX}version"
         self._client.set(key, VERSION, nx=True)
         version = int(self._client.get(key) or VERSION)
-        if version in UPGRADED:
+        if version in UPGRADABLE_VERSIONS:
             self._client.set(key, VERSION)
         elif version != VERSION:
             raise FormatVersionError(
                 f"has format version {version}; this release reads version {VERSION}",
                 remedy="use the release that wrote it, or another database number, and send the events again",
-                path=self._where,
+                path=self._address,
             )
 
     def _setting(self, name: str) -> str | None:
         """Return a setting of the server; None if it may not be asked."""
         try:
-            found: Any = self._client.config_get(name)
+            settings: Any = self._client.config_get(name)
         except redis.ResponseError:
             return None
-        texts = {_text(key): _text(value) for key, value in found.items()}
+        texts = {_text(key): _text(value) for key, value in settings.items()}
         return texts.get(name)
 
-    def _what_may_be_lost(self) -> list[str]:
+    def _durability_warnings(self) -> list[str]:
         log, sync = self._setting("appendonly"), self._setting("appendfsync")
         memory, policy = self._setting("maxmemory"), self._setting("maxmemory-policy") or "noeviction"
-        found = []
+        warnings = []
         if log is None:
-            found.append("Redis does not tell whether it keeps a log: see that appendonly is yes, appendfsync always")
-        elif log != "yes":
-            found.append("Redis keeps no log (appendonly no): a crash of it loses acknowledged events and erasures")
-        elif sync != "always":
-            found.append(f"Redis writes its log late (appendfsync {sync}): a crash loses the last events and erasures")
-        if memory not in (None, "0") and policy.startswith("allkeys"):
-            found.append(f"Redis drops keys when its memory is full (maxmemory-policy {policy}): set it to noeviction")
-        if int(str(self._client.info("server")["redis_version"]).split(".")[0]) < COUNTING:
-            found.append(
-                f"Redis before {COUNTING} does not tell when its files were written anew: erasures stay pending"
+            warnings.append(
+                "Redis does not tell whether it keeps a log: see that appendonly is yes, appendfsync always"
             )
-        return found
+        elif log != "yes":
+            warnings.append("Redis keeps no log (appendonly no): a crash of it loses acknowledged events and erasures")
+        elif sync != "always":
+            warnings.append(
+                f"Redis writes its log late (appendfsync {sync}): a crash loses the last events and erasures"
+            )
+        if memory not in (None, "0") and policy.startswith("allkeys"):
+            warnings.append(
+                f"Redis drops keys when its memory is full (maxmemory-policy {policy}): set it to noeviction"
+            )
+        if int(str(self._client.info("server")["redis_version"]).split(".")[0]) < MIN_VERSION:
+            warnings.append(
+                f"Redis before {MIN_VERSION} does not tell when its files were written anew: erasures stay pending"
+            )
+        return warnings
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         if self._closed:
-            raise StoreError("is closed", remedy="open the store again", path=self._where)
+            raise StoreError("is closed", remedy="open the store again", path=self._address)
         try:
             yield
         except redis.AuthenticationError as error:
@@ -273,8 +281,8 @@ class RedisStore:
         except redis.RedisError as error:
             raise self._error("refused", "see the server's log and settings", error) from error
 
-    def _error(self, what: str, remedy: str, error: Exception) -> StoreError:
-        return StoreError(f"the Redis server {what} ({error})", remedy=remedy, path=self._where)
+    def _error(self, problem: str, remedy: str, error: Exception) -> StoreError:
+        return StoreError(f"the Redis server {problem} ({error})", remedy=remedy, path=self._address)
 
 
 def _keys(user: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the Redis store does on the server: each script is one step that nobody sees half of.
+"""Lua scripts of the Redis store: the server runs each as one atomic step.
 
 A user has four keys, in this order:
 

@@ -19,16 +19,16 @@ from peterrec.serving.store.sqlite_file import SqliteFile
 from peterrec.serving.store.values import (
     checked_events,
     checked_text,
-    is_finished,
-    most_events,
+    event_ties,
+    max_events,
     new_revision,
-    ties_of,
+    try_finish,
     with_timestamps,
 )
 
 SHARDS = 64
 """Users are spread over so many sets of tables. SQLite overwrites what is deleted, but not the copies that it leaves
-behind when it moves rows between pages; so who erases a user has the whole tables written anew, and they must be small.
+behind when it moves rows between pages; so erasing a user rewrites whole tables, and they must be small.
 """
 USERS = """
 CREATE TABLE {name} (
@@ -61,7 +61,7 @@ CREATE TABLE {name} (
     PRIMARY KEY (user, id_hash)
 ) WITHOUT ROWID"""
 SERVICE = (
-    # Erasures whose bytes may still be in the file or its log. Nothing about who was erased.
+    # Erasures whose bytes may still be in the file or its log. Nothing about the users.
     "CREATE TABLE pending_erasures (number INTEGER PRIMARY KEY AUTOINCREMENT, since REAL NOT NULL)",
     "CREATE TABLE counters (erasures INTEGER NOT NULL)",
     "INSERT INTO counters VALUES (0)",
@@ -85,12 +85,12 @@ class _User:
 
 @dataclass(eq=False)
 class _Call:
-    """Events of one call of `append`, and what became of them."""
+    """One call of `append`: its events, and which of them were new once they are stored."""
 
     events: list[Event]
     now: float
     new: list[bool] = field(default_factory=list)
-    kept: bool = False
+    stored: bool = False
 
 
 class SqliteStore:
@@ -107,45 +107,45 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, keep_events: int, *, timeout: float = 5.0) -> None:
-        self._keep = keep_events
+        self._keep_events = keep_events
         self._file = SqliteFile(path, timeout, _create, {2: _add_erasures})
         self.finish_erasures()
         self._waiting: deque[_Call] = deque()
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """Keep events, all of them or none; see `EventStore`."""
+        """Store events, all of them or none; see `EventStore`."""
         if not events:
             return []
         call = _Call(checked_events(events), time.time())
         self._waiting.append(call)
         try:
-            with self._file.alone() as connection:
-                if not call.kept:
-                    self._keep_all(connection, call)
-        except StoreError:  # perhaps only the wait for our turn took too long, while another thread kept them
-            if not call.kept:
+            with self._file.exclusive() as connection:
+                if not call.stored:
+                    self._commit_waiting(connection, call)
+        except StoreError:  # perhaps only this thread waited too long, and another one stored its events
+            if not call.stored:
                 raise
         finally:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(call)
         return call.new
 
-    def _keep_all(self, connection: sqlite3.Connection, mine: _Call) -> None:
-        """Keep what all threads are waiting for, with one wait for the disk.
+    def _commit_waiting(self, connection: sqlite3.Connection, own_call: _Call) -> None:
+        """Insert the events of all waiting calls in one transaction (group commit).
 
-        If that fails, the others do theirs when it is their turn.
+        If it fails, each other call is tried again by its own thread.
         """
         with self._file.transaction(connection):
             calls: list[_Call] = []
-            with contextlib.suppress(IndexError):  # somebody who waited too long may take away a call meanwhile
+            with contextlib.suppress(IndexError):  # a thread that waited too long may remove its call meanwhile
                 while True:
                     calls.append(self._waiting.popleft())
-            if mine not in calls:  # another thread had taken it, and failed
-                calls.append(mine)
+            if own_call not in calls:  # another thread had taken it, and failed
+                calls.append(own_call)
             for call in calls:
                 call.new = self._insert(connection, call)
         for call in calls:
-            call.kept = True
+            call.stored = True
 
     def _insert(self, connection: sqlite3.Connection, call: _Call) -> list[bool]:
         by_user: dict[str, list[int]] = {}
@@ -154,12 +154,12 @@ class SqliteStore:
         shards = {user: _Shard(connection, user) for user in by_user}
         rows = {user: shard.find(user) or shard.add(user) for user, shard in shards.items()}
         timed = with_timestamps(call.events, {user: row.newest for user, row in rows.items()}, call.now)
-        ties = [tie - HALF for tie in ties_of(timed)]
+        ties = [tie - HALF for tie in event_ties(timed)]
         new = [False] * len(timed)
         for user, places in by_user.items():
             for place in places:
                 new[place] = shards[user].insert(rows[user], timed[place], ties[place])
-            shards[user].update(rows[user], self._keep)
+            shards[user].update(rows[user], self._keep_events)
         return new
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
@@ -174,7 +174,7 @@ class SqliteStore:
             return Read(row.revision, start, shard.last(row, user, row.count - start))
 
     def delete(self, user: str) -> Erased:
-        """Erase all that is known of a user, from the file and its log; see `EventStore`."""
+        """Erase a user from the file and its log; see `EventStore`."""
         checked_text(user, "user")
         with self._file.writing() as connection:
             shard = _Shard(connection, user)
@@ -183,18 +183,18 @@ class SqliteStore:
                 shard.rewrite_without(row)
                 connection.execute("INSERT INTO pending_erasures (since) VALUES (?)", (time.time(),))
                 connection.execute("UPDATE counters SET erasures = erasures + 1")
-        return Erased(0 if row is None else row.count, complete=is_finished(self.finish_erasures))
+        return Erased(0 if row is None else row.count, complete=try_finish(self.finish_erasures))
 
     def erasures(self) -> Erasures:
-        """Return what is to be known of all erasures; see `EventStore`."""
+        """Return counts of all erasures; see `EventStore`."""
         with self._file.reading() as connection:
             return _erasures(connection)
 
     def finish_erasures(self) -> Erasures:
-        """Empty the log of the file, in which erased events may stand; see `EventStore`."""
+        """Empty the log of the file, which may hold erased events; see `EventStore`."""
         with self._file.reading() as connection:
             (last,) = connection.execute("SELECT max(number) FROM pending_erasures").fetchone()
-        if last is not None and self._file.empty_log():
+        if last is not None and self._file.checkpoint():
             with self._file.writing() as connection:
                 connection.execute("DELETE FROM pending_erasures WHERE number <= ?", (last,))
         return self.erasures()
@@ -224,7 +224,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _add_erasures(connection: sqlite3.Connection) -> None:
-    """Add what version 3 has and version 2 had not."""
+    """Add the tables that version 3 has and version 2 had not."""
     for shard in range(SHARDS):
         connection.execute(DROPPED.format(name=f"dropped_{shard}"))
     for statement in SERVICE:
@@ -246,8 +246,8 @@ class _Shard:
 
     def find(self, user: str) -> _User | None:
         columns = "number, revision, count, arrived, newest, newest_tie, dropped"
-        found = self._connection.execute(f"SELECT {columns} FROM {self._users} WHERE user = ?", (user,)).fetchone()
-        return None if found is None else _User(*found)
+        row = self._connection.execute(f"SELECT {columns} FROM {self._users} WHERE user = ?", (user,)).fetchone()
+        return None if row is None else _User(*row)
 
     def add(self, user: str) -> _User:
         row = _User(0, new_revision(), 0, 0, float("-inf"), -HALF, None)
@@ -278,22 +278,22 @@ class _Shard:
         return True
 
     def _was_dropped(self, row: _User, event: Event) -> bool:
-        found = self._connection.execute(
+        cursor = self._connection.execute(
             f"SELECT 1 FROM {self._dropped} WHERE user = ? AND id_hash = ?", (row.number, *_hashes([event.event_id]))
         )
-        return found.fetchone() is not None
+        return cursor.fetchone() is not None
 
     def update(self, row: _User, keep: int) -> None:
         """Drop the oldest events if there are too many, and write `row`."""
-        if row.count > most_events(keep):
-            of_user = f"FROM {self._events} WHERE user = ?"
+        if row.count > max_events(keep):
+            events_of_user = f"FROM {self._events} WHERE user = ?"
             last = self._connection.execute(
-                f"SELECT timestamp, tie, arrival {of_user} ORDER BY timestamp, tie, arrival LIMIT 1 OFFSET ?",
+                f"SELECT timestamp, tie, arrival {events_of_user} ORDER BY timestamp, tie, arrival LIMIT 1 OFFSET ?",
                 (row.number, row.count - keep - 1),
             ).fetchone()
-            old = f"{of_user} AND (timestamp, tie, arrival) <= (?, ?, ?)"
-            self._remember_dropped(row, old, last, keep)
-            self._connection.execute(f"DELETE {old}", (row.number, *last))
+            oldest_events = f"{events_of_user} AND (timestamp, tie, arrival) <= (?, ?, ?)"
+            self._remember_dropped(row, oldest_events, last, keep)
+            self._connection.execute(f"DELETE {oldest_events}", (row.number, *last))
             row.count, row.dropped, row.revision = keep, last[0], new_revision()
         self._connection.execute(
             f"UPDATE {self._users} SET revision = ?, count = ?, arrived = ?, newest = ?, newest_tie = ?, dropped = ?"
@@ -301,13 +301,13 @@ class _Shard:
             (row.revision, row.count, row.arrived, row.newest, row.newest_tie, row.dropped, row.number),
         )
 
-    def _remember_dropped(self, row: _User, old: str, last: tuple[float, int, int], keep: int) -> None:
+    def _remember_dropped(self, row: _User, condition: str, last: tuple[float, int, int], keep: int) -> None:
         """Keep hashes of the ids of events that are dropped, the newest `keep` of all of them."""
-        found = self._connection.execute(f"SELECT event_id, arrival {old}", (row.number, *last)).fetchall()
-        hashes = _hashes([event_id for event_id, _ in found])
+        rows = self._connection.execute(f"SELECT event_id, arrival {condition}", (row.number, *last)).fetchall()
+        hashes = _hashes([event_id for event_id, _ in rows])
         self._connection.executemany(
             f"INSERT OR IGNORE INTO {self._dropped} VALUES (?, ?, ?)",
-            [(row.number, number, arrival) for number, (_, arrival) in zip(hashes, found, strict=True)],
+            [(row.number, number, arrival) for number, (_, arrival) in zip(hashes, rows, strict=True)],
         )
         self._connection.execute(
             f"DELETE FROM {self._dropped} WHERE user = ? AND id_hash NOT IN"
@@ -317,12 +317,15 @@ class _Shard:
 
     def last(self, row: _User, user: str, count: int) -> list[Event]:
         """Return the last `count` events, oldest first."""
-        found = self._connection.execute(
+        rows = self._connection.execute(
             f"SELECT event_id, item, timestamp, domain FROM {self._events} WHERE user = ?"
             " ORDER BY timestamp DESC, tie DESC, arrival DESC LIMIT ?",
             (row.number, count),
         ).fetchall()
-        return [Event(user, event_id, _item(item), *rest) for event_id, item, *rest in reversed(found)]
+        return [
+            Event(user, event_id, _item(item), timestamp, domain)
+            for event_id, item, timestamp, domain in reversed(rows)
+        ]
 
     def rewrite_without(self, row: _User) -> None:
         """Erase a user: the tables are written anew, and the pages of the old ones overwritten with zeros."""
@@ -331,8 +334,8 @@ class _Shard:
             (EVENTS, self._events, "user", "1, 2, 3, 4"),
             (DROPPED, self._dropped, "user", "1, 2"),
         )
-        for form, name, column, key in tables:
-            self._connection.execute(form.format(name="renewed"))
+        for schema, name, column, key in tables:
+            self._connection.execute(schema.format(name="renewed"))
             # In the order of the primary key, so that no row moves again.
             self._connection.execute(
                 f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY {key}", (row.number,)

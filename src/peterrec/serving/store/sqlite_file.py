@@ -1,4 +1,4 @@
-"""An SQLite file: its connections and transactions, and what its errors mean."""
+"""An SQLite file: its connections and transactions, and its errors as `StoreError`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from peterrec.errors import FormatVersionError, StoreError
-from peterrec.serving.store.in_use import InUseMark, log_of
+from peterrec.serving.store.in_use import InUseMark, wal_path
 
-APPLICATION = 0x70726563  # "prec": in the file's header, tells a store of events from any other database
+APPLICATION = 0x70726563  # "prec": in the file's header, marks it as a store of events
 VERSION = 3
-LOG_BYTES = 64 << 20  # of the write-ahead log; past it a writer waits shortly for readers, to begin it again
+MAX_LOG_BYTES = 64 << 20  # of the write-ahead log; past it a writer waits shortly for readers, to begin it again
 LOG_WAIT_MS = 50
-MEANINGS = {
+PROBLEMS = {
     sqlite3.SQLITE_FULL: ("the disk is full; nothing of this call was kept", "free some space, then try again"),
     sqlite3.SQLITE_IOERR: (
         "cannot be read or written ({}); nothing of this call was kept",
@@ -44,7 +44,7 @@ class SqliteFile:
         path: of the file; made if it is not there, readable by its owner only.
         timeout: seconds to wait for another writer.
         create: makes the tables, in a transaction.
-        upgrades: what makes a file of each earlier version, in a transaction, one of this version.
+        upgrades: by earlier version, a function that upgrades its file to this version, in a transaction.
 
     Raises:
         StoreError: it cannot be opened or is something else.
@@ -53,7 +53,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, timeout: float, create: Change, upgrades: Mapping[int, Change]) -> None:
         self.path = path
-        self._log = log_of(path)
+        self._log = wal_path(path)
         self._mark = InUseMark(path)
         self._timeout = timeout
         self._create, self._upgrades = create, upgrades
@@ -66,17 +66,17 @@ class SqliteFile:
             has_log = self._log.exists()
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._identity = self._identify()
-            with self.alone() as connection:
+            with self.exclusive() as connection:
                 self._prepare(connection)
                 with self.transaction(connection):  # others may open or close it at the same moment
                     self._mark.check(connection, has_log=has_log)
                     self._mark.put(connection)
-                self._truncate_log(connection)  # so that the file itself has the mark
+                self._checkpoint(connection)  # so that the file itself has the mark
 
     # ------------------------------------------------------------ transactions
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[sqlite3.Connection]:
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
         """Yield the writer's connection to one thread at a time.
 
         After an error the next one gets a fresh connection, so that it works again when the cause is gone.
@@ -88,7 +88,7 @@ class SqliteFile:
             if not self._lock.acquire(timeout=self._timeout):
                 raise StoreError("is busy with other writes", remedy="try again later", path=self.path)
             try:
-                self._usable()
+                self._check_usable()
                 self._writer = self._writer or self._connect()
                 yield self._writer
             except BaseException:
@@ -106,18 +106,18 @@ class SqliteFile:
         Raises:
             StoreError: the file cannot be written.
         """
-        with self.alone() as connection, self.transaction(connection):
+        with self.exclusive() as connection, self.transaction(connection):
             yield connection
 
     @contextlib.contextmanager
     def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """Put what is done in the block on the disk; inside `alone`, which undoes it after an error."""
+        """Put what is done in the block on the disk; inside `exclusive`, which undoes it after an error."""
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
         if not self._log.exists():
             raise StoreError("lost its log (-wal), which was removed while in use", remedy="restart", path=self.path)
-        self._shorten_log(connection)
+        self._checkpoint_if_long(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -127,7 +127,7 @@ class SqliteFile:
             StoreError: the file cannot be read.
         """
         with self._errors():
-            self._usable()
+            self._check_usable()
             try:
                 connection = self._readers.pop()
             except IndexError:  # all are in use
@@ -143,8 +143,8 @@ class SqliteFile:
             if self._closed:  # meanwhile
                 self._close_readers()
 
-    def empty_log(self) -> bool:
-        """Move what the log holds into the file and cut it to nothing: what was deleted is in neither then.
+    def checkpoint(self) -> bool:
+        """Move the log into the file and truncate it: deleted rows are in neither then.
 
         Returns:
             Whether it could be done: not while another program reads for long.
@@ -152,8 +152,8 @@ class SqliteFile:
         Raises:
             StoreError: the file cannot be written.
         """
-        with self.alone() as connection:
-            return self._truncate_log(connection)
+        with self.exclusive() as connection:
+            return self._checkpoint(connection)
 
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""
@@ -185,7 +185,7 @@ class SqliteFile:
             cached_statements=1024,
         )
         # temp_store: nothing of a user in temporary files
-        settings = ("synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY", f"journal_size_limit={LOG_BYTES}")
+        settings = ("synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY", f"journal_size_limit={MAX_LOG_BYTES}")
         try:
             for setting in settings:
                 connection.execute(f"PRAGMA {setting}").fetchall()
@@ -195,10 +195,10 @@ class SqliteFile:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Make the tables if the file is new; refuse it if it is something else."""
+        """Make the tables if the file is new; refuse a file that is no store of events."""
         if self._is_current(connection):
             return
-        self._keep_log(connection)
+        self._enable_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         if not self._is_current(connection):  # another process may have been quicker
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -210,14 +210,14 @@ class SqliteFile:
 
     def _is_current(self, connection: sqlite3.Connection) -> bool:
         application, version, tables = (
-            connection.execute(question).fetchone()[0]
-            for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
+            connection.execute(statement).fetchone()[0]
+            for statement in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
         )
         if (application, version, tables) == (0, 0, 0):
             return False
         if application != APPLICATION:
-            what, remedy = MEANINGS[sqlite3.SQLITE_NOTADB]
-            raise StoreError(what, remedy=remedy, path=self.path)
+            problem, remedy = PROBLEMS[sqlite3.SQLITE_NOTADB]
+            raise StoreError(problem, remedy=remedy, path=self.path)
         if version in self._upgrades:
             return False
         if version != VERSION:
@@ -228,14 +228,14 @@ class SqliteFile:
             )
         return True
 
-    def _keep_log(self, connection: sqlite3.Connection) -> None:
-        """Switch to a write-ahead log; two processes that do so at once do not wait for each other by themselves."""
-        until = time.monotonic() + self._timeout
+    def _enable_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to a write-ahead log; tried until the timeout, as SQLite does not wait for other processes here."""
+        deadline = time.monotonic() + self._timeout
         while True:
             try:
                 (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
             except sqlite3.OperationalError:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
                 continue
@@ -243,14 +243,17 @@ class SqliteFile:
                 raise StoreError("is on a disk that SQLite's log does not work on", remedy="choose a local disk")
             return
 
-    def _shorten_log(self, connection: sqlite3.Connection) -> None:
-        """Begin the log again if it is long: while somebody reads at every moment, nobody else does."""
+    def _checkpoint_if_long(self, connection: sqlite3.Connection) -> None:
+        """Truncate the log if it is long: SQLite does not while there is a reader at every moment."""
         with contextlib.suppress(OSError, sqlite3.Error):  # what was written is safe already
-            if self._log.stat().st_size > LOG_BYTES:
-                self._truncate_log(connection)
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                self._checkpoint(connection)
 
-    def _truncate_log(self, connection: sqlite3.Connection) -> bool:
-        """Return whether it could be done; who writes waits meanwhile, so readers are waited for only shortly."""
+    def _checkpoint(self, connection: sqlite3.Connection) -> bool:
+        """Move the log into the file and truncate it; return whether that succeeded.
+
+        Writers wait meanwhile, so it waits for readers only shortly.
+        """
         connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
         try:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -261,11 +264,11 @@ class SqliteFile:
     # ------------------------------------------------------------ errors
 
     def _identify(self) -> tuple[int, int]:
-        found = self.path.stat()
-        return found.st_dev, found.st_ino
+        status = self.path.stat()
+        return status.st_dev, status.st_ino
 
-    def _usable(self) -> None:
-        """Refuse what would be lost: events written to a file that is no longer there, or from a forked process."""
+    def _check_usable(self) -> None:
+        """Refuse a file that was closed, removed or replaced, and use in a forked process: events would be lost."""
         if self._closed:
             raise StoreError("is closed", remedy="open the store again", path=self.path)
         if self._process != os.getpid():
@@ -284,8 +287,8 @@ class SqliteFile:
         except sqlite3.Error as error:
             # Errors of the module itself have no code: a connection that was closed under a call.
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF
-            what, remedy = MEANINGS.get(code, ("cannot be used ({})", "see what SQLite says"))
-            raise StoreError(what.format(error), remedy=remedy, path=self.path) from error
+            problem, remedy = PROBLEMS.get(code, ("cannot be used ({})", "see what SQLite says"))
+            raise StoreError(problem.format(error), remedy=remedy, path=self.path) from error
         except OSError as error:
-            what, remedy = MEANINGS[sqlite3.SQLITE_CANTOPEN]
-            raise StoreError(f"{what} ({error.strerror})", remedy=remedy, path=self.path) from error
+            problem, remedy = PROBLEMS[sqlite3.SQLITE_CANTOPEN]
+            raise StoreError(f"{problem} ({error.strerror})", remedy=remedy, path=self.path) from error

@@ -1,4 +1,4 @@
-"""What may be stored, whatever stores it: checked before anything is written."""
+"""Checks and conversions of events that all stores share: done before anything is written."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MICROSECOND = 1e-6
 DIGITS = 4_000  # of an integer: Python turns no longer ones into text (`sys.set_int_max_str_digits`)
 
 
-def is_finished(finish_erasures: Callable[[], Erasures]) -> bool:
-    """Try to finish erasures; a failure leaves them pending, and whoever was erased can be read no more."""
+def try_finish(finish_erasures: Callable[[], Erasures]) -> bool:
+    """Try to finish erasures; after a failure they stay pending, and erased users cannot be read either way."""
     try:
         return finish_erasures().pending == 0
     except StoreError:
@@ -33,7 +33,7 @@ def new_revision() -> str:
     return secrets.token_hex(8)
 
 
-def most_events(keep: int) -> int:
+def max_events(keep: int) -> int:
     """Return how many events a user may have before all but the newest `keep` are dropped."""
     return int(keep * SLACK)
 
@@ -61,22 +61,22 @@ def _checked(event: Event) -> Event:
 
 
 def next_timestamp(now: float, newest: float) -> float:
-    """Return the time of an event that tells none: now, or just behind the user's newest event if that is later.
+    """Return the time of an event without one: now, or just behind the user's newest event if that is later.
 
-    So a clock that is set back neither puts it before others nor has it dropped.
+    So a clock that is set back neither puts the event before others nor has it dropped.
     """
     return max(now, newest + MICROSECOND, math.nextafter(newest, math.inf))
 
 
-def ties_of(events: Sequence[Event]) -> list[int]:
-    """Return what orders events of a user with equal timestamps, as in `prepare`: 64 bits for each event."""
+def event_ties(events: Sequence[Event]) -> list[int]:
+    """Return the keys that order events of a user with equal timestamps, as in `prepare`: 64 bits for each event."""
     users, items = id_hash([event.user for event in events]), id_hash([event.item for event in events])
     return [
         int(key) for key in tie_keys(users, np.array([event.timestamp for event in events], dtype=np.float64), items)
     ]
 
 
-def checked_text(text: str, of: str) -> str:
+def checked_text(text: str, kind: str) -> str:
     """Return an id if it is text that can be stored.
 
     Raises:
@@ -85,12 +85,12 @@ def checked_text(text: str, of: str) -> str:
     try:
         text.encode()
     except (AttributeError, UnicodeEncodeError):
-        raise RequestError(f"an id of the kind `{of}` is not valid text", remedy="send Unicode text") from None
+        raise RequestError(f"an id of the kind `{kind}` is not valid text", remedy="send Unicode text") from None
     return text
 
 
 def with_timestamps(events: Sequence[Event], newest: Mapping[str, float], now: float) -> list[Event]:
-    """Return the events, all with a timestamp: those that tell none get the next one of their user.
+    """Return the events, all with a timestamp: events without one get the next one of their user.
 
     Args:
         events: in the order in which they came.
@@ -116,10 +116,10 @@ def _finite(timestamp: float) -> float:
 
 
 def pack_item(item: ItemId) -> str:
-    """Return text that says the item and whether it is text or an integer of any size."""
+    """Encode an item as text, with a prefix for its type: text, or an integer of any size."""
     return f"i{item}" if isinstance(item, int) else f"t{item}"
 
 
 def unpack_item(packed: str) -> ItemId:
-    """Return what `pack_item` was given."""
+    """Decode the text of `pack_item`."""
     return int(packed[1:]) if packed[0] == "i" else packed[1:]
