@@ -266,10 +266,9 @@ class Engine:
         """Return the reader of a bundle: as its data were prepared, or the backbone's where that is not recorded."""
         pretrained = self.model.pretrained
         bundle_preprocessing = None if bundle.provenance is None else bundle.provenance.preprocessing
-        bounds = self.config.bounds == "prepared"
-        return HistoryReader.for_model(
-            bundle_preprocessing or pretrained.preprocessing, pretrained.unknown, bounds=bounds
-        )
+        preprocessing = bundle_preprocessing or pretrained.preprocessing
+        time_filters = self.config.bounds == "prepared"
+        return HistoryReader.for_model(preprocessing, pretrained.unknown, time_filters=time_filters)
 
     def bounds(self) -> list[str]:
         """Return one line of text for each time bound by which events are left out, with its tasks and the remedy."""
