@@ -10,7 +10,7 @@ import pytest
 
 from peterrec.report.grid import comparisons as comparing
 from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, load, shown, strata_names
-from peterrec.report.grid.cells import CellKey
+from peterrec.report.grid.cells import CellKey, expected_cells
 from report.grid.grid_cells import CLASSIFICATION, METHODS, RANKING, cell, grid_config, users_table
 
 IDS = [f"u{at:03d}" for at in range(60)]
@@ -193,7 +193,7 @@ def test_baselines_are_expected_only_where_they_suit() -> None:
     methods = METHODS | {"conet": {"rival": "conet"}}
     tasks = {"gender": CLASSIFICATION, "food": RANKING}
     config = grid_config([question, question | {"name": "again"}], tasks=tasks, methods=methods, seeds=(0, 4))
-    found = comparing.expected_cells(config)
+    found = expected_cells(config)
     assert len(found) == len(set(found)) == (2 + 3) * 2 * 2
     assert {key.method for key in found if key.task == "gender"} == {"patch", "majority"}
     assert {key.method for key in found if key.task == "food"} == {"patch", "popularity", "conet"}

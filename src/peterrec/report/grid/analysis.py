@@ -19,7 +19,7 @@ from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import Paired, SeedEstimate, UserSums, estimate_all, paired
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
 from peterrec.report.formatting import bins
-from peterrec.report.grid.cells import USER_COLUMNS, CellKey, CellResult
+from peterrec.report.grid.cells import USER_COLUMNS, CellKey, CellResult, asked_tasks
 from peterrec.report.run.record import Histogram
 
 SEEN, UNSEEN = "seen in pre-training", "not seen"
@@ -82,8 +82,7 @@ class Grid:
 
     def cells_of(self, question: QuestionConfig, group: Group) -> list[CellResult]:
         """Return the finished cells of a group, by seed."""
-        data, task = group.task.split("/")
-        keys = (CellKey(data, task, group.method, seed, group.share) for seed in self.seeds(question))
+        keys = (CellKey.of_task(group.task, group.method, seed, group.share) for seed in self.seeds(question))
         return [self.cells[key] for key in keys if key in self.cells]
 
     def tasks(self, question: QuestionConfig) -> list[str]:
@@ -176,12 +175,6 @@ def load(config: ExperimentConfig, cells: Iterable[CellResult], read: Callable[[
         tables = {key: read(key) for key in known if key.task_path == task}
         _estimate_task(grid, task, tables)
     return grid
-
-
-def asked_tasks(config: ExperimentConfig, question: QuestionConfig) -> list[str]:
-    """Return the tasks of a question, in the order of the data sets."""
-    every = [f"{name}/{task.name}" for name, data in config.data.items() for task in data.prepare.tasks]
-    return [path for path in every if not question.tasks or path in question.tasks]
 
 
 def shown(names: Iterable[Metric]) -> list[Metric]:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from peterrec.config.experiment import ExperimentConfig, QuestionConfig
-from peterrec.evaluation.baselines import baseline_names
 from peterrec.evaluation.intervals import Interval, Verdict, verdict
 from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import holm
-from peterrec.report.grid.analysis import Grid, Group, asked_tasks, lower_is_better
-from peterrec.report.grid.cells import CellKey
+from peterrec.report.grid.analysis import Grid, Group, lower_is_better
+from peterrec.report.grid.cells import Kind, kind_of
 
-Kind = Literal["classification", "ranking"]
 Role = Literal["asked", "constant", "best", "baseline"]
 CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
 """By kind of task: the baseline that gives every user the same answer."""
@@ -141,39 +139,6 @@ def is_patch(config: ExperimentConfig, method: str) -> bool:
     """Say whether a method trains a patch on a pre-trained backbone (which is what `adapt` does if nothing is said)."""
     adapt = config.methods[method].adapt
     return adapt is not None and (config.adapt | adapt).get("strategy", "patch") == "patch"
-
-
-def kind_of(config: ExperimentConfig, path: str) -> Kind:
-    """Return the kind of a task: `classification` or `ranking`."""
-    data, name = path.split("/")
-    return next(task.kind for task in config.data[data].prepare.tasks if task.name == name)
-
-
-def expected_cells(config: ExperimentConfig) -> list[CellKey]:
-    """Return the cells that the questions ask for, a baseline or rival only where it suits the kind of task."""
-    keys = (
-        CellKey(*_parts(path), method, seed, share)
-        for question in config.questions
-        for path in asked_tasks(config, question)
-        for method in question.methods
-        if suits(config, method, kind_of(config, path))
-        for share in question.shares
-        for seed in (config.seeds if question.seeds is None else question.seeds)
-    )
-    return list(dict.fromkeys(keys))
-
-
-def _parts(path: str) -> tuple[str, str]:
-    data, _, task = path.partition("/")
-    return data, task
-
-
-def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
-    """Say whether a method can be had on a kind of task."""
-    one = config.methods[method]
-    if one.rival == "conet":
-        return kind == "ranking"
-    return one.baseline is None or one.baseline in baseline_names(kind)
 
 
 def _compare(

@@ -20,6 +20,7 @@ from peterrec.report.formatting import (
 )
 from peterrec.report.grid import comparisons as comparing
 from peterrec.report.grid.analysis import Grid, Group, strata_names
+from peterrec.report.grid.cells import kind_of, suits
 from peterrec.report.grid.comparisons import Comparison
 
 MANY_PAIRS = 4  # more of them are only counted in the one-line answer
@@ -141,8 +142,8 @@ def _counts(
 
 
 def _is_asked(grid: Grid, task: str, method: str, rival: str) -> bool:
-    kind = comparing.kind_of(grid.config, task)
-    return all(comparing.suits(grid.config, name, kind) for name in (method, rival))
+    kind = kind_of(grid.config, task)
+    return all(suits(grid.config, name, kind) for name in (method, rival))
 
 
 def _main(grid: Grid, question: QuestionConfig, found: Sequence[Comparison]) -> list[Comparison]:

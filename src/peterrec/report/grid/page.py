@@ -13,8 +13,7 @@ from peterrec.config.experiment import ExperimentConfig
 from peterrec.report.formatting import join, share
 from peterrec.report.grid import results_json as results
 from peterrec.report.grid.analysis import Grid, load
-from peterrec.report.grid.cells import CellKey, CellResult, read_users
-from peterrec.report.grid.comparisons import expected_cells
+from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users
 from peterrec.report.grid.conclusions import Answer, conclude, label
 from peterrec.report.grid.figures import panels_of
 from peterrec.report.grid.markdown import markdown

@@ -16,7 +16,8 @@ from peterrec.report.formatting import (
     signed,
 )
 from peterrec.report.grid.analysis import Grid, Group, Measured, Metric, lower_is_better
-from peterrec.report.grid.comparisons import Comparison, constant, kind_of
+from peterrec.report.grid.cells import kind_of
+from peterrec.report.grid.comparisons import Comparison, constant
 from peterrec.report.grid.conclusions import Answer, label
 from peterrec.report.run.tables import Cell, Mark
 
