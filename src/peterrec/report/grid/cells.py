@@ -31,7 +31,7 @@ class CellKey:
     share: float = 1.0
 
     @classmethod
-    def of_task(cls, task_path: str, method: str, seed: int, share: float) -> CellKey:
+    def from_path(cls, task_path: str, method: str, seed: int, share: float) -> CellKey:
         """Return the key of a cell of DATA/TASK."""
         data, task = task_path.split("/")
         return cls(data, task, method, seed, share)
@@ -173,7 +173,7 @@ def read_users(path: Path) -> pa.Table:
 def expected_cells(config: ExperimentConfig) -> list[CellKey]:
     """Return the cells that the questions ask for, a baseline or rival only where it suits the kind of task."""
     keys = (
-        CellKey.of_task(task_path, method, seed, share)
+        CellKey.from_path(task_path, method, seed, share)
         for question in config.questions
         for task_path in asked_tasks(config, question)
         for method in question.methods
