@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peterrec.evaluation.intervals import Verdict
-from peterrec.report.formatting import digits_for, limits, number, signed
+from peterrec.report.formatting import digits_for, limits, signed
 
 SYMBOLS: dict[Verdict, str] = {"better": "▲", "no clear difference": "≈", "worse": "▼"}
 CLASSES: dict[Verdict, str] = {"better": "better", "no clear difference": "same", "worse": "worse"}
@@ -94,8 +94,3 @@ def difference_cell(difference: float, low: float | None, high: float | None, co
     """Return a difference with its interval, in as many digits as the compared values need."""
     digits = digits_for(compared)
     return Cell(signed(difference, digits), limits(low, high, digits, sign=True))
-
-
-def value_cell(value: float, low: float | None, high: float | None, digits: int, **extra: object) -> Cell:
-    """Return a metric with its interval."""
-    return Cell(number(value, digits), limits(low, high, digits), **extra)  # type: ignore[arg-type]

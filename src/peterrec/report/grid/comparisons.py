@@ -15,6 +15,7 @@ from peterrec.report.grid.analysis import Grid, Group, lower_is_better
 from peterrec.report.grid.cells import Kind, kind_of
 
 Role = Literal["asked", "constant", "best", "baseline"]
+Pair = tuple[str, float, str, str, str]  # task, share, method, rival, metric
 Family = Callable[["Comparison"], Hashable]
 CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
 """By kind of task: the baseline that gives every user the same answer."""
@@ -53,21 +54,10 @@ class Comparison:
     by_seed: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two methods that are to be compared."""
-
-    task: str
-    share: float
-    method: str
-    rival: str
-    metric: str
-
-
 def asked_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     """Return the question's pairs on all its tasks, shares and metrics; a family is one kind of task and metric."""
     pairs = (
-        _Pair(task, share, method, rival, metric)
+        (task, share, method, rival, metric)
         for task in grid.tasks(question)
         for share in sorted(question.shares, reverse=True)
         for method, rival in question.compare
@@ -83,7 +73,7 @@ def against_constant(grid: Grid, question: QuestionConfig, task: str) -> list[Co
     """
     share, constant = max(question.shares), constant_baseline(grid, task)
     pairs = (
-        _Pair(task, share, method, constant, metric)
+        (task, share, method, constant, metric)
         for method in grid.methods(question, task, share)
         for metric in grid.paired_metrics(task)
         if constant is not None and method != constant
@@ -98,7 +88,7 @@ def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Compar
     """
     share, best = max(question.shares), best_method(grid, question, task)
     pairs = (
-        _Pair(task, share, method, best, grid.primary(task))
+        (task, share, method, best, grid.primary(task))
         for method in grid.methods(question, task, share)
         if best is not None and method != best
     )
@@ -112,7 +102,7 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     """
     share, methods = max(question.shares), grid.config.methods
     pairs = (
-        _Pair(task, share, method, rival, grid.primary(task))
+        (task, share, method, rival, grid.primary(task))
         for task in grid.tasks(question)
         for method in grid.methods(question, task, share)
         for rival in grid.methods(question, task, share)
@@ -142,7 +132,7 @@ def is_patch(config: ExperimentConfig, method: str) -> bool:
 
 
 def _compare(
-    grid: Grid, question: QuestionConfig, role: Role, pairs: Iterable[_Pair], family: Family = lambda _: ()
+    grid: Grid, question: QuestionConfig, role: Role, pairs: Iterable[Pair], family: Family = lambda _: ()
 ) -> list[Comparison]:
     """Compare the pairs that have cells, correct p-values within each family, and give the verdicts."""
     comparisons = [comparison for pair in pairs if (comparison := _difference(grid, question, role, pair))]
@@ -156,25 +146,15 @@ def _compare(
     return comparisons
 
 
-def _difference(grid: Grid, question: QuestionConfig, role: Role, pair: _Pair) -> Comparison | None:
-    groups = [Group(pair.task, name, pair.share) for name in (pair.method, pair.rival)]
-    paired = grid.pair(question, groups[0], groups[1], pair.metric)
+def _difference(grid: Grid, question: QuestionConfig, role: Role, pair: Pair) -> Comparison | None:
+    task, share, method, rival, metric = pair
+    paired = grid.pair(question, Group(task, method, share), Group(task, rival, share), metric)
     if paired is None:
         return None
-    return Comparison(
-        **vars(pair),
-        question=question.name,
-        role=role,
-        kind=kind_of(grid.config, pair.task),
-        difference=paired.difference.value,
-        low=finite_or_none(paired.difference.low),
-        high=finite_or_none(paired.difference.high),
-        p=paired.p,
-        p_adjusted=paired.p,
-        verdict="no clear difference",
-        seeds=paired.seeds,
-        by_seed=paired.by_seed,
-    )
+    difference, p = paired.difference, paired.p
+    low, high = finite_or_none(difference.low), finite_or_none(difference.high)
+    names = question.name, role, task, kind_of(grid.config, task), share, method, rival, metric
+    return Comparison(*names, difference.value, low, high, p, p, "no clear difference", paired.seeds, paired.by_seed)
 
 
 def _verdict(comparison: Comparison, confidence: float) -> Verdict:

@@ -145,29 +145,24 @@ def _cost(cells: Sequence[CellResult]) -> list[Cell | None]:
         present = [value for value in values if value is not None]
         return statistics.fmean(present) if present else None
 
-    def cell(value: float | None, write: Callable[[float], str], note: str = "") -> Cell | None:
-        return Cell(write(value), note) if value is not None else None
-
     costs = [result.cost for result in cells]
     trained = mean(sum(cost.trained.values()) if cost.trained else None for cost in costs)
     parameters = mean(cost.all_params for cost in costs)
     best_epoch = mean(result.best_epoch + 1 if result.best_epoch is not None else None for result in cells)
-    return [
-        cell(
-            trained,
-            lambda value: compact(round(value)),
-            percent(trained / parameters) if trained is not None and parameters else "",
-        ),
-        cell(mean(cost.stored_bytes for cost in costs), size),
-        cell(mean(cost.seconds_per_epoch for cost in costs), duration),
-        cell(
-            mean(len(result.curve) or None for result in cells),
-            lambda value: f"{value:g}" if value == int(value) else f"{value:.1f}",
-            f"{best_epoch:.3g}" if best_epoch else "",
-        ),
-        cell(mean(cost.seconds for cost in costs), duration),
-        cell(mean(cost.peak_memory for cost in costs), size),
+    trained_share = percent(trained / parameters) if trained is not None and parameters else ""
+    columns: list[tuple[float | None, Callable[[float], str], str]] = [
+        (trained, lambda value: compact(round(value)), trained_share),
+        (mean(cost.stored_bytes for cost in costs), size, ""),
+        (mean(cost.seconds_per_epoch for cost in costs), duration, ""),
+        (mean(len(result.curve) or None for result in cells), _epochs, f"{best_epoch:.3g}" if best_epoch else ""),
+        (mean(cost.seconds for cost in costs), duration, ""),
+        (mean(cost.peak_memory for cost in costs), size, ""),
     ]
+    return [Cell(write(value), note) if value is not None else None for value, write, note in columns]
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g}" if count == int(count) else f"{count:.1f}"
 
 
 def _shares(grid: Grid, question: QuestionConfig) -> list[Table]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peterrec.evaluation.results import MethodResult, TaskEvaluation
-from peterrec.report.formatting import DASH, digits_for, join, metric, percent, plural
+from peterrec.report.formatting import DASH, digits_for, join, limits, metric, number, percent, plural
 from peterrec.report.run.record import BundleFacts, TaskRecord
-from peterrec.report.tables import Cell, Mark, Row, Table, best_names, difference_cell, value_cell
+from peterrec.report.tables import Cell, Mark, Row, Table, best_names, difference_cell
 
 
 def compared_metrics(evaluation: TaskEvaluation) -> list[str]:
@@ -65,7 +65,8 @@ def _cell(evaluation: TaskEvaluation, method: MethodResult, name: str, **extra: 
     best = best_names(values, lower=name in evaluation.lower_is_better)
     value = method.values[name]
     digits = digits_for(list(values.values()))
-    return value_cell(value.value, value.low, value.high, digits, best=method.name in best, **extra)
+    interval = limits(value.low, value.high, digits)
+    return Cell(number(value.value, digits), interval, method.name in best, **extra)
 
 
 def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> list[Mark]:
@@ -105,12 +106,9 @@ def method_table(task: TaskRecord) -> Table:
             cells.append(_cell(evaluation, method, name, marks=marks))
         baseline = method.family == "baseline"
         rows.append(Row(method.name, cells, _describe_method(task, method), quiet=baseline))
-    heads = [(metric(name), _hint(evaluation, name)) for name in evaluation.metrics]
+    lower = evaluation.lower_is_better
+    heads = [(metric(name), "lower is better" if name in lower else "") for name in evaluation.metrics]
     return Table(f"All methods on {evaluation.task}", "method", heads, [("", rows)], css="methods")
-
-
-def _hint(evaluation: TaskEvaluation, name: str) -> str:
-    return "lower is better" if name in evaluation.lower_is_better else ""
 
 
 def difference_table(evaluation: TaskEvaluation) -> Table | None:
