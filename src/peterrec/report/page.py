@@ -22,11 +22,6 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
     return _environment().get_template(name).render(context)
 
 
-def render_macro(template: str, macro: str, value: object) -> str:
-    """Draw one macro of a template."""
-    return str(getattr(_environment().get_template(template).module, macro)(value))
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(

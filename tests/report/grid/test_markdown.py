@@ -7,13 +7,13 @@ import re
 from peterrec.report.grid.analysis import load
 from peterrec.report.grid.conclusions import conclude
 from peterrec.report.grid.tables import tables_of
-from peterrec.report.page import escape_markdown, render_macro
+from peterrec.report.page import escape_markdown, render_template
 from peterrec.report.tables import Cell, Mark, Row, Table
 from report.grid.grid_cells import demonstration, demonstration_cells
 
 
 def table_lines(table: Table) -> list[str]:
-    return render_macro("grid.md", "table_text", table).splitlines()
+    return render_template("_table.md", {"table": table}).splitlines()
 
 
 def cells_in(line: str) -> int:
