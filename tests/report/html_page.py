@@ -33,15 +33,15 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        found = {name: value or "" for name, value in attributes}
-        if len(found) < len(attributes):
+        by_name = {name: value or "" for name, value in attributes}
+        if len(by_name) < len(attributes):
             self.mistakes.append(f"<{tag}> has an attribute twice")
-        if "id" in found:
-            self.ids.append(found["id"])
-        if found.get("href", "").startswith("#"):
-            self.references.add(found["href"][1:])
-        self.references.update(found.get("aria-labelledby", "").split())
-        self.references.update(re.findall(r"url\(#([^)]+)\)", " ".join(found.values())))
+        if "id" in by_name:
+            self.ids.append(by_name["id"])
+        if by_name.get("href", "").startswith("#"):
+            self.references.add(by_name["href"][1:])
+        self.references.update(by_name.get("aria-labelledby", "").split())
+        self.references.update(re.findall(r"url\(#([^)]+)\)", " ".join(by_name.values())))
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
 

@@ -64,8 +64,8 @@ def evaluation(
     verdicts = []
     for name, metric, rival in product([m for m in table if m in models], about, table):
         if name != rival:
-            (value, half), (other, half_other) = table[name][metric], table[rival][metric]
-            verdicts.append(comparison(name, rival, metric, value - other, 0.5 * (half + half_other)))
+            (value, half), (rival_value, half_other) = table[name][metric], table[rival][metric]
+            verdicts.append(comparison(name, rival, metric, value - rival_value, 0.5 * (half + half_other)))
     return TaskEvaluation(
         task=task,
         kind=kind,
@@ -88,19 +88,19 @@ def comparison(method: str, rival: str, metric: str, difference: float, half: fl
     return Comparison(method=method, rival=rival, metric=metric, difference=difference, verdict=verdict, **limits)
 
 
-def curve(monitor: str, start: float, end: float, epochs: int, best: int, **others: float) -> Curve:
+def curve(monitor: str, start: float, end: float, epochs: int, best: int, **metrics: float) -> Curve:
     """A curve that goes from `start` to `end` until `best` (from 0), and a little back after it."""
 
     def at(epoch: int, begin: float, finish: float) -> float:
-        done = finish + (begin - finish) * math.exp(-2.5 * min(epoch, best) / max(1, best))
-        return done + 0.03 * (begin - finish) * max(0, epoch - best)
+        value = finish + (begin - finish) * math.exp(-2.5 * min(epoch, best) / max(1, best))
+        return value + 0.03 * (begin - finish) * max(0, epoch - best)
 
     rows = [
         {
             "epoch": epoch,
             "train_loss": at(min(epoch, best), 1.1, 0.9) * (0.69 if monitor == "mrr" else start) - 0.005 * epoch,
             monitor: at(epoch, start, end),
-            **{name: at(epoch, 0.3 * value, value) for name, value in others.items()},
+            **{name: at(epoch, 0.3 * value, value) for name, value in metrics.items()},
             "seconds": 11.5 + 0.25 * epoch,
         }
         for epoch in range(epochs)

@@ -9,11 +9,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from peterrec.evaluation.results import Value
-from peterrec.report.charts import Line, curves, dot_plot, histogram
-from peterrec.report.run.figures import SHAPES, adapt_panel, pretrain_panels
-from peterrec.report.run.record import Curve, Histogram, RunRecord
-from peterrec.report.svg import SERIES
+from peterrec.evaluation.results import TaskEvaluation, Value
+from peterrec.report.charts import histogram
+from peterrec.report.run.figures import adapt_panel, curve_panel, pretrain_panels, result_panels
+from peterrec.report.run.record import Curve, Histogram, RunRecord, TaskRecord
+from peterrec.report.run.tables import compared_metrics
+from peterrec.report.svg import style_of
 
 MakeCurve = Callable[..., Curve]
 
@@ -27,19 +28,31 @@ def series(svg: Any) -> dict[str, list[tuple[float, float]]]:
     }
 
 
+def dot_plot(task: TaskRecord, metric: str, evaluation: TaskEvaluation | None = None) -> Any:
+    """The dot plot of one metric; verdicts decide which metrics have one."""
+    evaluation = evaluation or task.evaluation
+    evaluation = evaluation.model_copy(update={"primary": metric})
+    panels = result_panels(0, task.model_copy(update={"evaluation": evaluation}))
+    return panels[compared_metrics(evaluation).index(metric)].svg
+
+
+def curves(*lines: tuple[str, Curve, str]) -> Any:
+    return curve_panel("k", "title", "", lines).svg
+
+
 def words(svg: Any) -> list[str]:
     return [text.text or "" for text in ET.fromstring(svg).iter("text")]
 
 
 def test_a_dot_for_each_method_in_the_order_of_the_table(record: RunRecord) -> None:
     evaluation = record.tasks[0].evaluation
-    svg = dot_plot("k", evaluation, "accuracy")
-    found = series(svg)
-    line = found.pop("best baseline")
+    svg = dot_plot(record.tasks[0], "accuracy")
+    markers = series(svg)
+    line = markers.pop("best baseline")
     assert line == []  # a line has no marker
-    assert list(found) == [method.name for method in evaluation.methods]
-    dots = [points[0] for points in found.values()]
-    assert all(len(points) == 1 for points in found.values())
+    assert list(markers) == [method.name for method in evaluation.methods]
+    dots = [points[0] for points in markers.values()]
+    assert all(len(points) == 1 for points in markers.values())
     assert [y for _, y in dots] == sorted(y for _, y in dots)
     values = [method.values["accuracy"].value for method in evaluation.methods]
     order = sorted(range(5), key=lambda i: values[i])
@@ -52,7 +65,7 @@ def test_a_dot_for_each_method_in_the_order_of_the_table(record: RunRecord) -> N
 
 @pytest.mark.parametrize(("metric", "best"), [("accuracy", 0.736), ("log_loss", 0.519)])
 def test_the_dashed_line_stands_at_the_best_baseline(record: RunRecord, metric: str, best: float) -> None:
-    svg = dot_plot("k", record.tasks[0].evaluation, metric)
+    svg = dot_plot(record.tasks[0], metric)
     line = re.search(r'data-series="best baseline">.*?d="M ([\d.]+)', svg)
     assert line is not None
     assert float(line[1]) == pytest.approx(series(svg)["tf-idf + logistic regression"][0][0], abs=0.02)
@@ -61,12 +74,12 @@ def test_the_dashed_line_stands_at_the_best_baseline(record: RunRecord, metric: 
 
 def test_a_method_without_limits_is_a_dot_without_an_interval(record: RunRecord) -> None:
     evaluation = record.tasks[1].evaluation
-    bars = dot_plot("k", evaluation, "accuracy").count("stroke-opacity: 0.55")
+    bars = dot_plot(record.tasks[1], "accuracy").count("stroke-opacity: 0.55")
     methods = [
         method.model_copy(update={"values": method.values | {"accuracy": Value(value=0.3, low=None, high=None)}})
         for method in evaluation.methods
     ]
-    without = dot_plot("k", evaluation.model_copy(update={"methods": methods}), "accuracy")
+    without = dot_plot(record.tasks[1], "accuracy", evaluation.model_copy(update={"methods": methods}))
     assert bars == 5
     assert "stroke-opacity: 0.55" not in without
     assert len(series(without)["patch"]) == 1
@@ -74,32 +87,34 @@ def test_a_method_without_limits_is_a_dot_without_an_interval(record: RunRecord)
 
 def test_a_point_for_each_epoch_and_a_ring_on_the_one_that_was_kept(make_curve: MakeCurve) -> None:
     learned = {"patch": make_curve("log_loss", 2.0, 1.5, 7, 3), "head": make_curve("log_loss", 2.1, 1.7, 4, 3)}
-    svg = curves("k", "title", [Line(name, curve, "log_loss") for name, curve in learned.items()])
-    found = series(svg)
-    assert {name: len(points) for name, points in found.items()} == {
+    svg = curves(*((name, curve, "log_loss") for name, curve in learned.items()))
+    markers = series(svg)
+    assert {name: len(points) for name, points in markers.items()} == {
+        "line patch": 0,
         "patch": 7,
-        "best patch": 1,
+        "kept patch": 1,
+        "line head": 0,
         "head": 4,
-        "best head": 1,
+        "kept head": 1,
     }
-    assert found["best patch"] == [found["patch"][3]]
-    assert found["best head"] == [found["head"][3]]
-    assert found["patch"][0][1] < found["patch"][3][1]  # SVG counts downwards: the loss falls
+    assert markers["kept patch"] == [markers["patch"][3]]
+    assert markers["kept head"] == [markers["head"][3]]
+    assert markers["patch"][0][1] < markers["patch"][3][1]  # SVG counts downwards: the loss falls
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 6, 13, 40, 200])
 def test_epochs_are_whole_numbers_from_one(make_curve: MakeCurve, epochs: int) -> None:
-    svg = curves("k", "title", [Line("patch", make_curve("mrr", 0.1, 0.4, epochs, epochs - 1), "mrr")])
+    svg = curves(("patch", make_curve("mrr", 0.1, 0.4, epochs, epochs - 1), "mrr"))
     ticks = words(svg)[: words(svg).index("epoch")]
     assert all(tick.isdigit() and 1 <= int(tick) <= epochs for tick in ticks)
     assert ticks
-    assert len(series(svg)["patch"]) == epochs
+    assert len(series(svg)["patch"]) == (epochs if epochs <= 40 else 0)  # many markers would hide the line
 
 
 def test_an_epoch_without_a_value_is_left_out() -> None:
     rows: list[dict[str, float | None]] = [{"epoch": 0, "mrr": 0.1}, {"epoch": 1, "mrr": None}, {"epoch": 2}]
-    svg = curves("k", "title", [Line("patch", Curve(monitor="mrr", best_epoch=1, rows=rows), "mrr")])
-    assert {name: len(points) for name, points in series(svg).items()} == {"patch": 1, "best patch": 0}
+    svg = curves(("patch", Curve(monitor="mrr", best_epoch=1, rows=rows), "mrr"))
+    assert {name: len(points) for name, points in series(svg).items()} == {"line patch": 0, "patch": 1}
 
 
 def test_a_bar_for_each_bin_as_long_as_its_count() -> None:
@@ -117,7 +132,7 @@ def test_a_bar_for_each_bin_as_long_as_its_count() -> None:
 
 def test_colours_are_the_pages_and_letters_stay_letters(record: RunRecord) -> None:
     for svg in (
-        dot_plot("k", record.tasks[0].evaluation, "auc"),
+        dot_plot(record.tasks[0], "auc"),
         *(panel.svg for panel in pretrain_panels(record.backbone)),
     ):
         assert not re.search(r"#[0-9a-f]{6}", svg)
@@ -127,7 +142,7 @@ def test_colours_are_the_pages_and_letters_stay_letters(record: RunRecord) -> No
 
 
 def test_what_a_figure_tells_is_also_in_words(record: RunRecord) -> None:
-    root = ET.fromstring(dot_plot("k", record.tasks[2].evaluation, "mrr@5"))
+    root = ET.fromstring(dot_plot(record.tasks[2], "mrr@5"))
     title, description = (root.findtext(tag) for tag in ("title", "desc"))
     assert title == "new-department: MRR@5 of every method"
     assert description is not None
@@ -140,18 +155,18 @@ def test_names_that_are_formulas_or_markup_are_only_names(record: RunRecord) -> 
         method.model_copy(update={"name": name})
         for method, name in zip(evaluation.methods, ["$x^2$", "<b>&", "職業", "x" * 80, "é"], strict=True)
     ]
-    svg = dot_plot("k", evaluation.model_copy(update={"methods": renamed, "verdicts": []}), "accuracy")
-    found = words(svg)
-    assert {"$x^2$", "<b>&", "職業", "é", "x" * 33 + "…"} <= set(found)
+    svg = dot_plot(record.tasks[0], "accuracy", evaluation.model_copy(update={"methods": renamed, "verdicts": []}))
+    texts = words(svg)
+    assert {"$x^2$", "<b>&", "職業", "é", "x" * 33 + "…"} <= set(texts)
 
 
 def test_the_legend_names_the_series_that_are_drawn(record: RunRecord) -> None:
     panel = adapt_panel(0, record.tasks[0])
     assert panel is not None
-    assert [key.name for key in panel.legend] == ["patch", "head"]
-    assert [key.color for key in panel.legend] == ["s1", "s2"]
+    assert [name for name, _ in panel.legend] == ["patch", "head"]
+    assert [style.variable for _, style in panel.legend] == ["s1", "s2"]
     assert panel.note == "Ringed: the epoch that was kept (patch 5 and head 8)."
-    assert all(style.marker in SHAPES for style in SERIES)
+    assert all(style_of(index).legend_path for index in range(20))
 
 
 def test_sampled_losses_are_not_to_be_compared_with_full_ones(record: RunRecord) -> None:

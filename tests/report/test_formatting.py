@@ -105,16 +105,16 @@ def test_the_summary_has_the_numbers_and_hides_no_defeat(record: RunRecord) -> N
 def test_the_summary_of_other_outcomes(make_record: Callable[..., RunRecord]) -> None:
     returns, age, shop = make_record().tasks
 
-    def said(*tasks: object) -> str:
+    def summary_of(*tasks: object) -> str:
         return summary(make_record(tasks=list(tasks)))[1]
 
-    assert said() == "No task was prepared, so nothing was adapted or evaluated."
-    assert said(shop).endswith("every baseline on new-department.")
-    assert said(age).endswith("every baseline on none (age).")
-    assert said(returns, age).endswith("every baseline on none of them (returns and age).")
+    assert summary_of() == "No task was prepared, so nothing was adapted or evaluated."
+    assert summary_of(shop).endswith("every baseline on new-department.")
+    assert summary_of(age).endswith("every baseline on none (age).")
+    assert summary_of(returns, age).endswith("every baseline on none of them (returns and age).")
     models = age.evaluation.model_copy(update={"methods": age.evaluation.methods[:2], "verdicts": []})
     alone = age.model_copy(update={"evaluation": models})
-    assert said(alone).endswith("; there was no baseline to compare with.")
-    assert said(shop, alone).endswith("on new-department (1 task without a baseline).")
+    assert summary_of(alone).endswith("; there was no baseline to compare with.")
+    assert summary_of(shop, alone).endswith("on new-department (1 task without a baseline).")
     heads = shop.evaluation.model_copy(update={"methods": shop.evaluation.methods[1:]})
-    assert "the strategy head is" in said(shop.model_copy(update={"evaluation": heads}))
+    assert "the strategy head is" in summary_of(shop.model_copy(update={"evaluation": heads}))

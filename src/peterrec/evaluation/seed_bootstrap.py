@@ -33,6 +33,11 @@ class UserSums:
     above: Float[np.ndarray, " users"]
     below: Float[np.ndarray, " users"]
 
+    @property
+    def metric(self) -> float:
+        """The metric over all users; NaN without rows."""
+        return float(self.above.sum() / self.below.sum()) if self.below.sum() else math.nan
+
 
 @dataclass(frozen=True)
 class SeedEstimate:
@@ -53,32 +58,28 @@ class SeedEstimate:
     @property
     def values(self) -> dict[int, float]:
         """The metric of each seed; NaN where the seed has no rows."""
-        return {
-            seed: float(one.above.sum() / one.below.sum()) if one.below.sum() else math.nan
-            for seed, one in zip(self.seeds, self.sums, strict=True)
-        }
+        return dict(zip(self.seeds, (sums.metric for sums in self.sums), strict=True))
 
     @property
     def users(self) -> int:
         """Distinct test users of all seeds."""
-        return int(np.count_nonzero(np.sum([one.below for one in self.sums], axis=0)))
+        return int(np.count_nonzero(np.sum([sums.below for sums in self.sums], axis=0)))
 
-    def of(self, seeds: Sequence[int]) -> SeedEstimate | None:
+    def select(self, seeds: Sequence[int]) -> SeedEstimate | None:
         """Return the estimate of only some of its seeds; None if it has none of them."""
-        kept = [at for at, seed in enumerate(self.seeds) if seed in seeds]
-        if not kept:
+        places = [at for at, seed in enumerate(self.seeds) if seed in seeds]
+        if not places:
             return None
-        names, sums = tuple(self.seeds[at] for at in kept), tuple(self.sums[at] for at in kept)
-        return replace(self, seeds=names, sums=sums, replicates=self.replicates[:, kept])
+        names, sums = tuple(self.seeds[at] for at in places), tuple(self.sums[at] for at in places)
+        return replace(self, seeds=names, sums=sums, replicates=self.replicates[:, places])
 
     def over_seeds(self) -> Estimate:
         """Return the mean over the seeds; where a resample left a seed without users, over the others."""
+        values = [value for value in self.values.values() if not math.isnan(value)]
         defined = ~np.isnan(self.replicates)
-        count = defined.sum(axis=1)
         total = np.where(defined, self.replicates, 0.0).sum(axis=1)
-        means = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-        known = [value for value in self.values.values() if not math.isnan(value)]
-        return Estimate(float(np.mean(known)) if known else math.nan, means, self.resamples)
+        means = _ratios(total, defined.sum(axis=1).astype(np.float64))
+        return Estimate(float(np.mean(values)) if values else math.nan, means, self.resamples)
 
     def interval(self, confidence: float) -> Interval:
         """Return the percentile interval of the mean over the seeds."""
@@ -109,28 +110,28 @@ def estimate_all(sums: Mapping[Name, Mapping[int, UserSums]], resamples: Resampl
         sums: by name, then by seed.
         resamples: of the users of the pool.
     """
-    flat = [(name, seed, by_seed[seed]) for name, by_seed in sums.items() for seed in sorted(by_seed)]
+    flat = [by_seed[seed] for by_seed in sums.values() for seed in sorted(by_seed)]
     if not flat:
         return {}
     # Metrics of one cell share the array of their rows: it is multiplied once.
-    shared = {id(one.below): one.below for *_, one in flat}
+    shared = {id(cell.below): cell.below for cell in flat}
     places = {identity: at for at, identity in enumerate(shared)}
-    which = [places[id(one.below)] for *_, one in flat]
-    above = np.stack([one.above for *_, one in flat], axis=1)  # (users, n)
+    columns = [places[id(cell.below)] for cell in flat]
+    above = np.stack([cell.above for cell in flat], axis=1)  # (users, n)
     below = np.stack(list(shared.values()), axis=1)  # (users, cells)
     replicates = np.concatenate(
-        [_ratios(weights @ above, (weights @ below)[:, which]) for weights in resamples.blocks()]
+        [_ratios(weights @ above, (weights @ below)[:, columns]) for weights in resamples.blocks()]
     )
-    found: dict[Name, SeedEstimate] = {}
+    estimates: dict[Name, SeedEstimate] = {}
     start = 0
     for name, by_seed in sums.items():
-        if not by_seed:
-            continue
         seeds = tuple(sorted(by_seed))
-        columns = replicates[:, start : start + len(seeds)]
-        found[name] = SeedEstimate(seeds, tuple(by_seed[seed] for seed in seeds), columns, resamples)
-        start += len(seeds)
-    return found
+        stop = start + len(seeds)
+        if seeds:
+            values = tuple(by_seed[seed] for seed in seeds)
+            estimates[name] = SeedEstimate(seeds, values, replicates[:, start:stop], resamples)
+        start = stop
+    return estimates
 
 
 def paired(first: SeedEstimate, second: SeedEstimate, confidence: float) -> Paired | None:
@@ -140,22 +141,21 @@ def paired(first: SeedEstimate, second: SeedEstimate, confidence: float) -> Pair
     replicates. So it is not bounded by the number of resamples; and it is never below what a sign test could give with
     as few users as differ, for which the normal form is too sure of itself.
     """
+    sums = [dict(zip(estimate.seeds, estimate.sums, strict=True)) for estimate in (first, second)]
     common = [
         seed
-        for seed in sorted({*first.seeds} & {*second.seeds})
-        if np.array_equal(first.sums[first.seeds.index(seed)].below, second.sums[second.seeds.index(seed)].below)
+        for seed in sorted(sums[0].keys() & sums[1].keys())
+        if np.array_equal(sums[0][seed].below, sums[1][seed].below)
     ]
-    one, two = first.of(common), second.of(common)
-    if one is None or two is None:
+    minuend, subtrahend = first.select(common), second.select(common)
+    if minuend is None or subtrahend is None:
         return None
-    differing = np.zeros(len(one.sums[0].above), dtype=bool)
-    for mine, other in zip(one.sums, two.sums, strict=True):
-        differing |= mine.above != other.above
-    difference = paired_difference(one.over_seeds(), two.over_seeds(), confidence)
-    spread = one.over_seeds().replicates - two.over_seeds().replicates
-    p = p_value(difference.value, spread, int(differing.sum()))
-    mine_by, other_by = one.values, two.values
-    return Paired(difference, p, one.seeds, tuple(mine_by[seed] - other_by[seed] for seed in one.seeds))
+    differing = np.any([sums[0][seed].above != sums[1][seed].above for seed in common], axis=0)
+    over_seeds = minuend.over_seeds(), subtrahend.over_seeds()
+    difference = paired_difference(*over_seeds, confidence)
+    p = p_value(difference.value, over_seeds[0].replicates - over_seeds[1].replicates, int(differing.sum()))
+    by_seed = tuple(minuend.values[seed] - subtrahend.values[seed] for seed in common)
+    return Paired(difference, p, minuend.seeds, by_seed)
 
 
 def p_value(difference: float, replicates: Float[np.ndarray, " count"], differing: int) -> float:
@@ -174,13 +174,12 @@ def p_value(difference: float, replicates: Float[np.ndarray, " count"], differin
 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values adjusted so that the chance of any false claim among them is kept, in the order given."""
-    order = sorted(range(len(p)), key=lambda at: p[at])
-    adjusted, highest = [1.0] * len(p), 0.0
-    for rank, at in enumerate(order):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[at]))
-        adjusted[at] = highest
-    return adjusted
+    raw = np.asarray(p, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    adjusted = np.empty(len(raw))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(raw), 0, -1) * raw[order]))
+    return [float(value) for value in adjusted]
 
 
-def _ratios(above: Float[np.ndarray, "b n"], below: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
+def _ratios(above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     return np.asarray(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))

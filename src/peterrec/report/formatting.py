@@ -49,11 +49,11 @@ def duration(seconds: float) -> str:
     """Return a time in its two largest units."""
     if seconds < 10:
         return f"{seconds:.1f}{NBSP}s"
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    total = round(seconds)
+    hours, minutes, remainder = total // 3600, total % 3600 // 60, total % 60
     if hours:
         return f"{hours}{NBSP}h {minutes}{NBSP}min"
-    return f"{minutes}{NBSP}min {rest}{NBSP}s" if minutes else f"{rest}{NBSP}s"
+    return f"{minutes}{NBSP}min {remainder}{NBSP}s" if minutes else f"{remainder}{NBSP}s"
 
 
 def size(count_of_bytes: float) -> str:
@@ -112,10 +112,10 @@ def bins(histogram: Histogram) -> list[str]:
     return [*closed, f"{count(edges[-1])}+"] if edges else []
 
 
-def join(names: Sequence[str], most: int = 4) -> str:
+def join(names: Sequence[str], limit: int = 4) -> str:
     """Return names as a phrase; of many, only the first few and how many more."""
-    if len(names) > most:
-        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    if len(names) > limit:
+        return f"{', '.join(names[: limit - 1])} and {len(names) - limit + 1} more"
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
@@ -143,10 +143,10 @@ def counted(groups: Mapping[str, Sequence[str]], total: int, noun: str = "task")
     parts: list[str] = []
     for name, members in groups.items():
         if len(members) == total:
-            of = join(members) if total == 1 else f"all {plural(total, noun)}"
+            tasks = join(members) if total == 1 else f"all {plural(total, noun)}"
         elif parts:
-            of = f"{len(members)} ({join(members)})"
+            tasks = f"{len(members)} ({join(members)})"
         else:
-            of = f"{len(members)} of {plural(total, noun)} ({join(members)})"
-        parts.append(f"{name} on {of}")
+            tasks = f"{len(members)} of {plural(total, noun)} ({join(members)})"
+        parts.append(f"{name} on {tasks}")
     return ", ".join(parts)

@@ -47,42 +47,45 @@ def grid_config(
     questions: Sequence[Mapping[str, Any]],
     tasks: Mapping[str, Mapping[str, Any]] | None = None,
     methods: Mapping[str, Mapping[str, Any]] | None = None,
-    **others: Any,
+    **settings: Any,
 ) -> ExperimentConfig:
     """Settings of a grid over one data set, `demo`."""
-    made = {"gender": CLASSIFICATION, "noise": CLASSIFICATION, "food": RANKING} if tasks is None else tasks
-    prepare = {"events": {"paths": ["e.csv"]}, "tasks": [{"name": name, **task} for name, task in made.items()]}
+    task_settings = {"gender": CLASSIFICATION, "noise": CLASSIFICATION, "food": RANKING} if tasks is None else tasks
+    prepare = {
+        "events": {"paths": ["e.csv"]},
+        "tasks": [{"name": name, **task} for name, task in task_settings.items()],
+    }
     return ExperimentConfig.model_validate(
         {
             "data": {"demo": {"prepare": prepare}},
             "methods": METHODS if methods is None else methods,
             "questions": list(questions),
-            **others,
+            **settings,
         }
     )
 
 
 def users_table(
-    ids: Iterable[str], columns: Mapping[str, Sequence[float]], rows: Sequence[int] | None = None, **others: Any
+    ids: Iterable[str], columns: Mapping[str, Sequence[float]], rows: Sequence[int] | None = None, **about_users: Any
 ) -> pa.Table:
     """A table of test users: one event and one row each, if nothing else is said."""
     names = list(ids)
-    found = {
+    user_columns = {
         "user_id": names,
-        "events": pa.array(others.get("events", [1] * len(names)), pa.int64()),
-        "seen": pa.array(others.get("seen", [True] * len(names)), pa.bool_()),
+        "events": pa.array(about_users.get("events", [1] * len(names)), pa.int64()),
+        "seen": pa.array(about_users.get("seen", [True] * len(names)), pa.bool_()),
         "rows": pa.array(rows if rows is not None else [1] * len(names), pa.int64()),
     }
-    return pa.table(found | {name: pa.array(values, pa.float64()) for name, values in columns.items()})
+    return pa.table(user_columns | {name: pa.array(values, pa.float64()) for name, values in columns.items()})
 
 
 def cell(
-    key: CellKey, table: pa.Table, kind: str = "classification", primary: str = "accuracy", **others: Any
+    key: CellKey, table: pa.Table, kind: str = "classification", primary: str = "accuracy", **fields: Any
 ) -> CellResult:
     """A finished cell whose metrics are those of its table."""
     names = [name for name in table.column_names if name not in ("user_id", "events", "seen", "rows")]
     rows = sum(table["rows"].to_pylist())
-    made = {name: sum(table[name].to_pylist()) / rows for name in names} | others.pop("metrics", {})
+    metrics = {name: sum(table[name].to_pylist()) / rows for name in names} | fields.pop("metrics", {})
     return CellResult.model_validate(
         {
             "data": key.data,
@@ -94,10 +97,10 @@ def cell(
             "task_kind": kind,
             "family": "adapt",
             "users": {"test": table.num_rows},
-            "metrics": made,
+            "metrics": metrics,
             "primary": primary,
             "finished": "2026-11-25T12:00:00+00:00",
-            **others,
+            **fields,
         }
     )
 
@@ -106,17 +109,17 @@ def made_up(key: CellKey, *, users: int = 900, skill: float, kind: str) -> tuple
     """A cell of the demonstration: a user's luck is the same for every method and seed, the split is the seed's."""
     fixed = np.random.default_rng(sum(map(ord, key.task)))
     ability, events = fixed.normal(size=users), 1 + fixed.geometric(0.12, size=users) - 1
-    own = np.random.default_rng([key.seed, sum(map(ord, key.method + key.task)), int(1000 * key.share)])
+    noise = np.random.default_rng([key.seed, sum(map(ord, key.method + key.task)), int(1000 * key.share)])
     test = np.flatnonzero(np.random.default_rng([key.seed, 7]).random(users) < 0.4)
     gain = skill * (0.5 + 0.15 * np.log10(key.share) + 0.35 * np.log1p(events[test]))
-    logit = 0.8 * ability[test] + gain + 0.6 * own.normal(size=len(test)) - (0.2 if kind == "classification" else 2.6)
+    logit = 0.8 * ability[test] + gain + 0.6 * noise.normal(size=len(test)) - (0.2 if kind == "classification" else 2.6)
     ids = [f"u{user:05d}" for user in test]
     about = {"events": events[test].tolist(), "seen": (fixed.random(users)[test] < 0.9).tolist()}
     if kind == "classification":
         right = (logit > 0).astype(float)
         columns = {"accuracy": right, "log_loss": np.log1p(np.exp(-logit))}
         table = users_table(ids, columns, **about)
-        metrics = {"auc": 0.5 + 0.2 * skill + 0.01 * own.normal(), "macro_f1": 0.4 + 0.2 * skill}
+        metrics = {"auc": 0.5 + 0.2 * skill + 0.01 * noise.normal(), "macro_f1": 0.4 + 0.2 * skill}
         return cell(key, table, kind, "accuracy", metrics=metrics, **_costs(key, skill, "log_loss")), table
     rows = 1 + fixed.integers(0, 3, size=users)[test]
     hit = rows / (1 + np.exp(-logit))
@@ -158,7 +161,7 @@ def _costs(key: CellKey, skill: float, monitor: str) -> dict[str, Any]:
 def demonstration() -> ExperimentConfig:
     """Three tasks, eight methods, three seeds, and a question of each sort."""
     networks = ["patch", "patch-random", "head", "all", "scratch"]
-    every = [*networks, "majority", "popularity", "tfidf"]
+    all_methods = [*networks, "majority", "popularity", "tfidf"]
     pretraining = {
         "name": "pretraining",
         "asks": "Does self-supervised pre-training help?",
@@ -177,7 +180,7 @@ def demonstration() -> ExperimentConfig:
     cold = {
         "name": "cold",
         "asks": "What can be told about a user, and how cold may the user be?",
-        "methods": every,
+        "methods": all_methods,
         "shows": ["metrics", "events"],
     }
     return grid_config(
@@ -189,7 +192,7 @@ def demonstration() -> ExperimentConfig:
 
 def demonstration_cells(config: ExperimentConfig, users: int = 900) -> list[tuple[CellResult, pa.Table]]:
     """All cells of the demonstration: `noise` is told by no method."""
-    made = []
+    cells = []
     for task in config.data["demo"].prepare.tasks:
         for name in config.methods:
             if name == ("popularity" if task.kind == "classification" else "majority") or (task.kind, name) == (
@@ -200,18 +203,18 @@ def demonstration_cells(config: ExperimentConfig, users: int = 900) -> list[tupl
             for share in SHARES if name in ("patch", "patch-random", "all", "scratch") else (1.0,):
                 for seed in config.seeds:
                     skill = 0.0 if task.name == "noise" else SKILL.get(name, 0.0)
-                    made.append(
+                    cells.append(
                         made_up(CellKey("demo", task.name, name, seed, share), users=users, skill=skill, kind=task.kind)
                     )
-    return made
+    return cells
 
 
-def written(out: Path, made: Iterable[tuple[CellResult, pa.Table]]) -> list[CellResult]:
+def written(out: Path, results: Iterable[tuple[CellResult, pa.Table]]) -> list[CellResult]:
     """Write cells into the folder of a grid, and return them."""
     cells = []
-    for one, table in made:
-        write_cell(out, one, table)
-        cells.append(one)
+    for result, table in results:
+        write_cell(out, result, table)
+        cells.append(result)
     return cells
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from peterrec.report.grid import comparisons as comparing
 from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, load, shown, strata_names
-from peterrec.report.grid.cells import CellKey
+from peterrec.report.grid.cells import CellKey, expected_cells
 from report.grid.grid_cells import CLASSIFICATION, METHODS, RANKING, cell, grid_config, users_table
 
 IDS = [f"u{at:03d}" for at in range(60)]
@@ -21,15 +21,15 @@ def grid_of(
     right: Mapping[tuple[str, int], Sequence[float]],
     question: Mapping[str, Any] | None = None,
     metric: str = "accuracy",
-    **others: Any,
+    **about_users: Any,
 ) -> Grid:
     """A grid of one task, `demo/gender`; by method and seed, the value of each user."""
-    made = {
-        CellKey("demo", "gender", method, seed): users_table(IDS, {metric: values}, **others)
+    tables = {
+        CellKey("demo", "gender", method, seed): users_table(IDS, {metric: values}, **about_users)
         for (method, seed), values in right.items()
     }
     config = grid_config([QUESTION | dict(question or {})], tasks={"gender": CLASSIFICATION})
-    return load(config, [cell(key, table, primary=metric) for key, table in made.items()], made.__getitem__)
+    return load(config, [cell(key, table, primary=metric) for key, table in tables.items()], tables.__getitem__)
 
 
 def share_of(right: int) -> list[float]:
@@ -73,12 +73,12 @@ def test_a_metric_that_is_no_sum_over_users_has_no_interval() -> None:
 def test_groups_of_users_by_events_and_by_pre_training() -> None:
     events = [1] * 10 + [2] * 10 + [5] * 10 + [6] * 10 + [20] * 10 + [21] * 10
     right = [1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 20 + [1.0] * 10
-    seen = [True] * 15 + [False] * 45
-    grid = grid_of({("patch", 0): right}, {"shows": ["events"]}, events=events, seen=seen)
+    in_pretraining = [True] * 15 + [False] * 45
+    grid = grid_of({("patch", 0): right}, {"shows": ["events"]}, events=events, seen=in_pretraining)
     assert strata_names(grid.config) == ["1", "2\u20135", "6\u201320", "21+", SEEN, UNSEEN]
     question, group = grid.config.questions[0], Group("demo/gender", "patch", 1.0)
-    found = [grid.stratum(question, group, name) for name in strata_names(grid.config)]
-    assert [(one.mean, one.users) for one in found if one] == [
+    strata = [grid.stratum(question, group, name) for name in strata_names(grid.config)]
+    assert [(measured.mean, measured.users) for measured in strata if measured] == [
         (1.0, 10),
         (0.5, 20),
         (0.0, 20),
@@ -117,8 +117,8 @@ def test_without_test_users_and_with_undefined_metrics_there_are_no_values() -> 
     key, group = CellKey("demo", "gender", "patch", 0), Group("demo/gender", "patch", 1.0)
     table = users_table([], {"accuracy": []})
     config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
-    found = cell(key, users_table(["a"], {"accuracy": [1.0]}), metrics={"auc": float("nan"), "accuracy": float("nan")})
-    grid = load(config, [found], {key: table}.__getitem__)
+    result = cell(key, users_table(["a"], {"accuracy": [1.0]}), metrics={"auc": float("nan"), "accuracy": float("nan")})
+    grid = load(config, [result], {key: table}.__getitem__)
     assert grid.measured(config.questions[0], group, "auc") is None
     assert grid.measured(config.questions[0], group, "accuracy") is None
 
@@ -142,10 +142,10 @@ def test_the_order_of_metrics() -> None:
 def test_verdicts(patch: int, head: int, metric: str, verdict: str) -> None:
     right = {(name, seed): share_of(n) for name, n in (("patch", patch), ("head", head)) for seed in range(3)}
     grid = grid_of(right, {"compare": [("patch", "head")]}, metric)
-    (one,) = comparing.asked(grid, grid.config.questions[0])
-    assert one.verdict == verdict
-    assert one.difference == pytest.approx((patch - head) / 60)
-    assert (one.seeds, one.p_adjusted) == ((0, 1, 2), one.p)
+    (comparison,) = comparing.asked_comparisons(grid, grid.config.questions[0])
+    assert comparison.verdict == verdict
+    assert comparison.difference == pytest.approx((patch - head) / 60)
+    assert (comparison.seeds, comparison.p_adjusted) == ((0, 1, 2), comparison.p)
 
 
 def test_pairs_over_common_seeds_only() -> None:
@@ -156,36 +156,36 @@ def test_pairs_over_common_seeds_only() -> None:
         ("head", 2): share_of(0),
     }
     grid = grid_of(right, {"compare": [("patch", "head")]})
-    (one,) = comparing.asked(grid, grid.config.questions[0])
-    assert one.seeds == (1,)
-    assert one.difference == pytest.approx(10 / 60)
+    (comparison,) = comparing.asked_comparisons(grid, grid.config.questions[0])
+    assert comparison.seeds == (1,)
+    assert comparison.difference == pytest.approx(10 / 60)
     alone = grid_of({("patch", 0): share_of(60), ("head", 1): share_of(30)}, {"compare": [("patch", "head")]})
-    assert comparing.asked(alone, alone.config.questions[0]) == []
+    assert comparing.asked_comparisons(alone, alone.config.questions[0]) == []
 
 
 def test_p_values_are_corrected_within_the_question() -> None:
     right = {("patch", 0): share_of(30), ("head", 0): share_of(24), ("majority", 0): share_of(21)}
     pairs = [("patch", "head"), ("patch", "majority"), ("head", "majority")]
     grid = grid_of(right, {"compare": pairs})
-    found = comparing.asked(grid, grid.config.questions[0])
-    raw = sorted(one.p for one in found)
-    assert sorted(one.p_adjusted for one in found)[0] == pytest.approx(3 * raw[0])
+    corrected = comparing.asked_comparisons(grid, grid.config.questions[0])
+    raw = sorted(comparison.p for comparison in corrected)
+    assert sorted(comparison.p_adjusted for comparison in corrected)[0] == pytest.approx(3 * raw[0])
     alone = grid_of(right, {"compare": [("patch", "head")]})
-    (one,) = comparing.asked(alone, alone.config.questions[0])
-    assert one.verdict == "better"  # p = 0.03, which does not last among three
-    assert found[0].p == one.p
-    assert found[0].p_adjusted > 0.05
-    assert found[0].verdict == "no clear difference"
+    (comparison,) = comparing.asked_comparisons(alone, alone.config.questions[0])
+    assert comparison.verdict == "better"  # p = 0.03, which does not last among three
+    assert corrected[0].p == comparison.p
+    assert corrected[0].p_adjusted > 0.05
+    assert corrected[0].verdict == "no clear difference"
 
 
 def test_the_constant_baseline_is_that_of_the_kind_of_task() -> None:
     config = grid_config([QUESTION])
     grid = load(config, [], lambda key: pytest.fail(str(key)))
-    assert comparing.constant(grid, "demo/gender") == "majority"
-    assert comparing.constant(grid, "demo/food") == "popularity"
+    assert comparing.constant_baseline(grid, "demo/gender") == "majority"
+    assert comparing.constant_baseline(grid, "demo/food") == "popularity"
     methods = {name: method for name, method in METHODS.items() if name != "popularity"}
     bare = load(grid_config([QUESTION], methods=methods), [], lambda key: pytest.fail(str(key)))
-    assert comparing.constant(bare, "demo/food") is None
+    assert comparing.constant_baseline(bare, "demo/food") is None
 
 
 def test_baselines_are_expected_only_where_they_suit() -> None:
@@ -193,14 +193,14 @@ def test_baselines_are_expected_only_where_they_suit() -> None:
     methods = METHODS | {"conet": {"rival": "conet"}}
     tasks = {"gender": CLASSIFICATION, "food": RANKING}
     config = grid_config([question, question | {"name": "again"}], tasks=tasks, methods=methods, seeds=(0, 4))
-    found = comparing.expected_cells(config)
-    assert len(found) == len(set(found)) == (2 + 3) * 2 * 2
-    assert {key.method for key in found if key.task == "gender"} == {"patch", "majority"}
-    assert {key.method for key in found if key.task == "food"} == {"patch", "popularity", "conet"}
+    keys = expected_cells(config)
+    assert len(keys) == len(set(keys)) == (2 + 3) * 2 * 2
+    assert {key.method for key in keys if key.task == "gender"} == {"patch", "majority"}
+    assert {key.method for key in keys if key.task == "food"} == {"patch", "popularity", "conet"}
 
 
 def test_a_patch_is_told_by_its_strategy() -> None:
     methods = {"plain": {"adapt": {}}, "wide": {"adapt": {"strategy": "patch", "patch": {"bottleneck": 64}}}}
     config = grid_config([QUESTION], methods=METHODS | methods)
-    found = [name for name in config.methods if comparing.is_patch(config, name)]
-    assert found == ["patch", "plain", "wide"]
+    patches = [name for name in config.methods if comparing.is_patch(config, name)]
+    assert patches == ["patch", "plain", "wide"]

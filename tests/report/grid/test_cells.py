@@ -49,9 +49,9 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_cell(path) == result()
     assert read_cell(path).key == KEY
     assert read_users(path).equals(USERS)
-    again = result().model_copy(update={"metrics": {"accuracy": 1.0}})
-    write_cell(tmp_path, again, USERS)
-    assert read_cell(path) == again
+    changed = result().model_copy(update={"metrics": {"accuracy": 1.0}})
+    write_cell(tmp_path, changed, USERS)
+    assert read_cell(path) == changed
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name], "nothing is left beside it"
 
 

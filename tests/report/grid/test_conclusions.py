@@ -24,15 +24,15 @@ def answers(
     **columns: Mapping[str, Sequence[float]],
 ) -> list[Answer]:
     """Answers from how many of 100 users each (task, method, seed) gets right; `columns` are metrics by method."""
-    made = {}
+    tables = {}
     for (task, method, seed), values in right.items():
-        found = [1.0] * values + [0.0] * (100 - values) if isinstance(values, int) else list(values)
-        others = {name: list(by_method[method]) for name, by_method in columns.items() if method in by_method}
-        for one in shares:
-            made[CellKey("demo", task, method, seed, one)] = users_table(IDS, {"accuracy": found, **others})
+        accuracy = [1.0] * values + [0.0] * (100 - values) if isinstance(values, int) else list(values)
+        metrics = {name: list(by_method[method]) for name, by_method in columns.items() if method in by_method}
+        for entry in shares:
+            tables[CellKey("demo", task, method, seed, entry)] = users_table(IDS, {"accuracy": accuracy, **metrics})
     tasks = {task: CLASSIFICATION for task, *_ in right}
-    config = grid_config([{"name": f"q{at}", "asks": "?", **one} for at, one in enumerate(questions)], tasks=tasks)
-    return conclude(load(config, [cell(key, table) for key, table in made.items()], made.__getitem__))
+    config = grid_config([{"name": f"q{at}", "asks": "?", **entry} for at, entry in enumerate(questions)], tasks=tasks)
+    return conclude(load(config, [cell(key, table) for key, table in tables.items()], tables.__getitem__))
 
 
 def plain(sentences: Sequence[str]) -> list[str]:
@@ -44,21 +44,24 @@ def test_better_worse_and_neither() -> None:
     right |= {("same", method, seed): 60 for method in ("patch", "patch-random") for seed in range(3)}
     pairs = [["patch", "patch-random"], ["patch-random", "patch"]]
     (answer,) = answers(right, {"methods": ["patch", "patch-random"], "compare": pairs})
-    said = plain(answer.sentences)
-    assert said[0] == (
+    texts = plain(answer.sentences)
+    assert texts[0] == (
         "patch against patch-random: better on 2 of 3 tasks (demo/age and demo/job), "
         "no clear difference on 1 (demo/same)."
     )
-    assert said[1].startswith("patch-random against patch: no clear difference on 1 of 3 tasks (demo/same), worse on 2")
-    (line,) = (one for one in said if one.startswith("On demo/age, patch ("))
+    assert texts[1].startswith(
+        "patch-random against patch: no clear difference on 1 of 3 tasks (demo/same), worse on 2"
+    )
+    (line,) = (sentence for sentence in texts if sentence.startswith("On demo/age, patch ("))
     assert line.startswith("On demo/age, patch (accuracy 0.800) is better than patch-random (0.600): +0.200 [+0.1")
     assert line.endswith(", p < 0.001.")
     assert any(
-        "On demo/age, patch-random (accuracy 0.600) is worse than patch (0.800): \u22120.200 [" in one for one in said
+        "On demo/age, patch-random (accuracy 0.600) is worse than patch (0.800): \u22120.200 [" in sentence
+        for sentence in texts
     )
     equal = "On demo/same, there is no clear difference between patch (accuracy 0.600) and patch-random (0.600)"
-    assert f"{equal}: +0.000 [+0.000, +0.000], p = 1." in said
-    assert answer.short.replace("\u00a0", " ") == " ".join(said[:2])
+    assert f"{equal}: +0.000 [+0.000, +0.000], p = 1." in texts
+    assert answer.short.replace("\u00a0", " ") == " ".join(texts[:2])
 
 
 def test_nothing_can_be_told_where_nobody_beats_the_constant_answer() -> None:
@@ -97,7 +100,7 @@ def test_a_baseline_that_beats_the_patch_is_named() -> None:
     assert any(
         "patch (accuracy 0.800) is worse than tf-idf + logistic regression (0.900)" in s for s in answer.sentences
     )
-    assert {one.role for one in answer.further} == {"constant", "baseline"}
+    assert {comparison.role for comparison in answer.further} == {"constant", "baseline"}
 
 
 def test_without_pairs_the_best_is_named_and_who_is_not_clearly_worse() -> None:
@@ -114,9 +117,9 @@ def test_smaller_shares_are_told_together() -> None:
     right = {("age", "patch", 0): 80, ("age", "head", 0): 60}
     question = {"methods": ["patch", "head"], "compare": [["patch", "head"]], "shares": (0.05, 0.1, 1.0)}
     (answer,) = answers(right, question, shares=(0.05, 0.1, 1.0))
-    said = plain(answer.sentences)
-    assert "With fewer labels on demo/age, patch against head: better at 5 % and 10 %." in said
-    assert sum(one.startswith("On demo/age") for one in said) == 1
+    texts = plain(answer.sentences)
+    assert "With fewer labels on demo/age, patch against head: better at 5 % and 10 %." in texts
+    assert sum(sentence.startswith("On demo/age") for sentence in texts) == 1
 
 
 def test_missing_and_contrary_seeds_are_told() -> None:
@@ -149,6 +152,6 @@ def test_phrases() -> None:
     assert counted({"better": ["a", "b"]}, 2) == "better on all 2 tasks"
     assert counted({"better": ["a", "b"], "worse": ["c"]}, 3) == "better on 2 of 3 tasks (a and b), worse on 1 (c)"
     assert counted({}, 0) == ""
-    found = [p_value(value).replace("\u00a0", " ") for value in (0.0, 0.0011, 0.0496, 1.0)]
-    assert found == ["p < 0.001", "p = 0.001", "p = 0.050", "p = 1"]
+    phrases = [p_value(value).replace("\u00a0", " ") for value in (0.0, 0.0011, 0.0496, 1.0)]
+    assert phrases == ["p < 0.001", "p = 0.001", "p = 0.050", "p = 1"]
     assert share(0.005).replace("\u00a0", " ") == "0.5 %"

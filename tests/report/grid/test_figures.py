@@ -8,17 +8,17 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from peterrec.report.charts import Panel
 from peterrec.report.grid.analysis import Grid, load
 from peterrec.report.grid.figures import curves, dots, panels_of, shares, strata, styles
-from peterrec.report.run.figures import Panel
 from report.grid.grid_cells import METHODS, demonstration, demonstration_cells, grid_config
 
 
 @pytest.fixture(scope="module")
 def grid() -> Grid:
-    made = demonstration_cells(demonstration(), users=200)
-    tables = {cell.key: table for cell, table in made}
-    return load(demonstration(), [cell for cell, _ in made], tables.__getitem__)
+    cells = demonstration_cells(demonstration(), users=200)
+    tables = {cell.key: table for cell, table in cells}
+    return load(demonstration(), [cell for cell, _ in cells], tables.__getitem__)
 
 
 def series(svg: Any) -> dict[str, list[tuple[float, float]]]:
@@ -40,8 +40,8 @@ def words(panel: Panel) -> list[str]:
 
 def test_a_dot_for_each_method(grid: Grid) -> None:
     (panel,) = dots(grid, grid.config.questions[2], "demo/gender", "k")
-    found = series(panel.svg)
-    assert found.pop("best baseline") == []
+    points = series(panel.svg)
+    assert points.pop("best baseline") == []
     names = [
         "patch",
         "patch-random",
@@ -51,7 +51,7 @@ def test_a_dot_for_each_method(grid: Grid) -> None:
         "majority",
         "tf-idf + logistic regression",
     ]
-    assert list(found) == names
+    assert list(points) == names
     assert "dashed: best baseline" in panel.hint
     (without,) = dots(grid, grid.config.questions[0], "demo/gender", "k")
     assert without.hint == ""
@@ -70,13 +70,13 @@ def test_a_method_has_one_colour_on_the_whole_page(grid: Grid) -> None:
     assert [colour(figure, "patch") for figure in figures] == [{"s1"}] * 5
     assert colour(figures[4], "majority") == {"baseline"}
     for figure in figures[1:3]:
-        assert {key.name: key.color for key in figure.legend}["scratch"] == "s5"
+        assert {name: style.variable for name, style in figure.legend}["scratch"] == "s5"
 
 
 def test_many_methods_are_told_apart() -> None:
     methods = {f"m{at}": {"adapt": {}} for at in range(40)} | METHODS
-    found = styles(grid_config([{"name": "q", "asks": "?", "methods": ["m0"]}], methods=methods))
-    models = {name: style for name, style in found.items() if name.startswith("m") and name != "majority"}
+    by_method = styles(grid_config([{"name": "q", "asks": "?", "methods": ["m0"]}], methods=methods))
+    models = {name: style for name, style in by_method.items() if name.startswith("m") and name != "majority"}
     assert len({(style.color, style.dashes, style.marker) for style in models.values()}) == 40
 
 
@@ -92,7 +92,7 @@ def test_curves_over_epochs_and_over_seconds(grid: Grid) -> None:
     assert "seconds of training" in words(seconds)
     total = sum(row["seconds"] or 0 for row in cells[0].curve)
     assert f"at {total:.1f} seconds" in seconds.svg
-    assert [key.name for key in epochs.legend] == ["patch", "patch-random", "head", "all (fine-tuning)", "scratch"]
+    assert [name for name, _ in epochs.legend] == ["patch", "patch-random", "head", "all (fine-tuning)", "scratch"]
 
 
 def test_shares_on_a_logarithmic_axis(grid: Grid) -> None:
@@ -115,7 +115,7 @@ def test_every_figure_says_in_words_what_it_shows(grid: Grid) -> None:
     for at, question in enumerate(grid.config.questions):
         for panel in (panel for panels in panels_of(grid, question, f"q{at}") for panel in panels):
             root = ET.fromstring(panel.svg)
-            assert (root.findtext("title") or "").startswith(panel.of)
+            assert (root.findtext("title") or "").startswith(panel.task)
             assert "patch" in (root.findtext("desc") or "")
             ids += re.findall(r'\bid="([^"]+)"', panel.svg)
     assert len(ids) == len(set(ids))

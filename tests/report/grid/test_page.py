@@ -12,7 +12,7 @@ import pytest
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.errors import ArtifactError
 from peterrec.report.grid.cells import CellKey, CellResult
-from peterrec.report.grid.page import made, write_grid_report
+from peterrec.report.grid.page import last_finished, write_grid_report
 from report.grid.grid_cells import (
     CLASSIFICATION,
     MACHINE,
@@ -31,9 +31,9 @@ HOSTILE = "<b>bold</b> | $x$ [a](b) `c`"
 
 
 def report(
-    config: ExperimentConfig, cells: list[CellResult], out: Path, **others: Any
+    config: ExperimentConfig, cells: list[CellResult], out: Path, **options: Any
 ) -> tuple[str, str, dict[str, Any]]:
-    path = write_grid_report(config, cells, out, **{"machine": MACHINE, "command": COMMAND, "skipped": []} | others)
+    path = write_grid_report(config, cells, out, **{"machine": MACHINE, "command": COMMAND, "skipped": []} | options)
     assert path == out / "report.html"
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     return path.read_text(encoding="utf-8"), (out / "results.md").read_text(encoding="utf-8"), results
@@ -111,16 +111,16 @@ def test_every_question_task_method_and_sentence_is_there(
     _, config, _ = demo
     html, markdown, results = written_demo
     text = Page(html).text
-    said = [config.title, config.about, COMMAND, *(question.asks for question in config.questions)]
-    said += [
+    phrases = [config.title, config.about, COMMAND, *(question.asks for question in config.questions)]
+    phrases += [
         "demo/gender",
         "demo/noise",
         "demo/food",
         *(method.label or name for name, method in config.methods.items()),
     ]
-    said += [sentence for sentences in results["conclusions"].values() for sentence in sentences]
-    said += [*results["answers"].values(), "Krichene and Rendle", "70/3/27", "1,000 times"]
-    assert [one for one in said if " ".join(one.replace("\u00a0", " ").split()) not in text] == []
+    phrases += [sentence for sentences in results["conclusions"].values() for sentence in sentences]
+    phrases += [*results["answers"].values(), "Krichene and Rendle", "70/3/27", "1,000 times"]
+    assert [phrase for phrase in phrases if " ".join(phrase.replace("\u00a0", " ").split()) not in text] == []
     assert "Nothing can be told about noise" in markdown
 
 
@@ -137,15 +137,15 @@ def test_names_are_text_not_markup(written_demo: tuple[str, str, dict[str, Any]]
 def test_numbers_are_the_same_in_all_three(written_demo: tuple[str, str, dict[str, Any]]) -> None:
     html, markdown, results = written_demo
     text = Page(html).text
-    shown = [one for one in results["values"] if not one["metric"].startswith("ndcg") and one["share"] == 1.0]
+    shown = [row for row in results["values"] if not row["metric"].startswith("ndcg") and row["share"] == 1.0]
     assert len(shown) > 50
-    for one in shown:
-        digits = 4 if f"{one['mean']:.4f}" in text else 3
-        pattern = rf"(?<![\d.]){one['mean']:.{digits}f}"
-        if one["low"] is not None:
-            pattern += rf"(?: \(best\))?(?:\*\*)?(?: |<br>){one['low']:.{digits}f} to {one['high']:.{digits}f}"
-        assert re.search(pattern, text), one
-        assert re.search(pattern, markdown), one
+    for row in shown:
+        digits = 4 if f"{row['mean']:.4f}" in text else 3
+        pattern = rf"(?<![\d.]){row['mean']:.{digits}f}"
+        if row["low"] is not None:
+            pattern += rf"(?: \(best\))?(?:\*\*)?(?: |<br>){row['low']:.{digits}f} to {row['high']:.{digits}f}"
+        assert re.search(pattern, text), row
+        assert re.search(pattern, markdown), row
 
 
 def test_what_is_missing_and_what_was_skipped(written_demo: tuple[str, str, dict[str, Any]]) -> None:
@@ -154,7 +154,7 @@ def test_what_is_missing_and_what_was_skipped(written_demo: tuple[str, str, dict
     assert results["skipped"] == [
         {"task": "demo/food", "method": "popularity", "seed": 0, "share": 1.0, "reason": "<i>no</i> reason"}
     ]
-    assert [(one["method"], one["seed"]) for one in results["missing"]] == [("popularity", 1), ("popularity", 2)]
+    assert [(row["method"], row["seed"]) for row in results["missing"]] == [("popularity", 1), ("popularity", 2)]
     assert "2 cells of 203 are missing" in text
     assert "demo/food popularity 2 seeds 1 and 2; 100 % of the labels" in text
     assert "- demo/food, popularity (seeds 1 and 2; 100 % of the labels): not computed yet" in markdown
@@ -167,15 +167,15 @@ def test_the_json_has_all_that_was_promised(written_demo: tuple[str, str, dict[s
     assert results["date"] == "2026-11-25T12:00:00+00:00"
     assert results["seeds"] == [0, 1, 2]
     (pair,) = (
-        one
-        for one in results["comparisons"]
-        if (one["task"], one["method"], one["share"], one["metric"]) == ("demo/gender", "all", 1.0, "accuracy")
+        row
+        for row in results["comparisons"]
+        if (row["task"], row["method"], row["share"], row["metric"]) == ("demo/gender", "all", 1.0, "accuracy")
     )
     assert pair["rival"] == "scratch"
     assert pair["verdict"] == "better"
     assert pair["low"] <= pair["difference"] <= pair["high"]
     assert pair["p"] <= pair["p_adjusted"] < 0.05
-    assert {one["stratum"] for one in results["strata"]} >= {"2\u20135", "not seen"}
+    assert {row["stratum"] for row in results["strata"]} >= {"2\u20135", "not seen"}
     value = results["values"][0]
     assert set(value) == {
         *("question", "task", "method", "share", "metric", "mean", "low", "high", "sd", "seeds", "users"),
@@ -206,8 +206,8 @@ def test_the_best_value_is_marked_also_where_a_small_one_is_good(written_demo: t
     html, _, results = written_demo
     best = Page(html).best
     key = ("fine-tuning", "demo/gender", "log_loss", 1.0)
-    values = [one for one in results["values"] if (one["question"], one["task"], one["metric"], one["share"]) == key]
-    low, *_, high = sorted(one["mean"] for one in values)
+    values = [row for row in results["values"] if (row["question"], row["task"], row["metric"], row["share"]) == key]
+    low, *_, high = sorted(row["mean"] for row in values)
     assert f"{low:.3f}" in best
     assert f"{high:.3f}" not in best
 
@@ -215,8 +215,8 @@ def test_the_best_value_is_marked_also_where_a_small_one_is_good(written_demo: t
 def test_the_date_is_that_of_the_last_cell(tmp_path: Path) -> None:
     _, (cell,) = one_cell(tmp_path)
     dates = ["2026-11-25T12:00:00+00:00", "2026-11-26T01:00:00+02:00", "2026-11-25T13:00:00", "", "soon"]
-    found = made([cell.model_copy(update={"finished": date}) for date in dates])
-    assert found.isoformat() == "2026-11-25T23:00:00+00:00"
+    latest = last_finished([cell.model_copy(update={"finished": date}) for date in dates])
+    assert latest.isoformat() == "2026-11-25T23:00:00+00:00"
 
 
 def test_without_cells_the_report_says_so(tmp_path: Path) -> None:

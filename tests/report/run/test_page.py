@@ -120,8 +120,8 @@ def test_every_result_is_on_the_page(record: RunRecord, text: str) -> None:
                 # every value with its interval
                 pattern = rf"{value.value:.{digits}f} (\(best\) )?{value.low:.{digits}f} to {value.high:.{digits}f}"
                 assert re.search(pattern, text), (task.name, method.name, name)
-        for one in task.evaluation.verdicts:
-            assert one.verdict in text
+        for comparison in task.evaluation.verdicts:
+            assert comparison.verdict in text
 
 
 def test_trained_parameters_are_told_apart(text: str) -> None:
@@ -138,18 +138,18 @@ def test_every_fact_of_the_run_is_on_the_page(record: RunRecord, text: str) -> N
     counted = [data.users, data.events, data.items, record.backbone.parameters, record.backbone.item_table]
     counted += [n for step in data.steps for n in (step.left, step.dropped) if n]
     counted += [n for task in record.tasks for n in task.facts.users.values()]
-    counted += [one.users for task in record.tasks for one in task.facts.classes]
+    counted += [label.users for task in record.tasks for label in task.facts.classes]
     assert data.history_length is not None
     assert data.item_events is not None
     counted += [n for n in (*data.history_length.counts, *data.item_events.counts) if n < 10_000]
     assert [n for n in counted if f"{n:,}" not in text] == []
-    told = [record.title, record.command, *record.config.splitlines(), data.fingerprint, record.backbone.fingerprint]
-    told += [data.catalogue_fingerprint, data.inputs[0].path, *(step.why for step in data.steps)]
-    told += [bundle.fingerprint for task in record.tasks for bundle in task.bundles]
-    told += [*(str(value) for value in record.machine.model_dump().values()), *record.seeds]
-    told += [stage.name for stage in record.stages]
-    told += ["2025-11-24 17:45 UTC", "18.3 %", "55.3 %", "1 min 35 s", "35.9 %", "64.1 %", "22.4 %", "9,377 pairs"]
-    assert [words for words in told if " ".join(words.split()) not in text] == []
+    phrases = [record.title, record.command, *record.config.splitlines(), data.fingerprint, record.backbone.fingerprint]
+    phrases += [data.catalogue_fingerprint, data.inputs[0].path, *(step.why for step in data.steps)]
+    phrases += [bundle.fingerprint for task in record.tasks for bundle in task.bundles]
+    phrases += [*(str(value) for value in record.machine.model_dump().values()), *record.seeds]
+    phrases += [stage.name for stage in record.stages]
+    phrases += ["2025-11-24 17:45 UTC", "18.3 %", "55.3 %", "1 min 35 s", "35.9 %", "64.1 %", "22.4 %", "9,377 pairs"]
+    assert [words for words in phrases if " ".join(words.split()) not in text] == []
 
 
 def test_every_epoch_is_on_the_page(record: RunRecord, text: str) -> None:
@@ -202,8 +202,8 @@ def test_the_best_value_of_each_metric_is_marked(html: str) -> None:
 
 def test_a_seed_of_one_task_is_told(record: RunRecord, text: str) -> None:
     task = record.tasks[0]
-    other = [bundle.model_copy(update={"seed": 17}) for bundle in task.bundles]
-    changed = record.model_copy(update={"tasks": [task.model_copy(update={"bundles": other})]})
+    reseeded = [bundle.model_copy(update={"seed": 17}) for bundle in task.bundles]
+    changed = record.model_copy(update={"tasks": [task.model_copy(update={"bundles": reseeded})]})
     assert "seed: adapt returns (patch) 17" in Page(render(changed)).text
     assert "seed: adapt returns" not in text
 

@@ -11,8 +11,7 @@ from typing import Any, Literal
 from peterrec.config import AdaptConfig, PrepareConfig, PretrainConfig
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.experiments.grid import cell_settings as resolve
-from peterrec.report.grid.cells import CellKey
-from peterrec.report.grid.comparisons import expected_cells
+from peterrec.report.grid.cells import CellKey, expected_cells
 
 UnitKind = Literal["corpus", "backbone", "adapt", "joint", "baseline", "rival"]
 ALL_TASKS = "_all"  # no name of a task starts so

@@ -24,8 +24,7 @@ from peterrec.experiments.grid.run_cell import Job
 from peterrec.experiments.grid.run_unit import Outcome
 from peterrec.experiments.grid.workers import Here, Processes, Workers, stoppable
 from peterrec.nn.device import find_device
-from peterrec.report.grid.cells import CellKey, CellResult, read_cell
-from peterrec.report.grid.comparisons import expected_cells
+from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_cell
 from peterrec.report.grid.page import write_grid_report
 from peterrec.report.run.record import Machine
 from peterrec.storage import new_folder, read_json, write_file, write_json

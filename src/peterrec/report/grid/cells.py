@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from peterrec.config.experiment import ExperimentConfig, QuestionConfig
 from peterrec.errors import ArtifactError
+from peterrec.evaluation.baselines import baseline_names
 from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_json
 
 KIND = "cell"
+Kind = Literal["classification", "ranking"]
 Family = Literal["adapt", "baseline", "rival"]
 
 
@@ -26,6 +29,12 @@ class CellKey:
     method: str
     seed: int
     share: float = 1.0
+
+    @classmethod
+    def from_path(cls, task_path: str, method: str, seed: int, share: float) -> CellKey:
+        """Return the key of a cell of DATA/TASK."""
+        data, task = task_path.split("/")
+        return cls(data, task, method, seed, share)
 
     @property
     def folder(self) -> Path:
@@ -93,7 +102,7 @@ class CellResult(_Frozen):
     seed: int
     share: float
     inputs: dict[str, Any]
-    task_kind: Literal["classification", "ranking"]
+    task_kind: Kind
     family: Family
     users: dict[str, int]
     classes: dict[str, int] = Field(default_factory=dict)
@@ -159,3 +168,41 @@ def read_users(path: Path) -> pa.Table:
         return pq.read_table(path / "users.parquet")
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"cannot be read ({error})", remedy="delete it, and run again", path=path) from error
+
+
+def expected_cells(config: ExperimentConfig) -> list[CellKey]:
+    """Return the cells that the questions ask for, a baseline or rival only where it suits the kind of task."""
+    keys = (
+        CellKey.from_path(task_path, method, seed, share)
+        for question in config.questions
+        for task_path in asked_tasks(config, question)
+        for method in question.methods
+        if suits(config, method, kind_of(config, task_path))
+        for share in question.shares
+        for seed in (config.seeds if question.seeds is None else question.seeds)
+    )
+    return list(dict.fromkeys(keys))
+
+
+def task_paths(config: ExperimentConfig) -> list[str]:
+    """Return DATA/TASK of every task, in the order of the data sets."""
+    return [f"{name}/{task.name}" for name, data in config.data.items() for task in data.prepare.tasks]
+
+
+def asked_tasks(config: ExperimentConfig, question: QuestionConfig) -> list[str]:
+    """Return the tasks of a question, in the order of the data sets."""
+    return [path for path in task_paths(config) if not question.tasks or path in question.tasks]
+
+
+def kind_of(config: ExperimentConfig, task_path: str) -> Kind:
+    """Return the kind of a task: `classification` or `ranking`."""
+    data, name = task_path.split("/")
+    return next(task.kind for task in config.data[data].prepare.tasks if task.name == name)
+
+
+def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
+    """Say whether a method exists for a kind of task."""
+    settings = config.methods[method]
+    if settings.rival == "conet":
+        return kind == "ranking"
+    return settings.baseline is None or settings.baseline in baseline_names(kind)

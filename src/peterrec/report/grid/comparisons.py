@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from peterrec.config.experiment import ExperimentConfig, QuestionConfig
-from peterrec.evaluation.baselines import baseline_names
 from peterrec.evaluation.intervals import Interval, Verdict, verdict
 from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import holm
-from peterrec.report.grid.analysis import Grid, Group, asked_tasks, lower_is_better
-from peterrec.report.grid.cells import CellKey
+from peterrec.report.grid.analysis import Grid, Group, lower_is_better
+from peterrec.report.grid.cells import Kind, kind_of
 
-Kind = Literal["classification", "ranking"]
 Role = Literal["asked", "constant", "best", "baseline"]
+Pair = tuple[str, float, str, str, str]  # task, share, method, rival, metric
+Family = Callable[["Comparison"], Hashable]
 CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
 """By kind of task: the baseline that gives every user the same answer."""
 
@@ -53,17 +54,16 @@ class Comparison:
     by_seed: tuple[float, ...]
 
 
-def asked(grid: Grid, question: QuestionConfig) -> list[Comparison]:
+def asked_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     """Return the question's pairs on all its tasks, shares and metrics; a family is one kind of task and metric."""
-    found = [
-        one
+    pairs = (
+        (task, share, method, rival, metric)
         for task in grid.tasks(question)
         for share in sorted(question.shares, reverse=True)
         for method, rival in question.compare
         for metric in grid.paired_metrics(task)
-        for one in _compare(grid, question, "asked", task, share, method, rival, metric)
-    ]
-    return _judge(grid, found, by=lambda one: (one.kind, one.metric))
+    )
+    return _compare(grid, question, "asked", pairs, lambda comparison: (comparison.kind, comparison.metric))
 
 
 def against_constant(grid: Grid, question: QuestionConfig, task: str) -> list[Comparison]:
@@ -71,17 +71,14 @@ def against_constant(grid: Grid, question: QuestionConfig, task: str) -> list[Co
 
     All metrics and methods are one family: `better` on any of them says that something can be told at all.
     """
-    share, name = max(question.shares), constant(grid, task)
-    if name is None:
-        return []
-    found = [
-        one
+    share, constant = max(question.shares), constant_baseline(grid, task)
+    pairs = (
+        (task, share, method, constant, metric)
         for method in grid.methods(question, task, share)
-        if method != name
         for metric in grid.paired_metrics(task)
-        for one in _compare(grid, question, "constant", task, share, method, name, metric)
-    ]
-    return _judge(grid, found, by=lambda _: ())
+        if constant is not None and method != constant
+    )
+    return _compare(grid, question, "constant", pairs)
 
 
 def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Comparison]:
@@ -90,13 +87,12 @@ def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Compar
     The best is chosen with the numbers it is then compared by, which flatters it a little.
     """
     share, best = max(question.shares), best_method(grid, question, task)
-    found = [
-        one
+    pairs = (
+        (task, share, method, best, grid.primary(task))
         for method in grid.methods(question, task, share)
         if best is not None and method != best
-        for one in _compare(grid, question, "best", task, share, method, best, grid.primary(task))
-    ]
-    return _judge(grid, found, by=lambda _: ())
+    )
+    return _compare(grid, question, "best", pairs)
 
 
 def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
@@ -104,119 +100,65 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
-    share, config = max(question.shares), grid.config
-    found = [
-        one
+    share, methods = max(question.shares), grid.config.methods
+    pairs = (
+        (task, share, method, rival, grid.primary(task))
         for task in grid.tasks(question)
         for method in grid.methods(question, task, share)
-        if is_patch(config, method)
         for rival in grid.methods(question, task, share)
-        if config.methods[rival].adapt is None
-        if rival != constant(grid, task) and (method, rival) not in question.compare
-        for one in _compare(grid, question, "baseline", task, share, method, rival, grid.primary(task))
-    ]
-    return _judge(grid, found, by=lambda one: (one.kind,))
+        if is_patch(grid.config, method) and methods[rival].adapt is None
+        if rival != constant_baseline(grid, task) and (method, rival) not in question.compare
+    )
+    return _compare(grid, question, "baseline", pairs, lambda comparison: comparison.kind)
 
 
 def best_method(grid: Grid, question: QuestionConfig, task: str) -> str | None:
     """Return the method with the best mean of the primary metric at the largest share; the first of equal ones."""
-    metric, share = grid.primary(task), max(question.shares)
-    values = {
-        method: value.mean
-        for method in grid.methods(question, task, share)
-        if (value := grid.measured(question, Group(task, method, share), metric)) is not None
-    }
-    if not values:
-        return None
-    return (min if lower_is_better(metric) else max)(values, key=lambda method: values[method])
+    values = grid.measured_methods(question, task, max(question.shares))
+    choose = min if lower_is_better(grid.primary(task)) else max
+    return choose(values, key=lambda method: values[method].mean) if values else None
 
 
-def constant(grid: Grid, task: str) -> str | None:
+def constant_baseline(grid: Grid, task: str) -> str | None:
     """Return the name of the method that is the constant baseline of a task; None if the grid has none."""
     baseline = CONSTANT[kind_of(grid.config, task)]
     return next((name for name, method in grid.config.methods.items() if method.baseline == baseline), None)
 
 
 def is_patch(config: ExperimentConfig, method: str) -> bool:
-    """Say whether a method trains a patch on a pre-trained backbone (which is what `adapt` does if nothing is said)."""
+    """Say whether a method trains a patch on a pre-trained backbone (the default of `adapt`)."""
     adapt = config.methods[method].adapt
     return adapt is not None and (config.adapt | adapt).get("strategy", "patch") == "patch"
 
 
-def kind_of(config: ExperimentConfig, path: str) -> Kind:
-    """Return the kind of a task: `classification` or `ranking`."""
-    data, name = path.split("/")
-    return next(task.kind for task in config.data[data].prepare.tasks if task.name == name)
-
-
-def expected_cells(config: ExperimentConfig) -> list[CellKey]:
-    """Return the cells that the questions ask for, a baseline or rival only where it suits the kind of task."""
-    keys = (
-        CellKey(*_parts(path), method, seed, share)
-        for question in config.questions
-        for path in asked_tasks(config, question)
-        for method in question.methods
-        if suits(config, method, kind_of(config, path))
-        for share in question.shares
-        for seed in (config.seeds if question.seeds is None else question.seeds)
-    )
-    return list(dict.fromkeys(keys))
-
-
-def _parts(path: str) -> tuple[str, str]:
-    data, _, task = path.partition("/")
-    return data, task
-
-
-def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
-    """Say whether a method can be had on a kind of task."""
-    one = config.methods[method]
-    if one.rival == "conet":
-        return kind == "ranking"
-    return one.baseline is None or one.baseline in baseline_names(kind)
-
-
 def _compare(
-    grid: Grid, question: QuestionConfig, role: Role, task: str, share: float, method: str, rival: str, metric: str
+    grid: Grid, question: QuestionConfig, role: Role, pairs: Iterable[Pair], family: Family = lambda _: ()
 ) -> list[Comparison]:
-    pair = grid.pair(question, Group(task, method, share), Group(task, rival, share), metric)
-    if pair is None:
-        return []
-    low, high = finite_or_none(pair.difference.low), finite_or_none(pair.difference.high)
-    one = Comparison(
-        question=question.name,
-        role=role,
-        task=task,
-        kind=kind_of(grid.config, task),
-        share=share,
-        method=method,
-        rival=rival,
-        metric=metric,
-        difference=pair.difference.value,
-        low=low,
-        high=high,
-        p=pair.p,
-        p_adjusted=pair.p,
-        verdict="no clear difference",
-        seeds=pair.seeds,
-        by_seed=pair.by_seed,
-    )
-    return [one]
-
-
-def _judge(grid: Grid, found: Sequence[Comparison], by: Callable[[Comparison], Hashable]) -> list[Comparison]:
-    """Correct within each family and give the verdicts, in the order given."""
-    families: dict[Hashable, list[int]] = {}
-    for at, one in enumerate(found):
-        families.setdefault(by(one), []).append(at)
-    judged = list(found)
+    """Compare the pairs that have cells, correct p-values within each family, and give the verdicts."""
+    comparisons = [comparison for pair in pairs if (comparison := _difference(grid, question, role, pair))]
+    families: dict[Hashable, list[int]] = defaultdict(list)
+    for at, comparison in enumerate(comparisons):
+        families[family(comparison)].append(at)
     for places in families.values():
-        for at, p in zip(places, holm([found[at].p for at in places]), strict=True):
-            judged[at] = replace(found[at], p_adjusted=p, verdict=_verdict(grid, found[at], p))
-    return judged
+        for at, p in zip(places, holm([comparisons[at].p for at in places]), strict=True):
+            adjusted = replace(comparisons[at], p_adjusted=p)
+            comparisons[at] = replace(adjusted, verdict=_verdict(adjusted, grid.config.evaluate.confidence))
+    return comparisons
 
 
-def _verdict(grid: Grid, one: Comparison, p: float) -> Verdict:
-    if p >= 1.0 - grid.config.evaluate.confidence or one.low is None or one.high is None:
+def _difference(grid: Grid, question: QuestionConfig, role: Role, pair: Pair) -> Comparison | None:
+    task, share, method, rival, metric = pair
+    paired = grid.pair(question, Group(task, method, share), Group(task, rival, share), metric)
+    if paired is None:
+        return None
+    difference, p = paired.difference, paired.p
+    low, high = finite_or_none(difference.low), finite_or_none(difference.high)
+    names = question.name, role, task, kind_of(grid.config, task), share, method, rival, metric
+    return Comparison(*names, difference.value, low, high, p, p, "no clear difference", paired.seeds, paired.by_seed)
+
+
+def _verdict(comparison: Comparison, confidence: float) -> Verdict:
+    if comparison.p_adjusted >= 1.0 - confidence or comparison.low is None or comparison.high is None:
         return "no clear difference"
-    return verdict(Interval(one.difference, one.low, one.high), lower_is_better=lower_is_better(one.metric))
+    difference = Interval(comparison.difference, comparison.low, comparison.high)
+    return verdict(difference, lower_is_better=lower_is_better(comparison.metric))

@@ -2,210 +2,166 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from peterrec.config.experiment import ExperimentConfig, QuestionConfig
-from peterrec.report.charts import Dot, draw_dots
-from peterrec.report.formatting import digits_for, metric, number, sentence_case, share
-from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, Measured, lower_is_better, strata_names
-from peterrec.report.grid.cells import CellResult
+from peterrec.report.charts import (
+    MONITORS,
+    Dot,
+    Panel,
+    Series,
+    TimeAxis,
+    describe_points,
+    dot_panel,
+    draw_learning_curves,
+    draw_series,
+    learning_curve,
+)
+from peterrec.report.formatting import digits_for, metric, sentence_case, share
+from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, lower_is_better, strata_names
 from peterrec.report.grid.conclusions import label
-from peterrec.report.grid.drawing import Trace, draw_traces, told
-from peterrec.report.grid.tables import FEW
-from peterrec.report.run.figures import MONITORS, Key, Panel
+from peterrec.report.grid.tables import FEW_USERS
 from peterrec.report.svg import BASELINE, Style, style_of
 
 SHORT = {SEEN: "seen", UNSEEN: "unseen"}
+AXES: dict[TimeAxis, str] = {"epoch": "by epochs", "seconds": "by seconds of training"}
 
 
 def styles(config: ExperimentConfig) -> dict[str, Style]:
     """Return how each method is drawn, the same on the whole page: models in colour, baselines in grey."""
-    models = [name for name, method in config.methods.items() if method.baseline is None]
-    found = {name: style_of(at) for at, name in enumerate(models)}
-    baselines = [name for name in config.methods if name not in found]
-    return found | {name: style_of(at + 1, color=BASELINE) for at, name in enumerate(baselines)}
+    models = [name for name in config.methods if _is_model(config, name)]
+    baselines = [name for name in config.methods if not _is_model(config, name)]
+    in_grey = {name: style_of(at + 1, color=BASELINE) for at, name in enumerate(baselines)}
+    return {name: style_of(at) for at, name in enumerate(models)} | in_grey
 
 
 def panels_of(grid: Grid, question: QuestionConfig, key: str) -> list[list[Panel]]:
     """Return the figures of a question by what they show; ids begin with `key`."""
-    makers: dict[str, Callable[[str, str], list[Panel]]] = {
-        "metrics": lambda task, place: dots(grid, question, task, place),
-        "curves": lambda task, place: curves(grid, question, task, place),
-        "shares": lambda task, place: shares(grid, question, task, place),
-        "events": lambda task, place: strata(grid, question, task, place),
+    makers: dict[str, Callable[[Grid, QuestionConfig, str, str], list[Panel]]] = {
+        "metrics": dots,
+        "curves": curves,
+        "shares": shares,
+        "events": strata,
     }
-    found = [
-        [panel for at, task in enumerate(grid.tasks(question)) for panel in makers[name](task, f"{key}-{name}{at}")]
+    tasks = list(enumerate(grid.tasks(question)))
+    panels = [
+        [panel for at, task in tasks for panel in makers[name](grid, question, task, f"{key}-{name}{at}")]
         for name in question.shows
         if name in makers
     ]
-    return [panels for panels in found if panels]
+    return [shown for shown in panels if shown]
 
 
 def dots(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return a plot of the primary metric of all methods at the largest share."""
-    largest, name, look = max(question.shares), grid.primary(task), styles(grid.config)
-    values = _values(grid, question, task, largest)
-    if not values:
-        return []
-    digits = digits_for([value.mean for value in values.values()])
+    config, by_method = grid.config, styles(grid.config)
     rows = [
-        Dot(label(grid.config, m), v.mean, v.low, v.high, _is_model(grid, m), look[m].color, look[m].marker)
-        for m, v in values.items()
+        Dot(label(config, name), value.mean, value.low, value.high, _is_model(config, name), by_method[name])
+        for name, value in grid.measured_methods(question, task, max(question.shares)).items()
     ]
-    beaten = [value.mean for m, value in values.items() if not _is_model(grid, m)]
-    goal = (min if lower_is_better(name) else max)(beaten, default=None)
-    title = f"{task}: {metric(name)} of every method"
-    hint = "dashed: best baseline" if goal is not None else ""
-    return [Panel(draw_dots(key, title, rows, digits, goal), f"{sentence_case(metric(name))}, test users", hint, task)]
+    primary = grid.primary(task)
+    return [dot_panel(key, task, primary, rows, lower=lower_is_better(primary), show_task=True)] if rows else []
 
 
 def curves(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the learning curves of all methods, against epochs and seconds; other seeds than the first are thin."""
     largest = max(question.shares)
-    by_method = {m: grid.cells_of(question, Group(task, m, largest)) for m in grid.methods(question, task, largest)}
-    monitors = dict.fromkeys(
-        cell.monitor for cells in by_method.values() for cell in cells if cell.curve and cell.monitor
-    )
-    found = []
-    for at, monitor in enumerate(monitors):
+    methods = grid.methods(question, task, largest)
+    cells = [cell for name in methods for cell in grid.cells_of(question, Group(task, name, largest))]
+    panels = []
+    for at, monitor in enumerate(dict.fromkeys(cell.monitor for cell in cells if cell.curve and cell.monitor)):
         caption, hint = MONITORS.get(monitor, (sentence_case(metric(monitor)), ""))
-        for axis, words in (("epoch", "by epochs"), ("seconds", "by seconds of training")):
-            traces = [trace for m, cells in by_method.items() for trace in _curves(grid, m, cells, monitor, axis)]
-            if not traces:
+        for axis, words in AXES.items():
+            lines = [line for name in methods for line in _curves(grid, question, task, name, monitor, axis)]
+            if not lines:
                 continue
-            main = [trace for trace in traces if not trace.thin]
-            said = ". ".join(_course(trace, axis) for trace in main)
-            title, place = f"{task}: {caption}, {words}", f"{key}-{at}{axis[0]}"
-            svg = draw_traces(place, title, said, traces, _axis(axis))
-            legend = [Key.of(trace.name, trace.style) for trace in main]
-            note = (
-                "Ringed: the epoch that was kept. Thin: the other seeds."
-                if len(traces) > len(main)
-                else "Ringed: kept."
-            )
-            found.append(Panel(svg, f"{caption}, {words}", hint, task, legend, note))
-    return found
+            main = [line for line in lines if not line.thin]
+            svg = draw_learning_curves(f"{key}-{at}{axis[0]}", f"{task}: {caption}, {words}", lines, axis)
+            thin = len(lines) > len(main)
+            note = "Ringed: the epoch that was kept. Thin: the other seeds." if thin else "Ringed: kept."
+            panels.append(Panel(svg, f"{caption}, {words}", hint, task, _legend(main), note))
+    return panels
 
 
-def _curves(grid: Grid, method: str, cells: Sequence[CellResult], monitor: str, axis: str) -> list[Trace]:
-    style = styles(grid.config)[method]
-    traces: list[Trace] = []
-    for cell in cells:
-        if cell.monitor != monitor:
-            continue
-        seconds = accumulate(row.get("seconds") or 0.0 for row in cell.curve)
-        rows = [(row, total, row.get(monitor)) for row, total in zip(cell.curve, seconds, strict=True)]
-        known = [(row, total, value) for row, total, value in rows if value is not None and math.isfinite(value)]
-        xs = [total if axis == "seconds" else (row.get("epoch") or 0.0) + 1.0 for row, total, _ in known]
-        points = [(x, value) for x, (_, _, value) in zip(xs, known, strict=True)]
-        kept = next((at for at, (row, *_) in enumerate(known) if row.get("epoch") == cell.best_epoch), None)
-        if points:
-            traces.append(Trace(label(grid.config, method), style, points, thin=bool(traces), ringed=kept))
-    return traces
-
-
-def _course(trace: Trace, axis: str) -> str:
-    (_, begin), (last, end) = trace.points[0], trace.points[-1]
-    kept = f", {number(trace.points[trace.ringed][1])} in the epoch that was kept" if trace.ringed is not None else ""
-    where = f"epoch {last:g}" if axis == "epoch" else f"{last:.1f} seconds"
-    return f"{trace.name}: from {number(begin)} to {number(end)} at {where}{kept}"
-
-
-def _axis(name: str) -> Callable[[Any], None]:
-    def arrange(axes: Any) -> None:
-        axes.set_xlabel("epoch" if name == "epoch" else "seconds of training")
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=name == "epoch", steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        if name == "seconds":
-            axes.set_xlim(left=0)
-
-    return arrange
+def _curves(grid: Grid, question: QuestionConfig, task: str, method: str, monitor: str, axis: TimeAxis) -> list[Series]:
+    style, name = styles(grid.config)[method], label(grid.config, method)
+    lines: list[Series] = []
+    for cell in grid.cells_of(question, Group(task, method, max(question.shares))):
+        if cell.monitor == monitor:
+            line = learning_curve(name, style, cell.curve, monitor, cell.best_epoch, axis=axis, thin=bool(lines))
+            lines += [line] if line.points else []
+    return lines
 
 
 def shares(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the share of the labelled train users, with intervals."""
-    ticks, look = sorted(set(question.shares)), styles(grid.config)
-    by_share = {one: _values(grid, question, task, one) for one in ticks}
-    methods = grid.methods(question, task)
-    traces, words = [], []
+    ticks, by_method = sorted(set(question.shares)), styles(grid.config)
+    by_share = {part: grid.measured_methods(question, task, part) for part in ticks}
+    methods, lines, words = grid.methods(question, task), [], []
     digits = digits_for([value.mean for values in by_share.values() for value in values.values()])
     for at, name in enumerate(methods):
-        known = [(one, by_share[one][name]) for one in ticks if name in by_share[one]]
-        points = [(100 * one * 1.035 ** _aside(at, len(methods)), value.mean) for one, value in known]
-        trace = Trace(label(grid.config, name), look[name], points, [(value.low, value.high) for _, value in known])
-        traces.append(trace)
-        words.append(told(trace, [share(one) for one, _ in known], digits))
+        values = {part: by_share[part][name] for part in ticks if name in by_share[part]}
+        shift = 1.035 ** _offset(at, len(methods))
+        points = [(100 * part * shift, value.mean) for part, value in values.items()]
+        intervals = [(value.low, value.high) for value in values.values()]
+        lines.append(Series(label(grid.config, name), by_method[name], points, intervals))
+        words.append(describe_points(lines[-1], [share(part) for part in values], digits))
 
     def arrange(axes: Any) -> None:
         axes.set_xscale("log")
-        axes.set_xticks([100 * one for one in ticks], [share(one) for one in ticks])
+        axes.set_xticks([100 * part for part in ticks], [share(part) for part in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("share of the labelled train users")
 
     caption = f"{sentence_case(metric(grid.primary(task)))} by share of labels"
-    svg = draw_traces(key, f"{task}: {caption}", ". ".join(words), traces, arrange, 280)
-    return [Panel(svg, caption, "", task, _legend(traces), "Whiskers: intervals over users.")]
+    svg = draw_series(key, f"{task}: {caption}", ". ".join(words), lines, arrange, 280)
+    return [Panel(svg, caption, "", task, _legend(lines), "Whiskers: intervals over users.")]
 
 
 def strata(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the number of source events, and of users seen in pre-training or not."""
-    names, largest, look = strata_names(grid.config), max(question.shares), styles(grid.config)
+    names, largest, by_method = strata_names(grid.config), max(question.shares), styles(grid.config)
     places = {name: at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(names)}
-    methods, traces, words = grid.methods(question, task, largest), [], []
-    users = dict.fromkeys(names, 0)
+    by_stratum = {name: grid.measured_methods(question, task, largest, stratum=name) for name in names}
+    methods, lines, words = grid.methods(question, task, largest), [], []
     for at, method in enumerate(methods):
-        found = {name: grid.stratum(question, Group(task, method, largest), name) for name in names}
-        known = [(name, one) for name, one in found.items() if one is not None]
-        users |= {name: max(users[name], one.users or 0) for name, one in known}
-        trace = Trace(
+        values = {name: by_stratum[name][method] for name in names if method in by_stratum[name]}
+        shift = 0.6 / max(6, len(methods)) * _offset(at, len(methods))
+        line = Series(
             label(grid.config, method),
-            look[method],
-            [(places[name] + 0.6 / max(6, len(methods)) * _aside(at, len(methods)), one.mean) for name, one in known],
-            [(one.low, one.high) for _, one in known],
-            faint=frozenset(i for i, (_, one) in enumerate(known) if (one.users or 0) < FEW),
-            loose=frozenset(i for i, (name, _) in enumerate(known) if name in SHORT),
+            by_method[method],
+            [(places[name] + shift, value.mean) for name, value in values.items()],
+            [(value.low, value.high) for value in values.values()],
+            faint=frozenset(at for at, value in enumerate(values.values()) if (value.users or 0) < FEW_USERS),
+            loose=frozenset(at for at, name in enumerate(values) if name in SHORT),
         )
-        traces.append(trace)
-        words.append(told(trace, [name for name, _ in known], digits_for([one.mean for _, one in known])))
-    if not any(trace.points for trace in traces):
+        lines.append(line)
+        words.append(describe_points(line, list(values), digits_for([value.mean for value in values.values()])))
+    if not any(line.points for line in lines):
         return []
+    users = {name: max((value.users or 0 for value in by_stratum[name].values()), default=0) for name in names}
 
     def arrange(axes: Any) -> None:
-        ticks = [f"{SHORT.get(name, name)}\n({users[name]:,})" for name in names]
-        axes.set_xticks(list(places.values()), ticks)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xticks(list(places.values()), [f"{SHORT.get(name, name)}\n({users[name]:,})" for name in names])
         axes.set_xlabel("source events of the user, and in pre-training (test users)")
 
     caption = f"{sentence_case(metric(grid.primary(task)))} by what is known of the user"
-    svg = draw_traces(key, f"{task}: {caption}", ". ".join(words), traces, arrange, 290)
-    note = f"Whiskers: intervals over users. Pale: fewer than {FEW} users."
-    return [Panel(svg, caption, "", task, _legend(traces), note)]
+    svg = draw_series(key, f"{task}: {caption}", ". ".join(words), lines, arrange, 290)
+    note = f"Whiskers: intervals over users. Pale: fewer than {FEW_USERS} users."
+    return [Panel(svg, caption, "", task, _legend(lines), note)]
 
 
-def _values(grid: Grid, question: QuestionConfig, task: str, of: float) -> dict[str, Measured]:
-    name = grid.primary(task)
-    return {
-        method: value
-        for method in grid.methods(question, task, of)
-        if (value := grid.measured(question, Group(task, method, of), name)) is not None
-    }
+def _is_model(config: ExperimentConfig, method: str) -> bool:
+    return config.methods[method].baseline is None
 
 
-def _is_model(grid: Grid, method: str) -> bool:
-    return grid.config.methods[method].baseline is None
-
-
-def _aside(at: int, of: int) -> float:
+def _offset(at: int, count: int) -> float:
     """Return how far beside its place a series is drawn, so that whiskers do not hide each other."""
-    return at - (of - 1) / 2
+    return at - (count - 1) / 2
 
 
-def _legend(traces: Sequence[Trace]) -> list[Key]:
-    return [Key.of(trace.name, trace.style) for trace in traces]
+def _legend(lines: list[Series]) -> list[tuple[str, Style]]:
+    return [(line.name, line.style) for line in lines]

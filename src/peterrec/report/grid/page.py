@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,20 +13,17 @@ from typing import Any
 import yaml
 
 from peterrec.config.experiment import ExperimentConfig
-from peterrec.report.formatting import join, share
-from peterrec.report.grid import results_json as results
+from peterrec.report.charts import Panel
+from peterrec.report.formatting import NBSP, join, share
 from peterrec.report.grid.analysis import Grid, load
-from peterrec.report.grid.cells import CellKey, CellResult, read_users
-from peterrec.report.grid.comparisons import expected_cells
+from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users, task_paths
 from peterrec.report.grid.conclusions import Answer, conclude, label
 from peterrec.report.grid.figures import panels_of
-from peterrec.report.grid.markdown import markdown
-from peterrec.report.grid.method_notes import protocol
-from peterrec.report.grid.more_tables import tables_of
-from peterrec.report.grid.tables import Table
-from peterrec.report.run.figures import Panel
-from peterrec.report.run.page import environment
+from peterrec.report.grid.results_json import key_values, results_of
+from peterrec.report.grid.tables import tables_of
+from peterrec.report.page import render_template
 from peterrec.report.run.record import Machine
+from peterrec.report.tables import Table
 from peterrec.storage import write_file, write_json
 
 FIRST = 6  # sentences of a question that are seen at once
@@ -31,7 +31,7 @@ FIRST = 6  # sentences of a question that are seen at once
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says to one question; HTML and Markdown are written from it."""
+    """The answer to one question with its tables and figures; HTML and Markdown are written from it."""
 
     answer: Answer
     tables: list[Table]
@@ -40,12 +40,12 @@ class Section:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """A method at the end of the report: what it is, its own settings, and all those of one cell."""
+    """A method at the end of the report: a description, the settings that make it, and all settings of one cell."""
 
     label: str
-    what: str
-    own: str
-    of: str
+    description: str
+    changes: str
+    cell: str
     settings: str
 
 
@@ -76,65 +76,49 @@ def write_grid_report(
     """
     grid = load(config, cells, lambda key: read_users(out / key.folder))
     answers = conclude(grid)
-    known = {*grid.cells, *(key for key, _ in skipped)}
-    missing = [key for key in expected_cells(config) if key not in known]
-    sections = [
-        Section(answer, tables_of(grid, answer), panels_of(grid, answer.question, f"q{at}"))
-        for at, answer in enumerate(answers)
-    ]
-    context = _context(grid, sections, machine, command, skipped, missing)
-    page = environment().get_template("grid.html").render(context)
-    write_json(
-        out / "results.json",
-        {
-            "title": config.title,
-            "date": context["date"].isoformat(),
-            "machine": machine.model_dump(),
-            "command": command,
-            "seeds": list(config.seeds),
-            **results.gathered(grid, answers),
-            "skipped": [results.key_of(key) | {"reason": reason} for key, reason in skipped],
-            "missing": [results.key_of(key) for key in missing],
-        },
-    )
-    write_file(out / "results.md", markdown(context).encode())
+    present = {*grid.cells, *(key for key, _ in skipped)}
+    missing = [key for key in expected_cells(config) if key not in present]
+    date = last_finished(list(grid.cells.values()))
+    context = {
+        "config": config,
+        "sections": [
+            Section(answer, tables_of(grid, answer), panels_of(grid, answer.question, f"q{at}"))
+            for at, answer in enumerate(answers)
+        ],
+        "first": FIRST,
+        "machine": machine,
+        "command": command,
+        "date": date,
+        "tasks": task_paths(config),
+        "cells": len(grid.cells),
+        "seconds": sum(cell.cost.seconds or 0.0 for cell in grid.cells.values()),
+        "skipped": _merge_cells(config, skipped),
+        "missing": _merge_cells(config, [(key, "") for key in missing]),
+        "n_missing": len(missing),
+        "protocol": protocol(config),
+        "methods": [_method_facts(grid, name) for name in config.methods],
+        "notes": _notes(grid),
+        "yaml": _dump(config.model_dump(mode="json", exclude_unset=True)),
+    }
+    page, markdown = render_template("grid.html", context), render_template("grid.md", context)
+    results = {
+        "title": config.title,
+        "date": date.isoformat(),
+        "machine": machine.model_dump(),
+        "command": command,
+        "seeds": list(config.seeds),
+        **results_of(grid, answers),
+        "skipped": [key_values(key) | {"reason": reason} for key, reason in skipped],
+        "missing": [key_values(key) for key in missing],
+    }
+    write_json(out / "results.json", results)
+    write_file(out / "results.md", markdown.replace(NBSP, " ").encode())
     write_file(out / "report.html", page.encode())
     return out / "report.html"
 
 
-def _context(
-    grid: Grid,
-    sections: list[Section],
-    machine: Machine,
-    command: str,
-    skipped: list[tuple[CellKey, str]],
-    missing: list[CellKey],
-) -> dict[str, Any]:
-    config = grid.config
-    tasks = [f"{name}/{task.name}" for name, data in config.data.items() for task in data.prepare.tasks]
-    return {
-        "config": config,
-        "sections": sections,
-        "first": FIRST,
-        "machine": machine,
-        "command": command,
-        "date": made(list(grid.cells.values())),
-        "tasks": tasks,
-        "cells": len(grid.cells),
-        "seconds": sum(cell.cost.seconds or 0.0 for cell in grid.cells.values()),
-        "skipped": _listed(config, skipped),
-        "missing": _listed(config, [(key, "") for key in missing]),
-        "n_missing": len(missing),
-        "n_skipped": len(skipped),
-        "protocol": protocol(grid),
-        "methods": [_facts(grid, name) for name in config.methods],
-        "notes": _notes(grid),
-        "yaml": yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True),
-    }
-
-
-def made(cells: list[CellResult]) -> datetime:
-    """Return when the last cell was finished, so that the same cells give the same report; now if that is not told."""
+def last_finished(cells: Sequence[CellResult]) -> datetime:
+    """Return when the last cell was finished, so that the same cells give the same report; now if no cell says so."""
     dates = []
     for cell in cells:
         try:
@@ -145,46 +129,60 @@ def made(cells: list[CellResult]) -> datetime:
     return max(dates, default=datetime.now(UTC).replace(microsecond=0))
 
 
-def _listed(config: ExperimentConfig, keys: list[tuple[CellKey, str]]) -> list[dict[str, str]]:
-    """Gather cells that differ in seed and share only, with one reason."""
-    groups: dict[tuple[str, str, str], list[CellKey]] = {}
+def protocol(config: ExperimentConfig) -> list[tuple[str, str]]:
+    """Return what a reader must know to trust the numbers, as terms and explanations."""
+    splits = {data.prepare.split for data in config.data.values()}
+    context = {
+        "config": config,
+        "judge": config.evaluate,
+        "confidence": share(config.evaluate.confidence),
+        "level": share(round(1 - config.evaluate.confidence, 6)),
+        "kinds": {task.kind for data in config.data.values() for task in data.prepare.tasks},
+        "splits": sorted({f"{100 * s.train:g}/{100 * s.valid:g}/{100 * s.test:g}" for s in splits}),
+        "shows_events": any("events" in question.shows for question in config.questions),
+    }
+    paragraphs = render_template("protocol.txt", context).strip().split("\n\n")
+    pairs = (re.sub(r"[ \n]+", " ", paragraph.strip()).partition(": ") for paragraph in paragraphs)
+    return [(term, words) for term, _, words in pairs]
+
+
+def _merge_cells(config: ExperimentConfig, keys: list[tuple[CellKey, str]]) -> list[dict[str, str]]:
+    """Return a row for the cells that differ in seed and share only, with one reason."""
+    groups: dict[tuple[str, str, str], list[CellKey]] = defaultdict(list)
     for key, reason in keys:
         name = label(config, key.method) if key.method in config.methods else key.method
-        groups.setdefault((key.task_path, name, reason), []).append(key)
+        groups[key.task_path, name, reason].append(key)
     rows = []
-    for (task, method, reason), found in groups.items():
-        seeds = join([str(seed) for seed in sorted({key.seed for key in found})], most=12)
-        shares = join([share(one) for one in sorted({key.share for key in found})], most=12)
-        which = f"seed{'s' if len({key.seed for key in found}) > 1 else ''} {seeds}; {shares} of the labels"
-        rows.append({"task": task, "method": method, "which": which, "cells": str(len(found)), "reason": reason})
+    for (task, method, reason), merged in groups.items():
+        seeds = [str(seed) for seed in sorted({key.seed for key in merged})]
+        shares = join([share(part) for part in sorted({key.share for key in merged})], limit=12)
+        which = f"seed{'s' if len(seeds) > 1 else ''} {join(seeds, limit=12)}; {shares} of the labels"
+        rows.append({"task": task, "method": method, "which": which, "cells": str(len(merged)), "reason": reason})
     return rows
 
 
-def _facts(grid: Grid, name: str) -> MethodFacts:
+def _method_facts(grid: Grid, name: str) -> MethodFacts:
     method = grid.config.methods[name]
-    own = method.adapt if method.adapt is not None else method.settings
+    strategy = (grid.config.adapt | (method.adapt or {})).get("strategy", "patch")
+    description = f"strategy {strategy}, backbone {method.backbone}"
+    if method.baseline is not None or method.rival is not None:
+        description = f"baseline: {method.baseline}" if method.baseline else f"rival network: {method.rival}"
+    changes = method.adapt if method.adapt is not None else method.settings
+    flow = yaml.safe_dump(changes, default_flow_style=True, allow_unicode=True, width=10_000).strip() if changes else ""
     cell = next((cell for key, cell in grid.cells.items() if key.method == name and cell.settings), None)
-    of = f"{cell.data}/{cell.task}, seed {cell.seed}, {share(cell.share)} of the labels" if cell is not None else ""
-    settings = yaml.safe_dump(cell.settings, sort_keys=False, allow_unicode=True) if cell is not None else ""
-    what = _what(grid.config, name)
-    told = yaml.safe_dump(own, default_flow_style=True, allow_unicode=True, width=10_000).strip() if own else ""
-    return MethodFacts(label(grid.config, name), what, told, of, settings)
+    which = f"{cell.data}/{cell.task}, seed {cell.seed}, {share(cell.share)} of the labels" if cell is not None else ""
+    settings = _dump(cell.settings) if cell is not None else ""
+    return MethodFacts(label(grid.config, name), description, flow, which, settings)
 
 
 def _notes(grid: Grid) -> list[str]:
-    """Return what cells noted, each once, with where."""
-    where: dict[str, list[str]] = {}
+    """Return the notes of the cells, each once, with the cells that have it."""
+    places: dict[str, list[str]] = defaultdict(list)
     for key, cell in grid.cells.items():
         for note in cell.notes:
-            where.setdefault(note, []).append(f"{key.task_path} {label(grid.config, key.method)}")
-    return [f"{note} ({join(list(dict.fromkeys(places)))})" for note, places in where.items()]
+            places[note].append(f"{key.task_path} {label(grid.config, key.method)}")
+    return [f"{note} ({join(list(dict.fromkeys(noted)))})" for note, noted in places.items()]
 
 
-def _what(config: ExperimentConfig, name: str) -> str:
-    method = config.methods[name]
-    if method.baseline is not None:
-        return f"baseline: {method.baseline}"
-    if method.rival is not None:
-        return f"rival network: {method.rival}"
-    strategy = (config.adapt | (method.adapt or {})).get("strategy", "patch")
-    return f"strategy {strategy}, backbone {method.backbone}"
+def _dump(values: Any) -> str:
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

@@ -1,198 +1,246 @@
-"""The tables of a grid, as texts: drawn in HTML by the page, and in Markdown for the docs."""
+"""The tables of a grid: metrics, differences, costs, and metrics by share of labels and by group of users."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from peterrec.config.experiment import QuestionConfig
 from peterrec.report.formatting import (
     DASH,
+    compact,
     digits_for,
+    duration,
     limits,
     metric,
     number,
+    percent,
     share,
-    signed,
+    size,
 )
-from peterrec.report.grid.analysis import Grid, Group, Measured, Metric, lower_is_better
-from peterrec.report.grid.comparisons import Comparison, constant, kind_of
+from peterrec.report.grid.analysis import Grid, Group, Measured, lower_is_better, strata_names
+from peterrec.report.grid.cells import CellResult, kind_of
+from peterrec.report.grid.comparisons import Comparison, constant_baseline
 from peterrec.report.grid.conclusions import Answer, label
-from peterrec.report.run.tables import Cell, Mark
+from peterrec.report.tables import Cell, Mark, Row, Table, best_names, difference_cell
 
-FEW = 30  # users; what so few tell is greyed
+FEW_USERS = 30  # values of so few users are greyed
 KINDS = ("classification", "ranking")
-ABREAST = 5  # tasks in one table
+TASKS_ABREAST = 5  # in one table
+Groups = list[tuple[str, list[Row]]]
+Columns = Sequence[Mapping[str, Cell]]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row: its head, a word on what it is, and a cell for each column; None where there is nothing."""
-
-    head: str
-    cells: list[Cell | None]
-    note: str = ""
-    muted: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table in words.
-
-    Attributes:
-        caption: what it shows.
-        stub: what the heads of the rows are.
-        columns: their heads, with a hint.
-        groups: rows under a title each; one group without a title is a plain table.
-        over: what the titles of the groups are.
-        more: may be folded away.
-    """
-
-    caption: str
-    stub: str
-    columns: list[tuple[str, str]]
-    groups: list[tuple[str, list[Row]]]
-    over: str = "task"
-    more: bool = False
-
-    @property
-    def titled(self) -> bool:
-        """Whether the groups have titles."""
-        return any(title for title, _ in self.groups)
+def tables_of(grid: Grid, answer: Answer) -> list[Table]:
+    """Return the tables of a question, by what it shows."""
+    question = answer.question
+    makers: dict[str, Callable[[], list[Table]]] = {
+        "metrics": lambda: [*_headline(grid, answer), *_metrics(grid, question)],
+        "costs": lambda: _costs(grid, question),
+        "shares": lambda: _shares(grid, question),
+        "events": lambda: _strata(grid, question),
+    }
+    tables = [table for name in question.shows if name in makers for table in makers[name]()]
+    tables += _differences(grid, answer)
+    return [table for table in tables if any(rows for _, rows in table.groups)]
 
 
-@dataclass(frozen=True)
-class Column:
-    """What a column of measured values needs: they are compared within it."""
-
-    values: dict[str, Measured]
-    lower: bool
-    digits: int = field(init=False)
-    best: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        means = {name: value.mean for name, value in self.values.items()}
-        goal = (min if self.lower else max)(means.values(), default=None)
-        best = {name for name, mean in means.items() if mean == goal} if len(means) > 1 else set()
-        object.__setattr__(self, "digits", digits_for(list(means.values())))
-        object.__setattr__(self, "best", frozenset(best))
-
-    def cell(self, name: str, marks: Sequence[Mark] = ()) -> Cell | None:
-        """Return the cell of a method; None if it has no value."""
-        value = self.values.get(name)
-        if value is None:
-            return None
-        interval = limits(value.low, value.high, self.digits) if value.low is not None else ""
-        spread = [_spread(value, self.digits)] if len(value.seeds) > 1 else []
-        return Cell(number(value.mean, self.digits), interval, name in self.best, marks=list(marks), notes=spread)
-
-
-def _spread(value: Measured, digits: int) -> str:
-    low, high = min(value.seeds.values()), max(value.seeds.values())
-    return f"seeds {number(low, digits)}{DASH}{number(high, digits)}, sd {number(value.sd, digits)}"
-
-
-def headline(grid: Grid, answer: Answer) -> list[Table]:
+def _headline(grid: Grid, answer: Answer) -> list[Table]:
     """Return methods by tasks: the primary metric at the largest share, with the verdicts.
 
     Tasks that do not fit into one table are shown by kind.
     """
     question = answer.question
-    every = grid.tasks(question)
-    kinds = [[task for task in every if kind_of(grid.config, task) == kind] for kind in KINDS]
-    found = []
-    for tasks in [every] if len(every) <= ABREAST else kinds:
-        columns = {task: column(grid, question, task, max(question.shares), grid.primary(task)) for task in tasks}
-        known = {name for task in tasks for name in grid.methods(question, task, max(question.shares))}
-        rows = [
-            row_of(grid, name, [columns[task].cell(name, _marks(grid, answer, task, name)) for task in tasks], tasks)
-            for name in dict.fromkeys(question.methods)
-            if name in known
+    tasks, largest = grid.tasks(question), max(question.shares)
+    by_kind = [[task for task in tasks if kind_of(grid.config, task) == kind] for kind in KINDS]
+    confidence = share(grid.config.evaluate.confidence)
+    caption = f"On the test users: mean over the seeds, {confidence} interval over users, range over the seeds"
+    tables = []
+    for abreast in [tasks] if len(tasks) <= TASKS_ABREAST else by_kind:
+        columns = [
+            _column(
+                grid.measured_methods(question, task, largest),
+                lower=lower_is_better(grid.primary(task)),
+                marks={name: _marks(grid, answer, task, name) for name in question.methods},
+            )
+            for task in abreast
         ]
-        heads = [(task, metric(grid.primary(task))) for task in tasks]
-        if rows:
-            confidence = share(grid.config.evaluate.confidence)
-            caption = f"On the test users: mean over the seeds, {confidence} interval over users, range over the seeds"
-            found.append(Table(f"{caption}{of_labels(question)}", "method", heads, [("", rows)]))
-    return found
+        computed = {name for task in abreast for name in grid.methods(question, task, largest)}
+        methods = [name for name in dict.fromkeys(question.methods) if name in computed]
+        heads = [(task, metric(grid.primary(task))) for task in abreast]
+        rows = _rows(grid, methods, columns, abreast)
+        tables.append(Table(f"{caption}{_of_labels(question)}", "method", heads, [("", rows)]))
+    return tables
 
 
-def metrics(grid: Grid, question: QuestionConfig) -> list[Table]:
+def _metrics(grid: Grid, question: QuestionConfig) -> list[Table]:
     """Return every metric at the largest share; a table for each kind of task."""
-    found = []
+    tables, largest = [], max(question.shares)
     for kind in KINDS:
         tasks = [task for task in grid.tasks(question) if kind_of(grid.config, task) == kind]
         names = list(dict.fromkeys(name for task in tasks for name in grid.metrics(task)))
-        groups = []
+        groups: Groups = []
         for task in tasks:
-            columns = [column(grid, question, task, max(question.shares), name) for name in names]
-            methods = grid.methods(question, task, max(question.shares))
-            rows = [row_of(grid, one, [column.cell(one) for column in columns], [task]) for one in methods]
-            groups.append((task, rows))
+            columns = [
+                _column(grid.measured_methods(question, task, largest, name), lower=lower_is_better(name))
+                for name in names
+            ]
+            groups.append((task, _rows(grid, grid.methods(question, task, largest), columns, [task])))
         heads = [(metric(name), "lower is better" if lower_is_better(name) else "") for name in names]
-        if any(rows for _, rows in groups):
-            caption = f"All metrics of {kind}{of_labels(question)}"
-            found.append(Table(caption, "method", heads, groups, more=True))
-    return found
+        tables.append(Table(f"All metrics of {kind}{_of_labels(question)}", "method", heads, groups, folded=True))
+    return tables
 
 
-def differences(grid: Grid, answer: Answer) -> list[Table]:
+def _differences(grid: Grid, answer: Answer) -> list[Table]:
     """Return every comparison that the question asks for."""
     heads = [("metric", ""), ("difference", "interval"), ("p", "after Holm"), ("seeds", ""), ("verdict", "")]
     groups: dict[str, list[Row]] = {}
-    for one in answer.comparisons:
-        groups.setdefault(one.task, []).append(_difference(grid, answer.question, one))
+    for comparison in answer.comparisons:
+        groups.setdefault(comparison.task, []).append(_difference(grid, answer.question, comparison))
     caption = "Every difference: method minus rival, on the same test users"
-    return [Table(caption, "method and rival", heads, list(groups.items()), more=True)] if groups else []
+    return [Table(caption, "method and rival", heads, list(groups.items()), folded=True)]
 
 
-def _difference(grid: Grid, question: QuestionConfig, one: Comparison) -> Row:
-    values = [grid.mean(Group(one.task, name, one.share), one.metric, one.seeds) for name in (one.method, one.rival)]
-    digits = digits_for(values)
-    texts = [
-        Cell(metric(one.metric), "", best=False),
-        Cell(signed(one.difference, digits), limits(one.low, one.high, digits, sign=True), best=False),
-        Cell("< 0.001" if one.p_adjusted < 0.001 else f"{one.p_adjusted:.3f}", "", best=False),
-        Cell(str(len(one.seeds)), "", best=False),
-        Cell("", "", best=False, marks=[Mark.of(one.verdict, one.verdict)]),
+def _difference(grid: Grid, question: QuestionConfig, comparison: Comparison) -> Row:
+    names, p = (comparison.method, comparison.rival), comparison.p_adjusted
+    groups = [Group(comparison.task, name, comparison.share) for name in names]
+    means = [grid.mean(group, comparison.metric, comparison.seeds) for group in groups]
+    cells = [
+        Cell(metric(comparison.metric)),
+        difference_cell(comparison.difference, comparison.low, comparison.high, means),
+        Cell("< 0.001" if p < 0.001 else f"{p:.3f}"),
+        Cell(str(len(comparison.seeds))),
+        Cell("", marks=[Mark.from_verdict(comparison.verdict, comparison.verdict)]),
     ]
-    of = f"{share(one.share)} of the labels" if len(set(question.shares)) > 1 else ""
-    return Row(f"{label(grid.config, one.method)} {DASH} {label(grid.config, one.rival)}", list(texts), of)
+    note = f"{share(comparison.share)} of the labels" if len(set(question.shares)) > 1 else ""
+    return Row(f" {DASH} ".join(label(grid.config, name) for name in names), cells, note, quiet=bool(note))
 
 
-def column(grid: Grid, question: QuestionConfig, task: str, of: float, name: Metric) -> Column:
-    """Return a metric of all methods of a task at one share of labels."""
-    values = {
-        method: value
-        for method in grid.methods(question, task, of)
-        if (value := grid.measured(question, Group(task, method, of), name)) is not None
-    }
-    return Column(values, lower_is_better(name))
+def _costs(grid: Grid, question: QuestionConfig) -> list[Table]:
+    """Return what each method costs on each task: means over the seeds at the largest share."""
+    heads = [
+        ("trained parameters", "share of all"),
+        ("stored per task", ""),
+        ("time per epoch", ""),
+        ("epochs", "kept"),
+        ("training", "all epochs"),
+        ("peak memory", "beyond the data"),
+    ]
+    groups: Groups = []
+    jobs: set[int] = set()
+    for task in grid.tasks(question):
+        rows = []
+        for name in grid.methods(question, task, max(question.shares)):
+            cells = grid.cells_of(question, Group(task, name, max(question.shares)))
+            jobs |= {cell.cost.jobs for cell in cells}
+            rows.append(_row(grid, name, _cost(cells), [task]))
+        groups.append((task, rows))
+    counts = " or ".join(str(count) for count in sorted(jobs))
+    load = f"with {counts} cells computed at the same time" if jobs != {1} else "one cell at a time"
+    return [Table(f"What a method costs, {load}: means over the seeds", "method", heads, groups)]
 
 
-def row_of(grid: Grid, name: str, cells: list[Cell | None], tasks: Sequence[str]) -> Row:
+def _cost(cells: Sequence[CellResult]) -> list[Cell | None]:
+    def mean(values: Iterable[float | None]) -> float | None:
+        present = [value for value in values if value is not None]
+        return statistics.fmean(present) if present else None
+
+    costs = [result.cost for result in cells]
+    trained = mean(sum(cost.trained.values()) if cost.trained else None for cost in costs)
+    parameters = mean(cost.all_params for cost in costs)
+    best_epoch = mean(result.best_epoch + 1 if result.best_epoch is not None else None for result in cells)
+    trained_share = percent(trained / parameters) if trained is not None and parameters else ""
+    columns: list[tuple[float | None, Callable[[float], str], str]] = [
+        (trained, lambda value: compact(round(value)), trained_share),
+        (mean(cost.stored_bytes for cost in costs), size, ""),
+        (mean(cost.seconds_per_epoch for cost in costs), duration, ""),
+        (mean(len(result.curve) or None for result in cells), _epochs, f"{best_epoch:.3g}" if best_epoch else ""),
+        (mean(cost.seconds for cost in costs), duration, ""),
+        (mean(cost.peak_memory for cost in costs), size, ""),
+    ]
+    return [Cell(write(value), note) if value is not None else None for value, write, note in columns]
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g}" if count == int(count) else f"{count:.1f}"
+
+
+def _shares(grid: Grid, question: QuestionConfig) -> list[Table]:
+    """Return the primary metric by share of the labelled train users."""
+    shares = sorted(set(question.shares))
+    groups: Groups = []
+    for task in grid.tasks(question):
+        primary = grid.primary(task)
+        columns = [
+            _column(grid.measured_methods(question, task, part), lower=lower_is_better(primary)) for part in shares
+        ]
+        groups.append((f"{task}, {metric(primary)}", _rows(grid, grid.methods(question, task), columns, [task])))
+    heads = [(share(part), "") for part in shares]
+    caption = "By the share of the labelled train users that are used"
+    return [Table(caption, "method", heads, groups, folded=True)]
+
+
+def _strata(grid: Grid, question: QuestionConfig) -> list[Table]:
+    """Return the primary metric by the number of source events of the user, and by whether pre-training saw them."""
+    names, largest = strata_names(grid.config), max(question.shares)
+    groups: Groups = []
+    for task in grid.tasks(question):
+        primary = grid.primary(task)
+        values = [grid.measured_methods(question, task, largest, stratum=name) for name in names]
+        columns = [_column(stratum, lower=lower_is_better(primary)) for stratum in values]
+        users = [max((value.users or 0 for value in stratum.values()), default=0) for stratum in values]
+        muted = frozenset(at for at, count in enumerate(users) if count < FEW_USERS)
+        rows = _rows(grid, grid.methods(question, task, largest), columns, [task], muted)
+        counts = Row("test users", [Cell(f"{count:,}") for count in users], muted=muted)
+        groups.append((f"{task}, {metric(primary)}", [counts, *rows]))
+    heads = [(name, "events" if name not in names[-2:] else "") for name in names]
+    caption = f"By the number of source events of the user; grey: fewer than {FEW_USERS} users. Described, not tested."
+    return [Table(caption, "method", heads, groups, folded=True)]
+
+
+def _column(
+    values: Mapping[str, Measured], *, lower: bool, marks: Mapping[str, list[Mark]] | None = None
+) -> dict[str, Cell]:
+    """Return the cells of one column by method: the best of them stands out, all have the same digits."""
+    means = {name: value.mean for name, value in values.items()}
+    digits, best = digits_for(list(means.values())), best_names(means, lower=lower)
+    cells = {}
+    for name, value in values.items():
+        interval = limits(value.low, value.high, digits) if value.low is not None else ""
+        seeds, sd = value.seeds.values(), number(value.sd, digits)
+        extremes = f"{number(min(seeds), digits)}{DASH}{number(max(seeds), digits)}"
+        spread = [f"seeds {extremes}, sd {sd}"] if len(seeds) > 1 else []
+        cells[name] = Cell(number(value.mean, digits), interval, name in best, (marks or {}).get(name, []), spread)
+    return cells
+
+
+def _rows(
+    grid: Grid, methods: Iterable[str], columns: Columns, tasks: Sequence[str], muted: frozenset[int] = frozenset()
+) -> list[Row]:
+    return [_row(grid, name, [column.get(name) for column in columns], tasks, muted) for name in methods]
+
+
+def _row(
+    grid: Grid, name: str, cells: Sequence[Cell | None], tasks: Sequence[str], muted: frozenset[int] = frozenset()
+) -> Row:
     """Return the row of a method, with a word on baselines and rivals."""
-    return Row(label(grid.config, name), cells, note_of(grid, name, tasks))
-
-
-def note_of(grid: Grid, name: str, tasks: Sequence[str]) -> str:
-    """Return what a method is, if it is not a network that was adapted."""
     method = grid.config.methods[name]
+    note = "rival network" if method.rival is not None else ""
     if method.baseline is not None:
-        return "constant baseline" if name in {constant(grid, task) for task in tasks} else "baseline"
-    return "rival network" if method.rival is not None else ""
+        note = "constant baseline" if name in {constant_baseline(grid, task) for task in tasks} else "baseline"
+    return Row(label(grid.config, name), cells, note, bool(note), muted)
 
 
 def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
     largest, primary = max(answer.question.shares), grid.primary(task)
     return [
-        Mark.of(one.verdict, label(grid.config, one.rival))
-        for one in answer.comparisons
-        if (one.task, one.method, one.share, one.metric) == (task, name, largest, primary)
+        Mark.from_verdict(comparison.verdict, label(grid.config, comparison.rival))
+        for comparison in answer.comparisons
+        if (comparison.task, comparison.method, comparison.share, comparison.metric) == (task, name, largest, primary)
     ]
 
 
-def of_labels(question: QuestionConfig) -> str:
+def _of_labels(question: QuestionConfig) -> str:
     """Return the share of labels that a table is about, if it is not all."""
     largest = max(question.shares)
     return "" if largest == 1.0 else f"; with {share(largest)} of the labels"

@@ -1,6 +1,8 @@
-"""What a run did and found, in two sentences."""
+"""Two sentences that sum up a run."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from peterrec.report.formatting import compact, count, join, percent, plural
 from peterrec.report.run.record import RunRecord, TaskRecord
@@ -9,24 +11,19 @@ from peterrec.report.run.tables import beats_all, strategies
 
 def summary(record: RunRecord) -> list[str]:
     """Return one sentence about pre-training and one about the tasks, with the numbers of the record."""
-    return [_pretraining(record), _tasks(record)]
-
-
-def _pretraining(record: RunRecord) -> str:
     data, backbone = record.data, record.backbone
-    curve = backbone.curve
-    found = curve.best.get("hr@10")
-    epochs = plural(len(curve.rows), "epoch")
-    told = f"; for {percent(found)} of held-out users, their last item is among its first ten" if found else ""
+    hit_rate = backbone.curve.best.get("hr@10")
+    hits = f"; for {percent(hit_rate)} of held-out users, their last item is among its first ten" if hit_rate else ""
     aim = "predict what comes next" if backbone.kind == "causal" else "fill in what is hidden"
-    return (
-        f"A backbone of {compact(backbone.parameters)} parameters learned in {epochs} to {aim}, from "
-        f"{count(data.events)} events of {count(data.users)} users over {count(data.items)} items{told}."
+    pretraining = (
+        f"A backbone of {compact(backbone.parameters)} parameters learned in "
+        f"{plural(len(backbone.curve.rows), 'epoch')} to {aim}, from {count(data.events)} events of "
+        f"{count(data.users)} users over {count(data.items)} items{hits}."
     )
+    return [pretraining, _adaptation(record.tasks)]
 
 
-def _tasks(record: RunRecord) -> str:
-    tasks = record.tasks
+def _adaptation(tasks: Sequence[TaskRecord]) -> str:
     if not tasks:
         return "No task was prepared, so nothing was adapted or evaluated."
     names = strategies(tasks)
@@ -34,26 +31,24 @@ def _tasks(record: RunRecord) -> str:
     if not names:
         return f"{start}, without a model to evaluate."
     main = "patch" if "patch" in names else names[0]
+    start += _patch_shares(tasks, main)
     verdicts = {task.name: beats_all(task.evaluation, main) for task in tasks}
-    if all(verdict is None for verdict in verdicts.values()):
-        return f"{start}{_share(tasks, main)}; there was no baseline to compare with."
     won = [name for name, verdict in verdicts.items() if verdict]
     lost = [name for name, verdict in verdicts.items() if verdict is False]
-    found = f"the strategy {main} is clearly better than every baseline {_split(won, lost)}"
+    if not won and not lost:
+        return f"{start}; there was no baseline to compare with."
     unjudged = len(tasks) - len(won) - len(lost)
-    rest = f" ({plural(unjudged, 'task')} without a baseline)" if unjudged else ""
-    return f"{start}{_share(tasks, main)}: {found}{rest}."
-
-
-def _split(won: list[str], lost: list[str]) -> str:
+    without_baseline = f" ({plural(unjudged, 'task')} without a baseline)" if unjudged else ""
     if not won:
-        return f"on none of them ({join(lost)})" if len(lost) > 1 else f"on none ({lost[0]})"
-    if not lost:
-        return f"on {join(won)}"
-    return f"on {len(won)} of {len(won) + len(lost)}, {join(won)}, and not on {join(lost)}"
+        split = f"on none of them ({join(lost)})" if len(lost) > 1 else f"on none ({lost[0]})"
+    elif lost:
+        split = f"on {len(won)} of {len(won) + len(lost)}, {join(won)}, and not on {join(lost)}"
+    else:
+        split = f"on {join(won)}"
+    return f"{start}: the strategy {main} is clearly better than every baseline {split}{without_baseline}."
 
 
-def _share(tasks: list[TaskRecord], strategy: str) -> str:
+def _patch_shares(tasks: Sequence[TaskRecord], strategy: str) -> str:
     bundles = [bundle for task in tasks if (bundle := task.bundle(strategy)) is not None]
     shares = sorted(bundle.patch_share for bundle in bundles if bundle.patch_params)
     if not shares:

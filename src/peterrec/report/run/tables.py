@@ -1,118 +1,26 @@
-"""The tables of the report: which value is best, and what the verdicts say about each method."""
+"""The tables of a run: which value is best, and what the verdicts say about each method."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from peterrec.evaluation.intervals import Verdict
-from peterrec.evaluation.results import Comparison, MethodResult, TaskEvaluation
-from peterrec.report.formatting import digits_for, join, limits, metric, number, percent, plural, signed
+from peterrec.evaluation.results import MethodResult, TaskEvaluation
+from peterrec.report.formatting import DASH, digits_for, join, limits, metric, number, percent, plural
 from peterrec.report.run.record import BundleFacts, TaskRecord
-
-SYMBOLS: dict[Verdict, str] = {"better": "▲", "no clear difference": "≈", "worse": "▼"}
-CLASSES: dict[Verdict, str] = {"better": "better", "no clear difference": "same", "worse": "worse"}
+from peterrec.report.tables import Cell, Mark, Row, Table, best_names, difference_cell
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A verdict as a reader sees it: a symbol, its CSS class, and words."""
-
-    symbol: str
-    css: str
-    words: str
-
-    @classmethod
-    def of(cls, verdict: Verdict, words: str) -> Mark:
-        """Return the mark of a verdict."""
-        return cls(SYMBOLS[verdict], CLASSES[verdict], words)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value with its interval. `name` is told only where the column does not tell the method."""
-
-    value: str
-    limits: str
-    best: bool
-    name: str = ""
-    marks: list[Mark] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class HeadlineRow:
-    """One task and metric: a cell per strategy (None where it was not tried), and the best baseline."""
-
-    task: str
-    metric: str
-    first: bool
-    rows_of_task: int
-    cells: list[Cell | None]
-    baseline: Cell | None
-
-
-@dataclass(frozen=True)
-class MethodRow:
-    """One method of a task: a cell per metric, verdicts by compared metric."""
-
-    name: str
-    family: str
-    settings: str
-    trained: list[str]
-    cells: dict[str, Cell]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A comparison, written out."""
-
-    method: str
-    rival: str
-    metric: str
-    difference: str
-    limits: str
-    mark: Mark
-
-
-def compared(evaluation: TaskEvaluation) -> list[str]:
+def compared_metrics(evaluation: TaskEvaluation) -> list[str]:
     """Return the metrics that verdicts are about: the primary one, and AUC where there is one."""
-    told = dict.fromkeys(one.metric for one in evaluation.verdicts)
-    return [evaluation.primary, *(name for name in evaluation.metrics if name in told and name != evaluation.primary)]
-
-
-def best_of(evaluation: TaskEvaluation, name: str) -> set[str]:
-    """Return the methods with the best value of a metric: more than one if equal, none if there is only one method."""
-    values = {method.name: method.values[name].value for method in evaluation.methods}
-    if len(values) < 2:
-        return set()
-    goal = (min if name in evaluation.lower_is_better else max)(values.values())
-    return {method for method, value in values.items() if value == goal}
+    names = {verdict.metric for verdict in evaluation.verdicts}
+    return [evaluation.primary, *(name for name in evaluation.metrics if name in names - {evaluation.primary})]
 
 
 def strategies(tasks: Sequence[TaskRecord]) -> list[str]:
     """Return the models of all tasks, in the order of their tables."""
     names = (method.name for task in tasks for method in task.evaluation.methods if method.family == "model")
     return list(dict.fromkeys(names))
-
-
-def headline(tasks: Sequence[TaskRecord]) -> list[HeadlineRow]:
-    """Return a row for each task and compared metric."""
-    columns = strategies(tasks)
-    rows = []
-    for task in tasks:
-        names = compared(task.evaluation)
-        for name in names:
-            models = {method.name: method for method in task.evaluation.methods if method.family == "model"}
-            cells = [
-                _headline_cell(task, models[column], name, first=name == names[0]) if column in models else None
-                for column in columns
-            ]
-            baseline = best_baseline(task.evaluation, name)
-            shown = _cell(task.evaluation, baseline, name, named=True) if baseline is not None else None
-            rows.append(HeadlineRow(task.name, metric(name), name == names[0], len(names), cells, shown))
-    return rows
 
 
 def best_baseline(evaluation: TaskEvaluation, name: str) -> MethodResult | None:
@@ -122,22 +30,62 @@ def best_baseline(evaluation: TaskEvaluation, name: str) -> MethodResult | None:
     return choose(baselines, key=lambda method: method.values[name].value) if baselines else None
 
 
+def headline(tasks: Sequence[TaskRecord]) -> Table:
+    """Return each task's compared metrics: a column for each strategy and for the best baseline."""
+    columns = strategies(tasks)
+    groups = []
+    for task in tasks:
+        models = {method.name: method for method in task.evaluation.methods if method.family == "model"}
+        rows: list[Row] = []
+        for name in compared_metrics(task.evaluation):
+            cells = [_headline_cell(task, models.get(column), name, first=not rows) for column in columns]
+            rows.append(Row(metric(name), [*cells, _baseline_cell(task.evaluation, name)]))
+        groups.append((task.name, rows))
+    heads = [(name, "") for name in [*columns, "best baseline"]]
+    return Table("Tasks and methods", "metric", heads, groups, css="headline")
+
+
+def _headline_cell(task: TaskRecord, method: MethodResult | None, name: str, *, first: bool) -> Cell:
+    if method is None:
+        return Cell("not tried", absent=True)
+    notes = _trained_shares(method, task.bundle(method.name)) if first else []
+    marks = against_baselines(task.evaluation, method.name, name)
+    return _cell(task.evaluation, method, name, marks=marks, notes=[" · ".join(notes)] if notes else [])
+
+
+def _baseline_cell(evaluation: TaskEvaluation, name: str) -> Cell:
+    baseline = best_baseline(evaluation, name)
+    if baseline is None:
+        return Cell("none was fitted", absent=True)
+    return _cell(evaluation, baseline, name, notes=[baseline.name])
+
+
+def _cell(evaluation: TaskEvaluation, method: MethodResult, name: str, **extra: Any) -> Cell:
+    values = {rival.name: rival.values[name].value for rival in evaluation.methods}
+    best = best_names(values, lower=name in evaluation.lower_is_better)
+    value = method.values[name]
+    digits = digits_for(list(values.values()))
+    interval = limits(value.low, value.high, digits)
+    return Cell(number(value.value, digits), interval, method.name in best, **extra)
+
+
 def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> list[Mark]:
-    """Return what the verdicts say about a model and all baselines: what it does not beat, or that it beats all."""
-    families = {one.name: one.family for one in evaluation.methods}
-    mine = [one for one in evaluation.verdicts if (one.method, one.metric) == (method, name)]
-    mine = [one for one in mine if families.get(one.rival) == "baseline"]
-    if not mine:
+    """Return how a model stands against all baselines: those that it does not beat, or that it beats all."""
+    baselines = {rival.name for rival in evaluation.methods if rival.family == "baseline"}
+    verdicts = [
+        verdict
+        for verdict in evaluation.verdicts
+        if (verdict.method, verdict.metric) == (method, name) and verdict.rival in baselines
+    ]
+    if not verdicts:
         return []
-    found = {
-        verdict: [one.rival for one in mine if one.verdict == verdict] for verdict in ("worse", "no clear difference")
-    }
-    marks = []
-    if found["worse"]:
-        marks.append(Mark.of("worse", f"worse than {join(found['worse'])}"))
-    if found["no clear difference"]:
-        marks.append(Mark.of("no clear difference", f"no clear difference from {join(found['no clear difference'])}"))
-    return marks or [Mark.of("better", f"better than {_all(len(mine))}")]
+    worse = [verdict.rival for verdict in verdicts if verdict.verdict == "worse"]
+    unclear = [verdict.rival for verdict in verdicts if verdict.verdict == "no clear difference"]
+    marks = [Mark.from_verdict("worse", f"worse than {join(worse)}")] if worse else []
+    if unclear:
+        marks.append(Mark.from_verdict("no clear difference", f"no clear difference from {join(unclear)}"))
+    beaten = "the baseline" if len(verdicts) == 1 else f"all {plural(len(verdicts), 'baseline')}"
+    return marks or [Mark.from_verdict("better", f"better than {beaten}")]
 
 
 def beats_all(evaluation: TaskEvaluation, method: str) -> bool | None:
@@ -146,58 +94,46 @@ def beats_all(evaluation: TaskEvaluation, method: str) -> bool | None:
     return all(mark.css == "better" for mark in marks) if marks else None
 
 
-def method_rows(task: TaskRecord) -> list[MethodRow]:
-    """Return the full table of a task: every method, every metric."""
+def method_table(task: TaskRecord) -> Table:
+    """Return the full table of a task: every method, every metric, marked by the verdicts against every rival."""
     evaluation = task.evaluation
     rows = []
     for method in evaluation.methods:
-        bundle = task.bundle(method.name) if method.family == "model" else None
-        cells = {name: _cell(evaluation, method, name, rivals=True) for name in evaluation.metrics}
-        rows.append(MethodRow(method.name, method.family, _settings(method.settings), _trained(method, bundle), cells))
-    return rows
+        verdicts = [verdict for verdict in evaluation.verdicts if verdict.method == method.name]
+        cells = []
+        for name in evaluation.metrics:
+            marks = [Mark.from_verdict(v.verdict, v.rival) for v in verdicts if v.metric == name]
+            cells.append(_cell(evaluation, method, name, marks=marks))
+        baseline = method.family == "baseline"
+        rows.append(Row(method.name, cells, _describe_method(task, method), quiet=baseline))
+    lower = evaluation.lower_is_better
+    heads = [(metric(name), "lower is better" if name in lower else "") for name in evaluation.metrics]
+    return Table(f"All methods on {evaluation.task}", "method", heads, [("", rows)], css="methods")
 
 
-def differences(evaluation: TaskEvaluation) -> list[Difference]:
-    """Return every comparison with its interval."""
+def difference_table(evaluation: TaskEvaluation) -> Table | None:
+    """Return every comparison with its interval; None if there are none."""
     rows = []
-    for one in evaluation.verdicts:
-        digits = _digits(evaluation, one.metric)
-        rows.append(
-            Difference(
-                one.method,
-                one.rival,
-                metric(one.metric),
-                signed(one.difference, digits),
-                limits(one.low, one.high, digits, sign=True),
-                Mark.of(one.verdict, one.verdict),
-            )
-        )
-    return rows
+    for verdict in evaluation.verdicts:
+        values = [method.values[verdict.metric].value for method in evaluation.methods]
+        difference = difference_cell(verdict.difference, verdict.low, verdict.high, values)
+        mark = Cell("", marks=[Mark.from_verdict(verdict.verdict, verdict.verdict)])
+        rows.append(Row(f"{verdict.method} {DASH} {verdict.rival}", [Cell(metric(verdict.metric)), difference, mark]))
+    heads = [("metric", ""), ("difference", "interval"), ("verdict", "")]
+    caption = "Method minus rival, over the same resamples of users"
+    return Table(caption, "method and rival", heads, [("", rows)], folded=True) if rows else None
 
 
-def _cell(
-    evaluation: TaskEvaluation, method: MethodResult, name: str, *, named: bool = False, rivals: bool = False
-) -> Cell:
-    value, digits = method.values[name], _digits(evaluation, name)
-    mine = [one for one in evaluation.verdicts if (one.method, one.metric) == (method.name, name)]
-    return Cell(
-        value=number(value.value, digits),
-        limits=limits(value.low, value.high, digits),
-        best=method.name in best_of(evaluation, name),
-        name=method.name if named else "",
-        marks=[_versus(one) for one in mine] if rivals else [],
-    )
+def _describe_method(task: TaskRecord, method: MethodResult) -> str:
+    """Say what was trained, or which settings of a baseline were chosen."""
+    if method.family == "model":
+        return " · ".join(_trained_shares(method, task.bundle(method.name)))
+    settings = _settings(method.settings)
+    return f"baseline: {settings}" if settings else "baseline"
 
 
-def _headline_cell(task: TaskRecord, method: MethodResult, name: str, *, first: bool) -> Cell:
-    cell = _cell(task.evaluation, method, name)
-    marks = against_baselines(task.evaluation, method.name, name)
-    notes = _trained(method, task.bundle(method.name)) if first else []
-    return Cell(cell.value, cell.limits, cell.best, marks=marks, notes=notes)
-
-
-def _trained(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
-    """Say what was trained: patch and head apart, for the head of a ranking task is a whole item table."""
+def _trained_shares(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
+    """Return shares of patch and head apart, for the head of a ranking task is a whole item table."""
     if bundle is None:
         return [f"{percent(method.trainable_share)} trained"] if method.trainable_share is not None else []
     if bundle.backbone_params:
@@ -208,23 +144,11 @@ def _trained(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    """Write what was chosen for a baseline; what is as it should be (`converged: true`) needs no word."""
-    told = []
+    """Write the chosen settings of a baseline; what is as it should be (`converged: true`) needs no word."""
+    parts = []
     for key, value in settings.items():
         if isinstance(value, bool):
-            told += [] if value else [f"not {key}"]
+            parts += [] if value else [f"not {key}"]
         else:
-            told.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
-    return ", ".join(told)
-
-
-def _versus(one: Comparison) -> Mark:
-    return Mark.of(one.verdict, one.rival)
-
-
-def _digits(evaluation: TaskEvaluation, name: str) -> int:
-    return digits_for([method.values[name].value for method in evaluation.methods])
-
-
-def _all(baselines: int) -> str:
-    return "the baseline" if baselines == 1 else f"all {plural(baselines, 'baseline')}"
+            parts.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
+    return ", ".join(parts)

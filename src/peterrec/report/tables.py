@@ -1,0 +1,96 @@
+"""Tables as texts: the pages draw them in HTML, the report of a grid in Markdown, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from peterrec.evaluation.intervals import Verdict
+from peterrec.report.formatting import digits_for, limits, signed
+
+SYMBOLS: dict[Verdict, str] = {"better": "▲", "no clear difference": "≈", "worse": "▼"}
+CLASSES: dict[Verdict, str] = {"better": "better", "no clear difference": "same", "worse": "worse"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A verdict as a reader sees it: a symbol, its CSS class, and words."""
+
+    symbol: str
+    css: str
+    words: str
+
+    @classmethod
+    def from_verdict(cls, verdict: Verdict, words: str) -> Mark:
+        """Return the mark of a verdict."""
+        return cls(SYMBOLS[verdict], CLASSES[verdict], words)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value with its interval, marks and notes below it; `absent` values are words on why there is none."""
+
+    value: str
+    limits: str = ""
+    best: bool = False
+    marks: list[Mark] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    absent: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its head, a word on what it is, and a cell for each column; None where there is nothing.
+
+    Attributes:
+        quiet: whether the head stands back, as those of baselines do.
+        muted: columns whose values are greyed.
+    """
+
+    head: str
+    cells: Sequence[Cell | None]
+    note: str = ""
+    quiet: bool = False
+    muted: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in words.
+
+    Attributes:
+        caption: what it shows.
+        stub: heading of the rows' heads.
+        columns: their heads, with a hint.
+        groups: rows under a title each; one group without a title is a plain table.
+        group_heading: heading of the groups' titles.
+        folded: may be folded away.
+        css: class of the table.
+    """
+
+    caption: str
+    stub: str
+    columns: Sequence[tuple[str, str]]
+    groups: Sequence[tuple[str, Sequence[Row]]]
+    group_heading: str = "task"
+    folded: bool = False
+    css: str = "grid"
+
+    @property
+    def titled(self) -> bool:
+        """Whether the groups have titles."""
+        return any(title for title, _ in self.groups)
+
+
+def best_names(values: Mapping[str, float], *, lower: bool) -> frozenset[str]:
+    """Return the names with the best value: more than one if equal, none if there is only one name."""
+    if len(values) < 2:
+        return frozenset()
+    goal = (min if lower else max)(values.values())
+    return frozenset(name for name, value in values.items() if value == goal)
+
+
+def difference_cell(difference: float, low: float | None, high: float | None, compared: Sequence[float]) -> Cell:
+    """Return a difference with its interval, in as many digits as the compared values need."""
+    digits = digits_for(compared)
+    return Cell(signed(difference, digits), limits(low, high, digits, sign=True))
