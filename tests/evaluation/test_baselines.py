@@ -48,7 +48,7 @@ def test_bag_counts_items_and_leaves_out_tokens_and_unknown_items() -> None:
 
 
 def test_majority_gives_the_class_priors() -> None:
-    baseline = majority(class_of([[4], [5], [], [4]], [1, 1, 0, 1]), 3)
+    baseline = majority(class_of([[4], [5], [], [4]], [1, 1, 0, 1]), class_of([], []), 3)
     assert baseline.probabilities(Sequences.of([[], [4]])).tolist() == [[0.25, 0.75, 0.0]] * 2
 
 
@@ -116,7 +116,7 @@ def test_classes_and_items_unseen_in_train_are_no_trouble() -> None:
 
 def test_history_length_sees_events_and_distinct_items() -> None:
     rows = [[4] * 8, [4, 5, 6, 7, 8, 9, 10, 11]] * 20
-    baseline = history_length(class_of(rows, [0, 1] * 20), 2)
+    baseline = history_length(class_of(rows, [0, 1] * 20), class_of([], []), 2)
     probabilities = baseline.probabilities(Sequences.of([[20] * 8, list(range(20, 28))]))
     assert probabilities.argmax(axis=1).tolist() == [0, 1]
 
@@ -133,7 +133,7 @@ def test_nobody_to_fit_on_is_refused() -> None:
 
 
 def test_popularity_by_hand() -> None:
-    baseline = popularity(rank_of([[4], [], [5]], [[0, 2], [2], [2, 2]]), 4)
+    baseline = popularity(rank_of([[4], [], [5]], [[0, 2], [2], [2, 2]]), rank_of([], []), 4)
     assert scores_of(baseline, EMPTY).tolist() == [[1, 0, 3, 0]]
 
 

@@ -136,7 +136,7 @@ def test_names_that_are_not_there_are_refused_with_those_that_are(make_class_par
         fit_baseline("majority", part_of([], []), classes, classes=3)
 
 
-@pytest.mark.parametrize("name", baseline_names("ranking"))
+@pytest.mark.parametrize("name", baseline_names("ranking", "cheap"))
 def test_every_ranking_baseline_is_fitted_by_its_name(name: str, make_rank_part: Make) -> None:
     assert fit_baseline(name, make_rank_part(60, 0), make_rank_part(20, 1), n_targets=30).name == name
 

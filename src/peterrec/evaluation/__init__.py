@@ -1,1 +1,1 @@
-"""Judging scores on users held out: metrics from ranks, protocols, intervals over users, and simple rivals."""
+"""Judging scores on users held out: metrics from ranks, protocols, intervals over users, and baselines."""

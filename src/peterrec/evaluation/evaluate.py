@@ -161,9 +161,9 @@ def _report(
     results = [_result(name, methods[name], name in models, judged[name], estimates, config) for name in methods]
     compared = [primary] + (["auc"] if "auc" in first.statistics else [])
     comparisons = [
-        _compare(name, rival, metric, estimates, config.confidence)
-        for name, metric, rival in product(models, compared, methods)
-        if rival != name
+        _compare(name, reference, metric, estimates, config.confidence)
+        for name, metric, reference in product(models, compared, methods)
+        if reference != name
     ]
     return TaskEvaluation(
         task=task.name,
@@ -194,11 +194,11 @@ def _result(
     )
 
 
-def _compare(name: str, rival: str, metric: str, estimates: Estimates, confidence: float) -> Comparison:
-    difference = paired_difference(estimates[name, metric], estimates[rival, metric], confidence)
+def _compare(name: str, reference: str, metric: str, estimates: Estimates, confidence: float) -> Comparison:
+    difference = paired_difference(estimates[name, metric], estimates[reference, metric], confidence)
     return Comparison(
         method=name,
-        rival=rival,
+        reference=reference,
         metric=metric,
         difference=difference.value,
         low=finite_or_none(difference.low),

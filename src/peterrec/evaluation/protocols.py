@@ -123,14 +123,16 @@ class ScoredPairs:
 
     def full(self) -> Int[np.ndarray, "2 m"]:
         """Count (higher, equal) scores among all targets except the user's positives."""
-        rivals = self.others[self.local]
-        return np.stack([(rivals > self.own).sum(axis=1), (rivals == self.own).sum(axis=1)])
+        other_scores = self.others[self.local]
+        return np.stack([(other_scores > self.own).sum(axis=1), (other_scores == self.own).sum(axis=1)])
 
     def sampled(self, count: int, generator: np.random.Generator) -> Int[np.ndarray, "2 m"]:
         """Count (higher, equal) scores among `count` sampled negatives; to be called on blocks in order."""
         negatives, valid = draw_negatives(self.pairs, self.rows, count, generator)
-        rivals = self.scores[self.local[:, None], negatives]
-        return np.stack([((rivals > self.own) & valid).sum(axis=1), ((rivals == self.own) & valid).sum(axis=1)])
+        other_scores = self.scores[self.local[:, None], negatives]
+        return np.stack(
+            [((other_scores > self.own) & valid).sum(axis=1), ((other_scores == self.own) & valid).sum(axis=1)]
+        )
 
 
 def scored_pairs(score_batches: Iterable[Real[np.ndarray, "B n"]], targets: Sequences) -> Iterator[ScoredPairs]:

@@ -50,10 +50,10 @@ class MethodResult(_Frozen):
 
 
 class Comparison(_Frozen):
-    """A model method against a rival on one metric: method minus rival, over the same users and resamples."""
+    """A model method against a reference on one metric: method minus reference, over the same users and resamples."""
 
     method: str
-    rival: str
+    reference: str
     metric: str
     difference: float
     low: float | None

@@ -28,7 +28,9 @@ def describe(
             of_metric = [one for one in mine if one.metric == metric]
             numbers = {other: values[other][metric].value for other in values}
             parts.append(_ranking(name, metric, of_metric, numbers))
-            unbeaten = [one.rival for one in of_metric if families[one.rival] == "baseline" and one.verdict != "better"]
+            unbeaten = [
+                one.reference for one in of_metric if families[one.reference] == "baseline" and one.verdict != "better"
+            ]
             if unbeaten:
                 parts.append(f"So {name} does not beat {_join(unbeaten)} on {metric}.")
     parts.extend(f"{note[0].upper()}{note[1:]}." for note in notes)
@@ -38,9 +40,11 @@ def describe(
 def _ranking(name: str, metric: str, comparisons: Sequence[Comparison], numbers: Mapping[str, float]) -> str:
     clauses = []
     for verdict, words in WORDS.items():
-        rivals = [f"{one.rival} ({numbers[one.rival]:.3f})" for one in comparisons if one.verdict == verdict]
-        if rivals:
-            clauses.append(f"{words} {_join(rivals)}")
+        references = [
+            f"{one.reference} ({numbers[one.reference]:.3f})" for one in comparisons if one.verdict == verdict
+        ]
+        if references:
+            clauses.append(f"{words} {_join(references)}")
     if not clauses:
         return f"On {metric}, {name} is {numbers[name]:.3f}; there is nothing to compare it with."
     return f"On {metric}, {name} ({numbers[name]:.3f}) is {_join(clauses, comma=True)}."

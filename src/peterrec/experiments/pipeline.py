@@ -27,6 +27,7 @@ from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
 from peterrec.training.pretrain import pretrain
 
+EVALUATION_FORMAT = 2  # of the evaluations that are reused; 1 named the keys of comparisons otherwise
 Report = Callable[[str], None]
 T = TypeVar("T")
 
@@ -220,7 +221,12 @@ def _same_backbone(state: RunState, corpus: Corpus) -> bool:
 
 def _evaluation_key(config: EvaluateConfig, paths: dict[str, Path], corpus: Corpus) -> dict[str, Any]:
     bundles = {strategy: inspect(path)["fingerprint"] for strategy, path in paths.items()}
-    return {"config": config.model_dump(mode="json"), "bundles": bundles, "corpus": corpus.manifest["fingerprint"]}
+    return {
+        "config": config.model_dump(mode="json"),
+        "bundles": bundles,
+        "corpus": corpus.manifest["fingerprint"],
+        "format": EVALUATION_FORMAT,
+    }
 
 
 def _check_overrides(config: RunConfig) -> None:

@@ -24,8 +24,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "joint": {"adapt": {"strategy": "joint"}},
     "majority": {"baseline": "majority"},
     "popularity": {"baseline": "popularity"},
-    "dupn": {"rival": "dupn", "settings": {"channels": 8, "hidden": 8, "attention": 4, "epochs": 1, "device": "cpu"}},
-    "conet": {"rival": "conet", "settings": {"channels": 8, "layers": [8, 4], "epochs": 1, "device": "cpu"}},
+    "dupn": {
+        "baseline": "dupn",
+        "settings": {"channels": 8, "hidden": 8, "attention": 4, "epochs": 1, "device": "cpu"},
+    },
+    "conet": {"baseline": "conet", "settings": {"channels": 8, "layers": [8, 4], "epochs": 1, "device": "cpu"}},
 }
 ALL = {"name": "all", "asks": "Which?", "methods": list(METHODS)}
 

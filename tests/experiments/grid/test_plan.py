@@ -54,8 +54,8 @@ def test_what_trains_all_tasks_is_one_unit_of_many_cells() -> None:
     found = {unit.place: unit for unit in units_of(small_grid(questions=[only]), OUT) if unit.cells}
     assert {(unit.kind, tuple(key.task for key in unit.cells)) for unit in found.values()} == {
         ("joint", ("cluster", "target")),
-        ("rival", ("cluster", "target")),
-        ("rival", ("target",)),  # CoNet, which ranks
+        ("baseline", ("cluster", "target")),
+        ("baseline", ("target",)),  # CoNet, which ranks
     }
     alone = units_of(small_grid(questions=[question("joint", tasks=["small/target"])]), OUT)[-1]
     assert [key.task for key in alone.cells] == ["cluster", "target"], "trained on all, whatever is asked"
@@ -171,7 +171,7 @@ def test_only_what_is_missing_is_needed() -> None:
         ("data.small.task_overrides.target.lr=3", r"method 'patch' on 'small/target': .*lr: Extra inputs"),
         ("backbones.base.epoch=3", r"backbone 'base' on 'small': .*epoch: Extra inputs"),
         ("methods.majority.baseline=best", r"method 'majority': there is no baseline 'best'"),
-        ("methods.dupn.settings.size=3", r"method 'dupn': rival 'dupn'.*size"),
+        ("methods.dupn.settings.size=3", r"method 'dupn': baseline 'dupn'.*size"),
         ("data.small.fetch=netflix", r"data set 'small' fetches 'netflix', which is not known"),
         ("data.small.fetch=ml-1m", r"data set 'small' is both fetched and made up"),
     ],

@@ -134,7 +134,7 @@ def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) 
     check_sums(cell, users)
 
 
-@pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "rival")])
+@pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "neural-baseline")])
 def test_what_trains_all_tasks_gives_a_cell_of_each(
     config: ExperimentConfig, out: Path, method: str, family: str
 ) -> None:
@@ -148,7 +148,7 @@ def test_what_trains_all_tasks_gives_a_cell_of_each(
         check_sums(cell, users)
 
 
-def test_seconds_of_a_rival_are_of_each_epoch(out: Path) -> None:
+def test_seconds_of_a_neural_baseline_are_of_each_epoch(out: Path) -> None:
     config = small_grid("methods.conet.settings.epochs=3", "methods.conet.settings.patience=3", questions=[SHARED])
     [(cell, _)] = do(config, out, unit_of(config, out, "conet", "target"))
     assert cell.cost.seconds == pytest.approx(sum(row["seconds"] or 0.0 for row in cell.curve))

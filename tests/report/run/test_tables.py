@@ -76,7 +76,9 @@ def test_a_model_is_marked_by_what_it_does_not_beat(tasks: list[TaskRecord]) -> 
 def test_losses_and_ties_are_both_marked(tasks: list[TaskRecord]) -> None:
     evaluation = tasks[0].evaluation
     verdicts = [
-        one.model_copy(update={"verdict": {"majority": "worse", "history length": "better"}.get(one.rival, "worse")})
+        one.model_copy(
+            update={"verdict": {"majority": "worse", "history length": "better"}.get(one.reference, "worse")}
+        )
         if one.method == "patch"
         else one
         for one in evaluation.verdicts
@@ -86,10 +88,10 @@ def test_losses_and_ties_are_both_marked(tasks: list[TaskRecord]) -> None:
     assert [mark.symbol for mark in marks] == ["▼", "≈"]
 
 
-def test_beating_a_rival_model_is_not_beating_a_baseline(tasks: list[TaskRecord]) -> None:
+def test_beating_another_model_is_not_beating_a_baseline(tasks: list[TaskRecord]) -> None:
     assert [beats_all(task.evaluation, "patch") for task in tasks] == [False, False, True]
     shop = tasks[2].evaluation
-    against_head = [one for one in shop.verdicts if one.rival == "head"]
+    against_head = [one for one in shop.verdicts if one.reference == "head"]
     only_models = shop.model_copy(update={"methods": shop.methods[:2], "verdicts": against_head})
     assert against_head[0].verdict == "better"
     assert beats_all(only_models, "patch") is None
@@ -118,7 +120,7 @@ def test_a_strategy_that_was_not_tried_on_a_task_has_no_cell(tasks: list[TaskRec
     assert headline(changed)[2].cells[1] is None
 
 
-def test_the_full_table_marks_every_rival(tasks: list[TaskRecord]) -> None:
+def test_the_full_table_marks_every_reference(tasks: list[TaskRecord]) -> None:
     rows = {row.name: row for row in method_rows(tasks[1])}
     assert [(mark.symbol, mark.words) for mark in rows["head"].cells["accuracy"].marks] == [
         ("▼", "patch"),
@@ -168,7 +170,7 @@ def test_a_strategy_that_trains_the_backbone_tells_its_share(tasks: list[TaskRec
 def test_differences_keep_their_sign(tasks: list[TaskRecord]) -> None:
     evaluation = tasks[0].evaluation
     one = Comparison(
-        method="head", rival="patch", metric="auc", difference=-0.018, low=None, high=None, verdict="worse"
+        method="head", reference="patch", metric="auc", difference=-0.018, low=None, high=None, verdict="worse"
     )
     (row,) = differences(evaluation.model_copy(update={"verdicts": [one]}))
     assert (row.difference, row.limits, row.mark.symbol) == ("\u22120.018", "no interval", "▼")

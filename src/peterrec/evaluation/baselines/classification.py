@@ -49,14 +49,14 @@ class ClassificationBaseline:
         return self.predict(sequences)
 
 
-def majority(train: TaskPart, classes: int) -> ClassificationBaseline:
+def majority(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
     """Say the same of everyone: the share of each class among the train users."""
     counts = np.bincount(labels_of(train), minlength=classes).astype(np.float64)
     priors = counts / counts.sum()
     return ClassificationBaseline("majority", lambda sequences: np.tile(priors, (len(sequences), 1)))
 
 
-def history_length(train: TaskPart, classes: int) -> ClassificationBaseline:
+def history_length(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
     """Look only at how much a user did: logistic regression on log(1 + events) and log(1 + distinct items)."""
     scaler = StandardScaler().fit(lengths_of(train.sequences))
     model = _fit(_new_model(1.0), scaler.transform(lengths_of(train.sequences)), labels_of(train))

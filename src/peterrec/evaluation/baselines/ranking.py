@@ -46,7 +46,7 @@ class RankingBaseline:
         return (self.score(batch) for batch in batches(sequences, batch_size))
 
 
-def popularity(train: TaskPart, n_targets: int) -> RankingBaseline:
+def popularity(train: TaskPart, _: TaskPart, n_targets: int) -> RankingBaseline:
     """Recommend to everyone what most train users chose."""
     counts = popularity_counts(train, n_targets)
     return RankingBaseline("popularity", lambda sequences: np.tile(counts, (len(sequences), 1)))

@@ -13,10 +13,8 @@ from peterrec.config.experiment import ExperimentConfig, MethodConfig
 from peterrec.data.prepare import input_files
 from peterrec.data.sources import SOURCES
 from peterrec.errors import ConfigError
-from peterrec.evaluation.baselines import baseline_names
+from peterrec.evaluation.baselines import baseline_settings, find_baseline
 from peterrec.experiments.reuse import laid_over
-from peterrec.experiments.rivals import check_rival
-from peterrec.experiments.rivals.settings import rival_config
 
 Json = dict[str, Any]
 Task = Any  # of PrepareConfig.tasks
@@ -51,8 +49,8 @@ def method_settings(config: ExperimentConfig, data: str, task: str | None, metho
 def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
     """Say whether a method trains all tasks of a data set together."""
     one = config.methods[method]
-    if one.rival is not None:
-        return one.rival == "dupn"
+    if one.baseline is not None:
+        return find_baseline(one.baseline).all_tasks
     return one.adapt is not None and method_settings(config, data, None, method, 0).strategy == "joint"
 
 
@@ -82,7 +80,7 @@ def data_root(config: ExperimentConfig, data: str, out: Path) -> Path:
 
 
 def check_settings(config: ExperimentConfig) -> None:
-    """Check all that can be wrong before anything is read: settings of backbones, methods, rivals; names of baselines.
+    """Check all that can be wrong before anything is read: settings of backbones, methods and baselines.
 
     Raises:
         ConfigError: something is; the message names the backbone, method or data set.
@@ -115,14 +113,9 @@ def _check_seeds(config: ExperimentConfig) -> None:
 
 def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
     one = config.methods[method]
-    known = [*baseline_names("classification"), *baseline_names("ranking")]
-    if one.baseline is not None and one.baseline not in known:
-        raise ConfigError(
-            f"method {method!r}: there is no baseline {one.baseline!r}", remedy=f"those there are: {', '.join(known)}"
-        )
-    if one.rival is not None:
+    if one.baseline is not None:
         try:
-            check_rival(one.rival, one.settings)
+            baseline_settings(one.baseline, one.settings)
         except ConfigError as error:
             raise ConfigError(f"method {method!r}: {error.what}", remedy=error.remedy) from error
     if one.adapt is None:
@@ -136,10 +129,10 @@ def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
             )
 
 
-def rival_settings(method: MethodConfig) -> Json:
-    """Return all settings of a rival, but for the device, which does not decide what comes out."""
-    assert method.rival is not None
-    return rival_config(method.rival, method.settings).model_dump(mode="json", exclude={"device"})
+def deciding_settings(method: MethodConfig) -> Json:
+    """Return all settings of a baseline, but for the device, which does not decide what comes out."""
+    assert method.baseline is not None
+    return baseline_settings(method.baseline, method.settings).model_dump(mode="json", exclude={"device"})
 
 
 def _named(who: str, kind: type[C], tree: Json) -> C:

@@ -14,7 +14,7 @@ from peterrec.experiments.grid import cell_settings as resolve
 from peterrec.report.grid.cells import CellKey
 from peterrec.report.grid.comparisons import expected_cells
 
-UnitKind = Literal["corpus", "backbone", "adapt", "joint", "baseline", "rival"]
+UnitKind = Literal["corpus", "backbone", "adapt", "joint", "baseline"]
 ALL_TASKS = "_all"  # no name of a task starts so
 
 
@@ -29,8 +29,8 @@ class Unit:
         needs: places of the units that must be there before.
         cells: that it gives; none of a corpus or backbone.
         data, seed: whose split and whose weights.
-        name: of the baseline or rival.
-        settings: of `prepare`, `pretrain` or `adapt`, or plain ones of a rival.
+        name: of the baseline.
+        settings: of `prepare`, `pretrain` or `adapt`, or plain ones of a baseline.
         seen_by: settings of the backbone by which users of the cells are seen or not.
     """
 
@@ -106,7 +106,7 @@ class _Plan:
         cells = tuple(CellKey(key.data, task, key.method, key.seed, key.share) for task in tasks)
         unit = Unit("baseline", place, inputs, (self._corpus(key),), cells, key.data, key.seed)
         if self.config.methods[key.method].adapt is None:
-            self.units[place] = self._other(unit, key)
+            self.units[place] = self._baseline(unit, key)
         else:
             self.units[place] = self._adapt(unit, key, together)
 
@@ -126,18 +126,17 @@ class _Plan:
             seen_by=backbone.settings,
         )
 
-    def _other(self, unit: Unit, key: CellKey) -> Unit:
-        """Return a unit of a baseline or rival: which users were seen is told by the first backbone, or `base`."""
+    def _baseline(self, unit: Unit, key: CellKey) -> Unit:
+        """Return a unit of a baseline: which users were seen is told by the first backbone, or `base`."""
         method = self.config.methods[key.method]
         backbone = "base" if "base" in self.config.backbones else next(iter(self.config.backbones))
         seen_by = resolve.backbone_settings(self.config, key.data, backbone, key.seed)
         inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_share": seen_by.valid_share}}
-        if method.baseline is not None:
-            inputs = _plain(inputs | {"baseline": method.baseline})
-            return replace(unit, inputs=inputs, name=method.baseline, seen_by=seen_by)
-        assert method.rival is not None
-        inputs = _plain(inputs | {"rival": method.rival, "settings": resolve.rival_settings(method)})
-        return replace(unit, kind="rival", inputs=inputs, name=method.rival, settings=method.settings, seen_by=seen_by)
+        assert method.baseline is not None
+        inputs |= {"baseline": method.baseline}
+        if settings := resolve.deciding_settings(method):
+            inputs |= {"settings": settings}
+        return replace(unit, inputs=_plain(inputs), name=method.baseline, settings=method.settings, seen_by=seen_by)
 
     def _place(self, key: CellKey, task: str) -> str:
         return str(Path("bundles", *CellKey(key.data, task, key.method, key.seed, key.share).folder.parts[1:]))

@@ -17,7 +17,7 @@ from peterrec.config import AdaptConfig, EvaluateConfig
 from peterrec.data.corpus import PARTS, Corpus, Task
 from peterrec.data.subset import with_share
 from peterrec.errors import ConfigError, TaskError
-from peterrec.evaluation.baselines import Unavailable, fit_baseline
+from peterrec.evaluation.baselines import Unavailable, find_baseline, fit_baseline
 from peterrec.evaluation.bundles import BundleScorer
 from peterrec.evaluation.per_user import judge, seen_by
 from peterrec.evaluation.scorers import Scorer, settings_of
@@ -25,8 +25,8 @@ from peterrec.experiments.grid import state
 from peterrec.experiments.grid.cell_settings import without_runner
 from peterrec.experiments.grid.peak_memory import watch_memory
 from peterrec.experiments.grid.plan import Unit
+from peterrec.experiments.neural_baselines import TrainedBaseline, train_neural_baseline
 from peterrec.experiments.reuse import same_bundle
-from peterrec.experiments.rivals import Rival, train_rival
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, Cost, Family, write_cell
 from peterrec.training.adapt import adapt
@@ -179,72 +179,67 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def baseline_cell(job: Job) -> str:
-    """Fit a baseline, and judge it.
+def baseline_cells(job: Job) -> str:
+    """Fit or train a baseline, and evaluate it on its tasks.
 
     Returns:
-        The main metric, in a few words.
+        The main metric of each task, in a few words.
 
     Raises:
         NotPossible: there is no such cell, whatever is tried.
         ConfigError: something has to be installed for it.
     """
+    unit = job.unit
     corpus, view = _view(job)
-    task = _task(view, job.unit.cells[0].task)
+    tasks = {key: _task(view, key.task) for key in unit.cells}
+    if find_baseline(unit.name).family == "cheap":
+        ((key, task),) = tasks.items()
+        return _fitted(job, corpus, task)
+    assert isinstance(unit.settings, dict)
+    memory_growth = watch_memory()
+    trained = train_neural_baseline(unit.name, view, [key.task for key in tasks], unit.settings, unit.seed)
+    peak = memory_growth()
+    lines = []
+    for key, task in tasks.items():
+        network = trained[key.task]
+        cell_job = replace(job, unit=replace(unit, cells=(key,)))
+        fields = _cell_fields(network, peak, job.jobs)
+        lines.append(f"{key.task} {_write(cell_job, corpus, task, 'neural-baseline', network.scorer, fields)}")
+    return "; ".join(lines)
+
+
+def _fitted(job: Job, corpus: Corpus, task: Task) -> str:
+    """Fit a cheap baseline, and evaluate it."""
     targets = 0 if task.targets is None else len(task.targets)
-    grown, start = watch_memory(), time.perf_counter()
+    memory_growth, start = watch_memory(), time.perf_counter()
     train, valid = parts_of(task)
     fitted = fit_baseline(job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets)
     if isinstance(fitted, Unavailable):
         raise ConfigError(fitted, remedy="install what is missing, and run the same command again")
     if isinstance(fitted, str):
         raise NotPossible(fitted)
-    cost = Cost(seconds=time.perf_counter() - start, peak_memory=grown(), jobs=job.jobs)
+    cost = Cost(seconds=time.perf_counter() - start, peak_memory=memory_growth(), jobs=job.jobs)
     return _write(job, corpus, task, "baseline", fitted, {"cost": cost, "settings": settings_of(fitted)})
 
 
-def rival_cells(job: Job) -> str:
-    """Train a rival, and judge it on its tasks.
-
-    Returns:
-        The main metric, in a few words.
-
-    Raises:
-        NotPossible: there is no such cell, whatever is tried.
-    """
-    unit = job.unit
-    assert isinstance(unit.settings, dict)
-    corpus, view = _view(job)
-    tasks = {key: _task(view, key.task) for key in unit.cells}
-    grown = watch_memory()
-    trained = train_rival(unit.name, view, [key.task for key in unit.cells], unit.settings, unit.seed)
-    peak = grown()
-    lines = []
-    for key, task in tasks.items():
-        rival = trained[key.task]
-        one = replace(job, unit=replace(unit, cells=(key,)))
-        lines.append(f"{key.task} {_write(one, corpus, task, 'rival', rival.scorer, _told(rival, peak, job.jobs))}")
-    return "; ".join(lines)
-
-
-def _told(rival: Rival, peak: int | None, jobs: int) -> dict[str, Any]:
+def _cell_fields(network: TrainedBaseline, peak: int | None, jobs: int) -> dict[str, Any]:
+    history = network.history
     cost = Cost(
-        trained=rival.trained,
-        all_params=rival.all_params,
-        stored_bytes=rival.stored_bytes,
-        seconds=rival.seconds,
-        seconds_per_epoch=rival.seconds_per_epoch,
+        trained=network.trained,
+        all_params=network.all_params,
+        stored_bytes=4 * network.all_params,  # nothing is shared with other tasks
+        seconds=history.seconds,
+        seconds_per_epoch=history.seconds_per_epoch,
         peak_memory=peak,
         jobs=jobs,
     )
-    ends = [row["seconds"] or 0.0 for row in rival.curve]  # since the start; in cells they are of each epoch
-    epochs = np.diff(ends, prepend=0.0).tolist()
+    epoch_seconds = np.diff([row["seconds"] for row in history.rows], prepend=0.0).tolist()
     return {
         "cost": cost,
-        "monitor": rival.monitor,
-        "curve": [{**row, "seconds": seconds} for row, seconds in zip(rival.curve, epochs, strict=True)],
-        "best_epoch": rival.best_epoch,
-        "settings": rival.settings,
+        "monitor": history.monitor,
+        "curve": [{**row, "seconds": seconds} for row, seconds in zip(history.rows, epoch_seconds, strict=True)],
+        "best_epoch": history.best_epoch,
+        "settings": network.settings,
     }
 
 

@@ -13,7 +13,7 @@ from peterrec.config import PrepareConfig, PretrainConfig
 from peterrec.data.prepare import prepare
 from peterrec.errors import InterruptedRun, PeterRecError, StorageError
 from peterrec.experiments.grid import state
-from peterrec.experiments.grid.run_cell import Job, NotPossible, adapt_cell, baseline_cell, joint_cells, rival_cells
+from peterrec.experiments.grid.run_cell import Job, NotPossible, adapt_cell, baseline_cells, joint_cells
 from peterrec.training.pretrain import pretrain
 
 
@@ -101,6 +101,5 @@ _DO: dict[str, Callable[[Job], str]] = {
     "backbone": _backbone,
     "adapt": adapt_cell,
     "joint": joint_cells,
-    "baseline": baseline_cell,
-    "rival": rival_cells,
+    "baseline": baseline_cells,
 }

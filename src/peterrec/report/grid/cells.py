@@ -14,7 +14,7 @@ from peterrec.errors import ArtifactError
 from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_json
 
 KIND = "cell"
-Family = Literal["adapt", "baseline", "rival"]
+Family = Literal["adapt", "baseline", "neural-baseline"]
 
 
 @dataclass(frozen=True, order=True)

@@ -22,12 +22,12 @@ CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularit
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against a rival on one task, share of labels and metric: method minus rival, on the same users.
+    """A method against a reference on one task, share of labels and metric: method minus reference, on the same users.
 
     Attributes:
         question: its name.
         role: why they are compared: `asked` by the question; with the `constant` baseline; with the `best` method; a
-            patch with a `baseline` or rival that stands in the same table.
+            patch with a baseline that stands in the same table.
         low, high: limits of the interval over users, not corrected.
         p, p_adjusted: two-sided, and after Holm's correction within its family.
         verdict: clear only if the adjusted p-value is below 1 - confidence and the interval leaves out zero.
@@ -41,7 +41,7 @@ class Comparison:
     kind: Kind
     share: float
     method: str
-    rival: str
+    reference: str
     metric: str
     difference: float
     low: float | None
@@ -59,9 +59,9 @@ def asked(grid: Grid, question: QuestionConfig) -> list[Comparison]:
         one
         for task in grid.tasks(question)
         for share in sorted(question.shares, reverse=True)
-        for method, rival in question.compare
+        for method, reference in question.compare
         for metric in grid.paired_metrics(task)
-        for one in _compare(grid, question, "asked", task, share, method, rival, metric)
+        for one in _compare(grid, question, "asked", task, share, method, reference, metric)
     ]
     return _judge(grid, found, by=lambda one: (one.kind, one.metric))
 
@@ -100,7 +100,7 @@ def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Compar
 
 
 def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
-    """Return each patch of a question against its baselines and rivals, as far as the question does not ask for it.
+    """Return each patch of a question against its baselines, as far as the question does not ask for it.
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
@@ -110,10 +110,10 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
         for task in grid.tasks(question)
         for method in grid.methods(question, task, share)
         if is_patch(config, method)
-        for rival in grid.methods(question, task, share)
-        if config.methods[rival].adapt is None
-        if rival != constant(grid, task) and (method, rival) not in question.compare
-        for one in _compare(grid, question, "baseline", task, share, method, rival, grid.primary(task))
+        for reference in grid.methods(question, task, share)
+        if config.methods[reference].adapt is None
+        if reference != constant(grid, task) and (method, reference) not in question.compare
+        for one in _compare(grid, question, "baseline", task, share, method, reference, grid.primary(task))
     ]
     return _judge(grid, found, by=lambda one: (one.kind,))
 
@@ -150,7 +150,7 @@ def kind_of(config: ExperimentConfig, path: str) -> Kind:
 
 
 def expected_cells(config: ExperimentConfig) -> list[CellKey]:
-    """Return the cells that the questions ask for, a baseline or rival only where it suits the kind of task."""
+    """Return the cells that the questions ask for, a baseline only where it suits the kind of task."""
     keys = (
         CellKey(*_parts(path), method, seed, share)
         for question in config.questions
@@ -171,15 +171,13 @@ def _parts(path: str) -> tuple[str, str]:
 def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
     """Say whether a method can be had on a kind of task."""
     one = config.methods[method]
-    if one.rival == "conet":
-        return kind == "ranking"
     return one.baseline is None or one.baseline in baseline_names(kind)
 
 
 def _compare(
-    grid: Grid, question: QuestionConfig, role: Role, task: str, share: float, method: str, rival: str, metric: str
+    grid: Grid, question: QuestionConfig, role: Role, task: str, share: float, method: str, reference: str, metric: str
 ) -> list[Comparison]:
-    pair = grid.pair(question, Group(task, method, share), Group(task, rival, share), metric)
+    pair = grid.pair(question, Group(task, method, share), Group(task, reference, share), metric)
     if pair is None:
         return []
     low, high = finite_or_none(pair.difference.low), finite_or_none(pair.difference.high)
@@ -190,7 +188,7 @@ def _compare(
         kind=kind_of(grid.config, task),
         share=share,
         method=method,
-        rival=rival,
+        reference=reference,
         metric=metric,
         difference=pair.difference.value,
         low=low,

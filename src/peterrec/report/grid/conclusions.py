@@ -93,12 +93,12 @@ def _constant(grid: Grid, task: str) -> list[Comparison]:
 
 def _nothing(grid: Grid, task: str, found: Sequence[Comparison]) -> list[str]:
     """Say where no method is better than giving everybody the same answer."""
-    primary, rival = grid.primary(task), label(grid.config, found[0].rival)
+    primary, reference = grid.primary(task), label(grid.config, found[0].reference)
     better = [one for one in found if one.verdict == "better"]
     if not better:
         what = _task_name(grid.config, task)
         metrics = " or ".join(metric(name) for name in dict.fromkeys(one.metric for one in found))
-        told = f"no method is better than {rival} by {metrics}"
+        told = f"no method is better than {reference} by {metrics}"
         return [f"Nothing can be told about {what} from these histories: {told}."]
     if any(one.metric == primary for one in better):
         return []
@@ -106,7 +106,7 @@ def _nothing(grid: Grid, task: str, found: Sequence[Comparison]) -> list[str]:
         name: [label(grid.config, one.method) for one in better if one.metric == name] for name in grid.metrics(task)
     }
     other = "; ".join(f"by {metric(name)}, {_are(methods)}" for name, methods in names.items() if methods)
-    return [f"On {task}, no method is better than {rival} by {metric(primary)}; {other}."]
+    return [f"On {task}, no method is better than {reference} by {metric(primary)}; {other}."]
 
 
 def _are(names: Sequence[str]) -> str:
@@ -124,15 +124,15 @@ def _counts(
 ) -> list[str]:
     """Count for each pair the tasks with each verdict, on the primary metric and the largest share."""
     lines = []
-    for method, rival in dict.fromkeys(pairs):
-        mine = [one for one in _main(grid, question, found) if (one.method, one.rival) == (method, rival)]
-        names = f"{label(grid.config, method)} against {label(grid.config, rival)}"
+    for method, reference in dict.fromkeys(pairs):
+        mine = [one for one in _main(grid, question, found) if (one.method, one.reference) == (method, reference)]
+        names = f"{label(grid.config, method)} against {label(grid.config, reference)}"
         groups = {verdict: [one.task for one in mine if one.verdict == verdict] for verdict in VERDICTS}
         told = counted({verdict: tasks for verdict, tasks in groups.items() if tasks}, len(mine))
         absent = [
             task
             for task in grid.tasks(question)
-            if task not in [one.task for one in mine] and _is_asked(grid, task, method, rival)
+            if task not in [one.task for one in mine] and _is_asked(grid, task, method, reference)
         ]
         lost = f"not compared on {join(absent)}, where no seed has both" if absent else ""
         if told or lost:
@@ -140,9 +140,9 @@ def _counts(
     return lines
 
 
-def _is_asked(grid: Grid, task: str, method: str, rival: str) -> bool:
+def _is_asked(grid: Grid, task: str, method: str, reference: str) -> bool:
     kind = comparing.kind_of(grid.config, task)
-    return all(comparing.suits(grid.config, name, kind) for name in (method, rival))
+    return all(comparing.suits(grid.config, name, kind) for name in (method, reference))
 
 
 def _main(grid: Grid, question: QuestionConfig, found: Sequence[Comparison]) -> list[Comparison]:
@@ -168,7 +168,7 @@ def _pairs(grid: Grid, question: QuestionConfig, asked: Sequence[Comparison]) ->
 
 def compared(grid: Grid, question: QuestionConfig, one: Comparison) -> str:
     """Return a comparison as a sentence, with means over the seeds that both methods have."""
-    names = (one.method, one.rival)
+    names = (one.method, one.reference)
     means = [grid.mean(Group(one.task, name, one.share), one.metric, one.seeds) for name in names]
     digits = digits_for(means)
     first, second = (f"{label(grid.config, name)}" for name in names)
@@ -196,27 +196,31 @@ def _seeds(grid: Grid, question: QuestionConfig, one: Comparison) -> str:
 
 def _contrary(grid: Grid, one: Comparison, asked: Sequence[Comparison]) -> list[str]:
     """Say where another metric gives the opposite verdict."""
-    key = (one.task, one.share, one.method, one.rival)
+    key = (one.task, one.share, one.method, one.reference)
     opposite = {"better": "worse", "worse": "better"}.get(one.verdict)
     names = [
         metric(other.metric)
         for other in asked
-        if (other.task, other.share, other.method, other.rival) == key and other.verdict == opposite
+        if (other.task, other.share, other.method, other.reference) == key and other.verdict == opposite
     ]
-    method, rival = label(grid.config, one.method), label(grid.config, one.rival)
-    return [f"By {join(names)} it is the other way round: there, {method} is {opposite} than {rival}."] if names else []
+    method, reference = label(grid.config, one.method), label(grid.config, one.reference)
+    return (
+        [f"By {join(names)} it is the other way round: there, {method} is {opposite} than {reference}."]
+        if names
+        else []
+    )
 
 
 def _fewer(grid: Grid, one: Comparison, asked: Sequence[Comparison]) -> list[str]:
-    key = (one.task, one.metric, one.method, one.rival)
+    key = (one.task, one.metric, one.method, one.reference)
     others = sorted(
-        (c for c in asked if (c.task, c.metric, c.method, c.rival) == key and c.share < one.share),
+        (c for c in asked if (c.task, c.metric, c.method, c.reference) == key and c.share < one.share),
         key=lambda c: c.share,
     )
     at = {verdict: [share(other.share) for other in others if other.verdict == verdict] for verdict in VERDICTS}
     told = [f"{verdict} at {join(found, most=9)}" for verdict, found in at.items() if found]
-    method, rival = label(grid.config, one.method), label(grid.config, one.rival)
-    return [f"With fewer labels on {one.task}, {method} against {rival}: {'; '.join(told)}."] if told else []
+    method, reference = label(grid.config, one.method), label(grid.config, one.reference)
+    return [f"With fewer labels on {one.task}, {method} against {reference}: {'; '.join(told)}."] if told else []
 
 
 def _best(grid: Grid, question: QuestionConfig, task: str, found: Sequence[Comparison]) -> str:
@@ -253,8 +257,8 @@ def _best_short(grid: Grid, question: QuestionConfig, tasks: Sequence[str], blan
 
 
 def _beside(grid: Grid, question: QuestionConfig, beside: Sequence[Comparison]) -> list[str]:
-    """Say how the patch does against baselines and rivals of the same table, and in full where it loses."""
-    pairs = [(one.method, one.rival) for one in beside]
+    """Say how the patch does against baselines of the same table, and in full where it loses."""
+    pairs = [(one.method, one.reference) for one in beside]
     worse = [compared(grid, question, one) for one in beside if one.verdict == "worse"]
     return [*_counts(grid, question, beside, pairs), *worse]
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from peterrec.config.experiment import ExperimentConfig
+from peterrec.evaluation.baselines import find_baseline
 from peterrec.report.formatting import join, share
 from peterrec.report.grid import results_json as results
 from peterrec.report.grid.analysis import Grid, load
@@ -183,8 +184,7 @@ def _notes(grid: Grid) -> list[str]:
 def _what(config: ExperimentConfig, name: str) -> str:
     method = config.methods[name]
     if method.baseline is not None:
-        return f"baseline: {method.baseline}"
-    if method.rival is not None:
-        return f"rival network: {method.rival}"
+        neural = find_baseline(method.baseline).family == "neural"
+        return f"{'neural baseline' if neural else 'baseline'}: {method.baseline}"
     strategy = (config.adapt | (method.adapt or {})).get("strategy", "patch")
     return f"strategy {strategy}, backbone {method.backbone}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from peterrec.config.experiment import QuestionConfig
+from peterrec.evaluation.baselines import find_baseline
 from peterrec.report.formatting import (
     DASH,
     digits_for,
@@ -142,12 +143,14 @@ def differences(grid: Grid, answer: Answer) -> list[Table]:
     groups: dict[str, list[Row]] = {}
     for one in answer.comparisons:
         groups.setdefault(one.task, []).append(_difference(grid, answer.question, one))
-    caption = "Every difference: method minus rival, on the same test users"
-    return [Table(caption, "method and rival", heads, list(groups.items()), more=True)] if groups else []
+    caption = "Every difference: method minus reference, on the same test users"
+    return [Table(caption, "method and reference", heads, list(groups.items()), more=True)] if groups else []
 
 
 def _difference(grid: Grid, question: QuestionConfig, one: Comparison) -> Row:
-    values = [grid.mean(Group(one.task, name, one.share), one.metric, one.seeds) for name in (one.method, one.rival)]
+    values = [
+        grid.mean(Group(one.task, name, one.share), one.metric, one.seeds) for name in (one.method, one.reference)
+    ]
     digits = digits_for(values)
     texts = [
         Cell(metric(one.metric), "", best=False),
@@ -157,7 +160,7 @@ def _difference(grid: Grid, question: QuestionConfig, one: Comparison) -> Row:
         Cell("", "", best=False, marks=[Mark.of(one.verdict, one.verdict)]),
     ]
     of = f"{share(one.share)} of the labels" if len(set(question.shares)) > 1 else ""
-    return Row(f"{label(grid.config, one.method)} {DASH} {label(grid.config, one.rival)}", list(texts), of)
+    return Row(f"{label(grid.config, one.method)} {DASH} {label(grid.config, one.reference)}", list(texts), of)
 
 
 def column(grid: Grid, question: QuestionConfig, task: str, of: float, name: Metric) -> Column:
@@ -171,22 +174,24 @@ def column(grid: Grid, question: QuestionConfig, task: str, of: float, name: Met
 
 
 def row_of(grid: Grid, name: str, cells: list[Cell | None], tasks: Sequence[str]) -> Row:
-    """Return the row of a method, with a word on baselines and rivals."""
+    """Return the row of a method, with a word on baselines."""
     return Row(label(grid.config, name), cells, note_of(grid, name, tasks))
 
 
 def note_of(grid: Grid, name: str, tasks: Sequence[str]) -> str:
     """Return what a method is, if it is not a network that was adapted."""
     method = grid.config.methods[name]
-    if method.baseline is not None:
-        return "constant baseline" if name in {constant(grid, task) for task in tasks} else "baseline"
-    return "rival network" if method.rival is not None else ""
+    if method.baseline is None:
+        return ""
+    if find_baseline(method.baseline).family == "neural":
+        return "neural baseline"
+    return "constant baseline" if name in {constant(grid, task) for task in tasks} else "baseline"
 
 
 def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
     largest, primary = max(answer.question.shares), grid.primary(task)
     return [
-        Mark.of(one.verdict, label(grid.config, one.rival))
+        Mark.of(one.verdict, label(grid.config, one.reference))
         for one in answer.comparisons
         if (one.task, one.method, one.share, one.metric) == (task, name, largest, primary)
     ]

@@ -69,7 +69,7 @@ class Difference:
     """A comparison, written out."""
 
     method: str
-    rival: str
+    reference: str
     metric: str
     difference: str
     limits: str
@@ -126,11 +126,12 @@ def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> lis
     """Return what the verdicts say about a model and all baselines: what it does not beat, or that it beats all."""
     families = {one.name: one.family for one in evaluation.methods}
     mine = [one for one in evaluation.verdicts if (one.method, one.metric) == (method, name)]
-    mine = [one for one in mine if families.get(one.rival) == "baseline"]
+    mine = [one for one in mine if families.get(one.reference) == "baseline"]
     if not mine:
         return []
     found = {
-        verdict: [one.rival for one in mine if one.verdict == verdict] for verdict in ("worse", "no clear difference")
+        verdict: [one.reference for one in mine if one.verdict == verdict]
+        for verdict in ("worse", "no clear difference")
     }
     marks = []
     if found["worse"]:
@@ -152,7 +153,7 @@ def method_rows(task: TaskRecord) -> list[MethodRow]:
     rows = []
     for method in evaluation.methods:
         bundle = task.bundle(method.name) if method.family == "model" else None
-        cells = {name: _cell(evaluation, method, name, rivals=True) for name in evaluation.metrics}
+        cells = {name: _cell(evaluation, method, name, references=True) for name in evaluation.metrics}
         rows.append(MethodRow(method.name, method.family, _settings(method.settings), _trained(method, bundle), cells))
     return rows
 
@@ -165,7 +166,7 @@ def differences(evaluation: TaskEvaluation) -> list[Difference]:
         rows.append(
             Difference(
                 one.method,
-                one.rival,
+                one.reference,
                 metric(one.metric),
                 signed(one.difference, digits),
                 limits(one.low, one.high, digits, sign=True),
@@ -176,7 +177,7 @@ def differences(evaluation: TaskEvaluation) -> list[Difference]:
 
 
 def _cell(
-    evaluation: TaskEvaluation, method: MethodResult, name: str, *, named: bool = False, rivals: bool = False
+    evaluation: TaskEvaluation, method: MethodResult, name: str, *, named: bool = False, references: bool = False
 ) -> Cell:
     value, digits = method.values[name], _digits(evaluation, name)
     mine = [one for one in evaluation.verdicts if (one.method, one.metric) == (method.name, name)]
@@ -185,7 +186,7 @@ def _cell(
         limits=limits(value.low, value.high, digits),
         best=method.name in best_of(evaluation, name),
         name=method.name if named else "",
-        marks=[_versus(one) for one in mine] if rivals else [],
+        marks=[_versus(one) for one in mine] if references else [],
     )
 
 
@@ -219,7 +220,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _versus(one: Comparison) -> Mark:
-    return Mark.of(one.verdict, one.rival)
+    return Mark.of(one.verdict, one.reference)
 
 
 def _digits(evaluation: TaskEvaluation, name: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.data.batching import EpochStream
-from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.corpus import Corpus, TaskPart
 from peterrec.data.negatives import Negatives, uniform_weights
 from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.errors import DataError
+from peterrec.evaluation.baselines.settings import ConetConfig
 from peterrec.evaluation.validation import mean_reciprocal_rank
-from peterrec.experiments.rivals.cross import CrossNetwork
-from peterrec.experiments.rivals.settings import ConetConfig
-from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
+from peterrec.experiments.neural_baselines.conet_network import CrossNetwork
+from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.losses import bce_loss
 from peterrec.training.strategies import count_parameters
@@ -31,8 +31,15 @@ _BLOCK = 2**23  # numbers of the widest hidden layer held at once while targets 
 _VALID_BATCH = 256
 
 
-def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) -> Rival:
-    """Train CoNet for one ranking task; see `train_rival`.
+def train_conet(
+    corpus: Corpus, tasks: Sequence[str], config: ConetConfig, seed: int, say: Say
+) -> dict[str, TrainedBaseline]:
+    """Train a network for each ranking task; see `train_neural_baseline`."""
+    return {task: _train(corpus, task, config, seed, say) for task in tasks}
+
+
+def _train(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) -> TrainedBaseline:
+    """Train CoNet for one ranking task.
 
     A user without an embedding cannot be scored, so the source events of the valid and test users are trained on too:
     it is the history that other methods read when they score them. Their targets are not.
@@ -51,13 +58,13 @@ def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: 
     batches = _Pairs(sources, train, len(corpus.catalogue), len(spec.targets), config.negatives)
     training = _Training(network, EpochStream(batches, config.batch_size, seed), config, device)
     judged = PartScorer(network, valid, _last(histories[1], network.source.items), len(train), device)
-    course = train_epochs(
-        network, training.epoch, len(training.stream), lambda: _judge(judged, valid), config,
+    history = train_epochs(
+        network, training.epoch, len(training.stream), lambda: _validate(judged, valid), config,
         monitor=MONITOR, mode="max", say=say,
     )  # fmt: skip
     first = len(train) + len(valid)
     scorer = PartScorer(network, test, _last(histories[2], network.source.items), first, device)
-    return _rival(spec, network, scorer, course, config)
+    return TrainedBaseline(scorer, _trained_parameters(network), history, config.model_dump(mode="json"))
 
 
 def _history(sequences: Sequences, most: int) -> list[IntArray]:
@@ -70,7 +77,7 @@ def _last(history: list[IntArray], none: int) -> IntArray:
     return np.array([row[-1] if len(row) else none for row in history], dtype=np.int64)
 
 
-def _judge(scorer: PartScorer, valid: TaskPart) -> dict[str, float]:
+def _validate(scorer: PartScorer, valid: TaskPart) -> dict[str, float]:
     assert valid.targets is not None
     return {MONITOR: mean_reciprocal_rank(scorer.score_batches(valid.sequences, _VALID_BATCH), valid.targets)}
 
@@ -173,7 +180,7 @@ class PartScorer:
     @property
     def settings(self) -> dict[str, Any]:
         """What tables say of it."""
-        return {"rival": "CoNet", "users": "trained on the source events of all users of the task"}
+        return {"network": "CoNet", "users": "trained on the source events of all users of the task"}
 
     @property
     def trainable(self) -> int:
@@ -215,15 +222,8 @@ class PartScorer:
         return np.concatenate(blocks)
 
 
-def _rival(spec: Task, network: CrossNetwork, scorer: PartScorer, course: Course, config: ConetConfig) -> Rival:
+def _trained_parameters(network: CrossNetwork) -> dict[str, int]:
     tables = (network.users, network.source.embedding, network.target.embedding)
     embedding = sum(count_parameters(table) for table in tables)
     head = count_parameters(network.source.output) + count_parameters(network.target.output)
-    everything = count_parameters(network)
-    return Rival(
-        task=spec.name, scorer=scorer,
-        trained={"embedding": embedding, "network": everything - embedding - head, "head": head},
-        all_params=everything, stored_bytes=4 * everything,
-        seconds=course.seconds, seconds_per_epoch=course.seconds_per_epoch, curve=[dict(row) for row in course.rows],
-        monitor=course.monitor, best_epoch=course.best, settings=config.model_dump(mode="json"),
-    )  # fmt: skip
+    return {"embedding": embedding, "network": count_parameters(network) - embedding - head, "head": head}

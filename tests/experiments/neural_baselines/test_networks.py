@@ -1,4 +1,4 @@
-"""The networks of the rivals against their formulas, and users with nothing to go by."""
+"""The networks of neural baselines against their formulas, and users with nothing to go by."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import UNK, Sequences
 from peterrec.errors import DataError
-from peterrec.experiments.rivals import conet, train_rival
-from peterrec.experiments.rivals.conet import PartScorer, _Pairs
-from peterrec.experiments.rivals.cross import CrossNetwork
-from peterrec.experiments.rivals.dupn import UserEncoder
-from peterrec.experiments.rivals.settings import DupnConfig
+from peterrec.evaluation.baselines.settings import DupnConfig
+from peterrec.experiments.neural_baselines import conet, train_neural_baseline
+from peterrec.experiments.neural_baselines.conet import PartScorer, _Pairs
+from peterrec.experiments.neural_baselines.conet_network import CrossNetwork
+from peterrec.experiments.neural_baselines.dupn import UserEncoder
 from training.small import corpus_of
 
 SMALL = {"channels": 6, "hidden": 5, "attention": 4}
@@ -140,7 +140,9 @@ def test_who_has_everything_teaches_nothing() -> None:
 
 
 def test_conet_scores_only_the_users_it_was_trained_for(tiny: Corpus) -> None:
-    scorer = train_rival("conet", tiny, ["shop"], {"epochs": 1, "channels": 4, "layers": [6, 3]}, 0)["shop"].scorer
+    scorer = train_neural_baseline("conet", tiny, ["shop"], {"epochs": 1, "channels": 4, "layers": [6, 3]}, 0)[
+        "shop"
+    ].scorer
     task = tiny.task("shop")
     test, valid = task.part("test").sequences, task.part("valid").sequences
     whole = np.concatenate(list(scorer.score_batches(test, 1000)))
@@ -155,12 +157,12 @@ def test_conet_scores_only_the_users_it_was_trained_for(tiny: Corpus) -> None:
 def test_conet_scores_users_by_their_own_embeddings(tiny: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part's rows of the table decide its scores, and no others do."""
     judged: list[PartScorer] = []
-    judge = conet._judge
-    monkeypatch.setattr(conet, "_judge", lambda scorer, valid: judged.append(scorer) or judge(scorer, valid))
-    rival = train_rival("conet", tiny, ["shop"], {"epochs": 1, "channels": 8, "layers": [16, 8]}, 0)["shop"]
+    judge = conet._validate
+    monkeypatch.setattr(conet, "_validate", lambda scorer, valid: judged.append(scorer) or judge(scorer, valid))
+    trained = train_neural_baseline("conet", tiny, ["shop"], {"epochs": 1, "channels": 8, "layers": [16, 8]}, 0)["shop"]
     parts = {name: tiny.task("shop").part(name) for name in ("train", "valid", "test")}
     end = np.cumsum([len(part) for part in parts.values()])
-    for scorer, own in ((judged[0], range(end[0], end[1])), (rival.scorer, range(end[1], end[2]))):
+    for scorer, own in ((judged[0], range(end[0], end[1])), (trained.scorer, range(end[1], end[2]))):
         sequences = scorer.part.sequences
         before = next(scorer.score_batches(sequences, 1000))
         table = scorer.network.users.weight
@@ -186,15 +188,15 @@ def test_empty_histories_and_unknown_items_are_no_trouble(name: str, tmp_path: P
     targets = {part: [[i % 5] for i in range(len(rows))] for part, rows in parts.items()}
     corpus = corpus_of(tmp_path, parts["train"], 8, parts=parts, targets=targets)
     settings = {"dupn": SMALL, "conet": {"channels": 4, "layers": [6, 3]}}[name] | {"epochs": 2, "batch_size": 2}
-    rival = train_rival(name, corpus, ["job"], settings, 0)["job"]
-    scores = np.concatenate(list(rival.scorer.score_batches(corpus.task("job").part("test").sequences, 2)))
+    trained = train_neural_baseline(name, corpus, ["job"], settings, 0)["job"]
+    scores = np.concatenate(list(trained.scorer.score_batches(corpus.task("job").part("test").sequences, 2)))
     assert scores.shape == (4, 5)
     assert np.isfinite(scores).all()
 
 
 def test_dupn_gives_classes_to_nobody_and_to_somebody_without_events(tiny: Corpus) -> None:
-    rival = train_rival("dupn", tiny, ["cluster"], SMALL | {"epochs": 1}, 0)["cluster"]
-    assert rival.monitor == "log_loss"
-    assert rival.scorer.probabilities(Sequences.of([])).shape == (0, 4)
-    found = rival.scorer.probabilities(Sequences.of([[], [UNK], [4, 5]]))
+    trained = train_neural_baseline("dupn", tiny, ["cluster"], SMALL | {"epochs": 1}, 0)["cluster"]
+    assert trained.history.monitor == "log_loss"
+    assert trained.scorer.probabilities(Sequences.of([])).shape == (0, 4)
+    found = trained.scorer.probabilities(Sequences.of([[], [UNK], [4, 5]]))
     assert found.sum(axis=1) == pytest.approx(1.0)
