@@ -1,4 +1,4 @@
-"""One method on the test users of a task: the metrics, and what each user adds to them."""
+"""Evaluation of one method on the test users of a task: the metrics, and what each user adds to them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from peterrec.evaluation.statistics import (
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was found.
+class UserEvaluation:
+    """Metrics of one method on the test users, and the table of what each user adds to them.
 
     Attributes:
         metrics: by name, those that are finite.
-        primary: the metric that verdicts are told of.
+        primary: the metric that verdicts are about.
         users: as `cells.USER_COLUMNS` says.
         classes: names with the number of test users, of a classification task.
         candidates: targets that are ranked, of a ranking task.
@@ -49,10 +49,10 @@ class Judged:
     candidates: int | None
 
 
-def judge(
+def evaluate_users(
     task: Task, scorer: Scorer, config: EvaluateConfig, seen: Callable[[pa.Array], Bool[np.ndarray, " users"]]
-) -> Judged:
-    """Judge a method on the test users of a task, by the protocols and metrics of `evaluate_task`.
+) -> UserEvaluation:
+    """Evaluate a method on the test users of a task, by the protocols and metrics of `evaluate_task`.
 
     Args:
         task: as prepared.
@@ -79,7 +79,7 @@ def judge(
         "seen": pa.array(seen(test.user_ids)),
         "rows": pa.array(rows.astype(np.int64)),
     }
-    return Judged(
+    return UserEvaluation(
         metrics={name: value for name, value in values.items() if math.isfinite(value)},
         primary="accuracy" if task.kind == "classification" else f"mrr@{config.k}",
         users=pa.table(columns | {name: pa.array(values) for name, values in sums.items()}),
@@ -100,7 +100,7 @@ def _classes(
 ) -> tuple[dict[str, Statistic], Sums, Int[np.ndarray, " users"]]:
     assert test.labels is not None
     outcome = classification_outcome(scorer.probabilities(test.sequences), test.labels)
-    _fits(outcome.probabilities.shape[1], len(task.class_names), "classes")
+    _check_width(outcome.probabilities.shape[1], len(task.class_names), "classes")
     return classification_statistics(outcome), classification_sums(outcome), np.ones(outcome.users, dtype=np.int64)
 
 
@@ -111,12 +111,12 @@ def _ranking(
     assert task.targets is not None
     width = len(task.targets)
 
-    def checked() -> Iterator[np.ndarray]:
+    def checked_batches() -> Iterator[np.ndarray]:
         for batch in scorer.score_batches(test.sequences, config.batch_size):
-            _fits(batch.shape[1], width, "targets")
+            _check_width(batch.shape[1], width, "targets")
             yield batch
 
-    scores = checked()
+    scores = checked_batches()
     if task.exclude_seen and test.seen is not None:
         scores = without_seen(scores, test.seen)
     k, count = config.k, config.sampled_negatives
@@ -125,14 +125,14 @@ def _ranking(
     return ranking_statistics(outcome, k=k, sampled_negatives=count), sums, pairs_of(outcome)
 
 
-def _fits(given: int, expected: int, what: str) -> None:
-    if given != expected:
+def _check_width(width: int, expected: int, outputs: str) -> None:
+    if width != expected:
         raise DataError(
-            f"scores of {given} {what} for a task with {expected}", remedy="use a method made for this task"
+            f"scores of {width} {outputs} for a task with {expected}", remedy="use a method made for this task"
         )
 
 
-def seen_by(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:
+def pretraining_users(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:
     """Return a function from user ids to whether a backbone with these settings was trained on the users."""
     hashes = np.asarray(corpus.user_hashes)[split_users(corpus, config)[0]]
     return lambda user_ids: np.isin(user_hash(user_ids.to_pylist()), hashes)

@@ -9,7 +9,7 @@ from typing import Any
 from peterrec.config import load_config
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.experiments.grid.plan import Unit
-from peterrec.experiments.grid.progress import Silent
+from peterrec.experiments.grid.progress import Watch
 from peterrec.experiments.grid.run_unit import Outcome
 
 SYNTHETIC = {"users": 300, "items": 24, "targets": 12, "mean_events": 6, "labelled": 0.8}
@@ -61,7 +61,7 @@ def question(*methods: str, **others: Any) -> dict[str, Any]:
     return {"name": "one", "asks": "Which?", "methods": list(methods)} | others
 
 
-class Recorder(Silent):
+class Recorder(Watch):
     """Writes down what was done."""
 
     def __init__(self) -> None:

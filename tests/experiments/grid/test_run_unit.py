@@ -18,7 +18,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM
 from peterrec.data.splits import uniform, user_hash
 from peterrec.errors import TrainingError
-from peterrec.evaluation import per_user as judge
+from peterrec.evaluation import per_user
 from peterrec.evaluation.baselines import fit_baseline
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.grid import peak_memory as memory
@@ -126,7 +126,9 @@ def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) 
     train = methods.with_share(corpus, 0.5, 0).task("target").part("train")
     fitted = fit_baseline("popularity", train, train, n_targets=12)
     assert not isinstance(fitted, str)
-    found = judge.judge(corpus.task("target"), fitted, config.evaluate, lambda ids: np.zeros(len(ids), dtype=bool))
+    found = per_user.evaluate_users(
+        corpus.task("target"), fitted, config.evaluate, lambda ids: np.zeros(len(ids), dtype=bool)
+    )
     assert cell.metrics == found.metrics
     assert cell.family == "baseline"
     assert cell.cost.trained == {}
@@ -231,9 +233,9 @@ def test_the_users_of_pretraining_are_those_that_it_takes(tmp_path: Path, rare: 
         told = [any(item >= FIRST_ITEM for item in corpus.sequences[row][1:]) for row in range(60)]
         expected = [told[row] and not held_out[row] for row in range(60)]
         assert 0 < sum(expected) < 60
-        seen = judge.seen_by(corpus, PretrainConfig(seed=seed, valid_share=0.2))
+        seen = per_user.pretraining_users(corpus, PretrainConfig(seed=seed, valid_share=0.2))
         assert seen(pa.array([*names, "a stranger"])).tolist() == [*expected, False]
-    nobody_held_out = judge.seen_by(corpus, PretrainConfig(valid_share=1e-9))
+    nobody_held_out = per_user.pretraining_users(corpus, PretrainConfig(valid_share=1e-9))
     assert nobody_held_out(pa.array(names)).tolist() == told, "it is of no use to pre-training, but it can be said"
 
 

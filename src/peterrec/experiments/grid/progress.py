@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,20 +20,20 @@ AROUND = 8  # lines of the terminal that are not rows of the table
 REFRESH = 2  # times a second
 
 
-class Watch(Protocol):
-    """Is told how a grid goes on."""
+class Watch:
+    """Follows a grid while it is computed; this one shows nothing, others show what they override."""
 
     def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
-        """All units, those that are left to do, and how many are done at a time."""
+        """Take all units, those that are left to do, and how many are done at a time."""
 
     def started(self, unit: Unit) -> None:
-        """A unit was started."""
+        """Take a unit that was started."""
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
-        """A unit is done, or is not to be."""
+        """Take a unit that is done, failed or was skipped."""
 
     def close(self) -> None:
-        """There will be no more, for whatever reason."""
+        """End: nothing more will come, for whatever reason."""
 
 
 class Tally:
@@ -139,23 +138,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class Silent:
-    """Says nothing."""
-
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
-        """Say nothing."""
-
-    def started(self, unit: Unit) -> None:
-        """Say nothing."""
-
-    def ended(self, unit: Unit, outcome: Outcome) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
-
-
-class Lines(Silent):
+class Lines(Watch):
     """Says one line for each unit that ended, with the main metric and the seconds.
 
     Args:
@@ -193,7 +176,7 @@ def told(unit: Unit, outcome: Outcome) -> str:
     return f"{unit}: {word}{what} ({outcome.seconds:.1f} s)"
 
 
-class LiveTable:
+class LiveTable(Watch):
     """Shows a table of what is done and what runs, which stays where it is on a terminal.
 
     Args:

@@ -13,7 +13,7 @@ from peterrec.config import PrepareConfig, PretrainConfig
 from peterrec.data.prepare import prepare
 from peterrec.errors import InterruptedRun, PeterRecError, StorageError
 from peterrec.experiments.grid import state
-from peterrec.experiments.grid.run_cell import Job, NotPossible, adapt_cell, baseline_cells, joint_cells
+from peterrec.experiments.grid.run_cell import Job, NotPossible, adapt_cells, baseline_cells
 from peterrec.training.pretrain import pretrain
 
 
@@ -99,7 +99,7 @@ def _backbone(job: Job) -> str:
 _DO: dict[str, Callable[[Job], str]] = {
     "corpus": _corpus,
     "backbone": _backbone,
-    "adapt": adapt_cell,
-    "joint": joint_cells,
+    "adapt": adapt_cells,
+    "joint": adapt_cells,
     "baseline": baseline_cells,
 }

@@ -19,7 +19,7 @@ from peterrec.experiments.assemble import machine_of
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.cell_settings import check_settings, source_inputs, task_inputs
 from peterrec.experiments.grid.plan import Unit, needed, units_of
-from peterrec.experiments.grid.progress import Lines, Silent, Watch
+from peterrec.experiments.grid.progress import Lines, Watch
 from peterrec.experiments.grid.run_cell import Job
 from peterrec.experiments.grid.run_unit import Outcome
 from peterrec.experiments.grid.workers import Here, Processes, Workers, stoppable
@@ -83,7 +83,7 @@ def experiment(
         FetchError, StorageError: a data set cannot be fetched; the place is not writable.
     """
     out, say = Path(out), report or (lambda line: None)
-    watch = watch or (Lines(report) if report is not None else Silent())
+    watch = watch or (Lines(report) if report is not None else Watch())
     jobs = jobs if jobs is not None else config.jobs or _cores()
     if jobs < 1:
         raise ConfigError(f"{jobs} cells at a time cannot be computed", remedy="give --jobs 1 or more")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from peterrec.errors import ArtifactError
 from peterrec.experiments.grid.plan import Unit
@@ -17,7 +18,7 @@ from peterrec.storage import DESCRIPTIONS, read_json, storage_errors, write_json
 
 Note = Literal["skipped", "failed"]
 NOTES: tuple[Note, ...] = ("skipped", "failed")
-MARKER, LOCK = "grid.json", "lock"
+MARKER, LOCK, HOLDER = "grid.json", ".lock", "lock"  # HOLDER names the process that has the lock
 FOLDERS = ("data", "corpora", "backbones", "bundles", "cells")
 
 
@@ -27,7 +28,9 @@ def check_folder(out: Path) -> None:
     Raises:
         ArtifactError: it is one of those.
     """
-    if out.is_dir() and ((out / MARKER).is_file() or not any(path.name != LOCK for path in out.iterdir())):
+    if out.is_dir() and (
+        (out / MARKER).is_file() or not any(path.name not in (LOCK, HOLDER) for path in out.iterdir())
+    ):
         return
     if out.exists():
         raise ArtifactError("is there and is not a grid of experiments", remedy="choose another folder", path=out)
@@ -43,21 +46,22 @@ def locked(out: Path) -> Iterator[None]:
     """
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / LOCK).open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise ArtifactError(
-                f"another run (process {file.read().strip() or 'unknown'}) is at work in it",
-                remedy="wait for it, stop it, or choose another folder",
-                path=out,
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        (out / LOCK).touch()
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        holder = (out / HOLDER).read_text().strip() if (out / HOLDER).is_file() else ""
+        raise ArtifactError(
+            f"another run (process {holder or 'unknown'}) is at work in it",
+            remedy="wait for it, stop it, or choose another folder",
+            path=out,
+        ) from error
+    try:
+        (out / HOLDER).write_text(f"{os.getpid()}\n")  # not in the locked file, which Windows lets nobody else read
         yield
+    finally:
+        lock.release()
 
 
 def open_folder(out: Path, *, overwrite: bool) -> None:

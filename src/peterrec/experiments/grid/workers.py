@@ -1,4 +1,11 @@
-"""Processes that do units of a grid: side by side, none of them outliving the one that started them for long."""
+"""Processes that do units of a grid: side by side, none of them outliving the one that started them for long.
+
+Why not the executor of loky (joblib) or of concurrent.futures:
+- A worker that is killed breaks the whole executor, and all units that run are lost. Here one unit fails, and says so.
+- Their exception does not say by which signal a worker died, nor which unit it had.
+- Stopping kills loky's workers at once. Here they get SIGTERM and time to save a resume point.
+- A busy worker goes on with its task after its parent was killed. Here it ends with the parent.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from peterrec.errors import InterruptedRun
 from peterrec.process import tune_process
@@ -23,27 +30,9 @@ if TYPE_CHECKING:  # torch must not be imported before a worker has set its thre
     from peterrec.experiments.grid.run_cell import Job
     from peterrec.experiments.grid.run_unit import Outcome
 
-LOOK_EVERY = 0.5  # seconds between looks at whether the parent is there
 AGAIN = 0.02  # seconds until a signal is tried again
 GRACE = 15.0  # seconds to save a resume point in, when told to stop
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch and DuckDB may hang
-
-
-class Workers(Protocol):
-    """Who does units."""
-
-    @property
-    def free(self) -> int:
-        """How many more jobs may be started."""
-
-    def start(self, job: Job) -> None:
-        """Start a job; only while some are free."""
-
-    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Wait until something is done, or for so many seconds; return what is."""
-
-    def close(self) -> None:
-        """Stop all."""
 
 
 class Here:
@@ -105,7 +94,7 @@ class Processes:
 
     def _new(self) -> _Worker:
         ours, theirs = SPAWN.Pipe()
-        process = SPAWN.Process(target=_work, args=(theirs, os.getpid(), self.threads), daemon=True)
+        process = SPAWN.Process(target=_work, args=(theirs, self.threads), daemon=True)
         process.start()
         theirs.close()
         self._workers.append(_Worker(process, ours))
@@ -154,9 +143,9 @@ def _do(job: Job) -> Outcome:
     return outcome
 
 
-def _work(connection: Connection, parent: int, threads: int) -> None:
+def _work(connection: Connection, threads: int) -> None:
     """Do the jobs that come, until the other end is closed."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
     told: list[int] = []
     stop = raising(SystemExit(128 + signal.SIGTERM))
@@ -180,9 +169,10 @@ def _work(connection: Connection, parent: int, threads: int) -> None:
             raise
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK_EVERY)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)  # nobody would read what comes; what is written appears whole or not at all
 
 
@@ -218,3 +208,6 @@ def raising(error: BaseException) -> Callable[[int, FrameType | None], None]:
         raise error
 
     return handle
+
+
+Workers = Here | Processes
