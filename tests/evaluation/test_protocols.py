@@ -86,7 +86,7 @@ def test_negatives_are_distinct_and_never_positive(
     rows: list[list[int]], count: int, seed: int, n_targets: int
 ) -> None:
     """Promise 10, for any users, catalogue and number of negatives."""
-    pairs = Pairs.of(Sequences.of(rows), n_targets)
+    pairs = Pairs.from_targets(Sequences.of(rows), n_targets)
     negatives, valid = draw_negatives(pairs, slice(0, len(pairs)), count, np.random.default_rng(seed))
     assert negatives.shape == valid.shape == (len(pairs), count)
     for user, drawn, real in zip(pairs.user, negatives, valid, strict=True):
@@ -99,12 +99,12 @@ def test_negatives_are_distinct_and_never_positive(
 def test_negatives_are_uniform() -> None:
     """8 of 16 negatives, 20,000 times: each in half of them (standard deviation 0.0035), first places as well."""
     users, n_targets, positives = 20_000, 20, {0, 7, 8, 19}
-    pairs = Pairs.of(Sequences.of([[7]] * users), n_targets)
+    pairs = Pairs.from_targets(Sequences.of([[7]] * users), n_targets)
     negatives, _ = draw_negatives(pairs, slice(0, users), 8, np.random.default_rng(0))
     share = np.bincount(negatives.ravel(), minlength=n_targets) / users
     assert share[7] == 0
     assert np.delete(share, 7) == pytest.approx(8 / 19, abs=0.018)
-    pairs = Pairs.of(Sequences.of([sorted(positives)] * (users // 4)), n_targets)
+    pairs = Pairs.from_targets(Sequences.of([sorted(positives)] * (users // 4)), n_targets)
     negatives, _ = draw_negatives(pairs, slice(0, users), 8, np.random.default_rng(0))
     share = np.bincount(negatives.ravel(), minlength=n_targets) / users
     assert share[[0, 7, 8, 19]].tolist() == [0, 0, 0, 0]
@@ -143,7 +143,7 @@ def test_by_default_a_positive_meets_99_negatives_and_counts_within_the_first_fi
         scores[user, row] += 2.0
     targets = Sequences.of(rows)
     result = ranking_outcome([scores], targets, sampled_negatives=config.sampled_negatives, seed=config.seed)
-    pairs = Pairs.of(targets, 200)
+    pairs = Pairs.from_targets(targets, 200)
     negatives, _ = draw_negatives(pairs, slice(0, len(pairs)), 99, np.random.default_rng(0))
     ranks = [
         1 + sum(scores[user, negative] > scores[user, target] for negative in row)

@@ -95,9 +95,9 @@ def evaluate(
         for name, path in bundles.items():
             loaded[name] = model.load_bundle(path, name=f"evaluate {name}")
         task = corpus.task(_one_task(model, loaded.values()))
-        of_task = {name: model.bundle(key) for name, key in loaded.items()}
-        columns = {name: output_columns(task, bundle) for name, bundle in of_task.items()}
-        task, notes = comparable(corpus, task, list(of_task.values()), model.pretrained.training)
+        task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
+        columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
+        task, notes = comparable(corpus, task, list(task_bundles.values()), model.pretrained.training)
         scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
         evaluation = evaluate_task(task, scorers, config, progress=report, notes=notes)
     finally:

@@ -1,4 +1,4 @@
-"""Judging models and baselines on the test users of a task."""
+"""Evaluation of models and baselines on the test users of a task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Estimates = dict[tuple[str, str], Estimate]
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _MethodStatistics:
     """Statistics by metric of one method, and how many rows they are means over."""
 
     statistics: dict[str, Statistic]
@@ -43,7 +43,7 @@ def evaluate_task(
     progress: Progress | None = None,
     notes: Sequence[str] = (),
 ) -> TaskEvaluation:
-    """Judge models on the test users of a task, next to baselines fitted on its train users (paper, section 4).
+    """Evaluate models on the test users of a task, next to baselines fitted on its train users (paper, section 4).
 
     Every method meets the same users, sampled negatives and resamples, so differences are paired.
 
@@ -69,15 +69,19 @@ def evaluate_task(
         if baseline.name in methods:
             raise TaskError(f"a model has the name of a baseline: {baseline.name!r}", remedy="name it otherwise")
         methods[baseline.name] = baseline
-    judged: dict[str, _Judged] = {}
+    evaluated: dict[str, _MethodStatistics] = {}
     for name, method in methods.items():
         say(f"scoring {len(test):,} test users: {name}")
-        judged[name] = _judge(task, test, name, method, config)
+        evaluated[name] = _evaluate_method(task, test, name, method, config)
     say(f"drawing {config.bootstrap:,} resamples of the test users")
-    statistics = {(name, metric): one for name, of in judged.items() for metric, one in of.statistics.items()}
+    statistics = {
+        (name, metric): statistic
+        for name, method_statistics in evaluated.items()
+        for metric, statistic in method_statistics.statistics.items()
+    }
     estimates = bootstrap(statistics, Resamples(len(test), config.bootstrap, config.seed))
     notes = [*notes, *_repeats(task, test)]
-    report = _report(task, len(test), methods, list(scorers), judged, estimates, config, (*fitted.notes, *notes))
+    report = _report(task, len(test), methods, list(scorers), evaluated, estimates, config, (*fitted.notes, *notes))
     return report.model_copy(update={"notes": notes})
 
 
@@ -105,19 +109,21 @@ def _baselines(task: Task, config: EvaluateConfig, say: Progress) -> FittedBasel
     )
 
 
-def _judge(task: Task, test: TaskPart, name: str, method: Scorer, config: EvaluateConfig) -> _Judged:
+def _evaluate_method(
+    task: Task, test: TaskPart, name: str, method: Scorer, config: EvaluateConfig
+) -> _MethodStatistics:
     wanted = "probabilities" if task.kind == "classification" else "score_batches"
     if not hasattr(method, wanted):
         raise TaskError(f"{name!r} cannot score a {task.kind} task", remedy="use a bundle adapted to this task")
     try:
         if task.kind == "classification":
-            return _judge_classes(test, cast(ClassificationScorer, method), len(task.class_names))
-        return _judge_ranking(task, test, cast(RankingScorer, method), config)
+            return _evaluate_classes(test, cast(ClassificationScorer, method), len(task.class_names))
+        return _evaluate_ranking(task, test, cast(RankingScorer, method), config)
     except DataError as error:
         raise type(error)(f"method {name!r}: {error.what}", remedy=error.remedy, path=error.path) from error
 
 
-def _judge_classes(test: TaskPart, method: ClassificationScorer, classes: int) -> _Judged:
+def _evaluate_classes(test: TaskPart, method: ClassificationScorer, classes: int) -> _MethodStatistics:
     probabilities = method.probabilities(test.sequences)
     outcome = classification_outcome(probabilities, labels_of(test))
     if outcome.probabilities.shape[1] != classes:
@@ -125,23 +131,23 @@ def _judge_classes(test: TaskPart, method: ClassificationScorer, classes: int) -
             f"gives {outcome.probabilities.shape[1]} classes where the task has {classes}",
             remedy="use a bundle adapted to this task",
         )
-    return _Judged(classification_statistics(outcome), outcome.users)
+    return _MethodStatistics(classification_statistics(outcome), outcome.users)
 
 
-def _judge_ranking(task: Task, test: TaskPart, method: RankingScorer, config: EvaluateConfig) -> _Judged:
+def _evaluate_ranking(task: Task, test: TaskPart, method: RankingScorer, config: EvaluateConfig) -> _MethodStatistics:
     width = len(task.targets) if task.targets is not None else 0
 
-    def checked() -> Any:
+    def checked_batches() -> Any:
         for batch in method.score_batches(test.sequences, config.batch_size):
             if batch.shape[1:] != (width,):
                 raise DataError(f"gives scores of shape {batch.shape} for {width} targets", remedy="use its own bundle")
             yield batch
 
-    count, scores = config.sampled_negatives, checked()
+    count, scores = config.sampled_negatives, checked_batches()
     if task.exclude_seen and test.seen is not None:
         scores = without_seen(scores, test.seen)
     outcome = ranking_outcome(scores, targets_of(test), sampled_negatives=count, seed=config.seed)
-    return _Judged(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
+    return _MethodStatistics(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
 
 
 def _report(
@@ -149,16 +155,16 @@ def _report(
     users: int,
     methods: Mapping[str, Scorer],
     models: list[str],
-    judged: Mapping[str, _Judged],
+    evaluated: Mapping[str, _MethodStatistics],
     estimates: Estimates,
     config: EvaluateConfig,
     notes: tuple[str, ...],
 ) -> TaskEvaluation:
-    if not judged:
+    if not evaluated:
         raise TaskError("there is nothing to evaluate", remedy="give a bundle, or leave the baselines on")
-    first = next(iter(judged.values()))
+    first = next(iter(evaluated.values()))
     primary = "accuracy" if task.kind == "classification" else f"mrr@{config.k}"
-    results = [_result(name, methods[name], name in models, judged[name], estimates, config) for name in methods]
+    results = [_result(name, methods[name], name in models, evaluated[name], estimates, config) for name in methods]
     compared = [primary] + (["auc"] if "auc" in first.statistics else [])
     comparisons = [
         _compare(name, reference, metric, estimates, config.confidence)
@@ -182,7 +188,12 @@ def _report(
 
 
 def _result(
-    name: str, method: Scorer, is_model: bool, judged: _Judged, estimates: Estimates, config: EvaluateConfig
+    name: str,
+    method: Scorer,
+    is_model: bool,
+    evaluated: _MethodStatistics,
+    estimates: Estimates,
+    config: EvaluateConfig,
 ) -> MethodResult:
     return MethodResult(
         name=name,
@@ -190,7 +201,7 @@ def _result(
         trainable=method.trainable,
         trainable_share=method.trainable_share,
         settings=settings_of(method),
-        values={m: Value.of(estimates[name, m].interval(config.confidence)) for m in judged.statistics},
+        values={m: Value.from_interval(estimates[name, m].interval(config.confidence)) for m in evaluated.statistics},
     )
 
 

@@ -50,7 +50,7 @@ class UserEvaluation:
 
 
 def evaluate_users(
-    task: Task, scorer: Scorer, config: EvaluateConfig, seen: Callable[[pa.Array], Bool[np.ndarray, " users"]]
+    task: Task, scorer: Scorer, config: EvaluateConfig, in_pretraining: Callable[[pa.Array], Bool[np.ndarray, " users"]]
 ) -> UserEvaluation:
     """Evaluate a method on the test users of a task, by the protocols and metrics of `evaluate_task`.
 
@@ -58,7 +58,7 @@ def evaluate_users(
         task: as prepared.
         scorer: gives `probabilities` for a classification task, `score_batches` for a ranking task.
         config: cut-off, sampled negatives, and the seed of their draw.
-        seen: from ids to whether the users were in pre-training.
+        in_pretraining: from ids to whether the users were in pre-training.
 
     Raises:
         TaskError: there are no test users.
@@ -76,7 +76,7 @@ def evaluate_users(
     columns = {
         "user_id": test.user_ids.cast(pa.string()),
         "events": pa.array(test.sequences.lengths.astype(np.int64)),
-        "seen": pa.array(seen(test.user_ids)),
+        "seen": pa.array(in_pretraining(test.user_ids)),
         "rows": pa.array(rows.astype(np.int64)),
     }
     return UserEvaluation(

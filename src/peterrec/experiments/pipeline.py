@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass
 class RunState:
-    """What a run knows while it goes on.
+    """State of a run: its settings, its folder, and the stages so far.
 
     Attributes:
         config: of the run.
@@ -89,8 +89,8 @@ def run(
     try:
         return _run(config, out, overwrite, report, command)
     except InterruptedRun as error:  # a stage would go on with an option that a whole run does not have
-        again = "run the same command again, without --overwrite: what is done is kept"
-        raise InterruptedRun(error.what, remedy=again, path=error.path) from error
+        remedy = "run the same command again, without --overwrite: what is done is kept"
+        raise InterruptedRun(error.what, remedy=remedy, path=error.path) from error
 
 
 def _run(config: RunConfig, out: str | Path, overwrite: bool, report: Report | None, command: str) -> Path:
@@ -123,7 +123,7 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
     out, tasks = state.out / "joint", corpus.task_names
     settings = build_config(AdaptConfig, state.config.adapt.model_dump(exclude_unset=True) | {"strategy": "joint"})
     meta = description(out)
-    same = (
+    reusable = (
         meta is not None
         and meta["tasks"] == tasks
         and meta["backbone_fingerprint"] == model.fingerprint
@@ -135,7 +135,7 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
         )
     )
     state.stage(
-        "adapt all tasks (joint)", same, lambda: None,
+        "adapt all tasks (joint)", reusable, lambda: None,
         lambda: adapt_jointly(
             model, corpus, tasks, out, settings, resume=not state.overwrite, overwrite=True, report=state.say
         ) and None,
@@ -154,11 +154,12 @@ def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[
                 model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True, report=state.say
             ),
         )  # fmt: skip
-    found = state.out / "evaluations" / f"{task}.json"
+    evaluation_path = state.out / "evaluations" / f"{task}.json"
     key = _evaluation_key(state.config.evaluate, paths, corpus)
     return state.stage(
-        f"evaluate {task}", found.exists() and read_json(found).get("key") == key,
-        lambda: read_json(found)["evaluation"], lambda: _evaluate(state, model, corpus, paths, found, key),
+        f"evaluate {task}", evaluation_path.exists() and read_json(evaluation_path).get("key") == key,
+        lambda: read_json(evaluation_path)["evaluation"],
+        lambda: _evaluate(state, model, corpus, paths, evaluation_path, key),
     )  # fmt: skip
 
 
@@ -178,10 +179,10 @@ def _fetch(state: RunState) -> None:
         return
     # A fetched data set is never stale, and fetching it again needs the network: `fetch --overwrite` does that.
     start = time.perf_counter()
-    there = (data / name).exists()
+    was_there = (data / name).exists()
     state.say("\n[fetch]")
     fetch(name, data / name, report=state.say)
-    state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": there})
+    state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": was_there})
 
 
 def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
@@ -230,8 +231,8 @@ def _evaluation_key(config: EvaluateConfig, paths: dict[str, Path], corpus: Corp
 
 
 def _check_overrides(config: RunConfig) -> None:
-    known = {task.name for task in config.prepare.tasks}
+    task_names = {task.name for task in config.prepare.tasks}
     for task in config.task_overrides:
-        if task not in known:
+        if task not in task_names:
             raise ConfigError(f"task_overrides names {task!r}, which is no task", remedy="name one of prepare.tasks")
         adapt_config(config, task, config.strategies[0])

@@ -1,4 +1,4 @@
-"""What runs and grids share: settings laid over settings, and whether an artifact is still what would be made."""
+"""Reuse in runs and grids: settings laid over settings, and whether an artifact is still what would be made."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def laid_over(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[
 
 
 def description(path: Path) -> dict[str, Any] | None:
-    """Return what an artifact says of itself; None where there is none that can be used."""
+    """Return the metadata of an artifact; None where there is none that can be used."""
     if not path.exists():
         return None
     try:

@@ -27,7 +27,7 @@ from peterrec.experiments.grid import run_unit as work
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.plan import Unit, units_of
 from peterrec.experiments.grid.run_cell import Job
-from peterrec.experiments.grid.runner import _make_up
+from peterrec.experiments.grid.runner import _write_synthetic_data
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, read_cell, read_users
 from peterrec.training.adapt import adapt
@@ -46,7 +46,7 @@ def config() -> ExperimentConfig:
 def out(tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig) -> Path:
     """A grid's folder with its corpus and backbone."""
     made = tmp_path_factory.mktemp("grid")
-    _make_up(config, made)
+    _write_synthetic_data(config, made)
     for unit in units_of(config, made):
         if not unit.cells:
             assert work.do(Job(unit, made, config.evaluate)).status == "done"

@@ -119,7 +119,7 @@ def test_pairs_have_their_own_negatives_and_something_that_the_user_has_beside_t
         for name, owned in (("source", sources), ("target", targets)):
             for user, items in zip(batch[f"{name}_user"].squeeze(1).tolist(), batch[f"{name}_items"], strict=True):
                 assert not set(items[1:].tolist()) & set(owned[user].tolist())
-            rows = zip(batch[f"{name}_user"].tolist(), batch[f"{name}_beside"].tolist(), strict=True)
+            rows = zip(batch[f"{name}_user"].tolist(), batch[f"{name}_context"].tolist(), strict=True)
             beside[name] |= {(user[0], item[0]) for user, item in rows}
     assert beside["source"] == {(3, 3), (0, 0), (0, 2), (1, 1)}, "3 is no target: user 3 has none"
     assert beside["target"] == {(0, 0), (0, 1), (1, 2)}

@@ -108,7 +108,7 @@ def _tfidf(sequences: Sequences, normalised: bool) -> Features:
     tfidf = TfidfTransformer(norm="l2" if normalised else None).fit(counts)
     squares = tfidf.transform(counts).power(2).sum(axis=1)
     scale = 1.0 if normalised else 1.0 / np.sqrt(max(float(squares.mean()), 1e-12))
-    return lambda some: tfidf.transform(bag(some, width)) * scale
+    return lambda rows: tfidf.transform(bag(rows, width)) * scale
 
 
 def labels_of(part: TaskPart) -> Int[np.ndarray, " users"]:

@@ -1,4 +1,4 @@
-"""What is to be computed for the questions of a grid: corpora, backbones and cells, in units that need one another."""
+"""Plan of a grid: corpora, backbones and cells, as units that depend on one another."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ALL_TASKS = "_all"  # no name of a task starts so
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work that is done at once, by one process.
+    """A piece of work that one process does in one go.
 
     Attributes:
         kind: what it is.
-        place: folder of what is kept of it, in the folder of the grid; no two units have the same.
-        inputs: plain values that decide what comes out.
+        place: folder of its files, in the folder of the grid; no two units have the same.
+        inputs: plain values that decide the result.
         needs: places of the units that must be there before.
         cells: that it gives; none of a corpus or backbone.
         data, seed: whose split and whose weights.
@@ -101,7 +101,7 @@ class _Plan:
             "tasks": {task: self._task(key, task) for task in tasks},
             "share": key.share,
             "seed": key.seed,
-            "evaluate": resolve.judged_by(self.config.evaluate),
+            "evaluate": resolve.evaluation_inputs(self.config.evaluate),
         }
         cells = tuple(CellKey(key.data, task, key.method, key.seed, key.share) for task in tasks)
         unit = Unit("baseline", place, inputs, (self._corpus(key),), cells, key.data, key.seed)
@@ -187,13 +187,13 @@ def needed(units: Sequence[Unit], is_there: Sequence[bool]) -> list[Unit]:
         units: as `units_of` returns them.
         is_there: whether each is.
     """
-    there = {unit.place: done for unit, done in zip(units, is_there, strict=True)}
+    is_done = {unit.place: unit_done for unit, unit_done in zip(units, is_there, strict=True)}
     by_place = {unit.place: unit for unit in units}
-    wanted: set[str] = set()
-    stack = [unit.place for unit in units if unit.cells and not there[unit.place]]
+    places: set[str] = set()
+    stack = [unit.place for unit in units if unit.cells and not is_done[unit.place]]
     while stack:
         place = stack.pop()
-        if place not in wanted and not there[place]:
-            wanted.add(place)
+        if place not in places and not is_done[place]:
+            places.add(place)
             stack += by_place[place].needs
-    return [unit for unit in units if unit.place in wanted]
+    return [unit for unit in units if unit.place in places]

@@ -1,4 +1,4 @@
-"""The cells of each kind of method: trained or fitted on the train users, judged on the test users, written."""
+"""Cells of a grid: a method is trained or fitted on the train users, evaluated on the test users, and written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LARGE = 1_000_000  # bytes of a bundle that is not kept once its cell is written
 
 @dataclass(frozen=True)
 class Job:
-    """A unit and what is to be known to do it.
+    """A unit, with the settings that doing it needs.
 
     Attributes:
         unit: the unit; what it needs is there.
@@ -62,7 +62,7 @@ class NotPossible(Exception):  # noqa: N818 - no error: it is noted, and the gri
 
 
 def _view(job: Job) -> tuple[Corpus, Corpus]:
-    """Return the corpus, and what methods see of it."""
+    """Return the corpus, and the share of it that methods are fitted on."""
     corpus = Corpus.open(job.out / job.unit.needs[0])
     return corpus, with_share(corpus, job.unit.cells[0].share, job.unit.seed)
 

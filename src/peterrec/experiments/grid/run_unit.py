@@ -59,9 +59,9 @@ def do(job: Job) -> Outcome:
     return Outcome("failed", reason, time.perf_counter() - start)
 
 
-def _note(job: Job, what: state.Note, reason: str, trace: str) -> None:
+def _note(job: Job, kind: state.Note, reason: str, trace: str) -> None:
     try:
-        state.note(job.out, job.unit, what, reason, trace)
+        state.note(job.out, job.unit, kind, reason, trace)
     except StorageError:  # where the disk is full, the outcome still tells
         return
 
@@ -69,7 +69,7 @@ def _note(job: Job, what: state.Note, reason: str, trace: str) -> None:
 def _clear(job: Job) -> None:
     """Remove what is there and was made otherwise, or is damaged; resume points lie beside it.
 
-    What says how it was made goes first: a kill in between must not leave it beside something else.
+    The file that says how it was made goes first: a kill in between must not leave it beside something else.
     """
     (job.out / job.unit.marker).unlink(missing_ok=True)
     shutil.rmtree(job.out / job.unit.place, ignore_errors=True)

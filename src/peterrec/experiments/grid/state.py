@@ -1,4 +1,4 @@
-"""What is there of a grid on disk: which units are done, which cells cannot be had, which failed."""
+"""State of a grid on disk: which units are done, which cells cannot be had, which failed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
 
 
 def _settled(out: Path, key: CellKey, unit: Unit) -> bool:
-    return is_finished(out, key, unit) or _inputs(_note(out, key, "skipped")) == unit.inputs
+    return is_finished(out, key, unit) or _inputs(_note_path(out, key, "skipped")) == unit.inputs
 
 
 def _inputs(path: Path) -> Any:
@@ -107,24 +107,24 @@ def _inputs(path: Path) -> Any:
         return None  # damaged: made again
 
 
-def note(out: Path, unit: Unit, what: Note, reason: str, trace: str = "") -> None:
+def note(out: Path, unit: Unit, kind: Note, reason: str, trace: str = "") -> None:
     """Note beside the places of a unit's cells why they cannot be had, or how they failed."""
     for key in unit.cells:
-        write_json(_note(out, key, what), {"inputs": unit.inputs, "reason": reason, "trace": trace.splitlines()})
+        write_json(_note_path(out, key, kind), {"inputs": unit.inputs, "reason": reason, "trace": trace.splitlines()})
 
 
 def forget(out: Path, key: CellKey) -> None:
     """Remove notes of a cell that is finished now."""
-    for what in NOTES:
-        _note(out, key, what).unlink(missing_ok=True)
+    for kind in NOTES:
+        _note_path(out, key, kind).unlink(missing_ok=True)
 
 
-def reason(out: Path, key: CellKey, unit: Unit, what: Note) -> str | None:
+def reason(out: Path, key: CellKey, unit: Unit, kind: Note) -> str | None:
     """Return why a cell cannot be had or how it failed with the same inputs; None if that is not so."""
-    path = _note(out, key, what)
+    path = _note_path(out, key, kind)
     return str(read_json(path).get("reason", "")) if _inputs(path) == unit.inputs else None
 
 
-def _note(out: Path, key: CellKey, what: Note) -> Path:
+def _note_path(out: Path, key: CellKey, kind: Note) -> Path:
     path = out / key.folder
-    return path.with_name(f"{path.name}.{what}.json")
+    return path.with_name(f"{path.name}.{kind}.json")

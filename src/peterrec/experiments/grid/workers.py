@@ -93,35 +93,37 @@ class Processes:
             worker.connection.send(job)
 
     def _new(self) -> _Worker:
-        ours, theirs = SPAWN.Pipe()
-        process = SPAWN.Process(target=_work, args=(theirs, self.threads), daemon=True)
+        parent_end, worker_end = SPAWN.Pipe()
+        process = SPAWN.Process(target=_work, args=(worker_end, self.threads), daemon=True)
         process.start()
-        theirs.close()
-        self._workers.append(_Worker(process, ours))
+        worker_end.close()
+        self._workers.append(_Worker(process, parent_end))
         return self._workers[-1]
 
     def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
         """Wait until something is done, or for so many seconds; return what is. A process that died has failed."""
         busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
-        found = []
+        finished = []
         for connection in wait(list(busy), timeout):
             worker = busy[connection]  # type: ignore[index]
             job, worker.job = worker.job, None
             assert job is not None
             try:
-                found.append((job, worker.connection.recv()))
+                finished.append((job, worker.connection.recv()))
             except (EOFError, OSError):
-                found.append((job, self._died(worker)))
-        return found
+                finished.append((job, self._died(worker)))
+        return finished
 
     def _died(self, worker: _Worker) -> Outcome:
         self._workers.remove(worker)
         worker.process.join(GRACE)
         code = worker.process.exitcode
-        why = f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
+        ending = (
+            f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
+        )
         remedy = "it may have needed more memory than there is: run again with fewer --jobs"
         outcome: type[Outcome] = importlib.import_module("peterrec.experiments.grid.run_unit").Outcome
-        return outcome("failed", f"{why}\n  What to do: {remedy}", 0.0)
+        return outcome("failed", f"{ending}\n  What to do: {remedy}", 0.0)
 
     def close(self) -> None:
         """Tell all to stop, and let them save what they can go on from."""
@@ -147,11 +149,11 @@ def _work(connection: Connection, threads: int) -> None:
     """Do the jobs that come, until the other end is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
-    told: list[int] = []
+    signals: list[int] = []
     stop = raising(SystemExit(128 + signal.SIGTERM))
 
     def stop_at(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop_at)
@@ -165,7 +167,7 @@ def _work(connection: Connection, threads: int) -> None:
         pass  # it was told to stop, and what it can go on from is saved; or nobody is at the other end
     except BaseException:
         # Where the signal hit, its error may have become another one: whoever asked it to stop need not read that.
-        if not told:
+        if not signals:
             raise
 
 
@@ -197,14 +199,14 @@ def raising(error: BaseException) -> Callable[[int, FrameType | None], None]:
     """Return a handler that raises an error; in a finaliser, where it would be lost, it waits until that is over."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        place = frame
-        while place is not None:
-            if place.f_code.co_name == "__del__":
-                again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
-                again.daemon = True
-                again.start()
+        enclosing = frame
+        while enclosing is not None:
+            if enclosing.f_code.co_name == "__del__":
+                timer = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+                timer.daemon = True
+                timer.start()
                 return
-            place = place.f_back
+            enclosing = enclosing.f_back
         raise error
 
     return handle

@@ -108,8 +108,8 @@ def train_dupn(
 def _job(spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _Job:
     users, valid = parts_of(spec)
     head = build_head(spec, users, config.hidden, generator)
-    blind = head.bias.detach().expand(len(valid), -1).clone()
-    start = add_up([metric_sums(blind, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
+    without_users = head.bias.detach().expand(len(valid), -1).clone()
+    start = add_up([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
     stream = EpochStream(TaskSource(spec, users, adapt), config.batch_size, adapt.seed)
     return _Job(spec, stream, valid, head, TaskLoss(adapt, None), start)
 
@@ -139,14 +139,15 @@ class _Training(nn.Module):
         """Return the metrics of the valid users, by task where there are several."""
         if len(self.jobs) == 1:
             return self._metrics(0)
-        found = [self._metrics(number) for number in range(len(self.jobs))]
+        task_metrics = [self._metrics(number) for number in range(len(self.jobs))]
         relative = [
-            job.relative(of[metric_names(job.spec)[0]]) for job, of in zip(self.jobs, found, strict=True)
-        ]  # fmt: skip
+            job.relative(metrics[metric_names(job.spec)[0]])
+            for job, metrics in zip(self.jobs, task_metrics, strict=True)
+        ]
         named = {
             f"{name} ({job.spec.name})": value
-            for job, of in zip(self.jobs, found, strict=True)
-            for name, value in of.items()
+            for job, metrics in zip(self.jobs, task_metrics, strict=True)
+            for name, value in metrics.items()
         }
         return {RELATIVE: float(np.mean(relative)), **named}
 
@@ -192,11 +193,11 @@ class DupnScorer:
 
     def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
         """Return class probabilities, one row a user."""
-        found = np.zeros((len(sequences), len(self.head.bias)))
+        values = np.zeros((len(sequences), len(self.head.bias)))
         for start in range(0, len(sequences), SCORED):
             rows = np.arange(start, min(start + SCORED, len(sequences)))
-            found[rows] = self._outputs(sequences, rows).double().softmax(1).cpu().numpy()
-        return found
+            values[rows] = self._outputs(sequences, rows).double().softmax(1).cpu().numpy()
+        return values
 
     def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[Float[np.ndarray, "B n_targets"]]:
         """Yield scores of all users in row order."""
