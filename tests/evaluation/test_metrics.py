@@ -38,9 +38,9 @@ def test_only_candidates_count_and_the_positive_always_does() -> None:
     scores = np.array([[0.1, 0.9, 0.5, 0.5]])
     candidates = np.array([[True, False, False, False]])
     assert rank_of(scores, np.array([2]), candidates).tolist() == [1.0]
-    both = np.array([[True, False, True, False]])
-    assert rank_of(scores, np.array([2]), both).tolist() == [1.0]
-    assert both.tolist() == [[True, False, True, False]], "the caller's mask must not change"
+    places = np.array([[True, False, True, False]])
+    assert rank_of(scores, np.array([2]), places).tolist() == [1.0]
+    assert places.tolist() == [[True, False, True, False]], "the caller's mask must not change"
 
 
 def test_integer_scores_are_taken() -> None:
@@ -95,8 +95,10 @@ def test_ranks_equal_a_naive_loop(rows: int, n: int, seed: int, block: int) -> N
     candidates = rng.random((rows, n)) < 0.7
     expected = []
     for row, positive, allowed in zip(scores, positives, candidates, strict=True):
-        others = [row[j] for j in range(n) if allowed[j] and j != positive]
-        expected.append(1 + sum(o > row[positive] for o in others) + sum(o == row[positive] for o in others) / 2)
+        competitors = [row[j] for j in range(n) if allowed[j] and j != positive]
+        expected.append(
+            1 + sum(o > row[positive] for o in competitors) + sum(o == row[positive] for o in competitors) / 2
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_BLOCK", block)
         assert rank_of(scores, positives, candidates).tolist() == expected

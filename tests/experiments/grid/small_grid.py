@@ -57,8 +57,8 @@ def small_grid(*overrides: str, questions: Sequence[dict[str, Any]] = (ALL,), **
     return load_config(ExperimentConfig, None, overrides, **(tree | values))
 
 
-def question(*methods: str, **others: Any) -> dict[str, Any]:
-    return {"name": "one", "asks": "Which?", "methods": list(methods)} | others
+def question(*methods: str, **settings: Any) -> dict[str, Any]:
+    return {"name": "one", "asks": "Which?", "methods": list(methods)} | settings
 
 
 class Recorder(Watch):
@@ -69,7 +69,7 @@ class Recorder(Watch):
         self.errors: list[str] = []
         self.jobs = 0
 
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
+    def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
         self.jobs = jobs
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
@@ -78,7 +78,7 @@ class Recorder(Watch):
             self.errors.append(outcome.line)
 
     @property
-    def done(self) -> list[str]:
+    def done_places(self) -> list[str]:
         return sorted(place for place, status in self.ended_units if status == "done")
 
 
@@ -89,12 +89,12 @@ def cells_on_disk(out: Path) -> list[str]:
 
 def workers_of(pid: int) -> list[int]:
     """Processes that do units for this one."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == pid and "spawn_main" in (folder / "cmdline").read_text():
-                found.append(int(folder.name))
+                pids.append(int(folder.name))
         except OSError:
             continue
-    return found
+    return pids

@@ -35,7 +35,7 @@ def mrr_of(trained: TrainedBaseline, part: TaskPart) -> float:
     return mean_reciprocal_rank(trained.scorer.score_batches(part.sequences, 50), part.targets)
 
 
-def same(first: TrainedBaseline, second: TrainedBaseline) -> bool:
+def equal_curves(first: TrainedBaseline, second: TrainedBaseline) -> bool:
     def plain(trained: TrainedBaseline) -> list[dict[str, float | None]]:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in trained.history.rows]
 
@@ -59,17 +59,17 @@ def test_the_seed_decides_everything(name: str, tiny: Corpus) -> None:
     first = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0)["shop"]
     assert torch.equal(torch.get_rng_state(), state), "draws of whoever called are not touched"
     torch.rand(7)
-    second, other = (train_neural_baseline(name, tiny, ["shop"], SMALL[name], seed)["shop"] for seed in (0, 1))
-    assert same(first, second)
-    assert not same(first, other)
+    second, cuda_row = (train_neural_baseline(name, tiny, ["shop"], SMALL[name], seed)["shop"] for seed in (0, 1))
+    assert equal_curves(first, second)
+    assert not equal_curves(first, cuda_row)
     part = tiny.task("shop").part("test")
     assert mrr_of(first, part) == mrr_of(second, part)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_told_of_it(name: str, tiny: Corpus) -> None:
-    said: list[str] = []
-    trained = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0, said.append)["shop"]
+    messages: list[str] = []
+    trained = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0, messages.append)["shop"]
     assert list(trained.trained) == ["embedding", "network", "head"]
     assert min(trained.trained.values()) > 0
     assert sum(trained.trained.values()) == trained.all_params == trained.scorer.trainable
@@ -82,7 +82,7 @@ def test_what_is_told_of_it(name: str, tiny: Corpus) -> None:
     assert trained.history.best_epoch == int(np.argmax([row["mrr"] for row in trained.history.rows]))
     assert trained.settings["batch_size"] == 32
     assert trained.settings["patience"] == 4
-    assert len(said) == 2
+    assert len(messages) == 2
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -141,14 +141,14 @@ def test_a_device_that_is_not_there_is_named(tiny: Corpus) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 @pytest.mark.parametrize("name", SMALL)
 def test_a_gpu_comes_close_to_the_cpu(name: str, tiny: Corpus) -> None:
-    here, there = (
+    on_cpu, on_cuda = (
         train_neural_baseline(name, tiny, ["shop"], SMALL[name] | {"device": device}, 0)["shop"]
         for device in ("cpu", "cuda")
     )
-    for row, other in zip(here.history.rows, there.history.rows, strict=True):
-        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=0.02)
-    assert mrr_of(there, tiny.task("shop").part("test")) == pytest.approx(
-        mrr_of(here, tiny.task("shop").part("test")), abs=0.05
+    for row, cuda_row in zip(on_cpu.history.rows, on_cuda.history.rows, strict=True):
+        assert row["train_loss"] == pytest.approx(cuda_row["train_loss"], rel=0.02)
+    assert mrr_of(on_cuda, tiny.task("shop").part("test")) == pytest.approx(
+        mrr_of(on_cpu, tiny.task("shop").part("test")), abs=0.05
     )
 
 
@@ -164,21 +164,21 @@ def test_conet_is_not_for_classes(tiny: Corpus) -> None:
 
 
 def test_dupn_learns_several_tasks_at_once(structured: Corpus) -> None:
-    found = train_neural_baseline("dupn", structured, ["cluster", "shop"], LEARNS["dupn"], 0)
+    baselines = train_neural_baseline("dupn", structured, ["cluster", "shop"], LEARNS["dupn"], 0)
     task, shop = structured.task("cluster"), structured.task("shop")
     test = task.part("test")
-    probabilities = found["cluster"].scorer.probabilities(test.sequences)
+    probabilities = baselines["cluster"].scorer.probabilities(test.sequences)
     assert probabilities.sum(axis=1) == pytest.approx(1.0)
     assert accuracy_score(test.labels, probabilities.argmax(axis=1)) > 0.8
-    assert mrr_of(found["shop"], shop.part("test")) > 0.35
-    rows = {name: trained.history.rows[trained.history.best_epoch] for name, trained in found.items()}
+    assert mrr_of(baselines["shop"], shop.part("test")) > 0.35
+    rows = {name: trained.history.rows[trained.history.best_epoch] for name, trained in baselines.items()}
     assert set(rows["cluster"]) == {"epoch", "train_loss", "relative", "log_loss", "accuracy", "seconds"}
     assert set(rows["shop"]) == {"epoch", "train_loss", "relative", "mrr", "seconds"}
-    assert found["shop"].history.monitor == found["cluster"].history.monitor == "relative"
-    relative = [row["relative"] for row in found["shop"].history.rows]
-    assert found["shop"].history.best_epoch == found["cluster"].history.best_epoch == int(np.argmin(relative))
-    assert relative[found["shop"].history.best_epoch] < 0.8
-    assert found["shop"].trained["embedding"] == found["cluster"].trained["embedding"]
+    assert baselines["shop"].history.monitor == baselines["cluster"].history.monitor == "relative"
+    relative = [row["relative"] for row in baselines["shop"].history.rows]
+    assert baselines["shop"].history.best_epoch == baselines["cluster"].history.best_epoch == int(np.argmin(relative))
+    assert relative[baselines["shop"].history.best_epoch] < 0.8
+    assert baselines["shop"].trained["embedding"] == baselines["cluster"].trained["embedding"]
 
 
 # ---------------------------------------------------------------- epochs

@@ -2,9 +2,9 @@
 
 Why not the executor of loky (joblib) or of concurrent.futures:
 - A worker that is killed breaks the whole executor, and all units that run are lost. Here one unit fails, and says so.
-- Their exception does not say by which signal a worker died, nor which unit it had.
+- Their exception says how workers died, but not which unit the dead one had: all that ran would have to be tried again.
 - Stopping kills loky's workers at once. Here they get SIGTERM and time to save a resume point.
-- A busy worker goes on with its task after its parent was killed. Here it ends with the parent.
+- Their workers do not look whether the parent is still there while they are busy. Here they end with it.
 """
 
 from __future__ import annotations
