@@ -41,21 +41,21 @@ def cosine_oracle(
     train: TaskPart, sequences: Sequences, weights: str, nearest: int | None, shrinkage: float
 ) -> np.ndarray:
     """User by user, item by item."""
-    has_items = [set(train.sequences[u].tolist()) for u in range(len(train))]
-    users = len(has_items)
-    having = {item: sum(item in owned for owned in has_items) for owned in has_items for item in owned}
+    user_items = [set(train.sequences[u].tolist()) for u in range(len(train))]
+    users = len(user_items)
+    having = {item: sum(item in owned for owned in user_items) for owned in user_items for item in owned}
     weight = dict.fromkeys(having, 1.0)
     if weights == "idf":
         weight = {item: np.log((1 + users) / (1 + count)) + 1 for item, count in having.items()}
         longer = sum(count * weight[item] ** 2 for item, count in having.items()) / sum(having.values())
         weight = {item: value / np.sqrt(longer) for item, value in weight.items()}
-    length = [np.sqrt(sum(weight[item] ** 2 for item in owned)) for owned in has_items]
+    length = [np.sqrt(sum(weight[item] ** 2 for item in owned)) for owned in user_items]
     scores = np.zeros((len(sequences), TARGETS))
     for row in range(len(sequences)):
         query_items = {item for item in sequences[row].tolist() if item in weight}
         norm = np.sqrt(sum(weight[item] ** 2 for item in query_items))
         cosines = np.zeros(users)
-        for v, train_user in enumerate(has_items):
+        for v, train_user in enumerate(user_items):
             if query_items & train_user:
                 cosines[v] = sum(weight[item] ** 2 for item in query_items & train_user) / (
                     norm * length[v] + shrinkage
@@ -106,8 +106,8 @@ def ease_oracle(train: TaskPart, sequences: Sequences, penalty: float, kept: np.
     nothing_of_targets = np.zeros((len(sequences), TARGETS))
     scores = (np.hstack([new, nothing_of_targets]) @ weights)[:, len(columns) :]
     popular = bag(train.targets, TARGETS, first=0, binary=True).toarray().sum(axis=0)
-    has_items = new[:, source.any(axis=0)].any(axis=1, keepdims=True)
-    return np.where(has_items, scores, popular)
+    user_items = new[:, source.any(axis=0)].any(axis=1, keepdims=True)
+    return np.where(user_items, scores, popular)
 
 
 @pytest.mark.parametrize("users", [15, 400])

@@ -147,9 +147,9 @@ def test_files_decide_by_what_they_are_not_by_where(tmp_path: Path) -> None:
     assert units(tmp_path / "second") == first_units
     pq.write_table(copy.users.slice(1), tmp_path / "second" / "users.parquet")
     after = units(tmp_path / "second")
-    moved_units = [before_unit == after_unit for before_unit, after_unit in zip(first_units, after, strict=True)]
-    assert any(moved_units)
-    assert not all(moved_units)
+    unchanged = [before_unit == after_unit for before_unit, after_unit in zip(first_units, after, strict=True)]
+    assert any(unchanged)
+    assert not all(unchanged)
 
 
 def test_only_what_is_missing_is_needed() -> None:
