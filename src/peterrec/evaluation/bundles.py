@@ -76,10 +76,18 @@ def evaluate(
         config: defaults if not given.
         report: receives lines about what is being done.
 
+    Returns:
+        The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
+        HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats), the differences of each bundle from all others on the
+        same users and resamples, and a few sentences about them.
+
     Raises:
         ConfigError: no bundle, or bundles of different tasks.
+        ArtifactError: a folder is missing, damaged or of another format.
         FingerprintError: backbone, corpus and bundles do not belong together, or events were prepared otherwise.
-        TaskError: classes or targets cannot be matched, or no test user is left.
+        TaskError: classes or targets cannot be matched, no test user is left, or a bundle has a baseline's name.
+        DataError: scores that are not finite; the message names the bundle.
+        StorageError: `out` cannot be written.
     """
     config = config or EvaluateConfig()
     model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, cast
 
 import numpy as np
 
@@ -13,15 +12,12 @@ from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
-from peterrec.evaluation.baselines.classification import labels_of
-from peterrec.evaluation.baselines.ranking import targets_of
-from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
-from peterrec.evaluation.protocols import classification_outcome, ranking_outcome
+from peterrec.evaluation.outcomes import method_outcome, outcome_statistics, primary_metric, test_users_of
 from peterrec.evaluation.results import Comparison, MethodResult, Protocol, TaskEvaluation, Value, finite_or_none
-from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, Scorer, settings_of
+from peterrec.evaluation.scorers import Scorer, settings_of
 from peterrec.evaluation.sentence import describe
-from peterrec.evaluation.statistics import LOWER_IS_BETTER, classification_statistics, ranking_statistics
+from peterrec.evaluation.statistics import LOWER_IS_BETTER
 
 Progress = Callable[[str], None]
 Estimates = dict[tuple[str, str], Estimate]
@@ -60,9 +56,7 @@ def evaluate_task(
         DataError: scores that are NaN or do not fit the task; the message names the method.
     """
     say: Progress = (lambda text: progress(f"{task.name}: {text}")) if progress else (lambda _: None)
-    test = task.part("test")
-    if not len(test):
-        raise TaskError("the task has no test users", remedy="give it more users or a larger test share")
+    test = test_users_of(task)
     fitted = _baselines(task, config, say)
     methods: dict[str, Scorer] = dict(scorers)
     for baseline in fitted.baselines:
@@ -116,38 +110,10 @@ def _evaluate_method(
     if not hasattr(method, wanted):
         raise TaskError(f"{name!r} cannot score a {task.kind} task", remedy="use a bundle adapted to this task")
     try:
-        if task.kind == "classification":
-            return _evaluate_classes(test, cast(ClassificationScorer, method), len(task.class_names))
-        return _evaluate_ranking(task, test, cast(RankingScorer, method), config)
+        outcome = method_outcome(task, test, method, config)
     except DataError as error:
         raise type(error)(f"method {name!r}: {error.what}", remedy=error.remedy, path=error.path) from error
-
-
-def _evaluate_classes(test: TaskPart, method: ClassificationScorer, classes: int) -> _MethodStatistics:
-    probabilities = method.probabilities(test.sequences)
-    outcome = classification_outcome(probabilities, labels_of(test))
-    if outcome.probabilities.shape[1] != classes:
-        raise DataError(
-            f"gives {outcome.probabilities.shape[1]} classes where the task has {classes}",
-            remedy="use a bundle adapted to this task",
-        )
-    return _MethodStatistics(classification_statistics(outcome), outcome.users)
-
-
-def _evaluate_ranking(task: Task, test: TaskPart, method: RankingScorer, config: EvaluateConfig) -> _MethodStatistics:
-    width = len(task.targets) if task.targets is not None else 0
-
-    def checked_batches() -> Any:
-        for batch in method.score_batches(test.sequences, config.batch_size):
-            if batch.shape[1:] != (width,):
-                raise DataError(f"gives scores of shape {batch.shape} for {width} targets", remedy="use its own bundle")
-            yield batch
-
-    count, scores = config.sampled_negatives, checked_batches()
-    if task.exclude_seen and test.seen is not None:
-        scores = without_seen(scores, test.seen)
-    outcome = ranking_outcome(scores, targets_of(test), sampled_negatives=count, seed=config.seed)
-    return _MethodStatistics(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
+    return _MethodStatistics(outcome_statistics(outcome, config), len(outcome))
 
 
 def _report(
@@ -163,7 +129,7 @@ def _report(
     if not evaluated:
         raise TaskError("there is nothing to evaluate", remedy="give a bundle, or leave the baselines on")
     first = next(iter(evaluated.values()))
-    primary = "accuracy" if task.kind == "classification" else f"mrr@{config.k}"
+    primary = primary_metric(task, config)
     results = [_result(name, methods[name], name in models, evaluated[name], estimates, config) for name in methods]
     compared = [primary] + (["auc"] if "auc" in first.statistics else [])
     comparisons = [

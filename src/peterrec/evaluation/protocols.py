@@ -28,6 +28,9 @@ class ClassificationOutcome:
     probabilities: Float[np.ndarray, "N C"]
     labels: Int[np.ndarray, " N"]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     @property
     def users(self) -> int:
         """N: one row a user."""

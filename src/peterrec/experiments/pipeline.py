@@ -71,20 +71,26 @@ def run(
 ) -> Path:
     """Fetch, prepare, pre-train, adapt, evaluate and report, each stage only if it is not there already.
 
-    A stage is reused when it was made with the same settings from the same input; a killed training goes on.
+    The paper's whole pipeline (section 3: pre-training, then a patch for each task; section 4.2: evaluation). A stage
+    is reused when it was made with the same settings from the same input; a killed training goes on.
 
     Args:
-        config: the whole run.
-        out: folder of the run.
+        config: settings of all stages, the strategies, and changes by task.
+        out: folder of the run; gets `corpus`, `backbone`, `bundles/TASK/STRATEGY`, `joint`, `evaluations`, `run.json`,
+            `config.yaml` and `report.html`.
         overwrite: do everything again.
-        report: receives lines about what is done.
+        report: receives a line when a stage begins, and what the stages say.
         command: shown in the report, for doing it again.
 
     Returns:
         Path of the HTML report.
 
     Raises:
-        PeterRecError: whatever a stage raises.
+        ConfigError: a setting is wrong, or `task_overrides` names no task.
+        FetchError, DataError, TaskError: the data cannot be fetched, read, or split into users enough.
+        TrainingError: a training diverged.
+        InterruptedRun: Ctrl-C or SIGTERM; the same call without `overwrite` goes on.
+        ArtifactError, StorageError: what is there is something else, or the place is not writable.
     """
     try:
         return _run(config, out, overwrite, report, command)

@@ -58,6 +58,7 @@ def experiment(
 ) -> Path:
     """Compute the cells of a grid that are not there yet, and write the report that answers its questions.
 
+    A cell is one method on one task of one data set, with one seed and one share of the labels (paper, section 4).
     What is finished is never computed again while its inputs are the same: a killed grid goes on. All of it lies under
     `out`: `corpora`, `backbones`, `bundles` (small ones), `cells`, and the report as `report.html`, `results.md` and
     `results.json`.
