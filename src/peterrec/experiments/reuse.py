@@ -13,7 +13,7 @@ from peterrec.errors import ArtifactError
 from peterrec.model import UserModel
 
 
-def laid_over(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with changes on top, one after the other, setting by setting also within settings.
 
     A `patch` that names its `kind` replaces what was said of the patch before: settings of another kind are not of
@@ -26,7 +26,7 @@ def laid_over(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[
             merges = (
                 isinstance(value, Mapping) and isinstance(old, Mapping) and not (key == "patch" and "kind" in value)
             )
-            tree[key] = laid_over(old, value) if merges else value  # type: ignore[arg-type]
+            tree[key] = merge_settings(old, value) if merges else value  # type: ignore[arg-type]
     return tree
 
 

@@ -14,7 +14,7 @@ from peterrec.data.prepare import input_files
 from peterrec.data.sources import SOURCES
 from peterrec.errors import ConfigError
 from peterrec.evaluation.baselines import baseline_settings, find_baseline
-from peterrec.experiments.reuse import laid_over
+from peterrec.experiments.reuse import merge_settings
 
 Json = dict[str, Any]
 Task = Any  # of PrepareConfig.tasks
@@ -30,7 +30,7 @@ def backbone_settings(config: ExperimentConfig, data: str, name: str, seed: int)
         ConfigError: a key or value is wrong.
     """
     changes = (config.data[data].pretrain, config.backbones[name], {"seed": seed}, QUIET)
-    return _build_named(f"backbone {name!r} on {data!r}", PretrainConfig, laid_over(config.pretrain, *changes))
+    return _build_named(f"backbone {name!r} on {data!r}", PretrainConfig, merge_settings(config.pretrain, *changes))
 
 
 def method_settings(config: ExperimentConfig, data: str, task: str | None, method: str, seed: int) -> AdaptConfig:
@@ -43,7 +43,7 @@ def method_settings(config: ExperimentConfig, data: str, task: str | None, metho
     task_changes = data_config.task_overrides.get(task, {}) if task is not None else {}
     changes = (data_config.adapt, task_changes, config.methods[method].adapt or {}, {"seed": seed}, QUIET)
     scope = data if task is None else f"{data}/{task}"
-    return _build_named(f"method {method!r} on {scope!r}", AdaptConfig, laid_over(config.adapt, *changes))
+    return _build_named(f"method {method!r} on {scope!r}", AdaptConfig, merge_settings(config.adapt, *changes))
 
 
 def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:

@@ -247,6 +247,6 @@ def _write(
         **fields,
     )
     write_cell(job.out, result, evaluation.users)
-    state.forget(job.out, key)
+    state.remove_notes(job.out, key)
     line = f"{evaluation.primary} {evaluation.metrics[evaluation.primary]:.4f}"
     return line if len(unit.cells) == 1 else f"{key.task} {line}"

@@ -22,7 +22,7 @@ from peterrec.experiments.grid.plan import Unit, needed, units_of
 from peterrec.experiments.grid.progress import Lines, Watch
 from peterrec.experiments.grid.run_cell import Job
 from peterrec.experiments.grid.run_unit import Outcome
-from peterrec.experiments.grid.workers import Here, Processes, Workers, stoppable
+from peterrec.experiments.grid.workers import SameProcess, WorkerProcesses, Workers, stoppable
 from peterrec.nn.device import find_device
 from peterrec.report.grid.cells import CellKey, CellResult, read_cell
 from peterrec.report.grid.comparisons import expected_cells
@@ -167,7 +167,7 @@ def _compute(config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, 
     remaining = needed(units, [state.is_done(out, unit) for unit in units])
     jobs = max(1, min(jobs, len(remaining)))
     threads = max(1, _cores() // jobs)
-    workers: Workers = Here() if jobs == 1 else Processes(jobs, threads)
+    workers: Workers = SameProcess() if jobs == 1 else WorkerProcesses(jobs, threads)
     watch.begin(units, remaining, jobs)
     waiting, missing, running = list(remaining), {unit.place for unit in remaining}, 0
     failures: list[Failure] = []

@@ -113,7 +113,7 @@ def note(out: Path, unit: Unit, kind: Note, reason: str, trace: str = "") -> Non
         write_json(_note_path(out, key, kind), {"inputs": unit.inputs, "reason": reason, "trace": trace.splitlines()})
 
 
-def forget(out: Path, key: CellKey) -> None:
+def remove_notes(out: Path, key: CellKey) -> None:
     """Remove notes of a cell that is finished now."""
     for kind in NOTES:
         _note_path(out, key, kind).unlink(missing_ok=True)

@@ -35,7 +35,7 @@ GRACE = 15.0  # seconds to save a resume point in, when told to stop
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch and DuckDB may hang
 
 
-class Here:
+class SameProcess:
     """Does one job at a time in this process."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class _Worker:
     job: Job | None = None
 
 
-class Processes:
+class WorkerProcesses:
     """Does jobs in processes of its own, each with its share of the cores.
 
     Args:
@@ -150,7 +150,7 @@ def _work(connection: Connection, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
     signals: list[int] = []
-    stop = raising(SystemExit(128 + signal.SIGTERM))
+    stop = raising_handler(SystemExit(128 + signal.SIGTERM))
 
     def stop_at(number: int, frame: FrameType | None) -> None:
         signals.append(number)
@@ -188,14 +188,14 @@ def stoppable() -> Iterator[None]:
     try:
         for number, handler in before.items():
             if number == signal.SIGTERM or handler is signal.default_int_handler:  # not where it is ignored
-                signal.signal(number, raising(KeyboardInterrupt()))
+                signal.signal(number, raising_handler(KeyboardInterrupt()))
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def raising(error: BaseException) -> Callable[[int, FrameType | None], None]:
+def raising_handler(error: BaseException) -> Callable[[int, FrameType | None], None]:
     """Return a handler that raises an error; in a finaliser, where it would be lost, it waits until that is over."""
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -212,4 +212,4 @@ def raising(error: BaseException) -> Callable[[int, FrameType | None], None]:
     return handle
 
 
-Workers = Here | Processes
+Workers = SameProcess | WorkerProcesses
