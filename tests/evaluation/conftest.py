@@ -46,7 +46,7 @@ def class_part(users: int, seed: int, classes: int = 3) -> TaskPart:
         length = int(rng.integers(0, 4 + 4 * label))
         class_items = rng.integers(0, ITEMS // classes, length) + label * (ITEMS // classes)
         rows.append(FIRST_ITEM + np.where(rng.random(length) < 0.5, class_items, rng.integers(0, ITEMS, length)))
-    return TaskPart(pa.array([f"{seed}-{i}" for i in range(users)]), Sequences.of(rows), labels=labels)
+    return TaskPart(pa.array([f"{seed}-{i}" for i in range(users)]), Sequences.from_rows(rows), labels=labels)
 
 
 def rank_part(users: int, seed: int) -> TaskPart:
@@ -59,7 +59,7 @@ def rank_part(users: int, seed: int) -> TaskPart:
         second_target = min(int(rng.exponential(5)), TARGETS - 1)
         rows.append(history + FIRST_ITEM)
         targets.append(np.unique([liked, second_target]))
-    return TaskPart(pa.array([f"{seed}-{i}" for i in range(users)]), Sequences.of(rows), targets=Sequences.of(targets))
+    return TaskPart(pa.array([f"{seed}-{i}" for i in range(users)]), Sequences.from_rows(rows), targets=Sequences.from_rows(targets))
 
 
 def write_part(part: TaskPart, path: Path) -> None:

@@ -25,12 +25,12 @@ Make = Callable[..., TaskPart]
 
 
 def class_of(sequences: list[list[int]], labels: list[int]) -> TaskPart:
-    return TaskPart(pa.array([str(i) for i in range(len(labels))]), Sequences.of(sequences), labels=np.array(labels))
+    return TaskPart(pa.array([str(i) for i in range(len(labels))]), Sequences.from_rows(sequences), labels=np.array(labels))
 
 
 def rank_of(sequences: list[list[int]], targets: list[list[int]]) -> TaskPart:
     ids = pa.array([str(i) for i in range(len(targets))])
-    return TaskPart(ids, Sequences.of(sequences), targets=Sequences.of(targets))
+    return TaskPart(ids, Sequences.from_rows(sequences), targets=Sequences.from_rows(targets))
 
 
 def scores_of(baseline: RankingBaseline | str, sequences: Sequences, batch: int = 7) -> np.ndarray:
@@ -38,19 +38,19 @@ def scores_of(baseline: RankingBaseline | str, sequences: Sequences, batch: int 
     return np.concatenate(list(baseline.score_batches(sequences, batch)))
 
 
-EMPTY = Sequences.of([[]])
+EMPTY = Sequences.from_rows([[]])
 
 
 def test_bag_counts_items_and_leaves_out_tokens_and_unknown_items() -> None:
-    matrix = bag(Sequences.of([[4, 6, 4, UNK], [], [900, 5]]), 3)
+    matrix = bag(Sequences.from_rows([[4, 6, 4, UNK], [], [900, 5]]), 3)
     assert matrix.toarray().tolist() == [[2, 0, 1], [0, 0, 0], [0, 1, 0]]
-    assert bag(Sequences.of([[4, 4]]), 3, binary=True).toarray().tolist() == [[1, 0, 0]]
-    assert [len(batch) for batch in batches(Sequences.of([[1]] * 5), 2)] == [2, 2, 1]
+    assert bag(Sequences.from_rows([[4, 4]]), 3, binary=True).toarray().tolist() == [[1, 0, 0]]
+    assert [len(batch) for batch in batches(Sequences.from_rows([[1]] * 5), 2)] == [2, 2, 1]
 
 
 def test_majority_gives_the_class_priors() -> None:
     baseline = majority(class_of([[4], [5], [], [4]], [1, 1, 0, 1]), class_of([], []), 3)
-    assert baseline.probabilities(Sequences.of([[], [4]])).tolist() == [[0.25, 0.75, 0.0]] * 2
+    assert baseline.probabilities(Sequences.from_rows([[], [4]])).tolist() == [[0.25, 0.75, 0.0]] * 2
 
 
 def test_class_baselines_beat_the_majority(make_class_part: Make) -> None:
@@ -110,19 +110,19 @@ def test_a_fit_that_does_not_converge_says_so_and_warns_nobody(
 
 def test_classes_and_items_unseen_in_train_are_no_trouble() -> None:
     train = class_of([[4, 4], [5], [4], [5, 5]], [0, 2, 0, 2])
-    test = Sequences.of([[], [999], [4], [UNK]])
+    test = Sequences.from_rows([[], [999], [4], [UNK]])
     for baseline in fit_baselines(train, class_of([[4], [5]], [0, 1]), classes=4).baselines:
         probabilities = baseline.probabilities(test)
         assert probabilities.shape == (4, 4)
         assert (probabilities[:, [1, 3]] == 0).all()
         assert probabilities.sum(axis=1) == pytest.approx(1.0)
-        assert baseline.probabilities(Sequences.of([])).shape == (0, 4)
+        assert baseline.probabilities(Sequences.from_rows([])).shape == (0, 4)
 
 
 def test_history_length_sees_events_and_distinct_items() -> None:
     rows = [[4] * 8, [4, 5, 6, 7, 8, 9, 10, 11]] * 20
     baseline = history_length(class_of(rows, [0, 1] * 20), class_of([], []), 2)
-    probabilities = baseline.probabilities(Sequences.of([[20] * 8, list(range(20, 28))]))
+    probabilities = baseline.probabilities(Sequences.from_rows([[20] * 8, list(range(20, 28))]))
     assert probabilities.argmax(axis=1).tolist() == [0, 1]
 
 
@@ -148,7 +148,7 @@ def test_cosine_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     baseline = item_to_item(train, train, 2)
     # users of item 4: {0, 1}, of item 5: {1, 2}; of target 0: {0, 1}, of target 1: {1, 2}.
     # cosine(4, 0) = 2 / 2, cosine(4, 1) = 1 / 2, cosine(5, 0) = 1 / 2, cosine(5, 1) = 2 / 2
-    scores = scores_of(baseline, Sequences.of([[4, 4], [5], [4, 5], [], [77]]))
+    scores = scores_of(baseline, Sequences.from_rows([[4, 4], [5], [4, 5], [], [77]]))
     assert scores[:3] == pytest.approx(np.array([[1.0, 0.5], [0.5, 1.0], [1.5, 1.5]]))
     assert scores[3:].tolist() == [[2.0, 2.0]] * 2, "without known items: popularity"
 
@@ -231,7 +231,7 @@ def test_batches_do_not_change_scores(make_rank_part: Make) -> None:
 
 
 def test_first_item_is_column_zero() -> None:
-    assert bag(Sequences.of([[FIRST_ITEM]]), 1).toarray().tolist() == [[1.0]]
+    assert bag(Sequences.from_rows([[FIRST_ITEM]]), 1).toarray().tolist() == [[1.0]]
 
 
 def test_the_bag_of_items_keeps_the_length_of_histories_where_it_tells_something() -> None:
@@ -242,7 +242,7 @@ def test_the_bag_of_items_keeps_the_length_of_histories_where_it_tells_something
         lengths = np.where(labels == 1, 12, 3) if by_length else rng.integers(1, 40, users)
         items = 10 * labels if not by_length else np.zeros(users, dtype=np.int64)
         rows = [FIRST_ITEM + start + rng.integers(0, 14, n) for start, n in zip(items, lengths, strict=True)]
-        return TaskPart(pa.array([str(n) for n in range(users)]), Sequences.of(rows), labels=labels)
+        return TaskPart(pa.array([str(n) for n in range(users)]), Sequences.from_rows(rows), labels=labels)
 
     for by_length, rows in ((True, "keep their length"), (False, "normalised")):
         fitted = bag_of_items(part(300, by_length), part(200, by_length), 2)

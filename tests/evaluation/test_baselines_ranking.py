@@ -24,7 +24,7 @@ ITEMS, TARGETS = 40, 30
 
 def part_of(sequences: list[list[int]], targets: list[list[int]]) -> TaskPart:
     ids = pa.array([str(i) for i in range(len(targets))])
-    return TaskPart(ids, Sequences.of(sequences), targets=Sequences.of(targets))
+    return TaskPart(ids, Sequences.from_rows(sequences), targets=Sequences.from_rows(targets))
 
 
 def scores_of(baseline: RankingBaseline | str, sequences: Sequences, batch: int = 7) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_user_to_user_is_the_readable_form(
 def test_targets_that_no_neighbour_has_follow_by_popularity(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "plain", None, 0.0)
     train = part_of([[4], [5], [6], []], [[0], [1, 2], [2], [2, 3]])
-    scores = scores_of(user_to_user(train, train, 5), Sequences.of([[4, 4], [], [99], [UNK]]))
+    scores = scores_of(user_to_user(train, train, 5), Sequences.from_rows([[4, 4], [], [99], [UNK]]))
     assert np.argsort(-scores[0], kind="stable").tolist() == [0, 2, 1, 3, 4]
     assert all(np.argsort(-row, kind="stable").tolist() == [2, 0, 1, 3, 4] for row in scores[1:])
 
@@ -175,9 +175,9 @@ def test_they_beat_popularity_and_take_anybody(name: str, make_rank_part: Make) 
     assert values[1] > values[0] + 0.05
     assert fitted.name == name
     assert name in baseline_names("ranking")
-    nobody = Sequences.of([[], [UNK], [10_000]])
+    nobody = Sequences.from_rows([[], [UNK], [10_000]])
     expected = np.argsort(-scores_of(popular, nobody), axis=1, kind="stable")
     assert np.array_equal(np.argsort(-scores_of(fitted, nobody), axis=1, kind="stable"), expected)
-    assert list(fitted.score_batches(Sequences.of([]), 4)) == []
+    assert list(fitted.score_batches(Sequences.from_rows([]), 4)) == []
     without = fit_baseline(name, train, make_rank_part(0, 1), n_targets=TARGETS)
     assert isinstance(without, RankingBaseline), "no valid users: the middle of the grid"

@@ -25,7 +25,7 @@ Make = Callable[..., TaskPart]
 
 def part_of(sequences: list[list[int]], labels: list[int]) -> TaskPart:
     ids = pa.array([str(i) for i in range(len(labels))])
-    return TaskPart(ids, Sequences.of(sequences), labels=np.array(labels, dtype=np.int64))
+    return TaskPart(ids, Sequences.from_rows(sequences), labels=np.array(labels, dtype=np.int64))
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def test_classes_that_train_users_lack_get_nothing(present: tuple[int, ...]) -> 
     train = part_of([[4 + label, 10] for label in labels], labels)
     valid = part_of([[4], [6], [5]], [0, 2, 1])
     fitted = boosted_trees(train, valid, 5)
-    result = fitted.probabilities(Sequences.of([[4, 10], [6, 10], [], [UNK], [999]]))
+    result = fitted.probabilities(Sequences.from_rows([[4, 10], [6, 10], [], [UNK], [999]]))
     assert result.shape == (5, 5)
     assert result.sum(axis=1) == pytest.approx(1.0)
     assert (result[:, [label for label in range(5) if label not in present]] == 0).all()
     assert result[:2].argmax(axis=1).tolist() == [0, 2]
-    assert fitted.probabilities(Sequences.of([])).shape == (0, 5)
+    assert fitted.probabilities(Sequences.from_rows([])).shape == (0, 5)
 
 
 @pytest.mark.usefixtures("installed")
@@ -98,7 +98,7 @@ def test_without_valid_users_of_known_classes_the_rounds_are_fixed(labels: list[
     train = part_of([[4]] * 40 + [[5]] * 40, [0] * 40 + [2] * 40)
     fitted = boosted_trees(train, part_of([[4]] * len(labels), labels), 3)
     assert fitted.settings["rounds"] == trees.ROUNDS_UNSEEN
-    assert fitted.probabilities(Sequences.of([[5]])).argmax() == 2
+    assert fitted.probabilities(Sequences.from_rows([[5]])).argmax() == 2
 
 
 @pytest.mark.usefixtures("installed")
@@ -108,7 +108,7 @@ def test_rare_items_are_left_out_and_no_item_is_enough() -> None:
     fitted = boosted_trees(
         part_of(rows, [i % 2 for i in range(200)]), part_of(rows[:20], [i % 2 for i in range(20)]), 2
     )
-    result = fitted.probabilities(Sequences.of([[900], [901] * 6]))
+    result = fitted.probabilities(Sequences.from_rows([[900], [901] * 6]))
     assert result.argmax(axis=1).tolist() == [1, 0]
 
 

@@ -185,6 +185,6 @@ def test_mistakes_are_named(
 
 def test_histories_may_be_empty(class_task: MakeTask, make_class_part: Callable[..., TaskPart]) -> None:
     part = make_class_part(60, 2)
-    nobody = TaskPart(part.user_ids, Sequences.of([[]] * 60), labels=part.labels)
+    nobody = TaskPart(part.user_ids, Sequences.from_rows([[]] * 60), labels=part.labels)
     result = evaluate_task(class_task(test=nobody), {}, CONFIG)
     assert len(result.methods) == 3

@@ -26,7 +26,7 @@ def outcome(scores: np.ndarray, targets: Sequences, *, batch: int = 100, count: 
 
 def test_full_ranking_by_hand() -> None:
     scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.1, 0.1, 0.5, 0.1], [0.0, 0.0, 0.0, 1.0]])
-    result = outcome(scores, Sequences.of([[2, 0], [3], []]))
+    result = outcome(scores, Sequences.from_rows([[2, 0], [3], []]))
     # user 0: target 0 is first; target 2 has 0 (another positive, left out), 1 above it -> 2. user 1: one higher, two
     # equal -> 1 + 1 + 1 = 3. user 2 has no target.
     assert result.user.tolist() == [0, 0, 1]
@@ -40,7 +40,7 @@ def test_full_ranking_by_hand() -> None:
 
 
 def test_a_perfect_model_gets_one_also_for_users_with_twelve_positives() -> None:
-    targets = Sequences.of([np.arange(12), np.arange(100, 112), [7]])
+    targets = Sequences.from_rows([np.arange(12), np.arange(100, 112), [7]])
     scores = np.random.default_rng(0).random((3, 300))
     for user in range(3):
         scores[user, targets[user]] += 1.0
@@ -53,7 +53,7 @@ def test_a_perfect_model_gets_one_also_for_users_with_twelve_positives() -> None
 
 @pytest.mark.parametrize("n_targets", [3, 7, 9, 10, 50])
 def test_constant_scores_are_worth_chance(n_targets: int) -> None:
-    result = outcome(np.zeros((2, n_targets)), Sequences.of([[1], [0, 2]]))
+    result = outcome(np.zeros((2, n_targets)), Sequences.from_rows([[1], [0, 2]]))
     chance = np.minimum(5, result.candidates) / result.candidates
     assert hit_rate(result.full_rank, 5, ties=result.full_ties) == pytest.approx(chance)
     chance = np.minimum(5, result.sampled_candidates) / result.sampled_candidates
@@ -61,7 +61,7 @@ def test_constant_scores_are_worth_chance(n_targets: int) -> None:
 
 
 def test_a_target_that_stands_twice_counts_once() -> None:
-    assert len(outcome(np.zeros((1, 4)), Sequences.of([[2, 2, 1]]))) == 2
+    assert len(outcome(np.zeros((1, 4)), Sequences.from_rows([[2, 2, 1]]))) == 2
 
 
 @given(USERS, st.integers(0, 2**32 - 1))
@@ -69,7 +69,7 @@ def test_full_ranking_equals_a_naive_loop(rows: list[list[int]], seed: int) -> N
     scores = np.random.default_rng(seed).integers(0, 5, (len(rows), 12)).astype(np.float32)
     if not any(rows):
         with pytest.raises(DataError, match="no user has a target"):
-            outcome(scores, Sequences.of(rows))
+            outcome(scores, Sequences.from_rows(rows))
         return
     expected = []
     for user, row in enumerate(rows):
@@ -84,7 +84,7 @@ def test_full_ranking_equals_a_naive_loop(rows: list[list[int]], seed: int) -> N
                     + sum(o == positive_score for o in competitors) / 2,
                 )
             )
-    result = outcome(scores, Sequences.of(rows))
+    result = outcome(scores, Sequences.from_rows(rows))
     assert list(zip(result.user.tolist(), result.full_rank.tolist(), strict=True)) == expected
 
 
@@ -93,7 +93,7 @@ def test_negatives_are_distinct_and_never_positive(
     rows: list[list[int]], count: int, seed: int, n_targets: int
 ) -> None:
     """Promise 10, for any users, catalogue and number of negatives."""
-    pairs = Pairs.from_targets(Sequences.of(rows), n_targets)
+    pairs = Pairs.from_targets(Sequences.from_rows(rows), n_targets)
     negatives, valid = draw_negatives(pairs, slice(0, len(pairs)), count, np.random.default_rng(seed))
     assert negatives.shape == valid.shape == (len(pairs), count)
     for user, drawn, real in zip(pairs.user, negatives, valid, strict=True):
@@ -106,12 +106,12 @@ def test_negatives_are_distinct_and_never_positive(
 def test_negatives_are_uniform() -> None:
     """8 of 16 negatives, 20,000 times: each in half of them (standard deviation 0.0035), first places as well."""
     users, n_targets, positives = 20_000, 20, {0, 7, 8, 19}
-    pairs = Pairs.from_targets(Sequences.of([[7]] * users), n_targets)
+    pairs = Pairs.from_targets(Sequences.from_rows([[7]] * users), n_targets)
     negatives, _ = draw_negatives(pairs, slice(0, users), 8, np.random.default_rng(0))
     share = np.bincount(negatives.ravel(), minlength=n_targets) / users
     assert share[7] == 0
     assert np.delete(share, 7) == pytest.approx(8 / 19, abs=0.018)
-    pairs = Pairs.from_targets(Sequences.of([sorted(positives)] * (users // 4)), n_targets)
+    pairs = Pairs.from_targets(Sequences.from_rows([sorted(positives)] * (users // 4)), n_targets)
     negatives, _ = draw_negatives(pairs, slice(0, users), 8, np.random.default_rng(0))
     share = np.bincount(negatives.ravel(), minlength=n_targets) / users
     assert share[[0, 7, 8, 19]].tolist() == [0, 0, 0, 0]
@@ -121,7 +121,7 @@ def test_negatives_are_uniform() -> None:
 @given(USERS.filter(any), st.integers(1, 8), st.integers(1, 8), st.integers(0, 1000), st.sampled_from([1, 300, 10**9]))
 def test_batching_changes_nothing(rows: list[list[int]], first: int, second: int, seed: int, block: int) -> None:
     scores = np.random.default_rng(seed).random((len(rows), 30))
-    targets = Sequences.of(rows)
+    targets = Sequences.from_rows(rows)
     first_outcome = outcome(scores, targets, batch=first, count=5, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "_BLOCK", block)
@@ -132,7 +132,7 @@ def test_batching_changes_nothing(rows: list[list[int]], first: int, second: int
 
 def test_every_method_meets_the_same_negatives() -> None:
     """Scores that name their column: the sampled rank then tells how many negatives lie above the positive."""
-    targets = Sequences.of([[50]] * 200)
+    targets = Sequences.from_rows([[50]] * 200)
     up = np.tile(np.arange(101.0), (200, 1))
     result, mirrored = outcome(up, targets, count=20), outcome(-up, targets, count=20)
     assert (result.sampled_rank + mirrored.sampled_rank == 22).all()
@@ -148,7 +148,7 @@ def test_by_default_a_positive_meets_99_negatives_and_counts_within_the_first_fi
     scores = rng.normal(size=(60, 200))
     for user, row in enumerate(rows):
         scores[user, row] += 2.0
-    targets = Sequences.of(rows)
+    targets = Sequences.from_rows(rows)
     result = ranking_outcome([scores], targets, sampled_negatives=config.sampled_negatives, seed=config.seed)
     pairs = Pairs.from_targets(targets, 200)
     negatives, _ = draw_negatives(pairs, slice(0, len(pairs)), 99, np.random.default_rng(0))
@@ -165,7 +165,7 @@ def test_by_default_a_positive_meets_99_negatives_and_counts_within_the_first_fi
 
 
 def test_scores_that_do_not_fit_are_refused() -> None:
-    targets = Sequences.of([[0], [1], [2]])
+    targets = Sequences.from_rows([[0], [1], [2]])
     with pytest.raises(DataError, match="2 users were scored of 3"):
         outcome(np.zeros((2, 5)), targets)
     with pytest.raises(DataError, match="do not fit"):
@@ -181,7 +181,7 @@ def test_scores_that_do_not_fit_are_refused() -> None:
 def test_scores_of_the_caller_do_not_change() -> None:
     scores = np.random.default_rng(0).random((3, 5))
     before = scores.copy()
-    outcome(scores, Sequences.of([[0], [1], [2]]))
+    outcome(scores, Sequences.from_rows([[0], [1], [2]]))
     assert np.array_equal(scores, before)
 
 

@@ -82,7 +82,7 @@ def test_auc_of_a_resample_with_one_class_is_undefined() -> None:
 @given(SEEDS)
 def test_ranking_statistics_are_ratios_of_sums_over_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    targets = Sequences.of([[0, 3], [], [1], [2, 4, 5]])
+    targets = Sequences.from_rows([[0, 3], [], [1], [2, 4, 5]])
     scores = rng.integers(0, 9, (4, 12)).astype(float)
     outcome = ranking_outcome(iter([scores]), targets, sampled_negatives=4, seed=0)
     statistics = ranking_statistics(outcome, k=3, sampled_negatives=4)

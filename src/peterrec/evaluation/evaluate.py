@@ -81,11 +81,11 @@ def evaluate_task(
 
 def _repeats(task: Task, test: TaskPart) -> list[str]:
     """Return in words how many targets are in the user's own history, and whether such items are left out."""
-    if test.targets is None or test.seen is None or task.targets is None:
+    if test.targets is None or test.seen_targets is None or task.targets is None:
         return []
     width = len(task.targets)
     repeats = np.isin(
-        test.targets.repeat() * width + test.targets.items, test.seen.repeat() * width + test.seen.items
+        test.targets.repeat() * width + test.targets.items, test.seen_targets.repeat() * width + test.seen_targets.items
     ).sum()
     if not repeats:
         return []

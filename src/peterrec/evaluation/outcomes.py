@@ -87,6 +87,6 @@ def _ranking_outcome(task: Task, test: TaskPart, scorer: RankingScorer, config: 
             yield batch
 
     scores = checked_batches()
-    if task.exclude_seen and test.seen is not None:
-        scores = without_seen(scores, test.seen)
+    if task.exclude_seen and test.seen_targets is not None:
+        scores = without_seen(scores, test.seen_targets)
     return ranking_outcome(scores, targets_of(test), sampled_negatives=config.sampled_negatives, seed=config.seed)

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from peterrec.config import EvaluateConfig, PretrainConfig
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.pretraining_users import split_users
-from peterrec.data.splits import user_hash
+from peterrec.data.splits import id_hash
 from peterrec.evaluation.outcomes import method_outcome, outcome_statistics, primary_metric, test_users_of
 from peterrec.evaluation.protocols import ClassificationOutcome
 from peterrec.evaluation.scorers import Scorer
@@ -89,4 +89,4 @@ def _class_counts(task: Task, test: TaskPart) -> dict[str, int]:
 def pretraining_users(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:
     """Return a function from user ids to whether a backbone with these settings was trained on the users."""
     hashes = np.asarray(corpus.user_hashes)[split_users(corpus, config)[0]]
-    return lambda user_ids: np.isin(user_hash(user_ids.to_pylist()), hashes)
+    return lambda user_ids: np.isin(id_hash(user_ids.to_pylist()), hashes)

@@ -16,7 +16,7 @@ from peterrec.config import AdaptConfig, PretrainConfig
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM
-from peterrec.data.splits import uniform, user_hash
+from peterrec.data.splits import uniform, id_hash
 from peterrec.errors import TrainingError
 from peterrec.evaluation import per_user
 from peterrec.evaluation.baselines import fit_baseline
@@ -234,7 +234,7 @@ def test_the_users_of_pretraining_are_those_that_it_takes(tmp_path: Path, rare: 
         corpus = Corpus.open(corpus.path)
     names = [f"user-{i}" for i in range(60)]
     for seed in (0, 1):
-        held_out = uniform(user_hash(names), f"pretrain-{seed}") < 0.2
+        held_out = uniform(id_hash(names), f"pretrain-{seed}") < 0.2
         has_items = [any(item >= FIRST_ITEM for item in corpus.sequences[row][1:]) for row in range(60)]
         expected = [has_items[row] and not held_out[row] for row in range(60)]
         assert 0 < sum(expected) < 60

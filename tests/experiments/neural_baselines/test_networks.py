@@ -97,8 +97,8 @@ def test_no_item_stays_zero_however_long_it_is_trained() -> None:
 
 
 def test_pairs_have_their_own_negatives_and_something_that_the_user_has_beside_them() -> None:
-    sources = Sequences.of([[0, 1, 1], [2], [], [0, 3]])  # two train users, then two of other parts
-    targets = Sequences.of([[0, 2], [1]])
+    sources = Sequences.from_rows([[0, 1, 1], [2], [], [0, 3]])  # two train users, then two of other parts
+    targets = Sequences.from_rows([[0, 2], [1]])
 
     class Part:
         def __init__(self) -> None:
@@ -126,10 +126,10 @@ def test_pairs_have_their_own_negatives_and_something_that_the_user_has_beside_t
 
 
 def test_who_has_everything_teaches_nothing() -> None:
-    sources = Sequences.of([[0, 1, 2], [0]])
+    sources = Sequences.from_rows([[0, 1, 2], [0]])
 
     class Part:
-        targets = Sequences.of([[0], [0, 1]])
+        targets = Sequences.from_rows([[0], [0, 1]])
 
         def __len__(self) -> int:
             return 2
@@ -197,6 +197,6 @@ def test_empty_histories_and_unknown_items_are_no_trouble(name: str, tmp_path: P
 def test_dupn_gives_classes_to_nobody_and_to_somebody_without_events(tiny: Corpus) -> None:
     trained = train_neural_baseline("dupn", tiny, ["cluster"], SMALL | {"epochs": 1}, 0)["cluster"]
     assert trained.history.monitor == "log_loss"
-    assert trained.scorer.probabilities(Sequences.of([])).shape == (0, 4)
-    outputs = trained.scorer.probabilities(Sequences.of([[], [UNK], [4, 5]]))
+    assert trained.scorer.probabilities(Sequences.from_rows([])).shape == (0, 4)
+    outputs = trained.scorer.probabilities(Sequences.from_rows([[], [UNK], [4, 5]]))
     assert outputs.sum(axis=1) == pytest.approx(1.0)

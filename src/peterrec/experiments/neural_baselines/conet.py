@@ -50,7 +50,7 @@ def _train(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) 
     train, valid = parts_of(spec)
     test = spec.part("test")
     histories = [_source_items(part.sequences, config.max_length) for part in (train, valid, test)]
-    sources = Sequences.of([row for history in histories for row in history])
+    sources = Sequences.from_rows([row for history in histories for row in history])
     generator = torch.Generator().manual_seed(seed)
     network = CrossNetwork(
         len(sources), len(corpus.catalogue), len(spec.targets), config.channels, config.layers, generator
@@ -119,7 +119,7 @@ class _Domain:
         distinct = np.bincount(keys // size, minlength=len(items))
         self.items, self.size = items, size
         self.usable = distinct < size  # who has everything has no negative, and nothing to learn
-        usable_items = Sequences.of([items[row] if self.usable[row] else [] for row in range(len(items))])
+        usable_items = Sequences.from_rows([items[row] if self.usable[row] else [] for row in range(len(items))])
         self.negatives = Negatives(usable_items, uniform_weights(size))
 
     def pairs(self, rows: IntArray, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
