@@ -57,7 +57,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"questions": 2 * question()["questions"]}, "two questions have the same name"),
     ({"methods": {"patch": {"adapt": {}, "baseline": "x"}, "majority": {"baseline": "x"}}}, "exactly one of"),
     ({"methods": {"patch": {}, "majority": {"baseline": "x"}}}, "exactly one of"),
-    ({"methods": {"patch": {"adapt": {}, "settings": {"a": 1}}, "majority": {"baseline": "x"}}}, "those of a rival"),
+    ({"methods": {"patch": {"adapt": {}, "settings": {"a": 1}}, "majority": {"baseline": "x"}}}, "those of a baseline"),
     ({"methods": {"patch": {"adapt": {}, "backbone": "b"}, "majority": {"baseline": "x"}}}, "names backbone 'b'"),
     ({"backbones": {}}, "backbones"),
     ({"seeds": []}, "seeds"),

@@ -100,16 +100,16 @@ def test_the_quick_grid_finds_what_was_planted(tmp_path: Path, capsys: pytest.Ca
     found = read_json(tmp_path / "out" / "results.json")
     assert found["skipped"] == []
     assert found["missing"] == []
-    verdicts = {(c["question"], c["task"], c["method"], c["rival"], c["metric"]): c for c in found["comparisons"]}
+    verdicts = {(c["question"], c["task"], c["method"], c["reference"], c["metric"]): c for c in found["comparisons"]}
     primary = {"planted/cluster": "accuracy", "planted/target": "mrr@5"}
     for task, metric in primary.items():
-        for method, rival in (("patch", "patch-random"), ("all", "scratch")):
-            one = verdicts["pretraining", task, method, rival, metric]
+        for method, reference in (("patch", "patch-random"), ("all", "scratch")):
+            one = verdicts["pretraining", task, method, reference, metric]
             assert one["verdict"] == "better"
             assert one["low"] > one["difference"] / 2 > 0, "with room to spare"
-    for (question_, _, _, rival, metric), one in verdicts.items():
+    for (question_, _, _, reference, metric), one in verdicts.items():
         if question_ == "noise" and metric == "accuracy":
-            assert rival == "majority"
+            assert reference == "majority"
             assert one["verdict"] != "better"
             assert abs(one["difference"]) < 0.1
     said = " ".join(found["conclusions"]["noise"])

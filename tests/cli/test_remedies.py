@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import peterrec
 from peterrec import config
 from peterrec.cli.main import VERBS, app
-from peterrec.experiments.rivals.settings import SETTINGS as RIVALS
+from peterrec.evaluation.baselines import BASELINES
 
 SOURCE = Path(peterrec.__file__).parent
 READERS = ("prepare", "predict", "recommend", "embed")
@@ -43,7 +43,7 @@ RAISED_BY = {
     "data/sources/tenrec.py": ("convert",),
     "experiments/grid/": ("experiment",),
     "experiments/pipeline.py": ("run",),
-    "experiments/rivals/": ("experiment",),
+    "experiments/neural_baselines/": ("experiment",),
     "nn/": ("pretrain", "adapt"),
     "serving/": ("serve",),
     "training/": ("pretrain", "adapt"),
@@ -148,7 +148,7 @@ def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
             prefix = next((prefix for prefix in CROSSING if module.startswith(prefix)), None)
             verbs = CROSSING[prefix] if prefix else verbs_of(module)
             models = [model for verb in verbs for model in SETTINGS.get(verb, ())]
-            models += RIVALS.values() if module.startswith("experiments/rivals/") else ()
+            models += [b.settings for b in BASELINES.values()] if "neural_baselines" in module else []
             if not any(has_setting(model, setting.split(".")) for model in models):
                 wrong.append((module, setting, text))
     assert wrong == []

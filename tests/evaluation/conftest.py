@@ -44,8 +44,8 @@ def class_part(users: int, seed: int, classes: int = 3) -> TaskPart:
     rows = []
     for label in labels:
         length = int(rng.integers(0, 4 + 4 * label))
-        own = rng.integers(0, ITEMS // classes, length) + label * (ITEMS // classes)
-        rows.append(FIRST_ITEM + np.where(rng.random(length) < 0.5, own, rng.integers(0, ITEMS, length)))
+        class_items = rng.integers(0, ITEMS // classes, length) + label * (ITEMS // classes)
+        rows.append(FIRST_ITEM + np.where(rng.random(length) < 0.5, class_items, rng.integers(0, ITEMS, length)))
     return TaskPart(pa.array([f"{seed}-{i}" for i in range(users)]), Sequences.from_rows(rows), labels=labels)
 
 
@@ -56,9 +56,9 @@ def rank_part(users: int, seed: int) -> TaskPart:
     for user in range(users):
         history = rng.integers(0, ITEMS, 0 if user % 10 == 0 else rng.integers(1, 6))
         liked = history[0] % TARGETS if len(history) else rng.integers(0, 5)
-        other = min(int(rng.exponential(5)), TARGETS - 1)
+        second_target = min(int(rng.exponential(5)), TARGETS - 1)
         rows.append(history + FIRST_ITEM)
-        targets.append(np.unique([liked, other]))
+        targets.append(np.unique([liked, second_target]))
     return TaskPart(
         pa.array([f"{seed}-{i}" for i in range(users)]), Sequences.from_rows(rows), targets=Sequences.from_rows(targets)
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.linalg import solve
+from sklearn.metrics import accuracy_score
 
 from peterrec.data.corpus import TaskPart
 from peterrec.data.sequences import FIRST_ITEM, UNK, Sequences
@@ -17,7 +18,7 @@ from peterrec.evaluation.baselines.bag import bag, batches
 from peterrec.evaluation.baselines.classification import bag_of_items, history_length, majority
 from peterrec.evaluation.baselines.ranking import RankingBaseline, item_to_item, popularity
 from peterrec.evaluation.baselines.ridge import ridge as ridge_across
-from peterrec.evaluation.metrics import accuracy, log_loss
+from peterrec.evaluation.metrics import log_loss
 from peterrec.evaluation.validation import mean_reciprocal_rank
 
 Make = Callable[..., TaskPart]
@@ -46,26 +47,30 @@ def test_bag_counts_items_and_leaves_out_tokens_and_unknown_items() -> None:
     matrix = bag(Sequences.from_rows([[4, 6, 4, UNK], [], [900, 5]]), 3)
     assert matrix.toarray().tolist() == [[2, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert bag(Sequences.from_rows([[4, 4]]), 3, binary=True).toarray().tolist() == [[1, 0, 0]]
-    assert [len(one) for one in batches(Sequences.from_rows([[1]] * 5), 2)] == [2, 2, 1]
+    assert [len(batch) for batch in batches(Sequences.from_rows([[1]] * 5), 2)] == [2, 2, 1]
 
 
 def test_majority_gives_the_class_priors() -> None:
-    baseline = majority(class_of([[4], [5], [], [4]], [1, 1, 0, 1]), 3)
+    baseline = majority(class_of([[4], [5], [], [4]], [1, 1, 0, 1]), class_of([], []), 3)
     assert baseline.probabilities(Sequences.from_rows([[], [4]])).tolist() == [[0.25, 0.75, 0.0]] * 2
 
 
 def test_class_baselines_beat_the_majority(make_class_part: Make) -> None:
     train, valid, test = (make_class_part(900 if seed == 0 else 300, seed) for seed in range(3))
     fitted = fit_baselines(train, valid, classes=3)
-    assert [one.name for one in fitted.baselines] == ["majority", "history length", "tf-idf + logistic regression"]
-    probabilities = [one.probabilities(test.sequences) for one in fitted.baselines]
-    for one in probabilities:
-        assert one.shape == (300, 3)
-        assert one.sum(axis=1) == pytest.approx(1.0)
-    hits = [accuracy(one, test.labels) for one in probabilities]
+    assert [baseline.name for baseline in fitted.baselines] == [
+        "majority",
+        "history length",
+        "tf-idf + logistic regression",
+    ]
+    probabilities = [baseline.probabilities(test.sequences) for baseline in fitted.baselines]
+    for rows in probabilities:
+        assert rows.shape == (300, 3)
+        assert rows.sum(axis=1) == pytest.approx(1.0)
+    hits = [accuracy_score(test.labels, rows.argmax(axis=1)) for rows in probabilities]
     assert hits[1] > hits[0] + 0.1
     assert hits[2] > hits[0] + 0.15
-    losses = [log_loss(one, test.labels) for one in probabilities]
+    losses = [log_loss(rows, test.labels) for rows in probabilities]
     assert losses[2] < losses[0]
 
 
@@ -118,14 +123,14 @@ def test_classes_and_items_unseen_in_train_are_no_trouble() -> None:
 
 def test_history_length_sees_events_and_distinct_items() -> None:
     rows = [[4] * 8, [4, 5, 6, 7, 8, 9, 10, 11]] * 20
-    baseline = history_length(class_of(rows, [0, 1] * 20), 2)
+    baseline = history_length(class_of(rows, [0, 1] * 20), class_of([], []), 2)
     probabilities = baseline.probabilities(Sequences.from_rows([[20] * 8, list(range(20, 28))]))
     assert probabilities.argmax(axis=1).tolist() == [0, 1]
 
 
 def test_one_class_in_train_leaves_the_majority_and_a_note() -> None:
     fitted = fit_baselines(class_of([[4], [5]], [1, 1]), class_of([], []), classes=2)
-    assert [one.name for one in fitted.baselines] == ["majority"]
+    assert [baseline.name for baseline in fitted.baselines] == ["majority"]
     assert "one class" in fitted.notes[0]
 
 
@@ -135,7 +140,7 @@ def test_nobody_to_fit_on_is_refused() -> None:
 
 
 def test_popularity_by_hand() -> None:
-    baseline = popularity(rank_of([[4], [], [5]], [[0, 2], [2], [2, 2]]), 4)
+    baseline = popularity(rank_of([[4], [], [5]], [[0, 2], [2], [2, 2]]), rank_of([], []), 4)
     assert scores_of(baseline, EMPTY).tolist() == [[1, 0, 3, 0]]
 
 
@@ -173,18 +178,24 @@ def test_ridge_solves_its_equations_with_few_and_with_many_users(
     source, new = (bag(part.sequences, 40, binary=True).toarray() for part in (train, test))
     target = bag(train.targets, 30, first=0, binary=True).toarray()
     fitted = ridge_across(train, train, 30)
-    got = scores_of(fitted, test.sequences)
+    scores = scores_of(fitted, test.sequences)
     assert fitted.settings["lambda"] == 10.0, "chosen on the users it was fitted on: the weakest penalty"
     weights = solve(source.T @ source + 10.0 * np.eye(40), source.T @ (target - target.mean(axis=0)))
     # items beyond the train users' have no weight in either form
-    assert got == pytest.approx(new @ weights + target.mean(axis=0), abs=1e-4)
+    assert scores == pytest.approx(new @ weights + target.mean(axis=0), abs=1e-4)
 
 
 def test_ranking_baselines_beat_popularity(make_rank_part: Make) -> None:
     train, valid, test = (make_rank_part(600 if seed == 0 else 200, seed) for seed in range(3))
     fitted = fit_baselines(train, valid, n_targets=30)
-    assert [one.name for one in fitted.baselines] == ["popularity", "item-to-item cosine", "ridge across domains"]
-    values = [mean_reciprocal_rank(one.score_batches(test.sequences, 64), test.targets) for one in fitted.baselines]
+    assert [baseline.name for baseline in fitted.baselines] == [
+        "popularity",
+        "item-to-item cosine",
+        "ridge across domains",
+    ]
+    values = [
+        mean_reciprocal_rank(baseline.score_batches(test.sequences, 64), test.targets) for baseline in fitted.baselines
+    ]
     chance = (1 / np.arange(1, 31)).sum() / 30
     assert values[0] > chance + 0.1
     assert min(values[1:]) > values[0] + 0.05
@@ -193,18 +204,18 @@ def test_ranking_baselines_beat_popularity(make_rank_part: Make) -> None:
 def test_empty_histories_get_popularity_order(make_rank_part: Make) -> None:
     train = make_rank_part(300, 0)
     fitted = fit_baselines(train, make_rank_part(50, 1), n_targets=30)
-    order = [np.argsort(scores_of(one, EMPTY)[0], kind="stable").tolist() for one in fitted.baselines]
+    order = [np.argsort(scores_of(baseline, EMPTY)[0], kind="stable").tolist() for baseline in fitted.baselines]
     assert order[0] == order[1] == order[2]
 
 
 def test_what_is_too_large_is_skipped_with_a_note(make_rank_part: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ridge, "MAX_SIDE", 10)
     monkeypatch.setattr(ranking, "MAX_CO_OCCURRENCES", 10)
-    said: list[str] = []
-    fitted = fit_baselines(make_rank_part(100, 0), make_rank_part(50, 1), n_targets=30, say=said.append)
-    assert [one.name for one in fitted.baselines] == ["popularity"]
+    messages: list[str] = []
+    fitted = fit_baselines(make_rank_part(100, 0), make_rank_part(50, 1), n_targets=30, say=messages.append)
+    assert [baseline.name for baseline in fitted.baselines] == ["popularity"]
     assert [note.split(" was skipped")[0] for note in fitted.notes] == ["item-to-item cosine", "ridge across domains"]
-    assert said[-1] == "fitting baseline: ridge across domains"
+    assert messages[-1] == "fitting baseline: ridge across domains"
 
 
 def test_the_same_parts_give_the_same_baselines(make_class_part: Make) -> None:
@@ -231,8 +242,8 @@ def test_the_bag_of_items_keeps_the_length_of_histories_where_it_tells_something
     def part(users: int, by_length: bool) -> TaskPart:
         labels = rng.integers(0, 2, users)
         lengths = np.where(labels == 1, 12, 3) if by_length else rng.integers(1, 40, users)
-        own = 10 * labels if not by_length else np.zeros(users, dtype=np.int64)
-        rows = [FIRST_ITEM + start + rng.integers(0, 14, n) for start, n in zip(own, lengths, strict=True)]
+        items = 10 * labels if not by_length else np.zeros(users, dtype=np.int64)
+        rows = [FIRST_ITEM + start + rng.integers(0, 14, n) for start, n in zip(items, lengths, strict=True)]
         return TaskPart(pa.array([str(n) for n in range(users)]), Sequences.from_rows(rows), labels=labels)
 
     for by_length, rows in ((True, "keep their length"), (False, "normalised")):

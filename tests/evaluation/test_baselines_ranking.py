@@ -41,23 +41,25 @@ def cosine_oracle(
     train: TaskPart, sequences: Sequences, weights: str, nearest: int | None, shrinkage: float
 ) -> np.ndarray:
     """User by user, item by item."""
-    known = [set(train.sequences[u].tolist()) for u in range(len(train))]
-    users = len(known)
-    having = {item: sum(item in one for one in known) for one in known for item in one}
+    user_items = [set(train.sequences[u].tolist()) for u in range(len(train))]
+    users = len(user_items)
+    having = {item: sum(item in owned for owned in user_items) for owned in user_items for item in owned}
     weight = dict.fromkeys(having, 1.0)
     if weights == "idf":
         weight = {item: np.log((1 + users) / (1 + count)) + 1 for item, count in having.items()}
         longer = sum(count * weight[item] ** 2 for item, count in having.items()) / sum(having.values())
         weight = {item: value / np.sqrt(longer) for item, value in weight.items()}
-    length = [np.sqrt(sum(weight[item] ** 2 for item in one)) for one in known]
+    length = [np.sqrt(sum(weight[item] ** 2 for item in owned)) for owned in user_items]
     scores = np.zeros((len(sequences), TARGETS))
     for row in range(len(sequences)):
-        own = {item for item in sequences[row].tolist() if item in weight}
-        norm = np.sqrt(sum(weight[item] ** 2 for item in own))
+        query_items = {item for item in sequences[row].tolist() if item in weight}
+        norm = np.sqrt(sum(weight[item] ** 2 for item in query_items))
         cosines = np.zeros(users)
-        for v, other in enumerate(known):
-            if own & other:
-                cosines[v] = sum(weight[item] ** 2 for item in own & other) / (norm * length[v] + shrinkage)
+        for v, train_user in enumerate(user_items):
+            if query_items & train_user:
+                cosines[v] = sum(weight[item] ** 2 for item in query_items & train_user) / (
+                    norm * length[v] + shrinkage
+                )
         last = sorted(cosines, reverse=True)[nearest - 1] if nearest is not None else 0.0
         for v in range(users):
             if cosines[v] >= last * (1 - 1e-9):
@@ -86,26 +88,26 @@ def test_targets_that_no_neighbour_has_follow_by_popularity(monkeypatch: pytest.
 
 def test_blocks_and_batches_change_nothing(make_rank_part: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid, test = (make_rank_part(users, seed) for seed, users in enumerate((120, 40, 30)))
-    whole = scores_of(user_to_user(train, valid, TARGETS), test.sequences, 30)
+    all_at_once = scores_of(user_to_user(train, valid, TARGETS), test.sequences, 30)
     monkeypatch.setattr(neighbours, "_BLOCK", 120 * 4)
-    assert scores_of(user_to_user(train, valid, TARGETS), test.sequences, 30) == pytest.approx(whole)
-    assert scores_of(user_to_user(train, valid, TARGETS), test.sequences, 3) == pytest.approx(whole)
+    assert scores_of(user_to_user(train, valid, TARGETS), test.sequences, 30) == pytest.approx(all_at_once)
+    assert scores_of(user_to_user(train, valid, TARGETS), test.sequences, 3) == pytest.approx(all_at_once)
 
 
 def ease_oracle(train: TaskPart, sequences: Sequences, penalty: float, kept: np.ndarray | None = None) -> np.ndarray:
     """The closed form with all items in one dense matrix."""
     columns = np.arange(ITEMS) if kept is None else kept
     source = bag(train.sequences, ITEMS, binary=True).toarray()[:, columns]
-    both = np.hstack([source, bag(train.targets, TARGETS, first=0, binary=True).toarray()])
-    inverse = np.linalg.inv(both.T @ both + penalty * np.eye(both.shape[1]))
-    weights = np.eye(both.shape[1]) - inverse / np.diag(inverse)
+    items = np.hstack([source, bag(train.targets, TARGETS, first=0, binary=True).toarray()])
+    inverse = np.linalg.inv(items.T @ items + penalty * np.eye(items.shape[1]))
+    weights = np.eye(items.shape[1]) - inverse / np.diag(inverse)
     assert np.abs(np.diag(weights)).max() < 1e-9
     new = bag(sequences, ITEMS, binary=True).toarray()[:, columns]
     nothing_of_targets = np.zeros((len(sequences), TARGETS))
     scores = (np.hstack([new, nothing_of_targets]) @ weights)[:, len(columns) :]
     popular = bag(train.targets, TARGETS, first=0, binary=True).toarray().sum(axis=0)
-    known = new[:, source.any(axis=0)].any(axis=1, keepdims=True)
-    return np.where(known, scores, popular)
+    user_items = new[:, source.any(axis=0)].any(axis=1, keepdims=True)
+    return np.where(user_items, scores, popular)
 
 
 @pytest.mark.parametrize("users", [15, 400])
@@ -126,8 +128,10 @@ def test_ease_keeps_the_items_of_the_most_users_where_there_are_too_many(
     train, test = make_rank_part(400, 0), make_rank_part(30, 1)
     fitted = ease_across(train, train, TARGETS)
     users = bag(train.sequences, ITEMS, binary=True).toarray().sum(axis=0)
-    kept = np.sort(np.argsort(-users, kind="stable")[:10])
-    assert scores_of(fitted, test.sequences) == pytest.approx(ease_oracle(train, test.sequences, 7.0, kept), abs=2e-4)
+    columns = np.sort(np.argsort(-users, kind="stable")[:10])
+    assert scores_of(fitted, test.sequences) == pytest.approx(
+        ease_oracle(train, test.sequences, 7.0, columns), abs=2e-4
+    )
     assert fitted.settings["source items"] == "10 of 40, those of the most train users"
 
 
@@ -156,8 +160,8 @@ def test_settings_are_chosen_on_the_valid_users(make_rank_part: Make, monkeypatc
         for grid in ((0.1, 1e5), (1e5, 0.1)):
             monkeypatch.setattr(module, name, grid)
             chosen = make(train, valid, TARGETS)
-            found = mean_reciprocal_rank(chosen.score_batches(valid.sequences, 50), valid.targets)
-            assert found >= max(values.values())
+            fitted = mean_reciprocal_rank(chosen.score_batches(valid.sequences, 50), valid.targets)
+            assert fitted >= max(values.values())
 
 
 @pytest.mark.parametrize("name", ["user-to-user cosine", "EASE across domains"])
@@ -165,7 +169,9 @@ def test_they_beat_popularity_and_take_anybody(name: str, make_rank_part: Make) 
     train, valid, test = (make_rank_part(600 if seed == 0 else 200, seed) for seed in range(3))
     fitted = fit_baseline(name, train, valid, n_targets=TARGETS)
     popular = fit_baseline("popularity", train, valid, n_targets=TARGETS)
-    values = [mean_reciprocal_rank(one.score_batches(test.sequences, 64), test.targets) for one in (popular, fitted)]
+    values = [
+        mean_reciprocal_rank(baseline.score_batches(test.sequences, 64), test.targets) for baseline in (popular, fitted)
+    ]
     assert values[1] > values[0] + 0.05
     assert fitted.name == name
     assert name in baseline_names("ranking")

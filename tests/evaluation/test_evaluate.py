@@ -34,15 +34,15 @@ def right_scores(task: Task) -> np.ndarray:
 
 
 def verdicts(evaluation: TaskEvaluation, method: str, metric: str) -> dict[str, str]:
-    return {v.rival: v.verdict for v in evaluation.verdicts if (v.method, v.metric) == (method, metric)}
+    return {v.reference: v.verdict for v in evaluation.verdicts if (v.method, v.metric) == (method, metric)}
 
 
 def test_classification_table(class_task: MakeTask, fixed: Callable) -> None:
     task = class_task()
     uniform = np.full((200, 3), 1 / 3)
-    said: list[str] = []
+    messages: list[str] = []
     scorers = {"patch": fixed(right_classes(task)), "head": fixed(uniform, trainable=3, trainable_share=0.1)}
-    result = evaluate_task(task, scorers, CONFIG, progress=said.append)
+    result = evaluate_task(task, scorers, CONFIG, progress=messages.append)
     assert (result.task, result.kind, result.users, result.rows) == ("age", "classification", 200, 200)
     assert result.candidates is None
     assert result.metrics == ["accuracy", "macro_f1", "log_loss"]
@@ -62,8 +62,8 @@ def test_classification_table(class_task: MakeTask, fixed: Callable) -> None:
     assert set(verdicts(result, "patch", "accuracy").values()) == {"better"}
     assert verdicts(result, "head", "accuracy")["patch"] == "worse"
     assert list(verdicts(result, "head", "accuracy")) == [name for name in names if name != "head"]
-    assert said[0] == "age: fitting baseline: majority"
-    assert "age: scoring 200 test users: patch" in said
+    assert messages[0] == "age: fitting baseline: majority"
+    assert "age: scoring 200 test users: patch" in messages
 
 
 def test_the_sentence_says_plainly_what_is_not_beaten(class_task: MakeTask, fixed: Callable) -> None:
@@ -115,12 +115,12 @@ def test_batch_size_and_method_order_change_nothing(rank_task: MakeTask, fixed: 
     task = rank_task()
     scorers = {"a": fixed(right_scores(task)), "b": fixed(np.random.default_rng(1).random((300, 30)))}
     config = CONFIG.model_copy(update={"sampled_negatives": 7, "baselines": False})
-    one = evaluate_task(task, scorers, config)
+    result = evaluate_task(task, scorers, config)
     swapped = dict(reversed(scorers.items()))
     two = evaluate_task(task, swapped, config.model_copy(update={"batch_size": 11}))
-    assert one.methods[1] == two.methods[0]
-    assert one.methods[0] == two.methods[1]
-    assert one.metrics[-1] == "ndcg@5 sampled-7"
+    assert result.methods[1] == two.methods[0]
+    assert result.methods[0] == two.methods[1]
+    assert result.metrics[-1] == "ndcg@5 sampled-7"
 
 
 def test_two_methods_with_the_same_scores_get_the_same_numbers(rank_task: MakeTask, fixed: Callable) -> None:
@@ -157,7 +157,7 @@ def test_json_round_trip(class_task: MakeTask, fixed: Callable) -> None:
     assert TaskEvaluation.from_json(tree) == result
     assert tree["protocol"] == {"k": 5, "sampled_negatives": 99, "bootstrap": 200, "confidence": 0.95, "seed": 0}
     assert set(tree["methods"][0]["values"]["accuracy"]) == {"value", "low", "high"}
-    assert set(tree["verdicts"][0]) == {"method", "rival", "metric", "difference", "low", "high", "verdict"}
+    assert set(tree["verdicts"][0]) == {"method", "reference", "metric", "difference", "low", "high", "verdict"}
     del tree["methods"][0]["values"]
     with pytest.raises(ArtifactError, match=r"methods\.0\.values"):
         TaskEvaluation.from_json(tree)

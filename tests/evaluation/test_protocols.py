@@ -74,9 +74,16 @@ def test_full_ranking_equals_a_naive_loop(rows: list[list[int]], seed: int) -> N
     expected = []
     for user, row in enumerate(rows):
         for target in sorted(set(row)):
-            others = [scores[user, j] for j in range(12) if j not in row]
-            own = scores[user, target]
-            expected.append((user, 1 + sum(o > own for o in others) + sum(o == own for o in others) / 2))
+            competitors = [scores[user, j] for j in range(12) if j not in row]
+            positive_score = scores[user, target]
+            expected.append(
+                (
+                    user,
+                    1
+                    + sum(o > positive_score for o in competitors)
+                    + sum(o == positive_score for o in competitors) / 2,
+                )
+            )
     result = outcome(scores, Sequences.from_rows(rows))
     assert list(zip(result.user.tolist(), result.full_rank.tolist(), strict=True)) == expected
 
@@ -86,7 +93,7 @@ def test_negatives_are_distinct_and_never_positive(
     rows: list[list[int]], count: int, seed: int, n_targets: int
 ) -> None:
     """Promise 10, for any users, catalogue and number of negatives."""
-    pairs = Pairs.of(Sequences.from_rows(rows), n_targets)
+    pairs = Pairs.from_targets(Sequences.from_rows(rows), n_targets)
     negatives, valid = draw_negatives(pairs, slice(0, len(pairs)), count, np.random.default_rng(seed))
     assert negatives.shape == valid.shape == (len(pairs), count)
     for user, drawn, real in zip(pairs.user, negatives, valid, strict=True):
@@ -99,12 +106,12 @@ def test_negatives_are_distinct_and_never_positive(
 def test_negatives_are_uniform() -> None:
     """8 of 16 negatives, 20,000 times: each in half of them (standard deviation 0.0035), first places as well."""
     users, n_targets, positives = 20_000, 20, {0, 7, 8, 19}
-    pairs = Pairs.of(Sequences.from_rows([[7]] * users), n_targets)
+    pairs = Pairs.from_targets(Sequences.from_rows([[7]] * users), n_targets)
     negatives, _ = draw_negatives(pairs, slice(0, users), 8, np.random.default_rng(0))
     share = np.bincount(negatives.ravel(), minlength=n_targets) / users
     assert share[7] == 0
     assert np.delete(share, 7) == pytest.approx(8 / 19, abs=0.018)
-    pairs = Pairs.of(Sequences.from_rows([sorted(positives)] * (users // 4)), n_targets)
+    pairs = Pairs.from_targets(Sequences.from_rows([sorted(positives)] * (users // 4)), n_targets)
     negatives, _ = draw_negatives(pairs, slice(0, users), 8, np.random.default_rng(0))
     share = np.bincount(negatives.ravel(), minlength=n_targets) / users
     assert share[[0, 7, 8, 19]].tolist() == [0, 0, 0, 0]
@@ -115,12 +122,12 @@ def test_negatives_are_uniform() -> None:
 def test_batching_changes_nothing(rows: list[list[int]], first: int, second: int, seed: int, block: int) -> None:
     scores = np.random.default_rng(seed).random((len(rows), 30))
     targets = Sequences.from_rows(rows)
-    one = outcome(scores, targets, batch=first, count=5, seed=seed)
+    first_outcome = outcome(scores, targets, batch=first, count=5, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "_BLOCK", block)
         two = outcome(scores, targets, batch=second, count=5, seed=seed)
     for name in RankingOutcome.__dataclass_fields__:
-        assert np.array_equal(getattr(one, name), getattr(two, name)), name
+        assert np.array_equal(getattr(first_outcome, name), getattr(two, name)), name
 
 
 def test_every_method_meets_the_same_negatives() -> None:
@@ -130,9 +137,9 @@ def test_every_method_meets_the_same_negatives() -> None:
     result, mirrored = outcome(up, targets, count=20), outcome(-up, targets, count=20)
     assert (result.sampled_rank + mirrored.sampled_rank == 22).all()
     assert len(set(result.sampled_rank)) > 5, "users must not all share one draw"
-    again, other = outcome(up, targets, count=20), outcome(up, targets, count=20, seed=1)
-    assert np.array_equal(result.sampled_rank, again.sampled_rank)
-    assert not np.array_equal(result.sampled_rank, other.sampled_rank)
+    second_outcome, other_seed = outcome(up, targets, count=20), outcome(up, targets, count=20, seed=1)
+    assert np.array_equal(result.sampled_rank, second_outcome.sampled_rank)
+    assert not np.array_equal(result.sampled_rank, other_seed.sampled_rank)
 
 
 def test_by_default_a_positive_meets_99_negatives_and_counts_within_the_first_five() -> None:
@@ -143,7 +150,7 @@ def test_by_default_a_positive_meets_99_negatives_and_counts_within_the_first_fi
         scores[user, row] += 2.0
     targets = Sequences.from_rows(rows)
     result = ranking_outcome([scores], targets, sampled_negatives=config.sampled_negatives, seed=config.seed)
-    pairs = Pairs.of(targets, 200)
+    pairs = Pairs.from_targets(targets, 200)
     negatives, _ = draw_negatives(pairs, slice(0, len(pairs)), 99, np.random.default_rng(0))
     ranks = [
         1 + sum(scores[user, negative] > scores[user, target] for negative in row)

@@ -203,8 +203,8 @@ def test_what_was_trained_of_the_backbone_is_counted_and_joint_bundles_lie_toget
     metrics = {"monitor": "log_loss", "best_epoch": 0, "curve": [{**row, "log_loss": 1.0} for row in CURVE]}
     for folder, strategy in (("bundles/age/all", "all"), ("joint/age", "joint")):
         trained = {"embedding": 128, "blocks": 800, "norms": 64, "head": 27}
-        made = tiny_bundle(model.pretrained, name="age", strategy=strategy, metrics=metrics, trained=trained)
-        save_bundle(tmp_path / folder, made)
+        bundle_ = tiny_bundle(model.pretrained, name="age", strategy=strategy, metrics=metrics, trained=trained)
+        save_bundle(tmp_path / folder, bundle_)
     config = config.model_copy(update={"strategies": ("patch", "all", "joint")})
     bundles = gather(config, model, tmp_path, age).tasks[0].bundles
     assert [bundle.strategy for bundle in bundles] == ["patch", "all", "joint"]

@@ -27,9 +27,9 @@ def write_data(folder: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("run")
-    write_data(made, seed=1)
-    return made
+    data_folder = tmp_path_factory.mktemp("run")
+    write_data(data_folder, seed=1)
+    return data_folder
 
 
 def settings(folder: Path, *overrides: str) -> RunConfig:
@@ -56,13 +56,13 @@ def settings(folder: Path, *overrides: str) -> RunConfig:
 
 def done_again(folder: Path, config: RunConfig, stages_made: list[str] = MADE) -> list[str]:
     """Run, and return the stages that were not reused."""
-    said: list[str] = []
-    report = run(config, folder / "out", report=said.append, command="peterrec run small.yaml")
+    messages: list[str] = []
+    report = run(config, folder / "out", report=messages.append, command="peterrec run small.yaml")
     assert report == folder / "out" / "report.html"
     stages = read_json(folder / "out" / "run.json")["stages"]
     assert [stage["name"] for stage in stages] == stages_made
     for stage in stages:
-        assert any(f"[{stage['name']}]" in line and ("reusing" in line) == stage["reused"] for line in said)
+        assert any(f"[{stage['name']}]" in line and ("reusing" in line) == stage["reused"] for line in messages)
     return [stage["name"] for stage in stages if not stage["reused"]]
 
 
@@ -100,12 +100,12 @@ def test_overrides_of_tasks_that_are_not_there_are_refused_first(folder: Path, t
 
 
 def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) -> None:
-    many = ("strategies=[last1,all,joint]", "task_overrides.shop.seed=5")
-    made = ["prepare", "pretrain", "adapt all tasks (joint)",
+    overrides = ("strategies=[last1,all,joint]", "task_overrides.shop.seed=5")
+    stage_names = ["prepare", "pretrain", "adapt all tasks (joint)",
             "adapt cluster (last1)", "adapt cluster (all)", "evaluate cluster",
             "adapt shop (last1)", "adapt shop (all)", "evaluate shop"]  # fmt: skip
-    first = done_again(folder, settings(folder, *many), made)
-    assert first[-7:] == made[2:], "corpus and backbone may be there"
+    first = done_again(folder, settings(folder, *overrides), stage_names)
+    assert first[-7:] == stage_names[2:], "corpus and backbone may be there"
     record = read_json(folder / "out" / "run.json")
     for task in record["tasks"]:
         assert [bundle["strategy"] for bundle in task["bundles"]] == ["last1", "all", "joint"]
@@ -116,19 +116,19 @@ def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) 
     page = (folder / "out" / "report.html").read_text()
     for strategy in ("last1", "all", "joint"):
         assert f'<th scope="row" class="metric">{strategy}</th>' in page
-    assert done_again(folder, settings(folder, *many), made) == []
+    assert done_again(folder, settings(folder, *overrides), stage_names) == []
 
     joint = folder / "out" / "joint"
     assert sorted(path.name for path in joint.iterdir()) == ["cluster", "config.yaml", "joint.json", "shop"]
     (joint / "cluster" / "adapter_config.json").write_text("{")
-    assert done_again(folder, settings(folder, *many), made) == ["adapt all tasks (joint)"]
+    assert done_again(folder, settings(folder, *overrides), stage_names) == ["adapt all tasks (joint)"]
     shutil.rmtree(joint / "cluster")
     shutil.copytree(folder / "out" / "bundles" / "cluster" / "last1", joint / "cluster")  # a bundle, but another one
-    assert done_again(folder, settings(folder, *many), made) == ["adapt all tasks (joint)"]
-    changed = settings(folder, *many, "adapt.joint_start=random")
-    again = done_again(folder, changed, made)
-    assert again[0] == "adapt all tasks (joint)"
-    assert {"evaluate cluster", "evaluate shop"} <= set(again)
+    assert done_again(folder, settings(folder, *overrides), stage_names) == ["adapt all tasks (joint)"]
+    changed = settings(folder, *overrides, "adapt.joint_start=random")
+    rerun_stages = done_again(folder, changed, stage_names)
+    assert rerun_stages[0] == "adapt all tasks (joint)"
+    assert {"evaluate cluster", "evaluate shop"} <= set(rerun_stages)
 
 
 def test_a_run_with_a_noncausal_backbone_says_what_it_learned(folder: Path) -> None:

@@ -62,10 +62,10 @@ def evaluation(
     metrics = list(next(iter(table.values())))
     about = [primary] + (["auc"] if "auc" in metrics else [])
     verdicts = []
-    for name, metric, rival in product([m for m in table if m in models], about, table):
-        if name != rival:
-            (value, half), (rival_value, half_other) = table[name][metric], table[rival][metric]
-            verdicts.append(comparison(name, rival, metric, value - rival_value, 0.5 * (half + half_other)))
+    for name, metric, reference in product([m for m in table if m in models], about, table):
+        if name != reference:
+            (value, half), (reference_value, half_other) = table[name][metric], table[reference][metric]
+            verdicts.append(comparison(name, reference, metric, value - reference_value, 0.5 * (half + half_other)))
     return TaskEvaluation(
         task=task,
         kind=kind,
@@ -82,10 +82,12 @@ def evaluation(
     )
 
 
-def comparison(method: str, rival: str, metric: str, difference: float, half: float) -> Comparison:
+def comparison(method: str, reference: str, metric: str, difference: float, half: float) -> Comparison:
     verdict = "better" if difference > half else "worse" if difference < -half else "no clear difference"
     limits = {"low": difference - half, "high": difference + half}
-    return Comparison(method=method, rival=rival, metric=metric, difference=difference, verdict=verdict, **limits)
+    return Comparison(
+        method=method, reference=reference, metric=metric, difference=difference, verdict=verdict, **limits
+    )
 
 
 def curve(monitor: str, start: float, end: float, epochs: int, best: int, **metrics: float) -> Curve:

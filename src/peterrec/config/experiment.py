@@ -63,23 +63,22 @@ class GridDataConfig(Config):
 
 
 class MethodConfig(Config):
-    """One thing that is compared: what is adapted of a backbone, a baseline, or a rival network."""
+    """One thing that is compared: what is adapted of a backbone, or a baseline."""
 
     adapt: dict[str, Any] | None = Field(
         default=None, description="settings of `adapt` that make this method, such as `strategy`"
     )
     backbone: Name = Field(default="base", description="of `backbones`, which `adapt` starts from")
-    baseline: str | None = Field(default=None, description="name of a baseline as tables show it")
-    rival: Literal["dupn", "conet"] | None = Field(default=None, description="a network of another paper")
-    settings: dict[str, Any] = Field(default_factory=dict, description="of the rival")
+    baseline: str | None = Field(default=None, description="name of a baseline: as tables show it, or `dupn`, `conet`")
+    settings: dict[str, Any] = Field(default_factory=dict, description="of the baseline: `dupn` and `conet` have some")
     label: str | None = Field(default=None, description="shown instead of the name")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if sum(one is not None for one in (self.adapt, self.baseline, self.rival)) != 1:
-            raise ValueError("a method is exactly one of `adapt`, `baseline` and `rival`")
-        if self.settings and self.rival is None:
-            raise ValueError("`settings` are those of a rival; those of `adapt` stand under `adapt`")
+        if sum(one is not None for one in (self.adapt, self.baseline)) != 1:
+            raise ValueError("a method is exactly one of `adapt` and `baseline`")
+        if self.settings and self.baseline is None:
+            raise ValueError("`settings` are those of a baseline; those of `adapt` stand under `adapt`")
         return self
 
 
@@ -94,7 +93,7 @@ class QuestionConfig(Config):
         default=(1.0,), min_length=1, description="of the labelled train users that are used; smaller ones are nested"
     )
     compare: tuple[tuple[Name, Name], ...] = Field(
-        default=(), description="pairs (method, rival): is the first better? Tested on the same users"
+        default=(), description="pairs (method, reference): is the first better? Tested on the same users"
     )
     shows: tuple[Literal["metrics", "costs", "curves", "shares", "events"], ...] = Field(
         default=("metrics",), description="tables and figures; events: by the number of source events of the user"
@@ -107,7 +106,7 @@ class QuestionConfig(Config):
             named = getattr(self, what) or ()
             if len(set(named)) < len(named):
                 raise ValueError(f"question {self.name!r} names one of its {what} twice")
-        if any(method == rival for method, rival in self.compare):
+        if any(method == reference for method, reference in self.compare):
             raise ValueError(f"question {self.name!r} compares a method with itself")
         return self
 

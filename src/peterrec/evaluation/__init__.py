@@ -1,1 +1,1 @@
-"""Judging scores on users held out: metrics from ranks, protocols, intervals over users, and simple rivals."""
+"""Evaluation of scores on users held out: metrics from ranks, protocols, intervals over users, and baselines."""

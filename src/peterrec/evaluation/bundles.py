@@ -76,10 +76,18 @@ def evaluate(
         config: defaults if not given.
         report: receives lines about what is being done.
 
+    Returns:
+        The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
+        HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats), the differences of each bundle from all others on the
+        same users and resamples, and a few sentences about them.
+
     Raises:
         ConfigError: no bundle, or bundles of different tasks.
+        ArtifactError: a folder is missing, damaged or of another format.
         FingerprintError: backbone, corpus and bundles do not belong together, or events were prepared otherwise.
-        TaskError: classes or targets cannot be matched, or no test user is left.
+        TaskError: classes or targets cannot be matched, no test user is left, or a bundle has a baseline's name.
+        DataError: scores that are not finite; the message names the bundle.
+        StorageError: `out` cannot be written.
     """
     config = config or EvaluateConfig()
     model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
@@ -95,9 +103,9 @@ def evaluate(
         for name, path in bundles.items():
             loaded[name] = model.load_bundle(path, name=f"evaluate {name}")
         task = corpus.task(_one_task(model, loaded.values()))
-        of_task = {name: model.bundle(key) for name, key in loaded.items()}
-        columns = {name: output_columns(task, bundle) for name, bundle in of_task.items()}
-        task, notes = comparable(corpus, task, list(of_task.values()), model.pretrained.training)
+        task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
+        columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
+        task, notes = comparable(corpus, task, list(task_bundles.values()), model.pretrained.training)
         scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
         evaluation = evaluate_task(task, scorers, config, progress=report, notes=notes)
     finally:

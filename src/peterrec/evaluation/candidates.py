@@ -30,7 +30,7 @@ class Pairs:
     n_targets: int
 
     @classmethod
-    def of(cls, targets: Sequences, n_targets: int) -> Pairs:
+    def from_targets(cls, targets: Sequences, n_targets: int) -> Pairs:
         """List the pairs of a part; a target that stands twice for a user counts once.
 
         Raises:
@@ -123,7 +123,7 @@ def without_seen(score_batches: Iterable[np.ndarray], seen: Sequences) -> Iterat
     start = 0
     for batch in score_batches:
         scores = np.array(batch, dtype=np.float64 if batch.dtype.kind != "f" else batch.dtype)
-        own = seen.take(np.arange(start, start + len(scores)))
-        scores[own.repeat(), own.items] = -np.inf
+        rows_seen = seen.take(np.arange(start, start + len(scores)))
+        scores[rows_seen.repeat(), rows_seen.items] = -np.inf
         start += len(scores)
         yield scores

@@ -102,7 +102,7 @@ def paired_difference(first: Estimate, second: Estimate, confidence: float = 0.9
 
 
 def verdict(difference: Interval, *, lower_is_better: bool = False) -> Verdict:
-    """Say what a difference (method minus rival) means for the method: only an interval without zero is clear."""
+    """Say what a difference (method minus reference) means for the method: only an interval without zero is clear."""
     low, high = (-difference.high, -difference.low) if lower_is_better else (difference.low, difference.high)
     if low > 0:
         return "better"

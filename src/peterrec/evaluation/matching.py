@@ -1,4 +1,4 @@
-"""What a bundle may be judged on: outputs matched by name, users it was not trained on, events prepared alike."""
+"""Matching of bundles and tasks: outputs matched by name, users it was not trained on, events prepared alike."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def output_columns(task: Task, bundle: Bundle) -> IntArray:
     if task.targets is None:
         if set(task.class_names) != set(bundle.class_names):
             raise TaskError(
-                f"its classes are {_some(task.class_names)}, but the bundle tells {_some(bundle.class_names)} apart",
+                f"its classes are {_first_names(task.class_names)}, "
+                f"but the bundle tells {_first_names(bundle.class_names)} apart",
                 remedy="prepare the labels with the same names, or adapt to this task", path=task.path,
             )  # fmt: skip
         return np.array([bundle.class_names.index(name) for name in task.class_names], dtype=np.int64)
@@ -52,7 +53,7 @@ def output_columns(task: Task, bundle: Bundle) -> IntArray:
     return columns
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _first_names(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
@@ -96,8 +97,8 @@ def comparable(
         f"this is another split than that of training: {len(ids) - len(rows):,} of {len(ids):,} test users, on whom a "
         "bundle or the backbone was trained or chosen, are left out"
     )
-    whole = {each.name: getattr(task, each.name) for each in fields(task)}
-    return _TaskWithTestUsers(**whole, test_rows=rows), list(dict.fromkeys(notes))
+    values = {attribute.name: getattr(task, attribute.name) for attribute in fields(task)}
+    return _TaskWithTestUsers(**values, test_rows=rows), list(dict.fromkeys(notes))
 
 
 def check_preprocessing(corpus: Corpus, task: Task, trained: PreprocessingConfig | None) -> list[str]:
@@ -123,11 +124,11 @@ def _used_users(
     """Return which users a bundle of another split, or the choice of the backbone's epoch, was made on; (n,)."""
     used = np.zeros(len(ids), dtype=bool)
     splits = [None if bundle.provenance is None else bundle.provenance.split for bundle in bundles]
-    others = [split for split in splits if split is not None and split != task.provenance.split]
-    if not others:
+    other_splits = [split for split in splits if split is not None and split != task.provenance.split]
+    if not other_splits:
         return used
     hashes = id_hash(ids.to_pylist())
-    for split in others:
+    for split in other_splits:
         used |= assign_parts(hashes, split) != PARTS.index("test")
     if "valid_fraction" in pretraining:
         used |= uniform(hashes, f"pretrain-{pretraining['seed']}") < pretraining["valid_fraction"]

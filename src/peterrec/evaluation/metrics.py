@@ -1,4 +1,6 @@
-"""Metrics of one relevant item a row, computed from its rank, and metrics of class probabilities.
+"""Metrics of one relevant item a row, computed from its rank, and the log-loss of class probabilities.
+
+Metrics of whole tables, with user weights, are in `statistics`.
 
 A positive that shares its score with `ties` other candidates could stand at any of `ties + 1` places. Its rank is the
 middle of those places, and with `ties` given a metric is its mean over them: the value that a fair shuffle of the tied
@@ -48,10 +50,10 @@ def count_places(
     step = max(1, _BLOCK // max(1, scores.shape[1]))
     for start in range(0, len(scores), step):
         rows = slice(start, start + step)
-        block, own = scores[rows], positive_index[rows, None]
-        positive = np.take_along_axis(block, own, axis=1)
+        block, columns = scores[rows], positive_index[rows, None]
+        positive = np.take_along_axis(block, columns, axis=1)
         allowed = np.ones(block.shape, dtype=bool) if candidates is None else candidates[rows].copy()
-        np.put_along_axis(allowed, own, False, axis=1)
+        np.put_along_axis(allowed, columns, False, axis=1)
         higher[rows] = ((block > positive) & allowed).sum(axis=1)
         ties[rows] = ((block == positive) & allowed).sum(axis=1)
     return higher, ties
@@ -147,52 +149,15 @@ def _gain(
     return np.where(ties == 0, gains[above], shared)
 
 
-# ---------------------------------------------------------------- metrics of class probabilities
-
-
-def accuracy(probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) -> float:
-    """Return the share of rows whose most probable class is the label (paper, section 4.2)."""
-    return float((np.argmax(probabilities, axis=1) == labels).mean())
-
-
-def macro_f1(probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) -> float:
-    """Return the mean over classes of F1 = 2 tp / (predicted + true).
-
-    Only classes present in the labels count: a class that nobody has can be neither found nor missed.
-    """
-    classes = probabilities.shape[1]
-    predicted = np.argmax(probabilities, axis=1)
-    true_count = np.bincount(labels, minlength=classes)
-    predicted_count = np.bincount(predicted, minlength=classes)
-    hits = np.bincount(labels[predicted == labels], minlength=classes)
-    present = true_count > 0
-    return float((2.0 * hits / np.maximum(true_count + predicted_count, 1))[present].mean())
+# ---------------------------------------------------------------- class probabilities
 
 
 def row_log_loss(probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Return minus the natural logarithm of each label's probability, clipped to [CLIP, 1]."""
-    own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
-    return -np.log(np.clip(own, CLIP, 1.0))
+    label_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+    return -np.log(np.clip(label_probability, CLIP, 1.0))
 
 
 def log_loss(probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) -> float:
     """Return the mean of `row_log_loss`, in nats; lower is better."""
     return float(row_log_loss(probabilities, labels).mean())
-
-
-def auc(scores: Float[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> float:
-    """Return the chance that a random row of class 1 scores above a random row of class 0, ties counting half.
-
-    Args:
-        scores: probability of class 1, or anything in the same order.
-        labels: 0 or 1.
-
-    Returns:
-        0 .. 1; NaN if a class is absent.
-    """
-    _, group, size = np.unique(scores, return_inverse=True, return_counts=True)
-    positive = np.bincount(group, weights=labels, minlength=len(size))
-    negative = size - positive
-    below = np.cumsum(negative) - negative
-    pairs = positive.sum() * negative.sum()
-    return float((positive * (below + negative / 2.0)).sum() / pairs) if pairs > 0 else float("nan")

@@ -18,7 +18,7 @@ _BLOCK = 2_000_000  # scores of a block of pairs, held in memory beside the batc
 
 @dataclass(frozen=True)
 class ClassificationOutcome:
-    """What a method said about each user, checked.
+    """Class probabilities of each user, checked.
 
     Attributes:
         probabilities: (N, C) float64, each row summing to 1.
@@ -27,6 +27,9 @@ class ClassificationOutcome:
 
     probabilities: Float[np.ndarray, "N C"]
     labels: Int[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def users(self) -> int:
@@ -107,30 +110,37 @@ class ScoredPairs:
         rows: the m rows concerned.
         local: (m,) row of `scores` for each of them.
         scores: (B, n_targets) float, without NaN.
-        others: the same, but NaN at every positive of the user: never above, never equal, so out of the ranking.
+        negative_scores: the same, but NaN at every positive of the user: neither above nor equal, so not ranked.
     """
 
     pairs: Pairs
     rows: slice
     local: Int[np.ndarray, " m"]
     scores: Float[np.ndarray, "B n"]
-    others: Float[np.ndarray, "B n"]
+    negative_scores: Float[np.ndarray, "B n"]
 
     @property
-    def own(self) -> Float[np.ndarray, "m 1"]:
+    def positive_scores(self) -> Float[np.ndarray, "m 1"]:
         """The score of each row's positive."""
         return np.asarray(self.scores[self.local, self.pairs.target[self.rows]])[:, None]
 
     def full(self) -> Int[np.ndarray, "2 m"]:
         """Count (higher, equal) scores among all targets except the user's positives."""
-        rivals = self.others[self.local]
-        return np.stack([(rivals > self.own).sum(axis=1), (rivals == self.own).sum(axis=1)])
+        other_scores = self.negative_scores[self.local]
+        return np.stack(
+            [(other_scores > self.positive_scores).sum(axis=1), (other_scores == self.positive_scores).sum(axis=1)]
+        )
 
     def sampled(self, count: int, generator: np.random.Generator) -> Int[np.ndarray, "2 m"]:
         """Count (higher, equal) scores among `count` sampled negatives; to be called on blocks in order."""
         negatives, valid = draw_negatives(self.pairs, self.rows, count, generator)
-        rivals = self.scores[self.local[:, None], negatives]
-        return np.stack([((rivals > self.own) & valid).sum(axis=1), ((rivals == self.own) & valid).sum(axis=1)])
+        other_scores = self.scores[self.local[:, None], negatives]
+        return np.stack(
+            [
+                ((other_scores > self.positive_scores) & valid).sum(axis=1),
+                ((other_scores == self.positive_scores) & valid).sum(axis=1),
+            ]
+        )
 
 
 def scored_pairs(score_batches: Iterable[Real[np.ndarray, "B n"]], targets: Sequences) -> Iterator[ScoredPairs]:
@@ -140,24 +150,24 @@ def scored_pairs(score_batches: Iterable[Real[np.ndarray, "B n"]], targets: Sequ
         DataError: NaN scores, batches of different widths, rows that do not add up to the users, or no pair at all.
     """
     pairs: Pairs | None = None
-    done = 0
+    first_user = 0
     for batch in score_batches:
         scores = checked_scores(batch)
         if pairs is None:
-            pairs = Pairs.of(targets, scores.shape[1])
-        last = done + len(scores)
+            pairs = Pairs.from_targets(targets, scores.shape[1])
+        last = first_user + len(scores)
         if scores.shape[1] != pairs.n_targets or last > len(targets):
             raise DataError("scores do not fit the users and targets", remedy="score each user once, in order")
-        first, end = int(pairs.offsets[done]), int(pairs.offsets[last])
-        others = scores.copy()
-        others[pairs.user[first:end] - done, pairs.target[first:end]] = np.nan
+        first, end = int(pairs.offsets[first_user]), int(pairs.offsets[last])
+        negative_scores = scores.copy()
+        negative_scores[pairs.user[first:end] - first_user, pairs.target[first:end]] = np.nan
         step = max(1, _BLOCK // max(pairs.n_targets, 100))
         for start in range(first, end, step):
             rows = slice(start, min(start + step, end))
-            yield ScoredPairs(pairs, rows, pairs.user[rows] - done, scores, others)
-        done = last
-    if done != len(targets):
-        raise DataError(f"{done} users were scored of {len(targets)}", remedy="score each user once, in order")
+            yield ScoredPairs(pairs, rows, pairs.user[rows] - first_user, scores, negative_scores)
+        first_user = last
+    if first_user != len(targets):
+        raise DataError(f"{first_user} users were scored of {len(targets)}", remedy="score each user once, in order")
     if pairs is None or not len(pairs):
         raise DataError("no user has a target to rank", remedy="give the task more users or a larger test share")
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values that go to JSON and back."""
+"""Results of an evaluation, as plain values that go to JSON and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Value(_Frozen):
     high: float | None
 
     @classmethod
-    def of(cls, interval: Interval) -> Self:
+    def from_interval(cls, interval: Interval) -> Self:
         """Make one from an interval; JSON has no NaN."""
         return cls(value=interval.value, low=finite_or_none(interval.low), high=finite_or_none(interval.high))
 
@@ -50,10 +50,10 @@ class MethodResult(_Frozen):
 
 
 class Comparison(_Frozen):
-    """A model method against a rival on one metric: method minus rival, over the same users and resamples."""
+    """A model method against a reference on one metric: method minus reference, over the same users and resamples."""
 
     method: str
-    rival: str
+    reference: str
     metric: str
     difference: float
     low: float | None
@@ -102,9 +102,9 @@ class TaskEvaluation(_Frozen):
             return cls.model_validate(tree)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "top level"
+            key = ".".join(str(part) for part in first["loc"]) or "top level"
             raise ArtifactError(
-                f"not the result of an evaluation ({where}: {first['msg']})", remedy="run `peterrec evaluate` again"
+                f"not the result of an evaluation ({key}: {first['msg']})", remedy="run `peterrec evaluate` again"
             ) from error
 
 

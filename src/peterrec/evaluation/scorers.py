@@ -1,4 +1,4 @@
-"""What evaluation asks of a method: to score sequences. Models and baselines answer alike."""
+"""Protocols of the methods that are evaluated: models and baselines score sequences alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peterrec.data.sequences import Sequences
 
 
 class Method(Protocol):
-    """What a table says about a method. An optional attribute `settings` (a mapping) is shown beside it."""
+    """Facts that a table shows about a method. An optional attribute `settings` (a mapping) is shown beside it."""
 
     @property
     def trainable(self) -> int | None:
@@ -42,6 +42,6 @@ Scorer = ClassificationScorer | RankingScorer
 
 
 def settings_of(method: object) -> dict[str, Any]:
-    """Return what a method says about how it was set, {} if nothing."""
+    """Return the settings of a method, {} if it has none to show."""
     settings: Mapping[str, Any] = getattr(method, "settings", {})
     return dict(settings)

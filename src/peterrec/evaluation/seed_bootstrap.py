@@ -88,7 +88,7 @@ class SeedEstimate:
 
 @dataclass(frozen=True)
 class Paired:
-    """Method minus rival over the seeds that both have.
+    """Method minus reference over the seeds that both have.
 
     Attributes:
         difference: with its percentile interval.

@@ -22,13 +22,17 @@ def describe(
     families = {method.name: method.family for method in methods}
     parts: list[str] = []
     for name in (method.name for method in methods if method.family == "model"):
-        mine = [one for one in comparisons if one.method == name]
-        metrics = list(dict.fromkeys(one.metric for one in mine)) or [primary]
+        method_comparisons = [comparison for comparison in comparisons if comparison.method == name]
+        metrics = list(dict.fromkeys(comparison.metric for comparison in method_comparisons)) or [primary]
         for metric in metrics:
-            of_metric = [one for one in mine if one.metric == metric]
-            numbers = {other: values[other][metric].value for other in values}
-            parts.append(_ranking(name, metric, of_metric, numbers))
-            unbeaten = [one.rival for one in of_metric if families[one.rival] == "baseline" and one.verdict != "better"]
+            metric_comparisons = [comparison for comparison in method_comparisons if comparison.metric == metric]
+            numbers = {method_name: values[method_name][metric].value for method_name in values}
+            parts.append(_ranking(name, metric, metric_comparisons, numbers))
+            unbeaten = [
+                comparison.reference
+                for comparison in metric_comparisons
+                if families[comparison.reference] == "baseline" and comparison.verdict != "better"
+            ]
             if unbeaten:
                 parts.append(f"So {name} does not beat {_join(unbeaten)} on {metric}.")
     parts.extend(f"{note[0].upper()}{note[1:]}." for note in notes)
@@ -38,9 +42,13 @@ def describe(
 def _ranking(name: str, metric: str, comparisons: Sequence[Comparison], numbers: Mapping[str, float]) -> str:
     clauses = []
     for verdict, words in WORDS.items():
-        rivals = [f"{one.rival} ({numbers[one.rival]:.3f})" for one in comparisons if one.verdict == verdict]
-        if rivals:
-            clauses.append(f"{words} {_join(rivals)}")
+        references = [
+            f"{comparison.reference} ({numbers[comparison.reference]:.3f})"
+            for comparison in comparisons
+            if comparison.verdict == verdict
+        ]
+        if references:
+            clauses.append(f"{words} {_join(references)}")
     if not clauses:
         return f"On {metric}, {name} is {numbers[name]:.3f}; there is nothing to compare it with."
     return f"On {metric}, {name} ({numbers[name]:.3f}) is {_join(clauses, comma=True)}."

@@ -91,9 +91,14 @@ def _macro_f1(
 ) -> Float[np.ndarray, " b"]:
     columns = np.ascontiguousarray(weights.T)
     true_count = true.T @ columns  # (C, b)
-    both = true_count + predicted.T @ columns
-    f1 = np.divide(2.0 * (hits.T @ columns), both, out=np.zeros_like(both), where=both > 0)
-    present = true_count > 0  # as in `metrics.macro_f1`: only classes that somebody drawn has
+    true_and_predicted = true_count + predicted.T @ columns
+    f1 = np.divide(
+        2.0 * (hits.T @ columns),
+        true_and_predicted,
+        out=np.zeros_like(true_and_predicted),
+        where=true_and_predicted > 0,
+    )
+    present = true_count > 0  # a class that nobody drawn has can be neither found nor missed
     return np.asarray((f1 * present).sum(axis=0) / present.sum(axis=0))
 
 

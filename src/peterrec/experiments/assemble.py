@@ -116,7 +116,7 @@ def _data(manifest: Mapping[str, Any]) -> DataFacts:
         events=manifest["events"],
         items=manifest["items"],
         rare_items=manifest["rare_items"],
-        inputs=[InputFile(path=one["path"], bytes=one.get("bytes")) for one in manifest.get("inputs", ())],
+        inputs=[InputFile(path=file["path"], bytes=file.get("bytes")) for file in manifest.get("inputs", ())],
         steps=_steps(manifest, "events"),
         history_length=_histogram(shape.get("history_length"), "users"),
         item_events=_histogram(shape.get("item_events"), "items"),
@@ -198,7 +198,10 @@ def _task(task: Mapping[str, Any]) -> TaskFacts:
         kind=task["kind"],
         users=task.get("users", {}),
         median_history=task.get("median_history"),
-        classes=[ClassFacts(name=str(one["name"]), users=one["users"]) for one in task.get("classes", ())],
+        classes=[
+            ClassFacts(name=str(class_entry["name"]), users=class_entry["users"])
+            for class_entry in task.get("classes", ())
+        ],
         targets=task.get("targets"),
         pairs=task.get("pairs"),
         steps=_steps(task, "users"),

@@ -18,7 +18,7 @@ from peterrec.data.sources import fetch
 from peterrec.errors import ConfigError, InterruptedRun
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
-from peterrec.experiments.reuse import description, laid_over, same_bundle
+from peterrec.experiments.reuse import description, merge_settings, same_bundle
 from peterrec.model import UserModel
 from peterrec.report.run.page import write_report
 from peterrec.report.run.record import bundle_folder
@@ -27,13 +27,14 @@ from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
 from peterrec.training.pretrain import pretrain
 
+EVALUATION_FORMAT = 2  # of the evaluations that are reused; 1 named the keys of comparisons otherwise
 Report = Callable[[str], None]
 T = TypeVar("T")
 
 
 @dataclass
 class RunState:
-    """What a run knows while it goes on.
+    """State of a run: its settings, its folder, and the stages so far.
 
     Attributes:
         config: of the run.
@@ -70,26 +71,32 @@ def run(
 ) -> Path:
     """Fetch, prepare, pre-train, adapt, evaluate and report, each stage only if it is not there already.
 
-    A stage is reused when it was made with the same settings from the same input; a killed training goes on.
+    The paper's whole pipeline (section 3: pre-training, then a patch for each task; section 4.2: evaluation). A stage
+    is reused when it was made with the same settings from the same input; a killed training goes on.
 
     Args:
-        config: the whole run.
-        out: folder of the run.
+        config: settings of all stages, the strategies, and changes by task.
+        out: folder of the run; gets `corpus`, `backbone`, `bundles/TASK/STRATEGY`, `joint`, `evaluations`, `run.json`,
+            `config.yaml` and `report.html`.
         overwrite: do everything again.
-        report: receives lines about what is done.
+        report: receives a line when a stage begins, and what the stages say.
         command: shown in the report, for doing it again.
 
     Returns:
         Path of the HTML report.
 
     Raises:
-        PeterRecError: whatever a stage raises.
+        ConfigError: a setting is wrong, or `task_overrides` names no task.
+        FetchError, DataError, TaskError: the data cannot be fetched, read, or split into users enough.
+        TrainingError: a training diverged.
+        InterruptedRun: Ctrl-C or SIGTERM; the same call without `overwrite` goes on.
+        ArtifactError, StorageError: what is there is something else, or the place is not writable.
     """
     try:
         return _run(config, out, overwrite, report, command)
     except InterruptedRun as error:  # a stage would go on with an option that a whole run does not have
-        again = "run the same command again, without --overwrite: what is done is kept"
-        raise InterruptedRun(error.what, remedy=again, path=error.path) from error
+        remedy = "run the same command again, without --overwrite: what is done is kept"
+        raise InterruptedRun(error.what, remedy=remedy, path=error.path) from error
 
 
 def _run(config: RunConfig, out: str | Path, overwrite: bool, report: Report | None, command: str) -> Path:
@@ -113,7 +120,7 @@ def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
         ConfigError: an override of the task is not a setting of `adapt`.
     """
     tree = config.adapt.model_dump(exclude_unset=True) | {"strategy": strategy}
-    return build_config(AdaptConfig, laid_over(tree, config.task_overrides.get(task, {})))
+    return build_config(AdaptConfig, merge_settings(tree, config.task_overrides.get(task, {})))
 
 
 def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
@@ -122,7 +129,7 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
     out, tasks = state.out / "joint", corpus.task_names
     settings = build_config(AdaptConfig, state.config.adapt.model_dump(exclude_unset=True) | {"strategy": "joint"})
     meta = description(out)
-    same = (
+    reusable = (
         meta is not None
         and meta["tasks"] == tasks
         and meta["backbone_fingerprint"] == model.fingerprint
@@ -134,7 +141,7 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
         )
     )
     state.stage(
-        "adapt all tasks (joint)", same, lambda: None,
+        "adapt all tasks (joint)", reusable, lambda: None,
         lambda: adapt_jointly(
             model, corpus, tasks, out, settings, resume=not state.overwrite, overwrite=True, report=state.say
         ) and None,
@@ -153,11 +160,12 @@ def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[
                 model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True, report=state.say
             ),
         )  # fmt: skip
-    found = state.out / "evaluations" / f"{task}.json"
+    evaluation_path = state.out / "evaluations" / f"{task}.json"
     key = _evaluation_key(state.config.evaluate, paths, corpus)
     return state.stage(
-        f"evaluate {task}", found.exists() and read_json(found).get("key") == key,
-        lambda: read_json(found)["evaluation"], lambda: _evaluate(state, model, corpus, paths, found, key),
+        f"evaluate {task}", evaluation_path.exists() and read_json(evaluation_path).get("key") == key,
+        lambda: read_json(evaluation_path)["evaluation"],
+        lambda: _evaluate(state, model, corpus, paths, evaluation_path, key),
     )  # fmt: skip
 
 
@@ -177,10 +185,10 @@ def _fetch(state: RunState) -> None:
         return
     # A fetched data set is never stale, and fetching it again needs the network: `fetch --overwrite` does that.
     start = time.perf_counter()
-    there = (data / name).exists()
+    was_there = (data / name).exists()
     state.say("\n[fetch]")
     fetch(name, data / name, report=state.say)
-    state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": there})
+    state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": was_there})
 
 
 def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
@@ -220,12 +228,17 @@ def _same_backbone(state: RunState, corpus: Corpus) -> bool:
 
 def _evaluation_key(config: EvaluateConfig, paths: dict[str, Path], corpus: Corpus) -> dict[str, Any]:
     bundles = {strategy: inspect(path)["fingerprint"] for strategy, path in paths.items()}
-    return {"config": config.model_dump(mode="json"), "bundles": bundles, "corpus": corpus.manifest["fingerprint"]}
+    return {
+        "config": config.model_dump(mode="json"),
+        "bundles": bundles,
+        "corpus": corpus.manifest["fingerprint"],
+        "format": EVALUATION_FORMAT,
+    }
 
 
 def _check_overrides(config: RunConfig) -> None:
-    known = {task.name for task in config.prepare.tasks}
+    task_names = {task.name for task in config.prepare.tasks}
     for task in config.task_overrides:
-        if task not in known:
+        if task not in task_names:
             raise ConfigError(f"task_overrides names {task!r}, which is no task", remedy="name one of prepare.tasks")
         adapt_config(config, task, config.strategies[0])

@@ -1,4 +1,4 @@
-"""What runs and grids share: settings laid over settings, and whether an artifact is still what would be made."""
+"""Reuse in runs and grids: settings laid over settings, and whether an artifact is still what would be made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peterrec.errors import ArtifactError
 from peterrec.model import UserModel
 
 
-def laid_over(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with changes on top, one after the other, setting by setting also within settings.
 
     A `patch` that names its `kind` replaces what was said of the patch before: settings of another kind are not of
@@ -26,12 +26,12 @@ def laid_over(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[
             merges = (
                 isinstance(value, Mapping) and isinstance(old, Mapping) and not (key == "patch" and "kind" in value)
             )
-            tree[key] = laid_over(old, value) if merges else value  # type: ignore[arg-type]
+            tree[key] = merge_settings(old, value) if merges else value  # type: ignore[arg-type]
     return tree
 
 
 def description(path: Path) -> dict[str, Any] | None:
-    """Return what an artifact says of itself; None where there is none that can be used."""
+    """Return the metadata of an artifact; None where there is none that can be used."""
     if not path.exists():
         return None
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from peterrec.config import load_config
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.experiments.grid.plan import Unit
-from peterrec.experiments.grid.progress import Silent
+from peterrec.experiments.grid.progress import Watch
 from peterrec.experiments.grid.run_unit import Outcome
 
 SYNTHETIC = {"users": 300, "items": 24, "targets": 12, "mean_events": 6, "labelled": 0.8}
@@ -24,8 +24,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "joint": {"adapt": {"strategy": "joint"}},
     "majority": {"baseline": "majority"},
     "popularity": {"baseline": "popularity"},
-    "dupn": {"rival": "dupn", "settings": {"channels": 8, "hidden": 8, "attention": 4, "epochs": 1, "device": "cpu"}},
-    "conet": {"rival": "conet", "settings": {"channels": 8, "layers": [8, 4], "epochs": 1, "device": "cpu"}},
+    "dupn": {
+        "baseline": "dupn",
+        "settings": {"channels": 8, "hidden": 8, "attention": 4, "epochs": 1, "device": "cpu"},
+    },
+    "conet": {"baseline": "conet", "settings": {"channels": 8, "layers": [8, 4], "epochs": 1, "device": "cpu"}},
 }
 ALL = {"name": "all", "asks": "Which?", "methods": list(METHODS)}
 
@@ -54,11 +57,11 @@ def small_grid(*overrides: str, questions: Sequence[dict[str, Any]] = (ALL,), **
     return load_config(ExperimentConfig, None, overrides, **(tree | values))
 
 
-def question(*methods: str, **others: Any) -> dict[str, Any]:
-    return {"name": "one", "asks": "Which?", "methods": list(methods)} | others
+def question(*methods: str, **settings: Any) -> dict[str, Any]:
+    return {"name": "one", "asks": "Which?", "methods": list(methods)} | settings
 
 
-class Recorder(Silent):
+class Recorder(Watch):
     """Writes down what was done."""
 
     def __init__(self) -> None:
@@ -66,7 +69,7 @@ class Recorder(Silent):
         self.errors: list[str] = []
         self.jobs = 0
 
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
+    def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
         self.jobs = jobs
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
@@ -75,7 +78,7 @@ class Recorder(Silent):
             self.errors.append(outcome.line)
 
     @property
-    def done(self) -> list[str]:
+    def done_places(self) -> list[str]:
         return sorted(place for place, status in self.ended_units if status == "done")
 
 
@@ -86,12 +89,12 @@ def cells_on_disk(out: Path) -> list[str]:
 
 def workers_of(pid: int) -> list[int]:
     """Processes that do units for this one."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == pid and "spawn_main" in (folder / "cmdline").read_text():
-                found.append(int(folder.name))
+                pids.append(int(folder.name))
         except OSError:
             continue
-    return found
+    return pids

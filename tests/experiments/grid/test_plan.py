@@ -30,9 +30,9 @@ def by_place(config: ExperimentConfig) -> dict[str, Unit]:
 def test_each_thing_is_there_once_and_after_what_it_needs() -> None:
     two = [question("patch", "majority", name="a"), question("patch", "popularity", "head", name="b", seeds=[1])]
     config = small_grid("seeds=[1,0]", questions=two)
-    found = units_of(config, OUT)
-    assert len({unit.place for unit in found}) == len(found)
-    cells = [key for unit in found for key in unit.cells]
+    units = units_of(config, OUT)
+    assert len({unit.place for unit in units}) == len(units)
+    cells = [key for unit in units for key in unit.cells]
     assert len(set(cells)) == len(cells)
     assert {(key.method, key.task, key.seed) for key in cells} == {
         *(("patch", task, seed) for task in ("cluster", "target") for seed in (0, 1)),
@@ -41,7 +41,7 @@ def test_each_thing_is_there_once_and_after_what_it_needs() -> None:
         *(("head", task, 1) for task in ("cluster", "target")),
     }
     before: set[str] = set()
-    for unit in found:
+    for unit in units:
         assert before.issuperset(unit.needs), unit
         before.add(unit.place)
     assert [key.seed for key in cells] == [1] * 6 + [0] * 3, "the first seed first"
@@ -51,11 +51,11 @@ def test_each_thing_is_there_once_and_after_what_it_needs() -> None:
 
 def test_what_trains_all_tasks_is_one_unit_of_many_cells() -> None:
     only = question("joint", "dupn", "conet", tasks=["small/cluster", "small/target"])
-    found = {unit.place: unit for unit in units_of(small_grid(questions=[only]), OUT) if unit.cells}
-    assert {(unit.kind, tuple(key.task for key in unit.cells)) for unit in found.values()} == {
+    units = {unit.place: unit for unit in units_of(small_grid(questions=[only]), OUT) if unit.cells}
+    assert {(unit.kind, tuple(key.task for key in unit.cells)) for unit in units.values()} == {
         ("joint", ("cluster", "target")),
-        ("rival", ("cluster", "target")),
-        ("rival", ("target",)),  # CoNet, which ranks
+        ("baseline", ("cluster", "target")),
+        ("baseline", ("target",)),  # CoNet, which ranks
     }
     alone = units_of(small_grid(questions=[question("joint", tasks=["small/target"])]), OUT)[-1]
     assert [key.task for key in alone.cells] == ["cluster", "target"], "trained on all, whatever is asked"
@@ -122,9 +122,9 @@ def test_a_change_touches_what_it_decides_and_nothing_else() -> None:
 
 
 def test_a_new_task_leaves_the_backbone_and_the_other_tasks_as_they_are() -> None:
-    more = small_grid().model_dump(mode="json", exclude_unset=True)["data"]
-    more["small"]["prepare"]["tasks"] = [*TASKS, {**TASKS[0], "name": "again"}]
-    touched = changed(data=more)
+    with_task = small_grid().model_dump(mode="json", exclude_unset=True)["data"]
+    with_task["small"]["prepare"]["tasks"] = [*TASKS, {**TASKS[0], "name": "again"}]
+    touched = changed(data=with_task)
     assert "backbones/small/base/seed-0" not in touched
     assert "corpora/small/seed-0" in touched
     assert {Path(place).parts[2] for place in touched if place.startswith("bundles")} == {"again", "_all"}
@@ -138,18 +138,18 @@ def test_files_decide_by_what_they_are_not_by_where(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"first/events.parquet: there is no such file"):
         units(tmp_path / "first")
-    made = planted(users=20, seed=1)
+    copy = planted(users=20, seed=1)
     (tmp_path / "first").mkdir()
-    pq.write_table(made.events, tmp_path / "first" / "events.parquet")
-    pq.write_table(made.users, tmp_path / "first" / "users.parquet")
-    here = units(tmp_path / "first")
+    pq.write_table(copy.events, tmp_path / "first" / "events.parquet")
+    pq.write_table(copy.users, tmp_path / "first" / "users.parquet")
+    first_units = units(tmp_path / "first")
     (tmp_path / "first").rename(tmp_path / "second")
-    assert units(tmp_path / "second") == here
-    pq.write_table(made.users.slice(1), tmp_path / "second" / "users.parquet")
+    assert units(tmp_path / "second") == first_units
+    pq.write_table(copy.users.slice(1), tmp_path / "second" / "users.parquet")
     after = units(tmp_path / "second")
-    same = [one == two for one, two in zip(here, after, strict=True)]
-    assert any(same)
-    assert not all(same)
+    unchanged = [before_unit == after_unit for before_unit, after_unit in zip(first_units, after, strict=True)]
+    assert any(unchanged)
+    assert not all(unchanged)
 
 
 def test_only_what_is_missing_is_needed() -> None:
@@ -171,7 +171,7 @@ def test_only_what_is_missing_is_needed() -> None:
         ("data.small.task_overrides.target.lr=3", r"method 'patch' on 'small/target': .*lr: Extra inputs"),
         ("backbones.base.epoch=3", r"backbone 'base' on 'small': .*epoch: Extra inputs"),
         ("methods.majority.baseline=best", r"method 'majority': there is no baseline 'best'"),
-        ("methods.dupn.settings.size=3", r"method 'dupn': rival 'dupn'.*size"),
+        ("methods.dupn.settings.size=3", r"method 'dupn': baseline 'dupn'.*size"),
         ("data.small.fetch=netflix", r"data set 'small' fetches 'netflix', which is not known"),
         ("data.small.fetch=ml-1m", r"data set 'small' is both fetched and made up"),
     ],

@@ -19,7 +19,7 @@ from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import FIRST_ITEM
 from peterrec.data.splits import uniform
 from peterrec.errors import TrainingError
-from peterrec.evaluation import per_user as judge
+from peterrec.evaluation import per_user
 from peterrec.evaluation.baselines import fit_baseline
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.grid import peak_memory as memory
@@ -28,7 +28,7 @@ from peterrec.experiments.grid import run_unit as work
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.plan import Unit, units_of
 from peterrec.experiments.grid.run_cell import Job
-from peterrec.experiments.grid.runner import _make_up
+from peterrec.experiments.grid.runner import _write_synthetic_data
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, read_cell, read_users
 from peterrec.training.adapt import adapt
@@ -46,13 +46,13 @@ def config() -> ExperimentConfig:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig) -> Path:
     """A grid's folder with its corpus and backbone."""
-    made = tmp_path_factory.mktemp("grid")
-    _make_up(config, made)
-    for unit in units_of(config, made):
+    folder = tmp_path_factory.mktemp("grid")
+    _write_synthetic_data(config, folder)
+    for unit in units_of(config, folder):
         if not unit.cells:
-            assert work.do(Job(unit, made, config.evaluate)).status == "done"
-            assert state.is_done(made, unit)
-    return made
+            assert work.do(Job(unit, folder, config.evaluate)).status == "done"
+            assert state.is_done(folder, unit)
+    return folder
 
 
 def unit_of(config: ExperimentConfig, out: Path, method: str, task: str, share: float = 1.0) -> Unit:
@@ -112,13 +112,13 @@ def test_an_adapted_cell_is_adapt_and_evaluate(config: ExperimentConfig, out: Pa
 
 
 def test_a_share_trains_on_fewer_and_is_judged_on_the_same(config: ExperimentConfig, out: Path) -> None:
-    [(whole, users)], [(half, same)] = (
+    [(full, users)], [(half, half_users)] = (
         do(config, out, unit_of(config, out, "head", "cluster", share)) for share in (1.0, 0.5)
     )
-    assert half.users["train"] == round(whole.users["train"] / 2)
-    assert (half.users["valid"], half.users["test"]) == (whole.users["valid"], whole.users["test"])
-    assert users.select(["user_id", "events", "seen"]).equals(same.select(["user_id", "events", "seen"]))
-    assert half.metrics["log_loss"] != whole.metrics["log_loss"]
+    assert half.users["train"] == round(full.users["train"] / 2)
+    assert (half.users["valid"], half.users["test"]) == (full.users["valid"], full.users["test"])
+    assert users.select(["user_id", "events", "seen"]).equals(half_users.select(["user_id", "events", "seen"]))
+    assert half.metrics["log_loss"] != full.metrics["log_loss"]
 
 
 def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) -> None:
@@ -127,21 +127,23 @@ def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) 
     train = methods.with_share(corpus, 0.5, 0).task("target").part("train")
     fitted = fit_baseline("popularity", train, train, n_targets=12)
     assert not isinstance(fitted, str)
-    found = judge.judge(corpus.task("target"), fitted, config.evaluate, lambda ids: np.zeros(len(ids), dtype=bool))
-    assert cell.metrics == found.metrics
+    results = per_user.evaluate_users(
+        corpus.task("target"), fitted, config.evaluate, lambda ids: np.zeros(len(ids), dtype=bool)
+    )
+    assert cell.metrics == results.metrics
     assert cell.family == "baseline"
     assert cell.cost.trained == {}
     assert cell.curve == []
     check_sums(cell, users)
 
 
-@pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "rival")])
+@pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "neural-baseline")])
 def test_what_trains_all_tasks_gives_a_cell_of_each(
     config: ExperimentConfig, out: Path, method: str, family: str
 ) -> None:
-    found = do(config, out, unit_of(config, out, method, "cluster"))
-    assert [cell.task for cell, _ in found] == ["cluster", "target"]
-    for cell, users in found:
+    results = do(config, out, unit_of(config, out, method, "cluster"))
+    assert [cell.task for cell, _ in results] == ["cluster", "target"]
+    for cell, users in results:
         assert (cell.family, cell.method) == (family, method)
         assert cell.cost.seconds is not None
         assert cell.cost.all_params is not None
@@ -149,7 +151,7 @@ def test_what_trains_all_tasks_gives_a_cell_of_each(
         check_sums(cell, users)
 
 
-def test_seconds_of_a_rival_are_of_each_epoch(out: Path) -> None:
+def test_seconds_of_a_neural_baseline_are_of_each_epoch(out: Path) -> None:
     config = small_grid("methods.conet.settings.epochs=3", "methods.conet.settings.patience=3", questions=[SHARED])
     [(cell, _)] = do(config, out, unit_of(config, out, "conet", "target"))
     assert cell.cost.seconds == pytest.approx(sum(row["seconds"] or 0.0 for row in cell.curve))
@@ -185,13 +187,18 @@ def test_what_cannot_be_had_is_skipped_with_the_reason(out: Path) -> None:
     unit = unit_of(config, out, "last2", "cluster")
     shallow = replace(unit, needs=(unit.needs[0], "shallow"))
     assert work.do(Job(replace(backbone, place="shallow"), out, config.evaluate)).status == "done"
-    for one, words in ((shallow, "the backbone has 1"), (unit_of(config, out, "few", "cluster", 0.001), "too few")):
-        outcome = work.do(Job(one, out, config.evaluate))
+    for skipped_unit, words in (
+        (shallow, "the backbone has 1"),
+        (unit_of(config, out, "few", "cluster", 0.001), "too few"),
+    ):
+        outcome = work.do(Job(skipped_unit, out, config.evaluate))
         assert outcome.status == "skipped"
         assert words in outcome.line
-        assert state.is_done(out, one), "it is not tried again"
-        assert words in (state.reason(out, one.cells[0], one, "skipped") or "")
-        assert not state.is_done(out, replace(one, inputs=one.inputs | {"seed": 9})), "unless something changed"
+        assert state.is_done(out, skipped_unit), "it is not tried again"
+        assert words in (state.reason(out, skipped_unit.cells[0], skipped_unit, "skipped") or "")
+        assert not state.is_done(out, replace(skipped_unit, inputs=skipped_unit.inputs | {"seed": 9})), (
+            "unless something changed"
+        )
 
 
 def test_an_error_is_noted_and_forgotten_when_it_goes_well(
@@ -199,22 +206,22 @@ def test_an_error_is_noted_and_forgotten_when_it_goes_well(
 ) -> None:
     unit = unit_of(config, out, "head", "cluster", 0.5)
     key = replace(unit.cells[0], method="other")
-    other = replace(unit, cells=(key,), place="bundles/other")
+    failing_unit = replace(unit, cells=(key,), place="bundles/other")
 
     def broken(*_: Any, **__: Any) -> None:
         raise TrainingError("it diverged", remedy="lower the rate")
 
     monkeypatch.setattr(methods, "adapt", broken)
-    outcome = work.do(Job(other, out, config.evaluate))
+    outcome = work.do(Job(failing_unit, out, config.evaluate))
     assert outcome.status == "failed"
     assert "it diverged" in outcome.line
     note = out / key.folder.with_name(f"{key.folder.name}.failed.json")
     assert "broken" in "".join(json.loads(note.read_text())["trace"])
-    assert not state.is_done(out, other), "it is tried again"
+    assert not state.is_done(out, failing_unit), "it is tried again"
     monkeypatch.setattr(methods, "adapt", lambda *_, **__: 1 / 0)
-    assert "unexpected ZeroDivisionError" in work.do(Job(other, out, config.evaluate)).line
+    assert "unexpected ZeroDivisionError" in work.do(Job(failing_unit, out, config.evaluate)).line
     monkeypatch.undo()
-    do(config, out, other)
+    do(config, out, failing_unit)
     assert not note.exists()
 
 
@@ -229,13 +236,13 @@ def test_the_users_of_pretraining_are_those_that_it_takes(tmp_path: Path, rare: 
     names = [f"user-{i}" for i in range(60)]
     for seed in (0, 1):
         held_out = uniform(id_hash(names), f"pretrain-{seed}") < 0.2
-        told = [any(item >= FIRST_ITEM for item in corpus.sequences[row][1:]) for row in range(60)]
-        expected = [told[row] and not held_out[row] for row in range(60)]
+        has_items = [any(item >= FIRST_ITEM for item in corpus.sequences[row][1:]) for row in range(60)]
+        expected = [has_items[row] and not held_out[row] for row in range(60)]
         assert 0 < sum(expected) < 60
-        seen = judge.seen_by(corpus, PretrainConfig(seed=seed, valid_share=0.2))
-        assert seen(pa.array([*names, "a stranger"])).tolist() == [*expected, False]
-    nobody_held_out = judge.seen_by(corpus, PretrainConfig(valid_share=1e-9))
-    assert nobody_held_out(pa.array(names)).tolist() == told, "it is of no use to pre-training, but it can be said"
+        in_pretraining = per_user.pretraining_users(corpus, PretrainConfig(seed=seed, valid_share=0.2))
+        assert in_pretraining(pa.array([*names, "a stranger"])).tolist() == [*expected, False]
+    nobody_held_out = per_user.pretraining_users(corpus, PretrainConfig(valid_share=1e-9))
+    assert nobody_held_out(pa.array(names)).tolist() == has_items, "it is of no use to pre-training, but it can be said"
 
 
 def test_the_peak_of_memory_is_that_of_what_is_watched() -> None:
@@ -247,8 +254,8 @@ def test_the_peak_of_memory_is_that_of_what_is_watched() -> None:
     assert grown is not None
     assert 35_000_000 < grown < 80_000_000
     del large
-    again = memory.watch_memory()
-    assert (again() or 0) < 20_000_000, "the peak of before is forgotten"
+    second_growth = memory.watch_memory()
+    assert (second_growth() or 0) < 20_000_000, "the peak of before is forgotten"
 
 
 def test_memory_is_none_where_it_cannot_be_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,32 +34,36 @@ class Reports:
         self.cells: list[CellResult] = []
         self.skipped: list[tuple[CellKey, str]] = []
 
-    def __call__(self, config: ExperimentConfig, cells: list[CellResult], out: Path, **others: Any) -> Path:
-        self.cells, self.skipped = cells, others["skipped"]
-        (out / "report.html").write_text(others["command"])
+    def __call__(self, config: ExperimentConfig, cells: list[CellResult], out: Path, **options: Any) -> Path:
+        self.cells, self.skipped = cells, options["skipped"]
+        (out / "report.html").write_text(options["command"])
         return out / "report.html"
 
 
 @pytest.fixture(autouse=True)
 def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
-    made = Reports()
-    monkeypatch.setattr(runner, "write_grid_report", made)
-    return made
+    stub_reports = Reports()
+    monkeypatch.setattr(runner, "write_grid_report", stub_reports)
+    return stub_reports
 
 
 def run(config: ExperimentConfig, out: Path, **options: Any) -> Recorder:
-    seen = Recorder()
+    recorder = Recorder()
     try:
-        experiment(config, out, jobs=options.pop("jobs", 1), watch=seen, **options)
+        experiment(config, out, jobs=options.pop("jobs", 1), watch=recorder, **options)
     except FailedCells as error:
-        seen.errors.append(str(error))
-    return seen
+        recorder.errors.append(str(error))
+    return recorder
 
 
 def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Reports) -> None:
     out, config = tmp_path / "grid", small_grid(questions=[FEW])
     first = run(config, out, command="peterrec experiment x")
-    assert first.done == ["backbones/small/base/seed-0", *(f"bundles/{c}" for c in CELLS), "corpora/small/seed-0"]
+    assert first.done_places == [
+        "backbones/small/base/seed-0",
+        *(f"bundles/{c}" for c in CELLS),
+        "corpora/small/seed-0",
+    ]
     assert cells_on_disk(out) == CELLS
     assert [cell.key.method for cell in reports.cells].count("patch") == 2
     assert (out / "report.html").read_text() == "peterrec experiment x"
@@ -69,9 +73,13 @@ def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Report
     assert {path: path.stat().st_mtime_ns for path in out.glob("cells/**/cell.json")} == times
 
     changed = small_grid("methods.patch.adapt.patience=9", questions=[FEW])
-    assert run(changed, out).done == [f"bundles/small/{task}/patch/seed-0-share-100" for task in ("cluster", "target")]
-    more = small_grid("methods.patch.adapt.patience=9", questions=[question("patch", "conet", shares=[1, 0.5])])
-    assert run(more, out).done == sorted(
+    assert run(changed, out).done_places == [
+        f"bundles/small/{task}/patch/seed-0-share-100" for task in ("cluster", "target")
+    ]
+    shares_config = small_grid(
+        "methods.patch.adapt.patience=9", questions=[question("patch", "conet", shares=[1, 0.5])]
+    )
+    assert run(shares_config, out).done_places == sorted(
         [f"bundles/small/{task}/patch/seed-0-share-50" for task in ("cluster", "target")]
         + [f"bundles/small/target/conet/seed-0-share-{share}" for share in (100, 50)]
     )
@@ -79,13 +87,13 @@ def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Report
     for folder in ("corpora", "backbones", "bundles"):
         for path in (out / folder).rglob("*.json"):
             path.unlink()
-    assert run(more, out).ended_units == []
+    assert run(shares_config, out).ended_units == []
     (out / "cells" / CELLS[0] / "cell.json").write_text("{")
-    again = run(small_grid(questions=[FEW]), out)
-    assert f"bundles/{CELLS[0]}" in again.done
-    assert "backbones/small/base/seed-0" in again.done
-    assert f"bundles/{CELLS[-1]}" not in again.done
-    assert run(small_grid(questions=[FEW]), out, overwrite=True).done == first.done
+    rerun = run(small_grid(questions=[FEW]), out)
+    assert f"bundles/{CELLS[0]}" in rerun.done_places
+    assert "backbones/small/base/seed-0" in rerun.done_places
+    assert f"bundles/{CELLS[-1]}" not in rerun.done_places
+    assert run(small_grid(questions=[FEW]), out, overwrite=True).done_places == first.done_places
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(
@@ -94,22 +102,22 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     out, config = tmp_path / "grid", small_grid(questions=[FEW])
     plain = methods.adapt
 
-    def broken(model: Any, corpus: Any, task: str, *others: Any, **more: Any) -> Any:
-        if task == "target" and others[1].strategy == "patch":
+    def broken(model: Any, corpus: Any, task: str, *options: Any, **shares_config: Any) -> Any:
+        if task == "target" and options[1].strategy == "patch":
             raise ValueError("by accident")
-        return plain(model, corpus, task, *others, **more)
+        return plain(model, corpus, task, *options, **shares_config)
 
     monkeypatch.setattr(methods, "adapt", broken)
-    seen = run(config, out)
+    recorder = run(config, out)
     bad = "small/target/patch/seed-0-share-100"
     assert cells_on_disk(out) == [cell for cell in CELLS if cell != bad]
-    assert "1 step of the grid failed; the rest is in its report" in seen.errors[-1]
-    assert "small/target patch, seed 0: unexpected ValueError: by accident" in seen.errors[-1]
-    assert "run the same command again" in seen.errors[-1]
+    assert "1 step of the grid failed; the rest is in its report" in recorder.errors[-1]
+    assert "small/target patch, seed 0: unexpected ValueError: by accident" in recorder.errors[-1]
+    assert "run the same command again" in recorder.errors[-1]
     assert reports.skipped == [(CellKey("small", "target", "patch", 0), "failed: unexpected ValueError: by accident")]
     monkeypatch.undo()
     monkeypatch.setattr(runner, "write_grid_report", reports)
-    assert run(config, out).done == [f"bundles/{bad}"], "it is tried again, alone"
+    assert run(config, out).done_places == [f"bundles/{bad}"], "it is tried again, alone"
     assert reports.skipped == []
 
 
@@ -118,10 +126,10 @@ def test_what_needs_something_that_failed_is_not_tried(
 ) -> None:
     out = tmp_path / "grid"
     config = small_grid("pretrain.valid_share=0.0001", questions=[FEW])  # so nobody is held out
-    seen = run(config, out)
-    assert dict(seen.ended_units)["backbones/small/base/seed-0"] == "failed"
+    recorder = run(config, out)
+    assert dict(recorder.ended_units)["backbones/small/base/seed-0"] == "failed"
     assert cells_on_disk(out) == [cell for cell in CELLS if "patch" not in cell]
-    assert "3 steps of the grid failed" in seen.errors[-1]
+    assert "3 steps of the grid failed" in recorder.errors[-1]
     assert {reason for _, reason in reports.skipped} == {"failed: what it needs failed: small backbone base, seed 0"}
 
 
@@ -129,8 +137,8 @@ def test_cells_side_by_side_are_the_same(tmp_path: Path, reports: Reports) -> No
     config = small_grid(questions=[FEW])
     run(config, tmp_path / "one")
     alone = {cell.key: cell.metrics for cell in reports.cells}
-    seen = run(config, tmp_path / "two", jobs=2)
-    assert seen.jobs == 2
+    recorder = run(config, tmp_path / "two", jobs=2)
+    assert recorder.jobs == 2
     assert cells_on_disk(tmp_path / "two") == CELLS
     assert {cell.key: cell.metrics for cell in reports.cells} == {
         key: pytest.approx(metrics, abs=1e-6) for key, metrics in alone.items()
@@ -146,18 +154,18 @@ def test_a_worker_that_dies_is_a_cell_that_failed(tmp_path: Path) -> None:
                     os.kill(worker, signal.SIGKILL)
 
     out, config = tmp_path / "grid", small_grid(questions=[question("popularity", "majority")])
-    seen = Killer()
+    recorder = Killer()
     with pytest.raises(FailedCells, match="small/cluster majority, seed 0: its process died of signal 9"):
-        experiment(config, out, jobs=2, watch=seen)
+        experiment(config, out, jobs=2, watch=recorder)
     assert cells_on_disk(out) == ["small/target/popularity/seed-0-share-100"]
-    assert run(config, out).done == ["bundles/small/cluster/majority/seed-0-share-100"]
+    assert run(config, out).done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "grid"
     with state.locked(out), pytest.raises(ArtifactError, match=rf"another run \(process {os.getpid()}\) is at work"):
         run(small_grid(questions=[FEW]), out)
-    assert [path.name for path in out.iterdir()] == ["lock"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "lock"]
     (out / "lock").write_text("999999\n")  # of a process that is no more
     run(small_grid(questions=[question("majority")]), out)
 
@@ -197,7 +205,7 @@ def test_data_that_nobody_asks_about_may_be_absent(tmp_path: Path) -> None:
     data["absent"] = {key: value for key, value in data["small"].items() if key != "synthetic"}
     only = question("majority", tasks=["small/cluster"])
     config = small_grid(data=data, data_root=str(tmp_path), questions=[only])
-    assert run(config, tmp_path / "grid").done == [
+    assert run(config, tmp_path / "grid").done_places == [
         "bundles/small/cluster/majority/seed-0-share-100",
         "corpora/small/seed-0",
     ]

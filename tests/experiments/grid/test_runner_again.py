@@ -21,16 +21,16 @@ CONSTANT = question("majority")
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "write_grid_report", lambda config, cells, out, **others: out / "report.html")
+    monkeypatch.setattr(runner, "write_grid_report", lambda config, cells, out, **args: out / "report.html")
 
 
 def test_what_a_kill_left_within_what_it_left_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / "cells" / "d" / ".x.tmp"
-    left.mkdir(parents=True)
-    (left / ".c.json.tmp").touch()
-    (left.parent / ".y.tmp").touch()
+    leftovers = tmp_path / "cells" / "d" / ".x.tmp"
+    leftovers.mkdir(parents=True)
+    (leftovers / ".c.json.tmp").touch()
+    (leftovers.parent / ".y.tmp").touch()
     state.open_folder(tmp_path, overwrite=False)
-    assert list(left.parent.iterdir()) == []
+    assert list(leftovers.parent.iterdir()) == []
 
 
 def test_a_backbone_made_in_between_with_other_settings_is_not_taken_for_the_first(
@@ -39,35 +39,35 @@ def test_a_backbone_made_in_between_with_other_settings_is_not_taken_for_the_fir
     grid = {"questions": [question("head", tasks=["small/cluster"])]}
     experiment(small_grid(**grid), tmp_path, jobs=1)
     with monkeypatch.context() as killed:
-        killed.setattr(work.state, "mark", lambda *others: (_ for _ in ()).throw(ValueError("killed here")))
+        killed.setattr(work.state, "mark", lambda *args: (_ for _ in ()).throw(ValueError("killed here")))
         with pytest.raises(FailedCells):
             experiment(small_grid("pretrain.epochs=2", **grid), tmp_path, jobs=1)
-    seen = Recorder()
-    experiment(small_grid("methods.head.adapt.patience=9", **grid), tmp_path, jobs=1, watch=seen)
-    assert "backbones/small/base/seed-0" in seen.done, "it is made again, with the first settings"
+    recorder = Recorder()
+    experiment(small_grid("methods.head.adapt.patience=9", **grid), tmp_path, jobs=1, watch=recorder)
+    assert "backbones/small/base/seed-0" in recorder.done_places, "it is made again, with the first settings"
 
 
 def test_a_cell_without_its_users_is_computed_again(tmp_path: Path) -> None:
     config = small_grid(questions=[CONSTANT])
     experiment(config, tmp_path, jobs=1)
     (tmp_path / CellKey("small", "cluster", "majority", 0).folder / "users.parquet").unlink()
-    seen = Recorder()
-    experiment(config, tmp_path, jobs=1, watch=seen)
-    assert seen.done == ["bundles/small/cluster/majority/seed-0-share-100"]
+    recorder = Recorder()
+    experiment(config, tmp_path, jobs=1, watch=recorder)
+    assert recorder.done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
 
 
 def test_what_only_has_to_be_installed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_grid(questions=[CONSTANT])
     with monkeypatch.context() as missing:
-        missing.setattr(methods, "fit_baseline", lambda *others, **more: Unavailable("trees: install them"))
+        missing.setattr(methods, "fit_baseline", lambda *args, **options: Unavailable("trees: install them"))
         with pytest.raises(FailedCells, match="trees: install them"):
             experiment(config, tmp_path, jobs=1)
-    seen = Recorder()
-    experiment(config, tmp_path, jobs=1, watch=seen)
-    assert seen.done == ["bundles/small/cluster/majority/seed-0-share-100"]
+    recorder = Recorder()
+    experiment(config, tmp_path, jobs=1, watch=recorder)
+    assert recorder.done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
 
 
 def test_without_any_cell_it_is_said_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "fit_baseline", lambda *others, **more: "it is too large")
+    monkeypatch.setattr(methods, "fit_baseline", lambda *args, **options: "it is too large")
     with pytest.raises(ArtifactError, match=r"no finished cell of this grid \(it is too large\)"):
         experiment(small_grid(questions=[CONSTANT]), tmp_path, jobs=1)

@@ -67,9 +67,9 @@ def test_a_grid_that_was_killed_goes_on(tmp_path: Path, jobs: int) -> None:
     assert 2 <= len(before) < len(ALL_CELLS)
     with start(path, out, jobs) as process:
         assert process.stderr is not None
-        said = process.stderr.read()
-        assert process.wait(120) == 0, said
-    assert f"6 cells, {len(before)} of them finished before; {6 - len(before)} to compute" in said
+        output = process.stderr.read()
+        assert process.wait(120) == 0, output
+    assert f"6 cells, {len(before)} of them finished before; {6 - len(before)} to compute" in output
     assert cells_on_disk(out) == ALL_CELLS
     assert before == {cell: (out / "cells" / cell / "cell.json").stat().st_mtime_ns for cell in before}
     assert list(out.rglob(".*.tmp")) == []
@@ -91,11 +91,11 @@ def test_a_grid_that_is_told_to_stop_says_how_to_go_on(tmp_path: Path, number: s
         workers = workers_of(process.pid)
         process.send_signal(number)
         assert process.stderr is not None
-        said = process.stderr.read()
-        assert process.wait(60) == 130, said
-    assert "stopped by the user" in said
-    assert "run the same command again to go on" in said
-    assert "Traceback" not in said
+        output = process.stderr.read()
+        assert process.wait(60) == 130, output
+    assert "stopped by the user" in output
+    assert "run the same command again to go on" in output
+    assert "Traceback" not in output
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     check_whole(out)
     assert list(out.rglob(".*.tmp")) == []

@@ -190,7 +190,7 @@ def test_the_constant_baseline_is_that_of_the_kind_of_task() -> None:
 
 def test_baselines_are_expected_only_where_they_suit() -> None:
     question = QUESTION | {"methods": ["patch", "majority", "popularity", "conet"], "shares": (0.1, 1.0)}
-    methods = METHODS | {"conet": {"rival": "conet"}}
+    methods = METHODS | {"conet": {"baseline": "conet"}}
     tasks = {"gender": CLASSIFICATION, "food": RANKING}
     config = grid_config([question, question | {"name": "again"}], tasks=tasks, methods=methods, seeds=(0, 4))
     keys = expected_cells(config)

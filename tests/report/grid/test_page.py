@@ -171,7 +171,7 @@ def test_the_json_has_all_that_was_promised(written_demo: tuple[str, str, dict[s
         for row in results["comparisons"]
         if (row["task"], row["method"], row["share"], row["metric"]) == ("demo/gender", "all", 1.0, "accuracy")
     )
-    assert pair["rival"] == "scratch"
+    assert pair["reference"] == "scratch"
     assert pair["verdict"] == "better"
     assert pair["low"] <= pair["difference"] <= pair["high"]
     assert pair["p"] <= pair["p_adjusted"] < 0.05

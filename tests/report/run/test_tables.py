@@ -96,7 +96,7 @@ def test_losses_and_ties_are_both_marked(tasks: list[TaskRecord]) -> None:
     evaluation = tasks[0].evaluation
     verdicts = [
         verdict.model_copy(
-            update={"verdict": {"majority": "worse", "history length": "better"}.get(verdict.rival, "worse")}
+            update={"verdict": {"majority": "worse", "history length": "better"}.get(verdict.reference, "worse")}
         )
         if verdict.method == "patch"
         else verdict
@@ -107,10 +107,10 @@ def test_losses_and_ties_are_both_marked(tasks: list[TaskRecord]) -> None:
     assert [mark.symbol for mark in marks] == ["▼", "≈"]
 
 
-def test_beating_a_rival_model_is_not_beating_a_baseline(tasks: list[TaskRecord]) -> None:
+def test_beating_another_model_is_not_beating_a_baseline(tasks: list[TaskRecord]) -> None:
     assert [beats_all(task.evaluation, "patch") for task in tasks] == [False, False, True]
     shop = tasks[2].evaluation
-    against_head = [comparison for comparison in shop.verdicts if comparison.rival == "head"]
+    against_head = [comparison for comparison in shop.verdicts if comparison.reference == "head"]
     only_models = shop.model_copy(update={"methods": shop.methods[:2], "verdicts": against_head})
     assert against_head[0].verdict == "better"
     assert beats_all(only_models, "patch") is None
@@ -189,7 +189,7 @@ def test_a_strategy_that_trains_the_backbone_tells_its_share(tasks: list[TaskRec
 def test_differences_keep_their_sign(tasks: list[TaskRecord]) -> None:
     evaluation = tasks[0].evaluation
     comparison = Comparison(
-        method="head", rival="patch", metric="auc", difference=-0.018, low=None, high=None, verdict="worse"
+        method="head", reference="patch", metric="auc", difference=-0.018, low=None, high=None, verdict="worse"
     )
     assert difference_row(evaluation.model_copy(update={"verdicts": [comparison]})) == [
         Cell("AUC"),

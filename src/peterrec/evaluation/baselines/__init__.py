@@ -1,14 +1,29 @@
-"""What a practitioner would try first: fitted on the train part, set on the valid part, never shown the test part."""
+"""Baselines: cheap ones, fitted on the train part and set on the valid part, and networks of other papers.
+
+None is ever shown the test part.
+"""
 
 from __future__ import annotations
 
-from peterrec.evaluation.baselines.fit import (
+from peterrec.evaluation.baselines.fit import FittedBaseline, FittedBaselines, fit_baseline, fit_baselines
+from peterrec.evaluation.baselines.registry import (
+    BASELINES,
     Baseline,
-    FittedBaselines,
     baseline_names,
-    fit_baseline,
-    fit_baselines,
+    baseline_settings,
+    find_baseline,
 )
 from peterrec.evaluation.baselines.trees import Unavailable
 
-__all__ = ["Baseline", "FittedBaselines", "Unavailable", "baseline_names", "fit_baseline", "fit_baselines"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "FittedBaseline",
+    "FittedBaselines",
+    "Unavailable",
+    "baseline_names",
+    "baseline_settings",
+    "find_baseline",
+    "fit_baseline",
+    "fit_baselines",
+]

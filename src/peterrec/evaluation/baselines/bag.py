@@ -31,9 +31,9 @@ def bag(
         dtype: of the values.
     """
     items = np.asarray(sequences.items, dtype=np.int64) - first
-    known = (items >= 0) & (items < width)
-    rows = sequences.repeat()[known]
-    matrix = sp.csr_array((np.ones(len(rows), dtype=dtype), (rows, items[known])), shape=(len(sequences), width))
+    in_range = (items >= 0) & (items < width)
+    rows = sequences.repeat()[in_range]
+    matrix = sp.csr_array((np.ones(len(rows), dtype=dtype), (rows, items[in_range])), shape=(len(sequences), width))
     matrix.sum_duplicates()
     if binary:
         matrix.data[:] = 1

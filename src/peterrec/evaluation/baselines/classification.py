@@ -49,14 +49,14 @@ class ClassificationBaseline:
         return self.predict(sequences)
 
 
-def majority(train: TaskPart, classes: int) -> ClassificationBaseline:
+def majority(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
     """Say the same of everyone: the share of each class among the train users."""
     counts = np.bincount(labels_of(train), minlength=classes).astype(np.float64)
     priors = counts / counts.sum()
     return ClassificationBaseline("majority", lambda sequences: np.tile(priors, (len(sequences), 1)))
 
 
-def history_length(train: TaskPart, classes: int) -> ClassificationBaseline:
+def history_length(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
     """Look only at how much a user did: logistic regression on log(1 + events) and log(1 + distinct items)."""
     scaler = StandardScaler().fit(lengths_of(train.sequences))
     model = _fit(_new_model(1.0), scaler.transform(lengths_of(train.sequences)), labels_of(train))
@@ -108,7 +108,7 @@ def _tfidf(sequences: Sequences, normalised: bool) -> Features:
     tfidf = TfidfTransformer(norm="l2" if normalised else None).fit(counts)
     squares = tfidf.transform(counts).power(2).sum(axis=1)
     scale = 1.0 if normalised else 1.0 / np.sqrt(max(float(squares.mean()), 1e-12))
-    return lambda some: tfidf.transform(bag(some, width)) * scale
+    return lambda rows: tfidf.transform(bag(rows, width)) * scale
 
 
 def labels_of(part: TaskPart) -> Int[np.ndarray, " users"]:

@@ -36,19 +36,19 @@ def ease(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBaseline | 
     target = bag(targets_of(train), n_targets, first=0, binary=True, dtype=np.float32)
     users = np.bincount(source.indices, minlength=source.shape[1])
     used = np.flatnonzero(users)
-    kept = used
+    columns = used
     if min(len(train), len(used) + n_targets) > MAX_SIDE:
-        room = MAX_SIDE - n_targets
-        if room <= 0:
+        max_columns = MAX_SIDE - n_targets
+        if max_columns <= 0:
             return f"{NAME} was skipped: {n_targets:,} targets and {len(train):,} users are too many to solve for"
-        kept = np.sort(np.argsort(-users, kind="stable")[:room])
-    source = source[:, kept]
-    side = min(len(train), len(kept) + n_targets)
+        columns = np.sort(np.argsort(-users, kind="stable")[:max_columns])
+    source = source[:, columns]
+    side = min(len(train), len(columns) + n_targets)
     if side * n_targets > MAX_WEIGHTS:
         return f"{NAME} was skipped: {side:,} x {n_targets:,} is too large for an exact solution"
-    problem = _Problem(kept, source, target, popularity_counts(train, n_targets))
+    problem = _Problem(columns, source, target, popularity_counts(train, n_targets))
     best, penalty = choose(PENALTIES, problem.score, valid)
-    items = f"{len(kept):,} of {len(used):,}, those of the most train users" if len(kept) < len(used) else "all"
+    items = f"{len(columns):,} of {len(used):,}, those of the most train users" if len(columns) < len(used) else "all"
     return RankingBaseline(
         NAME, best, {"lambda": penalty, "chosen by": "MRR of the valid users", "source items": items}
     )
@@ -56,9 +56,9 @@ def ease(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBaseline | 
 
 @dataclass
 class _Problem:
-    """The train users' items: `kept` columns of the bag, (users, kept), (users, targets), users of each target."""
+    """The train users' items: columns of the bag, (users, columns), (users, targets), users of each target."""
 
-    kept: Int[np.ndarray, " kept"]
+    columns: Int[np.ndarray, " columns"]
     source: sp.csr_array
     target: sp.csr_array
     counts: Float[np.ndarray, " n_targets"]
@@ -71,16 +71,16 @@ class _Problem:
     def score(self, penalty: float) -> Score:
         """Return the scores with one lambda."""
         inner, weights = self._by_users(penalty) if self.by_users else (None, self._by_items(penalty))
-        width = int(self.kept.max()) + 1 if len(self.kept) else 1
+        width = int(self.columns.max()) + 1 if len(self.columns) else 1
 
-        def of(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
-            bags = bag(sequences, width, binary=True, dtype=np.float32)[:, self.kept]
+        def score_batch(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
+            bags = bag(sequences, width, binary=True, dtype=np.float32)[:, self.columns]
             scores = np.asarray((bags if inner is None else bags @ inner) @ weights)
             return np.where(known_rows(bags)[:, None], scores, self.counts)
 
-        return of
+        return score_batch
 
-    def _by_items(self, penalty: float) -> Float[np.ndarray, "kept n_targets"]:
+    def _by_items(self, penalty: float) -> Float[np.ndarray, "columns n_targets"]:
         sources, targets = self.source.shape[1], self.target.shape[1]
         right = np.zeros((sources + targets, targets), dtype=np.float32)
         right[sources + np.arange(targets), np.arange(targets)] = 1.0

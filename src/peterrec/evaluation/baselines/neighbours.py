@@ -56,18 +56,18 @@ def user_to_user(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBas
 
     def score(setting: Setting) -> Score:
         scale = _item_weights(source, setting.weights)
-        known = sp.csr_array(source @ scale)
-        index = sp.csc_array(known.T)
-        norms = _norms(known)
+        weighted = sp.csr_array(source @ scale)
+        index = sp.csc_array(weighted.T)
+        norms = _norms(weighted)
 
-        def of(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
+        def score_batch(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
             queries = sp.csr_array(bag(sequences, width, binary=True) @ scale)
             step = max(1, _BLOCK // max(1, len(train)))
             blocks = [queries[start : start + step] for start in range(0, queries.shape[0], step)]
             scores = [_nearest(block @ index, _norms(block), norms, setting) @ owned for block in blocks]
             return (sp.vstack(scores).toarray() if scores else np.zeros((0, n_targets))) + last
 
-        return of
+        return score_batch
 
     grid = [Setting(*values) for values in product(WEIGHTS, NEIGHBOURS, SHRINKAGES)]
     best, chosen = choose(grid, score, valid)
@@ -94,12 +94,12 @@ def _norms(rows: sp.csr_array) -> Float[np.ndarray, " users"]:
 
 
 def _nearest(
-    products: sp.csr_array, own: Float[np.ndarray, " B"], norms: Float[np.ndarray, " users"], setting: Setting
+    products: sp.csr_array, query_norms: Float[np.ndarray, " B"], norms: Float[np.ndarray, " users"], setting: Setting
 ) -> sp.csr_array:
     """Turn inner products (B, users) into cosines, and leave those of the nearest users only."""
     products = sp.csr_array(products)
-    rows = np.repeat(np.arange(len(own)), np.diff(products.indptr))
-    products.data /= own[rows] * norms[products.indices] + setting.shrinkage
+    rows = np.repeat(np.arange(len(query_norms)), np.diff(products.indptr))
+    products.data /= query_norms[rows] * norms[products.indices] + setting.shrinkage
     if setting.neighbours is not None and products.shape[1] > setting.neighbours:
         for start, end in zip(products.indptr[:-1], products.indptr[1:], strict=True):
             cosines = products.data[start:end]

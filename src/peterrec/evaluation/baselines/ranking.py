@@ -46,7 +46,7 @@ class RankingBaseline:
         return (self.score(batch) for batch in batches(sequences, batch_size))
 
 
-def popularity(train: TaskPart, n_targets: int) -> RankingBaseline:
+def popularity(train: TaskPart, _: TaskPart, n_targets: int) -> RankingBaseline:
     """Recommend to everyone what most train users chose."""
     counts = popularity_counts(train, n_targets)
     return RankingBaseline("popularity", lambda sequences: np.tile(counts, (len(sequences), 1)))
@@ -68,7 +68,7 @@ def item_to_item(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBas
     upper = min(int(np.diff(source.indptr) @ np.diff(target.indptr)), width * n_targets)
     if upper > MAX_CO_OCCURRENCES:
         return f"item-to-item cosine was skipped: it could hold {upper:,} pairs of items"
-    both = sp.csr_array(source.T @ target)
+    co_occurrences = sp.csr_array(source.T @ target)
     counts = popularity_counts(train, n_targets)
     source_users, target_users = np.bincount(source.indices, minlength=width), np.maximum(counts, 1)
 
@@ -76,12 +76,12 @@ def item_to_item(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBas
         source_scale = sp.diags_array(1.0 / np.sqrt(np.maximum(source_users, 1) + shrinkage)).tocsr()
         target_scale = 1.0 / np.sqrt(target_users + shrinkage)
 
-        def of(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
+        def score_batch(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
             bags = bag(sequences, width, binary=True)
-            scores = (bags @ source_scale @ both).toarray() * target_scale
+            scores = (bags @ source_scale @ co_occurrences).toarray() * target_scale
             return np.where(known_rows(bags)[:, None], scores, counts)
 
-        return of
+        return score_batch
 
     best, shrinkage = choose(SHRINKAGES, score, valid)
     return RankingBaseline("item-to-item cosine", best, {"shrinkage": shrinkage, "chosen by": "MRR of the valid users"})

@@ -52,12 +52,12 @@ def ridge(train: TaskPart, valid: TaskPart, n_targets: int) -> RankingBaseline |
     def score(penalty: float) -> Score:
         weights = solve(gram, right, penalty)
 
-        def of(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
+        def score_batch(sequences: Sequences) -> Float[np.ndarray, "B n_targets"]:
             bags = bag(sequences, width, binary=True, dtype=np.float32)[:, used]
             inputs = bags @ source.T if dual else bags
             return np.asarray(inputs @ weights + mean)
 
-        return of
+        return score_batch
 
     best, penalty = choose(PENALTIES, score, valid)
     return RankingBaseline(NAME, best, {"lambda": penalty, "chosen by": "MRR of the valid users"})

@@ -63,9 +63,9 @@ def boosted_trees(train: TaskPart, valid: TaskPart, classes: int, *, seed: int =
     except (ImportError, OSError) as error:  # OSError: its library lacks the OpenMP runtime of the system
         return Unavailable(f"{NAME} was skipped: LightGBM cannot be used ({error}); install peterrec[experiments]")
     problem = _Problem(lightgbm, train, valid, seed)
-    tried = [problem.fit(leaves, RATES[0]) for leaves in (LEAVES if problem.judged else LEAVES[1:2])]
+    tried = [problem.fit(leaves, RATES[0]) for leaves in (LEAVES if problem.has_valid else LEAVES[1:2])]
     best = min(tried, key=lambda fit: fit.loss)
-    if problem.judged and len(problem.present) <= MANY_CLASSES:
+    if problem.has_valid and len(problem.present) <= MANY_CLASSES:
         best = min([best, *(problem.fit(best.leaves, rate) for rate in RATES[1:])], key=lambda fit: fit.loss)
     settings = {
         "leaves": best.leaves, "learning rate": best.rate, "rounds": best.rounds,
@@ -91,7 +91,7 @@ class _Problem:
         self.present = np.unique(labels_of(train))
         self.width = bag_width(train.sequences)
         having = np.bincount(bag(train.sequences, self.width, binary=True).indices, minlength=self.width)
-        self.kept = np.flatnonzero(having >= MIN_USERS)
+        self.columns = np.flatnonzero(having >= MIN_USERS)
         self.params = FIXED | {"seed": seed, "num_threads": torch.get_num_threads()}
         self.params |= {"objective": "binary"}
         if len(self.present) > 2:
@@ -99,8 +99,8 @@ class _Problem:
         self.train = lightgbm.Dataset(self.features(train.sequences), self._numbered(train), params=self.params)
         # The loss of a class that no train user has is infinite for every setting.
         rows = np.flatnonzero(np.isin(labels_of(valid), self.present)) if len(valid) else np.empty(0, np.int64)
-        self.judged = len(rows) > 0
-        if self.judged:
+        self.has_valid = len(rows) > 0
+        if self.has_valid:
             features, numbered = self.features(valid.sequences.take(rows)), self._numbered(valid)[rows]
             self.valid = lightgbm.Dataset(features, numbered, reference=self.train)
 
@@ -109,13 +109,13 @@ class _Problem:
 
     def features(self, sequences: Sequences) -> Any:
         """Return a (users, kept items + 2) matrix, which is not an array: LightGBM warns of sparse arrays."""
-        counts = bag(sequences, self.width)[:, self.kept]
+        counts = bag(sequences, self.width)[:, self.columns]
         return sp.csr_matrix(sp.hstack([counts, sp.csr_array(lengths_of(sequences))]))
 
     def fit(self, leaves: int, rate: float) -> _Fit:
         """Boost until the valid users' log-loss no longer falls."""
         params = self.params | {"num_leaves": leaves, "learning_rate": rate}
-        if not self.judged:
+        if not self.has_valid:
             booster = self.lightgbm.train(params, self.train, ROUNDS_UNSEEN)
             return _Fit(booster, leaves, rate, ROUNDS_UNSEEN, 0.0)
         stop = self.lightgbm.early_stopping(PATIENCE, verbose=False)
@@ -129,8 +129,10 @@ class _Problem:
         def predict(sequences: Sequences) -> Float[np.ndarray, "N C"]:
             result = np.zeros((len(sequences), classes))
             if len(sequences):
-                found = np.asarray(fit.booster.predict(self.features(sequences), num_iteration=fit.rounds))
-                result[:, self.present] = found if found.ndim == 2 else np.stack([1.0 - found, found], axis=1)
+                probabilities = np.asarray(fit.booster.predict(self.features(sequences), num_iteration=fit.rounds))
+                result[:, self.present] = (
+                    probabilities if probabilities.ndim == 2 else np.stack([1.0 - probabilities, probabilities], axis=1)
+                )
             return result
 
         return predict

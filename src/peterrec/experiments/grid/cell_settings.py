@@ -1,4 +1,4 @@
-"""What the cells of a grid are made with: settings laid over settings, paths, and what decides what comes out."""
+"""Settings of the cells of a grid: merged settings, paths, and the inputs that decide the result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from peterrec.config.experiment import ExperimentConfig, MethodConfig
 from peterrec.data.prepare import input_files
 from peterrec.data.sources import SOURCES
 from peterrec.errors import ConfigError
-from peterrec.evaluation.baselines import baseline_names
-from peterrec.experiments.reuse import laid_over
-from peterrec.experiments.rivals import check_rival
-from peterrec.experiments.rivals.settings import rival_config
+from peterrec.evaluation.baselines import baseline_settings, find_baseline
+from peterrec.experiments.reuse import merge_settings
 
 Json = dict[str, Any]
 Task = Any  # of PrepareConfig.tasks
@@ -31,8 +29,8 @@ def backbone_settings(config: ExperimentConfig, data: str, name: str, seed: int)
     Raises:
         ConfigError: a key or value is wrong.
     """
-    over = (config.data[data].pretrain, config.backbones[name], {"seed": seed}, QUIET)
-    return _named(f"backbone {name!r} on {data!r}", PretrainConfig, laid_over(config.pretrain, *over))
+    changes = (config.data[data].pretrain, config.backbones[name], {"seed": seed}, QUIET)
+    return _build_named(f"backbone {name!r} on {data!r}", PretrainConfig, merge_settings(config.pretrain, *changes))
 
 
 def method_settings(config: ExperimentConfig, data: str, task: str | None, method: str, seed: int) -> AdaptConfig:
@@ -41,39 +39,43 @@ def method_settings(config: ExperimentConfig, data: str, task: str | None, metho
     Raises:
         ConfigError: a key or value is wrong.
     """
-    own = config.data[data]
-    task_own = own.task_overrides.get(task, {}) if task is not None else {}
-    over = (own.adapt, task_own, config.methods[method].adapt or {}, {"seed": seed}, QUIET)
-    where = data if task is None else f"{data}/{task}"
-    return _named(f"method {method!r} on {where!r}", AdaptConfig, laid_over(config.adapt, *over))
+    data_config = config.data[data]
+    task_changes = data_config.task_overrides.get(task, {}) if task is not None else {}
+    changes = (data_config.adapt, task_changes, config.methods[method].adapt or {}, {"seed": seed}, QUIET)
+    scope = data if task is None else f"{data}/{task}"
+    return _build_named(f"method {method!r} on {scope!r}", AdaptConfig, merge_settings(config.adapt, *changes))
 
 
 def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
     """Say whether a method trains all tasks of a data set together."""
-    one = config.methods[method]
-    if one.rival is not None:
-        return one.rival == "dupn"
-    return one.adapt is not None and method_settings(config, data, None, method, 0).strategy == "joint"
+    method_config = config.methods[method]
+    if method_config.baseline is not None:
+        return find_baseline(method_config.baseline).all_tasks
+    return method_config.adapt is not None and method_settings(config, data, None, method, 0).strategy == "joint"
 
 
 def prepare_settings(config: ExperimentConfig, data: str, seed: int, out: Path) -> PrepareConfig:
     """Return how a data set is prepared: paths under its root, and the seed's own split of users."""
     root = data_root(config, data, out)
-    given = config.data[data].prepare
-    events = _rooted(given.events, root)
+    prepare_config = config.data[data].prepare
+    events = _under_root(prepare_config.events, root)
     tasks = []
-    for task in given.tasks:
-        parts = {name: getattr(task, name, None) for name in ("labels", "events")}
-        tasks.append(task.model_copy(update={name: _rooted(part, root) for name, part in parts.items() if part}))
-    split = given.split.model_copy(update={"salt": f"{given.split.salt}-{seed}"})
-    catalogue = None if given.catalogue is None else str(root / given.catalogue)
-    return given.model_copy(update={"events": events, "tasks": tuple(tasks), "split": split, "catalogue": catalogue})
+    for task in prepare_config.tasks:
+        sources = {name: getattr(task, name, None) for name in ("labels", "events")}
+        tasks.append(
+            task.model_copy(update={name: _under_root(source, root) for name, source in sources.items() if source})
+        )
+    split = prepare_config.split.model_copy(update={"salt": f"{prepare_config.split.salt}-{seed}"})
+    catalogue = None if prepare_config.catalogue is None else str(root / prepare_config.catalogue)
+    return prepare_config.model_copy(
+        update={"events": events, "tasks": tuple(tasks), "split": split, "catalogue": catalogue}
+    )
 
 
-def _rooted(part: Any, root: Path) -> Any:
-    if hasattr(part, "path"):
-        return part.model_copy(update={"path": str(root / part.path)})
-    return part.model_copy(update={"paths": tuple(str(root / path) for path in part.paths)})
+def _under_root(source: Any, root: Path) -> Any:
+    if hasattr(source, "path"):
+        return source.model_copy(update={"path": str(root / source.path)})
+    return source.model_copy(update={"paths": tuple(str(root / path) for path in source.paths)})
 
 
 def data_root(config: ExperimentConfig, data: str, out: Path) -> Path:
@@ -82,7 +84,7 @@ def data_root(config: ExperimentConfig, data: str, out: Path) -> Path:
 
 
 def check_settings(config: ExperimentConfig) -> None:
-    """Check all that can be wrong before anything is read: settings of backbones, methods, rivals; names of baselines.
+    """Check all that can be wrong before anything is read: settings of backbones, methods and baselines.
 
     Raises:
         ConfigError: something is; the message names the backbone, method or data set.
@@ -90,8 +92,10 @@ def check_settings(config: ExperimentConfig) -> None:
     _check_seeds(config)
     for name, data in config.data.items():
         if data.fetch is not None and data.fetch not in SOURCES:
-            known = ", ".join(sorted(SOURCES))
-            raise ConfigError(f"data set {name!r} fetches {data.fetch!r}, which is not known", remedy=f"try {known}")
+            source_names = ", ".join(sorted(SOURCES))
+            raise ConfigError(
+                f"data set {name!r} fetches {data.fetch!r}, which is not known", remedy=f"try {source_names}"
+            )
         if data.fetch is not None and data.synthetic is not None:
             raise ConfigError(f"data set {name!r} is both fetched and made up", remedy="leave out one of the two")
         for backbone in config.backbones:
@@ -102,72 +106,69 @@ def check_settings(config: ExperimentConfig) -> None:
 
 def _check_seeds(config: ExperimentConfig) -> None:
     """Refuse a seed where it would be overridden by that of the cell."""
-    places: dict[str, Mapping[str, Any]] = {"pretrain": config.pretrain, "adapt": config.adapt}
-    for name, own in config.data.items():
-        places |= {f"data.{name}.pretrain": own.pretrain, f"data.{name}.adapt": own.adapt}
-        places |= {f"data.{name}.task_overrides.{task}": over for task, over in own.task_overrides.items()}
-    places |= {f"backbones.{name}": tree for name, tree in config.backbones.items()}
-    places |= {f"methods.{name}.adapt": method.adapt or {} for name, method in config.methods.items()}
-    for place, tree in places.items():
+    trees: dict[str, Mapping[str, Any]] = {"pretrain": config.pretrain, "adapt": config.adapt}
+    for name, data_config in config.data.items():
+        trees |= {f"data.{name}.pretrain": data_config.pretrain, f"data.{name}.adapt": data_config.adapt}
+        trees |= {f"data.{name}.task_overrides.{task}": changes for task, changes in data_config.task_overrides.items()}
+    trees |= {f"backbones.{name}": tree for name, tree in config.backbones.items()}
+    trees |= {f"methods.{name}.adapt": method.adapt or {} for name, method in config.methods.items()}
+    for place, tree in trees.items():
         if "seed" in tree:
             raise ConfigError(f"{place} has a seed, but each cell has its own", remedy="list them under `seeds`")
 
 
 def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
-    one = config.methods[method]
-    known = [*baseline_names("classification"), *baseline_names("ranking")]
-    if one.baseline is not None and one.baseline not in known:
-        raise ConfigError(
-            f"method {method!r}: there is no baseline {one.baseline!r}", remedy=f"those there are: {', '.join(known)}"
-        )
-    if one.rival is not None:
+    method_config = config.methods[method]
+    if method_config.baseline is not None:
         try:
-            check_rival(one.rival, one.settings)
+            baseline_settings(method_config.baseline, method_config.settings)
         except ConfigError as error:
             raise ConfigError(f"method {method!r}: {error.what}", remedy=error.remedy) from error
-    if one.adapt is None:
+    if method_config.adapt is None:
         return
-    together = method_settings(config, data, None, method, 0).strategy == "joint"
+    joint = method_settings(config, data, None, method, 0).strategy == "joint"
     for task in config.data[data].prepare.tasks:
-        if (method_settings(config, data, task.name, method, 0).strategy == "joint") != together:
+        if (method_settings(config, data, task.name, method, 0).strategy == "joint") != joint:
             raise ConfigError(
                 f"method {method!r}: task_overrides of {data!r} change the strategy, but `joint` is of all tasks",
                 remedy="set `strategy` under the method's `adapt`",
             )
 
 
-def rival_settings(method: MethodConfig) -> Json:
-    """Return all settings of a rival, but for the device, which does not decide what comes out."""
-    assert method.rival is not None
-    return rival_config(method.rival, method.settings).model_dump(mode="json", exclude={"device"})
+def deciding_settings(method: MethodConfig) -> Json:
+    """Return all settings of a baseline, but for the device, which does not change the result."""
+    assert method.baseline is not None
+    return baseline_settings(method.baseline, method.settings).model_dump(mode="json", exclude={"device"})
 
 
-def _named(who: str, kind: type[C], tree: Json) -> C:
+def _build_named(subject: str, settings_class: type[C], tree: Json) -> C:
     try:
-        return build_config(kind, tree)
+        return build_config(settings_class, tree)
     except ConfigError as error:
-        raise ConfigError(f"{who}: {error.what}", remedy=error.remedy) from error
+        raise ConfigError(f"{subject}: {error.what}", remedy=error.remedy) from error
 
 
 def source_inputs(config: ExperimentConfig, data: str, seed: int, out: Path) -> Json:
-    """Return what decides the sequences and the catalogue of a corpus; its tasks and their split have no part in it.
+    """Return the inputs that decide the sequences and the catalogue of a corpus, not its tasks.
 
     Raises:
         DataError, ArtifactError: a file is missing or cannot be read.
     """
-    given = config.data[data].prepare.model_dump(mode="json", include={"events", "source", "catalogue"})
-    return given | _files(config, data, (), seed, out)
+    prepare_inputs = config.data[data].prepare.model_dump(mode="json", include={"events", "source", "catalogue"})
+    return prepare_inputs | _file_inputs(config, data, (), seed, out)
 
 
 def task_inputs(config: ExperimentConfig, data: str, task: str, seed: int, out: Path) -> Json:
-    """Return what decides the labelled users of a task and their parts; errors as those of `source_inputs`."""
-    given = config.data[data].prepare
-    one = next(one for one in given.tasks if one.name == task)
-    split = given.split.model_dump(mode="json")
-    return {"task": one.model_dump(mode="json"), "split": split, "seed": seed} | _files(config, data, (one,), seed, out)
+    """Return the inputs that decide the labelled users of a task and their parts; errors of `source_inputs`."""
+    prepare_config = config.data[data].prepare
+    task_config = next(task_config for task_config in prepare_config.tasks if task_config.name == task)
+    split = prepare_config.split.model_dump(mode="json")
+    return {"task": task_config.model_dump(mode="json"), "split": split, "seed": seed} | _file_inputs(
+        config, data, (task_config,), seed, out
+    )
 
 
-def _files(config: ExperimentConfig, data: str, tasks: Sequence[Task], seed: int, out: Path) -> Json:
+def _file_inputs(config: ExperimentConfig, data: str, tasks: Sequence[Task], seed: int, out: Path) -> Json:
     made_up = config.data[data].synthetic
     if made_up is not None:  # its files may be made anew, and be the same
         return {"synthetic": made_up.model_dump(mode="json")}
@@ -183,15 +184,15 @@ def _files(config: ExperimentConfig, data: str, tasks: Sequence[Task], seed: int
 
 
 def without_runner(settings: Config) -> Json:
-    """Return settings as plain values, but for how the machine is used, which does not decide what comes out."""
+    """Return settings as plain values, but for how the machine is used, which does not change the result."""
     return settings.model_dump(mode="json", exclude={"runner"})
 
 
-def judged_by(config: EvaluateConfig) -> Json:
-    """Return the settings of `evaluate` that decide what a cell finds; the rest is the report's."""
+def evaluation_inputs(config: EvaluateConfig) -> Json:
+    """Return the settings of `evaluate` that change the metrics of a cell; the rest is of the report."""
     return config.model_dump(mode="json", include={"k", "sampled_negatives"})
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 of plain values, by which they are told from others."""
+    """Return the sha256 of plain values, by which they are compared."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

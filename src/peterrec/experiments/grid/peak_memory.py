@@ -1,4 +1,4 @@
-"""How much memory this process grew by while something was computed, where the system tells."""
+"""Peak memory of a computation in this process, on systems that report it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORGET_PEAK = "5"  # what Linux takes for: the peak is what there is now (proc(5
 
 
 def watch_memory() -> Callable[[], int | None]:
-    """Start to watch; what is returned gives the bytes that the process grew by since then, at most.
+    """Start to watch; the function that is returned gives the most bytes that the process grew by since then.
 
     Memory that was freed before is given back to the system first, so that what is used again counts. None where the
     system keeps no such peak (other systems than Linux, some containers).
@@ -25,11 +25,11 @@ def watch_memory() -> Callable[[], int | None]:
         return lambda: None
     start = _bytes("VmRSS")
 
-    def grown() -> int | None:
+    def growth() -> int | None:
         peak = _bytes("VmHWM")
         return None if start is None or peak is None else max(0, peak - start)
 
-    return grown
+    return growth
 
 
 def _give_back() -> None:
@@ -44,5 +44,5 @@ def _bytes(name: str) -> int | None:
         lines = STATUS.read_text().splitlines()
     except OSError:
         return None
-    found = next((line for line in lines if line.startswith(f"{name}:")), None)
-    return None if found is None else 1024 * int(found.split()[1])
+    match = next((line for line in lines if line.startswith(f"{name}:")), None)
+    return None if match is None else 1024 * int(match.split()[1])

@@ -1,4 +1,4 @@
-"""What is to be computed for the questions of a grid: corpora, backbones and cells, in units that need one another."""
+"""Plan of a grid: corpora, backbones and cells, as units that depend on one another."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from peterrec.config.experiment import ExperimentConfig
 from peterrec.experiments.grid import cell_settings as resolve
 from peterrec.report.grid.cells import CellKey, expected_cells
 
-UnitKind = Literal["corpus", "backbone", "adapt", "joint", "baseline", "rival"]
+UnitKind = Literal["corpus", "backbone", "adapt", "joint", "baseline"]
 ALL_TASKS = "_all"  # no name of a task starts so
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work that is done at once, by one process.
+    """A piece of work that one process does in one go.
 
     Attributes:
         kind: what it is.
-        place: folder of what is kept of it, in the folder of the grid; no two units have the same.
-        inputs: plain values that decide what comes out.
+        place: folder of its files, in the folder of the grid; no two units have the same.
+        inputs: plain values that decide the result.
         needs: places of the units that must be there before.
         cells: that it gives; none of a corpus or backbone.
         data, seed: whose split and whose weights.
-        name: of the baseline or rival.
-        settings: of `prepare`, `pretrain` or `adapt`, or plain ones of a rival.
+        name: of the baseline.
+        settings: of `prepare`, `pretrain` or `adapt`, or plain ones of a baseline.
         seen_by: settings of the backbone by which users of the cells are seen or not.
     """
 
@@ -100,12 +100,12 @@ class _Plan:
             "tasks": {task: self._task(key, task) for task in tasks},
             "share": key.share,
             "seed": key.seed,
-            "evaluate": resolve.judged_by(self.config.evaluate),
+            "evaluate": resolve.evaluation_inputs(self.config.evaluate),
         }
         cells = tuple(CellKey(key.data, task, key.method, key.seed, key.share) for task in tasks)
         unit = Unit("baseline", place, inputs, (self._corpus(key),), cells, key.data, key.seed)
         if self.config.methods[key.method].adapt is None:
-            self.units[place] = self._other(unit, key)
+            self.units[place] = self._baseline(unit, key)
         else:
             self.units[place] = self._adapt(unit, key, together)
 
@@ -125,18 +125,17 @@ class _Plan:
             seen_by=backbone.settings,
         )
 
-    def _other(self, unit: Unit, key: CellKey) -> Unit:
-        """Return a unit of a baseline or rival: which users were seen is told by the first backbone, or `base`."""
+    def _baseline(self, unit: Unit, key: CellKey) -> Unit:
+        """Return a unit of a baseline: which users were seen is told by the first backbone, or `base`."""
         method = self.config.methods[key.method]
         backbone = "base" if "base" in self.config.backbones else next(iter(self.config.backbones))
         seen_by = resolve.backbone_settings(self.config, key.data, backbone, key.seed)
         inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_share": seen_by.valid_share}}
-        if method.baseline is not None:
-            inputs = _plain(inputs | {"baseline": method.baseline})
-            return replace(unit, inputs=inputs, name=method.baseline, seen_by=seen_by)
-        assert method.rival is not None
-        inputs = _plain(inputs | {"rival": method.rival, "settings": resolve.rival_settings(method)})
-        return replace(unit, kind="rival", inputs=inputs, name=method.rival, settings=method.settings, seen_by=seen_by)
+        assert method.baseline is not None
+        inputs |= {"baseline": method.baseline}
+        if settings := resolve.deciding_settings(method):
+            inputs |= {"settings": settings}
+        return replace(unit, inputs=_plain(inputs), name=method.baseline, settings=method.settings, seen_by=seen_by)
 
     def _place(self, key: CellKey, task: str) -> str:
         return str(Path("bundles", *CellKey(key.data, task, key.method, key.seed, key.share).folder.parts[1:]))
@@ -187,13 +186,13 @@ def needed(units: Sequence[Unit], is_there: Sequence[bool]) -> list[Unit]:
         units: as `units_of` returns them.
         is_there: whether each is.
     """
-    there = {unit.place: done for unit, done in zip(units, is_there, strict=True)}
+    is_done = {unit.place: unit_done for unit, unit_done in zip(units, is_there, strict=True)}
     by_place = {unit.place: unit for unit in units}
-    wanted: set[str] = set()
-    stack = [unit.place for unit in units if unit.cells and not there[unit.place]]
+    places: set[str] = set()
+    stack = [unit.place for unit in units if unit.cells and not is_done[unit.place]]
     while stack:
         place = stack.pop()
-        if place not in wanted and not there[place]:
-            wanted.add(place)
+        if place not in places and not is_done[place]:
+            places.add(place)
             stack += by_place[place].needs
-    return [unit for unit in units if unit.place in wanted]
+    return [unit for unit in units if unit.place in places]

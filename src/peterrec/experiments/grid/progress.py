@@ -1,11 +1,10 @@
-"""What a person sees while a grid is computed: a table that lives on a terminal, a line for each unit elsewhere."""
+"""Progress of a grid on a terminal: a table that lives on a terminal, a line for each unit elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,20 +20,20 @@ AROUND = 8  # lines of the terminal that are not rows of the table
 REFRESH = 2  # times a second
 
 
-class Watch(Protocol):
-    """Is told how a grid goes on."""
+class Watch:
+    """Follows a grid while it is computed; this one shows nothing, others show what they override."""
 
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
-        """All units, those that are left to do, and how many are done at a time."""
+    def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
+        """Take all units, those that are left to do, and how many are done at a time."""
 
     def started(self, unit: Unit) -> None:
-        """A unit was started."""
+        """Take a unit that was started."""
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
-        """A unit is done, or is not to be."""
+        """Take a unit that is done, failed or was skipped."""
 
     def close(self) -> None:
-        """There will be no more, for whatever reason."""
+        """End: nothing more will come, for whatever reason."""
 
 
 class Tally:
@@ -47,17 +46,17 @@ class Tally:
     """
 
     def __init__(
-        self, units: Sequence[Unit], left: Sequence[Unit], jobs: int, clock: Callable[[], float] = time.monotonic
+        self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.clock = clock
         self.start = clock()
         self.jobs = jobs
-        self.total: Counter[Row] = Counter(row for unit in units for row in rows_of(unit))
-        self.done = self.total - Counter(row for unit in left for row in rows_of(unit))
-        self.failed: Counter[Row] = Counter()
+        self.total_cells: Counter[Row] = Counter(row for unit in units for row in rows_of(unit))
+        self.done_cells = self.total_cells - Counter(row for unit in remaining for row in rows_of(unit))
+        self.failed_cells: Counter[Row] = Counter()
         self.running: dict[str, tuple[Unit, float]] = {}
-        self.left = {unit.place: unit for unit in left}
-        self.units, self.ended_units = len(left), 0
+        self.units_left = {unit.place: unit for unit in remaining}
+        self.units, self.ended_units = len(remaining), 0
         self._seconds: dict[str, list[float]] = {}
 
     def started(self, unit: Unit) -> None:
@@ -67,14 +66,14 @@ class Tally:
     def ended(self, unit: Unit, outcome: Outcome) -> None:
         """Note how a unit went."""
         self.running.pop(unit.place, None)
-        self.left.pop(unit.place, None)
+        self.units_left.pop(unit.place, None)
         self.ended_units += 1
         if outcome.status == "failed":
-            self.failed.update(rows_of(unit))
+            self.failed_cells.update(rows_of(unit))
         else:
-            self.done.update(rows_of(unit))
+            self.done_cells.update(rows_of(unit))
         if outcome.seconds > 0:
-            self._seconds.setdefault(_alike(unit), []).append(outcome.seconds)
+            self._seconds.setdefault(_duration_key(unit), []).append(outcome.seconds)
 
     @property
     def elapsed(self) -> float:
@@ -83,21 +82,21 @@ class Tally:
 
     def remaining(self) -> float | None:
         """Estimate the seconds that are left, from units of the same method, or of all; None before any is done."""
-        every = [seconds for found in self._seconds.values() for seconds in found]
-        if not every:
+        all_seconds = [seconds for unit_seconds in self._seconds.values() for seconds in unit_seconds]
+        if not all_seconds:
             return None
         total = 0.0
-        for place, unit in self.left.items():
-            known = self._seconds.get(_alike(unit), every)
+        for place, unit in self.units_left.items():
+            similar_seconds = self._seconds.get(_duration_key(unit), all_seconds)
             spent = self.clock() - self.running[place][1] if place in self.running else 0.0
-            total += max(0.0, sum(known) / len(known) - spent)
-        return total / max(1, min(self.jobs, len(self.left)))
+            total += max(0.0, sum(similar_seconds) / len(similar_seconds) - spent)
+        return total / max(1, min(self.jobs, len(self.units_left)))
 
     def table(self, height: int) -> Table:
         """Return the table of cells: those with something to do first, and not more than fit on the terminal."""
         busy = {row for unit, _ in self.running.values() for row in rows_of(unit)}
-        order = {row: number for number, row in enumerate(self.total)}
-        unfinished = [row for row in order if self.done[row] < self.total[row] or self.failed[row]]
+        order = {row: number for number, row in enumerate(self.total_cells)}
+        unfinished = [row for row in order if self.done_cells[row] < self.total_cells[row] or self.failed_cells[row]]
         rows = sorted(unfinished, key=lambda row: (row not in busy, order[row])) + [
             row for row in order if row not in set(unfinished)
         ]
@@ -106,19 +105,19 @@ class Tally:
         for name in ("task", "method", "done", ""):
             table.add_column(name, justify="right" if name == "done" else "left", no_wrap=True)
         for row in rows[:fit]:
-            failed = f"{self.failed[row]} failed" if self.failed[row] else ""
+            failed = f"{self.failed_cells[row]} failed" if self.failed_cells[row] else ""
             state = "running" if row in busy else failed
-            table.add_row(Text(row[0]), Text(row[1]), f"{self.done[row]}/{self.total[row]}", state)
+            table.add_row(Text(row[0]), Text(row[1]), f"{self.done_cells[row]}/{self.total_cells[row]}", state)
         if len(rows) > fit:
-            finished = sum(self.done[row] == self.total[row] for row in rows[fit:])
+            finished = sum(self.done_cells[row] == self.total_cells[row] for row in rows[fit:])
             table.add_row(Text(f"and {len(rows) - fit} more, {finished} of them done"), "", "", "")
         return table
 
     def line(self) -> str:
         """Return how far it is, in one line."""
-        left = self.remaining()
-        soon = "" if left is None or not self.left else f", about {duration(left)} left"
-        return f"{self.ended_units} of {self.units} steps in {duration(self.elapsed)}{soon}"
+        seconds_left = self.remaining()
+        estimate = "" if seconds_left is None or not self.units_left else f", about {duration(seconds_left)} left"
+        return f"{self.ended_units} of {self.units} steps in {duration(self.elapsed)}{estimate}"
 
 
 def rows_of(unit: Unit) -> list[Row]:
@@ -126,7 +125,7 @@ def rows_of(unit: Unit) -> list[Row]:
     return [(key.task_path, key.method) for key in unit.cells]
 
 
-def _alike(unit: Unit) -> str:
+def _duration_key(unit: Unit) -> str:
     """Return what units that take about as long have in common."""
     return f"{unit.kind} {unit.data} {unit.cells[0].method if unit.cells else unit.place.split('/')[-2]}"
 
@@ -139,23 +138,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class Silent:
-    """Says nothing."""
-
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
-        """Say nothing."""
-
-    def started(self, unit: Unit) -> None:
-        """Say nothing."""
-
-    def ended(self, unit: Unit, outcome: Outcome) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
-
-
-class Lines(Silent):
+class Lines(Watch):
     """Says one line for each unit that ended, with the main metric and the seconds.
 
     Args:
@@ -165,35 +148,35 @@ class Lines(Silent):
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
 
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
+    def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
         """Say how much there is to do."""
-        self.tally = Tally(units, left, jobs)
-        self.say(opening(units, left, jobs))
+        self.tally = Tally(units, remaining, jobs)
+        self.say(opening(units, remaining, jobs))
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
         """Say how a unit went."""
         self.tally.ended(unit, outcome)
-        self.say(f"[{self.tally.ended_units}/{self.tally.units}] {told(unit, outcome)}")
+        self.say(f"[{self.tally.ended_units}/{self.tally.units}] {outcome_line(unit, outcome)}")
 
 
-def opening(units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> str:
+def opening(units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> str:
     """Return the line that says how much there is to do."""
-    cells, to_do = (sum(len(unit.cells) for unit in some) for some in (units, left))
-    made = [unit for unit in left if not unit.cells]
-    what = "corpora and backbones" if len(made) > 1 else "corpus or backbone"
-    before = f", after {len(made)} {what}" if made else ""
-    times = f", {jobs} at a time" if jobs > 1 and left else ""
-    return f"{cells} cells, {cells - to_do} of them finished before; {to_do} to compute{before}{times}"
+    cells, unfinished = (sum(len(unit.cells) for unit in unit_list) for unit_list in (units, remaining))
+    shared = [unit for unit in remaining if not unit.cells]
+    noun = "corpora and backbones" if len(shared) > 1 else "corpus or backbone"
+    before = f", after {len(shared)} {noun}" if shared else ""
+    times = f", {jobs} at a time" if jobs > 1 and remaining else ""
+    return f"{cells} cells, {cells - unfinished} of them finished before; {unfinished} to compute{before}{times}"
 
 
-def told(unit: Unit, outcome: Outcome) -> str:
+def outcome_line(unit: Unit, outcome: Outcome) -> str:
     """Return how a unit went, in one line."""
-    what = outcome.line.splitlines()[0] if outcome.line else ""
-    word = {"done": "", "skipped": "skipped: ", "failed": "FAILED: "}[outcome.status]
-    return f"{unit}: {word}{what} ({outcome.seconds:.1f} s)"
+    first_line = outcome.line.splitlines()[0] if outcome.line else ""
+    prefix = {"done": "", "skipped": "skipped: ", "failed": "FAILED: "}[outcome.status]
+    return f"{unit}: {prefix}{first_line} ({outcome.seconds:.1f} s)"
 
 
-class LiveTable:
+class LiveTable(Watch):
     """Shows a table of what is done and what runs, which stays where it is on a terminal.
 
     Args:
@@ -204,11 +187,11 @@ class LiveTable:
         self.console = console
         self.live: Live | None = None
 
-    def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
+    def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
         """Show the table."""
-        self.tally = Tally(units, left, jobs)
-        self.console.print(opening(units, left, jobs), markup=False, highlight=False)
-        if left:
+        self.tally = Tally(units, remaining, jobs)
+        self.console.print(opening(units, remaining, jobs), markup=False, highlight=False)
+        if remaining:
             self.live = Live(
                 get_renderable=self._picture, console=self.console, refresh_per_second=REFRESH, transient=True
             )
@@ -222,7 +205,7 @@ class LiveTable:
         """Count a unit; one that is not done stays on the terminal as a line."""
         self.tally.ended(unit, outcome)
         if outcome.status != "done":
-            self.console.print(told(unit, outcome), markup=False, highlight=False)
+            self.console.print(outcome_line(unit, outcome), markup=False, highlight=False)
 
     def close(self) -> None:
         """Take the table away, and leave one line."""

@@ -1,10 +1,11 @@
-"""The cells of each kind of method: trained or fitted on the train users, judged on the test users, written."""
+"""Cells of a grid: a method is trained or fitted on the train users, evaluated on the test users, and written."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,18 @@ from peterrec.config import AdaptConfig, EvaluateConfig
 from peterrec.data.corpus import PARTS, Corpus, Task
 from peterrec.data.subset import with_share
 from peterrec.errors import ConfigError, TaskError
-from peterrec.evaluation.baselines import Unavailable, fit_baseline
+from peterrec.evaluation.baselines import Unavailable, find_baseline, fit_baseline
 from peterrec.evaluation.bundles import BundleScorer
-from peterrec.evaluation.per_user import judge, seen_by
+from peterrec.evaluation.per_user import evaluate_users, pretraining_users
 from peterrec.evaluation.scorers import Scorer, settings_of
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.cell_settings import without_runner
 from peterrec.experiments.grid.peak_memory import watch_memory
 from peterrec.experiments.grid.plan import Unit
+from peterrec.experiments.neural_baselines import TrainedBaseline, train_neural_baseline
 from peterrec.experiments.reuse import same_bundle
-from peterrec.experiments.rivals import Rival, train_rival
 from peterrec.model import UserModel
-from peterrec.report.grid.cells import CellResult, Cost, Family, write_cell
+from peterrec.report.grid.cells import CellKey, CellResult, Cost, Family, write_cell
 from peterrec.training.adapt import adapt
 from peterrec.training.joint import adapt_jointly
 from peterrec.training.strategies import build
@@ -39,7 +40,7 @@ LARGE = 1_000_000  # bytes of a bundle that is not kept once its cell is written
 
 @dataclass(frozen=True)
 class Job:
-    """A unit and what is to be known to do it.
+    """A unit, with the settings that doing it needs.
 
     Attributes:
         unit: the unit; what it needs is there.
@@ -61,13 +62,13 @@ class NotPossible(Exception):  # noqa: N818 - no error: it is noted, and the gri
 
 
 def _view(job: Job) -> tuple[Corpus, Corpus]:
-    """Return the corpus, and what methods see of it."""
+    """Return the corpus, and the share of it that methods are fitted on."""
     corpus = Corpus.open(job.out / job.unit.needs[0])
     return corpus, with_share(corpus, job.unit.cells[0].share, job.unit.seed)
 
 
-def adapt_cell(job: Job) -> str:
-    """Adapt a backbone to a task, and judge the bundle.
+def adapt_cells(job: Job) -> str:
+    """Adapt a backbone to a task, or to all tasks together, and evaluate each bundle.
 
     Returns:
         The main metric, in a few words.
@@ -75,55 +76,39 @@ def adapt_cell(job: Job) -> str:
     Raises:
         NotPossible: there is no such cell, whatever is tried.
     """
-    unit, path = job.unit, job.out / job.unit.place
+    unit, path, joint = job.unit, job.out / job.unit.place, job.unit.kind == "joint"
     assert isinstance(unit.settings, AdaptConfig)
     settings: AdaptConfig = unit.settings
     corpus, view = _view(job)
     model = _model(job, settings)
-    task = _task(view, unit.cells[0].task)
+    tasks = [_task(view, key.task) for key in unit.cells]
+    names = [task.name for task in tasks]
+    paths = [path / name if joint else path for name in names]
+    if not joint:
+        _check_possible(settings, model, tasks[0])
+    memory_growth = watch_memory()
+    if not all(same_bundle(bundle_path, settings, model, view) for bundle_path in paths):
+        shutil.rmtree(path, ignore_errors=True)  # made otherwise, or damaged
+        if joint:
+            adapt_jointly(model, view, names, path, settings, resume=True, overwrite=True)
+        else:
+            adapt(model, view, names[0], path, settings, resume=True, overwrite=True)
+    peak = memory_growth()
+    lines = [
+        _bundle_cell(job, key, corpus, task, model, bundle_path, peak)
+        for key, task, bundle_path in zip(unit.cells, tasks, paths, strict=True)
+    ]
+    if _size(path) > LARGE:
+        shutil.rmtree(path)
+    return "; ".join(lines)
+
+
+def _check_possible(settings: AdaptConfig, model: UserModel, task: Task) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             build(settings, model.network.backbone, task, parts_of(task)[0])
     except (ConfigError, TaskError) as error:
         raise NotPossible(str(error)) from error
-    grown = watch_memory()
-    if not same_bundle(path, settings, model, view):
-        shutil.rmtree(path, ignore_errors=True)  # made otherwise, or damaged
-        adapt(model, view, task.name, path, settings, resume=True, overwrite=True)
-    peak = grown()
-    line = _adapted(job, corpus, task, model, path, peak)
-    if _size(path) > LARGE:
-        shutil.rmtree(path)
-    return line
-
-
-def joint_cells(job: Job) -> str:
-    """Adapt a backbone to all tasks together, and judge each bundle.
-
-    Returns:
-        The main metric, in a few words.
-
-    Raises:
-        NotPossible: there is no such cell, whatever is tried.
-    """
-    unit, path = job.unit, job.out / job.unit.place
-    assert isinstance(unit.settings, AdaptConfig)
-    corpus, view = _view(job)
-    model = _model(job, unit.settings)
-    tasks = {key: _task(view, key.task) for key in unit.cells}
-    grown = watch_memory()
-    names = [key.task for key in unit.cells]
-    if not all(same_bundle(path / name, unit.settings, model, view) for name in names):
-        shutil.rmtree(path, ignore_errors=True)
-        adapt_jointly(model, view, names, path, unit.settings, resume=True, overwrite=True)
-    peak = grown()
-    lines = []
-    for key, task in tasks.items():
-        one = replace(job, unit=replace(unit, cells=(key,)))
-        lines.append(f"{key.task} {_adapted(one, corpus, task, model, path / key.task, peak)}")
-    if _size(path) > LARGE:
-        shutil.rmtree(path)
-    return "; ".join(lines)
 
 
 def _model(job: Job, settings: AdaptConfig) -> UserModel:
@@ -140,23 +125,22 @@ def _task(view: Corpus, name: str) -> Task:
     return task
 
 
-def _adapted(job: Job, corpus: Corpus, task: Task, model: UserModel, path: Path, peak: int | None) -> str:
-    """Judge a bundle and write its cell."""
+def _bundle_cell(
+    job: Job, key: CellKey, corpus: Corpus, task: Task, model: UserModel, path: Path, peak: int | None
+) -> str:
+    """Evaluate a bundle and write its cell."""
+    assert isinstance(job.unit.settings, AdaptConfig)
     name = model.load_bundle(path, name="cell")
     try:
         bundle = model.bundle(name)
-        scorer = BundleScorer(model, name, job.evaluate.batch_size)
-        cost = _cost(bundle, _size(path), peak, job.jobs)
-        found = bundle.metrics
-        assert isinstance(job.unit.settings, AdaptConfig)
-        told = {
-            "cost": cost,
-            "monitor": found["monitor"],
-            "curve": [dict(row) for row in found["curve"]],
-            "best_epoch": found["best_epoch"],
+        fields = {
+            "cost": _cost(bundle, _size(path), peak, job.jobs),
+            "monitor": bundle.metrics["monitor"],
+            "curve": [dict(row) for row in bundle.metrics["curve"]],
+            "best_epoch": bundle.metrics["best_epoch"],
             "settings": without_runner(job.unit.settings),
         }
-        return _write(job, corpus, task, "adapt", scorer, told)
+        return _write(job, key, corpus, task, "adapt", BundleScorer(model, name, job.evaluate.batch_size), fields)
     finally:
         model.delete_bundle(name)
 
@@ -179,98 +163,90 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def baseline_cell(job: Job) -> str:
-    """Fit a baseline, and judge it.
+def baseline_cells(job: Job) -> str:
+    """Fit or train a baseline, and evaluate it on its tasks.
 
     Returns:
-        The main metric, in a few words.
+        The main metric of each task, in a few words.
 
     Raises:
         NotPossible: there is no such cell, whatever is tried.
         ConfigError: something has to be installed for it.
     """
+    unit = job.unit
     corpus, view = _view(job)
-    task = _task(view, job.unit.cells[0].task)
+    tasks = {key: _task(view, key.task) for key in unit.cells}
+    if find_baseline(unit.name).family == "cheap":
+        return "; ".join(_cheap_cell(job, key, corpus, task) for key, task in tasks.items())
+    assert isinstance(unit.settings, dict)
+    memory_growth = watch_memory()
+    trained = train_neural_baseline(unit.name, view, [key.task for key in tasks], unit.settings, unit.seed)
+    peak = memory_growth()
+    lines = []
+    for key, task in tasks.items():
+        network = trained[key.task]
+        fields = _network_fields(network, peak, job.jobs)
+        lines.append(_write(job, key, corpus, task, "neural-baseline", network.scorer, fields))
+    return "; ".join(lines)
+
+
+def _cheap_cell(job: Job, key: CellKey, corpus: Corpus, task: Task) -> str:
+    """Fit a cheap baseline, evaluate it and write its cell."""
     targets = 0 if task.targets is None else len(task.targets)
-    grown, start = watch_memory(), time.perf_counter()
+    memory_growth, start = watch_memory(), time.perf_counter()
     train, valid = parts_of(task)
     fitted = fit_baseline(job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets)
     if isinstance(fitted, Unavailable):
         raise ConfigError(fitted, remedy="install what is missing, and run the same command again")
     if isinstance(fitted, str):
         raise NotPossible(fitted)
-    cost = Cost(seconds=time.perf_counter() - start, peak_memory=grown(), jobs=job.jobs)
-    return _write(job, corpus, task, "baseline", fitted, {"cost": cost, "settings": settings_of(fitted)})
+    cost = Cost(seconds=time.perf_counter() - start, peak_memory=memory_growth(), jobs=job.jobs)
+    return _write(job, key, corpus, task, "baseline", fitted, {"cost": cost, "settings": settings_of(fitted)})
 
 
-def rival_cells(job: Job) -> str:
-    """Train a rival, and judge it on its tasks.
-
-    Returns:
-        The main metric, in a few words.
-
-    Raises:
-        NotPossible: there is no such cell, whatever is tried.
-    """
-    unit = job.unit
-    assert isinstance(unit.settings, dict)
-    corpus, view = _view(job)
-    tasks = {key: _task(view, key.task) for key in unit.cells}
-    grown = watch_memory()
-    trained = train_rival(unit.name, view, [key.task for key in unit.cells], unit.settings, unit.seed)
-    peak = grown()
-    lines = []
-    for key, task in tasks.items():
-        rival = trained[key.task]
-        one = replace(job, unit=replace(unit, cells=(key,)))
-        lines.append(f"{key.task} {_write(one, corpus, task, 'rival', rival.scorer, _told(rival, peak, job.jobs))}")
-    return "; ".join(lines)
-
-
-def _told(rival: Rival, peak: int | None, jobs: int) -> dict[str, Any]:
+def _network_fields(network: TrainedBaseline, peak: int | None, jobs: int) -> dict[str, Any]:
+    history = network.history
     cost = Cost(
-        trained=rival.trained,
-        all_params=rival.all_params,
-        stored_bytes=rival.stored_bytes,
-        seconds=rival.seconds,
-        seconds_per_epoch=rival.seconds_per_epoch,
+        trained=network.trained,
+        all_params=network.all_params,
+        stored_bytes=4 * network.all_params,  # nothing is shared with other tasks
+        seconds=history.seconds,
+        seconds_per_epoch=history.seconds_per_epoch,
         peak_memory=peak,
         jobs=jobs,
     )
-    ends = [row["seconds"] or 0.0 for row in rival.curve]  # since the start; in cells they are of each epoch
-    epochs = np.diff(ends, prepend=0.0).tolist()
+    epoch_seconds = np.diff([row["seconds"] for row in history.rows], prepend=0.0).tolist()
     return {
         "cost": cost,
-        "monitor": rival.monitor,
-        "curve": [{**row, "seconds": seconds} for row, seconds in zip(rival.curve, epochs, strict=True)],
-        "best_epoch": rival.best_epoch,
-        "settings": rival.settings,
+        "monitor": history.monitor,
+        "curve": [{**row, "seconds": seconds} for row, seconds in zip(history.rows, epoch_seconds, strict=True)],
+        "best_epoch": history.best_epoch,
+        "settings": network.settings,
     }
 
 
-def _write(job: Job, corpus: Corpus, task: Task, family: Family, scorer: Scorer, told: dict[str, Any]) -> str:
-    """Judge a method on the test users and write its cell; return the main metric as a line."""
-    unit, key = job.unit, job.unit.cells[0]
+def _write(
+    job: Job, key: CellKey, corpus: Corpus, task: Task, family: Family, scorer: Scorer, fields: dict[str, Any]
+) -> str:
+    """Evaluate a method on the test users and write its cell; return the main metric as a line."""
+    unit = job.unit
     assert unit.seen_by is not None
     config = job.evaluate.model_copy(update={"seed": unit.seed})
-    found = judge(task, scorer, config, seen_by(corpus, unit.seen_by))
+    evaluation = evaluate_users(task, scorer, config, pretraining_users(corpus, unit.seen_by))
     result = CellResult(
-        data=key.data,
-        task=key.task,
-        method=key.method,
-        seed=key.seed,
-        share=key.share,
+        **dataclasses.asdict(key),
         inputs=unit.inputs,
         task_kind=task.kind,
         family=family,
         users={part: len(task.part(part)) for part in PARTS},
-        classes=found.classes,
-        candidates=found.candidates,
-        metrics=found.metrics,
-        primary=found.primary,
+        classes=evaluation.classes,
+        candidates=evaluation.candidates,
+        metrics=evaluation.metrics,
+        primary=evaluation.primary,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        **told,
+        **fields,
     )
-    write_cell(job.out, result, found.users)
-    state.forget(job.out, key)
-    return f"{found.primary} {found.metrics[found.primary]:.4f}"
+    write_cell(job.out, result, evaluation.users)
+    state.remove_notes(job.out, key)
+    line = f"{evaluation.primary} {evaluation.metrics[evaluation.primary]:.4f}"
+    return line if len(unit.cells) == 1 else f"{key.task} {line}"

@@ -13,7 +13,7 @@ from peterrec.config import PrepareConfig, PretrainConfig
 from peterrec.data.prepare import prepare
 from peterrec.errors import InterruptedRun, PeterRecError, StorageError
 from peterrec.experiments.grid import state
-from peterrec.experiments.grid.run_cell import Job, NotPossible, adapt_cell, baseline_cell, joint_cells, rival_cells
+from peterrec.experiments.grid.run_cell import Job, NotPossible, adapt_cells, baseline_cells
 from peterrec.training.pretrain import pretrain
 
 
@@ -59,9 +59,9 @@ def do(job: Job) -> Outcome:
     return Outcome("failed", reason, time.perf_counter() - start)
 
 
-def _note(job: Job, what: state.Note, reason: str, trace: str) -> None:
+def _note(job: Job, kind: state.Note, reason: str, trace: str) -> None:
     try:
-        state.note(job.out, job.unit, what, reason, trace)
+        state.note(job.out, job.unit, kind, reason, trace)
     except StorageError:  # where the disk is full, the outcome still tells
         return
 
@@ -69,7 +69,7 @@ def _note(job: Job, what: state.Note, reason: str, trace: str) -> None:
 def _clear(job: Job) -> None:
     """Remove what is there and was made otherwise, or is damaged; resume points lie beside it.
 
-    What says how it was made goes first: a kill in between must not leave it beside something else.
+    The file that says how it was made goes first: a kill in between must not leave it beside something else.
     """
     (job.out / job.unit.marker).unlink(missing_ok=True)
     shutil.rmtree(job.out / job.unit.place, ignore_errors=True)
@@ -99,8 +99,7 @@ def _backbone(job: Job) -> str:
 _DO: dict[str, Callable[[Job], str]] = {
     "corpus": _corpus,
     "backbone": _backbone,
-    "adapt": adapt_cell,
-    "joint": joint_cells,
-    "baseline": baseline_cell,
-    "rival": rival_cells,
+    "adapt": adapt_cells,
+    "joint": adapt_cells,
+    "baseline": baseline_cells,
 }

@@ -19,10 +19,10 @@ from peterrec.experiments.assemble import machine_of
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.cell_settings import check_settings, source_inputs, task_inputs
 from peterrec.experiments.grid.plan import Unit, needed, units_of
-from peterrec.experiments.grid.progress import Lines, Silent, Watch
+from peterrec.experiments.grid.progress import Lines, Watch
 from peterrec.experiments.grid.run_cell import Job
 from peterrec.experiments.grid.run_unit import Outcome
-from peterrec.experiments.grid.workers import Here, Processes, Workers, stoppable
+from peterrec.experiments.grid.workers import SameProcess, WorkerProcesses, Workers, stoppable
 from peterrec.nn.device import find_device
 from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_cell
 from peterrec.report.grid.page import write_grid_report
@@ -57,6 +57,7 @@ def experiment(
 ) -> Path:
     """Compute the cells of a grid that are not there yet, and write the report that answers its questions.
 
+    A cell is one method on one task of one data set, with one seed and one share of the labels (paper, section 4).
     What is finished is never computed again while its inputs are the same: a killed grid goes on. All of it lies under
     `out`: `corpora`, `backbones`, `bundles` (small ones), `cells`, and the report as `report.html`, `results.md` and
     `results.json`.
@@ -82,7 +83,7 @@ def experiment(
         FetchError, StorageError: a data set cannot be fetched; the place is not writable.
     """
     out, say = Path(out), report or (lambda line: None)
-    watch = watch or (Lines(report) if report is not None else Silent())
+    watch = watch or (Lines(report) if report is not None else Watch())
     jobs = jobs if jobs is not None else config.jobs or _cores()
     if jobs < 1:
         raise ConfigError(f"{jobs} cells at a time cannot be computed", remedy="give --jobs 1 or more")
@@ -91,7 +92,7 @@ def experiment(
     _fetch(config, out, say)
     with _resumable(out), state.locked(out), stoppable():
         state.open_folder(out, overwrite=overwrite)
-        _make_up(config, out)
+        _write_synthetic_data(config, out)
         write_file(out / "config.yaml", dump_yaml(config).encode())
         machine = machine_of(find_device("auto"))
         write_json(out / "machine.json", machine.model_dump())
@@ -101,7 +102,9 @@ def experiment(
             return _write_report(config, out, units, machine, command)
         with contextlib.suppress(ArtifactError):  # no cell is finished
             _write_report(config, out, units, machine, command)
-    raise FailedCells(_told(failures), remedy="run the same command again: only what is missing is computed", path=out)
+    raise FailedCells(
+        _failure_message(failures), remedy="run the same command again: only what is missing is computed", path=out
+    )
 
 
 def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "") -> Path:
@@ -129,7 +132,7 @@ def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "")
 
 def _fetch(config: ExperimentConfig, out: Path, say: Say) -> None:
     """Fetch data sets that are to be fetched and are not there, and refuse those of which a file is missing."""
-    for name, data in _asked(config):
+    for name, data in _used_data_sets(config):
         place = Path(config.data_root) / (data.fetch or "")
         if data.fetch is not None and not place.exists():  # what is there may be the user's own copy
             fetch(data.fetch, place, report=say)
@@ -138,34 +141,34 @@ def _fetch(config: ExperimentConfig, out: Path, say: Say) -> None:
             task_inputs(config, name, task.name, config.seeds[0], out)
 
 
-def _asked(config: ExperimentConfig) -> list[tuple[str, GridDataConfig]]:
+def _used_data_sets(config: ExperimentConfig) -> list[tuple[str, GridDataConfig]]:
     """Return the data sets that a question asks about."""
     names = {key.data for key in expected_cells(config)}
     return [(name, data) for name, data in config.data.items() if name in names]
 
 
-def _make_up(config: ExperimentConfig, out: Path) -> None:
-    for name, data in _asked(config):
+def _write_synthetic_data(config: ExperimentConfig, out: Path) -> None:
+    for name, data in _used_data_sets(config):
         if data.synthetic is None:
             continue
         folder, settings = out / "data" / name, data.synthetic.model_dump(mode="json")
         if (folder / "synthetic.json").is_file() and read_json(folder / "synthetic.json") == settings:
             continue
-        made = planted(**settings)
+        log = planted(**settings)
         with new_folder(folder, overwrite=True) as new:
-            pq.write_table(made.events, new / "events.parquet")
-            pq.write_table(made.users, new / "users.parquet")
+            pq.write_table(log.events, new / "events.parquet")
+            pq.write_table(log.users, new / "users.parquet")
             write_json(new / "synthetic.json", settings)
 
 
 def _compute(config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, watch: Watch) -> list[Failure]:
     """Do all units that are not done, in order, as soon as what they need is there; return those that failed."""
-    left = needed(units, [state.is_done(out, unit) for unit in units])
-    jobs = max(1, min(jobs, len(left)))
+    remaining = needed(units, [state.is_done(out, unit) for unit in units])
+    jobs = max(1, min(jobs, len(remaining)))
     threads = max(1, _cores() // jobs)
-    workers: Workers = Here() if jobs == 1 else Processes(jobs, threads)
-    watch.begin(units, left, jobs)
-    waiting, missing, running = list(left), {unit.place for unit in left}, 0
+    workers: Workers = SameProcess() if jobs == 1 else WorkerProcesses(jobs, threads)
+    watch.begin(units, remaining, jobs)
+    waiting, missing, running = list(remaining), {unit.place for unit in remaining}, 0
     failures: list[Failure] = []
     try:
         while waiting or running:
@@ -179,12 +182,12 @@ def _compute(config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, 
                 watch.ended(job.unit, outcome)
                 missing.discard(job.unit.place)
                 if outcome.status == "failed":
-                    lost = _without(job.unit, waiting)
-                    failures += [(job.unit, outcome), *lost]
-                    waiting = [unit for unit in waiting if all(unit is not one for one, _ in lost)]
-                    for unit, why in lost:
-                        state.note(out, unit, "failed", why.line)
-                        watch.ended(unit, why)
+                    dependents = _dependents(job.unit, waiting)
+                    failures += [(job.unit, outcome), *dependents]
+                    waiting = [unit for unit in waiting if all(unit is not dependent for dependent, _ in dependents)]
+                    for unit, outcome_of_dependent in dependents:
+                        state.note(out, unit, "failed", outcome_of_dependent.line)
+                        watch.ended(unit, outcome_of_dependent)
     finally:
         workers.close()
         watch.close()
@@ -195,42 +198,42 @@ def _ready(waiting: Sequence[Unit], missing: set[str]) -> list[Unit]:
     return [unit for unit in waiting if not missing.intersection(unit.needs)]
 
 
-def _without(failed: Unit, waiting: Sequence[Unit]) -> list[Failure]:
+def _dependents(failed: Unit, waiting: Sequence[Unit]) -> list[Failure]:
     """Return the units that can no longer be done, with the reason."""
-    lost = [failed.place]
-    found = []
+    failed_places = [failed.place]
+    dependents = []
     for unit in waiting:  # in the order of what they need
-        if set(lost).intersection(unit.needs):
-            lost.append(unit.place)
-            found.append((unit, Outcome("failed", f"what it needs failed: {failed}", 0.0)))
-    return found
+        if set(failed_places).intersection(unit.needs):
+            failed_places.append(unit.place)
+            dependents.append((unit, Outcome("failed", f"what it needs failed: {failed}", 0.0)))
+    return dependents
 
 
 def _write_report(
     config: ExperimentConfig, out: Path, units: list[Unit] | None, machine: Machine, command: str
 ) -> Path:
-    asked = expected_cells(config)
+    keys = expected_cells(config)
     by_cell = {key: unit for unit in units or () for key in unit.cells}
     cells: list[CellResult] = []
     skipped: list[tuple[CellKey, str]] = []
-    for key in asked:
+    for key in keys:
         unit = by_cell.get(key)
-        there = (out / key.folder / "cell.json").is_file() if unit is None else state.is_finished(out, key, unit)
-        if there:
+        finished = (out / key.folder / "cell.json").is_file() if unit is None else state.is_finished(out, key, unit)
+        if finished:
             cells.append(read_cell(out / key.folder))
         elif unit is not None:
-            skipped += [(key, text) for text in [_why(out, key, unit)] if text]
+            skipped += [(key, text) for text in [_missing_reason(out, key, unit)] if text]
     if not cells:
-        why = "; ".join(sorted({text for _, text in skipped})[:MOST_REASONS])
+        reasons = "; ".join(sorted({text for _, text in skipped})[:MOST_REASONS])
         raise ArtifactError(
-            "has no finished cell of this grid" + (f" ({why})" if why else ""),
-            remedy="change what cannot be had" if why else "run it without --report-only",
+            "has no finished cell of this grid" + (f" ({reasons})" if reasons else ""),
+            remedy="change what cannot be had" if reasons else "run it without --report-only",
             path=out,
         )
     return write_grid_report(config, cells, out, machine=machine, command=command, skipped=skipped)
 
 
-def _why(out: Path, key: CellKey, unit: Unit) -> str:
+def _missing_reason(out: Path, key: CellKey, unit: Unit) -> str:
     """Return why a cell is not there; empty if nobody tried."""
     skipped = state.reason(out, key, unit, "skipped")
     if skipped is not None:
@@ -239,11 +242,11 @@ def _why(out: Path, key: CellKey, unit: Unit) -> str:
     return "" if failed is None else f"failed: {failed.splitlines()[0]}"
 
 
-def _told(failures: list[Failure]) -> str:
-    first = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
-    more = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+def _failure_message(failures: list[Failure]) -> str:
+    shown = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
+    overflow = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
     steps = f"{len(failures)} step{'s' if len(failures) > 1 else ''} of the grid failed; the rest is in its report"
-    return f"{steps}{''.join(first)}{more}"
+    return f"{steps}{''.join(shown)}{overflow}"
 
 
 def _cores() -> int:

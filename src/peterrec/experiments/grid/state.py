@@ -1,14 +1,15 @@
-"""What is there of a grid on disk: which units are done, which cells cannot be had, which failed."""
+"""State of a grid on disk: which units are done, which cells cannot be had, which failed."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from peterrec.errors import ArtifactError
 from peterrec.experiments.grid.plan import Unit
@@ -17,7 +18,7 @@ from peterrec.storage import DESCRIPTIONS, read_json, storage_errors, write_json
 
 Note = Literal["skipped", "failed"]
 NOTES: tuple[Note, ...] = ("skipped", "failed")
-MARKER, LOCK = "grid.json", "lock"
+MARKER, LOCK, HOLDER = "grid.json", ".lock", "lock"  # HOLDER names the process that has the lock
 FOLDERS = ("data", "corpora", "backbones", "bundles", "cells")
 
 
@@ -27,7 +28,9 @@ def check_folder(out: Path) -> None:
     Raises:
         ArtifactError: it is one of those.
     """
-    if out.is_dir() and ((out / MARKER).is_file() or not any(path.name != LOCK for path in out.iterdir())):
+    if out.is_dir() and (
+        (out / MARKER).is_file() or not any(path.name not in (LOCK, HOLDER) for path in out.iterdir())
+    ):
         return
     if out.exists():
         raise ArtifactError("is there and is not a grid of experiments", remedy="choose another folder", path=out)
@@ -43,21 +46,22 @@ def locked(out: Path) -> Iterator[None]:
     """
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / LOCK).open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise ArtifactError(
-                f"another run (process {file.read().strip() or 'unknown'}) is at work in it",
-                remedy="wait for it, stop it, or choose another folder",
-                path=out,
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        (out / LOCK).touch()
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        holder = (out / HOLDER).read_text().strip() if (out / HOLDER).is_file() else ""
+        raise ArtifactError(
+            f"another run (process {holder or 'unknown'}) is at work in it",
+            remedy="wait for it, stop it, or choose another folder",
+            path=out,
+        ) from error
+    try:
+        (out / HOLDER).write_text(f"{os.getpid()}\n")  # not in the locked file, which Windows lets nobody else read
         yield
+    finally:
+        lock.release()
 
 
 def open_folder(out: Path, *, overwrite: bool) -> None:
@@ -91,7 +95,7 @@ def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
 
 
 def _settled(out: Path, key: CellKey, unit: Unit) -> bool:
-    return is_finished(out, key, unit) or _inputs(_note(out, key, "skipped")) == unit.inputs
+    return is_finished(out, key, unit) or _inputs(_note_path(out, key, "skipped")) == unit.inputs
 
 
 def _inputs(path: Path) -> Any:
@@ -103,24 +107,24 @@ def _inputs(path: Path) -> Any:
         return None  # damaged: made again
 
 
-def note(out: Path, unit: Unit, what: Note, reason: str, trace: str = "") -> None:
+def note(out: Path, unit: Unit, kind: Note, reason: str, trace: str = "") -> None:
     """Note beside the places of a unit's cells why they cannot be had, or how they failed."""
     for key in unit.cells:
-        write_json(_note(out, key, what), {"inputs": unit.inputs, "reason": reason, "trace": trace.splitlines()})
+        write_json(_note_path(out, key, kind), {"inputs": unit.inputs, "reason": reason, "trace": trace.splitlines()})
 
 
-def forget(out: Path, key: CellKey) -> None:
+def remove_notes(out: Path, key: CellKey) -> None:
     """Remove notes of a cell that is finished now."""
-    for what in NOTES:
-        _note(out, key, what).unlink(missing_ok=True)
+    for kind in NOTES:
+        _note_path(out, key, kind).unlink(missing_ok=True)
 
 
-def reason(out: Path, key: CellKey, unit: Unit, what: Note) -> str | None:
+def reason(out: Path, key: CellKey, unit: Unit, kind: Note) -> str | None:
     """Return why a cell cannot be had or how it failed with the same inputs; None if that is not so."""
-    path = _note(out, key, what)
+    path = _note_path(out, key, kind)
     return str(read_json(path).get("reason", "")) if _inputs(path) == unit.inputs else None
 
 
-def _note(out: Path, key: CellKey, what: Note) -> Path:
+def _note_path(out: Path, key: CellKey, kind: Note) -> Path:
     path = out / key.folder
-    return path.with_name(f"{path.name}.{what}.json")
+    return path.with_name(f"{path.name}.{kind}.json")

@@ -1,4 +1,11 @@
-"""Processes that do units of a grid: side by side, none of them outliving the one that started them for long."""
+"""Processes that do units of a grid: side by side, none of them outliving the one that started them for long.
+
+Why not the executor of loky (joblib) or of concurrent.futures:
+- A worker that is killed breaks the whole executor, and all units that run are lost. Here one unit fails, and says so.
+- Their exception says how workers died, but not which unit the dead one had: all that ran would have to be tried again.
+- Stopping kills loky's workers at once. Here they get SIGTERM and time to save a resume point.
+- Their workers do not look whether the parent is still there while they are busy. Here they end with it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from peterrec.errors import InterruptedRun
 from peterrec.process import tune_process
@@ -23,30 +30,12 @@ if TYPE_CHECKING:  # torch must not be imported before a worker has set its thre
     from peterrec.experiments.grid.run_cell import Job
     from peterrec.experiments.grid.run_unit import Outcome
 
-LOOK_EVERY = 0.5  # seconds between looks at whether the parent is there
 AGAIN = 0.02  # seconds until a signal is tried again
 GRACE = 15.0  # seconds to save a resume point in, when told to stop
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch and DuckDB may hang
 
 
-class Workers(Protocol):
-    """Who does units."""
-
-    @property
-    def free(self) -> int:
-        """How many more jobs may be started."""
-
-    def start(self, job: Job) -> None:
-        """Start a job; only while some are free."""
-
-    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Wait until something is done, or for so many seconds; return what is."""
-
-    def close(self) -> None:
-        """Stop all."""
-
-
-class Here:
+class SameProcess:
     """Does one job at a time in this process."""
 
     def __init__(self) -> None:
@@ -77,7 +66,7 @@ class _Worker:
     job: Job | None = None
 
 
-class Processes:
+class WorkerProcesses:
     """Does jobs in processes of its own, each with its share of the cores.
 
     Args:
@@ -104,35 +93,37 @@ class Processes:
             worker.connection.send(job)
 
     def _new(self) -> _Worker:
-        ours, theirs = SPAWN.Pipe()
-        process = SPAWN.Process(target=_work, args=(theirs, os.getpid(), self.threads), daemon=True)
+        parent_end, worker_end = SPAWN.Pipe()
+        process = SPAWN.Process(target=_work, args=(worker_end, self.threads), daemon=True)
         process.start()
-        theirs.close()
-        self._workers.append(_Worker(process, ours))
+        worker_end.close()
+        self._workers.append(_Worker(process, parent_end))
         return self._workers[-1]
 
     def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
         """Wait until something is done, or for so many seconds; return what is. A process that died has failed."""
         busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
-        found = []
+        finished = []
         for connection in wait(list(busy), timeout):
             worker = busy[connection]  # type: ignore[index]
             job, worker.job = worker.job, None
             assert job is not None
             try:
-                found.append((job, worker.connection.recv()))
+                finished.append((job, worker.connection.recv()))
             except (EOFError, OSError):
-                found.append((job, self._died(worker)))
-        return found
+                finished.append((job, self._died(worker)))
+        return finished
 
     def _died(self, worker: _Worker) -> Outcome:
         self._workers.remove(worker)
         worker.process.join(GRACE)
         code = worker.process.exitcode
-        why = f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
+        ending = (
+            f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
+        )
         remedy = "it may have needed more memory than there is: run again with fewer --jobs"
         outcome: type[Outcome] = importlib.import_module("peterrec.experiments.grid.run_unit").Outcome
-        return outcome("failed", f"{why}\n  What to do: {remedy}", 0.0)
+        return outcome("failed", f"{ending}\n  What to do: {remedy}", 0.0)
 
     def close(self) -> None:
         """Tell all to stop, and let them save what they can go on from."""
@@ -154,15 +145,15 @@ def _do(job: Job) -> Outcome:
     return outcome
 
 
-def _work(connection: Connection, parent: int, threads: int) -> None:
+def _work(connection: Connection, threads: int) -> None:
     """Do the jobs that come, until the other end is closed."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
-    told: list[int] = []
-    stop = raising(SystemExit(128 + signal.SIGTERM))
+    signals: list[int] = []
+    stop = raising_handler(SystemExit(128 + signal.SIGTERM))
 
     def stop_at(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop_at)
@@ -176,13 +167,14 @@ def _work(connection: Connection, parent: int, threads: int) -> None:
         pass  # it was told to stop, and what it can go on from is saved; or nobody is at the other end
     except BaseException:
         # Where the signal hit, its error may have become another one: whoever asked it to stop need not read that.
-        if not told:
+        if not signals:
             raise
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK_EVERY)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)  # nobody would read what comes; what is written appears whole or not at all
 
 
@@ -196,25 +188,28 @@ def stoppable() -> Iterator[None]:
     try:
         for number, handler in before.items():
             if number == signal.SIGTERM or handler is signal.default_int_handler:  # not where it is ignored
-                signal.signal(number, raising(KeyboardInterrupt()))
+                signal.signal(number, raising_handler(KeyboardInterrupt()))
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def raising(error: BaseException) -> Callable[[int, FrameType | None], None]:
+def raising_handler(error: BaseException) -> Callable[[int, FrameType | None], None]:
     """Return a handler that raises an error; in a finaliser, where it would be lost, it waits until that is over."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        place = frame
-        while place is not None:
-            if place.f_code.co_name == "__del__":
-                again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
-                again.daemon = True
-                again.start()
+        enclosing = frame
+        while enclosing is not None:
+            if enclosing.f_code.co_name == "__del__":
+                timer = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+                timer.daemon = True
+                timer.start()
                 return
-            place = place.f_back
+            enclosing = enclosing.f_back
         raise error
 
     return handle
+
+
+Workers = SameProcess | WorkerProcesses

@@ -17,7 +17,7 @@ from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json
 
 KIND = "cell"
 Kind = Literal["classification", "ranking"]
-Family = Literal["adapt", "baseline", "rival"]
+Family = Literal["adapt", "baseline", "neural-baseline"]
 
 
 @dataclass(frozen=True, order=True)
@@ -171,7 +171,7 @@ def read_users(path: Path) -> pa.Table:
 
 
 def expected_cells(config: ExperimentConfig) -> list[CellKey]:
-    """Return the cells that the questions ask for, a baseline or rival only where it suits the kind of task."""
+    """Return the cells that the questions ask for, a baseline only where it suits the kind of task."""
     keys = (
         CellKey.from_path(task_path, method, seed, share)
         for question in config.questions
@@ -203,6 +203,4 @@ def kind_of(config: ExperimentConfig, task_path: str) -> Kind:
 def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
     """Say whether a method exists for a kind of task."""
     settings = config.methods[method]
-    if settings.rival == "conet":
-        return kind == "ranking"
     return settings.baseline is None or settings.baseline in baseline_names(kind)

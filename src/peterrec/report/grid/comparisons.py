@@ -15,7 +15,7 @@ from peterrec.report.grid.analysis import Grid, Group, lower_is_better
 from peterrec.report.grid.cells import Kind, kind_of
 
 Role = Literal["asked", "constant", "best", "baseline"]
-Pair = tuple[str, float, str, str, str]  # task, share, method, rival, metric
+Pair = tuple[str, float, str, str, str]  # task, share, method, reference, metric
 Family = Callable[["Comparison"], Hashable]
 CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
 """By kind of task: the baseline that gives every user the same answer."""
@@ -23,12 +23,12 @@ CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularit
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against a rival on one task, share of labels and metric: method minus rival, on the same users.
+    """A method against a reference on one task, share of labels and metric: method minus reference, on the same users.
 
     Attributes:
         question: its name.
         role: why they are compared: `asked` by the question; with the `constant` baseline; with the `best` method; a
-            patch with a `baseline` or rival that stands in the same table.
+            patch with a baseline that stands in the same table.
         low, high: limits of the interval over users, not corrected.
         p, p_adjusted: two-sided, and after Holm's correction within its family.
         verdict: clear only if the adjusted p-value is below 1 - confidence and the interval leaves out zero.
@@ -42,7 +42,7 @@ class Comparison:
     kind: Kind
     share: float
     method: str
-    rival: str
+    reference: str
     metric: str
     difference: float
     low: float | None
@@ -57,10 +57,10 @@ class Comparison:
 def asked_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     """Return the question's pairs on all its tasks, shares and metrics; a family is one kind of task and metric."""
     pairs = (
-        (task, share, method, rival, metric)
+        (task, share, method, reference, metric)
         for task in grid.tasks(question)
         for share in sorted(question.shares, reverse=True)
-        for method, rival in question.compare
+        for method, reference in question.compare
         for metric in grid.paired_metrics(task)
     )
     return _compare(grid, question, "asked", pairs, lambda comparison: (comparison.kind, comparison.metric))
@@ -96,18 +96,18 @@ def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Compar
 
 
 def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
-    """Return each patch of a question against its baselines and rivals, as far as the question does not ask for it.
+    """Return each patch of a question against its baselines, as far as the question does not ask for it.
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
     share, methods = max(question.shares), grid.config.methods
     pairs = (
-        (task, share, method, rival, grid.primary(task))
+        (task, share, method, reference, grid.primary(task))
         for task in grid.tasks(question)
         for method in grid.methods(question, task, share)
-        for rival in grid.methods(question, task, share)
-        if is_patch(grid.config, method) and methods[rival].adapt is None
-        if rival != constant_baseline(grid, task) and (method, rival) not in question.compare
+        for reference in grid.methods(question, task, share)
+        if is_patch(grid.config, method) and methods[reference].adapt is None
+        if reference != constant_baseline(grid, task) and (method, reference) not in question.compare
     )
     return _compare(grid, question, "baseline", pairs, lambda comparison: comparison.kind)
 
@@ -147,13 +147,13 @@ def _compare(
 
 
 def _difference(grid: Grid, question: QuestionConfig, role: Role, pair: Pair) -> Comparison | None:
-    task, share, method, rival, metric = pair
-    paired = grid.pair(question, Group(task, method, share), Group(task, rival, share), metric)
+    task, share, method, reference, metric = pair
+    paired = grid.pair(question, Group(task, method, share), Group(task, reference, share), metric)
     if paired is None:
         return None
     difference, p = paired.difference, paired.p
     low, high = finite_or_none(difference.low), finite_or_none(difference.high)
-    names = question.name, role, task, kind_of(grid.config, task), share, method, rival, metric
+    names = question.name, role, task, kind_of(grid.config, task), share, method, reference, metric
     return Comparison(*names, difference.value, low, high, p, p, "no clear difference", paired.seeds, paired.by_seed)
 
 

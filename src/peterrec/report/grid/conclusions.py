@@ -76,7 +76,7 @@ def _answer(grid: Grid, question: QuestionConfig, constants: Mapping[str, list[C
         short = _best_short(grid, question, informative, noise)
         sentences = [_best(grid, question, task, against_best[task]) for task in informative]
     losses = [sentence_of(grid, question, comparison) for comparison in baselines if comparison.verdict == "worse"]
-    pairs = [(comparison.method, comparison.rival) for comparison in baselines]
+    pairs = [(comparison.method, comparison.reference) for comparison in baselines]
     sentences = [*warnings, *sentences, *_counts(grid, question, baselines, pairs), *losses, *_strata(grid, question)]
     return Answer(question, short, sentences, requested, further)
 
@@ -89,10 +89,10 @@ def _compare_with_constant(grid: Grid, task: str, comparisons: Sequence[Comparis
     """Say where no method is better than giving everybody the same answer."""
     if not comparisons:
         return []
-    primary, rival, better = grid.primary(task), label(grid.config, comparisons[0].rival), _better(comparisons)
+    primary, reference, better = grid.primary(task), label(grid.config, comparisons[0].reference), _better(comparisons)
     if not better:
         metrics = " or ".join(metric(name) for name in dict.fromkeys(c.metric for c in comparisons))
-        reason = f"no method is better than {rival} by {metrics}"
+        reason = f"no method is better than {reference} by {metrics}"
         return [f"Nothing can be told about {_short_name(grid.config, task)} from these histories: {reason}."]
     by_metric = defaultdict(list)
     for comparison in better:
@@ -104,7 +104,7 @@ def _compare_with_constant(grid: Grid, task: str, comparisons: Sequence[Comparis
         for name in grid.metrics(task)
         if name in by_metric
     )
-    return [f"On {task}, no method is better than {rival} by {metric(primary)}; {other_metrics}."]
+    return [f"On {task}, no method is better than {reference} by {metric(primary)}; {other_metrics}."]
 
 
 def _short_name(config: ExperimentConfig, task_path: str) -> str:
@@ -119,7 +119,7 @@ def _counts(
     """Count for each pair the tasks with each verdict, on the primary metric and the largest share."""
     lines = []
     for pair in dict.fromkeys(pairs):
-        by_task = {c.task: c for c in _main(grid, question, comparisons) if (c.method, c.rival) == pair}
+        by_task = {c.task: c for c in _main(grid, question, comparisons) if (c.method, c.reference) == pair}
         groups = {
             verdict: [task for task, comparison in by_task.items() if comparison.verdict == verdict]
             for verdict in VERDICTS
@@ -163,11 +163,11 @@ def _pairs(grid: Grid, question: QuestionConfig, comparisons: Sequence[Compariso
 def sentence_of(grid: Grid, question: QuestionConfig, comparison: Comparison) -> str:
     """Return a comparison as a sentence, with means over the seeds that both methods have."""
     task, name, part = comparison.task, comparison.metric, comparison.share
-    methods = (comparison.method, comparison.rival)
+    methods = (comparison.method, comparison.reference)
     means = [grid.mean(Group(task, method, part), name, comparison.seeds) for method in methods]
     digits = digits_for(means)
-    method, rival = (label(grid.config, method) for method in methods)
-    first, second = f"{method} ({metric(name)} {number(means[0], digits)})", f"{rival} ({number(means[1], digits)})"
+    method, reference = (label(grid.config, method) for method in methods)
+    first, second = f"{method} ({metric(name)} {number(means[0], digits)})", f"{reference} ({number(means[1], digits)})"
     if comparison.verdict == "no clear difference":
         claim = f"there is no clear difference between {first} and {second}"
     else:
@@ -198,12 +198,16 @@ def _opposite(grid: Grid, comparison: Comparison, comparisons: Sequence[Comparis
         for c in comparisons
         if c.verdict == opposite and _key(c) == _key(comparison) and c.share == comparison.share
     ]
-    method, rival = label(grid.config, comparison.method), label(grid.config, comparison.rival)
-    return [f"By {join(names)} it is the other way round: there, {method} is {opposite} than {rival}."] if names else []
+    method, reference = label(grid.config, comparison.method), label(grid.config, comparison.reference)
+    return (
+        [f"By {join(names)} it is the other way round: there, {method} is {opposite} than {reference}."]
+        if names
+        else []
+    )
 
 
 def _key(comparison: Comparison) -> tuple[str, str, str]:
-    return comparison.task, comparison.method, comparison.rival
+    return comparison.task, comparison.method, comparison.reference
 
 
 def _fewer_labels(grid: Grid, comparison: Comparison, comparisons: Sequence[Comparison]) -> list[str]:
@@ -212,7 +216,7 @@ def _fewer_labels(grid: Grid, comparison: Comparison, comparisons: Sequence[Comp
         if _key(c) == _key(comparison) and c.metric == comparison.metric and c.share < comparison.share:
             by_verdict[c.verdict].append(share(c.share))
     parts = [f"{verdict} at {join(by_verdict[verdict], limit=9)}" for verdict in VERDICTS if by_verdict[verdict]]
-    names = f"{label(grid.config, comparison.method)} against {label(grid.config, comparison.rival)}"
+    names = f"{label(grid.config, comparison.method)} against {label(grid.config, comparison.reference)}"
     return [f"With fewer labels on {comparison.task}, {names}: {'; '.join(parts)}."] if parts else []
 
 

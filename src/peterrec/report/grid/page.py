@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from peterrec.config.experiment import ExperimentConfig
+from peterrec.evaluation.baselines import find_baseline
 from peterrec.report.charts import Panel
 from peterrec.report.formatting import NBSP, join, share
 from peterrec.report.grid.analysis import Grid, load
@@ -165,8 +166,9 @@ def _method_facts(grid: Grid, name: str) -> MethodFacts:
     method = grid.config.methods[name]
     strategy = (grid.config.adapt | (method.adapt or {})).get("strategy", "patch")
     description = f"strategy {strategy}, backbone {method.backbone}"
-    if method.baseline is not None or method.rival is not None:
-        description = f"baseline: {method.baseline}" if method.baseline else f"rival network: {method.rival}"
+    if method.baseline is not None:
+        neural = find_baseline(method.baseline).family == "neural"
+        description = f"{'neural baseline' if neural else 'baseline'}: {method.baseline}"
     changes = method.adapt if method.adapt is not None else method.settings
     flow = yaml.safe_dump(changes, default_flow_style=True, allow_unicode=True, width=10_000).strip() if changes else ""
     cell = next((cell for key, cell in grid.cells.items() if key.method == name and cell.settings), None)

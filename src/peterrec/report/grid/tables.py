@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from peterrec.config.experiment import QuestionConfig
+from peterrec.evaluation.baselines import find_baseline
 from peterrec.report.formatting import (
     DASH,
     compact,
@@ -97,12 +98,12 @@ def _differences(grid: Grid, answer: Answer) -> list[Table]:
     groups: dict[str, list[Row]] = {}
     for comparison in answer.comparisons:
         groups.setdefault(comparison.task, []).append(_difference(grid, answer.question, comparison))
-    caption = "Every difference: method minus rival, on the same test users"
-    return [Table(caption, "method and rival", heads, list(groups.items()), folded=True)]
+    caption = "Every difference: method minus reference, on the same test users"
+    return [Table(caption, "method and reference", heads, list(groups.items()), folded=True)]
 
 
 def _difference(grid: Grid, question: QuestionConfig, comparison: Comparison) -> Row:
-    names, p = (comparison.method, comparison.rival), comparison.p_adjusted
+    names, p = (comparison.method, comparison.reference), comparison.p_adjusted
     groups = [Group(comparison.task, name, comparison.share) for name in names]
     means = [grid.mean(group, comparison.metric, comparison.seeds) for group in groups]
     cells = [
@@ -223,18 +224,20 @@ def _rows(
 def _row(
     grid: Grid, name: str, cells: Sequence[Cell | None], tasks: Sequence[str], muted: frozenset[int] = frozenset()
 ) -> Row:
-    """Return the row of a method, with a word on baselines and rivals."""
+    """Return the row of a method, with a note on baselines."""
     method = grid.config.methods[name]
-    note = "rival network" if method.rival is not None else ""
+    note = ""
     if method.baseline is not None:
-        note = "constant baseline" if name in {constant_baseline(grid, task) for task in tasks} else "baseline"
+        neural = find_baseline(method.baseline).family == "neural"
+        constant = name in {constant_baseline(grid, task) for task in tasks}
+        note = "neural baseline" if neural else "constant baseline" if constant else "baseline"
     return Row(label(grid.config, name), cells, note, bool(note), muted)
 
 
 def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
     largest, primary = max(answer.question.shares), grid.primary(task)
     return [
-        Mark.from_verdict(comparison.verdict, label(grid.config, comparison.rival))
+        Mark.from_verdict(comparison.verdict, label(grid.config, comparison.reference))
         for comparison in answer.comparisons
         if (comparison.task, comparison.method, comparison.share, comparison.metric) == (task, name, largest, primary)
     ]

@@ -61,7 +61,7 @@ def _baseline_cell(evaluation: TaskEvaluation, name: str) -> Cell:
 
 
 def _cell(evaluation: TaskEvaluation, method: MethodResult, name: str, **extra: Any) -> Cell:
-    values = {rival.name: rival.values[name].value for rival in evaluation.methods}
+    values = {reference.name: reference.values[name].value for reference in evaluation.methods}
     best = best_names(values, lower=name in evaluation.lower_is_better)
     value = method.values[name]
     digits = digits_for(list(values.values()))
@@ -71,16 +71,16 @@ def _cell(evaluation: TaskEvaluation, method: MethodResult, name: str, **extra: 
 
 def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> list[Mark]:
     """Return how a model stands against all baselines: those that it does not beat, or that it beats all."""
-    baselines = {rival.name for rival in evaluation.methods if rival.family == "baseline"}
+    baselines = {reference.name for reference in evaluation.methods if reference.family == "baseline"}
     verdicts = [
         verdict
         for verdict in evaluation.verdicts
-        if (verdict.method, verdict.metric) == (method, name) and verdict.rival in baselines
+        if (verdict.method, verdict.metric) == (method, name) and verdict.reference in baselines
     ]
     if not verdicts:
         return []
-    worse = [verdict.rival for verdict in verdicts if verdict.verdict == "worse"]
-    unclear = [verdict.rival for verdict in verdicts if verdict.verdict == "no clear difference"]
+    worse = [verdict.reference for verdict in verdicts if verdict.verdict == "worse"]
+    unclear = [verdict.reference for verdict in verdicts if verdict.verdict == "no clear difference"]
     marks = [Mark.from_verdict("worse", f"worse than {join(worse)}")] if worse else []
     if unclear:
         marks.append(Mark.from_verdict("no clear difference", f"no clear difference from {join(unclear)}"))
@@ -95,14 +95,14 @@ def beats_all(evaluation: TaskEvaluation, method: str) -> bool | None:
 
 
 def method_table(task: TaskRecord) -> Table:
-    """Return the full table of a task: every method, every metric, marked by the verdicts against every rival."""
+    """Return the full table of a task: every method, every metric, marked by the verdicts against every reference."""
     evaluation = task.evaluation
     rows = []
     for method in evaluation.methods:
         verdicts = [verdict for verdict in evaluation.verdicts if verdict.method == method.name]
         cells = []
         for name in evaluation.metrics:
-            marks = [Mark.from_verdict(v.verdict, v.rival) for v in verdicts if v.metric == name]
+            marks = [Mark.from_verdict(v.verdict, v.reference) for v in verdicts if v.metric == name]
             cells.append(_cell(evaluation, method, name, marks=marks))
         baseline = method.family == "baseline"
         rows.append(Row(method.name, cells, _describe_method(task, method), quiet=baseline))
@@ -118,10 +118,12 @@ def difference_table(evaluation: TaskEvaluation) -> Table | None:
         values = [method.values[verdict.metric].value for method in evaluation.methods]
         difference = difference_cell(verdict.difference, verdict.low, verdict.high, values)
         mark = Cell("", marks=[Mark.from_verdict(verdict.verdict, verdict.verdict)])
-        rows.append(Row(f"{verdict.method} {DASH} {verdict.rival}", [Cell(metric(verdict.metric)), difference, mark]))
+        rows.append(
+            Row(f"{verdict.method} {DASH} {verdict.reference}", [Cell(metric(verdict.metric)), difference, mark])
+        )
     heads = [("metric", ""), ("difference", "interval"), ("verdict", "")]
-    caption = "Method minus rival, over the same resamples of users"
-    return Table(caption, "method and rival", heads, [("", rows)], folded=True) if rows else None
+    caption = "Method minus reference, over the same resamples of users"
+    return Table(caption, "method and reference", heads, [("", rows)], folded=True) if rows else None
 
 
 def _describe_method(task: TaskRecord, method: MethodResult) -> str:

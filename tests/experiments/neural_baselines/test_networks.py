@@ -1,4 +1,4 @@
-"""The networks of the rivals against their formulas, and users with nothing to go by."""
+"""The networks of neural baselines against their formulas, and users with nothing to go by."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import UNK, Sequences
 from peterrec.errors import DataError
-from peterrec.experiments.rivals import conet, train_rival
-from peterrec.experiments.rivals.conet import PartScorer, _Pairs
-from peterrec.experiments.rivals.cross import CrossNetwork
-from peterrec.experiments.rivals.dupn import UserEncoder
-from peterrec.experiments.rivals.settings import DupnConfig
+from peterrec.evaluation.baselines.settings import DupnConfig
+from peterrec.experiments.neural_baselines import conet, train_neural_baseline
+from peterrec.experiments.neural_baselines.conet import PartScorer, _Pairs
+from peterrec.experiments.neural_baselines.conet_network import CrossNetwork
+from peterrec.experiments.neural_baselines.dupn import UserEncoder
 from training.small import corpus_of
 
 SMALL = {"channels": 6, "hidden": 5, "attention": 4}
@@ -29,12 +29,12 @@ def generator() -> torch.Generator:
 def test_a_user_is_the_attention_pooled_mean_of_the_states(cell: str) -> None:
     encoder = UserEncoder(DupnConfig(cell=cell, **SMALL), 12, generator()).eval()
     tokens = torch.tensor([[4, 9, 15, 5], [7, 7, 0, 0]])
-    found = encoder(tokens)
+    outputs = encoder(tokens)
     for row, length in ((0, 4), (1, 2)):
         states, _ = encoder.recurrent(encoder.embedding(tokens[row, :length]))
         weights = [torch.exp(encoder.weigh(torch.tanh(encoder.attention(state)))) for state in states]
         expected = sum(w * state for w, state in zip(weights, states, strict=True)) / sum(weights)
-        assert torch.allclose(found[row], expected, atol=1e-6)
+        assert torch.allclose(outputs[row], expected, atol=1e-6)
 
 
 def test_padding_and_companions_change_no_user() -> None:
@@ -72,8 +72,8 @@ def test_the_towers_exchange_their_hidden_layers() -> None:
             ours, theirs = ours + shared @ b, theirs + shared @ a
         a, b = ours.relu(), theirs.relu()
     expected = [(tower.output(h)).item() for tower, h in ((network.source, a), (network.target, b))]
-    found = network(torch.tensor([user]), torch.tensor([source]), torch.tensor([target]))
-    assert [value.item() for value in found] == pytest.approx(expected, abs=1e-6)
+    outputs = network(torch.tensor([user]), torch.tensor([source]), torch.tensor([target]))
+    assert [value.item() for value in outputs] == pytest.approx(expected, abs=1e-6)
 
 
 def test_many_pairs_at_once_are_each_pair_alone() -> None:
@@ -109,7 +109,7 @@ def test_pairs_have_their_own_negatives_and_something_that_the_user_has_beside_t
 
     pairs = _Pairs(sources, Part(), 5, 3, 4)  # type: ignore[arg-type]
     assert pairs.lengths.tolist() == [5, 2, 0, 2]
-    beside = {"source": set(), "target": set()}
+    contexts = {"source": set(), "target": set()}
     for seed in range(20):
         batch = pairs.batch(np.array([3, 0, 1, 2]), np.random.default_rng(seed))
         assert batch["source_user"].squeeze(1).tolist() == [3, 3, 0, 0, 0, 1]
@@ -119,10 +119,10 @@ def test_pairs_have_their_own_negatives_and_something_that_the_user_has_beside_t
         for name, owned in (("source", sources), ("target", targets)):
             for user, items in zip(batch[f"{name}_user"].squeeze(1).tolist(), batch[f"{name}_items"], strict=True):
                 assert not set(items[1:].tolist()) & set(owned[user].tolist())
-            rows = zip(batch[f"{name}_user"].tolist(), batch[f"{name}_beside"].tolist(), strict=True)
-            beside[name] |= {(user[0], item[0]) for user, item in rows}
-    assert beside["source"] == {(3, 3), (0, 0), (0, 2), (1, 1)}, "3 is no target: user 3 has none"
-    assert beside["target"] == {(0, 0), (0, 1), (1, 2)}
+            rows = zip(batch[f"{name}_user"].tolist(), batch[f"{name}_context"].tolist(), strict=True)
+            contexts[name] |= {(user[0], item[0]) for user, item in rows}
+    assert contexts["source"] == {(3, 3), (0, 0), (0, 2), (1, 1)}, "3 is no target: user 3 has none"
+    assert contexts["target"] == {(0, 0), (0, 1), (1, 2)}
 
 
 def test_who_has_everything_teaches_nothing() -> None:
@@ -140,40 +140,42 @@ def test_who_has_everything_teaches_nothing() -> None:
 
 
 def test_conet_scores_only_the_users_it_was_trained_for(tiny: Corpus) -> None:
-    scorer = train_rival("conet", tiny, ["shop"], {"epochs": 1, "channels": 4, "layers": [6, 3]}, 0)["shop"].scorer
+    scorer = train_neural_baseline("conet", tiny, ["shop"], {"epochs": 1, "channels": 4, "layers": [6, 3]}, 0)[
+        "shop"
+    ].scorer
     task = tiny.task("shop")
     test, valid = task.part("test").sequences, task.part("valid").sequences
-    whole = np.concatenate(list(scorer.score_batches(test, 1000)))
-    assert whole.shape == (len(test), len(task.targets))
-    assert np.concatenate(list(scorer.score_batches(test, 3))) == pytest.approx(whole, abs=1e-6)
+    all_scores = np.concatenate(list(scorer.score_batches(test, 1000)))
+    assert all_scores.shape == (len(test), len(task.targets))
+    assert np.concatenate(list(scorer.score_batches(test, 3))) == pytest.approx(all_scores, abs=1e-6)
     alike = Sequences(np.where(np.asarray(test.items) == test.items[0], 4 + 23, test.items), test.offsets)
-    for other in (valid, test.take(np.arange(len(test))[::-1]), test.take(np.arange(3)), alike):
+    for foreign in (valid, test.take(np.arange(len(test))[::-1]), test.take(np.arange(3)), alike):
         with pytest.raises(DataError, match="not the users that CoNet was trained for"):
-            scorer.score_batches(other, 10)
+            scorer.score_batches(foreign, 10)
 
 
 def test_conet_scores_users_by_their_own_embeddings(tiny: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part's rows of the table decide its scores, and no others do."""
     judged: list[PartScorer] = []
-    judge = conet._judge
-    monkeypatch.setattr(conet, "_judge", lambda scorer, valid: judged.append(scorer) or judge(scorer, valid))
-    rival = train_rival("conet", tiny, ["shop"], {"epochs": 1, "channels": 8, "layers": [16, 8]}, 0)["shop"]
+    judge = conet._validate
+    monkeypatch.setattr(conet, "_validate", lambda scorer, valid: judged.append(scorer) or judge(scorer, valid))
+    trained = train_neural_baseline("conet", tiny, ["shop"], {"epochs": 1, "channels": 8, "layers": [16, 8]}, 0)["shop"]
     parts = {name: tiny.task("shop").part(name) for name in ("train", "valid", "test")}
     end = np.cumsum([len(part) for part in parts.values()])
-    for scorer, own in ((judged[0], range(end[0], end[1])), (rival.scorer, range(end[1], end[2]))):
+    for scorer, own_rows in ((judged[0], range(end[0], end[1])), (trained.scorer, range(end[1], end[2]))):
         sequences = scorer.part.sequences
         before = next(scorer.score_batches(sequences, 1000))
         table = scorer.network.users.weight
         assert len(table) == end[2]
-        for rows, matter in (([r for r in range(end[2]) if r not in own], False), (list(own), True)):
-            kept = table.detach().clone()
+        for rows, matter in (([r for r in range(end[2]) if r not in own_rows], False), (list(own_rows), True)):
+            original = table.detach().clone()
             with torch.no_grad():
                 table[rows] += torch.randn(len(rows), 8, generator=generator())
             after = next(scorer.score_batches(sequences, 1000))
             assert (np.abs(after - before).max(axis=1) > 1e-4).all() == matter
             assert matter or np.array_equal(after, before)
             with torch.no_grad():
-                table.copy_(kept)
+                table.copy_(original)
 
 
 @pytest.mark.parametrize("name", ["dupn", "conet"])
@@ -186,15 +188,15 @@ def test_empty_histories_and_unknown_items_are_no_trouble(name: str, tmp_path: P
     targets = {part: [[i % 5] for i in range(len(rows))] for part, rows in parts.items()}
     corpus = corpus_of(tmp_path, parts["train"], 8, parts=parts, targets=targets)
     settings = {"dupn": SMALL, "conet": {"channels": 4, "layers": [6, 3]}}[name] | {"epochs": 2, "batch_size": 2}
-    rival = train_rival(name, corpus, ["job"], settings, 0)["job"]
-    scores = np.concatenate(list(rival.scorer.score_batches(corpus.task("job").part("test").sequences, 2)))
+    trained = train_neural_baseline(name, corpus, ["job"], settings, 0)["job"]
+    scores = np.concatenate(list(trained.scorer.score_batches(corpus.task("job").part("test").sequences, 2)))
     assert scores.shape == (4, 5)
     assert np.isfinite(scores).all()
 
 
 def test_dupn_gives_classes_to_nobody_and_to_somebody_without_events(tiny: Corpus) -> None:
-    rival = train_rival("dupn", tiny, ["cluster"], SMALL | {"epochs": 1}, 0)["cluster"]
-    assert rival.monitor == "log_loss"
-    assert rival.scorer.probabilities(Sequences.from_rows([])).shape == (0, 4)
-    found = rival.scorer.probabilities(Sequences.from_rows([[], [UNK], [4, 5]]))
-    assert found.sum(axis=1) == pytest.approx(1.0)
+    trained = train_neural_baseline("dupn", tiny, ["cluster"], SMALL | {"epochs": 1}, 0)["cluster"]
+    assert trained.history.monitor == "log_loss"
+    assert trained.scorer.probabilities(Sequences.from_rows([])).shape == (0, 4)
+    outputs = trained.scorer.probabilities(Sequences.from_rows([[], [UNK], [4, 5]]))
+    assert outputs.sum(axis=1) == pytest.approx(1.0)

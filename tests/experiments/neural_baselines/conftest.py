@@ -1,4 +1,4 @@
-"""A small corpus whose users have a taste, and rivals that are quick on it."""
+"""A small corpus whose users have a taste, and networks that are quick on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def structured(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Enough users to learn from, in seconds."""
-    return prepare_synthetic(tmp_path_factory.mktemp("rivals"), users=500, items=60, targets=20, mean_events=12, seed=5)
+    return prepare_synthetic(
+        tmp_path_factory.mktemp("structured"), users=500, items=60, targets=20, mean_events=12, seed=5
+    )
 
 
 @pytest.fixture(scope="session")

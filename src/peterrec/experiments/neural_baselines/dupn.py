@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,8 @@ from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream, last_events
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.sequences import FIRST_ITEM, PAD, Sequences
-from peterrec.experiments.rivals.settings import DupnConfig
-from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
+from peterrec.evaluation.baselines.settings import DupnConfig
+from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, TrainingHistory, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.training.strategies import build_head, count_parameters
@@ -83,8 +83,10 @@ class _Job:
         return self.start / value if self.spec.kind == "ranking" else value / self.start
 
 
-def train_dupn(corpus: Corpus, tasks: Sequence[str], config: DupnConfig, seed: int, say: Say) -> dict[str, Rival]:
-    """Train one network on all the tasks together; see `train_rival`."""
+def train_dupn(
+    corpus: Corpus, tasks: Sequence[str], config: DupnConfig, seed: int, say: Say
+) -> dict[str, TrainedBaseline]:
+    """Train one network on all the tasks together; see `train_neural_baseline`."""
     device = find_device(config.device)
     generator = torch.Generator().manual_seed(seed)
     encoder = UserEncoder(config, len(corpus.catalogue), generator)
@@ -94,18 +96,20 @@ def train_dupn(corpus: Corpus, tasks: Sequence[str], config: DupnConfig, seed: i
     jobs = [_job(corpus.task(name), adapt, config, generator) for name in tasks]
     training = _Training(encoder, jobs, config, device)
     monitor = RELATIVE if len(jobs) > 1 else metric_names(jobs[0].spec)[0]
-    course = train_epochs(
-        training, training.epoch, training.steps, training.judge, config,
+    history = train_epochs(
+        training, training.epoch, training.steps, training.validate, config,
         monitor=monitor, mode="max" if monitor == "mrr" else "min", say=say,
     )  # fmt: skip
-    return {job.spec.name: _rival(encoder, job, course, config, device, alone=len(jobs) == 1) for job in jobs}
+    return {
+        job.spec.name: _trained_baseline(encoder, job, history, config, device, alone=len(jobs) == 1) for job in jobs
+    }
 
 
 def _job(spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _Job:
     users, valid = parts_of(spec)
     head = build_head(spec, users, config.hidden, generator)
-    blind = head.bias.detach().expand(len(valid), -1).clone()
-    start = add_up([metric_sums(blind, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
+    without_users = head.bias.detach().expand(len(valid), -1).clone()
+    start = add_up([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
     stream = EpochStream(TaskSource(spec, users, adapt), config.batch_size, adapt.seed)
     return _Job(spec, stream, valid, head, TaskLoss(adapt, None), start)
 
@@ -131,18 +135,19 @@ class _Training(nn.Module):
                 losses.append(job.loss(job.head, self.encoder(batch["tokens"]), batch))
             yield torch.stack(losses).sum()
 
-    def judge(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Return the metrics of the valid users, by task where there are several."""
         if len(self.jobs) == 1:
             return self._metrics(0)
-        found = [self._metrics(number) for number in range(len(self.jobs))]
+        task_metrics = [self._metrics(number) for number in range(len(self.jobs))]
         relative = [
-            job.relative(of[metric_names(job.spec)[0]]) for job, of in zip(self.jobs, found, strict=True)
-        ]  # fmt: skip
+            job.relative(metrics[metric_names(job.spec)[0]])
+            for job, metrics in zip(self.jobs, task_metrics, strict=True)
+        ]
         named = {
             f"{name} ({job.spec.name})": value
-            for job, of in zip(self.jobs, found, strict=True)
-            for name, value in of.items()
+            for job, metrics in zip(self.jobs, task_metrics, strict=True)
+            for name, value in metrics.items()
         }
         return {RELATIVE: float(np.mean(relative)), **named}
 
@@ -188,11 +193,11 @@ class DupnScorer:
 
     def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
         """Return class probabilities, one row a user."""
-        found = np.zeros((len(sequences), len(self.head.bias)))
+        values = np.zeros((len(sequences), len(self.head.bias)))
         for start in range(0, len(sequences), SCORED):
             rows = np.arange(start, min(start + SCORED, len(sequences)))
-            found[rows] = self._outputs(sequences, rows).double().softmax(1).cpu().numpy()
-        return found
+            values[rows] = self._outputs(sequences, rows).double().softmax(1).cpu().numpy()
+        return values
 
     def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[Float[np.ndarray, "B n_targets"]]:
         """Yield scores of all users in row order."""
@@ -201,18 +206,16 @@ class DupnScorer:
             yield self._outputs(sequences, rows).cpu().numpy()
 
 
-def _rival(
-    encoder: UserEncoder, job: _Job, course: Course, config: DupnConfig, device: torch.device, *, alone: bool
-) -> Rival:
-    settings = config.model_dump(mode="json")
-    scorer = DupnScorer(encoder, job.head, config.max_length, device, {"rival": "DUPN"})
+def _trained_baseline(
+    encoder: UserEncoder, job: _Job, history: TrainingHistory, config: DupnConfig, device: torch.device, *, alone: bool
+) -> TrainedBaseline:
     embedding, head = count_parameters(encoder.embedding), count_parameters(job.head)
-    trained = {"embedding": embedding, "network": count_parameters(encoder) - embedding, "head": head}
-    own = {name: name if alone else f"{name} ({job.spec.name})" for name in metric_names(job.spec)}
-    kept = ("epoch", "train_loss", "seconds") + (() if alone else (RELATIVE,))
-    rows = [{name: row[name] for name in kept} | {name: row[key] for name, key in own.items()} for row in course.rows]
-    return Rival(
-        task=job.spec.name, scorer=scorer, trained=trained, all_params=scorer.trainable,
-        stored_bytes=4 * scorer.trainable, seconds=course.seconds, seconds_per_epoch=course.seconds_per_epoch,
-        curve=[dict(row) for row in rows], monitor=course.monitor, best_epoch=course.best, settings=settings,
-    )  # fmt: skip
+    columns = {name: name if alone else f"{name} ({job.spec.name})" for name in metric_names(job.spec)}
+    columns |= {name: name for name in ("epoch", "train_loss", "seconds", *(() if alone else (RELATIVE,)))}
+    rows = [{name: row[column] for name, column in columns.items()} for row in history.rows]
+    return TrainedBaseline(
+        scorer=DupnScorer(encoder, job.head, config.max_length, device, {"network": "DUPN"}),
+        trained={"embedding": embedding, "network": count_parameters(encoder) - embedding, "head": head},
+        history=replace(history, rows=rows),
+        settings=config.model_dump(mode="json"),
+    )

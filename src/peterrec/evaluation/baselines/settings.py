@@ -1,19 +1,20 @@
-"""Settings of the rivals; what ours have too has the same default."""
+"""Settings of neural baselines; what our own training has too has the same default."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from peterrec.config import Config, NegativesConfig, OptimConfig
-from peterrec.config.loading import build_config
-from peterrec.errors import ConfigError
 
 
-class RivalConfig(Config):
-    """What all rivals are told."""
+class NoSettings(Config):
+    """Settings of a baseline that has none."""
+
+
+class NeuralBaselineConfig(Config):
+    """Settings that all neural baselines have."""
 
     batch_size: PositiveInt = Field(default=128, description="users")
     epochs: PositiveInt = Field(default=20, description="at most")
@@ -22,7 +23,7 @@ class RivalConfig(Config):
     device: str = Field(default="auto", description="auto: the GPU, if there is one")
 
 
-class DupnConfig(RivalConfig):
+class DupnConfig(NeuralBaselineConfig):
     """DUPN: a recurrent network over the events, pooled by attention, shared by all tasks."""
 
     cell: Literal["lstm", "gru"] = Field(default="lstm", description="of the recurrent network")
@@ -40,8 +41,8 @@ class DupnConfig(RivalConfig):
         return self
 
 
-class ConetConfig(RivalConfig):
-    """CoNet: a network for each domain, whose hidden layers exchange what they found.
+class ConetConfig(NeuralBaselineConfig):
+    """CoNet: a network for each domain, whose hidden layers are mixed.
 
     It learns users by heart with what is good for the others, so smaller batches, slower steps and more weight decay.
     """
@@ -55,27 +56,3 @@ class ConetConfig(RivalConfig):
     negatives: PositiveInt = Field(default=4, description="drawn for each positive, uniformly, in both domains")
     source_weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of the loss of the source domain")
     max_length: PositiveInt = Field(default=100, description="most recent source events of a user that are positives")
-
-
-SETTINGS: Mapping[str, type[RivalConfig]] = {"dupn": DupnConfig, "conet": ConetConfig}
-
-
-def check_rival(name: str, settings: Mapping[str, Any]) -> None:
-    """Check the settings of a rival without training it.
-
-    Raises:
-        ConfigError: no such rival, an unknown key or a value of the wrong type; the message names it.
-    """
-    rival_config(name, settings)
-
-
-def rival_config(name: str, settings: Mapping[str, Any]) -> RivalConfig:
-    """Return the settings of a rival with all defaults; errors as those of `check_rival`."""
-    if name not in SETTINGS:
-        raise ConfigError(f"there is no rival {name!r}", remedy=f"those there are: {', '.join(SETTINGS)}")
-    kind = SETTINGS[name]
-    try:
-        return build_config(kind, dict(settings))
-    except ConfigError as error:
-        keys = ", ".join(kind.model_fields)
-        raise ConfigError(f"rival {name!r}: {error.what}", remedy=f"its settings are {keys}") from error

@@ -1,4 +1,4 @@
-"""What holds for every rival: settings, seeds, the best epoch, and that it learns what there is to learn."""
+"""What holds for every neural baseline: settings, seeds, the best epoch, and that it learns what there is to learn."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score
 
 from peterrec.config import OptimConfig
 from peterrec.data.corpus import Corpus, TaskPart
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError, TrainingError
-from peterrec.evaluation.baselines import fit_baseline
-from peterrec.evaluation.metrics import accuracy
+from peterrec.evaluation.baselines import baseline_settings, fit_baseline
+from peterrec.evaluation.baselines.settings import ConetConfig, DupnConfig, NeuralBaselineConfig
 from peterrec.evaluation.validation import mean_reciprocal_rank
-from peterrec.experiments.rivals import Rival, check_rival, train_rival
-from peterrec.experiments.rivals.settings import ConetConfig, DupnConfig, RivalConfig
-from peterrec.experiments.rivals.trained import train_epochs
+from peterrec.experiments.neural_baselines import TrainedBaseline, train_neural_baseline
+from peterrec.experiments.neural_baselines.train import train_epochs
 
 QUICK = {"batch_size": 32, "epochs": 2, "device": "cpu"}  # on a GPU sums come in any order
 SMALL: dict[str, dict[str, Any]] = {
@@ -31,13 +31,13 @@ LEARNS: dict[str, dict[str, Any]] = {
 }
 
 
-def mrr_of(rival: Rival, part: TaskPart) -> float:
-    return mean_reciprocal_rank(rival.scorer.score_batches(part.sequences, 50), part.targets)
+def mrr_of(trained: TrainedBaseline, part: TaskPart) -> float:
+    return mean_reciprocal_rank(trained.scorer.score_batches(part.sequences, 50), part.targets)
 
 
-def same(first: Rival, second: Rival) -> bool:
-    def plain(rival: Rival) -> list[dict[str, float | None]]:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in rival.curve]
+def equal_curves(first: TrainedBaseline, second: TrainedBaseline) -> bool:
+    def plain(trained: TrainedBaseline) -> list[dict[str, float | None]]:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in trained.history.rows]
 
     return plain(first) == plain(second)
 
@@ -46,43 +46,43 @@ def same(first: Rival, second: Rival) -> bool:
 def test_it_finds_the_taste_of_users_it_has_no_targets_of(name: str, structured: Corpus) -> None:
     task = structured.task("shop")
     train, test = task.part("train"), task.part("test")
-    (rival,) = train_rival(name, structured, ["shop"], LEARNS[name], 0).values()
+    (trained,) = train_neural_baseline(name, structured, ["shop"], LEARNS[name], 0).values()
     popular = fit_baseline("popularity", train, task.part("valid"), n_targets=len(task.targets))
     blind = mean_reciprocal_rank(popular.score_batches(test.sequences, 50), test.targets)
-    assert mrr_of(rival, test) > blind + 0.15
+    assert mrr_of(trained, test) > blind + 0.15
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_seed_decides_everything(name: str, tiny: Corpus) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = train_rival(name, tiny, ["shop"], SMALL[name], 0)["shop"]
+    first = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0)["shop"]
     assert torch.equal(torch.get_rng_state(), state), "draws of whoever called are not touched"
     torch.rand(7)
-    second, other = (train_rival(name, tiny, ["shop"], SMALL[name], seed)["shop"] for seed in (0, 1))
-    assert same(first, second)
-    assert not same(first, other)
+    second, cuda_row = (train_neural_baseline(name, tiny, ["shop"], SMALL[name], seed)["shop"] for seed in (0, 1))
+    assert equal_curves(first, second)
+    assert not equal_curves(first, cuda_row)
     part = tiny.task("shop").part("test")
     assert mrr_of(first, part) == mrr_of(second, part)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_told_of_it(name: str, tiny: Corpus) -> None:
-    said: list[str] = []
-    rival = train_rival(name, tiny, ["shop"], SMALL[name], 0, said.append)["shop"]
-    assert rival.task == "shop"
-    assert list(rival.trained) == ["embedding", "network", "head"]
-    assert min(rival.trained.values()) > 0
-    assert sum(rival.trained.values()) == rival.all_params == rival.scorer.trainable
-    assert rival.stored_bytes == 4 * rival.all_params
-    assert [row["epoch"] for row in rival.curve] == [0, 1]
-    assert rival.seconds == rival.curve[-1]["seconds"] > rival.curve[0]["seconds"] > 0
-    assert rival.seconds_per_epoch == pytest.approx(rival.curve[1]["seconds"] - rival.curve[0]["seconds"])
-    assert rival.monitor == "mrr"
-    assert rival.best_epoch == int(np.argmax([row["mrr"] for row in rival.curve]))
-    assert rival.settings["batch_size"] == 32
-    assert rival.settings["patience"] == 4
-    assert len(said) == 2
+    messages: list[str] = []
+    trained = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0, messages.append)["shop"]
+    assert list(trained.trained) == ["embedding", "network", "head"]
+    assert min(trained.trained.values()) > 0
+    assert sum(trained.trained.values()) == trained.all_params == trained.scorer.trainable
+    assert [row["epoch"] for row in trained.history.rows] == [0, 1]
+    assert trained.history.seconds == trained.history.rows[-1]["seconds"] > trained.history.rows[0]["seconds"] > 0
+    assert trained.history.seconds_per_epoch == pytest.approx(
+        trained.history.rows[1]["seconds"] - trained.history.rows[0]["seconds"]
+    )
+    assert trained.history.monitor == "mrr"
+    assert trained.history.best_epoch == int(np.argmax([row["mrr"] for row in trained.history.rows]))
+    assert trained.settings["batch_size"] == 32
+    assert trained.settings["patience"] == 4
+    assert len(messages) == 2
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -90,7 +90,7 @@ def test_nobody_looks_at_the_targets_of_valid_and_test_users(
     name: str, tiny: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With other targets of the test users all is the same; of the valid users, all but their metric is."""
-    before = train_rival(name, tiny, ["shop"], SMALL[name], 0)["shop"]
+    before = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0)["shop"]
     task = tiny.task("shop")
     part = type(task).part
 
@@ -101,16 +101,16 @@ def test_nobody_looks_at_the_targets_of_valid_and_test_users(
         return replace(real, targets=Sequences((real.targets.items + 1) % len(task.targets), real.targets.offsets))
 
     monkeypatch.setattr(type(task), "part", changed)
-    after = train_rival(name, tiny, ["shop"], SMALL[name], 0)["shop"]
-    losses = [[row["train_loss"] for row in rival.curve] for rival in (before, after)]
+    after = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0)["shop"]
+    losses = [[row["train_loss"] for row in trained.history.rows] for trained in (before, after)]
     assert losses[0] == losses[1]
-    assert [row["mrr"] for row in before.curve] != [row["mrr"] for row in after.curve]
+    assert [row["mrr"] for row in before.history.rows] != [row["mrr"] for row in after.history.rows]
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("sasrec", {}, r"no rival 'sasrec'(.|\n)*dupn, conet"),
+        ("sasrec", {}, r"no baseline 'sasrec'(.|\n)*dupn, conet"),
         ("dupn", {"layers": [8]}, r"'dupn'.*layers(.|\n)*cell, channels"),
         ("conet", {"layers": []}, "layers"),
         ("conet", {"optim": {"lr": 0}}, "optim.lr"),
@@ -120,64 +120,65 @@ def test_nobody_looks_at_the_targets_of_valid_and_test_users(
 )
 def test_wrong_settings_are_named(name: str, settings: dict[str, Any], message: str, tiny: Corpus) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_rival(name, settings)
+        baseline_settings(name, settings)
     with pytest.raises(ConfigError, match=message):
-        train_rival(name, tiny, ["shop"], settings, 0)
+        train_neural_baseline(name, tiny, ["shop"], settings, 0)
 
 
 def test_right_settings_are_taken() -> None:
-    check_rival("dupn", {})
-    check_rival("conet", {"layers": [8, 4], "optim": {"lr": 0.1}})
+    baseline_settings("dupn", {})
+    baseline_settings("conet", {"layers": [8, 4], "optim": {"lr": 0.1}})
     for config in (DupnConfig(), ConetConfig()):
         assert (config.epochs, config.patience) == (20, 4), "as ours"
 
 
 def test_a_device_that_is_not_there_is_named(tiny: Corpus) -> None:
     with pytest.raises(ConfigError, match="no such device: 'tpu9'"):
-        train_rival("dupn", tiny, ["shop"], {"device": "tpu9"}, 0)
+        train_neural_baseline("dupn", tiny, ["shop"], {"device": "tpu9"}, 0)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 @pytest.mark.parametrize("name", SMALL)
 def test_a_gpu_comes_close_to_the_cpu(name: str, tiny: Corpus) -> None:
-    here, there = (
-        train_rival(name, tiny, ["shop"], SMALL[name] | {"device": device}, 0)["shop"] for device in ("cpu", "cuda")
+    on_cpu, on_cuda = (
+        train_neural_baseline(name, tiny, ["shop"], SMALL[name] | {"device": device}, 0)["shop"]
+        for device in ("cpu", "cuda")
     )
-    for row, other in zip(here.curve, there.curve, strict=True):
-        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=0.02)
-    assert mrr_of(there, tiny.task("shop").part("test")) == pytest.approx(
-        mrr_of(here, tiny.task("shop").part("test")), abs=0.05
+    for row, cuda_row in zip(on_cpu.history.rows, on_cuda.history.rows, strict=True):
+        assert row["train_loss"] == pytest.approx(cuda_row["train_loss"], rel=0.02)
+    assert mrr_of(on_cuda, tiny.task("shop").part("test")) == pytest.approx(
+        mrr_of(on_cpu, tiny.task("shop").part("test")), abs=0.05
     )
 
 
 @pytest.mark.parametrize("tasks", [[], ["shop", "shop"]])
 def test_each_task_is_named_once(tasks: list[str], tiny: Corpus) -> None:
     with pytest.raises(ConfigError, match="name each task once"):
-        train_rival("dupn", tiny, tasks, {}, 0)
+        train_neural_baseline("dupn", tiny, tasks, {}, 0)
 
 
 def test_conet_is_not_for_classes(tiny: Corpus) -> None:
-    with pytest.raises(ConfigError, match="'cluster' is of classes"):
-        train_rival("conet", tiny, ["shop", "cluster"], SMALL["conet"], 0)
+    with pytest.raises(ConfigError, match="'conet' is not for classification"):
+        train_neural_baseline("conet", tiny, ["shop", "cluster"], SMALL["conet"], 0)
 
 
 def test_dupn_learns_several_tasks_at_once(structured: Corpus) -> None:
-    found = train_rival("dupn", structured, ["cluster", "shop"], LEARNS["dupn"], 0)
+    baselines = train_neural_baseline("dupn", structured, ["cluster", "shop"], LEARNS["dupn"], 0)
     task, shop = structured.task("cluster"), structured.task("shop")
     test = task.part("test")
-    probabilities = found["cluster"].scorer.probabilities(test.sequences)
+    probabilities = baselines["cluster"].scorer.probabilities(test.sequences)
     assert probabilities.sum(axis=1) == pytest.approx(1.0)
-    assert accuracy(probabilities, test.labels) > 0.8
-    assert mrr_of(found["shop"], shop.part("test")) > 0.35
-    rows = {name: rival.curve[rival.best_epoch] for name, rival in found.items()}
+    assert accuracy_score(test.labels, probabilities.argmax(axis=1)) > 0.8
+    assert mrr_of(baselines["shop"], shop.part("test")) > 0.35
+    rows = {name: trained.history.rows[trained.history.best_epoch] for name, trained in baselines.items()}
     assert set(rows["cluster"]) == {"epoch", "train_loss", "relative", "log_loss", "accuracy", "seconds"}
     assert set(rows["shop"]) == {"epoch", "train_loss", "relative", "mrr", "seconds"}
-    assert found["shop"].monitor == found["cluster"].monitor == "relative"
-    relative = [row["relative"] for row in found["shop"].curve]
-    assert found["shop"].best_epoch == found["cluster"].best_epoch == int(np.argmin(relative))
-    assert relative[found["shop"].best_epoch] < 0.8
-    assert found["shop"].trained["embedding"] == found["cluster"].trained["embedding"]
+    assert baselines["shop"].history.monitor == baselines["cluster"].history.monitor == "relative"
+    relative = [row["relative"] for row in baselines["shop"].history.rows]
+    assert baselines["shop"].history.best_epoch == baselines["cluster"].history.best_epoch == int(np.argmin(relative))
+    assert relative[baselines["shop"].history.best_epoch] < 0.8
+    assert baselines["shop"].trained["embedding"] == baselines["cluster"].trained["embedding"]
 
 
 # ---------------------------------------------------------------- epochs
@@ -193,24 +194,24 @@ class Steps:
     def losses(self) -> list[torch.Tensor]:
         return [self.network.weight.sum()]
 
-    def judge(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         assert not self.network.training
         self.weights.append(float(self.network.weight.detach()))
         return {"score": self.values[len(self.weights) - 1]}
 
     def train(self, mode: Any, **settings: Any) -> Any:
-        config = RivalConfig(optim=OptimConfig(lr=0.1, schedule="constant"), **settings)
+        config = NeuralBaselineConfig(optim=OptimConfig(lr=0.1, schedule="constant"), **settings)
         return train_epochs(
-            self.network, self.losses, 1, self.judge, config, monitor="score", mode=mode, say=lambda _: None
+            self.network, self.losses, 1, self.validate, config, monitor="score", mode=mode, say=lambda _: None
         )
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1.0), ("min", -1.0)])
 def test_it_stops_when_patience_ends_and_goes_back_to_the_best_epoch(mode: str, sign: float) -> None:
     steps = Steps([sign * value for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
-    course = steps.train(mode, patience=2, epochs=9)
-    assert len(course.rows) == 4
-    assert course.best == 1, "the first of equals"
+    history = steps.train(mode, patience=2, epochs=9)
+    assert len(history.rows) == 4
+    assert history.best_epoch == 1, "the first of equals"
     assert float(steps.network.weight.detach()) == steps.weights[1] != steps.weights[3]
 
 
@@ -219,8 +220,8 @@ def test_it_stops_at_the_last_epoch() -> None:
 
 
 def test_one_epoch_is_its_own_mean() -> None:
-    course = Steps([1.0]).train("max", epochs=1)
-    assert course.seconds_per_epoch == course.seconds > 0
+    history = Steps([1.0]).train("max", epochs=1)
+    assert history.seconds_per_epoch == history.seconds > 0
 
 
 def test_a_training_that_diverges_is_stopped() -> None:

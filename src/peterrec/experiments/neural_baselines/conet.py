@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.data.batching import EpochStream
-from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.corpus import Corpus, TaskPart
 from peterrec.data.negatives import Negatives, uniform_weights
 from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.errors import DataError
+from peterrec.evaluation.baselines.settings import ConetConfig
 from peterrec.evaluation.validation import mean_reciprocal_rank
-from peterrec.experiments.rivals.cross import CrossNetwork
-from peterrec.experiments.rivals.settings import ConetConfig
-from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
+from peterrec.experiments.neural_baselines.conet_network import CrossNetwork
+from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.losses import bce_loss
 from peterrec.training.strategies import count_parameters
@@ -31,8 +31,15 @@ _BLOCK = 2**23  # numbers of the widest hidden layer held at once while targets 
 _VALID_BATCH = 256
 
 
-def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) -> Rival:
-    """Train CoNet for one ranking task; see `train_rival`.
+def train_conet(
+    corpus: Corpus, tasks: Sequence[str], config: ConetConfig, seed: int, say: Say
+) -> dict[str, TrainedBaseline]:
+    """Train a network for each ranking task; see `train_neural_baseline`."""
+    return {task: _train(corpus, task, config, seed, say) for task in tasks}
+
+
+def _train(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) -> TrainedBaseline:
+    """Train CoNet for one ranking task.
 
     A user without an embedding cannot be scored, so the source events of the valid and test users are trained on too:
     it is the history that other methods read when they score them. Their targets are not.
@@ -42,7 +49,7 @@ def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: 
     assert spec.targets is not None
     train, valid = parts_of(spec)
     test = spec.part("test")
-    histories = [_history(part.sequences, config.max_length) for part in (train, valid, test)]
+    histories = [_source_items(part.sequences, config.max_length) for part in (train, valid, test)]
     sources = Sequences.from_rows([row for history in histories for row in history])
     generator = torch.Generator().manual_seed(seed)
     network = CrossNetwork(
@@ -50,35 +57,35 @@ def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: 
     ).to(device)
     batches = _Pairs(sources, train, len(corpus.catalogue), len(spec.targets), config.negatives)
     training = _Training(network, EpochStream(batches, config.batch_size, seed), config, device)
-    judged = PartScorer(network, valid, _last(histories[1], network.source.items), len(train), device)
-    course = train_epochs(
-        network, training.epoch, len(training.stream), lambda: _judge(judged, valid), config,
+    judged = PartScorer(network, valid, _last_items(histories[1], network.source.items), len(train), device)
+    history = train_epochs(
+        network, training.epoch, len(training.stream), lambda: _validate(judged, valid), config,
         monitor=MONITOR, mode="max", say=say,
     )  # fmt: skip
     first = len(train) + len(valid)
-    scorer = PartScorer(network, test, _last(histories[2], network.source.items), first, device)
-    return _rival(spec, network, scorer, course, config)
+    scorer = PartScorer(network, test, _last_items(histories[2], network.source.items), first, device)
+    return TrainedBaseline(scorer, _trained_parameters(network), history, config.model_dump(mode="json"))
 
 
-def _history(sequences: Sequences, most: int) -> list[IntArray]:
+def _source_items(sequences: Sequences, max_length: int) -> list[IntArray]:
     """Return the most recent source items of each user, 0-based, without special tokens."""
     rows = (np.asarray(sequences[row]) for row in range(len(sequences)))
-    return [row[row >= FIRST_ITEM][-most:] - FIRST_ITEM for row in rows]
+    return [row[row >= FIRST_ITEM][-max_length:] - FIRST_ITEM for row in rows]
 
 
-def _last(history: list[IntArray], none: int) -> IntArray:
+def _last_items(history: list[IntArray], none: int) -> IntArray:
     return np.array([row[-1] if len(row) else none for row in history], dtype=np.int64)
 
 
-def _judge(scorer: PartScorer, valid: TaskPart) -> dict[str, float]:
+def _validate(scorer: PartScorer, valid: TaskPart) -> dict[str, float]:
     assert valid.targets is not None
     return {MONITOR: mean_reciprocal_rank(scorer.score_batches(valid.sequences, _VALID_BATCH), valid.targets)}
 
 
 class _Pairs:
-    """Batches of users: their source items and targets, negatives of each, and an item of the other domain beside it.
+    """Batches of users: source items and targets, negatives of each, and a context item of the other domain.
 
-    The item beside is one that the user has, drawn anew each time, for a positive and its negatives alike: it says
+    The context is an item that the user has, drawn anew each time, for a positive and its negatives alike: it says
     nothing about which of them is the positive. It is none where the user has none, as valid and test users have no
     target.
     """
@@ -96,13 +103,13 @@ class _Pairs:
         return self.domains[0].items.lengths + self.domains[1].items.lengths
 
     def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
-        """Return for `source` and `target`: `X_user`, `X_beside` (P, 1) and `X_items` (P, 1 + M), positive first."""
+        """Return for `source` and `target`: `X_user`, `X_context` (P, 1) and `X_items` (P, 1 + M), positive first."""
         out: Batch = {}
-        for name, own, other in zip(("source", "target"), self.domains, self.domains[::-1], strict=True):
-            users, items = own.pairs(rows, self.count, rng)
-            beside = other.draw(users, rng)
-            arrays = {"user": users[:, None], "items": items, "beside": beside[:, None]}
-            out |= {f"{name}_{what}": torch.from_numpy(value) for what, value in arrays.items()}
+        for name, domain, other_domain in zip(("source", "target"), self.domains, self.domains[::-1], strict=True):
+            users, items = domain.pairs(rows, self.count, rng)
+            context = other_domain.draw(users, rng)
+            arrays = {"user": users[:, None], "items": items, "context": context[:, None]}
+            out |= {f"{name}_{role}": torch.from_numpy(value) for role, value in arrays.items()}
         return out
 
 
@@ -112,23 +119,23 @@ class _Domain:
         distinct = np.bincount(keys // size, minlength=len(items))
         self.items, self.size = items, size
         self.usable = distinct < size  # who has everything has no negative, and nothing to learn
-        kept = Sequences.from_rows([items[row] if self.usable[row] else [] for row in range(len(items))])
-        self.negatives = Negatives(kept, uniform_weights(size))
+        usable_items = Sequences.from_rows([items[row] if self.usable[row] else [] for row in range(len(items))])
+        self.negatives = Negatives(usable_items, uniform_weights(size))
 
     def pairs(self, rows: IntArray, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
         """Return (P,) users and (P, 1 + M) items of all positives of some users."""
         rows = rows[self.usable[rows]]
-        own = self.items.take(rows)
-        users = rows[own.repeat()]
+        positives = self.items.take(rows)
+        users = rows[positives.repeat()]
         drawn = self.negatives.sample(users, count, rng)
-        return users, np.concatenate([own.items[:, None].astype(np.int64), drawn], axis=1)
+        return users, np.concatenate([positives.items[:, None].astype(np.int64), drawn], axis=1)
 
     def draw(self, users: IntArray, rng: np.random.Generator) -> IntArray:
         """Return an item of each user, `size` where there is none."""
         lengths = self.items.lengths_of(users)
         places = self.items.offsets[:-1][users] + rng.integers(0, np.maximum(lengths, 1))
-        found = np.append(self.items.items, 0)[np.where(lengths > 0, places, len(self.items.items))]
-        return np.where(lengths > 0, found, self.size).astype(np.int64)
+        drawn = np.append(self.items.items, 0)[np.where(lengths > 0, places, len(self.items.items))]
+        return np.where(lengths > 0, drawn, self.size).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,9 @@ class _Training:
     def epoch(self) -> Iterator[Tensor]:
         """Yield the sum of both domains' losses, batch by batch."""
         for batch in self.stream:
-            of = {name: value.to(self.device) for name, value in batch.items()}
-            source, _ = self.network(of["source_user"], of["source_items"], of["source_beside"])
-            _, target = self.network(of["target_user"], of["target_beside"], of["target_items"])
+            tensors = {name: value.to(self.device) for name, value in batch.items()}
+            source, _ = self.network(tensors["source_user"], tensors["source_items"], tensors["source_context"])
+            _, target = self.network(tensors["target_user"], tensors["target_context"], tensors["target_items"])
             yield self.config.source_weight * _loss(source) + _loss(target)
 
 
@@ -159,21 +166,21 @@ class PartScorer:
     Attributes:
         network: trained.
         part: whose users it scores, in their order.
-        beside: (users,) most recent source item of each, which the other tower reads; its number of items if none.
+        context: (users,) most recent source item of each, which the other tower reads; its number of items if none.
         first: index of the part's first user among the embeddings.
         device: where.
     """
 
     network: CrossNetwork
     part: TaskPart
-    beside: Int[np.ndarray, " users"]
+    context: Int[np.ndarray, " users"]
     first: int
     device: torch.device
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What tables say of it."""
-        return {"rival": "CoNet", "users": "trained on the source events of all users of the task"}
+        """Facts that tables show of it."""
+        return {"network": "CoNet", "users": "trained on the source events of all users of the task"}
 
     @property
     def trainable(self) -> int:
@@ -191,8 +198,11 @@ class PartScorer:
         Raises:
             DataError: the sequences are not those of the part.
         """
-        own = self.part.sequences
-        if not (np.array_equal(own.offsets, sequences.offsets) and np.array_equal(own.items, sequences.items)):
+        part_sequences = self.part.sequences
+        if not (
+            np.array_equal(part_sequences.offsets, sequences.offsets)
+            and np.array_equal(part_sequences.items, sequences.items)
+        ):
             raise DataError(
                 "these are not the users that CoNet was trained for: it has an embedding for each, and none for others",
                 remedy="score the part of the task that the scorer was made for, all users in their order",
@@ -207,23 +217,17 @@ class PartScorer:
         step = max(1, _BLOCK // max(1, len(targets) * widest))
         blocks = []
         for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            users, beside = (
-                torch.from_numpy(values)[:, None].to(self.device) for values in (self.first + some, self.beside[some])
+            block_rows = rows[start : start + step]
+            users, context = (
+                torch.from_numpy(values)[:, None].to(self.device)
+                for values in (self.first + block_rows, self.context[block_rows])
             )
-            blocks.append(self.network(users, beside, targets)[1].cpu().numpy())
+            blocks.append(self.network(users, context, targets)[1].cpu().numpy())
         return np.concatenate(blocks)
 
 
-def _rival(spec: Task, network: CrossNetwork, scorer: PartScorer, course: Course, config: ConetConfig) -> Rival:
+def _trained_parameters(network: CrossNetwork) -> dict[str, int]:
     tables = (network.users, network.source.embedding, network.target.embedding)
     embedding = sum(count_parameters(table) for table in tables)
     head = count_parameters(network.source.output) + count_parameters(network.target.output)
-    everything = count_parameters(network)
-    return Rival(
-        task=spec.name, scorer=scorer,
-        trained={"embedding": embedding, "network": everything - embedding - head, "head": head},
-        all_params=everything, stored_bytes=4 * everything,
-        seconds=course.seconds, seconds_per_epoch=course.seconds_per_epoch, curve=[dict(row) for row in course.rows],
-        monitor=course.monitor, best_epoch=course.best, settings=config.model_dump(mode="json"),
-    )  # fmt: skip
+    return {"embedding": embedding, "network": count_parameters(network) - embedding - head, "head": head}

@@ -31,8 +31,8 @@ class Tower(nn.Module):
         """Return the first hidden layer, of users and items whose shapes broadcast: each is multiplied only once."""
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
-        of_users, of_items = first.weight.chunk(2, dim=1)
-        return F.relu(F.linear(users, of_users, first.bias) + F.linear(self.embedding(items), of_items))
+        user_weight, item_weight = first.weight.chunk(2, dim=1)
+        return F.relu(F.linear(users, user_weight, first.bias) + F.linear(self.embedding(items), item_weight))
 
 
 class CrossNetwork(nn.Module):
@@ -84,6 +84,8 @@ class CrossNetwork(nn.Module):
         """
         vectors = self.users(users)
         a, b = self.source.enter(vectors, sources), self.target.enter(vectors, targets)
-        for ours, theirs, cross in zip(self.source.layers[1:], self.target.layers[1:], self.cross, strict=True):
-            a, b = F.relu(ours(a) + cross(b)), F.relu(theirs(b) + cross(a))
+        for source_layer, target_layer, cross in zip(
+            self.source.layers[1:], self.target.layers[1:], self.cross, strict=True
+        ):
+            a, b = F.relu(source_layer(a) + cross(b)), F.relu(target_layer(b) + cross(a))
         return self.source.output(a).squeeze(-1), self.target.output(b).squeeze(-1)
