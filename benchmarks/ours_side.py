@@ -27,7 +27,7 @@ from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.tokens import TCL, append_token, read_at
-from peterrec.training.adapt import AdaptModule
+from peterrec.training.learners import AdaptModule, Learner
 from peterrec.training.loop import TrainedModule, as_asked
 from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.optim import clip_gradients, make_optimizer
@@ -109,9 +109,10 @@ def adapt(sizes: Sizes) -> Job:
     task = Task("bench", "classification", Path(), names)
     parts = [_part(sizes, seed) for seed in range(BATCHES)]
     trainable = build(config, Backbone(backbone_config(sizes), sizes.items), task, parts[0])
-    module = AdaptModule(trainable, TaskLoss(config, None), config, parts[0], cache=None)
+    sources = [TaskSource(task, part, config) for part in parts]
+    learner = Learner(task, parts[0], parts[0], trainable, sources[0], TaskLoss(config, None))
     rows, rng = np.arange(sizes.batch), np.random.default_rng(0)
-    return _step(module, [TaskSource(task, part, config).batch(rows, rng) for part in parts], sizes)
+    return _step(AdaptModule([learner], config), [{"0": source.batch(rows, rng)} for source in sources], sizes)
 
 
 def _part(sizes: Sizes, seed: int) -> TaskPart:

@@ -55,8 +55,7 @@ if TYPE_CHECKING:
     from peterrec.serving.http.serve import serve
     from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
     from peterrec.serving.users import Users
-    from peterrec.training.adapt import adapt
-    from peterrec.training.joint import adapt_jointly
+    from peterrec.training.adapt import adapt, adapt_jointly
     from peterrec.training.pretrain import pretrain
 
 # Imported when first used: `import peterrec` and `peterrec --help` do not wait for torch.
@@ -84,8 +83,7 @@ _PLACES = {
     "peterrec.serving.requests": ["Answer", "ClassAnswer", "ItemsAnswer", "Question", "Request"],
     "peterrec.serving.users": ["Users"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
-    "peterrec.training.adapt": ["adapt"],
-    "peterrec.training.joint": ["adapt_jointly"],
+    "peterrec.training.adapt": ["adapt", "adapt_jointly"],
     "peterrec.training.pretrain": ["pretrain"],
 }  # fmt: skip
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}

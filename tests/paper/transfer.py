@@ -66,7 +66,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("all of the backbone is in what is trained", "training/strategies.py",
                  "if self.own is None or not self.own_trained:\n            return None",
                  'if self.own is None:\n            return nn.ModuleDict({"all": self.backbone})'),
-        Mutation("nobody looks whether it changed", "training/transfer.py",
+        Mutation("nobody looks whether it changed", "training/adaptation_run.py",
                  "if model.pretrained.fingerprint != before:", "if False:"),
     ],
 }  # fmt: skip

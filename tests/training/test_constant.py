@@ -17,9 +17,8 @@ from peterrec.data.corpus import Corpus, Task
 from peterrec.data.sequences import FIRST_ITEM
 from peterrec.errors import TaskError
 from peterrec.model import UserModel
-from peterrec.training.adapt import adapt
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.constant import constant_metrics, settings_to_try, useless
-from peterrec.training.joint import adapt_jointly
 from peterrec.training.pretrain import pretrain
 from peterrec.training.selection import select_by
 from training.small import adapt_config, corpus_of, pretrain_config

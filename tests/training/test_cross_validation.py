@@ -22,11 +22,12 @@ from peterrec.errors import ArtifactError, ConfigError, TrainingError
 from peterrec.model import UserModel
 from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
-from peterrec.training.cross_validation import Fold, FoldSource, make_folds
+from peterrec.training.adaptation_run import AdaptationRun
+from peterrec.training.cross_validation import Fold, fold_source, make_folds
 from peterrec.training.folder import WorkFolder
+from peterrec.training.learners import standardise
 from peterrec.training.optim import make_optimizer, make_schedule
 from peterrec.training.strategies import build
-from peterrec.training.transfer import standardise
 from training.small import StopAt, Stopped, adapt_config, plain
 
 STEEP = {"lr": 0.3, "schedule": "constant"}
@@ -35,8 +36,8 @@ POOLED: dict[str, Any] = {**FOLDS, "strategy": "all", "readout": "pooled", "opti
 
 
 def folds_of(model: UserModel, corpus: Corpus, task: str, config: AdaptConfig) -> list[Fold]:
-    spec = corpus.task(task)
-    return make_folds(config, spec, spec.part("train"), config.folds, model, None)
+    run = AdaptationRun(model, corpus, [task], Path("nowhere"), config.model_copy(update={"cache": "off"}), print)
+    return make_folds(run, config.folds)
 
 
 class Weights(Callback):
@@ -70,7 +71,7 @@ def test_every_fold_starts_where_the_last_training_does(model: UserModel, corpus
     users = spec.part("train")
     expected = build(config, model.network.backbone, spec, users).modules().state_dict()
     for fold in folds_of(model, corpus, "cluster", config):
-        found = fold.parts.modules().state_dict()
+        found = fold.learner.parts.modules().state_dict()
         shares = np.bincount(users.labels[fold.rows], minlength=len(spec.class_names)) + 1  # of its own users alone
         assert torch.allclose(found.pop("head.bias"), torch.tensor(shares / shares.sum()).log().float())
         assert all(torch.equal(value, expected[name]) for name, value in found.items())
@@ -84,9 +85,9 @@ def test_no_fold_ever_sees_a_user_it_holds_out(model: UserModel, corpus: Corpus,
     folds = folds_of(model, corpus, task, config)
     seen: list[list[int]] = [[] for _ in folds]
     for number, fold in enumerate(folds):
-        assert fold.source.part.user_ids.to_pylist() == users.user_ids.take(fold.rows).to_pylist()
-        fold.source.batch = lambda rows, rng, number=number: seen[number].extend(rows) or {}  # type: ignore[method-assign]
-    source = FoldSource(folds, users.sequences.lengths)
+        assert fold.learner.source.part.user_ids.to_pylist() == users.user_ids.take(fold.rows).to_pylist()
+        fold.learner.source.batch = lambda rows, rng, number=number: seen[number].extend(rows) or {}  # type: ignore[method-assign]
+    source = fold_source(folds, users.sequences.lengths)
     for _ in EpochStream(source, 7, seed=0):
         pass
     for fold, rows in zip(folds, seen, strict=True):
@@ -105,27 +106,27 @@ def test_each_fold_learns_what_it_would_alone(
     lengths = np.minimum(users.sequences.lengths, config.max_length)
     folds = folds_of(model, corpus, task, config)
     for number, fold in enumerate(folds):
-        stream = EpochStream(FoldSource(folds, lengths), config.batch_size, config.seed)
+        stream = EpochStream(fold_source(folds, lengths), config.batch_size, config.seed)
         _alone(fold, [batch.get(str(number)) for _ in range(config.epochs) for batch in stream], config)
         prefix = f"{number}."
         found = {n.removeprefix(prefix): v for n, v in weights.after[1].items() if n.startswith(prefix)}
-        expected = fold.parts.modules().state_dict()
+        expected = fold.learner.parts.modules().state_dict()
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             assert torch.allclose(found[name], value, atol=1e-4), name
 
 
 def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: AdaptConfig) -> None:
-    trained = fold.parts.modules()
+    trained = fold.learner.parts.modules()
     optimizer = make_optimizer(trained.parameters(), config.optim)
     schedule = make_schedule(optimizer, config.optim, len(batches))
     for batch in batches:
         if batch is None:  # a small step, all of whose users the fold holds out
             schedule.step()
             continue
-        vectors = represent(fold.parts.backbone, batch["tokens"], fold.parts.patch, config.readout)
+        vectors = represent(fold.learner.parts.backbone, batch["tokens"], fold.learner.parts.patch, config.readout)
         optimizer.zero_grad()
-        fold.loss(fold.parts.head, vectors, batch).backward()
+        fold.learner.loss(fold.learner.parts.head, vectors, batch).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), config.optim.clip_norm)
         optimizer.step()
         schedule.step()
@@ -348,7 +349,7 @@ def test_folds_that_diverge_leave_nothing(backbone: Path, corpus: Corpus, tmp_pa
 def test_heads_that_read_sums_know_how_large_they_are_by_the_fold_alone(model: UserModel, corpus: Corpus) -> None:
     config = adapt_config(**POOLED)
     fold = folds_of(model, corpus, "cluster", config)[0]
-    alone = build(config, model.network.backbone, corpus.task("cluster"), fold.source.part)
+    alone = build(config, model.network.backbone, corpus.task("cluster"), fold.learner.source.part)
     read = partial(represent, alone.backbone, patch=alone.patch)
-    standardise(alone.head, config, fold.source.part, read, model.device)
-    assert torch.equal(fold.parts.head.shift, alone.head.shift)
+    standardise(alone.head, config, fold.learner.source.part, read, model.device)
+    assert torch.equal(fold.learner.parts.head.shift, alone.head.shift)

@@ -21,7 +21,10 @@ from peterrec.errors import ArtifactError, ConfigError
 from peterrec.evaluation.bundles import evaluate
 from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.model import UserModel
-from peterrec.training.joint import JointModule, JointSource, adapt_jointly
+from peterrec.training.adapt import adapt_jointly
+from peterrec.training.adaptation_run import AdaptationRun
+from peterrec.training.joint import JointModule
+from peterrec.training.learners import StepSource
 from peterrec.training.task_source import TaskSource
 from training.small import HOOKS, StopAt, Stopped, adapt_config, plain
 
@@ -159,11 +162,11 @@ def test_an_epoch_has_every_labelled_user_of_every_task_once(
 def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
     parts = [corpus.task(task).part(part) for task, part in zip(TASKS, ("train", "valid"), strict=True)]
     config = adapt_config(strategy="joint", max_length=9)
-    tasks: Any = [
+    learners: Any = [
         SimpleNamespace(source=TaskSource(corpus.task(task), part, config))
         for task, part in zip(TASKS, parts, strict=True)
     ]
-    source, first = JointSource(tasks), len(parts[0])
+    source, first = StepSource.of_tasks(learners), len(parts[0])
     rows = np.array([first + 2, 0, first - 1, first])
     pairs = ((1, 2), (0, 0), (0, first - 1), (1, 0))
     assert source.lengths[rows].tolist() == [min(9, len(parts[t].sequences[r])) for t, r in pairs]
@@ -173,7 +176,9 @@ def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
     assert found == {task: [parts[t].sequences[r][-9:].tolist() for t, r in of] for task, of in expected.items()}
 
 
-def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(model: UserModel) -> None:
+def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(
+    model: UserModel, corpus: Corpus, tmp_path: Path
+) -> None:
     class Says(torch.nn.Module):
         def __init__(self, value: float) -> None:
             super().__init__()
@@ -182,8 +187,10 @@ def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(model: UserM
         def forward(self, head: Any, vectors: torch.Tensor, batch: Any) -> torch.Tensor:
             return torch.tensor(self.value)
 
-    tasks: Any = [SimpleNamespace(loss=Says(value), head=None) for value in (2.0, 10.0)]
-    module = JointModule(model.network.backbone, torch.nn.ModuleDict(), tasks, adapt_config(strategy="joint"))
+    config = adapt_config(strategy="joint")
+    learners: Any = AdaptationRun(model, corpus, TASKS, tmp_path, config, print).learners
+    module = JointModule(learners, config)
+    module.losses = torch.nn.ModuleList(Says(value) for value in (2.0, 10.0))
     three, one = ({"tokens": torch.full((users, 4), 5)} for users in (3, 1))
     assert module.training_step({"0": three, "1": one}, 0).item() == (3 * 2 + 10) / 4
     assert module.training_step({"1": three}, 0).item() == 10

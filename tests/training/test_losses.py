@@ -14,8 +14,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.task_loss import TaskLoss, class_weights
 from peterrec.training.task_source import TaskSource
 from training.small import adapt_config, corpus_of

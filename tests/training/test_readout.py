@@ -14,8 +14,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
 from peterrec.storage import read_json, write_json
 from peterrec.training.activation_cache import changed_blocks
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.strategies import build
 from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 
@@ -136,7 +135,7 @@ def test_all_that_reads_users_before_training_is_where_the_backbone_is(
         seen.append({p.device.type for part in parts if isinstance(part, torch.nn.Module) for p in part.parameters()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peterrec.training.adapt.standardise", look)
+    monkeypatch.setattr("peterrec.training.learners.standardise", look)
     model.device = torch.device("meta")
     model.network.to("meta")
     with pytest.raises(KeyboardInterrupt):

@@ -20,8 +20,8 @@ from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
 from peterrec.training.adapt import adapt
+from peterrec.training.adaptation_run import trainable_line
 from peterrec.training.strategies import Trainable, build
-from peterrec.training.transfer import trainable_line
 from training.small import adapt_config
 
 ITEMS, CHANNELS, SITES = 24, 8, 4  # of the tiny corpus and backbone

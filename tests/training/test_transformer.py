@@ -16,8 +16,7 @@ from peterrec.data.sequences import Sequences
 from peterrec.model import UserModel
 from peterrec.nn.transformer import TransformerBackbone
 from peterrec.training.activation_cache import changed_blocks
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.pretrain import pretrain
 from peterrec.training.strategies import PLANS, build
 from training.small import LEARNS, adapt_config, pretrain_config

@@ -40,8 +40,7 @@ def command(
 
     --strategy joint trains a copy of the backbone on several tasks together, and writes a bundle of each.
     """
-    from peterrec.training.adapt import adapt
-    from peterrec.training.joint import adapt_jointly
+    from peterrec.training.adapt import adapt, adapt_jointly
 
     overrides = [*set_, "runner.progress=false"] if quiet else list(set_)
     if strategy is not None:

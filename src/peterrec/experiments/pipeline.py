@@ -23,8 +23,7 @@ from peterrec.model import UserModel
 from peterrec.report.run.page import write_report
 from peterrec.report.run.record import bundle_folder
 from peterrec.storage import read_json, write_file, write_json
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.pretrain import pretrain
 
 Report = Callable[[str], None]

@@ -31,11 +31,16 @@ class Selection:
 def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart) -> Selection:
     """Decide how the epoch of a task is chosen.
 
+    With strategy `joint` always by the valid users: there is one network for all tasks, whose users differ, so that a
+    user who is held out of one task is still learned from in another.
+
     Raises:
         TaskError: cross-validation is asked for, and there are fewer than two train users for each fold.
     """
     few, one_class = too_few(len(valid)), _one_class(task, train, valid)
-    warnings = _says_little(task.name, one_class)
+    warnings = () if one_class is None else (f"{task.name!r}: the valid users {one_class}: their metrics say little",)
+    if config.strategy == "joint":
+        return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid))))
     possible = len(train) >= 2 * config.folds
     if config.selection == "cross-validation" and not possible:
         raise TaskError(
@@ -55,24 +60,10 @@ def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart)
     return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid), remedy)))
 
 
-def select_jointly(task: Task, train: TaskPart, valid: TaskPart) -> Selection:
-    """Say what makes the valid users of one of several tasks a poor choice: with strategy `joint` it is always they.
-
-    There is one network for all tasks, whose users differ: held out of one task, a user is still learned from in
-    another.
-    """
-    one_class = _one_class(task, train, valid)
-    return Selection(warnings=(*_says_little(task.name, one_class), *chosen_by_few(task.name, len(valid))))
-
-
 def chosen_by_few(name: str, valid: int, remedy: str = "label more users") -> tuple[str, ...]:
     """Return the warning that is due where so many valid users chose the epoch of a task, if one is."""
     few = too_few(valid)
     return () if few is None else (f"{name!r}: {few}, but they chose it: {remedy}, or raise split.valid",)
-
-
-def _says_little(name: str, one_class: str | None) -> tuple[str, ...]:
-    return () if one_class is None else (f"{name!r}: the valid users {one_class}: their metrics say little",)
 
 
 def too_few(users: int, who: str = "valid") -> str | None:

@@ -29,10 +29,9 @@ from peterrec.experiments.reuse import same_bundle
 from peterrec.experiments.rivals import Rival, train_rival
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, Cost, Family, write_cell
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
+from peterrec.training.adaptation_run import parts_of
 from peterrec.training.strategies import build
-from peterrec.training.transfer import parts_of
 
 LARGE = 1_000_000  # bytes of a bundle that is not kept once its cell is written
 

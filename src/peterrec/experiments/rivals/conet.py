@@ -22,9 +22,9 @@ from peterrec.experiments.rivals.settings import ConetConfig
 from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.losses import bce_loss
+from peterrec.training.adaptation_run import parts_of
 from peterrec.training.strategies import count_parameters
 from peterrec.training.task_source import Batch
-from peterrec.training.transfer import parts_of
 
 MONITOR = "mrr"
 _BLOCK = 2**23  # numbers of the widest hidden layer held at once while targets are scored

@@ -20,10 +20,10 @@ from peterrec.experiments.rivals.settings import DupnConfig
 from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.training.adaptation_run import parts_of
 from peterrec.training.strategies import build_head, count_parameters
 from peterrec.training.task_loss import TaskLoss, add_up, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
-from peterrec.training.transfer import parts_of
 
 RELATIVE = "relative"
 SCORED = 256  # users of a batch of class probabilities
