@@ -8,6 +8,7 @@ Recommendation" (PeterRec), SIGIR 2020.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from peterrec._version import __version__
@@ -86,6 +87,9 @@ _PLACES = {
     "peterrec.training.adapt": ["adapt", "adapt_jointly"],
     "peterrec.training.pretrain": ["pretrain"],
 }  # fmt: skip
+# A library is silent unless its user configures logging: `logging.getLogger("peterrec")`.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - built from the table above, so that the two cannot differ

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback
 
 from builders import file_size_limit
+from log_lines import log_lines
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import AdaptConfig, BackboneConfig
 from peterrec.data.batching import last_events
@@ -96,11 +97,11 @@ def labelled(corpus: Corpus, task: str) -> int:
 
 class Run:
     def __init__(self, model: UserModel, corpus: Corpus, task: str, out: Path, **settings: Any) -> None:
-        said: list[str] = []
         config = AdaptConfig.model_validate(adapt_config().model_dump() | settings)
-        bundle = adapt(model, corpus, task, out, config, overwrite=True, report=said.append)
+        with log_lines() as lines:
+            bundle = adapt(model, corpus, task, out, config, overwrite=True)
         self.tensors, self.curve = bundle.tensors(), plain(bundle.metrics["curve"])
-        self.line = next((line for line in said if "computed once" in line), None)
+        self.line = next((line for line in lines if "computed once" in line), None)
 
     def is_nearly(self, other: Run) -> None:
         assert self.tensors.keys() == other.tensors.keys()

@@ -199,14 +199,13 @@ def test_the_settings_to_try_are_there_and_are_others(settings: dict[str, Any], 
     ],
 )
 def test_a_useless_model_is_told_last_and_kept_in_mind(
-    noise: Corpus, trunk: UserModel, tmp_path: Path, settings: dict[str, Any], said: str
+    noise: Corpus, trunk: UserModel, tmp_path: Path, settings: dict[str, Any], said: str, logged: list[str]
 ) -> None:
-    lines: list[str] = []
     config = adapt_config(optim=RUINED, epochs=1, **settings)
-    bundle = adapt(trunk, noise, "job", tmp_path / "out", config, report=lines.append)
+    bundle = adapt(trunk, noise, "job", tmp_path / "out", config)
     warning = bundle.metrics["warnings"][-1]
     assert said in warning
-    assert lines[-1] == f"warning: {warning}"
+    assert logged[-1] == f"warning: {warning}"
     assert bundle.metrics["constant"]["accuracy"] == 0.75
     assert inspect(tmp_path / "out")["metrics"]["warnings"] == bundle.metrics["warnings"]
     card = (tmp_path / "out" / "README.md").read_text()
@@ -239,30 +238,31 @@ def test_the_command_line_says_it_below_all_else(
     assert capsys.readouterr().err.splitlines() == [said[-1]]
 
 
-def test_a_good_model_is_not_warned_of(trained: UserModel, structured: Corpus, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_good_model_is_not_warned_of(
+    trained: UserModel, structured: Corpus, tmp_path: Path, logged: list[str]
+) -> None:
     config = adapt_config(readout="pooled", strategy="head", optim={"lr": 0.05}, selection="auto", folds=2)
-    bundle = adapt(trained, structured, "cluster", tmp_path / "out", config, report=lines.append)
+    bundle = adapt(trained, structured, "cluster", tmp_path / "out", config)
     assert bundle.metrics["warnings"] == []
-    assert lines[-1].startswith("best epoch ")
+    assert logged[-1].startswith("best epoch ")
 
 
-def test_a_joint_training_is_chosen_by_valid_users_and_says_so(noise: Corpus, trunk: UserModel, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_joint_training_is_chosen_by_valid_users_and_says_so(
+    noise: Corpus, trunk: UserModel, tmp_path: Path, logged: list[str]
+) -> None:
     config = adapt_config(strategy="joint", epochs=1, selection="cross-validation")
-    bundle = adapt_jointly(trunk, noise, ["job"], tmp_path / "out", config, report=lines.append)["job"]
-    assert lines[0] == "selection cross-validation is not used: the valid users of all tasks choose the epoch together"
+    bundle = adapt_jointly(trunk, noise, ["job"], tmp_path / "out", config)["job"]
+    assert logged[0] == "selection cross-validation is not used: the valid users of all tasks choose the epoch together"
     assert bundle.metrics["warnings"][0].startswith("'job': 20 valid users are too few to choose an epoch by")
-    assert lines[-len(bundle.metrics["warnings"]) :] == [f"warning: {text}" for text in bundle.metrics["warnings"]]
+    assert logged[-len(bundle.metrics["warnings"]) :] == [f"warning: {text}" for text in bundle.metrics["warnings"]]
     assert bundle.metrics["constant"]["accuracy"] == 0.75
 
 
-def test_few_held_out_users_of_pre_training(noise: Corpus, tmp_path: Path) -> None:
-    lines: list[str] = []
-    model = pretrain(noise, tmp_path / "other", pretrain_config(epochs=1), report=lines.append)
+def test_few_held_out_users_of_pre_training(noise: Corpus, tmp_path: Path, logged: list[str]) -> None:
+    model = pretrain(noise, tmp_path / "other", pretrain_config(epochs=1))
     (warning,) = model.pretrained.training["warnings"]
     assert warning.endswith(", but they chose it: raise valid_share")
-    assert lines[-1] == f"warning: {warning}"
+    assert logged[-1] == f"warning: {warning}"
     assert warning in (tmp_path / "other" / "README.md").read_text()
 
 

@@ -34,7 +34,7 @@ HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], []]
 
 def joint(model: UserModel | Path, corpus: Corpus, out: Path, tasks: Any = TASKS, **settings: Any) -> dict[str, Bundle]:
     changes = {"strategy": "joint", "epochs": 2, "optim": {"lr": 0.02}} | settings
-    options = {name: changes.pop(name) for name in ("resume", "overwrite", "report") if name in changes}
+    options = {name: changes.pop(name) for name in ("resume", "overwrite") if name in changes}
     return adapt_jointly(model, corpus, tasks, out, adapt_config(**changes), **options)
 
 
@@ -109,15 +109,16 @@ def test_the_pretrained_backbone_never_changes(
     assert (backbone / "model.safetensors").read_bytes() == on_disk
 
 
-def test_the_line_counts_the_backbone_once_and_all_heads(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
-    said: list[str] = []
-    bundles = joint(backbone, corpus, tmp_path / "out", epochs=1, report=said.append)
+def test_the_line_counts_the_backbone_once_and_all_heads(
+    backbone: Path, corpus: Corpus, tmp_path: Path, logged: list[str]
+) -> None:
+    bundles = joint(backbone, corpus, tmp_path / "out", epochs=1)
     heads, trunk, bias = {"cluster": 4 * 9, "shop": 8 * 9}, {"embedding": 28 * 8, "blocks": 800, "norms": 64}, 24
     total = sum(trunk.values()) + 108
     assert (
         f"trainable params: {total:,} || all params: {total + bias:,} || "
         f"trainable%: {100 * total / (total + bias):.4f} (embedding 224, blocks 800, norms 64, head 108)"
-    ) in said
+    ) in logged
     for task, head in heads.items():
         assert bundles[task].trained == trunk | {"head": head}
         assert bundles[task].all_params == sum(trunk.values()) + bias + head

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -55,11 +57,36 @@ def reporter(quiet: bool) -> Callable[[str], None] | None:
     return None if quiet else say
 
 
-def without_warnings(report: Callable[[str], None] | None) -> Callable[[str], None] | None:
-    """Return a reporter that leaves out warnings: they are to stand below all else (`say_warnings`)."""
-    if report is None:
-        return None
-    return lambda line: None if line.startswith(WARNING) else report(line)
+class _Remarks(logging.Handler):
+    """Prints what the library logs as remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{WARNING if record.levelno >= logging.WARNING else ''}{record.getMessage()}")
+
+
+@contextmanager
+def logged_remarks(quiet: bool, *, warnings: bool = False, logger: str = "peterrec") -> Iterator[None]:
+    """Print what the library logs within the block, on standard error; nothing of it when the user wants quiet.
+
+    Args:
+        quiet: what the user said.
+        warnings: also those; otherwise they are to stand below all else (`say_warnings`).
+        logger: name of the topmost one that is listened to.
+    """
+    if quiet:
+        yield
+        return
+    handler, source = _Remarks(), logging.getLogger(logger)
+    if not warnings:
+        handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    level = source.level
+    source.addHandler(handler)
+    source.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(level)
 
 
 def say_warnings(warnings: Iterable[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +60,6 @@ def evaluate(
     bundles: Mapping[str, str | Path] | Sequence[str | Path],
     out: str | Path | None = None,
     config: EvaluateConfig | None = None,
-    *,
-    report: Callable[[str], None] | None = None,
 ) -> TaskEvaluation:
     """Evaluate bundles of one task on its test users, beside cheap baselines (paper, section 4.2).
 
@@ -74,7 +72,6 @@ def evaluate(
         bundles: folders written by `adapt`, all of one task; a mapping gives them names, a list takes strategies'.
         out: JSON file to write, if given.
         config: defaults if not given.
-        report: receives lines about what is being done.
 
     Raises:
         ConfigError: no bundle, or bundles of different tasks.
@@ -99,7 +96,7 @@ def evaluate(
         columns = {name: output_columns(task, bundle) for name, bundle in of_task.items()}
         task, notes = comparable(corpus, task, list(of_task.values()), model.pretrained.training)
         scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
-        evaluation = evaluate_task(task, scorers, config, progress=report, notes=notes)
+        evaluation = evaluate_task(task, scorers, config, notes=notes)
     finally:
         for key in loaded.values():
             model.delete_bundle(key)

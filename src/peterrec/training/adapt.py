@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.config import AdaptConfig, dump_yaml
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
-from peterrec.errors import WARNING, ConfigError
+from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.training.adaptation_run import AdaptationRun, best_line
 from peterrec.training.callbacks import Curve
@@ -27,6 +28,8 @@ from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBa
 from peterrec.training.loop import Plan
 from peterrec.training.selection import Selection, select_by
 from peterrec.training.task_loss import metric_names
+
+logger = logging.getLogger(__name__)
 
 OF_ALL_TASKS = ("epoch", "train_loss", MONITOR, "seconds")  # what else stands in a row of a curve
 
@@ -41,7 +44,6 @@ def adapt(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Adapt a backbone to a task of a corpus and write the bundle to `out` (paper, section 3.3).
 
@@ -58,13 +60,12 @@ def adapt(
         config: defaults if not given.
         resume: go on with a killed run.
         overwrite: replace what is at `out`.
-        report: receives lines about what is done.
 
     Returns:
         The bundle, as it was written. Its `metrics` hold `valid`, the metrics of the validation users at the best
         epoch (`best_epoch`, from 0; `curve` has all epochs); `constant`, those of the answer that is the same for
         everybody; `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the choice of the
-        epoch, or with a model that is no better than the constant answer. They are the last lines of the report.
+        epoch, or with a model that is no better than the constant answer; these are logged as warnings, too.
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
@@ -78,7 +79,7 @@ def adapt(
     config = config or AdaptConfig()
     if config.strategy == "joint":
         raise ConfigError("strategy joint trains several tasks at once", remedy="call adapt_jointly with their names")
-    bundles = _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite, report)
+    bundles = _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite)
     return bundles[task]
 
 
@@ -92,7 +93,6 @@ def adapt_jointly(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] | None = None,
 ) -> dict[str, Bundle]:
     """Train one backbone on several tasks together and write a bundle of each to `out/TASK`.
 
@@ -109,7 +109,6 @@ def adapt_jointly(
         config: its strategy must be `joint`; defaults if not given.
         resume: go on with a killed run.
         overwrite: replace what a joint training wrote to `out`.
-        report: receives lines about what is done; the last ones are the warnings in the `metrics` of the bundles.
 
     Returns:
         The bundle of each task, by name, with `metrics` as those of `adapt`.
@@ -123,7 +122,7 @@ def adapt_jointly(
         raise ConfigError(f"strategy {config.strategy} trains one task", remedy="call adapt, once for each task")
     if not tasks or len(set(tasks)) < len(tasks):
         raise ConfigError(f"tasks are {', '.join(tasks) or 'none'}", remedy="name each task once, and at least one")
-    return _adapt(backbone, corpus, tasks, Path(out), config, resume, overwrite, report)
+    return _adapt(backbone, corpus, tasks, Path(out), config, resume, overwrite)
 
 
 def _adapt(
@@ -134,22 +133,20 @@ def _adapt(
     config: AdaptConfig,
     resume: bool,
     overwrite: bool,
-    report: Callable[[str], None] | None,
 ) -> dict[str, Bundle]:
     """Train on tasks together and write their bundles; of a strategy for one task, that bundle is `out` itself."""
-    say = report or (lambda line: None)
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        run = AdaptationRun(backbone, corpus, tasks, out, config, say)
+        run = AdaptationRun(backbone, corpus, tasks, out, config)
         selections = [select_by(config, one.task, one.train, one.valid) for one in run.learners]
         folds = [] if run.joint else make_folds(run, selections[0].folds)
         work = run.open_work_folder(resume=resume, overwrite=overwrite)
-        run.say_start()
+        run.log_start()
         plan, cross_validation = _plan(run), None
         if folds:
-            say(selections[0].line)
+            logger.info(selections[0].line)
             of_folds = replace(plan, label=f"{tasks[0]} (folds)")
             cross_validation = work.stage("folds", partial(cross_validate, run, folds, of_folds))
-            say(cross_validation_line(cross_validation))
+            logger.info(cross_validation_line(cross_validation))
             plan = replace(plan, chosen=cross_validation["best_epoch"])
             del folds
         curve = _train(run, work, plan)
@@ -159,10 +156,10 @@ def _adapt(
     }
     _save(run, bundles, overwrite=overwrite)
     work.remove()
-    say(best_line(curve, plan.shown))
+    logger.info(best_line(curve, plan.shown))
     for bundle in bundles.values():
         for warning in bundle.metrics["warnings"]:
-            say(f"{WARNING}{warning}")
+            logger.warning(warning)
     return bundles
 
 

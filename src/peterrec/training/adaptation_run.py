@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.strategies import build_networks, count_parameters, group_counts
 
+logger = logging.getLogger(__name__)
+
 
 class AdaptationRun:
     """One adaptation: a backbone, a corpus, the tasks, the settings and the folder of what comes of it.
@@ -33,7 +36,6 @@ class AdaptationRun:
         task_names: one, or with strategy `joint` any number.
         out: folder of the bundle; with strategy `joint`, of the bundles.
         config: settings.
-        say: receives lines about what is done.
 
     Raises:
         FingerprintError: item indices of the corpus mean other items than the backbone's.
@@ -49,16 +51,14 @@ class AdaptationRun:
         task_names: Sequence[str],
         out: Path,
         config: AdaptConfig,
-        say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.out = out
-        self.say = say
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
         self.model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
         _require_same_catalogue(self.model, self.corpus)
         for line in _remarks(self.model, self.corpus, task_names):
-            say(line)
+            logger.info(line)
         self.task_names = task_names
         self.joint = config.strategy == "joint"
         self.cache: TrunkCache | None = None
@@ -109,26 +109,28 @@ class AdaptationRun:
         module.trained.eval().requires_grad_(False)
         return curve
 
-    def say_start(self) -> None:
-        """Say who is learned from, and how many weights are trained."""
-        say, config, (first, *_) = self.say, self.config, self.learners
+    def log_start(self) -> None:
+        """Log who is learned from, and how many weights are trained."""
+        config, (first, *_) = self.config, self.learners
         if self.joint:
             if config.selection == "cross-validation":
-                say("selection cross-validation is not used: the valid users of all tasks choose the epoch together")
+                logger.info(
+                    "selection cross-validation is not used: the valid users of all tasks choose the epoch together"
+                )
             names = ", ".join(repr(name) for name in self.task_names)
             users = " + ".join(f"{len(learner.train):,}" for learner in self.learners)
-            say(f"adapting to {names} jointly on {users} users")
+            logger.info(f"adapting to {names} jointly on {users} users")
         else:
             users = f"{len(first.train):,} users, {len(first.valid):,} to validate"
-            say(f"adapting to {first.task.name!r} with strategy {config.strategy!r} on {users}")
+            logger.info(f"adapting to {first.task.name!r} with strategy {config.strategy!r} on {users}")
             if config.class_weights is not None and first.task.kind == "ranking":
-                say(f"class_weights are not used: {first.task.name!r} is a ranking task")
+                logger.info(f"class_weights are not used: {first.task.name!r} is a ranking task")
         if self.cache is not None:
-            say(self.cache.line)
+            logger.info(self.cache.line)
         heads = [learner.parts.head for learner in self.learners]
         modules = [self.model.network, first.parts.patch, *heads]
         total = sum(count_parameters(module) for module in modules if module is not None)
-        say(trainable_line(group_counts(first.parts.backbone_modules(), first.parts.patch, heads), total))
+        logger.info(trainable_line(group_counts(first.parts.backbone_modules(), first.parts.patch, heads), total))
 
     def new_bundle(self, learner: Learner, metrics: dict[str, Any]) -> Bundle:
         """Return the bundle of a task that was trained."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.data.pretraining_users import split_users
 from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
-from peterrec.errors import WARNING, ConfigError, DataError
+from peterrec.errors import ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.build import build_backbone
@@ -36,6 +36,8 @@ from peterrec.training.objectives import ExampleSource, objective_of, valid_batc
 from peterrec.training.selection import too_few
 
 FloatArray = npt.NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 VALID_SCORES = 2**25  # scores of positions over the whole catalogue made at once: 128 MiB
 SHOWN = ("valid_loss", "hr@10", "mrr@10")
@@ -144,7 +146,6 @@ def pretrain(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] | None = None,
 ) -> UserModel:
     """Pre-train a backbone on the sequences of a corpus and write it to `out` (paper, section 3.2).
 
@@ -159,7 +160,6 @@ def pretrain(
         config: defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace what is at `out`.
-        report: receives lines about what is done.
 
     Raises:
         DataError: too few users with two events or more.
@@ -172,7 +172,6 @@ def pretrain(
         StorageError: the disk is full or the place is not writable.
     """
     config, out = config or PretrainConfig(), Path(out)
-    say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
     sampled = config.sampled(items)
@@ -182,7 +181,7 @@ def pretrain(
     inputs = {"corpus": corpus.manifest["fingerprint"]}
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
-    say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
+    logger.info(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
@@ -203,7 +202,7 @@ def pretrain(
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
     for warning in training["warnings"]:
-        say(f"{WARNING}{warning}")
+        logger.warning(warning)
     return UserModel(pretrained)
 
 

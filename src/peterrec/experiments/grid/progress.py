@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from rich.text import Text
 
 from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.grid.run_unit import Outcome
+
+logger = logging.getLogger(__name__)
 
 Row = tuple[str, str]  # data/task, method
 
@@ -156,24 +159,17 @@ class Silent:
 
 
 class Lines(Silent):
-    """Says one line for each unit that ended, with the main metric and the seconds.
-
-    Args:
-        say: receives the lines.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    """Logs one line for each unit that ended, with the main metric and the seconds."""
 
     def begin(self, units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> None:
         """Say how much there is to do."""
         self.tally = Tally(units, left, jobs)
-        self.say(opening(units, left, jobs))
+        logger.info(opening(units, left, jobs))
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
         """Say how a unit went."""
         self.tally.ended(unit, outcome)
-        self.say(f"[{self.tally.ended_units}/{self.tally.units}] {told(unit, outcome)}")
+        logger.info(f"[{self.tally.ended_units}/{self.tally.units}] {told(unit, outcome)}")
 
 
 def opening(units: Sequence[Unit], left: Sequence[Unit], jobs: int) -> str:
