@@ -28,7 +28,7 @@ from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.tokens import TCL, append_token, read_at
 from peterrec.training.learners import AdaptModule, Learner
-from peterrec.training.loop import TrainedModule, as_asked
+from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.pretrain import PretrainModule
@@ -132,7 +132,7 @@ def _last_items(config: PretrainConfig, sizes: Sizes) -> Job:
 class _LastItems(PretrainModule):
     def __init__(self, network: NextItemModel, config: PretrainConfig) -> None:
         super().__init__(network, config, None)
-        self.reader = as_asked(network.backbone, config.runner, config.batch_size, [config.max_length])
+        self.reader = backbone_for_runner(network.backbone, config.runner, config.batch_size, [config.max_length])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hidden = self.trained.next_item_vectors(self.reader, batch["inputs"])

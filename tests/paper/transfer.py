@@ -52,7 +52,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("BCE takes the place of BPR", "training/task_loss.py", "return bpr_loss(positive, negative)",
                  "return bce_loss(positive, negative)"),
         Mutation("every pair is scored for the first user", "training/task_loss.py",
-                 'return of_all[batch["user"].unsqueeze(1), candidates]', "return of_all[0, candidates]"),
+                 'return all_scores[batch["user"].unsqueeze(1), candidates]', "return all_scores[0, candidates]"),
         Mutation("of many targets too", "training/task_loss.py",
                  'return head.score(vectors[batch["user"]], candidates)',
                  'return head.score(vectors[0 * batch["user"]], candidates)'),

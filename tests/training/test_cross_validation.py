@@ -24,10 +24,10 @@ from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
 from peterrec.training.adaptation_run import AdaptationRun
 from peterrec.training.cross_validation import Fold, fold_source, make_folds
-from peterrec.training.folder import WorkFolder
 from peterrec.training.learners import standardise
 from peterrec.training.optim import make_optimizer, make_schedule
 from peterrec.training.strategies import build
+from peterrec.training.work_folder import WorkFolder
 from training.small import StopAt, Stopped, adapt_config, plain
 
 STEEP = {"lr": 0.3, "schedule": "constant"}

@@ -167,7 +167,7 @@ def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
         SimpleNamespace(source=TaskSource(corpus.task(task), part, config))
         for task, part in zip(TASKS, parts, strict=True)
     ]
-    source, first = StepSource.of_tasks(learners), len(parts[0])
+    source, first = StepSource.over_tasks(learners), len(parts[0])
     rows = np.array([first + 2, 0, first - 1, first])
     pairs = ((1, 2), (0, 0), (0, first - 1), (1, 0))
     assert source.lengths[rows].tolist() == [min(9, len(parts[t].sequences[r])) for t, r in pairs]

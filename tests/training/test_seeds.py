@@ -16,9 +16,9 @@ from peterrec.config import OptimConfig, RunnerConfig
 from peterrec.data.batching import EpochStream, FixedBatches
 from peterrec.data.corpus import Corpus
 from peterrec.training.adapt import adapt
-from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.pretrain import pretrain
+from peterrec.training.work_folder import WorkFolder
 from training.small import adapt_config, plain, pretrain_config
 
 Train = Callable[..., Any]

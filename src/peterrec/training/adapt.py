@@ -20,14 +20,14 @@ from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.training.adaptation_run import AdaptationRun, best_line
 from peterrec.training.callbacks import Curve
-from peterrec.training.constant import constant_metrics, useless
+from peterrec.training.constant_baseline import constant_answer_metrics, useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
-from peterrec.training.folder import WorkFolder
 from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
 from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
 from peterrec.training.loop import Plan
 from peterrec.training.selection import Selection, select_by
 from peterrec.training.task_loss import metric_names
+from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -137,15 +137,15 @@ def _adapt(
     """Train on tasks together and write their bundles; of a strategy for one task, that bundle is `out` itself."""
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         run = AdaptationRun(backbone, corpus, tasks, out, config)
-        selections = [select_by(config, one.task, one.train, one.valid) for one in run.learners]
+        selections = [select_by(config, learner.task, learner.train, learner.valid) for learner in run.learners]
         folds = [] if run.joint else make_folds(run, selections[0].folds)
         work = run.open_work_folder(resume=resume, overwrite=overwrite)
         run.log_start()
         plan, cross_validation = _plan(run), None
         if folds:
             logger.info(selections[0].line)
-            of_folds = replace(plan, label=f"{tasks[0]} (folds)")
-            cross_validation = work.stage("folds", partial(cross_validate, run, folds, of_folds))
+            fold_plan = replace(plan, label=f"{tasks[0]} (folds)")
+            cross_validation = work.stage("folds", partial(cross_validate, run, folds, fold_plan))
             logger.info(cross_validation_line(cross_validation))
             plan = replace(plan, chosen=cross_validation["best_epoch"])
             del folds
@@ -165,7 +165,7 @@ def _adapt(
 
 def _plan(run: AdaptationRun) -> Plan:
     if run.joint:
-        deciding = (metric_in_joint(metric_names(one.task)[0], one.task.name) for one in run.learners)
+        deciding = (metric_in_joint(metric_names(learner.task)[0], learner.task.name) for learner in run.learners)
         return Plan.of(run.config, "joint", "min", (MONITOR, *deciding))
     task = run.learners[0].task
     mode = "max" if task.kind == "ranking" else "min"
@@ -175,8 +175,8 @@ def _plan(run: AdaptationRun) -> Plan:
 def _train(run: AdaptationRun, work: WorkFolder, plan: Plan) -> Curve:
     config, learners = run.config, run.learners
     module = JointModule(learners, config) if run.joint else AdaptModule(learners, config, run.cache)
-    stream = EpochStream(StepSource.of_tasks(learners), config.batch_size, config.seed)
-    curve = run.train(module, stream, ValidBatches.of_tasks(learners, config, run.cache), work, plan)
+    stream = EpochStream(StepSource.over_tasks(learners), config.batch_size, config.seed)
+    curve = run.train(module, stream, ValidBatches.over_tasks(learners, config, run.cache), work, plan)
     for learner in learners:
         learner.parts.head.fold()
     return curve
@@ -197,7 +197,7 @@ def _metrics(
         for row in curve.rows
     ]
     metrics: dict[str, Any] = {
-        "constant": constant_metrics(task, learner.train, learner.valid, learner.loss.weights),
+        "constant": constant_answer_metrics(task, learner.train, learner.valid, learner.loss.weights),
         **({} if cross_validation is None else {"cross_validation": cross_validation}),
         "valid": {name: curve.best[key] for key, name in names_in_curve.items()},
         "best_epoch": int(curve.best["epoch"]),

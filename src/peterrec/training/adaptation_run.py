@@ -19,10 +19,10 @@ from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
-from peterrec.training.folder import WorkFolder
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.strategies import build_networks, count_parameters, group_counts
+from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class AdaptationRun:
         self.learners = self._build_learners([self.corpus.task(name) for name in task_names])
 
     def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
-        users = [parts_of(task) for task in tasks]
+        users = [train_and_valid(task) for task in tasks]
         backbone, device = self.model.network.backbone, self.model.device
         networks = build_networks(
             self.config, backbone, [(task, train) for task, (train, _) in zip(tasks, users, strict=True)]
@@ -180,7 +180,7 @@ def _remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str
     return list(dict.fromkeys(lines))
 
 
-def parts_of(spec: Task) -> tuple[TaskPart, TaskPart]:
+def train_and_valid(spec: Task) -> tuple[TaskPart, TaskPart]:
     """Return the users to train on and to validate.
 
     Raises:

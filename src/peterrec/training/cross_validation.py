@@ -15,13 +15,13 @@ from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_folds, user_hash
 from peterrec.data.subset import count_targets
 from peterrec.training.adaptation_run import AdaptationRun
-from peterrec.training.constant import constant_sums
-from peterrec.training.folder import WorkFolder
+from peterrec.training.constant_baseline import constant_answer_sums
 from peterrec.training.learners import AdaptModule, Learner, Read, StepSource, ValidBatches, new_learner
 from peterrec.training.loop import Plan
 from peterrec.training.strategies import build
 from peterrec.training.task_loss import Sums, add_up
 from peterrec.training.task_source import VALID_BATCH, Batch
+from peterrec.training.work_folder import WorkFolder
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _fold(run: AdaptationRun, rows: IntArray, held_out: IntArray) -> Fold:
     parts = build(config, run.model.network.backbone, task, train)
     states: Read | None = None if cache is None else lambda fold_rows: cache.train(rows[fold_rows])
     learner = new_learner(config, task, train, valid, parts, run.model.device, states)
-    constant = constant_sums(task, train, valid, np.arange(len(valid)), learner.loss.weights)
+    constant = constant_answer_sums(task, train, valid, np.arange(len(valid)), learner.loss.weights)
     return Fold(rows, held_out, learner, constant)
 
 
@@ -77,8 +77,8 @@ def fold_source(folds: list[Fold], lengths: IntArray) -> StepSource:
         lengths: (users,) events read of each train user.
     """
     places = [np.full(len(lengths), -1) for _ in folds]
-    for fold, of_fold in zip(folds, places, strict=True):
-        of_fold[fold.rows] = np.arange(len(fold.rows))
+    for fold, fold_places in zip(folds, places, strict=True):
+        fold_places[fold.rows] = np.arange(len(fold.rows))
     return StepSource([fold.learner.source for fold in folds], places, lengths)
 
 

@@ -53,7 +53,7 @@ class JointModule(AdaptModule):
 
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
         """Return the mean of the tasks' losses, weighted by their users in the batch."""
-        users = [len(of_task["tokens"]) for of_task in batch.values()]
+        users = [len(task_batch["tokens"]) for task_batch in batch.values()]
         losses = [loss * count for loss, count in zip(self.task_losses(batch), users, strict=True)]
         return torch.stack(losses).sum() / sum(users)
 

@@ -21,7 +21,7 @@ from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
-from peterrec.training.loop import TrainedModule, as_asked
+from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients
 from peterrec.training.strategies import Trainable
 from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_sums
@@ -104,8 +104,8 @@ def standardise(
     """
     if config.readout == "token":
         return
-    some = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
-    batches = inference_batches(some, STANDARD_BATCH, config.max_length)
+    sample = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
+    batches = inference_batches(sample, STANDARD_BATCH, config.max_length)
     vectors = [read(torch.from_numpy(tokens).to(device), readout=config.readout) for _, tokens in batches]
     head.standardise(torch.cat(vectors).float().to(head.weight.device))
 
@@ -122,7 +122,7 @@ class TaskReader(nn.Module):
     def __init__(self, parts: Trainable, config: AdaptConfig, trunk: Trunk | None) -> None:
         super().__init__()
         lengths = (config.max_length + 1, config.max_length + 2)  # with [TCL] at the end, or at both
-        self.backbone = as_asked(parts.backbone, config.runner, config.batch_size, lengths)
+        self.backbone = backbone_for_runner(parts.backbone, config.runner, config.batch_size, lengths)
         self.patch = parts.patch
         self.readout = config.readout
         self.trunk = trunk
@@ -149,13 +149,13 @@ class StepSource:
         self.lengths = lengths
 
     @classmethod
-    def of_tasks(cls, learners: Sequence[Learner]) -> StepSource:
+    def over_tasks(cls, learners: Sequence[Learner]) -> StepSource:
         """Return batches with users of all tasks: every labelled user of every task stands in an epoch once."""
         lengths = [learner.source.lengths for learner in learners]
         places = [np.full(sum(map(len, lengths)), -1) for _ in learners]
-        ends = np.cumsum([len(of_task) for of_task in lengths])
-        for of_task, end, of_learner in zip(places, ends, lengths, strict=True):
-            of_task[end - len(of_learner) : end] = np.arange(len(of_learner))
+        ends = np.cumsum([len(users) for users in lengths])
+        for task_places, end, users in zip(places, ends, lengths, strict=True):
+            task_places[end - len(users) : end] = np.arange(len(users))
         return cls([learner.source for learner in learners], places, np.concatenate(lengths))
 
     def batch(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Batch]:
@@ -172,24 +172,24 @@ class ValidBatches:
     """The batches of the valid users of all learners, one learner after another, with its number as `learner`.
 
     Args:
-        of_learners: the batches of each: `rows` of its valid users, and what is read of them.
+        batches_of_learners: the batches of each: `rows` of its valid users, and what is read of them.
     """
 
-    def __init__(self, of_learners: Sequence[Any]) -> None:
-        self.of_learners = of_learners
+    def __init__(self, batches_of_learners: Sequence[Any]) -> None:
+        self.batches_of_learners = batches_of_learners
 
     @classmethod
-    def of_tasks(cls, learners: Sequence[Learner], config: AdaptConfig, cache: TrunkCache | None) -> ValidBatches:
+    def over_tasks(cls, learners: Sequence[Learner], config: AdaptConfig, cache: TrunkCache | None) -> ValidBatches:
         """Return the batches of the valid users of tasks; the states of those of one task may be kept."""
         if cache is not None:
             return cls([ValidStates(cache.valid, VALID_BATCH)])
         return cls([valid_batches(learner.valid, config.max_length) for learner in learners])
 
     def __len__(self) -> int:
-        return sum(len(batches) for batches in self.of_learners)
+        return sum(len(batches) for batches in self.batches_of_learners)
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, batches in enumerate(self.of_learners):
+        for number, batches in enumerate(self.batches_of_learners):
             for batch in batches:
                 yield {"learner": torch.tensor(number), **batch}
 
@@ -276,5 +276,5 @@ class AdaptModule(TrainedModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all valid users, each by the network that did not learn from it."""
-        self.log_dict(add_up([sums for of_learner in self._sums for sums in of_learner]))
+        self.log_dict(add_up([sums for learner_sums in self._sums for sums in learner_sums]))
         self._sums = [[] for _ in self.learners]

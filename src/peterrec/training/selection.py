@@ -48,14 +48,14 @@ def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart)
             remedy="set folds lower, or selection to valid, or label more users and prepare again",
             path=task.path,
         )
-    how = f"{config.folds}-fold cross-validation within the {len(train):,} train users"
+    method = f"{config.folds}-fold cross-validation within the {len(train):,} train users"
     if config.selection == "cross-validation":
-        return Selection(config.folds, f"choosing the epoch by {how}", warnings)
+        return Selection(config.folds, f"choosing the epoch by {method}", warnings)
     reason = few or (f"the valid users {one_class}" if one_class else None)
     if reason is None:
         return Selection()
     if config.selection == "auto" and possible and len(train) > len(valid):
-        return Selection(config.folds, f"{reason}: choosing by {how}", warnings)
+        return Selection(config.folds, f"{reason}: choosing by {method}", warnings)
     remedy = "set selection to auto" if config.selection == "valid" and possible else "label more users"
     return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid), remedy)))
 
@@ -66,14 +66,13 @@ def chosen_by_few(name: str, valid: int, remedy: str = "label more users") -> tu
     return () if few is None else (f"{name!r}: {few}, but they chose it: {remedy}, or raise split.valid",)
 
 
-def too_few(users: int, who: str = "valid") -> str | None:
+def too_few(users: int, kind: str = "valid") -> str | None:
     """Say that so many users are too few to choose an epoch by; None where they are not."""
     if users >= ENOUGH_USERS:
         return None
     error = 50 / np.sqrt(users)  # of a share of one half, in percent
-    return (
-        f"{users} {who} users are too few to choose an epoch by (a share of them has a standard error of {error:.0f} %)"
-    )
+    reason = f"a share of them has a standard error of {error:.0f} %"
+    return f"{users} {kind} users are too few to choose an epoch by ({reason})"
 
 
 def _one_class(task: Task, train: TaskPart, valid: TaskPart) -> str | None:

@@ -128,7 +128,7 @@ def items_of(corpus: Corpus) -> dict[str, list[Any]]:
     return {user: [names[index] for index in row] for user, row in sequences_of(corpus).items()}
 
 
-def parts_of(corpus: Corpus, name: str) -> dict[str, dict[str, tuple[list[int], Any]]]:
+def train_and_valid(corpus: Corpus, name: str) -> dict[str, dict[str, tuple[list[int], Any]]]:
     """History, and label or targets, of each user of each part."""
     task, found = corpus.task(name), {}
     for part in PARTS:

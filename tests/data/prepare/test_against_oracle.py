@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from data.prepare.logs import (
     assert_account_adds_up,
     bound,
-    parts_of,
     seconds,
     sequences_of,
     times,
+    train_and_valid,
     write_csv,
     write_parquet,
 )
@@ -190,7 +190,7 @@ def check(case: Case, oracle: Oracle, folder: Path) -> None:
     assert list(sequences_of(corpus)) == sorted(oracle.sequences, key=str.encode)
     for name, task in expected.items():
         found = corpus.task(name)
-        assert parts_of(corpus, name) == task.parts
+        assert train_and_valid(corpus, name) == task.parts
         assert list(found.class_names) == task.class_names
         if found.targets is not None:
             pairs = zip(found.targets.ids.to_pylist(), found.targets.counts.tolist(), strict=True)

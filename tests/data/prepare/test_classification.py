@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.prepare.logs import SMALL, assert_account_adds_up, made, parts_of, write_csv, write_parquet
+from data.prepare.logs import SMALL, assert_account_adds_up, made, train_and_valid, write_csv, write_parquet
 from data.prepare.oracle import Settings, part_of
 from peterrec.config import ActivityConfig, build_config
 from peterrec.data.corpus import Corpus
@@ -34,7 +34,7 @@ def corpus_of(folder: Path, table: list[tuple[Any, Any]], **values: Any) -> Corp
 def labels_of(corpus: Corpus) -> dict[str, str]:
     """The name of each user's class, whatever the part."""
     names = corpus.task("group").class_names
-    parts = parts_of(corpus, "group").values()
+    parts = train_and_valid(corpus, "group").values()
     return {user: names[label] for users in parts for user, (_, label) in users.items()}
 
 
@@ -61,9 +61,9 @@ def test_labels_meet_users_whatever_the_type_of_either(tmp_path: Path) -> None:
         task(path, name=path.stem[0], labels={"columns": names} if path.suffix == ".dat" else {}) for path in files
     ]
     found = made(write_parquet(tmp_path / "log.parquet", LOG), tmp_path / "out", tasks=tasks)
-    first = parts_of(found, "a")
+    first = train_and_valid(found, "a")
     assert {user: ("even", "odd")[label] for users in first.values() for user, (_, label) in users.items()} == wanted
-    assert all(parts_of(found, name) == first for name in found.task_names)
+    assert all(train_and_valid(found, name) == first for name in found.task_names)
 
 
 def test_users_of_csv_events_meet_labels_when_ids_are_text_with_zeros(tmp_path: Path) -> None:

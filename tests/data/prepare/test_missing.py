@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.prepare.logs import COLUMNS, SMALL, made, parts_of, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, SMALL, made, train_and_valid, write_csv, write_parquet
 from peterrec.config import EventsConfig, LabelsConfig, PrepareConfig, load_config
 from peterrec.data.prepare import read_event_histories
 from peterrec.errors import DataError
@@ -109,7 +109,7 @@ def labelled(folder: Path, path: Path, **labels: Any) -> tuple[Any, list[dict[st
     log = write_csv(folder / "log.csv", [(user, item, 1) for user in USERS for item in "ab"])
     task = {"name": "t", "kind": "classification", "labels": {"path": str(path), "label": "group"} | labels}
     corpus = made(log, folder / "out", tasks=[task])
-    users = sum(len(part) for part in parts_of(corpus, "t").values())
+    users = sum(len(part) for part in train_and_valid(corpus, "t").values())
     return (corpus.task("t").class_names, users), corpus.manifest["tasks"][0]["steps"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from data.prepare.logs import COLUMNS, items_of, made, parts_of, sequences_of, write_csv, write_parquet
+from data.prepare.logs import COLUMNS, items_of, made, sequences_of, train_and_valid, write_csv, write_parquet
 from data.prepare.logs import settings as build
 from data.prepare.oracle import tie_of
 from peterrec import storage
@@ -219,14 +219,14 @@ def test_parts_are_of_users_alone_and_the_same_for_all_tasks(tmp_path: Path) -> 
     corpus = made(path, tmp_path / "out", source=source, tasks=tasks)
     found: dict[str, set[str]] = {}
     for name in corpus.task_names:
-        for part, users in parts_of(corpus, name).items():
+        for part, users in train_and_valid(corpus, name).items():
             assert len(users) > 5
             found.setdefault(part, set()).update(users)
     assert sum(len(users) for users in found.values()) == len(set.union(*found.values())) == 60
     fewer = made(path, tmp_path / "fewer", source=source | {"before": "1", "repeats": "drop"}, tasks=tasks[:1])
-    assert {part: set(users) for part, users in parts_of(fewer, "group").items()} == found
+    assert {part: set(users) for part, users in train_and_valid(fewer, "group").items()} == found
     salted = made(path, tmp_path / "salted", source=source, tasks=tasks[:1], split={"salt": "another"})
-    assert {part: set(users) for part, users in parts_of(salted, "group").items()} != found
+    assert {part: set(users) for part, users in train_and_valid(salted, "group").items()} != found
 
 
 def test_pieces_are_whole_users_and_as_large_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from data.prepare.logs import (
     assert_account_adds_up,
     items_of,
     made,
-    parts_of,
+    train_and_valid,
     write_csv,
     write_parquet,
 )
@@ -46,7 +46,7 @@ def answers(corpus: Corpus) -> dict[str, tuple[str, str]]:
     targets = task.targets.ids.to_pylist()
     return {
         user: ("".join(names[i] for i in history), "".join(targets[i] for i in wanted))
-        for users in parts_of(corpus, "r").values()
+        for users in train_and_valid(corpus, "r").values()
         for user, (history, wanted) in users.items()
     }
 

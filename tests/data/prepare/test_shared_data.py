@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data.prepare.logs import assert_account_adds_up, parts_of, sequences_of
+from data.prepare.logs import assert_account_adds_up, sequences_of, train_and_valid
 from data.prepare.oracle import tie_of
 from peterrec.config import PrepareConfig, build_config
 from peterrec.data.corpus import Corpus
@@ -54,7 +54,7 @@ def test_movielens(shared: Path, tmp_path: Path) -> None:
         classes = corpus.task(name).class_names
         assert list(classes) == [str(value) for value in sorted(pc.unique(table[name]).to_pylist())]
         wanted = dict(zip(map(str, table["user_id"].to_pylist()), map(str, table[name].to_pylist()), strict=True))
-        parts = parts_of(corpus, name)
+        parts = train_and_valid(corpus, name)
         assert {user: classes[label] for part in parts.values() for user, (_, label) in part.items()} == wanted
         assert len(parts["train"]) / 6040 == pytest.approx(0.7, abs=0.02)
 

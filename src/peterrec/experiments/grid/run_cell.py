@@ -30,7 +30,7 @@ from peterrec.experiments.rivals import Rival, train_rival
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, Cost, Family, write_cell
 from peterrec.training.adapt import adapt, adapt_jointly
-from peterrec.training.adaptation_run import parts_of
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import build
 
 LARGE = 1_000_000  # bytes of a bundle that is not kept once its cell is written
@@ -82,7 +82,7 @@ def adapt_cell(job: Job) -> str:
     task = _task(view, unit.cells[0].task)
     try:
         with torch.random.fork_rng(devices=[]):
-            build(settings, model.network.backbone, task, parts_of(task)[0])
+            build(settings, model.network.backbone, task, train_and_valid(task)[0])
     except (ConfigError, TaskError) as error:
         raise NotPossible(str(error)) from error
     grown = watch_memory()
@@ -133,7 +133,7 @@ def _model(job: Job, settings: AdaptConfig) -> UserModel:
 def _task(view: Corpus, name: str) -> Task:
     try:
         task = view.task(name)
-        parts_of(task)
+        train_and_valid(task)
     except TaskError as error:
         raise NotPossible(str(error)) from error
     return task
@@ -192,7 +192,7 @@ def baseline_cell(job: Job) -> str:
     task = _task(view, job.unit.cells[0].task)
     targets = 0 if task.targets is None else len(task.targets)
     grown, start = watch_memory(), time.perf_counter()
-    train, valid = parts_of(task)
+    train, valid = train_and_valid(task)
     fitted = fit_baseline(job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets)
     if isinstance(fitted, Unavailable):
         raise ConfigError(fitted, remedy="install what is missing, and run the same command again")

@@ -22,7 +22,7 @@ from peterrec.experiments.rivals.settings import ConetConfig
 from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.losses import bce_loss
-from peterrec.training.adaptation_run import parts_of
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import count_parameters
 from peterrec.training.task_source import Batch
 
@@ -40,7 +40,7 @@ def train_conet(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: 
     device = find_device(config.device)
     spec = corpus.task(name)
     assert spec.targets is not None
-    train, valid = parts_of(spec)
+    train, valid = train_and_valid(spec)
     test = spec.part("test")
     histories = [_history(part.sequences, config.max_length) for part in (train, valid, test)]
     sources = Sequences.of([row for history in histories for row in history])

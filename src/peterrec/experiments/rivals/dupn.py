@@ -20,7 +20,7 @@ from peterrec.experiments.rivals.settings import DupnConfig
 from peterrec.experiments.rivals.trained import Course, Rival, Say, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.training.adaptation_run import parts_of
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import build_head, count_parameters
 from peterrec.training.task_loss import TaskLoss, add_up, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
@@ -102,7 +102,7 @@ def train_dupn(corpus: Corpus, tasks: Sequence[str], config: DupnConfig, seed: i
 
 
 def _job(spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _Job:
-    users, valid = parts_of(spec)
+    users, valid = train_and_valid(spec)
     head = build_head(spec, users, config.hidden, generator)
     blind = head.bias.detach().expand(len(valid), -1).clone()
     start = add_up([metric_sums(blind, valid, np.arange(len(valid)))])[metric_names(spec)[0]]

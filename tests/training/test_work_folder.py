@@ -17,8 +17,8 @@ from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, StorageError
 from peterrec.training.adapt import adapt
-from peterrec.training.folder import WorkFolder
 from peterrec.training.pretrain import pretrain
+from peterrec.training.work_folder import WorkFolder
 from training.small import StopAt, Stopped, adapt_config, prepare_synthetic, pretrain_config
 
 POINT = "out.training/last.ckpt"

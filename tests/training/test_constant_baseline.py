@@ -18,7 +18,7 @@ from peterrec.data.sequences import FIRST_ITEM
 from peterrec.errors import TaskError
 from peterrec.model import UserModel
 from peterrec.training.adapt import adapt, adapt_jointly
-from peterrec.training.constant import constant_metrics, settings_to_try, useless
+from peterrec.training.constant_baseline import constant_answer_metrics, settings_to_try, useless
 from peterrec.training.pretrain import pretrain
 from peterrec.training.selection import select_by
 from training.small import adapt_config, corpus_of, pretrain_config
@@ -116,10 +116,10 @@ def test_folds_that_are_asked_for_need_users(tmp_path: Path) -> None:
 def test_the_constant_answer_by_hand(tmp_path: Path) -> None:
     task, train = part_of([0, 0, 0, 1], tmp_path / "a")
     _, valid = part_of([1, 1, 0], tmp_path / "b")
-    found = constant_metrics(task, train, valid, None)  # shares 4/6 and 2/6: each class once more
+    found = constant_answer_metrics(task, train, valid, None)  # shares 4/6 and 2/6: each class once more
     assert found["log_loss"] == pytest.approx(-(2 * np.log(1 / 3) + np.log(2 / 3)) / 3)
     assert found["accuracy"] == pytest.approx(1 / 3)
-    weighted = constant_metrics(task, train, valid, torch.tensor([1.0, 4.0]))  # shares 4/12 and 8/12
+    weighted = constant_answer_metrics(task, train, valid, torch.tensor([1.0, 4.0]))  # shares 4/12 and 8/12
     assert weighted["log_loss"] == pytest.approx(-(2 * 4 * np.log(2 / 3) + np.log(1 / 3)) / 9)
     assert weighted["accuracy"] == pytest.approx(1 / 3)  # still the largest class
 
@@ -128,7 +128,7 @@ def test_the_constant_answer_of_a_ranking(tmp_path: Path) -> None:
     targets = {"train": [[0], [1]], "valid": [[0], [2, 3]], "test": [[0], [1]]}
     parts = {part: users(2, seed) for seed, part in enumerate(targets)}
     task = corpus_of(tmp_path / "c", users(9, 3), 6, targets=targets, parts=parts).task("job")
-    found = constant_metrics(task, task.part("train"), task.part("valid"), None)
+    found = constant_answer_metrics(task, task.part("train"), task.part("valid"), None)
     # 5 targets by falling counts; the user's other positive is left out of the ranking.
     assert found == {"mrr": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
 
