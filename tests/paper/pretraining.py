@@ -64,7 +64,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "starts = np.maximum(begin, end - max_length - 1)", "starts = np.maximum(begin, end - max_length)"),
         Mutation("padding counts in the loss", "training/pretrain.py",
                  'is_target = batch["targets"] != PAD\n        targets = batch["targets"][is_target]',
-                 'is_target = batch["inputs"] != -1\n        targets = batch["targets"][is_target].clamp(min=FIRST_ITEM)'),
+                 'is_target = batch["inputs"] != -1\n'
+                 '        targets = batch["targets"][is_target].clamp(min=FIRST_ITEM)'),
     ],
     "Noncausal objective": [
         Mutation("every item is asked for, hidden or not", "training/objectives.py", HIDDEN,
