@@ -125,9 +125,13 @@ def test_the_line_counts_the_backbone_once_and_all_heads(
 
 
 def test_inspect_tells_what_a_joint_training_is(made: tuple[Path, dict[str, Bundle]], model: UserModel) -> None:
-    found = inspect(made[0])
-    assert (found["kind"], found["tasks"], found["backbone_fingerprint"]) == ("joint", TASKS, model.fingerprint)
-    assert found["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
+    description = inspect(made[0])
+    assert (description["kind"], description["tasks"], description["backbone_fingerprint"]) == (
+        "joint",
+        TASKS,
+        model.fingerprint,
+    )
+    assert description["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
     bundle = inspect(made[0] / "shop")
     assert (bundle["kind"], bundle["strategy"], bundle["kind_of_task"]) == ("bundle", "joint", "ranking")
     assert bundle["own"] == {"embedding": True, "blocks": 2}
@@ -172,9 +176,9 @@ def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
     pairs = ((1, 2), (0, 0), (0, first - 1), (1, 0))
     assert source.lengths[rows].tolist() == [min(9, len(parts[t].sequences[r])) for t, r in pairs]
     batch = source.batch(rows, np.random.default_rng(0))
-    found = {task: [[t for t in row if t] for row in of["tokens"].tolist()] for task, of in batch.items()}
+    actual = {task: [[t for t in row if t] for row in of["tokens"].tolist()] for task, of in batch.items()}
     expected = {"0": [(0, 0), (0, first - 1)], "1": [(1, 2), (1, 0)]}
-    assert found == {task: [parts[t].sequences[r][-9:].tolist() for t, r in of] for task, of in expected.items()}
+    assert actual == {task: [parts[t].sequences[r][-9:].tolist() for t, r in of] for task, of in expected.items()}
 
 
 def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(
@@ -253,14 +257,14 @@ def test_the_start_may_be_random_and_all_heads_leave_theirs(
     """So slow that nothing moves: what is written is what it started from."""
     still = {"optim": {"lr": 1e-12, "weight_decay": 0, "schedule": "constant"}, "epochs": 1}
     trunk = UserModel.from_pretrained(backbone, "cpu").network.backbone.state_dict()
-    found = {}
+    actual = {}
     for start in ("pretrained", "random"):
         joint(backbone, corpus, tmp_path / start, joint_start=start, **still)
-        found[start] = kept(tmp_path / start / "cluster")
+        actual[start] = kept(tmp_path / start / "cluster")
     for name, tensor in trunk.items():
         if "norm" not in name and "bias" not in name:
-            torch.testing.assert_close(found["pretrained"][f"backbone.{name}"], tensor, atol=1e-6, rtol=0)
-            assert not torch.allclose(found["random"][f"backbone.{name}"], tensor, atol=1e-3)
+            torch.testing.assert_close(actual["pretrained"][f"backbone.{name}"], tensor, atol=1e-6, rtol=0)
+            assert not torch.allclose(actual["random"][f"backbone.{name}"], tensor, atol=1e-3)
     for task in TASKS:
         start, end = kept(tmp_path / "pretrained" / task), kept(made[0] / task)
         assert not torch.allclose(start["head.weight"], end["head.weight"], atol=1e-3)
@@ -287,7 +291,7 @@ def test_the_same_seed_gives_the_same_result(
 def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, start: str
 ) -> None:
-    whole = result(joint(backbone, corpus, tmp_path / "whole", joint_start=start))
+    uninterrupted = result(joint(backbone, corpus, tmp_path / "whole", joint_start=start))
     for hook in HOOKS:
         out = tmp_path / hook.replace(" ", "-")
         watched(StopAt(hook, 1 if hook == "end" else 2))
@@ -295,5 +299,5 @@ def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(
             joint(backbone, corpus, out, joint_start=start, checkpoint_every=3)
         assert not out.exists()
         watched()
-        assert result(joint(backbone, corpus, out, joint_start=start, checkpoint_every=3, resume=True)) == whole
+        assert result(joint(backbone, corpus, out, joint_start=start, checkpoint_every=3, resume=True)) == uninterrupted
         assert not out.with_name(out.name + ".training").exists()

@@ -108,8 +108,10 @@ def test_events_are_left_out_in_training_only_and_anew_each_time(
     model.add_bundle(dropped, "dropped")
     sequences = corpus.task("cluster").part("test").sequences
     np.testing.assert_array_equal(model.probabilities(sequences, "dropped"), model.probabilities(sequences, "dropped"))
-    again = adapt(model, corpus, "cluster", tmp_path / "again", adapt_config(strategy="head", event_dropout=0.5))
-    np.testing.assert_array_equal(again.head.weight.detach().numpy(), dropped.head.weight.detach().numpy())
+    second_result = adapt(
+        model, corpus, "cluster", tmp_path / "again", adapt_config(strategy="head", event_dropout=0.5)
+    )
+    np.testing.assert_array_equal(second_result.head.weight.detach().numpy(), dropped.head.weight.detach().numpy())
 
 
 @pytest.mark.slow

@@ -153,8 +153,8 @@ def test_a_strategy_starts_at_the_pretrained_weights_or_at_random(
     for name, tensor in network.state_dict().items():
         if name.endswith("conv.weight") or name == "embedding.weight":
             assert torch.equal(tensor, pretrained.state_dict()[name]) == (not random), name
-    again = built(model, corpus, strategy, seed=1).backbone
-    assert equal(tensors(again), tensors(network)) == (not random)
+    second_result = built(model, corpus, strategy, seed=1).backbone
+    assert equal(tensors(second_result), tensors(network)) == (not random)
 
 
 def test_a_joint_training_may_start_at_random(model: UserModel, corpus: Corpus) -> None:
