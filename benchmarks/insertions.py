@@ -188,17 +188,17 @@ def print_table(data: Data, evaluations: list[TaskEvaluation], variants: list[st
         print(f"| {name} | {trained} | {' | '.join(cells)} | {difference(evaluations, name, variants[0], first)} |")
 
 
-def difference(evaluations: list[TaskEvaluation], name: str, rival: str, metric: str) -> str:
+def difference(evaluations: list[TaskEvaluation], name: str, reference: str, metric: str) -> str:
     """Return the mean paired difference to the default, with the mean of its limits over users."""
     found = [
         one
         for evaluation in evaluations
         for one in evaluation.verdicts
-        if (one.method, one.rival, one.metric) in ((name, rival, metric), (rival, name, metric))
+        if (one.method, one.reference, one.metric) in ((name, reference, metric), (reference, name, metric))
     ]
     if not found:
         return ""
-    # Every pair of models is compared both ways; a baseline only as a rival, with the sign turned.
+    # Every pair of models is compared both ways; a baseline only as a reference, with the sign turned.
     direct = [one for one in found if one.method == name]
     sign, chosen = (1, direct) if direct else (-1, found)
     limits = sorted(sign * mean(getattr(one, side) or 0.0 for one in chosen) for side in ("low", "high"))

@@ -34,7 +34,7 @@ def right_scores(task: Task) -> np.ndarray:
 
 
 def verdicts(evaluation: TaskEvaluation, method: str, metric: str) -> dict[str, str]:
-    return {v.rival: v.verdict for v in evaluation.verdicts if (v.method, v.metric) == (method, metric)}
+    return {v.reference: v.verdict for v in evaluation.verdicts if (v.method, v.metric) == (method, metric)}
 
 
 def test_classification_table(class_task: MakeTask, fixed: Callable, logged: list[str]) -> None:
@@ -156,7 +156,7 @@ def test_json_round_trip(class_task: MakeTask, fixed: Callable) -> None:
     assert TaskEvaluation.from_json(tree) == result
     assert tree["protocol"] == {"k": 5, "sampled_negatives": 99, "bootstrap": 200, "confidence": 0.95, "seed": 0}
     assert set(tree["methods"][0]["values"]["accuracy"]) == {"value", "low", "high"}
-    assert set(tree["verdicts"][0]) == {"method", "rival", "metric", "difference", "low", "high", "verdict"}
+    assert set(tree["verdicts"][0]) == {"method", "reference", "metric", "difference", "low", "high", "verdict"}
     del tree["methods"][0]["values"]
     with pytest.raises(ArtifactError, match=r"methods\.0\.values"):
         TaskEvaluation.from_json(tree)
@@ -184,6 +184,6 @@ def test_mistakes_are_named(
 
 def test_histories_may_be_empty(class_task: MakeTask, make_class_part: Callable[..., TaskPart]) -> None:
     part = make_class_part(60, 2)
-    nobody = TaskPart(part.user_ids, Sequences.of([[]] * 60), labels=part.labels)
+    nobody = TaskPart(part.user_ids, Sequences.from_rows([[]] * 60), labels=part.labels)
     result = evaluate_task(class_task(test=nobody), {}, CONFIG)
     assert len(result.methods) == 3

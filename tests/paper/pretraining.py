@@ -15,7 +15,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  CUT.replace("ends - lengths", "sequences.offsets[:-1][rows]")),
         Mutation("the newest comes first", "data/batching.py", CUT,
                  CUT.replace("sequences.items, ends - lengths", "sequences.items[::-1], len(sequences.items) - ends")),
-        Mutation("events are not sorted by time", "data/prepare/sequences.py",
+        Mutation("events are not sorted by time", "data/prepare/event_sequences.py",
                  '.order_by("place", *keys)', '.order_by("place")'),
     ],
     "Items are embedded": [
@@ -30,8 +30,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "(Block(self.config, dilation, generator) for", "(Block(self.config, 1, generator) for"),
     ],
     "A block is conv, LayerNorm, ReLU": [
-        Mutation("the dilation is not doubled", "nn/block.py", "Site(config, 2 * dilation", "Site(config, dilation"),
-        Mutation("there is one site, not two", "nn/block.py",
+        Mutation("the dilation is not doubled", "nn/block.py", "ConvSublayer(config, 2 * dilation", "ConvSublayer(config, dilation"),
+        Mutation("there is one sublayer, not two", "nn/block.py",
                  "self.second(self.first(x, keep, first), keep, second)", "self.first(x, keep, first)"),
         Mutation("LayerNorm is skipped", "nn/block.py", "return torch.relu(self.norm(h))", "return torch.relu(h)"),
         Mutation("ReLU is skipped", "nn/block.py", "return torch.relu(self.norm(h))", "return self.norm(h)"),
@@ -86,7 +86,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "np.clip(np.round(share * count).astype(np.int64), least, config.most)",
                  "np.maximum(np.round(share * count).astype(np.int64), least)"),
         Mutation("none becomes a random item", "data/masking.py", "tokens, random))", "tokens, MASK))"),
-        Mutation("none stays", "data/masking.py", "fate < config.mask + config.keep, tokens", "fate < 0, tokens"),
+        Mutation("none stays", "data/masking.py", "fate < config.mask + config.padding_mask, tokens", "fate < 0, tokens"),
         Mutation("all become the mask", "data/masking.py", "fate < config.mask, MASK", "fate < 2, MASK"),
     ],
     "Order need not be strict": [

@@ -6,7 +6,7 @@ from paper.mutation import Mutation
 
 PLACE = "position = end_of(tokens)"
 READ = "return hidden[rows.unsqueeze(1), positions].sum(dim=1)"
-LAST = "return backbone.last(longer, position, patch)"
+LAST = "return backbone.forward_last(longer, position, patch)"
 CHOSEN = "self.weight[items]) + self.bias[items]"
 LOSS = 'head(vectors), batch["labels"], weight=self.weights, label_smoothing=smoothing'
 BPR = "return F.softplus(negative - positive.unsqueeze(1)).mean()"

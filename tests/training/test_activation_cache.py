@@ -21,7 +21,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import Sequences
 from peterrec.errors import StorageError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training import activation_cache as trunk
@@ -152,14 +152,14 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
     monkeypatch.setattr(trunk, "USERS_AT_ONCE", 8)  # so that some are all short
     backbone = Backbone(BackboneConfig(channels=4), 9)
     rng = np.random.default_rng(changed)
-    sequences = Sequences.of([rng.integers(4, 13, length) for length in [*range(41), 300, 57, 50, 49]])
+    sequences = Sequences.from_rows([rng.integers(4, 13, length) for length in [*range(41), 300, 57, 50, 49]])
     cache = TrunkCache(Trunk(backbone, changed, 50), sequences, sequences, "memory")
     cache.fill(torch.device("cpu"), Path())
     for rows in (rng.permutation(45), np.array([0]), np.array([42, 41, 43]), np.array([2, 1])):
         batch = cache.train(rows)
         assert ("keep" in batch) == (changed > 0 and bool((sequences.lengths_of(rows) < 49).any()))
         expected = represent(backbone, torch.from_numpy(last_events(sequences, rows, 50)))
-        actual = cache.trunk.above(batch["states"], batch.get("keep"), None)
+        actual = cache.trunk.represent(batch["states"], batch.get("keep"), None)
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
@@ -181,7 +181,7 @@ def test_the_changed_blocks_are_counted_by_what_is_trained(deep: UserModel, corp
     assert [count(settings) for _, settings in SHARED.values()] == [changed for changed, _ in SHARED.values()]
     assert [count(settings) for settings in NOT_SHARED.values()] == [None] * len(NOT_SHARED)
     made = build(adapt_config(strategy="last1"), deep.network.backbone, spec, spec.part("train"))
-    assert changed_blocks(replace(made, own=Own(embedding=True, blocks=1))) is None
+    assert changed_blocks(replace(made, own=UnsharedModules(embedding=True, blocks=1))) is None
 
 
 @pytest.mark.parametrize("case", ["head", "last1", "patch, last block"])

@@ -19,7 +19,7 @@ from peterrec.training.pretrain import _hold_out, pretrain
 from training.small import pretrain_config
 
 # Two tastes without a common item, and item 10 (the seventh), which nobody has.
-TASTES = Sequences.of([[4, 5, 6], [4, 6, 5, 5], [5, 4], [6, 4], [7, 8, 9], [8, 9], [9, 7, 8], [7, 9]])
+TASTES = Sequences.from_rows([[4, 5, 6], [4, 6, 5, 5], [5, 4], [6, 4], [7, 8, 9], [8, 9], [9, 7, 8], [7, 9]])
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -38,7 +38,7 @@ def test_items_of_the_same_users_are_alike_and_others_are_not() -> None:
 
 def test_an_item_that_everybody_has_is_shorter_by_its_inverse_document_frequency() -> None:
     histories = [[4, 5 + (user % 2)] for user in range(40)]  # item 4 of all; 5 or 6 of half
-    factors = item_factors(Sequences.of(histories), np.arange(40), 3, 2, seed=0)
+    factors = item_factors(Sequences.from_rows(histories), np.arange(40), 3, 2, seed=0)
     counts = np.array([40, 20, 20])
     idf = np.log(41 / (counts + 1)) + 1
     rows = np.zeros((40, 3))
@@ -56,7 +56,7 @@ def test_channels_that_the_data_cannot_fill_are_filled_with_little_noise(channel
     assert factors.shape == (7, channels)
     assert np.isfinite(factors).all()
     assert not (factors == 0).any()
-    assert (item_factors(Sequences.of([[4]]), np.arange(1), 1, channels, seed=0) != 0).all()
+    assert (item_factors(Sequences.from_rows([[4]]), np.arange(1), 1, channels, seed=0) != 0).all()
 
 
 def test_only_the_given_users_and_so_many_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

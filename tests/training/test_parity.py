@@ -85,7 +85,7 @@ def training_loss(network: NextItemModel, negatives: int | None) -> tuple[Tensor
     """The loss of a step over all users, as `pretrain` makes it, and the batch that it is of."""
     config = pretrain_config(backbone=network.backbone.config, max_length=7)
     objective = objective_of(config, ITEMS)
-    windows = objective.windows(Sequences.of(HISTORIES), np.arange(len(HISTORIES)))
+    windows = objective.windows(Sequences.from_rows(HISTORIES), np.arange(len(HISTORIES)))
     sampler = None if negatives is None else LogUniformSampler(ITEMS)
     source = ExampleSource(objective, windows, sampler, negatives or 0)
     batch = source.batch(np.arange(len(HISTORIES)), np.random.default_rng(4))
@@ -147,7 +147,7 @@ def adapting(kind: str, patch: PatchConfig, head: ClassificationHead | ItemHead,
     backbone = lively_backbone(BACKBONES[kind]).double().requires_grad_(False)
     trainable = Trainable(backbone, None, False, lively_patch(patch, backbone.config).double(), head.double())
     config = adapt_config(patch=patch, **settings)
-    nobody = TaskPart((), Sequences.of([]), None, None)
+    nobody = TaskPart((), Sequences.from_rows([]), None, None)
     source: Any = None
     task = Task("job", "classification", Path(), ())
     return AdaptModule([Learner(task, nobody, nobody, trainable, source, TaskLoss(config, None))], config)

@@ -15,7 +15,7 @@ from peterrec.config import AdaptConfig, BackboneConfig, PatchConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
@@ -182,7 +182,7 @@ def test_the_last_of_a_single_block_is_that_block_and_there_are_no_last_two(corp
     with pytest.raises(ConfigError, match="last 2 blocks, but the backbone has 1"):
         build(adapt_config(strategy="last2"), single, spec, spec.part("train"))
     made = build(adapt_config(strategy="last1"), single, spec, spec.part("train"))
-    assert made.own == Own(embedding=False, blocks=1)
+    assert made.own == UnsharedModules(embedding=False, blocks=1)
     assert made.counts() == {"blocks": BLOCK, "norms": NORMS, "head": 4 * CHANNELS + 4}
     assert made.backbone.embedding is single.embedding
     assert made.backbone.blocks[0] is not single.blocks[0]

@@ -35,7 +35,7 @@ def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def some_users(model: UserModel) -> Sequences:
     rng = np.random.default_rng(0)
-    return Sequences.of([(4 + rng.integers(0, len(model.catalogue), n)).tolist() for n in (5, 0, 1, 9)])
+    return Sequences.from_rows([(4 + rng.integers(0, len(model.catalogue), n)).tolist() for n in (5, 0, 1, 9)])
 
 
 @pytest.mark.parametrize("task", ["cluster", "shop"])

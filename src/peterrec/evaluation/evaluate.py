@@ -86,11 +86,11 @@ def evaluate_task(
 
 def _repeats(task: Task, test: TaskPart) -> list[str]:
     """Return in words how many targets are in the user's own history, and whether such items are left out."""
-    if test.targets is None or test.seen is None or task.targets is None:
+    if test.targets is None or test.seen_targets is None or task.targets is None:
         return []
     width = len(task.targets)
     repeats = np.isin(
-        test.targets.repeat() * width + test.targets.items, test.seen.repeat() * width + test.seen.items
+        test.targets.repeat() * width + test.targets.items, test.seen_targets.repeat() * width + test.seen_targets.items
     ).sum()
     if not repeats:
         return []
@@ -141,8 +141,8 @@ def _judge_ranking(task: Task, test: TaskPart, method: RankingScorer, config: Ev
             yield batch
 
     count, scores = config.sampled_negatives, checked()
-    if task.exclude_seen and test.seen is not None:
-        scores = without_seen(scores, test.seen)
+    if task.exclude_seen and test.seen_targets is not None:
+        scores = without_seen(scores, test.seen_targets)
     outcome = ranking_outcome(scores, targets_of(test), sampled_negatives=count, seed=config.seed)
     return _Judged(ranking_statistics(outcome, k=config.k, sampled_negatives=count), len(outcome))
 
@@ -164,9 +164,9 @@ def _report(
     results = [_result(name, methods[name], name in models, judged[name], estimates, config) for name in methods]
     compared = [primary] + (["auc"] if "auc" in first.statistics else [])
     comparisons = [
-        _compare(name, rival, metric, estimates, config.confidence)
-        for name, metric, rival in product(models, compared, methods)
-        if rival != name
+        _compare(name, reference, metric, estimates, config.confidence)
+        for name, metric, reference in product(models, compared, methods)
+        if reference != name
     ]
     return TaskEvaluation(
         task=task.name,
@@ -197,11 +197,11 @@ def _result(
     )
 
 
-def _compare(name: str, rival: str, metric: str, estimates: Estimates, confidence: float) -> Comparison:
-    difference = paired_difference(estimates[name, metric], estimates[rival, metric], confidence)
+def _compare(name: str, reference: str, metric: str, estimates: Estimates, confidence: float) -> Comparison:
+    difference = paired_difference(estimates[name, metric], estimates[reference, metric], confidence)
     return Comparison(
         method=name,
-        rival=rival,
+        reference=reference,
         metric=metric,
         difference=difference.value,
         low=finite_or_none(difference.low),

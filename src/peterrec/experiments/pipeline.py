@@ -19,7 +19,7 @@ from peterrec.data.sources import fetch
 from peterrec.errors import ConfigError, InterruptedRun
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
-from peterrec.experiments.reuse import description, laid_over, same_bundle
+from peterrec.experiments.reuse import description, merge_settings, same_bundle
 from peterrec.model import UserModel
 from peterrec.report.run.page import write_report
 from peterrec.report.run.record import bundle_folder
@@ -109,7 +109,7 @@ def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
         ConfigError: an override of the task is not a setting of `adapt`.
     """
     tree = config.adapt.model_dump(exclude_unset=True) | {"strategy": strategy}
-    return build_config(AdaptConfig, laid_over(tree, config.task_overrides.get(task, {})))
+    return build_config(AdaptConfig, merge_settings(tree, config.task_overrides.get(task, {})))
 
 
 def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:

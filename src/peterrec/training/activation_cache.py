@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from peterrec.config import AdaptConfig, Readout
+from peterrec.config import AdaptConfig, ReadoutName
 from peterrec.data.batching import inference_batches
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.trunk import Trunk, trunk_below
+from peterrec.nn.trunk import Trunk, count_changed_blocks
 from peterrec.training.strategies import Trainable
 
 IN_MEMORY = 2**30  # bytes that `auto` keeps in memory, at most
@@ -30,13 +30,13 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-def changed_blocks(parts: Trainable, readout: Readout = "token") -> int | None:
+def changed_blocks(parts: Trainable, readout: ReadoutName = "token") -> int | None:
     """Return how many of the last blocks a task changes, by its modules; None if what is below cannot be shared.
 
-    It cannot where the task changes the embeddings or every block; see `trunk_below`.
+    It cannot where the task changes the embeddings or every block; see `count_changed_blocks`.
     """
     own_modules = parts.own if parts.own_trained else None
-    return trunk_below(parts.backbone, parts.patch, own_modules, readout)
+    return count_changed_blocks(parts.backbone, parts.patch, own_modules, readout)
 
 
 class States:
@@ -82,7 +82,7 @@ class States:
     def _compute(self, store: _InMemory | _OnDisk, device: torch.device) -> None:
         users_done = 0
         for rows, tokens in inference_batches(self.sequences, USERS_AT_ONCE, self.trunk.events):
-            states, real = self.trunk.below(torch.from_numpy(tokens).to(device))
+            states, real = self.trunk.compute_states(torch.from_numpy(tokens).to(device))
             store.append(states.float().cpu().numpy())
             place = slice(users_done, users_done + len(rows))
             self._order[place] = rows

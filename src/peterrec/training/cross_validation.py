@@ -12,7 +12,7 @@ import torch
 
 from peterrec.data.batching import EpochStream, last_events
 from peterrec.data.sequences import IntArray
-from peterrec.data.splits import assign_folds, user_hash
+from peterrec.data.splits import assign_folds, id_hash
 from peterrec.data.subset import count_targets
 from peterrec.training.adaptation_run import AdaptationRun
 from peterrec.training.constant_baseline import constant_answer_sums
@@ -50,7 +50,7 @@ def make_folds(run: AdaptationRun, count: int) -> list[Fold]:
     if not count:
         return []
     users = run.learners[0].train
-    fold_of_user = assign_folds(user_hash(users.user_ids.to_pylist()), count, f"folds-{run.config.seed}", users.labels)
+    fold_of_user = assign_folds(id_hash(users.user_ids.to_pylist()), count, f"folds-{run.config.seed}", users.labels)
     order = np.argsort(users.sequences.lengths, kind="stable")  # similar lengths are read together
     return [
         _fold(run, np.flatnonzero(fold_of_user != number), order[fold_of_user[order] == number])

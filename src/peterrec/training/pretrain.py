@@ -66,7 +66,7 @@ class PretrainModule(TrainedModule):
         if len(targets) == 0:  # nothing but [UNK] to say: there is no mean
             table = self.trained.backbone.embedding.weight
             x = F.embedding(batch["inputs"], table.detach() if self.by_rows else table)
-            nothing: Tensor = self.backbone.every(x, batch["inputs"]).sum() * 0.0
+            nothing: Tensor = self.backbone.forward_embedded(x, batch["inputs"]).sum() * 0.0
             return nothing
         if self.by_rows:
             return self._on_rows(batch, is_target, targets)
@@ -91,7 +91,7 @@ class PretrainModule(TrainedModule):
         offset = FIRST_ITEM if head is None else 0  # from an item to its row
         padding = input_rows.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
         x = F.embedding(input_rows.find(inputs), input_rows.values, None if padding is None else int(padding))
-        hidden = self.trained.outgoing(self.backbone.every(x, inputs)[is_target])
+        hidden = self.trained.outgoing(self.backbone.forward_embedded(x, inputs)[is_target])
         bias = self.trained.output_table()[1][(output_rows.rows - offset).clamp(min=0)]  # special tokens have none
         expected = self.sampler.log_expected(negatives, len(negatives))
         self._touched = [input_rows] if head is None else [input_rows, output_rows]

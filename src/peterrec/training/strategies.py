@@ -12,7 +12,7 @@ from torch import nn
 from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.errors import ConfigError
-from peterrec.nn.backbone import Backbone, Own
+from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
@@ -62,7 +62,7 @@ class Trainable:
     """
 
     backbone: Backbone
-    own: Own | None
+    own: UnsharedModules | None
     own_trained: bool
     patch: Patch | None
     head: ClassificationHead | ItemHead
@@ -135,7 +135,7 @@ def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tupl
     return [Trainable(network, own, plan.trained, patch, head) for head in heads]
 
 
-def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]:
+def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedModules | None]:
     """Return the backbone that a strategy works on, and what of it is not shared with the frozen one.
 
     What is shared is frozen, what is not is trainable or frozen as the strategy says.
@@ -153,7 +153,7 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, Own | None]
             f"strategy {config.strategy} trains the last {plan.own} blocks, but the backbone has {blocks}",
             remedy="use strategy all, or last1",
         )
-    own = Own(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
+    own = UnsharedModules(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
     random = not plan.pretrained or (config.strategy == "joint" and config.joint_start == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     start = build_backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone

@@ -25,8 +25,8 @@ from data.prepare.logs import settings as build
 from data.prepare.oracle import Oracle, RefusedError, Row, Settings, TaskSettings
 from peterrec import storage
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import sequences as sequences_module
-from peterrec.data.prepare import source as source_module
+from peterrec.data.prepare import event_sequences as sequences_module
+from peterrec.data.prepare import source_events as source_module
 from peterrec.errors import PeterRecError, TaskError
 
 USERS = ["7", "u1", "u10", "u9", "B", "ä", "07", "a b", "Z|1", "日本", 'q"1', "u,2", "u11", "u12", "u13", "u14"]

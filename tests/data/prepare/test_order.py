@@ -21,10 +21,10 @@ from data.prepare.oracle import tie_of
 from peterrec import storage
 from peterrec.data.hashing import id_hash
 from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import sequences as sequences_module
-from peterrec.data.prepare import source as source_module
+from peterrec.data.prepare import event_sequences as sequences_module
+from peterrec.data.prepare import source_events as source_module
 from peterrec.data.prepare import tasks as tasks_module
-from peterrec.data.prepare.sequences import SequenceFile, pieces
+from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.sequences import Sequences
 from peterrec.data.shorten import shorten
 from peterrec.data.ties import tie_keys
@@ -245,18 +245,18 @@ def test_pieces_are_whole_users_and_as_large_as_may_be(monkeypatch: pytest.Monke
 
 def test_the_order_of_cutting_is_until_repeats_and_then_length() -> None:
     rules = build(Path("x"), source={"repeats": "drop", "max_history": 2}).source
-    rows = Sequences.of([[4, 4, 5, 5, 6], [-1, -2, -2, 4], []])
+    rows = Sequences.from_rows([[4, 4, 5, 5, 6], [-1, -2, -2, 4], []])
     assert [row.tolist() for row in map(shorten(rows, rules).__getitem__, range(3))] == [[5, 6], [3, 4], []]
     early = shorten(rows, rules, np.array([3, 3, 0]))
     assert [row.tolist() for row in map(early.__getitem__, range(3))] == [[4, 5], [3, 3], []]
-    users = shorten(Sequences.of([[4, 5], [5, 5], [5]]), rules)  # the same item of the next user is no repeat
+    users = shorten(Sequences.from_rows([[4, 5], [5, 5], [5]]), rules)  # the same item of the next user is no repeat
     assert [users[row].tolist() for row in range(3)] == [[4, 5], [5], [5]]
 
 
 def test_a_sequence_file_is_what_numpy_reads(tmp_path: Path) -> None:
     with SequenceFile(tmp_path) as file:
         for rows in ([[4, 5], []], [], [[6]]):
-            file.append(Sequences.of(rows))
+            file.append(Sequences.from_rows(rows))
         found = file.close()
     assert isinstance(found.items, np.memmap)
     assert np.load(tmp_path / "items.npy").tolist() == [4, 5, 6]

@@ -71,7 +71,7 @@ def test_the_first_time_of_a_target_is_one_event_and_not_the_least_of_each_colum
 def test_histories_end_strictly_before_the_first_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: str, at_once: int
 ) -> None:
-    from peterrec.data.prepare import sequences
+    from peterrec.data.prepare import event_sequences as sequences
 
     monkeypatch.setattr(sequences, "EVENTS_AT_ONCE", at_once)
     early = [("u00", "y", 1, "food", 0), ("u00", "x", 1, "food", 1), ("u01", "x", 0, "food", 0)]

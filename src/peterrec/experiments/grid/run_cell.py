@@ -26,7 +26,7 @@ from peterrec.experiments.grid.cell_settings import without_runner
 from peterrec.experiments.grid.peak_memory import watch_memory
 from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.reuse import same_bundle
-from peterrec.experiments.rivals import Rival, train_rival
+from peterrec.experiments.references import Rival, train_rival
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, Cost, Family, write_cell
 from peterrec.training.adapt import adapt, adapt_jointly
@@ -203,7 +203,7 @@ def baseline_cell(job: Job) -> str:
 
 
 def rival_cells(job: Job) -> str:
-    """Train a rival, and judge it on its tasks.
+    """Train a reference, and judge it on its tasks.
 
     Returns:
         The main metric, in a few words.
@@ -220,30 +220,30 @@ def rival_cells(job: Job) -> str:
     peak = grown()
     lines = []
     for key, task in tasks.items():
-        rival = trained[key.task]
+        reference = trained[key.task]
         one = replace(job, unit=replace(unit, cells=(key,)))
-        lines.append(f"{key.task} {_write(one, corpus, task, 'rival', rival.scorer, _told(rival, peak, job.jobs))}")
+        lines.append(f"{key.task} {_write(one, corpus, task, 'reference', reference.scorer, _told(reference, peak, job.jobs))}")
     return "; ".join(lines)
 
 
-def _told(rival: Rival, peak: int | None, jobs: int) -> dict[str, Any]:
+def _told(reference: Rival, peak: int | None, jobs: int) -> dict[str, Any]:
     cost = Cost(
-        trained=rival.trained,
-        all_params=rival.all_params,
-        stored_bytes=rival.stored_bytes,
-        seconds=rival.seconds,
-        seconds_per_epoch=rival.seconds_per_epoch,
+        trained=reference.trained,
+        all_params=reference.all_params,
+        stored_bytes=reference.stored_bytes,
+        seconds=reference.seconds,
+        seconds_per_epoch=reference.seconds_per_epoch,
         peak_memory=peak,
         jobs=jobs,
     )
-    ends = [row["seconds"] or 0.0 for row in rival.curve]  # since the start; in cells they are of each epoch
+    ends = [row["seconds"] or 0.0 for row in reference.curve]  # since the start; in cells they are of each epoch
     epochs = np.diff(ends, prepend=0.0).tolist()
     return {
         "cost": cost,
-        "monitor": rival.monitor,
-        "curve": [{**row, "seconds": seconds} for row, seconds in zip(rival.curve, epochs, strict=True)],
-        "best_epoch": rival.best_epoch,
-        "settings": rival.settings,
+        "monitor": reference.monitor,
+        "curve": [{**row, "seconds": seconds} for row, seconds in zip(reference.curve, epochs, strict=True)],
+        "best_epoch": reference.best_epoch,
+        "settings": reference.settings,
     }
 
 
