@@ -10,6 +10,7 @@ Needs a folder with `ml-1m` and `amazon-kitchen-food` as Parquet tables (--data)
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -147,7 +148,7 @@ def sweep(data: Data, out: Path, options: argparse.Namespace) -> None:
     model = (
         peterrec.UserModel.from_pretrained(backbone)
         if backbone.exists()
-        else peterrec.pretrain(corpus, backbone, pretraining, resume=True, report=print)
+        else peterrec.pretrain(corpus, backbone, pretraining, resume=True)
     )
     variants = VARIANTS | (FOOD_VARIANTS if data.task == "food" else {})
     chosen = {name: v for name, v in variants.items() if options.only is None or any(o in name for o in options.only)}
@@ -205,6 +206,8 @@ def difference(evaluations: list[TaskEvaluation], name: str, reference: str, met
 
 
 def main() -> None:
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("peterrec.training.pretrain").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/insertions"))

@@ -27,8 +27,8 @@ from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.tokens import TCL, append_token, read_at
-from peterrec.training.adapt import AdaptModule
-from peterrec.training.loop import TrainedModule, as_asked
+from peterrec.training.learners import AdaptModule, Learner
+from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.pretrain import PretrainModule
@@ -109,9 +109,10 @@ def adapt(sizes: Sizes) -> Job:
     task = Task("bench", "classification", Path(), names)
     parts = [_part(sizes, seed) for seed in range(BATCHES)]
     trainable = build(config, Backbone(backbone_config(sizes), sizes.items), task, parts[0])
-    module = AdaptModule(trainable, TaskLoss(config, None), config, parts[0], cache=None)
+    sources = [TaskSource(task, part, config) for part in parts]
+    learner = Learner(task, parts[0], parts[0], trainable, sources[0], TaskLoss(config, None))
     rows, rng = np.arange(sizes.batch), np.random.default_rng(0)
-    return _step(module, [TaskSource(task, part, config).batch(rows, rng) for part in parts], sizes)
+    return _step(AdaptModule([learner], config), [{"0": source.batch(rows, rng)} for source in sources], sizes)
 
 
 def _part(sizes: Sizes, seed: int) -> TaskPart:
@@ -131,7 +132,7 @@ def _last_items(config: PretrainConfig, sizes: Sizes) -> Job:
 class _LastItems(PretrainModule):
     def __init__(self, network: NextItemModel, config: PretrainConfig) -> None:
         super().__init__(network, config, None)
-        self.reader = as_asked(network.backbone, config.runner, config.batch_size, [config.max_length])
+        self.reader = backbone_for_runner(network.backbone, config.runner, config.batch_size, [config.max_length])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hidden = self.trained.next_item_vectors(self.reader, batch["inputs"])

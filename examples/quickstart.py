@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from peterrec.data.synthetic import synthetic
 
 
 def main(folder: Path) -> None:
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("peterrec").setLevel(logging.INFO)  # say what is done; silent without
     data = synthetic(users=800, seed=0)  # your own events and users go here
     pq.write_table(data.events, folder / "events.parquet")
     pq.write_table(data.users, folder / "users.parquet")
@@ -40,7 +44,7 @@ def main(folder: Path) -> None:
     # 3. Adapt to each task: only a small patch and a head are trained.
     settings = peterrec.AdaptConfig(epochs=5, runner=quiet)
     for task in corpus.task_names:
-        peterrec.adapt(model, corpus, task, folder / "bundles" / task, settings, report=print)
+        peterrec.adapt(model, corpus, task, folder / "bundles" / task, settings)
 
     # 4. Ask any task about any user, with your own item ids.
     model = peterrec.UserModel.from_pretrained(folder / "backbone")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
+
+from log_lines import log_lines
 
 # Property tests run the same examples every time (CI must not depend on luck), without deadlines (shared machines).
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40)
@@ -27,3 +30,10 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"the project's shared data is not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The lines that the library logs during the test, as `log_lines` gives them."""
+    with log_lines() as lines:
+        yield lines

@@ -8,6 +8,7 @@ Recommendation" (PeterRec), SIGIR 2020.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from peterrec._version import __version__
@@ -55,8 +56,7 @@ if TYPE_CHECKING:
     from peterrec.serving.http.serve import serve
     from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
     from peterrec.serving.users import Users
-    from peterrec.training.adapt import adapt
-    from peterrec.training.joint import adapt_jointly
+    from peterrec.training.adapt import adapt, adapt_jointly
     from peterrec.training.pretrain import pretrain
 
 # Imported when first used: `import peterrec` and `peterrec --help` do not wait for torch.
@@ -84,10 +84,12 @@ _PLACES = {
     "peterrec.serving.requests": ["Answer", "ClassAnswer", "ItemsAnswer", "Question", "Request"],
     "peterrec.serving.users": ["Users"],
     "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
-    "peterrec.training.adapt": ["adapt"],
-    "peterrec.training.joint": ["adapt_jointly"],
+    "peterrec.training.adapt": ["adapt", "adapt_jointly"],
     "peterrec.training.pretrain": ["pretrain"],
 }  # fmt: skip
+# A library is silent unless its user configures logging: `logging.getLogger("peterrec")`.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - built from the table above, so that the two cannot differ

@@ -37,12 +37,11 @@ def verdicts(evaluation: TaskEvaluation, method: str, metric: str) -> dict[str, 
     return {v.reference: v.verdict for v in evaluation.verdicts if (v.method, v.metric) == (method, metric)}
 
 
-def test_classification_table(class_task: MakeTask, fixed: Callable) -> None:
+def test_classification_table(class_task: MakeTask, fixed: Callable, logged: list[str]) -> None:
     task = class_task()
     uniform = np.full((200, 3), 1 / 3)
-    messages: list[str] = []
     scorers = {"patch": fixed(right_classes(task)), "head": fixed(uniform, trainable=3, trainable_share=0.1)}
-    result = evaluate_task(task, scorers, CONFIG, progress=messages.append)
+    result = evaluate_task(task, scorers, CONFIG)
     assert (result.task, result.kind, result.users, result.rows) == ("age", "classification", 200, 200)
     assert result.candidates is None
     assert result.metrics == ["accuracy", "macro_f1", "log_loss"]
@@ -62,8 +61,8 @@ def test_classification_table(class_task: MakeTask, fixed: Callable) -> None:
     assert set(verdicts(result, "patch", "accuracy").values()) == {"better"}
     assert verdicts(result, "head", "accuracy")["patch"] == "worse"
     assert list(verdicts(result, "head", "accuracy")) == [name for name in names if name != "head"]
-    assert messages[0] == "age: fitting baseline: majority"
-    assert "age: scoring 200 test users: patch" in messages
+    assert logged[0] == "age: fitting baseline: majority"
+    assert "age: scoring 200 test users: patch" in logged
 
 
 def test_the_sentence_says_plainly_what_is_not_beaten(class_task: MakeTask, fixed: Callable) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from log_lines import log_lines
 from peterrec.config import RunConfig, load_config
 from peterrec.data.synthetic import synthetic
 from peterrec.errors import ConfigError, InterruptedRun
@@ -56,8 +57,8 @@ def settings(folder: Path, *overrides: str) -> RunConfig:
 
 def done_again(folder: Path, config: RunConfig, stages_made: list[str] = MADE) -> list[str]:
     """Run, and return the stages that were not reused."""
-    messages: list[str] = []
-    report = run(config, folder / "out", report=messages.append, command="peterrec run small.yaml")
+    with log_lines() as messages:
+        report = run(config, folder / "out", command="peterrec run small.yaml")
     assert report == folder / "out" / "report.html"
     stages = read_json(folder / "out" / "run.json")["stages"]
     assert [stage["name"] for stage in stages] == stages_made

@@ -6,7 +6,7 @@ from paper.mutation import Mutation
 
 SCRATCH = '"scratch": BackbonePlan(own=None, pretrained=False)'
 RANDOM = "BackbonePlan(own=None, trained=False, pretrained=False, patch=True)"
-STEP = "return torch.stack(losses).sum() / sum(users.values())"
+STEP = "return torch.stack(losses).sum() / sum(users)"
 SHARES = 'default=0.70, description="share of users to train on")\n    valid: Share = Field(default=0.03'
 
 MUTATIONS: dict[str, list[Mutation]] = {
@@ -28,14 +28,14 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "MTL": [
         Mutation("the loss is that of the first task", "training/joint.py", STEP,
-                 "return losses[0] / sum(users.values())"),
+                 "return losses[0] / sum(users)"),
         Mutation("the loss is not weighted by users", "training/joint.py", STEP,
-                 "return torch.stack([loss / users[n] for n, loss in zip(users, losses, strict=True)]).mean()"),
-        Mutation("only users of the first task are seen", "training/joint.py",
-                 "[task.source for task in tasks]", "[task.source for task in tasks[:1]]"),
+                 "return torch.stack([loss / count for count, loss in zip(users, losses, strict=True)]).mean()"),
+        Mutation("only users of the first task are seen", "training/learners.py",
+                 "cls([learner.source for learner in learners], places,",
+                 "cls([learner.source for learner in learners[:1]], places[:1],"),
         Mutation("the backbone is not trained", "training/joint.py",
-                 'nn.ModuleDict({"backbone": ours, "heads": nn.ModuleList(heads)})',
-                 'nn.ModuleDict({"heads": nn.ModuleList(heads)})'),
+                 'nn.ModuleDict({"backbone": backbone, "heads": heads})', 'nn.ModuleDict({"heads": heads})'),
     ],
     "70 / 3 / 27 %": [
         Mutation("the default is 60 / 13 / 27", "config/data.py", SHARES,

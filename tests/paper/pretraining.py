@@ -64,8 +64,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("windows share no item, so that some are never predicted", "data/batching.py",
                  "starts = np.maximum(begin, end - max_length - 1)", "starts = np.maximum(begin, end - max_length)"),
         Mutation("padding counts in the loss", "training/pretrain.py",
-                 'asked = batch["targets"] != PAD\n        targets = batch["targets"][asked]',
-                 'asked = batch["inputs"] != -1\n        targets = batch["targets"][asked].clamp(min=FIRST_ITEM)'),
+                 'is_target = batch["targets"] != PAD\n        targets = batch["targets"][is_target]',
+                 'is_target = batch["inputs"] != -1\n'
+                 '        targets = batch["targets"][is_target].clamp(min=FIRST_ITEM)'),
     ],
     "Noncausal objective": [
         Mutation("every item is asked for, hidden or not", "training/objectives.py", HIDDEN,

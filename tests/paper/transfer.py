@@ -52,7 +52,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("BCE takes the place of BPR", "training/task_loss.py", "return bpr_loss(positive, negative)",
                  "return bce_loss(positive, negative)"),
         Mutation("every pair is scored for the first user", "training/task_loss.py",
-                 'return of_all[batch["user"].unsqueeze(1), candidates]', "return of_all[0, candidates]"),
+                 'return all_scores[batch["user"].unsqueeze(1), candidates]', "return all_scores[0, candidates]"),
         Mutation("of many targets too", "training/task_loss.py",
                  'return head.score(vectors[batch["user"]], candidates)',
                  'return head.score(vectors[0 * batch["user"]], candidates)'),
@@ -66,7 +66,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("all of the backbone is in what is trained", "training/strategies.py",
                  "if self.own is None or not self.own_trained:\n            return None",
                  'if self.own is None:\n            return nn.ModuleDict({"all": self.backbone})'),
-        Mutation("nobody looks whether it changed", "training/transfer.py",
+        Mutation("nobody looks whether it changed", "training/adaptation_run.py",
                  "if model.pretrained.fingerprint != before:", "if False:"),
     ],
 }  # fmt: skip

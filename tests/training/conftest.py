@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
-from peterrec.training import loop, transfer
+from peterrec.training import adaptation_run, loop
 from peterrec.training import pretrain as pretraining
 from training.small import CHANNELS, LEARNS, prepare_synthetic, pretrain_config
 
@@ -67,10 +67,10 @@ def with_callbacks() -> Iterator[Callable[..., None]]:
         def fit(*arguments: Any) -> Any:
             return original(*arguments, extra=callbacks)
 
-        pretraining.fit = transfer.fit = fit
+        pretraining.fit = adaptation_run.fit = fit
 
     yield give
-    pretraining.fit = transfer.fit = original
+    pretraining.fit = adaptation_run.fit = original
 
 
 @pytest.fixture

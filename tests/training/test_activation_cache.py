@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback
 
 from builders import file_size_limit
+from log_lines import log_lines
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import AdaptConfig, BackboneConfig
 from peterrec.data.batching import last_events
@@ -96,11 +97,11 @@ def labelled(corpus: Corpus, task: str) -> int:
 
 class Run:
     def __init__(self, model: UserModel, corpus: Corpus, task: str, out: Path, **settings: Any) -> None:
-        said: list[str] = []
         config = AdaptConfig.model_validate(adapt_config().model_dump() | settings)
-        bundle = adapt(model, corpus, task, out, config, overwrite=True, report=said.append)
+        with log_lines() as lines:
+            bundle = adapt(model, corpus, task, out, config, overwrite=True)
         self.tensors, self.curve = bundle.tensors(), plain(bundle.metrics["curve"])
-        self.line = next((line for line in said if "computed once" in line), None)
+        self.line = next((line for line in lines if "computed once" in line), None)
 
     def is_nearly(self, other: Run) -> None:
         assert self.tensors.keys() == other.tensors.keys()
@@ -158,8 +159,8 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
         batch = cache.train(rows)
         assert ("keep" in batch) == (changed > 0 and bool((sequences.lengths_of(rows) < 49).any()))
         expected = represent(backbone, torch.from_numpy(last_events(sequences, rows, 50)))
-        found = cache.trunk.represent(batch["states"], batch.get("keep"), None)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        actual = cache.trunk.represent(batch["states"], batch.get("keep"), None)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", NOT_SHARED)
@@ -237,17 +238,17 @@ class Look(Callback):
 def test_on_disk_it_is_the_same_to_the_bit_and_nothing_stays(
     deep: UserModel, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, case: str
 ) -> None:
-    found = {}
+    actual = {}
     for cache in ("memory", "disk"):
         look = Look()
         watched(look)
-        found[cache] = Run(deep, corpus, "shop", tmp_path / "out", cache=cache, **SHARED[case][1])
+        actual[cache] = Run(deep, corpus, "shop", tmp_path / "out", cache=cache, **SHARED[case][1])
         assert look.mapped == [cache == "disk"] * 3
         assert not [name for name in look.files if not name.endswith((".yaml", ".json", ".ckpt", ".safetensors"))]
-    assert fingerprint(found["disk"].tensors) == fingerprint(found["memory"].tensors)
-    assert found["disk"].curve == found["memory"].curve
-    assert str(found["disk"].line).endswith("MB, on disk)")
-    assert str(found["memory"].line).endswith("MB, in memory)")
+    assert fingerprint(actual["disk"].tensors) == fingerprint(actual["memory"].tensors)
+    assert actual["disk"].curve == actual["memory"].curve
+    assert str(actual["disk"].line).endswith("MB, on disk)")
+    assert str(actual["memory"].line).endswith("MB, in memory)")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -289,7 +290,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
         bundle = adapt(deep, corpus, "shop", tmp_path / name, AdaptConfig.model_validate(tree), resume=resume)
         return fingerprint(bundle.tensors()), plain(bundle.metrics["curve"])
 
-    whole = run("whole", resume=False)
+    uninterrupted = run("whole", resume=False)
     for number, (hook, n) in enumerate([("batch end", 2), ("validation start", 1), ("batch start", 3), ("end", 1)]):
         watched(StopAt(hook, n))
         with pytest.raises(Stopped):
@@ -298,4 +299,4 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
             names = {path.name for path in (tmp_path / "stopped.training").iterdir()}
             assert names == {"config.yaml", "inputs.json", "last.ckpt"}, "nothing of the cache"
     watched()
-    assert run("stopped", resume=True) == whole
+    assert run("stopped", resume=True) == uninterrupted

@@ -27,18 +27,18 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_items_of_the_same_users_are_alike_and_others_are_not() -> None:
-    found = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
-    assert found.shape == (7, 2)
-    assert found.dtype == np.float32
-    assert cosine(found[0], found[1]) > 0.95
-    assert cosine(found[3], found[5]) > 0.95
-    assert abs(cosine(found[0], found[3])) < 0.2
-    assert np.abs(found[6]).max() < DEVIATION / 10, "an item of nobody"
+    factors = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
+    assert factors.shape == (7, 2)
+    assert factors.dtype == np.float32
+    assert cosine(factors[0], factors[1]) > 0.95
+    assert cosine(factors[3], factors[5]) > 0.95
+    assert abs(cosine(factors[0], factors[3])) < 0.2
+    assert np.abs(factors[6]).max() < DEVIATION / 10, "an item of nobody"
 
 
 def test_an_item_that_everybody_has_is_shorter_by_its_inverse_document_frequency() -> None:
     histories = [[4, 5 + (user % 2)] for user in range(40)]  # item 4 of all; 5 or 6 of half
-    found = item_factors(Sequences.from_rows(histories), np.arange(40), 3, 2, seed=0)
+    factors = item_factors(Sequences.from_rows(histories), np.arange(40), 3, 2, seed=0)
     counts = np.array([40, 20, 20])
     idf = np.log(41 / (counts + 1)) + 1
     rows = np.zeros((40, 3))
@@ -47,15 +47,15 @@ def test_an_item_that_everybody_has_is_shorter_by_its_inverse_document_frequency
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     right = np.linalg.svd(rows, full_matrices=False)[2][:2].T * idf[:, None] ** 2
     expected = np.linalg.norm(right, axis=1) * DEVIATION / right.std()
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), expected, atol=0.02)
+    np.testing.assert_allclose(np.linalg.norm(factors, axis=1), expected, atol=0.02)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 12])
 def test_channels_that_the_data_cannot_fill_are_filled_with_little_noise(channels: int) -> None:
-    found = item_factors(TASTES, np.arange(8), 7, channels, seed=0)
-    assert found.shape == (7, channels)
-    assert np.isfinite(found).all()
-    assert not (found == 0).any()
+    factors = item_factors(TASTES, np.arange(8), 7, channels, seed=0)
+    assert factors.shape == (7, channels)
+    assert np.isfinite(factors).all()
+    assert not (factors == 0).any()
     assert (item_factors(Sequences.from_rows([[4]]), np.arange(1), 1, channels, seed=0) != 0).all()
 
 
@@ -85,8 +85,8 @@ def test_embeddings_start_there_and_stay_if_they_are_not_trained(corpus: Corpus,
     expected = item_factors(corpus.sequences, rows, len(corpus.catalogue), 8, frozen.seed)
     np.testing.assert_array_equal(table(model), expected)
     assert model.network.head is not None
-    again = UserModel.from_pretrained(tmp_path / "frozen")
-    assert torch.equal(again.network.backbone.embedding.weight, model.network.backbone.embedding.weight)
+    second_result = UserModel.from_pretrained(tmp_path / "frozen")
+    assert torch.equal(second_result.network.backbone.embedding.weight, model.network.backbone.embedding.weight)
     trained = pretrain(corpus, tmp_path / "trained", settings())
     assert not np.allclose(table(trained), expected)
     near, far = np.abs(table(trained) - expected).mean(), np.abs(table(trained)).mean()

@@ -22,11 +22,12 @@ from peterrec.errors import ArtifactError, ConfigError, TrainingError
 from peterrec.model import UserModel
 from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
-from peterrec.training.cross_validation import Fold, FoldSource, make_folds
-from peterrec.training.folder import WorkFolder
+from peterrec.training.adaptation_run import AdaptationRun
+from peterrec.training.cross_validation import Fold, fold_source, make_folds
+from peterrec.training.learners import standardise
 from peterrec.training.optim import make_optimizer, make_schedule
 from peterrec.training.strategies import build
-from peterrec.training.transfer import standardise
+from peterrec.training.work_folder import WorkFolder
 from training.small import StopAt, Stopped, adapt_config, plain
 
 STEEP = {"lr": 0.3, "schedule": "constant"}
@@ -35,8 +36,8 @@ POOLED: dict[str, Any] = {**FOLDS, "strategy": "all", "readout": "pooled", "opti
 
 
 def folds_of(model: UserModel, corpus: Corpus, task: str, config: AdaptConfig) -> list[Fold]:
-    spec = corpus.task(task)
-    return make_folds(config, spec, spec.part("train"), config.folds, model, None)
+    run = AdaptationRun(model, corpus, [task], Path("nowhere"), config.model_copy(update={"cache": "off"}), print)
+    return make_folds(run, config.folds)
 
 
 class Weights(Callback):
@@ -70,10 +71,10 @@ def test_every_fold_starts_where_the_last_training_does(model: UserModel, corpus
     users = spec.part("train")
     expected = build(config, model.network.backbone, spec, users).modules().state_dict()
     for fold in folds_of(model, corpus, "cluster", config):
-        found = fold.parts.modules().state_dict()
+        actual = fold.learner.parts.modules().state_dict()
         shares = np.bincount(users.labels[fold.rows], minlength=len(spec.class_names)) + 1  # of its own users alone
-        assert torch.allclose(found.pop("head.bias"), torch.tensor(shares / shares.sum()).log().float())
-        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+        assert torch.allclose(actual.pop("head.bias"), torch.tensor(shares / shares.sum()).log().float())
+        assert all(torch.equal(value, expected[name]) for name, value in actual.items())
 
 
 @pytest.mark.parametrize("task", ["cluster", "shop"])
@@ -84,9 +85,9 @@ def test_no_fold_ever_sees_a_user_it_holds_out(model: UserModel, corpus: Corpus,
     folds = folds_of(model, corpus, task, config)
     seen: list[list[int]] = [[] for _ in folds]
     for number, fold in enumerate(folds):
-        assert fold.source.part.user_ids.to_pylist() == users.user_ids.take(fold.rows).to_pylist()
-        fold.source.batch = lambda rows, rng, number=number: seen[number].extend(rows) or {}  # type: ignore[method-assign]
-    source = FoldSource(folds, users.sequences.lengths)
+        assert fold.learner.source.part.user_ids.to_pylist() == users.user_ids.take(fold.rows).to_pylist()
+        fold.learner.source.batch = lambda rows, rng, number=number: seen[number].extend(rows) or {}  # type: ignore[method-assign]
+    source = fold_source(folds, users.sequences.lengths)
     for _ in EpochStream(source, 7, seed=0):
         pass
     for fold, rows in zip(folds, seen, strict=True):
@@ -105,27 +106,27 @@ def test_each_fold_learns_what_it_would_alone(
     lengths = np.minimum(users.sequences.lengths, config.max_length)
     folds = folds_of(model, corpus, task, config)
     for number, fold in enumerate(folds):
-        stream = EpochStream(FoldSource(folds, lengths), config.batch_size, config.seed)
+        stream = EpochStream(fold_source(folds, lengths), config.batch_size, config.seed)
         _alone(fold, [batch.get(str(number)) for _ in range(config.epochs) for batch in stream], config)
         prefix = f"{number}."
-        found = {n.removeprefix(prefix): v for n, v in weights.after[1].items() if n.startswith(prefix)}
-        expected = fold.parts.modules().state_dict()
-        assert found.keys() == expected.keys()
+        actual = {n.removeprefix(prefix): v for n, v in weights.after[1].items() if n.startswith(prefix)}
+        expected = fold.learner.parts.modules().state_dict()
+        assert actual.keys() == expected.keys()
         for name, value in expected.items():
-            assert torch.allclose(found[name], value, atol=1e-4), name
+            assert torch.allclose(actual[name], value, atol=1e-4), name
 
 
 def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: AdaptConfig) -> None:
-    trained = fold.parts.modules()
+    trained = fold.learner.parts.modules()
     optimizer = make_optimizer(trained.parameters(), config.optim)
     schedule = make_schedule(optimizer, config.optim, len(batches))
     for batch in batches:
         if batch is None:  # a small step, all of whose users the fold holds out
             schedule.step()
             continue
-        vectors = represent(fold.parts.backbone, batch["tokens"], fold.parts.patch, config.readout)
+        vectors = represent(fold.learner.parts.backbone, batch["tokens"], fold.learner.parts.patch, config.readout)
         optimizer.zero_grad()
-        fold.loss(fold.parts.head, vectors, batch).backward()
+        fold.learner.loss(fold.learner.parts.head, vectors, batch).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), config.optim.clip_norm)
         optimizer.step()
         schedule.step()
@@ -143,14 +144,16 @@ def test_all_users_are_trained_on_up_to_the_best_epoch_for_those_held_out(
     adapt(backbone, corpus, task, tmp_path / "valid", adapt_config(**settings | {"patience": 7}))
     watched()
     bundle = adapt(backbone, corpus, task, tmp_path / "out", adapt_config(**settings, selection="cross-validation"))
-    found = bundle.metrics["cross_validation"]
-    values = [row[bundle.metrics["monitor"]] for row in found["curve"]]
+    cross_validation = bundle.metrics["cross_validation"]
+    values = [row[bundle.metrics["monitor"]] for row in cross_validation["curve"]]
     best = bundle.metrics["best_epoch"]
-    assert found["best_epoch"] == best == values.index(better(values))
+    assert cross_validation["best_epoch"] == best == values.index(better(values))
     assert best < len(values) - 1, "the case is to have a best epoch before the last"
     assert len(values) == min(7, best + 3)  # patience
     assert [row["epoch"] for row in bundle.metrics["curve"]] == list(range(best + 1))
-    assert found["metrics"] == {name: found["curve"][best][name] for name in bundle.metrics["valid"]}
+    assert cross_validation["metrics"] == {
+        name: cross_validation["curve"][best][name] for name in bundle.metrics["valid"]
+    }
     same = {name: torch.equal(value, weights.after[best][name]) for name, value in bundle.tensors().items()}
     assert all(same.values()), same  # as if it had been known from the start: the same schedule, the same batches
 
@@ -174,12 +177,12 @@ def test_held_out_users_are_judged_by_the_network_that_did_not_learn_from_them(
             losses.append(-float(scores.log_softmax(0)[label].detach()))
             hits.append(int(scores.argmax()) == label)
             constant.append(-np.log(shares[label] / shares.sum()))
-    found = bundle.metrics["cross_validation"]
-    assert found["users"] == len(losses) == len(users)
-    assert found["folds"] == 3
-    assert found["curve"][1]["log_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
-    assert found["curve"][1]["accuracy"] == pytest.approx(np.mean(hits))
-    assert found["constant"]["log_loss"] == pytest.approx(np.mean(constant), abs=1e-6)
+    cross_validation = bundle.metrics["cross_validation"]
+    assert cross_validation["users"] == len(losses) == len(users)
+    assert cross_validation["folds"] == 3
+    assert cross_validation["curve"][1]["log_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    assert cross_validation["curve"][1]["accuracy"] == pytest.approx(np.mean(hits))
+    assert cross_validation["constant"]["log_loss"] == pytest.approx(np.mean(constant), abs=1e-6)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -197,22 +200,24 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 def test_any_strategy(backbone: Path, corpus: Corpus, tmp_path: Path, task: str, case: str) -> None:
     """The same with and without states that are kept, and nothing is left but the bundle."""
-    found = []
+    actual = []
     for cache in ("auto", "off"):
         config = adapt_config(**FOLDS | {"epochs": 1, "folds": 2, "cache": cache} | CASES[case])
         bundle = adapt(backbone, corpus, task, tmp_path / "out", config, overwrite=True)
-        found.append(bundle.metrics["cross_validation"]["metrics"])
+        actual.append(bundle.metrics["cross_validation"]["metrics"])
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert actual[0] == pytest.approx(actual[1], abs=1e-5)
 
 
 def test_states_on_disk_are_the_same_to_the_bit(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
-    found = [
+    bundles = [
         adapt(backbone, corpus, "shop", tmp_path / cache, adapt_config(**FOLDS, strategy="last1", cache=cache))
         for cache in ("memory", "disk")
     ]
-    assert fingerprint(found[0].tensors()) == fingerprint(found[1].tensors())
-    assert plain(found[0].metrics["cross_validation"]["curve"]) == plain(found[1].metrics["cross_validation"]["curve"])
+    assert fingerprint(bundles[0].tensors()) == fingerprint(bundles[1].tensors())
+    assert plain(bundles[0].metrics["cross_validation"]["curve"]) == plain(
+        bundles[1].metrics["cross_validation"]["curve"]
+    )
 
 
 # ---------------------------------------------------------------- killed, and gone on with (promise 7)
@@ -251,7 +256,7 @@ def runs(backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path:
 
 @pytest.mark.parametrize("case", RESUMED)
 def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case: str, tmp_path: Path) -> None:
-    whole = runs(case)
+    uninterrupted = runs(case)
     shutil.rmtree(tmp_path / "out")
     stops = [
         ("batch end", 2),
@@ -268,7 +273,7 @@ def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case
         in_folds = (tmp_path / "out.training" / "folds").exists()
         assert in_folds == (number < 5)
         assert (tmp_path / "out.training" / "folds-result.json").exists() != in_folds
-    assert runs(case, resume=True) == whole
+    assert runs(case, resume=True) == uninterrupted
 
 
 @pytest.mark.slow
@@ -277,11 +282,11 @@ def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("every", [1, 3])
 def test_killed_anywhere(runs: Callable[..., Any], case: str, hook: str, n: int, every: int) -> None:
-    whole = runs(case, every=every)
+    uninterrupted = runs(case, every=every)
     try:
         runs(case, StopAt(hook, n), every=every)
     except Stopped:
-        assert runs(case, every=every, resume=True) == whole
+        assert runs(case, every=every, resume=True) == uninterrupted
 
 
 @pytest.fixture
@@ -301,12 +306,12 @@ def test_other_settings_do_not_go_on_with_folds(backbone: Path, corpus: Corpus, 
 
 
 def test_a_damaged_result_of_the_folds_is_refused_or_replaced(runs: Callable[..., Any], tmp_path: Path) -> None:
-    whole = runs("stops early")
+    uninterrupted = runs("stops early")
     with pytest.raises(Stopped):
         runs("stops early", StopAt("end", 2))
     result = tmp_path / "out.training" / "folds-result.json"
     result.write_text(result.read_text()[:-9])
-    assert runs("stops early", resume=True) == whole  # overwrites, as `run` does
+    assert runs("stops early", resume=True) == uninterrupted  # overwrites, as `run` does
 
 
 def test_a_damaged_result_without_overwrite(corpus: Corpus, backbone: Path, in_folds: Path) -> None:
@@ -332,8 +337,8 @@ def test_a_stage_is_done_once(tmp_path: Path) -> None:
 
     assert work.stage("folds", do) == {"best_epoch": 1, "share": 0.1 + 0.2}
     (tmp_path / "out.training" / "folds").mkdir()  # killed before it was removed
-    again = WorkFolder(tmp_path / "out", config, {}, resume=True, overwrite=False)
-    assert again.stage("folds", do) == json.loads((tmp_path / "out.training" / "folds-result.json").read_text())
+    second_result = WorkFolder(tmp_path / "out", config, {}, resume=True, overwrite=False)
+    assert second_result.stage("folds", do) == json.loads((tmp_path / "out.training" / "folds-result.json").read_text())
     assert done == [tmp_path / "out.training" / "folds"]
     assert not done[0].exists()
 
@@ -348,7 +353,7 @@ def test_folds_that_diverge_leave_nothing(backbone: Path, corpus: Corpus, tmp_pa
 def test_heads_that_read_sums_know_how_large_they_are_by_the_fold_alone(model: UserModel, corpus: Corpus) -> None:
     config = adapt_config(**POOLED)
     fold = folds_of(model, corpus, "cluster", config)[0]
-    alone = build(config, model.network.backbone, corpus.task("cluster"), fold.source.part)
+    alone = build(config, model.network.backbone, corpus.task("cluster"), fold.learner.source.part)
     read = partial(represent, alone.backbone, patch=alone.patch)
-    standardise(alone.head, config, fold.source.part, read, model.device)
-    assert torch.equal(fold.parts.head.shift, alone.head.shift)
+    standardise(alone.head, config, fold.learner.source.part, read, model.device)
+    assert torch.equal(fold.learner.parts.head.shift, alone.head.shift)

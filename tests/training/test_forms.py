@@ -12,8 +12,7 @@ from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.nn import execution as run
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, pretrain_config
 

@@ -41,8 +41,8 @@ class Gradients(Callback):
 
     def on_after_backward(self, trainer: Any, module: Any) -> None:
         self.looked += 1
-        assert all(parameter.grad is None for parameter in module.backbone.parameters())
-        assert all(not parameter.requires_grad for parameter in module.backbone.parameters())
+        assert all(parameter.grad is None for parameter in module.backbones.parameters())
+        assert all(not parameter.requires_grad for parameter in module.backbones.parameters())
         assert all(parameter.grad is not None for parameter in module.trained.parameters())
         optimised = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
         assert optimised == {id(parameter) for parameter in module.trained.parameters()}

@@ -56,8 +56,8 @@ def test_no_item_is_read_where_none_is_unknown(tmp_path: Path) -> None:
 
     blind = Corpus.open(corpus.path)
     blind.__dict__["sequences"] = Sequences(Untouched(), corpus.sequences.offsets)  # type: ignore[arg-type]
-    found = _hold_out(blind, pretrain_config())
-    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+    actual = _hold_out(blind, pretrain_config())
+    assert [part.tolist() for part in actual] == [part.tolist() for part in expected]
     assert sorted(np.concatenate(expected)) == [i for i, row in enumerate(rows) if len(row) >= 2]
 
 

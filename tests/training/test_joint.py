@@ -21,7 +21,10 @@ from peterrec.errors import ArtifactError, ConfigError
 from peterrec.evaluation.bundles import evaluate
 from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.model import UserModel
-from peterrec.training.joint import JointModule, JointSource, adapt_jointly
+from peterrec.training.adapt import adapt_jointly
+from peterrec.training.adaptation_run import AdaptationRun
+from peterrec.training.joint import JointModule
+from peterrec.training.learners import StepSource
 from peterrec.training.task_source import TaskSource
 from training.small import HOOKS, StopAt, Stopped, adapt_config, plain
 
@@ -31,7 +34,7 @@ HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], []]
 
 def joint(model: UserModel | Path, corpus: Corpus, out: Path, tasks: Any = TASKS, **settings: Any) -> dict[str, Bundle]:
     changes = {"strategy": "joint", "epochs": 2, "optim": {"lr": 0.02}} | settings
-    options = {name: changes.pop(name) for name in ("resume", "overwrite", "report") if name in changes}
+    options = {name: changes.pop(name) for name in ("resume", "overwrite") if name in changes}
     return adapt_jointly(model, corpus, tasks, out, adapt_config(**changes), **options)
 
 
@@ -106,24 +109,29 @@ def test_the_pretrained_backbone_never_changes(
     assert (backbone / "model.safetensors").read_bytes() == on_disk
 
 
-def test_the_line_counts_the_backbone_once_and_all_heads(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
-    said: list[str] = []
-    bundles = joint(backbone, corpus, tmp_path / "out", epochs=1, report=said.append)
+def test_the_line_counts_the_backbone_once_and_all_heads(
+    backbone: Path, corpus: Corpus, tmp_path: Path, logged: list[str]
+) -> None:
+    bundles = joint(backbone, corpus, tmp_path / "out", epochs=1)
     heads, trunk, bias = {"cluster": 4 * 9, "shop": 8 * 9}, {"embedding": 28 * 8, "blocks": 800, "norms": 64}, 24
     total = sum(trunk.values()) + 108
     assert (
         f"trainable params: {total:,} || all params: {total + bias:,} || "
         f"trainable%: {100 * total / (total + bias):.4f} (embedding 224, blocks 800, norms 64, head 108)"
-    ) in said
+    ) in logged
     for task, head in heads.items():
         assert bundles[task].trained == trunk | {"head": head}
         assert bundles[task].all_params == sum(trunk.values()) + bias + head
 
 
 def test_inspect_tells_what_a_joint_training_is(made: tuple[Path, dict[str, Bundle]], model: UserModel) -> None:
-    found = inspect(made[0])
-    assert (found["kind"], found["tasks"], found["backbone_fingerprint"]) == ("joint", TASKS, model.fingerprint)
-    assert found["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
+    description = inspect(made[0])
+    assert (description["kind"], description["tasks"], description["backbone_fingerprint"]) == (
+        "joint",
+        TASKS,
+        model.fingerprint,
+    )
+    assert description["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
     bundle = inspect(made[0] / "shop")
     assert (bundle["kind"], bundle["strategy"], bundle["kind_of_task"]) == ("bundle", "joint", "ranking")
     assert bundle["own"] == {"embedding": True, "blocks": 2}
@@ -159,21 +167,23 @@ def test_an_epoch_has_every_labelled_user_of_every_task_once(
 def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
     parts = [corpus.task(task).part(part) for task, part in zip(TASKS, ("train", "valid"), strict=True)]
     config = adapt_config(strategy="joint", max_length=9)
-    tasks: Any = [
+    learners: Any = [
         SimpleNamespace(source=TaskSource(corpus.task(task), part, config))
         for task, part in zip(TASKS, parts, strict=True)
     ]
-    source, first = JointSource(tasks), len(parts[0])
+    source, first = StepSource.over_tasks(learners), len(parts[0])
     rows = np.array([first + 2, 0, first - 1, first])
     pairs = ((1, 2), (0, 0), (0, first - 1), (1, 0))
     assert source.lengths[rows].tolist() == [min(9, len(parts[t].sequences[r])) for t, r in pairs]
     batch = source.batch(rows, np.random.default_rng(0))
-    found = {task: [[t for t in row if t] for row in of["tokens"].tolist()] for task, of in batch.items()}
+    actual = {task: [[t for t in row if t] for row in of["tokens"].tolist()] for task, of in batch.items()}
     expected = {"0": [(0, 0), (0, first - 1)], "1": [(1, 2), (1, 0)]}
-    assert found == {task: [parts[t].sequences[r][-9:].tolist() for t, r in of] for task, of in expected.items()}
+    assert actual == {task: [parts[t].sequences[r][-9:].tolist() for t, r in of] for task, of in expected.items()}
 
 
-def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(model: UserModel) -> None:
+def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(
+    model: UserModel, corpus: Corpus, tmp_path: Path
+) -> None:
     class Says(torch.nn.Module):
         def __init__(self, value: float) -> None:
             super().__init__()
@@ -182,8 +192,10 @@ def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(model: UserM
         def forward(self, head: Any, vectors: torch.Tensor, batch: Any) -> torch.Tensor:
             return torch.tensor(self.value)
 
-    tasks: Any = [SimpleNamespace(loss=Says(value), head=None) for value in (2.0, 10.0)]
-    module = JointModule(model.network.backbone, torch.nn.ModuleDict(), tasks, adapt_config(strategy="joint"))
+    config = adapt_config(strategy="joint")
+    learners: Any = AdaptationRun(model, corpus, TASKS, tmp_path, config, print).learners
+    module = JointModule(learners, config)
+    module.losses = torch.nn.ModuleList(Says(value) for value in (2.0, 10.0))
     three, one = ({"tokens": torch.full((users, 4), 5)} for users in (3, 1))
     assert module.training_step({"0": three, "1": one}, 0).item() == (3 * 2 + 10) / 4
     assert module.training_step({"1": three}, 0).item() == 10
@@ -245,14 +257,14 @@ def test_the_start_may_be_random_and_all_heads_leave_theirs(
     """So slow that nothing moves: what is written is what it started from."""
     still = {"optim": {"lr": 1e-12, "weight_decay": 0, "schedule": "constant"}, "epochs": 1}
     trunk = UserModel.from_pretrained(backbone, "cpu").network.backbone.state_dict()
-    found = {}
+    actual = {}
     for start in ("pretrained", "random"):
         joint(backbone, corpus, tmp_path / start, joint_start=start, **still)
-        found[start] = kept(tmp_path / start / "cluster")
+        actual[start] = kept(tmp_path / start / "cluster")
     for name, tensor in trunk.items():
         if "norm" not in name and "bias" not in name:
-            torch.testing.assert_close(found["pretrained"][f"backbone.{name}"], tensor, atol=1e-6, rtol=0)
-            assert not torch.allclose(found["random"][f"backbone.{name}"], tensor, atol=1e-3)
+            torch.testing.assert_close(actual["pretrained"][f"backbone.{name}"], tensor, atol=1e-6, rtol=0)
+            assert not torch.allclose(actual["random"][f"backbone.{name}"], tensor, atol=1e-3)
     for task in TASKS:
         start, end = kept(tmp_path / "pretrained" / task), kept(made[0] / task)
         assert not torch.allclose(start["head.weight"], end["head.weight"], atol=1e-3)
@@ -279,7 +291,7 @@ def test_the_same_seed_gives_the_same_result(
 def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, start: str
 ) -> None:
-    whole = result(joint(backbone, corpus, tmp_path / "whole", joint_start=start))
+    uninterrupted = result(joint(backbone, corpus, tmp_path / "whole", joint_start=start))
     for hook in HOOKS:
         out = tmp_path / hook.replace(" ", "-")
         watched(StopAt(hook, 1 if hook == "end" else 2))
@@ -287,5 +299,5 @@ def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(
             joint(backbone, corpus, out, joint_start=start, checkpoint_every=3)
         assert not out.exists()
         watched()
-        assert result(joint(backbone, corpus, out, joint_start=start, checkpoint_every=3, resume=True)) == whole
+        assert result(joint(backbone, corpus, out, joint_start=start, checkpoint_every=3, resume=True)) == uninterrupted
         assert not out.with_name(out.name + ".training").exists()

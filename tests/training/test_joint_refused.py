@@ -9,8 +9,7 @@ import pytest
 
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, TaskError
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from training.small import StopAt, Stopped, adapt_config, corpus_of
 
 JOINT = adapt_config(strategy="joint", epochs=1)

@@ -84,9 +84,9 @@ def test_a_pretraining_killed_twice_equals_the_one_never_killed(corpus: Corpus, 
             assert end(run, signal.SIGKILL) == (-signal.SIGKILL, "")
         assert not out.exists()
     assert run_here(*arguments, out, "--resume") == 0
-    whole, killed = load_backbone(tmp_path / "whole"), load_backbone(out)
-    assert killed.fingerprint == whole.fingerprint
-    assert plain(killed.training["curve"]) == plain(whole.training["curve"])
+    uninterrupted, killed = load_backbone(tmp_path / "whole"), load_backbone(out)
+    assert killed.fingerprint == uninterrupted.fingerprint
+    assert plain(killed.training["curve"]) == plain(uninterrupted.training["curve"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]  # the resume points are gone
 
 
@@ -104,9 +104,11 @@ def test_an_adaptation_killed_equals_the_one_never_killed(
     assert run_here(*arguments, out, "--resume") == 0
     owner = load_backbone(backbone)
     fingerprints = (owner.fingerprint, owner.catalogue.fingerprint)
-    whole, killed = (load_bundle(path, owner.network.backbone, fingerprints) for path in (tmp_path / "whole", out))
-    assert fingerprint(killed.tensors()) == fingerprint(whole.tensors())
-    assert plain(killed.metrics["curve"]) == plain(whole.metrics["curve"])
+    uninterrupted, killed = (
+        load_bundle(path, owner.network.backbone, fingerprints) for path in (tmp_path / "whole", out)
+    )
+    assert fingerprint(killed.tensors()) == fingerprint(uninterrupted.tensors())
+    assert plain(killed.metrics["curve"]) == plain(uninterrupted.metrics["curve"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 
@@ -121,10 +123,10 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_does(
     with start(*arguments, out) as run:
         wait_for_points(run, out, 2 if number == signal.SIGINT else 1)
         time.sleep(0.1)
-        status, said = end(run, number)
+        status, output = end(run, number)
     assert status == 130
-    assert f"error: {tmp_path / 'out.training'}: stopped by the user\n  What to do: continue with --resume" in said
-    assert "Traceback" not in said
+    assert f"error: {tmp_path / 'out.training'}: stopped by the user\n  What to do: continue with --resume" in output
+    assert "Traceback" not in output
     assert [path.name for path in tmp_path.iterdir()] == ["out.training"]
     assert run_here(*arguments, out) == 2  # an unfinished run is in the way
     assert run_here(*arguments, out, "--resume") == 0

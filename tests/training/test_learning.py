@@ -92,8 +92,8 @@ def test_ranking_beats_popularity_on_users_it_never_saw(structured: Corpus, trai
     for strategy in ("patch", "head"):
         config = adapt_config(strategy=strategy, epochs=3, **LEARNS)
         name = trained.add_bundle(adapt(trained, structured, "shop", tmp_path / strategy, config), strategy)
-        found = mean_reciprocal_rank(trained.score_batches(test.sequences, name), test.targets)
-        assert found > 2 * mean_reciprocal_rank([popular], test.targets)
+        actual = mean_reciprocal_rank(trained.score_batches(test.sequences, name), test.targets)
+        assert actual > 2 * mean_reciprocal_rank([popular], test.targets)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.task_loss import TaskLoss, class_weights
 from peterrec.training.task_source import TaskSource
 from training.small import adapt_config, corpus_of
@@ -63,14 +62,16 @@ def test_a_weight_of_a_class_that_is_not_there_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_class_weights_do_nothing_to_a_ranking_task(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_class_weights_do_nothing_to_a_ranking_task(
+    backbone: Path, corpus: Corpus, tmp_path: Path, logged: list[str]
+) -> None:
     config = adapt_config(epochs=1, class_weights={"c9": 2})
-    bundle = adapt(backbone, corpus, "shop", tmp_path / "o", config, report=said.append)
+    bundle = adapt(backbone, corpus, "shop", tmp_path / "o", config)
     assert bundle.kind == "ranking"
-    assert "class_weights are not used: 'shop' is a ranking task" in said
-    adapt(backbone, corpus, "cluster", tmp_path / "c", adapt_config(epochs=1), report=(quiet := []).append)
-    assert not any("class_weights" in line for line in quiet)
+    assert "class_weights are not used: 'shop' is a ranking task" in logged
+    logged.clear()
+    adapt(backbone, corpus, "cluster", tmp_path / "c", adapt_config(epochs=1))
+    assert not any("class_weights" in line for line in logged)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -81,12 +82,12 @@ def test_the_loss_of_classes_by_hand(weights: list[float] | None, smoothing: flo
     vectors = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)) * 20
     labels = np.array([0, 2, 2, 1, 0])
     loss = TaskLoss(adapt_config(label_smoothing=smoothing), None if weights is None else torch.tensor(weights))
-    found = loss(head, vectors, {"labels": torch.from_numpy(labels)}).item()
+    actual = loss(head, vectors, {"labels": torch.from_numpy(labels)}).item()
     scores = head(vectors).detach().double().numpy()
     log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
     of = np.array(weights or [1.0] * 3)
     wanted = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
-    assert found == pytest.approx(-(wanted * of * log_p).sum() / of[labels].sum(), rel=1e-5)
+    assert actual == pytest.approx(-(wanted * of * log_p).sum() / of[labels].sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("setting", ["balanced", {"c0": 20, "c1": 0.1}])
@@ -141,7 +142,7 @@ NEGATIVES = [[0, 3, 4, 3], [5, 0, 4, 3], [1, 2, 0, 4]]
 def test_the_loss_of_pairs_by_hand(loss: str) -> None:
     head, vectors, batch, scores = scores_and_batch(NEGATIVES)
     batch["log_expected"] = torch.tensor([[0.5, -1.0, 0.2, -1.0]] * 3)
-    found = TaskLoss(adapt_config(ranking_loss=loss), None)(head, vectors, batch).item()
+    actual = TaskLoss(adapt_config(ranking_loss=loss), None)(head, vectors, batch).item()
     positive = scores[np.arange(3), [1, 2, 5]]
     negative = np.take_along_axis(scores, np.array(NEGATIVES), 1)
     corrected = np.exp(negative - [0.5, -1.0, 0.2, -1.0]).sum(1)
@@ -150,7 +151,7 @@ def test_the_loss_of_pairs_by_hand(loss: str) -> None:
         "bce": softplus(-positive).mean() + softplus(negative).mean(),
         "sampled-softmax": -np.log(np.exp(positive) / (np.exp(positive) + corrected)).mean(),
     }[loss]
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert actual == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["bpr", "bce", "sampled-softmax"])
@@ -166,8 +167,8 @@ def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, m
     monkeypatch.setattr(ItemHead, "forward", lambda *of, all=ItemHead.forward: ways.append("all") or all(*of))
     gradients = []
     for head in (few, many):
-        found = objective(head, vectors.requires_grad_(), batch)
-        gradients.append((found.detach(), *torch.autograd.grad(found, [vectors, head.weight])))
+        actual = objective(head, vectors.requires_grad_(), batch)
+        gradients.append((actual.detach(), *torch.autograd.grad(actual, [vectors, head.weight])))
     assert ways == ["all", "chosen"]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other[: len(one)] if one.dim() else other)
@@ -178,11 +179,11 @@ def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, m
 def test_hard_negatives_are_the_highest_scoring_of_the_sample(loss: str, count: int) -> None:
     head, vectors, batch, scores = scores_and_batch(NEGATIVES)
     config = adapt_config(ranking_loss=loss, negatives={"sampling": "hard", "count": count, "candidates": 4})
-    found = TaskLoss(config, None)(head, vectors, batch).item()
+    actual = TaskLoss(config, None)(head, vectors, batch).item()
     best = [sorted(row, key=lambda item: -scores[pair, item])[:count] for pair, row in enumerate(NEGATIVES)]
     head, vectors, batch, _ = scores_and_batch(best)
     plain = TaskLoss(adapt_config(ranking_loss=loss, negatives={"count": count}), None)
-    assert found == pytest.approx(plain(head, vectors, batch).item(), rel=1e-6)
+    assert actual == pytest.approx(plain(head, vectors, batch).item(), rel=1e-6)
 
 
 def drawn(corpus: Corpus, loss: str = "bpr", **negatives: Any) -> dict[str, np.ndarray]:
@@ -223,8 +224,8 @@ def test_the_correction_is_the_log_of_how_often_an_item_is_expected(corpus: Corp
     weights = targets.counts + 1.0 if sampling == "popularity" else np.ones(8)
     for pair, user in enumerate(batch["user"]):
         free = np.setdiff1d(np.arange(8), batch["positive"][batch["user"] == user])
-        for item, found in zip(batch["negatives"][pair], batch["log_expected"][pair], strict=True):
-            assert found == pytest.approx(
+        for item, actual in zip(batch["negatives"][pair], batch["log_expected"][pair], strict=True):
+            assert actual == pytest.approx(
                 np.log(3 * weights[item] / weights[free].sum()), abs=0.06
             )  # weights are rounded
 

@@ -83,9 +83,9 @@ def test_the_metrics_are_those_of_the_last_item_when_it_is_masked(corpus: Corpus
     valid = corpus.sequences.take(np.flatnonzero((draw < 0.3) & (corpus.sequences.lengths >= 2)))
     losses = []
     for batch in valid_batches(objective_of(made, 24), valid):
-        asked = batch["counted"]
-        log_p = (model.network.backbone(batch["inputs"])[asked] @ weight.T + bias).log_softmax(1)
-        losses += [-float(line[p - FIRST_ITEM]) for line, p in zip(log_p, batch["targets"][asked], strict=True)]
+        is_target = batch["counted"]
+        log_p = (model.network.backbone(batch["inputs"])[is_target] @ weight.T + bias).log_softmax(1)
+        losses += [-float(line[p - FIRST_ITEM]) for line, p in zip(log_p, batch["targets"][is_target], strict=True)]
     assert len(losses) >= len(valid)
     assert metrics["valid_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert model.pretrained.training["objective"] == "masked items"
@@ -95,7 +95,7 @@ def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
     """No target of a ranking is in the input; what the loss counts is what the masks chose, and nothing is both."""
     made = config(max_length=5, masking=MaskingConfig(share=0.5, mask=1.0, keep=0.0, random=0.0))
     rows = held_out(corpus)
-    asked = counted = 0
+    ranked_positions = counted_positions = 0
     for batch in valid_batches(objective_of(made, 24), corpus.sequences.take(np.arange(len(corpus.sequences)))):
         inputs, targets, ranked = batch["inputs"], batch["targets"], batch["ranked"]
         assert bool((inputs[targets != PAD] == MASK).all())
@@ -105,9 +105,12 @@ def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
             assert torch.equal(ranked.sum(1), torch.ones(len(ranked), dtype=torch.long))
             ends = (inputs != PAD).sum(1) - 1
             assert torch.equal(ranked.int().argmax(1), ends), "the last item of each"
-        asked, counted = asked + int(ranked.sum()), counted + int(batch["counted"].sum())
-    assert asked == len(corpus.sequences)
-    assert counted > len(rows)
+        ranked_positions, counted_positions = (
+            ranked_positions + int(ranked.sum()),
+            counted_positions + int(batch["counted"].sum()),
+        )
+    assert ranked_positions == len(corpus.sequences)
+    assert counted_positions > len(rows)
 
 
 def test_windows_fit_the_network_and_each_is_asked_for_something(corpus: Corpus) -> None:
@@ -161,17 +164,17 @@ def test_training_masks_are_fresh_each_epoch_and_validation_masks_are_not(
     assert changed > 0.8 * len(first)
     hidden = sum(MASK in inputs for masks in first.values() for inputs in masks)
     assert hidden > 0.8 * len(first), "at least one item of every window is asked for, mostly by [MASK]"
-    again, other = logged("b"), logged("c", seed=1)
-    assert (again.windows, again.valid) == (log.windows, log.valid)
+    second_result, other = logged("b"), logged("c", seed=1)
+    assert (second_result.windows, second_result.valid) == (log.windows, log.valid)
     assert other.windows[0] != log.windows[0]
 
 
 def test_the_same_seed_gives_the_same_backbone(corpus: Corpus, folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     kept = UserModel.from_pretrained(folder, "cpu")
-    again = pretrain(corpus, tmp_path / "a", config(epochs=2))
-    assert again.fingerprint == kept.fingerprint
-    assert plain(again.pretrained.training["curve"]) == plain(kept.pretrained.training["curve"])
+    second_result = pretrain(corpus, tmp_path / "a", config(epochs=2))
+    assert second_result.fingerprint == kept.fingerprint
+    assert plain(second_result.pretrained.training["curve"]) == plain(kept.pretrained.training["curve"])
     assert pretrain(corpus, tmp_path / "b", config(epochs=2, seed=1)).fingerprint != kept.fingerprint
 
 
@@ -180,8 +183,8 @@ def test_the_same_seed_gives_the_same_backbone(corpus: Corpus, folder: Path, tmp
 
 def test_the_next_item_is_what_a_mask_after_the_last_event_would_be(masked: UserModel) -> None:
     weight, bias = masked.network.output_table()
-    found = masked.recommend(HISTORIES, None, 24, exclude_seen=False)
-    for history, items, scores in zip(HISTORIES, found.items, found.scores, strict=True):
+    actual = masked.recommend(HISTORIES, None, 24, exclude_seen=False)
+    for history, items, scores in zip(HISTORIES, actual.items, actual.scores, strict=True):
         if not history:
             continue  # nothing is known of the user: popularity answers, see tests/test_without_events.py
         tokens = [*masked.encode([history]).sequences[0].tolist(), MASK]
@@ -197,19 +200,19 @@ def test_the_hit_rate_is_what_recommend_reaches_on_histories_without_their_last_
     """It sees nothing that comes later: with the last event out of sight, the answers are those that were judged."""
     ids = corpus.catalogue.ids.to_pylist()
     rows = [[ids[i - FIRST_ITEM] for i in row] for row in held_out(corpus)]
-    found = masked.recommend([row[:-1] for row in rows], None, 10, exclude_seen=False)
-    hits = [row[-1] in items for row, items in zip(rows, found.items, strict=True)]
+    actual = masked.recommend([row[:-1] for row in rows], None, 10, exclude_seen=False)
+    hits = [row[-1] in items for row, items in zip(rows, actual.items, strict=True)]
     assert np.mean(hits) == pytest.approx(masked.pretrained.training["metrics"]["hr@10"])
     assert 0.2 < np.mean(hits) < 1
 
 
 def test_save_load_answer_is_bit_equal(masked: UserModel, folder: Path, tmp_path: Path) -> None:
     masked.save_pretrained(tmp_path / "again")
-    again = UserModel.from_pretrained(tmp_path / "again", "cpu")
-    assert again.fingerprint == masked.fingerprint
-    assert again.network.backbone.config == NONCAUSAL
-    assert np.array_equal(again.represent(HISTORIES), masked.represent(HISTORIES))
-    assert again.recommend(HISTORIES, None, 24) == masked.recommend(HISTORIES, None, 24)
+    second_result = UserModel.from_pretrained(tmp_path / "again", "cpu")
+    assert second_result.fingerprint == masked.fingerprint
+    assert second_result.network.backbone.config == NONCAUSAL
+    assert np.array_equal(second_result.represent(HISTORIES), masked.represent(HISTORIES))
+    assert second_result.recommend(HISTORIES, None, 24) == masked.recommend(HISTORIES, None, 24)
     first = masked.represent([["s0001", "s0002", "s0003"], ["s0004", "s0002", "s0003"]])
     assert not np.allclose(first[0], first[1]), "both ends are seen"
 
@@ -222,17 +225,17 @@ def test_a_noncausal_backbone_is_adapted_like_any_other(
     before = masked.pretrained.fingerprint
     made = adapt_config(epochs=2, strategy=strategy, patch={"kind": "lora", "rank": 2}, optim={"lr": 0.03})
     masked.add_bundle(adapt(masked, corpus, task, tmp_path / "out", made), "memory")
-    again = UserModel.from_pretrained(folder, "cpu")
-    again.load_bundle(tmp_path / "out", "disk")
-    assert masked.pretrained.fingerprint == before == again.pretrained.fingerprint
+    second_result = UserModel.from_pretrained(folder, "cpu")
+    second_result.load_bundle(tmp_path / "out", "disk")
+    assert masked.pretrained.fingerprint == before == second_result.pretrained.fingerprint
     vectors = masked.represent(HISTORIES, "memory")
-    assert np.array_equal(vectors, again.represent(HISTORIES, "disk"))
+    assert np.array_equal(vectors, second_result.represent(HISTORIES, "disk"))
     assert not np.allclose(vectors, masked.represent(HISTORIES), atol=1e-4)
     if task == "cluster":
-        memory, disk = masked.predict(HISTORIES, "memory"), again.predict(HISTORIES, "disk")
+        memory, disk = masked.predict(HISTORIES, "memory"), second_result.predict(HISTORIES, "disk")
         assert np.array_equal(memory.probabilities, disk.probabilities)
     else:
-        assert masked.recommend(HISTORIES, "memory", 8) == again.recommend(HISTORIES, "disk", 8)
+        assert masked.recommend(HISTORIES, "memory", 8) == second_result.recommend(HISTORIES, "disk", 8)
 
 
 def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
@@ -251,27 +254,27 @@ def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
 def test_empty_histories_and_unknown_items_are_answered(
     masked: UserModel, model: UserModel, corpus: Corpus, tmp_path: Path, kind: str
 ) -> None:
-    asked = masked if kind == "noncausal" else model
+    tested_model = masked if kind == "noncausal" else model
     for task in ("cluster", "shop"):
-        asked.add_bundle(adapt(asked, corpus, task, tmp_path / task, adapt_config(epochs=1)))
+        tested_model.add_bundle(adapt(tested_model, corpus, task, tmp_path / task, adapt_config(epochs=1)))
     known, unknown = ["s0001", "s0002"], ["nobody", "knows", "these"]
     for histories in ([[]], [[], []], [[], known], [unknown, known], [known, unknown, []]):
         for treat in ("skip", "unk"):
-            vectors = asked.represent(histories, unknown=treat)
+            vectors = tested_model.represent(histories, unknown=treat)
             assert np.isfinite(vectors).all()
-            classes = asked.predict(histories, "cluster", unknown=treat).probabilities
+            classes = tested_model.predict(histories, "cluster", unknown=treat).probabilities
             np.testing.assert_allclose(classes.sum(1), 1, atol=1e-5)
             for bundle, total in ((None, 24), ("shop", 8)):
-                found = asked.recommend(histories, bundle, 99, exclude_seen=False, unknown=treat)
-                assert [len(items) for items in found.items] == [total] * len(histories)
-                assert np.isfinite(found.scores).all()
+                actual = tested_model.recommend(histories, bundle, 99, exclude_seen=False, unknown=treat)
+                assert [len(items) for items in actual.items] == [total] * len(histories)
+                assert np.isfinite(actual.scores).all()
     labels = corpus.task("cluster").part("train").labels
     assert labels is not None
     shares = np.bincount(labels) / len(labels)
-    np.testing.assert_allclose(asked.predict([[]], "cluster").probabilities[0], shares, atol=1e-6)
-    alone, beside = (asked.recommend(h, None, 5, exclude_seen=False).scores[0] for h in ([[]], [[], known]))
+    np.testing.assert_allclose(tested_model.predict([[]], "cluster").probabilities[0], shares, atol=1e-6)
+    alone, beside = (tested_model.recommend(h, None, 5, exclude_seen=False).scores[0] for h in ([[]], [[], known]))
     np.testing.assert_allclose(alone, beside, atol=1e-5)
-    rows = asked.represent([unknown, [], known], unknown="unk")
+    rows = tested_model.represent([unknown, [], known], unknown="unk")
     assert not np.allclose(rows[0], rows[1], atol=1e-4), "three unknown events are not none"
 
 

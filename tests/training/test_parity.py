@@ -6,6 +6,7 @@ What the tests in `golden/` do with outputs of the authors' network, without the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ from oracles import (
     oracle_sampled_softmax,
 )
 from peterrec.config import BackboneConfig, PatchConfig
-from peterrec.data.corpus import TaskPart
+from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK, Sequences
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
-from peterrec.training.adapt import AdaptModule
+from peterrec.training.learners import AdaptModule, Learner
 from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.pretrain import PretrainModule
 from peterrec.training.strategies import Trainable
@@ -147,11 +148,13 @@ def adapting(kind: str, patch: PatchConfig, head: ClassificationHead | ItemHead,
     trainable = Trainable(backbone, None, False, lively_patch(patch, backbone.config).double(), head.double())
     config = adapt_config(patch=patch, **settings)
     nobody = TaskPart((), Sequences.from_rows([]), None, None)
-    return AdaptModule(trainable, TaskLoss(config, None), config, nobody, None)
+    source: Any = None
+    task = Task("job", "classification", Path(), ())
+    return AdaptModule([Learner(task, nobody, nobody, trainable, source, TaskLoss(config, None))], config)
 
 
 def vectors_by_loops(module: AdaptModule) -> np.ndarray:
-    parts = module.parts
+    parts = module.learners[0].parts
     assert parts.patch is not None
     return np.array([oracle_represent(parts.backbone, row, parts.patch, parts.patch.config) for row in HISTORIES])
 
@@ -176,11 +179,11 @@ def test_classes_are_told_from_the_state_at_the_task_token(kind: str, name: str)
     def by_loops() -> float:
         return oracle_full_softmax(vectors_by_loops(module), labels.numpy(), *table_of(head))
 
-    loss = module.training_step({"tokens": tokens(), "labels": labels}, 0)
+    loss = module.training_step({"0": {"tokens": tokens(), "labels": labels}}, 0)
     assert loss.item() == pytest.approx(by_loops(), rel=1e-9)
     loss.backward()
     same_slope(by_loops, module.trained.parameters())
-    assert all(parameter.grad is None for parameter in module.backbone.parameters())
+    assert all(parameter.grad is None for parameter in module.backbones.parameters())
 
 
 ORACLES = {"bpr": oracle_bpr, "bce": oracle_bce, "sampled-softmax": oracle_candidate_softmax}
@@ -210,7 +213,7 @@ def test_targets_are_ranked_by_pairs_of_a_positive_and_negatives(kind: str, rank
         corrected = scores[:, 1:] - (log_expected.numpy() if ranking_loss == "sampled-softmax" else 0.0)
         return ORACLES[ranking_loss](scores[:, 0], corrected)
 
-    loss = module.training_step(batch, 0)
+    loss = module.training_step({"0": batch}, 0)
     assert loss.item() == pytest.approx(by_loops(), rel=1e-9)
     loss.backward()
     same_slope(by_loops, module.trained.parameters())

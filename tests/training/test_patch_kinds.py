@@ -55,18 +55,18 @@ def test_a_patch_of_any_kind_is_trained_saved_and_answers_the_same_when_loaded(
     assert isinstance(bundle.patch, Patch)
     for name, tensor in bundle.patch.state_dict().items():
         assert not np.array_equal(tensor.numpy(), start[name].numpy()), f"{name} was not trained"
-    again = UserModel.from_pretrained(backbone, "cpu")
-    again.load_bundle(tmp_path / "out", "disk")
+    second_result = UserModel.from_pretrained(backbone, "cpu")
+    second_result.load_bundle(tmp_path / "out", "disk")
     model.add_bundle(bundle, "memory")
-    assert again.bundle("disk").patch_config == PatchConfig(**settings)
+    assert second_result.bundle("disk").patch_config == PatchConfig(**settings)
     vectors = model.represent(HISTORIES, "memory")
-    assert np.array_equal(vectors, again.represent(HISTORIES, "disk"))
+    assert np.array_equal(vectors, second_result.represent(HISTORIES, "disk"))
     assert not np.allclose(vectors, model.represent(HISTORIES), atol=1e-4)
     if task == "cluster":
-        first, second = model.predict(HISTORIES, "memory"), again.predict(HISTORIES, "disk")
+        first, second = model.predict(HISTORIES, "memory"), second_result.predict(HISTORIES, "disk")
         assert np.array_equal(first.probabilities, second.probabilities)
     else:
-        assert model.recommend(HISTORIES, "memory", 8) == again.recommend(HISTORIES, "disk", 8)
+        assert model.recommend(HISTORIES, "memory", 8) == second_result.recommend(HISTORIES, "disk", 8)
 
 
 def test_a_bundle_of_one_kind_is_not_read_as_another(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
 from peterrec.storage import read_json, write_json
 from peterrec.training.activation_cache import changed_blocks
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.strategies import build
 from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 
@@ -109,8 +108,10 @@ def test_events_are_left_out_in_training_only_and_anew_each_time(
     model.add_bundle(dropped, "dropped")
     sequences = corpus.task("cluster").part("test").sequences
     np.testing.assert_array_equal(model.probabilities(sequences, "dropped"), model.probabilities(sequences, "dropped"))
-    again = adapt(model, corpus, "cluster", tmp_path / "again", adapt_config(strategy="head", event_dropout=0.5))
-    np.testing.assert_array_equal(again.head.weight.detach().numpy(), dropped.head.weight.detach().numpy())
+    second_result = adapt(
+        model, corpus, "cluster", tmp_path / "again", adapt_config(strategy="head", event_dropout=0.5)
+    )
+    np.testing.assert_array_equal(second_result.head.weight.detach().numpy(), dropped.head.weight.detach().numpy())
 
 
 @pytest.mark.slow
@@ -136,7 +137,7 @@ def test_all_that_reads_users_before_training_is_where_the_backbone_is(
         seen.append({p.device.type for part in parts if isinstance(part, torch.nn.Module) for p in part.parameters()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peterrec.training.adapt.standardise", look)
+    monkeypatch.setattr("peterrec.training.learners.standardise", look)
     model.device = torch.device("meta")
     model.network.to("meta")
     with pytest.raises(KeyboardInterrupt):

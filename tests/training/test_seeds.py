@@ -16,9 +16,9 @@ from peterrec.config import OptimConfig, RunnerConfig
 from peterrec.data.batching import EpochStream, FixedBatches
 from peterrec.data.corpus import Corpus
 from peterrec.training.adapt import adapt
-from peterrec.training.folder import WorkFolder
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.pretrain import pretrain
+from peterrec.training.work_folder import WorkFolder
 from training.small import adapt_config, plain, pretrain_config
 
 Train = Callable[..., Any]
@@ -93,7 +93,7 @@ def test_batches_large_enough_for_several_threads_give_the_same_bits(tmp_path: P
         def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
             self.log("loss", torch.tensor(0.0))
 
-    found = set()
+    actual = set()
     before = torch.are_deterministic_algorithms_enabled()
     for number in range(6):
         module, out = Module(), tmp_path / str(number)
@@ -101,9 +101,9 @@ def test_batches_large_enough_for_several_threads_give_the_same_bits(tmp_path: P
         plan = Plan("rows", "loss", "min", 1, 1, 100, None, ("loss",))
         runner = RunnerConfig(progress=False, accelerator="cpu")
         fit(module, EpochStream(Rows(), 1, 0), FixedBatches([torch.zeros(1)]), work, plan, runner)
-        found.add(fingerprint(module.trained.state_dict()))
+        actual.add(fingerprint(module.trained.state_dict()))
         assert torch.are_deterministic_algorithms_enabled() == before
-    assert len(found) == 1
+    assert len(actual) == 1
 
 
 def test_every_setting_that_draws_draws_from_the_seed(train: Train, corpus: Corpus) -> None:

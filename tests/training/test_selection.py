@@ -233,7 +233,7 @@ def test_a_learning_rate_that_is_absurd_ends_with_status_1(
     settings = ["backbone.channels=8", "backbone.dilations=[1]", "optim.lr=1e30", "optim.clip_norm=null"]
     options = [part for setting in settings for part in ("-s", setting)]
     assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "out"), *options, "-q"]) == 1
-    said = capsys.readouterr().err
-    assert "error: training diverged" in said
-    assert "What to do: lower optim.lr" in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "error: training diverged" in output
+    assert "What to do: lower optim.lr" in output
+    assert "Traceback" not in output

@@ -204,13 +204,13 @@ def test_rows_of_a_small_catalogue_are_refused_before_anything_is_written(corpus
 
 
 def test_training_on_rows_learns(corpus: Corpus, tmp_path: Any) -> None:
-    found = {}
+    actual = {}
     for how in ("dense", "rows"):
         config = pretrain_config(
             loss="sampled", negatives=20, table_updates=how, epochs=6, optim=OptimConfig(lr=0.02), batch_size=8
         )
         curve = pretrain(corpus, tmp_path / how, config).pretrained.training["curve"]
-        found[how] = [row["valid_loss"] for row in curve]
-    assert found["rows"][0] != found["dense"][0]
-    assert min(found["rows"]) < found["rows"][0]
-    assert min(found["rows"]) == pytest.approx(min(found["dense"]), abs=0.25)
+        actual[how] = [row["valid_loss"] for row in curve]
+    assert actual["rows"][0] != actual["dense"][0]
+    assert min(actual["rows"]) < actual["rows"][0]
+    assert min(actual["rows"]) == pytest.approx(min(actual["dense"]), abs=0.25)

@@ -20,8 +20,8 @@ from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
 from peterrec.training.adapt import adapt
+from peterrec.training.adaptation_run import trainable_line
 from peterrec.training.strategies import Trainable, build
-from peterrec.training.transfer import trainable_line
 from training.small import adapt_config
 
 ITEMS, CHANNELS, SITES = 24, 8, 4  # of the tiny corpus and backbone
@@ -55,23 +55,30 @@ TRAINED = {
 )
 @pytest.mark.parametrize(("task", "outputs"), [("cluster", 4), ("shop", 8)])
 def test_the_line_is_right_to_the_last_digit(
-    model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str, task: str, outputs: int, per_block: int, width: int
+    model: UserModel,
+    corpus: Corpus,
+    tmp_path: Path,
+    strategy: str,
+    task: str,
+    outputs: int,
+    per_block: int,
+    width: int,
+    logged: list[str],
 ) -> None:
     backbone = TABLE + 2 * BLOCK + 2 * NORMS
     next_item = ITEMS  # biases: the weights are tied to the table
     piece = CHANNELS * width + width + width * CHANNELS + CHANNELS
     patch = SITES * per_block // 2 * piece if "patch" in strategy else 0
     head = outputs * CHANNELS + outputs
-    said: list[str] = []
     config = adapt_config(strategy=strategy, epochs=1, patch=PatchConfig(per_block=per_block, bottleneck=width))
-    bundle = adapt(model, corpus, task, tmp_path / "out", config, report=said.append)
+    bundle = adapt(model, corpus, task, tmp_path / "out", config)
     everything = backbone + next_item + patch + head
     groups = TRAINED[strategy] | ({"patch": patch} if patch else {}) | {"head": head}
     total = sum(groups.values())
     assert (
         f"trainable params: {total:,} || all params: {everything:,} || trainable%: {100 * total / everything:.4f} "
         f"({', '.join(f'{name} {count:,}' for name, count in groups.items())})"
-    ) in said
+    ) in logged
     assert (bundle.patch_params, bundle.head_params, bundle.all_params) == (patch, head, everything)
     assert (bundle.trained, bundle.trainable_params) == (groups, total)
 
@@ -146,8 +153,8 @@ def test_a_strategy_starts_at_the_pretrained_weights_or_at_random(
     for name, tensor in network.state_dict().items():
         if name.endswith("conv.weight") or name == "embedding.weight":
             assert torch.equal(tensor, pretrained.state_dict()[name]) == (not random), name
-    again = built(model, corpus, strategy, seed=1).backbone
-    assert equal(tensors(again), tensors(network)) == (not random)
+    second_result = built(model, corpus, strategy, seed=1).backbone
+    assert equal(tensors(second_result), tensors(network)) == (not random)
 
 
 def test_a_joint_training_may_start_at_random(model: UserModel, corpus: Corpus) -> None:

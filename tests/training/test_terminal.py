@@ -37,9 +37,9 @@ def test_a_pretraining_that_nobody_watches_says_a_line_for_each_epoch(
 ) -> None:
     out = tmp_path / "out"
     assert execute(["pretrain", str(corpus.path), "-o", str(out), *SMALL]) == 0
-    said = capfd.readouterr()
-    assert said.out == ""
-    first, *epochs, wrote, following, warning = lines(said.err)
+    output = capfd.readouterr()
+    assert output.out == ""
+    first, *epochs, wrote, following, warning = lines(output.err)
     assert first.startswith("pre-training on ")
     assert [re.sub(r"\d+\.\d s", "s", re.sub(NUMBER, "N", line)) for line in epochs] == [
         f"pre-training, epoch {n} of at most 2: train_loss N, valid_loss N, hr@10 N, mrr@10 N (s)" for n in (1, 2)
@@ -54,8 +54,8 @@ def test_an_adaptation_that_nobody_watches(
 ) -> None:
     options = ["--strategy", "all", "-s", "epochs=2", "-s", "runner.accelerator=cpu", "-s", "optim.lr=0.02"]
     assert execute(["adapt", str(backbone), str(corpus.path), "shop", "-o", str(tmp_path / "out"), *options]) == 0
-    said = capfd.readouterr()
-    assert said.out == ""
+    output = capfd.readouterr()
+    assert output.out == ""
     starts = [
         "adapting to 'shop' with strategy 'all' on ",
         "trainable params: ",
@@ -65,8 +65,8 @@ def test_an_adaptation_that_nobody_watches(
     starts += ["best epoch for held-out train users 2: mrr "]
     starts += [f"shop (all), epoch {n} of at most 2: train_loss " for n in (1, 2)]
     starts += ["best epoch ", "wrote ", "next: "]
-    assert len(lines(said.err)) == len(starts)
-    assert all(line.startswith(start) for line, start in zip(lines(said.err), starts, strict=True)), said.err
+    assert len(lines(output.err)) == len(starts)
+    assert all(line.startswith(start) for line, start in zip(lines(output.err), starts, strict=True)), output.err
 
 
 def test_quiet_says_nothing_but_warnings(
@@ -79,9 +79,9 @@ def test_quiet_says_nothing_but_warnings(
     bundle = ["cluster", "-o", str(tmp_path / "c")]
     assert execute(["adapt", str(backbone), str(corpus.path), *bundle, "-q", *options]) == 0
     pretrain(corpus, tmp_path / "d", pretrain_config())
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert [line.split(" users")[0] for line in lines(said.err)] == ["warning: 5 held-out", "warning: 49 held-out"]
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert [line.split(" users")[0] for line in lines(output.err)] == ["warning: 5 held-out", "warning: 49 held-out"]
 
 
 def test_no_warning_escapes(corpus: Corpus, backbone: Path, tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_the_bar_is_removed_when_training_stops(
     watched(StopAt("batch start", 3))
     with pytest.raises(Stopped):
         pretrain(corpus, tmp_path / "out", pretrain_config(runner=RunnerConfig(accelerator="cpu")))
-    said = terminal.file.getvalue()  # type: ignore[attr-defined]
-    assert "\x1b[?25l" in said  # the cursor was hidden
-    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")  # and is shown again
+    output = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b[?25l" in output  # the cursor was hidden
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")  # and is shown again
     assert not terminal._live_stack
 
 

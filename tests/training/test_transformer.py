@@ -16,8 +16,7 @@ from peterrec.data.sequences import Sequences
 from peterrec.model import UserModel
 from peterrec.nn.transformer import TransformerBackbone
 from peterrec.training.activation_cache import changed_blocks
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.pretrain import pretrain
 from peterrec.training.strategies import PLANS, build
 from training.small import LEARNS, adapt_config, pretrain_config
@@ -99,11 +98,11 @@ def test_states_below_are_shared_only_where_nothing_is_changed(
     spec = corpus.task("cluster")
     parts = build(config, UserModel.from_pretrained(made, device="cpu").network.backbone, spec, spec.part("train"))
     assert changed_blocks(parts) == changed
-    found = []
+    actual = []
     for cache in ("auto", "off"):
-        again = adapt_config(**settings, epochs=1, cache=cache)
-        found.append(adapt(made, corpus, "cluster", tmp_path / cache, again).head.weight)
-    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+        second_result = adapt_config(**settings, epochs=1, cache=cache)
+        actual.append(adapt(made, corpus, "cluster", tmp_path / cache, second_result).head.weight)
+    torch.testing.assert_close(*actual, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backbone", [{}, {"architecture": "transformer"}, {"architecture": "transformer", "heads": 1}])

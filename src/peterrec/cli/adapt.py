@@ -12,10 +12,9 @@ from peterrec.cli.common import (
     QuietOption,
     ResumeOption,
     SetOption,
-    reporter,
+    logged_remarks,
     say,
     say_warnings,
-    without_warnings,
 )
 from peterrec.config import AdaptConfig, load_config
 from peterrec.errors import ConfigError
@@ -40,27 +39,24 @@ def command(
 
     --strategy joint trains a copy of the backbone on several tasks together, and writes a bundle of each.
     """
-    from peterrec.training.adapt import adapt
-    from peterrec.training.joint import adapt_jointly
+    from peterrec.training.adapt import adapt, adapt_jointly
 
     overrides = [*set_, "runner.progress=false"] if quiet else list(set_)
     if strategy is not None:
         overrides.append(f"strategy={strategy}")
     settings = load_config(AdaptConfig, config, overrides)
     joint = settings.strategy == "joint"
-    report = without_warnings(reporter(quiet))
-    if joint:
-        bundles = adapt_jointly(
-            backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite, report=report
-        )
-    elif len(tasks) == 1:
-        bundle = adapt(backbone, corpus, tasks[0], out, settings, resume=resume, overwrite=overwrite, report=report)
-        bundles = {bundle.name: bundle}
-    else:
+    if not joint and len(tasks) != 1:
         raise ConfigError(
             f"{len(tasks)} tasks were named ({', '.join(tasks)})",
             remedy="adapt to one at a time, or train them together with --strategy joint",
         )
+    with logged_remarks(quiet):
+        if joint:
+            bundles = adapt_jointly(backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite)
+        else:
+            bundle = adapt(backbone, corpus, tasks[0], out, settings, resume=resume, overwrite=overwrite)
+            bundles = {bundle.name: bundle}
     if not quiet:
         say(f"wrote {out}\nnext: peterrec evaluate {backbone} {corpus} {out}{'/' + tasks[0] if joint else ''}")
     for bundle in bundles.values():

@@ -22,7 +22,7 @@ from peterrec.cli.common import (
     TimeOption,
     UserOption,
     events_config,
-    log_shown,
+    logged_remarks,
     say,
 )  # fmt: skip
 from peterrec.config import EventsConfig
@@ -86,7 +86,7 @@ def predict(
         time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
-    with log_shown(quiet):
+    with logged_remarks(quiet, warnings=True):
         table = answer(backbone, bundle, _source(source), out, options)
     _finish(table, out, quiet)
 
@@ -130,7 +130,7 @@ def recommend(
     )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
     exclude_seen = None if seen is None else not seen
-    with log_shown(quiet):
+    with logged_remarks(quiet, warnings=True):
         table = answer(backbone, bundle, _source(source), out, options, k=k, exclude_seen=exclude_seen)
     _finish(table, out, quiet)
 
@@ -166,7 +166,7 @@ def embed(
         time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
     options = _options(events, set_, allow_empty, unknown, precision, compile)
-    with log_shown(quiet):
+    with logged_remarks(quiet, warnings=True):
         table = answer(backbone, _source(source), out, options, bundle=bundle)
     _finish(table, out, quiet)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -58,30 +58,35 @@ def reporter(quiet: bool) -> Callable[[str], None] | None:
 
 
 class _Remarks(logging.Handler):
+    """Prints what the library logs as remarks."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(f"{WARNING if record.levelno >= logging.WARNING else ''}{record.getMessage()}")
 
 
-@contextlib.contextmanager
-def log_shown(quiet: bool) -> Iterator[None]:
-    """Print what the library logs in this block, unless the user wants quiet."""
-    logger, handler = logging.getLogger("peterrec"), _Remarks(logging.INFO)
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    if not quiet:
-        logger.addHandler(handler)
+@contextmanager
+def logged_remarks(quiet: bool, *, warnings: bool = False, logger: str = "peterrec") -> Iterator[None]:
+    """Print what the library logs within the block, on standard error; nothing of it when the user wants quiet.
+
+    Args:
+        quiet: what the user said.
+        warnings: also those; otherwise they are to stand below all else (`say_warnings`).
+        logger: name of the topmost one that is listened to.
+    """
+    if quiet:
+        yield
+        return
+    handler, source = _Remarks(), logging.getLogger(logger)
+    if not warnings:
+        handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    level = source.level
+    source.addHandler(handler)
+    source.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def without_warnings(report: Callable[[str], None] | None) -> Callable[[str], None] | None:
-    """Return a reporter that leaves out warnings: they are to stand below all else (`say_warnings`)."""
-    if report is None:
-        return None
-    return lambda line: None if line.startswith(WARNING) else report(line)
+        source.removeHandler(handler)
+        source.setLevel(level)
 
 
 def say_warnings(warnings: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from peterrec.cli.common import ConfigOption, QuietOption, SetOption, reporter, say
+from peterrec.cli.common import ConfigOption, QuietOption, SetOption, logged_remarks, say
 from peterrec.config import EvaluateConfig, load_config
 from peterrec.errors import ConfigError
 
@@ -31,7 +31,8 @@ def command(
     if out is not None and not out.endswith(".json"):
         raise ConfigError(f"--out {out} is not a JSON file", remedy="name a file that ends in .json")
     settings = load_config(EvaluateConfig, config, set_)
-    evaluation = evaluate(backbone, corpus, list(bundles), out, settings, report=reporter(quiet))
+    with logged_remarks(quiet):
+        evaluation = evaluate(backbone, corpus, list(bundles), out, settings)
     print_evaluation(evaluation, Console(highlight=False))
     if out is not None and not quiet:
         say(f"wrote {out}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peterrec.cli.common import OverwriteOption, QuietOption, SetOption, progress, say
+from peterrec.cli.common import OverwriteOption, QuietOption, SetOption, logged_remarks, progress
 from peterrec.config import ExperimentConfig, load_config
 from peterrec.errors import ConfigError
 
@@ -50,9 +50,8 @@ def command(
     else:
         live = progress.is_interactive and not quiet
         watch: Watch | None = LiveTable(progress) if live else None
-        report = experiment(
-            settings, out, overwrite=overwrite, report=None if quiet else say, jobs=jobs, command=line, watch=watch
-        )
+        with logged_remarks(quiet, logger="peterrec.experiments.grid"):
+            report = experiment(settings, out, overwrite=overwrite, jobs=jobs, command=line, watch=watch)
     _conclude(settings, report)
 
 

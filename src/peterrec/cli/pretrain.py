@@ -12,10 +12,9 @@ from peterrec.cli.common import (
     QuietOption,
     ResumeOption,
     SetOption,
-    reporter,
+    logged_remarks,
     say,
     say_warnings,
-    without_warnings,
 )
 from peterrec.config import PretrainConfig, load_config
 
@@ -34,9 +33,8 @@ def command(
 
     overrides = [*set_, "runner.progress=false"] if quiet else set_
     settings = load_config(PretrainConfig, config, overrides)
-    model = pretrain(
-        corpus, out, settings, resume=resume, overwrite=overwrite, report=without_warnings(reporter(quiet))
-    )
+    with logged_remarks(quiet):
+        model = pretrain(corpus, out, settings, resume=resume, overwrite=overwrite)
     if not quiet:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
         say(f"wrote {out} ({metrics})\nnext: peterrec adapt {out} {corpus} TASK --out BUNDLE")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peterrec.cli.common import OverwriteOption, QuietOption, SetOption, reporter
+from peterrec.cli.common import OverwriteOption, QuietOption, SetOption, logged_remarks
 from peterrec.config import RunConfig, load_config
 
 
@@ -24,7 +24,8 @@ def command(
 
     settings = load_config(RunConfig, config, set_)
     command_line = " ".join(["peterrec run", config, "--out", out, *(f"--set {override}" for override in set_)])
-    report = run(settings, out, overwrite=overwrite, report=reporter(quiet), command=command_line)
+    with logged_remarks(quiet, warnings=True):
+        report = run(settings, out, overwrite=overwrite, command=command_line)
     first = settings.prepare.tasks[0].name if settings.prepare.tasks else "TASK"
     folder = bundle_folder(first, "patch" if "patch" in settings.strategies else settings.strategies[0])
     print(

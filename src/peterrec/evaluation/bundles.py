@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +60,6 @@ def evaluate(
     bundles: Mapping[str, str | Path] | Sequence[str | Path],
     out: str | Path | None = None,
     config: EvaluateConfig | None = None,
-    *,
-    report: Callable[[str], None] | None = None,
 ) -> TaskEvaluation:
     """Evaluate bundles of one task on its test users, beside cheap baselines (paper, section 4.2).
 
@@ -74,7 +72,6 @@ def evaluate(
         bundles: folders written by `adapt`, all of one task; a mapping gives them names, a list takes strategies'.
         out: JSON file to write, if given.
         config: defaults if not given.
-        report: receives lines about what is being done.
 
     Returns:
         The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
@@ -107,7 +104,7 @@ def evaluate(
         columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
         task, notes = comparable(corpus, task, list(task_bundles.values()), model.pretrained.training)
         scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
-        evaluation = evaluate_task(task, scorers, config, progress=report, notes=notes)
+        evaluation = evaluate_task(task, scorers, config, notes=notes)
     finally:
         for key in loaded.values():
             model.delete_bundle(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,8 @@ from peterrec.evaluation.scorers import Scorer, settings_of
 from peterrec.evaluation.sentence import describe
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
 
-Progress = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Estimates = dict[tuple[str, str], Estimate]
 
 
@@ -36,7 +38,6 @@ def evaluate_task(
     scorers: Mapping[str, Scorer],
     config: EvaluateConfig,
     *,
-    progress: Progress | None = None,
     notes: Sequence[str] = (),
 ) -> TaskEvaluation:
     """Evaluate models on the test users of a task, next to baselines fitted on its train users (paper, section 4).
@@ -48,16 +49,18 @@ def evaluate_task(
         scorers: models by name, in the order of the table. For a classification task they give `probabilities`, for
             a ranking task `score_batches`.
         config: cut-off, resamples, whether to fit baselines.
-        progress: told in a few words what is being done.
         notes: in words, what is to be known about the comparison; the result has them.
 
     Raises:
         TaskError: no test users, a model with the name of a baseline, or one that cannot score this kind of task.
         DataError: scores that are NaN or do not fit the task; the message names the method.
     """
-    say: Progress = (lambda text: progress(f"{task.name}: {text}")) if progress else (lambda _: None)
+
+    def log(step: str) -> None:
+        logger.info("%s: %s", task.name, step)
+
     test = test_users_of(task)
-    fitted = _baselines(task, config, say)
+    fitted = _baselines(task, config, log)
     methods: dict[str, Scorer] = dict(scorers)
     for baseline in fitted.baselines:
         if baseline.name in methods:
@@ -65,9 +68,9 @@ def evaluate_task(
         methods[baseline.name] = baseline
     evaluated: dict[str, _MethodStatistics] = {}
     for name, method in methods.items():
-        say(f"scoring {len(test):,} test users: {name}")
+        log(f"scoring {len(test):,} test users: {name}")
         evaluated[name] = _evaluate_method(task, test, name, method, config)
-    say(f"drawing {config.bootstrap:,} resamples of the test users")
+    log(f"drawing {config.bootstrap:,} resamples of the test users")
     statistics = {
         (name, metric): statistic
         for name, method_statistics in evaluated.items()
@@ -94,12 +97,12 @@ def _repeats(task: Task, test: TaskPart) -> list[str]:
     return [f"{total} are in the user's own history; such items are {treated}, as `recommend` does by default"]
 
 
-def _baselines(task: Task, config: EvaluateConfig, say: Progress) -> FittedBaselines:
+def _baselines(task: Task, config: EvaluateConfig, log: Callable[[str], None]) -> FittedBaselines:
     if not config.baselines:
         return FittedBaselines(())
     targets = len(task.targets) if task.targets is not None else 0
     return fit_baselines(
-        task.part("train"), task.part("valid"), classes=len(task.class_names), n_targets=targets, say=say
+        task.part("train"), task.part("valid"), classes=len(task.class_names), n_targets=targets, say=log
     )
 
 

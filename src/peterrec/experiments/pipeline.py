@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,12 +24,11 @@ from peterrec.model import UserModel
 from peterrec.report.run.page import write_report
 from peterrec.report.run.record import bundle_folder
 from peterrec.storage import read_json, write_file, write_json
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.pretrain import pretrain
 
 EVALUATION_FORMAT = 2  # of the evaluations that are reused; 1 named the keys of comparisons otherwise
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -39,14 +39,12 @@ class RunState:
     Attributes:
         config: of the run.
         out: folder of the run: `corpus`, `backbone`, `bundles/TASK/STRATEGY`, `evaluations`, the report.
-        say: receives lines about what is done.
         overwrite: do everything again.
         stages: name, seconds, reused of every stage so far.
     """
 
     config: RunConfig
     out: Path
-    say: Report
     overwrite: bool
     stages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -54,7 +52,7 @@ class RunState:
         """Run or reuse one stage, and note how long it took."""
         start = time.perf_counter()
         reused = reusable and not self.overwrite
-        self.say(f"\n[{name}] reusing what is there" if reused else f"\n[{name}]")
+        logger.info(f"\n[{name}] reusing what is there" if reused else f"\n[{name}]")
         result = reuse() if reused else make()
         self.stages.append({"name": name, "seconds": time.perf_counter() - start, "reused": reused})
         return result
@@ -66,7 +64,6 @@ def run(
     out: str | Path,
     *,
     overwrite: bool = False,
-    report: Report | None = None,
     command: str = "",
 ) -> Path:
     """Fetch, prepare, pre-train, adapt, evaluate and report, each stage only if it is not there already.
@@ -93,14 +90,14 @@ def run(
         ArtifactError, StorageError: what is there is something else, or the place is not writable.
     """
     try:
-        return _run(config, out, overwrite, report, command)
+        return _run(config, out, overwrite, command)
     except InterruptedRun as error:  # a stage would go on with an option that a whole run does not have
         remedy = "run the same command again, without --overwrite: what is done is kept"
         raise InterruptedRun(error.what, remedy=remedy, path=error.path) from error
 
 
-def _run(config: RunConfig, out: str | Path, overwrite: bool, report: Report | None, command: str) -> Path:
-    state = RunState(config, Path(out), report or (lambda line: None), overwrite)
+def _run(config: RunConfig, out: str | Path, overwrite: bool, command: str) -> Path:
+    state = RunState(config, Path(out), overwrite)
     _check_overrides(config)
     _fetch(state)
     corpus = state.stage("prepare", _same_corpus(state), lambda: Corpus.open(_corpus(state)), lambda: _prepare(state))
@@ -143,7 +140,7 @@ def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
     state.stage(
         "adapt all tasks (joint)", reusable, lambda: None,
         lambda: adapt_jointly(
-            model, corpus, tasks, out, settings, resume=not state.overwrite, overwrite=True, report=state.say
+            model, corpus, tasks, out, settings, resume=not state.overwrite, overwrite=True
         ) and None,
     )  # fmt: skip
 
@@ -157,7 +154,7 @@ def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[
         state.stage(
             f"adapt {task} ({strategy})", same_bundle(path, settings, model, corpus), lambda: None,
             lambda path=path, settings=settings: adapt(  # type: ignore[misc]
-                model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True, report=state.say
+                model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True
             ),
         )  # fmt: skip
     evaluation_path = state.out / "evaluations" / f"{task}.json"
@@ -172,10 +169,10 @@ def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[
 def _evaluate(
     state: RunState, model: UserModel, corpus: Corpus, paths: dict[str, Path], out: Path, key: dict[str, Any]
 ) -> dict[str, Any]:
-    evaluation = evaluate(model, corpus, paths, config=state.config.evaluate, report=state.say).to_json()
+    evaluation = evaluate(model, corpus, paths, config=state.config.evaluate).to_json()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, {"key": key, "evaluation": evaluation})
-    state.say(evaluation["sentence"])
+    logger.info(evaluation["sentence"])
     return evaluation
 
 
@@ -186,8 +183,8 @@ def _fetch(state: RunState) -> None:
     # A fetched data set is never stale, and fetching it again needs the network: `fetch --overwrite` does that.
     start = time.perf_counter()
     was_there = (data / name).exists()
-    state.say("\n[fetch]")
-    fetch(name, data / name, report=state.say)
+    logger.info("\n[fetch]")
+    fetch(name, data / name, report=logger.info)
     state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": was_there})
 
 
@@ -196,7 +193,7 @@ def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
     return state.stage(
         "pretrain", _same_backbone(state, corpus), lambda: UserModel.from_pretrained(out),
         lambda: pretrain(
-            corpus, out, state.config.pretrain, resume=not state.overwrite, overwrite=True, report=state.say
+            corpus, out, state.config.pretrain, resume=not state.overwrite, overwrite=True
         ),
     )  # fmt: skip
 
@@ -206,7 +203,7 @@ def _corpus(state: RunState) -> Path:
 
 
 def _prepare(state: RunState) -> Corpus:
-    return prepare(state.config.prepare, _corpus(state), overwrite=True, report=state.say)
+    return prepare(state.config.prepare, _corpus(state), overwrite=True, report=logger.info)
 
 
 def _same_corpus(state: RunState) -> bool:

@@ -65,7 +65,7 @@ class Trunk:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """SublayerShape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
+        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
         channels = self.backbone.config.channels
         if self.changed == 0:
             return (readout_named(self.readout).width(channels),)

@@ -35,8 +35,8 @@ def changed_blocks(parts: Trainable, readout: ReadoutName = "token") -> int | No
 
     It cannot where the task changes the embeddings or every block; see `count_changed_blocks`.
     """
-    own = parts.own if parts.own_trained else None
-    return count_changed_blocks(parts.backbone, parts.patch, own, readout)
+    own_modules = parts.own if parts.own_trained else None
+    return count_changed_blocks(parts.backbone, parts.patch, own_modules, readout)
 
 
 class States:
@@ -80,15 +80,15 @@ class States:
         self._place[self._order] = np.arange(len(self))
 
     def _compute(self, store: _InMemory | _OnDisk, device: torch.device) -> None:
-        done = 0
+        users_done = 0
         for rows, tokens in inference_batches(self.sequences, USERS_AT_ONCE, self.trunk.events):
             states, real = self.trunk.compute_states(torch.from_numpy(tokens).to(device))
             store.append(states.float().cpu().numpy())
-            some = slice(done, done + len(rows))
-            self._order[some] = rows
+            place = slice(users_done, users_done + len(rows))
+            self._order[place] = rows
             if self._keep is not None and real is not None:
-                self._keep[some] = real.cpu().numpy()
-            done += len(rows)
+                self._keep[place] = real.cpu().numpy()
+            users_done += len(rows)
 
     def __call__(self, rows: IntArray) -> Batch:
         """Return `states` of some users, (B, n, C) or (B, C), and `keep` (B, n) where some of them are padding."""
@@ -98,9 +98,9 @@ class States:
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all users in the order of `inference_batches`, with their `rows`; views, nothing is copied."""
         for start in range(0, len(self), size):
-            some = slice(start, start + size)
-            batch = _batch(self._states[some], None if self._keep is None else self._keep[some])
-            yield {"rows": torch.from_numpy(self._order[some]), **batch}
+            users = slice(start, start + size)
+            batch = _batch(self._states[users], None if self._keep is None else self._keep[users])
+            yield {"rows": torch.from_numpy(self._order[users]), **batch}
 
 
 def _batch(states: Floats, keep: Bools | None) -> Batch:
@@ -112,11 +112,11 @@ def _batch(states: Floats, keep: Bools | None) -> Batch:
 class _InMemory:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._array: Floats = np.empty(shape, np.float32)
-        self._done = 0
+        self._rows_written = 0
 
     def append(self, rows: Floats) -> None:
-        self._array[self._done : self._done + len(rows)] = rows
-        self._done += len(rows)
+        self._array[self._rows_written : self._rows_written + len(rows)] = rows
+        self._rows_written += len(rows)
 
     def array(self) -> Floats:
         return self._array
@@ -198,8 +198,8 @@ class TrunkCache:
         """What is said of it."""
         changed = self.trunk.changed
         below = f" below the last {changed} blocks" if changed > 1 else " below the last block" if changed else ""
-        where = "on disk" if self.on_disk else "in memory"
-        return f"the trunk{below} is computed once for {self.users:,} users ({self.bytes / 1e6:,.1f} MB, {where})"
+        place = "on disk" if self.on_disk else "in memory"
+        return f"the trunk{below} is computed once for {self.users:,} users ({self.bytes / 1e6:,.1f} MB, {place})"
 
 
 @contextmanager

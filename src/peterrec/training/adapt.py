@@ -1,93 +1,37 @@
-"""The verb `adapt`: transfer to one task; the pre-trained backbone itself never changes."""
+"""The verb `adapt`: transfer to a task, or to several together; the pre-trained backbone itself never changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.config import AdaptConfig, dump_yaml
-from peterrec.data.batching import EpochStream, FixedBatches
-from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.batching import EpochStream
+from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
-from peterrec.nn.readout import represent
-from peterrec.training.activation_cache import TrunkCache, ValidStates
-from peterrec.training.callbacks import require_finite
-from peterrec.training.constant import constant_metrics, useless
+from peterrec.training.adaptation_run import AdaptationRun, best_line
+from peterrec.training.callbacks import Curve
+from peterrec.training.constant_baseline import constant_answer_metrics, useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
-from peterrec.training.folder import WorkFolder
-from peterrec.training.loop import Plan, TrainedModule
-from peterrec.training.selection import select_by
-from peterrec.training.strategies import Trainable, build
-from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_names, metric_sums
-from peterrec.training.task_reader import TaskReader
-from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
-from peterrec.training.transfer import (
-    best_line,
-    load_model,
-    metrics_of,
-    new_bundle,
-    parts_of,
-    say_result,
-    standardise,
-    train,
-    trainable_line,
-)
+from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
+from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
+from peterrec.training.loop import Plan
+from peterrec.training.selection import Selection, select_by
+from peterrec.training.task_loss import metric_names
+from peterrec.training.work_folder import WorkFolder
 
+logger = logging.getLogger(__name__)
 
-class AdaptModule(TrainedModule):
-    """Trains what a strategy trains on one task (paper, section 3.3)."""
-
-    def __init__(
-        self, trainable: Trainable, loss: TaskLoss, config: AdaptConfig, valid: TaskPart, cache: TrunkCache | None
-    ) -> None:
-        super().__init__(trainable.modules(), config.optim)
-        self.backbone = trainable.backbone  # moved between devices with the rest; frozen, but for what is trained
-        self.reader = TaskReader(trainable, config, None if cache is None else cache.trunk)
-        self.parts = trainable
-        self.loss = loss
-        self.config = config
-        self.valid = valid
-        self.cache = cache
-        self._sums: list[Sums] = []
-
-    def on_train_start(self) -> None:
-        """Compute what is kept of each user, now that the backbone is on its device; again when resumed."""
-        if self.cache is not None:
-            with self.trainer.precision_plugin.forward_context():
-                self.cache.fill(self.device, Path(self.trainer.default_root_dir))
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of the batch."""
-        loss: Tensor = self.loss(self.parts.head, self.reader(batch), batch)
-        return loss
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Add up the metrics of some validation users."""
-        vectors = self.reader(batch)
-        with self.full_precision():
-            scores = self.parts.head(vectors.float()).cpu()
-        require_finite(scores, "the scores of validation users", self.current_epoch)
-        self._sums.append(metric_sums(scores, self.valid, batch["rows"].cpu().numpy(), self.loss.weights))
-
-    def valid_batches(self) -> FixedBatches[Batch] | ValidStates:
-        """Return the batches of validation users."""
-        if self.cache is not None:
-            return ValidStates(self.cache.valid, VALID_BATCH)
-        return valid_batches(self.valid, self.config.max_length)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of all validation users."""
-        self.log_dict(add_up(self._sums))
-        self._sums.clear()
+OF_ALL_TASKS = ("epoch", "train_loss", MONITOR, "seconds")  # what else stands in a row of a curve
 
 
 @checked
@@ -100,7 +44,6 @@ def adapt(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Adapt a backbone to a task of a corpus and write the bundle to `out` (paper, section 3.3).
 
@@ -108,10 +51,6 @@ def adapt(
     trains copies, which are the bundle's own. Early stopping and the choice of the best epoch look at the validation
     users only; where these are too few to choose by (`selection`), at train users, each by a network that did not learn
     from it, and then all train users are trained on up to that epoch.
-
-    `metrics` of the bundle holds `valid`, the metrics of the validation users; `constant`, those of the answer that is
-    the same for everybody; `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the
-    choice, or with a model that is no better than the constant answer. They are the last lines of the report.
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
@@ -121,7 +60,12 @@ def adapt(
         config: defaults if not given.
         resume: go on with a killed run.
         overwrite: replace what is at `out`.
-        report: receives lines about what is done.
+
+    Returns:
+        The bundle, as it was written. Its `metrics` hold `valid`, the metrics of the validation users at the best
+        epoch (`best_epoch`, from 0; `curve` has all epochs); `constant`, those of the answer that is the same for
+        everybody; `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the choice of the
+        epoch, or with a model that is no better than the constant answer; these are logged as warnings, too.
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
@@ -132,67 +76,143 @@ def adapt(
         ConfigError: settings that do not fit backbone or task, or strategy `joint`, which is `adapt_jointly`'s.
         TrainingError, InterruptedRun, StorageError: as in `pretrain`.
     """
-    config, out = config or AdaptConfig(), Path(out)
+    config = config or AdaptConfig()
     if config.strategy == "joint":
         raise ConfigError("strategy joint trains several tasks at once", remedy="call adapt_jointly with their names")
-    say = report or (lambda line: None)
-    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    bundles = _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite)
+    return bundles[task]
+
+
+@checked
+def adapt_jointly(
+    backbone: str | Path | UserModel,
+    corpus: str | Path | Corpus,
+    tasks: Sequence[str],
+    out: str | Path,
+    config: AdaptConfig | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Bundle]:
+    """Train one backbone on several tasks together and write a bundle of each to `out/TASK`.
+
+    The multi-task comparator of the paper (section 4.1.2). Each bundle holds a copy of the whole backbone that was
+    trained, and works on the pre-trained one like any other bundle, which itself never changes. The best epoch is the
+    one where the validation metrics of the tasks, each by its value without looking at users, are best in the mean.
+
+    Args:
+        backbone: a folder written by `pretrain`, or a loaded model; `config.joint_start` says whether its weights are
+            the start.
+        corpus: a folder written by `prepare`, with the catalogue of the backbone.
+        tasks: names of tasks of the corpus.
+        out: folder of the bundles.
+        config: its strategy must be `joint`; defaults if not given.
+        resume: go on with a killed run.
+        overwrite: replace what a joint training wrote to `out`.
+
+    Returns:
+        The bundle of each task, by name, with `metrics` as those of `adapt`.
+
+    Raises:
+        ConfigError: no tasks, or the same twice; or another strategy.
+        FingerprintError, TaskError, ArtifactError, TrainingError, InterruptedRun, StorageError: as in `adapt`.
+    """
+    config = config or AdaptConfig(strategy="joint")
+    if config.strategy != "joint":
+        raise ConfigError(f"strategy {config.strategy} trains one task", remedy="call adapt, once for each task")
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ConfigError(f"tasks are {', '.join(tasks) or 'none'}", remedy="name each task once, and at least one")
+    return _adapt(backbone, corpus, tasks, Path(out), config, resume, overwrite)
+
+
+def _adapt(
+    backbone: str | Path | UserModel,
+    corpus: str | Path | Corpus,
+    tasks: Sequence[str],
+    out: Path,
+    config: AdaptConfig,
+    resume: bool,
+    overwrite: bool,
+) -> dict[str, Bundle]:
+    """Train on tasks together and write their bundles; of a strategy for one task, that bundle is `out` itself."""
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        model = load_model(backbone, corpus, [task], say)
-        spec = corpus.task(task)
-        users, valid = parts_of(spec)
-        module, stream = _build_module(config, spec, users, valid, model)
-        parts, cache, weights = module.parts, module.cache, module.loss.weights
-        selection = select_by(config, spec, users, valid)
-        folds = make_folds(config, spec, users, selection.folds, model, cache)
-        inputs = {"corpus": corpus.manifest["fingerprint"], "backbone": model.fingerprint, "task": task}
-        work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="bundle")
-        _say_start(say, config, spec, f"{len(users):,} users, {len(valid):,} to validate", cache)
-        bundle = new_bundle(
-            spec, config, model,
-            head=parts.head, patch=parts.patch, backbone=parts.backbone, own=parts.own, trained=parts.counts(),
-        )  # fmt: skip
-        say(trainable_line(bundle.trained, bundle.all_params))
-        shown, mode = metric_names(spec), "max" if spec.kind == "ranking" else "min"
-        plan = Plan.of(config, f"{spec.name} ({config.strategy})", mode, shown)
-        metrics: dict[str, Any] = {"constant": constant_metrics(spec, users, valid, weights)}
-        if selection.folds:
-            say(selection.line)
-            of_folds = replace(plan, label=f"{spec.name} (folds)")
-            held_out = work.stage("folds", partial(cross_validate, model, folds, users, config, cache, of_folds))
-            say(cross_validation_line(held_out))
-            plan, metrics["cross_validation"] = replace(plan, chosen=held_out["best_epoch"]), held_out
+        run = AdaptationRun(backbone, corpus, tasks, out, config)
+        selections = [select_by(config, learner.task, learner.train, learner.valid) for learner in run.learners]
+        folds = [] if run.joint else make_folds(run, selections[0].folds)
+        work = run.open_work_folder(resume=resume, overwrite=overwrite)
+        run.log_start()
+        plan, cross_validation = _plan(run), None
+        if folds:
+            logger.info(selections[0].line)
+            fold_plan = replace(plan, label=f"{tasks[0]} (folds)")
+            cross_validation = work.stage("folds", partial(cross_validate, run, folds, fold_plan))
+            logger.info(cross_validation_line(cross_validation))
+            plan = replace(plan, chosen=cross_validation["best_epoch"])
             del folds
-        curve = train(model, module, stream, module.valid_batches(), work, plan, config)
-    parts.head.fold()
-    metrics |= metrics_of(curve, plan.shown, corpus)
-    metrics["warnings"] = [*selection.warnings, *useless(spec.name, metrics, len(valid), config)]
-    bundle = replace(bundle, metrics=metrics)
-    save_bundle(out, bundle, config_yaml=dump_yaml(config), overwrite=overwrite)
+        curve = _train(run, work, plan)
+    bundles = {
+        learner.task.name: run.new_bundle(learner, _metrics(run, learner, curve, selection, cross_validation))
+        for learner, selection in zip(run.learners, selections, strict=True)
+    }
+    _save(run, bundles, overwrite=overwrite)
     work.remove()
-    say_result(say, best_line(curve, plan.shown), metrics["warnings"])
-    return bundle
+    logger.info(best_line(curve, plan.shown))
+    for bundle in bundles.values():
+        for warning in bundle.metrics["warnings"]:
+            logger.warning(warning)
+    return bundles
 
 
-def _build_module(
-    config: AdaptConfig, spec: Task, users: TaskPart, valid: TaskPart, model: UserModel
-) -> tuple[AdaptModule, EpochStream[Batch]]:
-    """Return what is trained, and the batches of users that it is trained on."""
-    parts = build(config, model.network.backbone, spec, users)
-    cache = TrunkCache.of(config, parts, users.sequences, valid.sequences)
-    parts.modules().to(model.device)  # Lightning would do it too, but later
-    parts.backbone.to(model.device)
-    standardise(parts.head, config, users, partial(represent, parts.backbone, patch=parts.patch), model.device)
-    weights = class_weights(config, spec, users)
-    module = AdaptModule(parts, TaskLoss(config, weights), config, valid, cache)
-    source = TaskSource(spec, users, config, cache.train if cache is not None else None)
-    stream = EpochStream(source, config.batch_size, config.seed)
-    return module, stream
+def _plan(run: AdaptationRun) -> Plan:
+    if run.joint:
+        deciding = (metric_in_joint(metric_names(learner.task)[0], learner.task.name) for learner in run.learners)
+        return Plan.of(run.config, "joint", "min", (MONITOR, *deciding))
+    task = run.learners[0].task
+    mode = "max" if task.kind == "ranking" else "min"
+    return Plan.of(run.config, f"{task.name} ({run.config.strategy})", mode, metric_names(task))
 
 
-def _say_start(say: Callable[[str], None], config: AdaptConfig, spec: Task, who: str, cache: TrunkCache | None) -> None:
-    say(f"adapting to {spec.name!r} with strategy {config.strategy!r} on {who}")
-    if config.class_weights is not None and spec.kind == "ranking":
-        say(f"class_weights are not used: {spec.name!r} is a ranking task")
-    if cache is not None:
-        say(cache.line)
+def _train(run: AdaptationRun, work: WorkFolder, plan: Plan) -> Curve:
+    config, learners = run.config, run.learners
+    module = JointModule(learners, config) if run.joint else AdaptModule(learners, config, run.cache)
+    stream = EpochStream(StepSource.over_tasks(learners), config.batch_size, config.seed)
+    curve = run.train(module, stream, ValidBatches.over_tasks(learners, config, run.cache), work, plan)
+    for learner in learners:
+        learner.parts.head.fold()
+    return curve
+
+
+def _metrics(
+    run: AdaptationRun,
+    learner: Learner,
+    curve: Curve,
+    selection: Selection,
+    cross_validation: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what the bundle of a task says of its training: its own metrics, at the epoch that was best for all."""
+    task, names = learner.task, metric_names(learner.task)
+    names_in_curve = {metric_in_joint(name, task.name) if run.joint else name: name for name in names}
+    rows = [
+        {names_in_curve.get(key, key): value for key, value in row.items() if key in (*names_in_curve, *OF_ALL_TASKS)}
+        for row in curve.rows
+    ]
+    metrics: dict[str, Any] = {
+        "constant": constant_answer_metrics(task, learner.train, learner.valid, learner.loss.weights),
+        **({} if cross_validation is None else {"cross_validation": cross_validation}),
+        "valid": {name: curve.best[key] for key, name in names_in_curve.items()},
+        "best_epoch": int(curve.best["epoch"]),
+        "monitor": names[0],
+        "curve": rows,
+        "corpus_fingerprint": run.corpus.manifest["fingerprint"],
+    }
+    warnings = [*selection.warnings, *useless(task.name, metrics, len(learner.valid), run.config)]
+    return metrics | {"warnings": warnings}
+
+
+def _save(run: AdaptationRun, bundles: dict[str, Bundle], *, overwrite: bool) -> None:
+    text, fingerprint = dump_yaml(run.config), run.corpus.manifest["fingerprint"]
+    if run.joint:
+        save_joint_bundles(run.out, bundles, config_yaml=text, corpus_fingerprint=fingerprint, overwrite=overwrite)
+        return
+    (bundle,) = bundles.values()
+    save_bundle(run.out, bundle, config_yaml=text, overwrite=overwrite)

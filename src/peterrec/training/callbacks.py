@@ -15,14 +15,14 @@ from peterrec.artifacts.tensors import load_into, read_tensors, write_tensors
 from peterrec.data.batching import EpochStream
 from peterrec.errors import ArtifactError, TrainingError
 from peterrec.storage import replace_file
-from peterrec.training.folder import START_OVER
+from peterrec.training.work_folder import START_OVER
 
 Row = dict[str, float]
 
 LOG_EVERY = 10  # steps between the losses written by a logger
 
 
-def require_finite(value: float | torch.Tensor, what: str, epoch: int) -> None:
+def require_finite(value: float | torch.Tensor, name: str, epoch: int) -> None:
     """Stop a training that diverged.
 
     Raises:
@@ -32,7 +32,7 @@ def require_finite(value: float | torch.Tensor, what: str, epoch: int) -> None:
         return
     shown = f" ({value})" if isinstance(value, float) else ""
     raise TrainingError(
-        f"training diverged: {what} of epoch {epoch + 1} is not finite{shown}",
+        f"training diverged: {name} of epoch {epoch + 1} is not finite{shown}",
         remedy=f"lower optim.lr, keep optim.clip_norm set, or set runner.precision to 32-true; then {START_OVER}",
     )
 
@@ -193,14 +193,14 @@ class ResumePoint(Callback):
 
     Args:
         path: the file.
-        every: steps.
+        every_n_steps: inside an epoch.
         stream: its place is part of the point. (Lightning saves it too, but puts it back within an epoch only.)
         curve: a training that diverged is not saved.
     """
 
-    def __init__(self, path: Path, every: int, stream: EpochStream[Any], curve: Curve) -> None:
+    def __init__(self, path: Path, every_n_steps: int, stream: EpochStream[Any], curve: Curve) -> None:
         self.path = path
-        self.every = every
+        self.every_n_steps = every_n_steps
         self.stream = stream
         self.curve = curve
 
@@ -216,7 +216,7 @@ class ResumePoint(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save inside an epoch; also when told to terminate (SIGTERM), upon which Lightning stops after the step."""
-        due = trainer.global_step % self.every == 0 or trainer.received_sigterm
+        due = trainer.global_step % self.every_n_steps == 0 or trainer.received_sigterm
         if due and not trainer.is_last_batch:
             self._save(trainer)
 

@@ -26,9 +26,9 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.storage import storage_errors
 from peterrec.training.callbacks import LOG_EVERY, BestEpoch, Curve, ResumePoint
-from peterrec.training.folder import AtomicCheckpoints, WorkFolder
 from peterrec.training.optim import clip_gradients, make_optimizer, make_schedule
 from peterrec.training.progress import ProgressBar
+from peterrec.training.work_folder import AtomicCheckpoints, WorkFolder
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class TrainedModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def as_asked(backbone: Backbone, runner: RunnerConfig, rows: int, lengths: Iterable[int]) -> Backbone:
+def backbone_for_runner(backbone: Backbone, runner: RunnerConfig, rows: int, lengths: Iterable[int]) -> Backbone:
     """Return the form of a backbone that the runner's settings ask for; all modules are shared.
 
     Args:

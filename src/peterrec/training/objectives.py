@@ -85,8 +85,8 @@ class MaskedItems:
             nothing = np.zeros(tokens.shape, dtype=bool)
             batches.append(_valid_batch(hidden.inputs, hidden.targets, hidden.targets != PAD, nothing))
             last = _last(_items_of(tokens))
-            asked = np.where(last, tokens, PAD)
-            batches.append(_valid_batch(np.where(last, MASK, tokens), asked, nothing, last))
+            targets = np.where(last, tokens, PAD)
+            batches.append(_valid_batch(np.where(last, MASK, tokens), targets, nothing, last))
         return batches
 
 

@@ -90,7 +90,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: 
             return (step + 1) / warmup
         if config.schedule == "constant":
             return 1.0
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

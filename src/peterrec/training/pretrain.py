@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.data.pretraining_users import split_users
 from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
-from peterrec.errors import WARNING, ConfigError, DataError
+from peterrec.errors import ConfigError, DataError
 from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.build import build_backbone
@@ -30,12 +30,14 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.sparse_table import TouchedRows
 from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.co_occurrence import item_factors
-from peterrec.training.folder import WorkFolder
-from peterrec.training.loop import Plan, TrainedModule, as_asked, fit
+from peterrec.training.loop import Plan, TrainedModule, backbone_for_runner, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 from peterrec.training.selection import too_few
+from peterrec.training.work_folder import WorkFolder
 
 FloatArray = npt.NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 VALID_SCORES = 2**25  # scores of positions over the whole catalogue made at once: 128 MiB
 SHOWN = ("valid_loss", "hr@10", "mrr@10")
@@ -52,23 +54,23 @@ class PretrainModule(TrainedModule):
         super().__init__(network, config.optim)
         self.sampler = sampler
         self.by_rows = config.by_rows(network.backbone.items)
-        self.backbone = as_asked(network.backbone, config.runner, config.batch_size, [config.max_length])
+        self.backbone = backbone_for_runner(network.backbone, config.runner, config.batch_size, [config.max_length])
         self._touched: list[TouchedRows] = []
         self._losses: list[Tensor] = []
         self._ranks: list[FloatArray] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss over all positions that are asked for."""
-        asked = batch["targets"] != PAD
-        targets = batch["targets"][asked]
+        is_target = batch["targets"] != PAD
+        targets = batch["targets"][is_target]
         if len(targets) == 0:  # nothing but [UNK] to say: there is no mean
             table = self.trained.backbone.embedding.weight
             x = F.embedding(batch["inputs"], table.detach() if self.by_rows else table)
             nothing: Tensor = self.backbone.forward_embedded(x, batch["inputs"]).sum() * 0.0
             return nothing
         if self.by_rows:
-            return self._on_rows(batch, asked, targets)
-        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[asked])  # (N, C)
+            return self._on_rows(batch, is_target, targets)
+        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[is_target])  # (N, C)
         weight, bias = self.trained.output_table()
         if self.sampler is None:
             return chunked_full_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias)
@@ -76,25 +78,26 @@ class PretrainModule(TrainedModule):
         expected = self.sampler.log_expected(negatives, len(negatives))
         return chunked_sampled_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias, negatives, expected)
 
-    def _on_rows(self, batch: dict[str, Tensor], asked: Tensor, targets: Tensor) -> Tensor:
+    def _on_rows(self, batch: dict[str, Tensor], is_target: Tensor, targets: Tensor) -> Tensor:
         """Do the same with copies of the rows that the batch touches, in place of tables."""
         assert self.sampler is not None
         inputs, negatives = batch["inputs"], batch["negatives"]
         table, head = self.trained.backbone.embedding.weight, self.trained.head
         if head is None:
-            given = said = TouchedRows.of(table, inputs, targets, negatives + FIRST_ITEM)
+            input_rows = output_rows = TouchedRows.of(table, inputs, targets, negatives + FIRST_ITEM)
         else:
-            given, said = TouchedRows.of(table, inputs), TouchedRows.of(head.weight, targets - FIRST_ITEM, negatives)
+            input_rows = TouchedRows.of(table, inputs)
+            output_rows = TouchedRows.of(head.weight, targets - FIRST_ITEM, negatives)
         offset = FIRST_ITEM if head is None else 0  # from an item to its row
-        padding = given.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
-        x = F.embedding(given.find(inputs), given.values, None if padding is None else int(padding))
-        hidden = self.trained.outgoing(self.backbone.forward_embedded(x, inputs)[asked])
-        bias = self.trained.output_table()[1][(said.rows - offset).clamp(min=0)]  # special tokens have none
+        padding = input_rows.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
+        x = F.embedding(input_rows.find(inputs), input_rows.values, None if padding is None else int(padding))
+        hidden = self.trained.outgoing(self.backbone.forward_embedded(x, inputs)[is_target])
+        bias = self.trained.output_table()[1][(output_rows.rows - offset).clamp(min=0)]  # special tokens have none
         expected = self.sampler.log_expected(negatives, len(negatives))
-        self._touched = [given] if head is None else [given, said]
+        self._touched = [input_rows] if head is None else [input_rows, output_rows]
         return chunked_sampled_softmax_loss(
-            hidden, said.find(targets - FIRST_ITEM + offset), said.values, bias,
-            said.find(negatives + offset), expected,
+            hidden, output_rows.find(targets - FIRST_ITEM + offset), output_rows.values, bias,
+            output_rows.find(negatives + offset), expected,
         )  # fmt: skip
 
     def on_after_backward(self) -> None:
@@ -104,19 +107,19 @@ class PretrainModule(TrainedModule):
         self._touched = []
 
     def _hidden_and_positives(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        asked = batch["targets"] != PAD
-        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[asked])  # (N, C)
-        return hidden, batch["targets"][asked] - FIRST_ITEM
+        is_target = batch["targets"] != PAD
+        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[is_target])  # (N, C)
+        return hidden, batch["targets"][is_target] - FIRST_ITEM
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the loss of the positions that count, and the ranks of those to rank, by full ranking."""
         hidden, positives = self._hidden_and_positives(batch)
-        asked = batch["targets"] != PAD
-        counted, ranked = batch["counted"][asked], batch["ranked"][asked]  # (N,)
+        is_target = batch["targets"] != PAD
+        counted, ranked = batch["counted"][is_target], batch["ranked"][is_target]  # (N,)
         at_once = max(1, VALID_SCORES // self.trained.backbone.items)
         for start in range(0, len(positives), at_once):
-            some = slice(start, start + at_once)
-            self._score(hidden[some], positives[some], counted[some], ranked[some])
+            piece = slice(start, start + at_once)
+            self._score(hidden[piece], positives[piece], counted[piece], ranked[piece])
 
     def _score(self, hidden: Tensor, positives: Tensor, counted: Tensor, ranked: Tensor) -> None:
         weight, bias = self.trained.output_table()
@@ -144,7 +147,6 @@ def pretrain(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] | None = None,
 ) -> UserModel:
     """Pre-train a backbone on the sequences of a corpus and write it to `out` (paper, section 3.2).
 
@@ -159,7 +161,6 @@ def pretrain(
         config: defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace what is at `out`.
-        report: receives lines about what is done.
 
     Raises:
         DataError: too few users with two events or more.
@@ -172,7 +173,6 @@ def pretrain(
         StorageError: the disk is full or the place is not writable.
     """
     config, out = config or PretrainConfig(), Path(out)
-    say = report or (lambda line: None)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
     sampled = config.sampled(items)
@@ -182,7 +182,7 @@ def pretrain(
     inputs = {"corpus": corpus.manifest["fingerprint"]}
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
-    say(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
+    logger.info(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
@@ -203,7 +203,7 @@ def pretrain(
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
     work.remove()
     for warning in training["warnings"]:
-        say(f"{WARNING}{warning}")
+        logger.warning(warning)
     return UserModel(pretrained)
 
 
@@ -249,9 +249,9 @@ def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItem
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
     backbone = build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed)
     if config.item_start == "co-occurrence":
-        found = item_factors(corpus.sequences, rows, backbone.items, config.backbone.channels, config.seed)
+        factors = item_factors(corpus.sequences, rows, backbone.items, config.backbone.channels, config.seed)
         with torch.no_grad():
-            backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(found)
+            backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(factors)
     backbone.embedding.requires_grad_(config.train_items)
     return NextItemModel(backbone, popularity, seed=config.seed)
 

@@ -45,7 +45,7 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
         total = int(trainer.estimated_stepping_batches)
-        self.task = self.bar.add_task(self._where(trainer), total=total, completed=trainer.global_step, metric="")
+        self.task = self.bar.add_task(self._description(trainer), total=total, completed=trainer.global_step, metric="")
         self.bar.start()
 
     def on_train_batch_end(
@@ -53,7 +53,7 @@ class ProgressBar(Callback):
     ) -> None:
         """Move on."""
         self.bar.update(
-            self.task, completed=trainer.global_step, description=self._where(trainer), metric=self._metric()
+            self.task, completed=trainer.global_step, description=self._description(trainer), metric=self._metric()
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,8 +67,8 @@ class ProgressBar(Callback):
             return
         row = self.curve.rows[-1]
         metrics = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", *self.shown))
-        where = f"{self.label}, epoch {trainer.current_epoch + 1} of at most {trainer.max_epochs}"
-        self.console.print(f"{where}: {metrics} ({row['seconds']:.1f} s)", markup=False, soft_wrap=True)
+        epoch = f"{self.label}, epoch {trainer.current_epoch + 1} of at most {trainer.max_epochs}"
+        self.console.print(f"{epoch}: {metrics} ({row['seconds']:.1f} s)", markup=False, soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the bar."""
@@ -78,7 +78,7 @@ class ProgressBar(Callback):
         """Remove the bar."""
         self.bar.stop()
 
-    def _where(self, trainer: Trainer) -> str:
+    def _description(self, trainer: Trainer) -> str:
         label = self.label if len(self.label) <= LABEL_WIDTH else self.label[: LABEL_WIDTH - 3] + "..."
         return f"{label}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 

@@ -31,11 +31,16 @@ class Selection:
 def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart) -> Selection:
     """Decide how the epoch of a task is chosen.
 
+    With strategy `joint` always by the valid users: there is one network for all tasks, whose users differ, so that a
+    user who is held out of one task is still learned from in another.
+
     Raises:
         TaskError: cross-validation is asked for, and there are fewer than two train users for each fold.
     """
     few, one_class = too_few(len(valid)), _one_class(task, train, valid)
-    warnings = _says_little(task.name, one_class)
+    warnings = () if one_class is None else (f"{task.name!r}: the valid users {one_class}: their metrics say little",)
+    if config.strategy == "joint":
+        return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid))))
     possible = len(train) >= 2 * config.folds
     if config.selection == "cross-validation" and not possible:
         raise TaskError(
@@ -43,26 +48,16 @@ def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart)
             remedy="set folds lower, or selection to valid, or label more users and prepare again",
             path=task.path,
         )
-    how = f"{config.folds}-fold cross-validation within the {len(train):,} train users"
+    method = f"{config.folds}-fold cross-validation within the {len(train):,} train users"
     if config.selection == "cross-validation":
-        return Selection(config.folds, f"choosing the epoch by {how}", warnings)
+        return Selection(config.folds, f"choosing the epoch by {method}", warnings)
     reason = few or (f"the valid users {one_class}" if one_class else None)
     if reason is None:
         return Selection()
     if config.selection == "auto" and possible and len(train) > len(valid):
-        return Selection(config.folds, f"{reason}: choosing by {how}", warnings)
+        return Selection(config.folds, f"{reason}: choosing by {method}", warnings)
     remedy = "set selection to auto" if config.selection == "valid" and possible else "label more users"
     return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid), remedy)))
-
-
-def select_jointly(task: Task, train: TaskPart, valid: TaskPart) -> Selection:
-    """Say what makes the valid users of one of several tasks a poor choice: with strategy `joint` it is always they.
-
-    There is one network for all tasks, whose users differ: held out of one task, a user is still learned from in
-    another.
-    """
-    one_class = _one_class(task, train, valid)
-    return Selection(warnings=(*_says_little(task.name, one_class), *chosen_by_few(task.name, len(valid))))
 
 
 def chosen_by_few(name: str, valid: int, remedy: str = "label more users") -> tuple[str, ...]:
@@ -71,18 +66,13 @@ def chosen_by_few(name: str, valid: int, remedy: str = "label more users") -> tu
     return () if few is None else (f"{name!r}: {few}, but they chose it: {remedy}, or raise split.valid",)
 
 
-def _says_little(name: str, one_class: str | None) -> tuple[str, ...]:
-    return () if one_class is None else (f"{name!r}: the valid users {one_class}: their metrics say little",)
-
-
-def too_few(users: int, who: str = "valid") -> str | None:
+def too_few(users: int, kind: str = "valid") -> str | None:
     """Say that so many users are too few to choose an epoch by; None where they are not."""
     if users >= ENOUGH_USERS:
         return None
     error = 50 / np.sqrt(users)  # of a share of one half, in percent
-    return (
-        f"{users} {who} users are too few to choose an epoch by (a share of them has a standard error of {error:.0f} %)"
-    )
+    reason = f"a share of them has a standard error of {error:.0f} %"
+    return f"{users} {kind} users are too few to choose an epoch by ({reason})"
 
 
 def _one_class(task: Task, train: TaskPart, valid: TaskPart) -> str | None:

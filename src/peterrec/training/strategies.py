@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,7 @@ class Trainable:
         return group_counts(self.backbone_modules(), self.patch, [self.head])
 
 
-def group_counts(backbone: nn.ModuleDict | None, patch: nn.Module | None, heads: list[nn.Module]) -> dict[str, int]:
+def group_counts(backbone: nn.ModuleDict | None, patch: nn.Module | None, heads: Sequence[nn.Module]) -> dict[str, int]:
     """Count parameters: `embedding`, `blocks` (convolutions), `norms`, `patch`, `head`; empty groups are left out."""
     modules = list(backbone.modules()) if backbone is not None else []
     embedding = sum(count_parameters(module) for module in modules if isinstance(module, nn.Embedding))
@@ -111,12 +112,27 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
     Raises:
         ConfigError: patch or strategy do not fit the backbone.
     """
+    return build_networks(config, backbone, [(task, train)])[0]
+
+
+def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tuple[Task, TaskPart]]) -> list[Trainable]:
+    """Build the networks of tasks that are trained together: heads of their own over all else, which they share.
+
+    Args:
+        config: strategy and patch.
+        backbone: the pre-trained one.
+        tasks: each with its train users.
+
+    Raises:
+        ConfigError: patch or strategy do not fit the backbone.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     plan = PLANS[config.strategy]
     network, own = fork(config, backbone)
     patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
     width = readout_named(config.readout).width(backbone.config.channels)
-    return Trainable(network, own, plan.trained, patch, build_head(task, train, width, generator))
+    heads = [build_head(task, train, width, generator) for task, train in tasks]
+    return [Trainable(network, own, plan.trained, patch, head) for head in heads]
 
 
 def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedModules | None]:

@@ -81,8 +81,8 @@ def _scores(head: ItemHead, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor
     candidates = torch.cat([batch["positive"].unsqueeze(1), batch["negatives"]], dim=1)  # (P, 1 + M)
     if vectors.shape[0] * head.weight.shape[0] <= candidates.numel() * vectors.shape[1]:
         # All scores of all users are less to hold than a vector for each candidate.
-        of_all: Tensor = head(vectors)  # (B, N)
-        return of_all[batch["user"].unsqueeze(1), candidates]
+        all_scores: Tensor = head(vectors)  # (B, N)
+        return all_scores[batch["user"].unsqueeze(1), candidates]
     return head.score(vectors[batch["user"]], candidates)
 
 
@@ -105,10 +105,10 @@ def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor 
     """
     if part.labels is not None:
         labels = torch.from_numpy(part.labels[rows])
-        of = weights.double().cpu() if weights is not None else torch.ones(scores.shape[1], dtype=torch.float64)
-        loss = F.cross_entropy(scores.double(), labels, weight=of, reduction="sum")
+        divisor = weights.double().cpu() if weights is not None else torch.ones(scores.shape[1], dtype=torch.float64)
+        loss = F.cross_entropy(scores.double(), labels, weight=divisor, reduction="sum")
         hits = float((scores.argmax(1) == labels).sum())
-        return {"log_loss": (float(loss), float(of[labels].sum())), "accuracy": (hits, float(len(rows)))}
+        return {"log_loss": (float(loss), float(divisor[labels].sum())), "accuracy": (hits, float(len(rows)))}
     assert part.targets is not None
     targets = part.targets.take(rows)
     pairs = len(targets.items)
@@ -117,4 +117,4 @@ def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor 
 
 def add_up(sums: list[Sums]) -> dict[str, float]:
     """Return each metric over all the given sums."""
-    return {name: sum(one[name][0] for one in sums) / sum(one[name][1] for one in sums) for name in sums[0]}
+    return {name: sum(part[name][0] for part in sums) / sum(part[name][1] for part in sums) for name in sums[0]}

@@ -66,7 +66,7 @@ class TaskSource:
         Where there are states they take the place of the tokens.
         """
         read = self._tokens(rows, rng) if self.states is None else self.states(rows)
-        return read | {name: torch.from_numpy(value) for name, value in self._asked(rows, rng).items()}
+        return read | {name: torch.from_numpy(value) for name, value in self._labels_or_pairs(rows, rng).items()}
 
     def _tokens(self, rows: IntArray, rng: np.random.Generator) -> Batch:
         tokens = last_events(self.part.sequences, rows, self.max_length)
@@ -74,7 +74,7 @@ class TaskSource:
             tokens = leave_out(tokens, self.event_dropout, rng)
         return {"tokens": torch.from_numpy(tokens)}
 
-    def _asked(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Any]:
+    def _labels_or_pairs(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Any]:
         if self.part.labels is not None:
             return {"labels": self.part.labels[rows]}
         assert self.part.targets is not None

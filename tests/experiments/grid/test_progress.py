@@ -33,9 +33,8 @@ def test_units_are_called_by_what_people_know() -> None:
     assert str(Unit("joint", "x", {}, cells=keys, seed=2)) == "demo/(age, food) joint, seed 2"
 
 
-def test_a_line_for_each_unit() -> None:
-    messages: list[str] = []
-    watch: Watch = Lines(messages.append)
+def test_a_line_for_each_unit(logged: list[str]) -> None:
+    watch: Watch = Lines()
     watch.begin(UNITS, UNITS[1:5], 2)
     watch.started(BACKBONE)
     watch.ended(BACKBONE, Outcome("done", "valid_loss 3.2", 7.25))
@@ -43,7 +42,7 @@ def test_a_line_for_each_unit() -> None:
     watch.ended(CELLS[1], Outcome("skipped", "too few users\n  What to do: label more", 0.1))
     watch.ended(CELLS[2], Outcome("failed", "it diverged", 3.0))
     watch.close()
-    assert messages == [
+    assert logged == [
         "4 cells, 1 of them finished before; 3 to compute, after 1 corpus or backbone, 2 at a time",
         "[1/4] demo backbone base, seed 0: valid_loss 3.2 (7.2 s)",
         "[2/4] demo/age patch, seed 0: accuracy 0.8123 (10.0 s)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from rich.text import Text
 
 from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.grid.run_unit import Outcome
+
+logger = logging.getLogger(__name__)
 
 Row = tuple[str, str]  # data/task, method
 
@@ -139,24 +142,17 @@ def duration(seconds: float) -> str:
 
 
 class Lines(Watch):
-    """Says one line for each unit that ended, with the main metric and the seconds.
-
-    Args:
-        say: receives the lines.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    """Logs one line for each unit that ended, with the main metric and the seconds."""
 
     def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
         """Say how much there is to do."""
         self.tally = Tally(units, remaining, jobs)
-        self.say(opening(units, remaining, jobs))
+        logger.info(opening(units, remaining, jobs))
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
         """Say how a unit went."""
         self.tally.ended(unit, outcome)
-        self.say(f"[{self.tally.ended_units}/{self.tally.units}] {outcome_line(unit, outcome)}")
+        logger.info(f"[{self.tally.ended_units}/{self.tally.units}] {outcome_line(unit, outcome)}")
 
 
 def opening(units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> str:

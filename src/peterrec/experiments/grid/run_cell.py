@@ -30,10 +30,9 @@ from peterrec.experiments.neural_baselines import TrainedBaseline, train_neural_
 from peterrec.experiments.reuse import same_bundle
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellKey, CellResult, Cost, Family, write_cell
-from peterrec.training.adapt import adapt
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import build
-from peterrec.training.transfer import parts_of
 
 LARGE = 1_000_000  # bytes of a bundle that is not kept once its cell is written
 
@@ -106,7 +105,7 @@ def adapt_cells(job: Job) -> str:
 def _check_possible(settings: AdaptConfig, model: UserModel, task: Task) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
-            build(settings, model.network.backbone, task, parts_of(task)[0])
+            build(settings, model.network.backbone, task, train_and_valid(task)[0])
     except (ConfigError, TaskError) as error:
         raise NotPossible(str(error)) from error
 
@@ -119,7 +118,7 @@ def _model(job: Job, settings: AdaptConfig) -> UserModel:
 def _task(view: Corpus, name: str) -> Task:
     try:
         task = view.task(name)
-        parts_of(task)
+        train_and_valid(task)
     except TaskError as error:
         raise NotPossible(str(error)) from error
     return task
@@ -194,7 +193,7 @@ def _cheap_cell(job: Job, key: CellKey, corpus: Corpus, task: Task) -> str:
     """Fit a cheap baseline, evaluate it and write its cell."""
     targets = 0 if task.targets is None else len(task.targets)
     memory_growth, start = watch_memory(), time.perf_counter()
-    train, valid = parts_of(task)
+    train, valid = train_and_valid(task)
     fitted = fit_baseline(job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets)
     if isinstance(fitted, Unavailable):
         raise ConfigError(fitted, remedy="install what is missing, and run the same command again")

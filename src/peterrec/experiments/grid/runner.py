@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,7 +30,8 @@ from peterrec.report.grid.page import write_grid_report
 from peterrec.report.run.record import Machine
 from peterrec.storage import new_folder, read_json, write_file, write_json
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Failure = tuple[Unit, Outcome]
 
 SHOWN = 10  # failures that the error names
@@ -50,7 +52,6 @@ def experiment(
     out: str | Path,
     *,
     overwrite: bool = False,
-    report: Say | None = None,
     jobs: int | None = None,
     command: str = "",
     watch: Watch | None = None,
@@ -66,10 +67,9 @@ def experiment(
         config: the grid.
         out: its folder.
         overwrite: compute everything again.
-        report: receives lines about what is done.
         jobs: cells at a time, each in a process of its own; that of the settings if not given, or one for each core.
         command: shown in the report, for doing it again.
-        watch: is told of each step, in place of `report`.
+        watch: is told of each step; if not given, each is logged.
 
     Returns:
         Path of the HTML report.
@@ -82,14 +82,13 @@ def experiment(
         InterruptedRun: Ctrl-C or SIGTERM; running again goes on.
         FetchError, StorageError: a data set cannot be fetched; the place is not writable.
     """
-    out, say = Path(out), report or (lambda line: None)
-    watch = watch or (Lines(report) if report is not None else Watch())
+    out, watch = Path(out), watch or Lines()
     jobs = jobs if jobs is not None else config.jobs or _cores()
     if jobs < 1:
         raise ConfigError(f"{jobs} cells at a time cannot be computed", remedy="give --jobs 1 or more")
     check_settings(config)
     state.check_folder(out)
-    _fetch(config, out, say)
+    _fetch(config, out)
     with _resumable(out), state.locked(out), stoppable():
         state.open_folder(out, overwrite=overwrite)
         _write_synthetic_data(config, out)
@@ -130,12 +129,12 @@ def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "")
     return _write_report(config, out, units, machine, command)
 
 
-def _fetch(config: ExperimentConfig, out: Path, say: Say) -> None:
+def _fetch(config: ExperimentConfig, out: Path) -> None:
     """Fetch data sets that are to be fetched and are not there, and refuse those of which a file is missing."""
     for name, data in _used_data_sets(config):
         place = Path(config.data_root) / (data.fetch or "")
         if data.fetch is not None and not place.exists():  # what is there may be the user's own copy
-            fetch(data.fetch, place, report=say)
+            fetch(data.fetch, place, report=logger.info)
         source_inputs(config, name, config.seeds[0], out)
         for task in data.prepare.tasks:
             task_inputs(config, name, task.name, config.seeds[0], out)

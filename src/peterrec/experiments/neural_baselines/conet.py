@@ -22,9 +22,9 @@ from peterrec.experiments.neural_baselines.conet_network import CrossNetwork
 from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.losses import bce_loss
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import count_parameters
 from peterrec.training.task_source import Batch
-from peterrec.training.transfer import parts_of
 
 MONITOR = "mrr"
 _BLOCK = 2**23  # numbers of the widest hidden layer held at once while targets are scored
@@ -47,7 +47,7 @@ def _train(corpus: Corpus, name: str, config: ConetConfig, seed: int, say: Say) 
     device = find_device(config.device)
     spec = corpus.task(name)
     assert spec.targets is not None
-    train, valid = parts_of(spec)
+    train, valid = train_and_valid(spec)
     test = spec.part("test")
     histories = [_source_items(part.sequences, config.max_length) for part in (train, valid, test)]
     sources = Sequences.from_rows([row for history in histories for row in history])

@@ -20,10 +20,10 @@ from peterrec.evaluation.baselines.settings import DupnConfig
 from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, TrainingHistory, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import build_head, count_parameters
 from peterrec.training.task_loss import TaskLoss, add_up, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
-from peterrec.training.transfer import parts_of
 
 RELATIVE = "relative"
 SCORED = 256  # users of a batch of class probabilities
@@ -106,7 +106,7 @@ def train_dupn(
 
 
 def _job(spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _Job:
-    users, valid = parts_of(spec)
+    users, valid = train_and_valid(spec)
     head = build_head(spec, users, config.hidden, generator)
     without_users = head.bias.detach().expand(len(valid), -1).clone()
     start = add_up([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]

@@ -17,8 +17,8 @@ from peterrec.config import RunnerConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, StorageError
 from peterrec.training.adapt import adapt
-from peterrec.training.folder import WorkFolder
 from peterrec.training.pretrain import pretrain
+from peterrec.training.work_folder import WorkFolder
 from training.small import StopAt, Stopped, adapt_config, prepare_synthetic, pretrain_config
 
 POINT = "out.training/last.ckpt"
@@ -86,8 +86,8 @@ def test_a_second_run_is_refused_and_says_what_to_do(corpus: Corpus, unfinished:
 
 def test_overwrite_starts_over(corpus: Corpus, unfinished: Path, tmp_path: Path) -> None:
     fresh = pretrain(corpus, tmp_path / "fresh", pretrain_config(seed=1))
-    again = pretrain(corpus, unfinished, pretrain_config(seed=1), overwrite=True)
-    assert again.fingerprint == fresh.fingerprint
+    second_result = pretrain(corpus, unfinished, pretrain_config(seed=1), overwrite=True)
+    assert second_result.fingerprint == fresh.fingerprint
     assert names(tmp_path) == ["fresh", "out"]
 
 
@@ -228,7 +228,7 @@ class Fills(Callback):
 def test_what_was_saved_before_the_disk_was_full_goes_on(
     corpus: Corpus, watched: Callable[..., None], tmp_path: Path, hook: str
 ) -> None:
-    whole = pretrain(corpus, tmp_path / "whole", pretrain_config())
+    uninterrupted = pretrain(corpus, tmp_path / "whole", pretrain_config())
     fills = Fills(hook)
     watched(fills)
     try:
@@ -239,7 +239,7 @@ def test_what_was_saved_before_the_disk_was_full_goes_on(
     assert names(tmp_path) == ["out.training", "whole"]  # no artifact, nor half of one
     assert not [name for name in names(tmp_path / "out.training") if name.endswith("tmp")]
     pretrain(corpus, tmp_path / "out", pretrain_config(checkpoint_every=1), resume=True)
-    assert load_backbone(tmp_path / "out").fingerprint == whole.fingerprint
+    assert load_backbone(tmp_path / "out").fingerprint == uninterrupted.fingerprint
 
 
 def test_no_room_for_the_bundle(corpus: Corpus, backbone: Path, watched: Callable[..., None], tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from peterrec.data.corpus import Corpus, Task
 from peterrec.data.sequences import FIRST_ITEM
 from peterrec.errors import TaskError
 from peterrec.model import UserModel
-from peterrec.training.adapt import adapt
-from peterrec.training.constant import constant_metrics, settings_to_try, useless
-from peterrec.training.joint import adapt_jointly
+from peterrec.training.adapt import adapt, adapt_jointly
+from peterrec.training.constant_baseline import constant_answer_metrics, settings_to_try, useless
 from peterrec.training.pretrain import pretrain
 from peterrec.training.selection import select_by
 from training.small import adapt_config, corpus_of, pretrain_config
@@ -76,29 +75,29 @@ def test_what_chooses_the_epoch(
 ) -> None:
     task, of_train = part_of([i % 2 for i in range(train)], tmp_path / "a")
     _, of_valid = part_of([i % 2 for i in range(valid)], tmp_path / "b")
-    found = select_by(AdaptConfig(**settings), task, of_train, of_valid)
-    assert found.folds == folds
-    assert said in found.line
-    assert bool(found.line) == bool(folds)
-    assert len(found.warnings) == (1 if valid < 100 and not folds else 0)
+    selection = select_by(AdaptConfig(**settings), task, of_train, of_valid)
+    assert selection.folds == folds
+    assert said in selection.line
+    assert bool(selection.line) == bool(folds)
+    assert len(selection.warnings) == (1 if valid < 100 and not folds else 0)
 
 
 def test_few_that_choose_all_the_same_are_told(tmp_path: Path) -> None:
     task, part = part_of([0, 1] * 20, tmp_path)
     said = "'job': 40 valid users are too few to choose an epoch by (a share of them has a standard error of 8 %), "
-    found = select_by(AdaptConfig(selection="valid"), task, part, part)
-    assert found.warnings == (f"{said}but they chose it: set selection to auto, or raise split.valid",)
-    found = select_by(AdaptConfig(), task, part, part)
-    assert found.warnings == (f"{said}but they chose it: label more users, or raise split.valid",)
+    actual = select_by(AdaptConfig(selection="valid"), task, part, part)
+    assert actual.warnings == (f"{said}but they chose it: set selection to auto, or raise split.valid",)
+    actual = select_by(AdaptConfig(), task, part, part)
+    assert actual.warnings == (f"{said}but they chose it: label more users, or raise split.valid",)
 
 
 def test_one_class_among_many_valid_users(tmp_path: Path) -> None:
     task, train = part_of([0, 1] * 150, tmp_path / "a")
     _, valid = part_of([1] * 120, tmp_path / "b")
     warning = "'job': the valid users have one class only ('yes'): their metrics say little"
-    found = select_by(AdaptConfig(), task, train, valid)
-    assert (found.folds, found.warnings) == (5, (warning,))
-    assert found.line.startswith("the valid users have one class only ('yes'): choosing by 5-fold")
+    actual = select_by(AdaptConfig(), task, train, valid)
+    assert (actual.folds, actual.warnings) == (5, (warning,))
+    assert actual.line.startswith("the valid users have one class only ('yes'): choosing by 5-fold")
     assert select_by(AdaptConfig(selection="valid"), task, train, valid).warnings == (warning,)
     assert select_by(AdaptConfig(), task, valid, valid).folds == 0  # there is one class in all
 
@@ -117,10 +116,10 @@ def test_folds_that_are_asked_for_need_users(tmp_path: Path) -> None:
 def test_the_constant_answer_by_hand(tmp_path: Path) -> None:
     task, train = part_of([0, 0, 0, 1], tmp_path / "a")
     _, valid = part_of([1, 1, 0], tmp_path / "b")
-    found = constant_metrics(task, train, valid, None)  # shares 4/6 and 2/6: each class once more
-    assert found["log_loss"] == pytest.approx(-(2 * np.log(1 / 3) + np.log(2 / 3)) / 3)
-    assert found["accuracy"] == pytest.approx(1 / 3)
-    weighted = constant_metrics(task, train, valid, torch.tensor([1.0, 4.0]))  # shares 4/12 and 8/12
+    metrics = constant_answer_metrics(task, train, valid, None)  # shares 4/6 and 2/6: each class once more
+    assert metrics["log_loss"] == pytest.approx(-(2 * np.log(1 / 3) + np.log(2 / 3)) / 3)
+    assert metrics["accuracy"] == pytest.approx(1 / 3)
+    weighted = constant_answer_metrics(task, train, valid, torch.tensor([1.0, 4.0]))  # shares 4/12 and 8/12
     assert weighted["log_loss"] == pytest.approx(-(2 * 4 * np.log(2 / 3) + np.log(1 / 3)) / 9)
     assert weighted["accuracy"] == pytest.approx(1 / 3)  # still the largest class
 
@@ -129,16 +128,16 @@ def test_the_constant_answer_of_a_ranking(tmp_path: Path) -> None:
     targets = {"train": [[0], [1]], "valid": [[0], [2, 3]], "test": [[0], [1]]}
     parts = {part: users(2, seed) for seed, part in enumerate(targets)}
     task = corpus_of(tmp_path / "c", users(9, 3), 6, targets=targets, parts=parts).task("job")
-    found = constant_metrics(task, task.part("train"), task.part("valid"), None)
+    metrics = constant_answer_metrics(task, task.part("train"), task.part("valid"), None)
     # 5 targets by falling counts; the user's other positive is left out of the ranking.
-    assert found == {"mrr": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
+    assert metrics == {"mrr": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
 
 
 METRICS = {"log_loss": 1.0, "accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("found", "constant", "settings", "said"),
+    ("model_metrics", "constant", "settings", "said"),
     [
         (METRICS, {"log_loss": 1.1, "accuracy": 0.5}, {}, None),
         (METRICS, {"log_loss": 0.95, "accuracy": 0.2}, {}, "no better than answering the class shares (log_loss 1.000 "
@@ -153,9 +152,9 @@ METRICS = {"log_loss": 1.0, "accuracy": 0.5}
     ],
 )  # fmt: skip
 def test_a_model_that_is_no_better(
-    found: dict[str, float], constant: dict[str, float], settings: dict[str, Any], said: str | None
+    model_metrics: dict[str, float], constant: dict[str, float], settings: dict[str, Any], said: str | None
 ) -> None:
-    metrics = {"valid": found, "constant": constant, "best_epoch": 3}
+    metrics = {"valid": model_metrics, "constant": constant, "best_epoch": 3}
     warnings = useless("job", metrics, 100, AdaptConfig(**settings))
     if said is None:
         assert warnings == ()
@@ -166,11 +165,11 @@ def test_a_model_that_is_no_better(
 
 def test_held_out_users_are_better_evidence_than_valid_users() -> None:
     bad, good = {"log_loss": 2.0, "accuracy": 0.1}, {"log_loss": 1.0, "accuracy": 0.5}
-    found = {"folds": 5, "users": 640, "metrics": good, "constant": bad}
-    metrics = {"valid": bad, "constant": good, "best_epoch": 3, "cross_validation": found}
+    cross_validation = {"folds": 5, "users": 640, "metrics": good, "constant": bad}
+    metrics = {"valid": bad, "constant": good, "best_epoch": 3, "cross_validation": cross_validation}
     assert useless("job", metrics, 37, AdaptConfig()) == ()
     (warning,) = useless(
-        "job", metrics | {"cross_validation": found | {"metrics": bad, "constant": good}}, 37, AdaptConfig()
+        "job", metrics | {"cross_validation": cross_validation | {"metrics": bad, "constant": good}}, 37, AdaptConfig()
     )
     assert "for 640 held-out train users" in warning
 
@@ -183,9 +182,9 @@ def test_held_out_users_are_better_evidence_than_valid_users() -> None:
 )  # fmt: skip
 def test_the_settings_to_try_are_there_and_are_others(settings: dict[str, Any], best_epoch: int) -> None:
     config = AdaptConfig(**settings)
-    found = settings_to_try(config, best_epoch)
-    assert len(found) <= 3
-    for override in found:
+    overrides = settings_to_try(config, best_epoch)
+    assert len(overrides) <= 3
+    for override in overrides:
         assert load_config(AdaptConfig, None, [override], **settings) != config
 
 
@@ -200,14 +199,13 @@ def test_the_settings_to_try_are_there_and_are_others(settings: dict[str, Any], 
     ],
 )
 def test_a_useless_model_is_told_last_and_kept_in_mind(
-    noise: Corpus, trunk: UserModel, tmp_path: Path, settings: dict[str, Any], said: str
+    noise: Corpus, trunk: UserModel, tmp_path: Path, settings: dict[str, Any], said: str, logged: list[str]
 ) -> None:
-    lines: list[str] = []
     config = adapt_config(optim=RUINED, epochs=1, **settings)
-    bundle = adapt(trunk, noise, "job", tmp_path / "out", config, report=lines.append)
+    bundle = adapt(trunk, noise, "job", tmp_path / "out", config)
     warning = bundle.metrics["warnings"][-1]
     assert said in warning
-    assert lines[-1] == f"warning: {warning}"
+    assert logged[-1] == f"warning: {warning}"
     assert bundle.metrics["constant"]["accuracy"] == 0.75
     assert inspect(tmp_path / "out")["metrics"]["warnings"] == bundle.metrics["warnings"]
     card = (tmp_path / "out" / "README.md").read_text()
@@ -232,38 +230,39 @@ def test_the_command_line_says_it_below_all_else(
     arguments += [text for one in settings for text in ("--set", one)]
     capsys.readouterr()
     assert execute(arguments) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert said[-3:-1] == [f"wrote {out}", f"next: peterrec evaluate {tmp_path / 'backbone'} {noise.path} {out}"]
-    assert said[-1].startswith("warning: 'job' is no better than answering the class shares")
-    assert sum("warning: " in line for line in said) == 1
+    output = capsys.readouterr().err.splitlines()
+    assert output[-3:-1] == [f"wrote {out}", f"next: peterrec evaluate {tmp_path / 'backbone'} {noise.path} {out}"]
+    assert output[-1].startswith("warning: 'job' is no better than answering the class shares")
+    assert sum("warning: " in line for line in output) == 1
     assert execute([*arguments, "--overwrite", "-q"]) == 0
-    assert capsys.readouterr().err.splitlines() == [said[-1]]
+    assert capsys.readouterr().err.splitlines() == [output[-1]]
 
 
-def test_a_good_model_is_not_warned_of(trained: UserModel, structured: Corpus, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_good_model_is_not_warned_of(
+    trained: UserModel, structured: Corpus, tmp_path: Path, logged: list[str]
+) -> None:
     config = adapt_config(readout="pooled", strategy="head", optim={"lr": 0.05}, selection="auto", folds=2)
-    bundle = adapt(trained, structured, "cluster", tmp_path / "out", config, report=lines.append)
+    bundle = adapt(trained, structured, "cluster", tmp_path / "out", config)
     assert bundle.metrics["warnings"] == []
-    assert lines[-1].startswith("best epoch ")
+    assert logged[-1].startswith("best epoch ")
 
 
-def test_a_joint_training_is_chosen_by_valid_users_and_says_so(noise: Corpus, trunk: UserModel, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_joint_training_is_chosen_by_valid_users_and_says_so(
+    noise: Corpus, trunk: UserModel, tmp_path: Path, logged: list[str]
+) -> None:
     config = adapt_config(strategy="joint", epochs=1, selection="cross-validation")
-    bundle = adapt_jointly(trunk, noise, ["job"], tmp_path / "out", config, report=lines.append)["job"]
-    assert lines[0] == "selection cross-validation is not used: the valid users of all tasks choose the epoch together"
+    bundle = adapt_jointly(trunk, noise, ["job"], tmp_path / "out", config)["job"]
+    assert logged[0] == "selection cross-validation is not used: the valid users of all tasks choose the epoch together"
     assert bundle.metrics["warnings"][0].startswith("'job': 20 valid users are too few to choose an epoch by")
-    assert lines[-len(bundle.metrics["warnings"]) :] == [f"warning: {text}" for text in bundle.metrics["warnings"]]
+    assert logged[-len(bundle.metrics["warnings"]) :] == [f"warning: {text}" for text in bundle.metrics["warnings"]]
     assert bundle.metrics["constant"]["accuracy"] == 0.75
 
 
-def test_few_held_out_users_of_pre_training(noise: Corpus, tmp_path: Path) -> None:
-    lines: list[str] = []
-    model = pretrain(noise, tmp_path / "other", pretrain_config(epochs=1), report=lines.append)
+def test_few_held_out_users_of_pre_training(noise: Corpus, tmp_path: Path, logged: list[str]) -> None:
+    model = pretrain(noise, tmp_path / "other", pretrain_config(epochs=1))
     (warning,) = model.pretrained.training["warnings"]
     assert warning.endswith(", but they chose it: raise valid_share")
-    assert lines[-1] == f"warning: {warning}"
+    assert logged[-1] == f"warning: {warning}"
     assert warning in (tmp_path / "other" / "README.md").read_text()
 
 

@@ -14,7 +14,6 @@ from peterrec.config import AdaptConfig
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import IntArray
 from peterrec.nn.heads import log_share
-from peterrec.nn.readout import readout_named
 from peterrec.training.task_loss import Sums, add_up, metric_sums
 
 ROWS_AT_ONCE = 256
@@ -24,7 +23,9 @@ ROUNDING = 1e-6  # metrics that were logged are fp32
 Metrics = dict[str, float]
 
 
-def constant_sums(task: Task, train: TaskPart, part: TaskPart, rows: IntArray, weights: Tensor | None) -> list[Sums]:
+def constant_answer_sums(
+    task: Task, train: TaskPart, part: TaskPart, rows: IntArray, weights: Tensor | None
+) -> list[Sums]:
     """Return the sums of the metrics of the constant answer on some users, as `metric_sums` does.
 
     It is the class shares of the train users (as the loss weighs them; for the accuracy the largest class), or the
@@ -40,19 +41,19 @@ def constant_sums(task: Task, train: TaskPart, part: TaskPart, rows: IntArray, w
     if train.labels is None:
         assert task.targets is not None
         popularity = log_share(torch.from_numpy(task.targets.counts))
-        return [metric_sums(popularity.repeat(len(some), 1), part, some) for some in _chunks(rows)]
+        return [metric_sums(popularity.repeat(len(chunk), 1), part, chunk) for chunk in _chunks(rows)]
     shares = log_share(torch.from_numpy(np.bincount(train.labels, minlength=len(task.class_names))))
     weighted = shares if weights is None else shares + weights.cpu().log()
-    found = []
-    for some in _chunks(rows):
-        plain = metric_sums(shares.repeat(len(some), 1), part, some)
-        found.append(plain | {"log_loss": metric_sums(weighted.repeat(len(some), 1), part, some, weights)["log_loss"]})
-    return found
+    sums = []
+    for chunk in _chunks(rows):
+        plain = metric_sums(shares.repeat(len(chunk), 1), part, chunk)
+        sums.append(plain | {"log_loss": metric_sums(weighted.repeat(len(chunk), 1), part, chunk, weights)["log_loss"]})
+    return sums
 
 
-def constant_metrics(task: Task, train: TaskPart, part: TaskPart, weights: Tensor | None) -> Metrics:
-    """Return the metrics of the constant answer on all users of a part; arguments as those of `constant_sums`."""
-    return add_up(constant_sums(task, train, part, np.arange(len(part)), weights))
+def constant_answer_metrics(task: Task, train: TaskPart, part: TaskPart, weights: Tensor | None) -> Metrics:
+    """Return the metrics of the constant answer on all users of a part, as `constant_answer_sums`."""
+    return add_up(constant_answer_sums(task, train, part, np.arange(len(part)), weights))
 
 
 def _chunks(rows: IntArray) -> Iterator[IntArray]:
@@ -73,13 +74,15 @@ def useless(name: str, metrics: dict[str, Any], valid: int, config: AdaptConfig)
     """
     held_out = metrics.get("cross_validation")
     if held_out is not None:
-        who, users, own, constant = "held-out train users", held_out["users"], held_out["metrics"], held_out["constant"]
+        judged_on, users = "held-out train users", held_out["users"]
+        model_metrics, constant_answer = held_out["metrics"], held_out["constant"]
     else:
-        who, users, own, constant = "valid users", valid, metrics["valid"], metrics["constant"]
-    problem = _problem(own, constant, users, weighted=config.class_weights is not None)
+        judged_on, users = "valid users", valid
+        model_metrics, constant_answer = metrics["valid"], metrics["constant"]
+    problem = _problem(model_metrics, constant_answer, users, weighted=config.class_weights is not None)
     if problem is None:
         return ()
-    return (f"{name!r} is {problem} for {users:,} {who}: {_advice(config, metrics['best_epoch'])}",)
+    return (f"{name!r} is {problem} for {users:,} {judged_on}: {_advice(config, metrics['best_epoch'])}",)
 
 
 def _problem(metrics: Metrics, constant: Metrics, users: int, *, weighted: bool) -> str | None:
@@ -111,20 +114,20 @@ def settings_to_try(config: AdaptConfig, best_epoch: int) -> tuple[str, ...]:
         config: of the model.
         best_epoch: the one that was kept, counted from 0.
     """
-    found = []
+    settings = []
     if best_epoch == config.epochs - 1:
-        found.append(f"epochs={2 * config.epochs}")
+        settings.append(f"epochs={2 * config.epochs}")
     elif best_epoch == 0:
-        found.append(f"optim.lr={config.optim.lr / 4:g}")
-    if readout_named(config.readout).token_only:
-        found.append("readout=pooled")
+        settings.append(f"optim.lr={config.optim.lr / 4:g}")
+    if config.readout == "token":
+        settings.append("readout=pooled")
     if config.event_dropout == 0.0:
-        found.append("event_dropout=0.5")
+        settings.append("event_dropout=0.5")
     if config.strategy not in ("head", "joint"):
-        found.append("strategy=head")
+        settings.append("strategy=head")
     if config.optim.weight_decay < 0.1:
-        found.append("optim.weight_decay=0.1")
-    return tuple(found[:SETTINGS_NAMED])
+        settings.append("optim.weight_decay=0.1")
+    return tuple(settings[:SETTINGS_NAMED])
 
 
 def _advice(config: AdaptConfig, best_epoch: int) -> str:

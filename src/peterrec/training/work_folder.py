@@ -82,12 +82,12 @@ class WorkFolder:
         """Return why the run that is there cannot be gone on with, or None; it may have saved nothing yet."""
         if not self._saved():
             return None
-        kept = self.path / "config.yaml"
-        if not same_settings(kept, config):
+        settings_file = self.path / "config.yaml"
+        if not same_settings(settings_file, config):
             return ConfigError(
                 "the unfinished run had another configuration",
                 remedy=f"resume with the same settings, or {START_OVER}",
-                path=kept,
+                path=settings_file,
             )
         changed = _changed(self.path / "inputs.json", inputs)
         if changed:
@@ -153,10 +153,10 @@ class WorkFolder:
 def _changed(path: Path, inputs: Mapping[str, str]) -> str:
     """Name what differs from the inputs kept at `path`; empty where nothing does."""
     try:
-        kept = read_json(path)
+        stored_inputs = read_json(path)
     except ArtifactError:
-        kept = {}
-    return ", ".join(name for name, value in inputs.items() if kept.get(name) != value)
+        stored_inputs = {}
+    return ", ".join(name for name, value in inputs.items() if stored_inputs.get(name) != value)
 
 
 def _intact(path: Path) -> bool:

@@ -75,13 +75,13 @@ def test_save_load_predict_is_bit_equal(
     bundle = adapt(model, corpus, task, tmp_path / "out", quick(strategy))
     plain = model.represent(HISTORIES)
     model.add_bundle(bundle, "memory")
-    again = UserModel.from_pretrained(backbone, "cpu")
-    again.load_bundle(tmp_path / "out", "disk")
-    assert answers(model, "memory", task) == answers(again, "disk", task)
-    assert np.array_equal(model.represent(HISTORIES, "memory"), again.represent(HISTORIES, "disk"))
-    assert np.array_equal(again.represent(HISTORIES), plain), "without a bundle there is no trace of one"
-    assert (np.array_equal(again.represent(HISTORIES, "disk"), plain)) == (strategy == "head")
-    read = again.bundle("disk")
+    second_result = UserModel.from_pretrained(backbone, "cpu")
+    second_result.load_bundle(tmp_path / "out", "disk")
+    assert answers(model, "memory", task) == answers(second_result, "disk", task)
+    assert np.array_equal(model.represent(HISTORIES, "memory"), second_result.represent(HISTORIES, "disk"))
+    assert np.array_equal(second_result.represent(HISTORIES), plain), "without a bundle there is no trace of one"
+    assert (np.array_equal(second_result.represent(HISTORIES, "disk"), plain)) == (strategy == "head")
+    read = second_result.bundle("disk")
     assert (read.strategy, read.own, read.trained) == (strategy, bundle.own, bundle.trained)
 
 
@@ -89,15 +89,15 @@ def test_a_bundle_made_on_one_model_shares_nothing_with_it_on_another(
     model: UserModel, backbone: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
     bundle = adapt(model, corpus, "cluster", tmp_path / "out", quick("last1"))
-    again = UserModel.from_pretrained(backbone, "cpu")
-    again.add_bundle(bundle, "there")
+    second_result = UserModel.from_pretrained(backbone, "cpu")
+    second_result.add_bundle(bundle, "there")
     model.add_bundle(bundle, "here")
-    there = again.bundle("there").backbone
+    there = second_result.bundle("there").backbone
     assert there is not None
-    assert there.embedding is again.network.backbone.embedding
-    assert there.blocks[0] is again.network.backbone.blocks[0]
-    assert there.blocks[-1] is not again.network.backbone.blocks[-1]
-    assert answers(again, "there", "cluster") == answers(model, "here", "cluster")
+    assert there.embedding is second_result.network.backbone.embedding
+    assert there.blocks[0] is second_result.network.backbone.blocks[0]
+    assert there.blocks[-1] is not second_result.network.backbone.blocks[-1]
+    assert answers(second_result, "there", "cluster") == answers(model, "here", "cluster")
 
 
 def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
@@ -227,9 +227,9 @@ def test_bundles_are_told_apart_by_strategy_or_else_all_by_path(
         adapt(model, corpus, "cluster", tmp_path / name, adapt_config(strategy=strategy, epochs=1, seed=seed))
     head, other, plain = (tmp_path / name for name in ("head", "other", "plain"))
     config = EvaluateConfig(baselines=False, bootstrap=20)
-    found = evaluate(model, corpus, [other, plain], config=config)
-    assert [method.name for method in found.methods] == ["patch", "head"]
-    found = evaluate(model, corpus, [head, other, plain], config=config)
-    assert [method.name for method in found.methods] == [str(head), str(other), str(plain)]
+    actual = evaluate(model, corpus, [other, plain], config=config)
+    assert [method.name for method in actual.methods] == ["patch", "head"]
+    actual = evaluate(model, corpus, [head, other, plain], config=config)
+    assert [method.name for method in actual.methods] == [str(head), str(other), str(plain)]
     with pytest.raises(ConfigError, match="same bundle was given twice"):
         evaluate(model, corpus, [head, other, tmp_path / "." / "head"], config=config)

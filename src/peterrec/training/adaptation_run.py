@@ -1,0 +1,215 @@
+"""A run of `adapt`: the checks before it, training over a backbone that must not change, and the bundles after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peterrec.artifacts.bundle_io import Bundle
+from peterrec.config import AdaptConfig
+from peterrec.data.batching import EpochStream
+from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.preprocessing import pretraining_remarks
+from peterrec.data.sequences import IntArray
+from peterrec.errors import FingerprintError, TaskError
+from peterrec.model import UserModel
+from peterrec.training.activation_cache import TrunkCache
+from peterrec.training.callbacks import Curve
+from peterrec.training.learners import Learner, new_learner
+from peterrec.training.loop import Plan, TrainedModule, fit
+from peterrec.training.strategies import build_networks, count_parameters, group_counts
+from peterrec.training.work_folder import WorkFolder
+
+logger = logging.getLogger(__name__)
+
+
+class AdaptationRun:
+    """One adaptation: a backbone, a corpus, the tasks, the settings and the folder of what comes of it.
+
+    Args:
+        backbone: a folder written by `pretrain`, or a loaded model.
+        corpus: a folder written by `prepare`, or an open one.
+        task_names: one, or with strategy `joint` any number.
+        out: folder of the bundle; with strategy `joint`, of the bundles.
+        config: settings.
+
+    Raises:
+        FingerprintError: item indices of the corpus mean other items than the backbone's.
+        ArtifactError: backbone or corpus are missing or damaged.
+        TaskError: no such task, or a part of it without users; no negative can be drawn for a user.
+        ConfigError: settings that do not fit backbone or task.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | UserModel,
+        corpus: str | Path | Corpus,
+        task_names: Sequence[str],
+        out: Path,
+        config: AdaptConfig,
+    ) -> None:
+        self.config = config
+        self.out = out
+        self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+        self.model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+        _require_same_catalogue(self.model, self.corpus)
+        for line in _remarks(self.model, self.corpus, task_names):
+            logger.info(line)
+        self.task_names = task_names
+        self.joint = config.strategy == "joint"
+        self.cache: TrunkCache | None = None
+        self.learners = self._build_learners([self.corpus.task(name) for name in task_names])
+
+    def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
+        users = [train_and_valid(task) for task in tasks]
+        backbone, device = self.model.network.backbone, self.model.device
+        networks = build_networks(
+            self.config, backbone, [(task, train) for task, (train, _) in zip(tasks, users, strict=True)]
+        )
+        if not self.joint:
+            ((train, valid),) = users
+            self.cache = TrunkCache.of(self.config, networks[0], train.sequences, valid.sequences)
+        states = None if self.cache is None else self.cache.train
+        return [
+            new_learner(self.config, task, train, valid, network, device, states)
+            for task, (train, valid), network in zip(tasks, users, networks, strict=True)
+        ]
+
+    def open_work_folder(self, *, resume: bool, overwrite: bool) -> WorkFolder:
+        """Return the folder of the unfinished run; for the errors see there."""
+        inputs = {
+            "corpus": self.corpus.manifest["fingerprint"],
+            "backbone": self.model.fingerprint,
+            "tasks" if self.joint else "task": ",".join(self.task_names),
+        }
+        kind = "joint" if self.joint else "bundle"
+        return WorkFolder(self.out, self.config, inputs, resume=resume, overwrite=overwrite, kind=kind)
+
+    def train(
+        self, module: TrainedModule, stream: EpochStream[Any], valid: Iterable[Any], work: WorkFolder, plan: Plan
+    ) -> Curve:
+        """Train to the best epoch, and make sure that the pre-trained backbone is what it was.
+
+        Raises:
+            FingerprintError: it is not, which is a bug.
+            ConfigError, TrainingError, InterruptedRun, StorageError: as in `loop.fit`.
+        """
+        model = self.model
+        before = model.pretrained.fingerprint
+        try:
+            curve = fit(module, stream, valid, work, plan, self.config.runner)
+        finally:
+            model.network.to(model.device)  # Lightning leaves everything on the CPU
+        if model.pretrained.fingerprint != before:
+            raise FingerprintError("the pre-trained backbone changed while adapting", remedy="report this as a bug")
+        module.trained.eval().requires_grad_(False)
+        return curve
+
+    def log_start(self) -> None:
+        """Log who is learned from, and how many weights are trained."""
+        config, (first, *_) = self.config, self.learners
+        if self.joint:
+            if config.selection == "cross-validation":
+                logger.info(
+                    "selection cross-validation is not used: the valid users of all tasks choose the epoch together"
+                )
+            names = ", ".join(repr(name) for name in self.task_names)
+            users = " + ".join(f"{len(learner.train):,}" for learner in self.learners)
+            logger.info(f"adapting to {names} jointly on {users} users")
+        else:
+            users = f"{len(first.train):,} users, {len(first.valid):,} to validate"
+            logger.info(f"adapting to {first.task.name!r} with strategy {config.strategy!r} on {users}")
+            if config.class_weights is not None and first.task.kind == "ranking":
+                logger.info(f"class_weights are not used: {first.task.name!r} is a ranking task")
+        if self.cache is not None:
+            logger.info(self.cache.line)
+        heads = [learner.parts.head for learner in self.learners]
+        modules = [self.model.network, first.parts.patch, *heads]
+        total = sum(count_parameters(module) for module in modules if module is not None)
+        logger.info(trainable_line(group_counts(first.parts.backbone_modules(), first.parts.patch, heads), total))
+
+    def new_bundle(self, learner: Learner, metrics: dict[str, Any]) -> Bundle:
+        """Return the bundle of a task that was trained."""
+        config, model, task, parts = self.config, self.model, learner.task, learner.parts
+        modules = [model.network, parts.patch, parts.head]
+        labels = learner.train.labels
+        return Bundle(
+            name=task.name,
+            kind=task.kind,
+            strategy=config.strategy,
+            patch=parts.patch,
+            patch_config=config.patch if parts.patch is not None else None,
+            head=parts.head,
+            class_names=task.class_names,
+            targets=task.targets,
+            max_length=config.max_length,
+            readout=config.readout,
+            backbone_fingerprint=model.fingerprint,
+            catalogue_fingerprint=model.catalogue.fingerprint,
+            all_params=sum(count_parameters(module) for module in modules if module is not None),
+            trained=parts.counts(),
+            backbone=parts.backbone if parts.own is not None else None,
+            own=parts.own,
+            metrics=metrics,
+            exclude_seen=task.exclude_seen,
+            exclude_seen_reason=task.exclude_seen_reason,
+            provenance=task.provenance,
+            class_shares=None if labels is None else _class_shares(labels, len(task.class_names)),
+        )
+
+
+def _require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
+    if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
+        raise FingerprintError(
+            f"its catalogue is {corpus.catalogue.fingerprint}, the backbone's is {model.catalogue.fingerprint}",
+            remedy="prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE), or pre-train anew",
+            path=corpus.path,
+        )
+
+
+def _remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:
+    """Return in words what is to be known where the backbone was pre-trained on another corpus."""
+    if model.pretrained.training.get("corpus_fingerprint") == corpus.manifest["fingerprint"]:
+        return []
+    preprocessing = model.pretrained.preprocessing
+    lines = [line for task in tasks for line in pretraining_remarks(preprocessing, corpus.manifest, task)]
+    return list(dict.fromkeys(lines))
+
+
+def train_and_valid(spec: Task) -> tuple[TaskPart, TaskPart]:
+    """Return the users to train on and to validate.
+
+    Raises:
+        TaskError: there are none of either.
+    """
+    train, valid = spec.part("train"), spec.part("valid")
+    if len(train) == 0 or len(valid) == 0:
+        raise TaskError(
+            f"has {len(train)} users to train on and {len(valid)} to validate; both are needed",
+            remedy="label more users, or raise split.train or split.valid, and prepare again",
+            path=spec.path,
+        )
+    return train, valid
+
+
+def _class_shares(labels: IntArray, classes: int) -> tuple[float, ...]:
+    shares: list[float] = (np.bincount(labels, minlength=classes) / len(labels)).tolist()
+    return tuple(shares)
+
+
+def trainable_line(counts: dict[str, int], everything: int) -> str:
+    """Return the line `trainable params: ... || all params: ... || trainable%: ...`, with the groups behind it."""
+    total = sum(counts.values())
+    groups = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    share = 100 * total / everything
+    return f"trainable params: {total:,} || all params: {everything:,} || trainable%: {share:.4f} ({groups})"
+
+
+def best_line(curve: Curve, shown: Iterable[str]) -> str:
+    """Return the line that says which epoch was best, and how good."""
+    metrics = ", ".join(f"{name} {curve.best[name]:.4f}" for name in shown)
+    return f"best epoch {int(curve.best['epoch']) + 1}: {metrics}"

@@ -1,0 +1,280 @@
+"""What learns a task: a network, its users, and the Lightning module that trains one or several of them in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from peterrec.config import AdaptConfig
+from peterrec.data.batching import inference_batches
+from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.sequences import IntArray
+from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.nn.readout import represent
+from peterrec.nn.trunk import Trunk
+from peterrec.training.activation_cache import TrunkCache, ValidStates
+from peterrec.training.callbacks import require_finite
+from peterrec.training.loop import TrainedModule, backbone_for_runner
+from peterrec.training.optim import clip_gradients
+from peterrec.training.strategies import Trainable
+from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_sums
+from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
+
+STANDARD_USERS = 2048  # enough for a mean and a deviation
+STANDARD_BATCH = 64
+
+Read = Callable[[IntArray], Batch]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network that learns a task, and its users.
+
+    Attributes:
+        task: its target catalogue counted on the train users.
+        train: users that it learns from.
+        valid: users that it is judged on.
+        parts: the network.
+        source: batches of the train users.
+        loss: with class weights by the train users.
+    """
+
+    task: Task
+    train: TaskPart
+    valid: TaskPart
+    parts: Trainable
+    source: TaskSource
+    loss: TaskLoss
+
+
+def new_learner(
+    config: AdaptConfig,
+    task: Task,
+    train: TaskPart,
+    valid: TaskPart,
+    parts: Trainable,
+    device: torch.device,
+    states: Read | None,
+) -> Learner:
+    """Return a learner that has learned nothing yet.
+
+    Args:
+        config: of the training.
+        task: as prepared.
+        train: users to learn from.
+        valid: users to judge by.
+        parts: the network.
+        device: where it is put; Lightning would do it too, but later.
+        states: as in `TaskSource`.
+
+    Raises:
+        TaskError: a user has every target, so that no negative is left.
+        ConfigError: class weights that do not fit the task.
+    """
+    parts.modules().to(device)
+    parts.backbone.to(device)
+    standardise(parts.head, config, train, partial(represent, parts.backbone, patch=parts.patch), device)
+    loss = TaskLoss(config, class_weights(config, task, train))
+    return Learner(task, train, valid, parts, TaskSource(task, train, config, states), loss)
+
+
+@torch.no_grad()
+def standardise(
+    head: ClassificationHead | ItemHead,
+    config: AdaptConfig,
+    users: TaskPart,
+    read: Callable[..., Tensor],
+    device: torch.device,
+) -> None:
+    """Tell a head that reads sums of states how large they are, from some of the users to train on.
+
+    Args:
+        head: of the task; that of readout `token` stays as it is: LayerNorm has seen to it.
+        config: says what is read.
+        users: to train on.
+        read: from tokens to representations, before anything is trained.
+        device: where the backbone is.
+    """
+    if config.readout == "token":
+        return
+    sample = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
+    batches = inference_batches(sample, STANDARD_BATCH, config.max_length)
+    vectors = [read(torch.from_numpy(tokens).to(device), readout=config.readout) for _, tokens in batches]
+    head.standardise(torch.cat(vectors).float().to(head.weight.device))
+
+
+class TaskReader(nn.Module):
+    """Representations of the users of a batch, over a trunk that is kept or the whole network.
+
+    Args:
+        parts: the network of the task.
+        config: readout, and what the runner asks for.
+        trunk: batches hold the states below it; None: they hold tokens.
+    """
+
+    def __init__(self, parts: Trainable, config: AdaptConfig, trunk: Trunk | None) -> None:
+        super().__init__()
+        lengths = (config.max_length + 1, config.max_length + 2)  # with [TCL] at the end, or at both
+        self.backbone = backbone_for_runner(parts.backbone, config.runner, config.batch_size, lengths)
+        self.patch = parts.patch
+        self.readout = config.readout
+        self.trunk = trunk
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return representations, (B, R)."""
+        if self.trunk is not None:
+            return self.trunk.represent(batch["states"], batch.get("keep"), self.patch)
+        return represent(self.backbone, batch["tokens"], self.patch, self.readout)
+
+
+class StepSource:
+    """Batches of a step: one for each learner that learns from some of the step's users.
+
+    Args:
+        sources: of the learners.
+        places: of each learner, where its source has the users that an epoch goes over; -1: not at all.
+        lengths: (users,) events read of each.
+    """
+
+    def __init__(self, sources: Sequence[TaskSource], places: Sequence[IntArray], lengths: IntArray) -> None:
+        self.sources = sources
+        self.places = places
+        self.lengths = lengths
+
+    @classmethod
+    def over_tasks(cls, learners: Sequence[Learner]) -> StepSource:
+        """Return batches with users of all tasks: every labelled user of every task stands in an epoch once."""
+        lengths = [learner.source.lengths for learner in learners]
+        places = [np.full(sum(map(len, lengths)), -1) for _ in learners]
+        ends = np.cumsum([len(users) for users in lengths])
+        for task_places, end, users in zip(places, ends, lengths, strict=True):
+            task_places[end - len(users) : end] = np.arange(len(users))
+        return cls([learner.source for learner in learners], places, np.concatenate(lengths))
+
+    def batch(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Batch]:
+        """Return a batch of each learner that learns from one of the rows, by the number of the learner."""
+        batches = {}
+        for number, (source, places) in enumerate(zip(self.sources, self.places, strict=True)):
+            own_rows = places[rows][places[rows] >= 0]
+            if len(own_rows):
+                batches[str(number)] = source.batch(own_rows, rng)
+        return batches
+
+
+class ValidBatches:
+    """The batches of the valid users of all learners, one learner after another, with its number as `learner`.
+
+    Args:
+        batches_of_learners: the batches of each: `rows` of its valid users, and what is read of them.
+    """
+
+    def __init__(self, batches_of_learners: Sequence[Any]) -> None:
+        self.batches_of_learners = batches_of_learners
+
+    @classmethod
+    def over_tasks(cls, learners: Sequence[Learner], config: AdaptConfig, cache: TrunkCache | None) -> ValidBatches:
+        """Return the batches of the valid users of tasks; the states of those of one task may be kept."""
+        if cache is not None:
+            return cls([ValidStates(cache.valid, VALID_BATCH)])
+        return cls([valid_batches(learner.valid, config.max_length) for learner in learners])
+
+    def __len__(self) -> int:
+        return sum(len(batches) for batches in self.batches_of_learners)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batches in enumerate(self.batches_of_learners):
+            for batch in batches:
+                yield {"learner": torch.tensor(number), **batch}
+
+
+class AdaptModule(TrainedModule):
+    """Trains learners as if each were alone: nothing of one reaches another (paper, section 3.3).
+
+    Args:
+        learners: one; those of a cross-validation.
+        config: of the training.
+        cache: states of the users below what is trained; None: batches hold tokens.
+        judged_on: what the valid users are called when a score is not finite.
+    """
+
+    def __init__(
+        self,
+        learners: Sequence[Learner],
+        config: AdaptConfig,
+        cache: TrunkCache | None = None,
+        *,
+        judged_on: str = "validation",
+    ) -> None:
+        super().__init__(self.trained_modules(learners), config.optim)
+        self.learners = learners
+        self.judged_on = judged_on
+        self.backbones = nn.ModuleList(learner.parts.backbone for learner in learners)  # moved between devices with it
+        self.cache = cache
+        self.trunk = None if cache is None else cache.trunk.backbone
+        self.readers = nn.ModuleList(self.build_readers(config))
+        self.losses = nn.ModuleList(learner.loss for learner in learners)
+        self._sums: list[list[Sums]] = [[] for _ in learners]
+
+    def trained_modules(self, learners: Sequence[Learner]) -> nn.Module:
+        """Return all that is trained, and nothing else."""
+        return nn.ModuleList(learner.parts.modules() for learner in learners)
+
+    def build_readers(self, config: AdaptConfig) -> list[TaskReader]:
+        """Return what each learner reads users by."""
+        trunk = None if self.cache is None else self.cache.trunk
+        return [
+            TaskReader(learner.parts, config, trunk and replace(trunk, backbone=learner.parts.backbone))
+            for learner in self.learners
+        ]
+
+    def on_train_start(self) -> None:
+        """Compute what is kept of each user, now that the backbone is on its device; again when resumed."""
+        if self.cache is not None:
+            with self.trainer.precision_plugin.forward_context():
+                self.cache.fill(self.device, Path(self.trainer.default_root_dir))
+
+    def task_losses(self, batch: dict[str, Batch]) -> list[Tensor]:
+        """Return the mean loss of each learner that has users in the batch."""
+        return [
+            self.losses[int(number)](self.learners[int(number)].parts.head, self.readers[int(number)](users), users)
+            for number, users in batch.items()
+        ]
+
+    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
+        """Return the mean of the losses of the learners."""
+        return torch.stack(self.task_losses(batch)).sum() / len(self.learners)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Give each learner the gradient of its own loss, and clip its norm alone."""
+        assert isinstance(self.trained, nn.ModuleList)
+        for modules in self.trained:
+            for parameter in modules.parameters():
+                if parameter.grad is not None and len(self.trained) > 1:
+                    parameter.grad.mul_(len(self.trained))  # the loss is the mean over learners
+            if gradient_clip_val is not None:
+                clip_gradients(modules.parameters(), float(gradient_clip_val))
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add up the metrics of some valid users of a learner."""
+        number = int(batch["learner"])
+        learner = self.learners[number]
+        vectors = self.readers[number](batch)
+        with self.full_precision():
+            scores = learner.parts.head(vectors.float()).cpu()
+        require_finite(scores, f"the scores of {self.judged_on} users", self.current_epoch)
+        rows = batch["rows"].cpu().numpy()
+        self._sums[number].append(metric_sums(scores, learner.valid, rows, learner.loss.weights))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of all valid users, each by the network that did not learn from it."""
+        self.log_dict(add_up([sums for learner_sums in self._sums for sums in learner_sums]))
+        self._sums = [[] for _ in self.learners]
