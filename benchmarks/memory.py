@@ -134,7 +134,8 @@ def main() -> None:
         cases = {
             f"{few:,} items, touched rows": one | {"items": few},
             f"{many:,} items, touched rows": one | {"items": many},
-            f"{many:,} items, touched rows, recomputed": one | {"items": many, "runner": {"recompute": True}},
+            f"{many:,} items, touched rows, recomputed": one
+            | {"items": many, "runner": {"gradient_checkpointing": True}},
             f"{many:,} items, dense AdamW": one | {"items": many, "table_updates": "dense"},
         }
         compare(f"Sampled softmax, 2,048 negatives, d={channels}", cases, rounds if channels < 256 else rounds // 3)

@@ -105,7 +105,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
         "all_params": 1000,
         "trained": group_counts(None, patch, [head]),
         "metrics": {"valid": {"accuracy": 0.5}, "best_epoch": 3},
-        "class_shares": tuple((np.arange(len(names), 0, -1) / sum(range(len(names) + 1))).tolist()) if names else None,
+        "class_priors": tuple((np.arange(len(names), 0, -1) / sum(range(len(names) + 1))).tolist()) if names else None,
     }
     shaken(head, seed + 2)
     made = {"patch": patch, "patch_config": patch_config, "head": head, "class_names": names, "targets": targets}
@@ -142,7 +142,7 @@ def write_corpus(folder: Path, *, users: int = 10, catalogue: Catalogue | None =
         _write_task(folder / "tasks" / task["name"], task, users, len(catalogue))
     meta = {
         "kind": "corpus",
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": "f" * 64,
         "catalogue_fingerprint": catalogue.fingerprint,
         "users": users,

@@ -93,7 +93,7 @@ def test_predictions_are_probabilities_of_the_head(histories, integers):
     found = model.predict(external(model, histories), "age")
     logits = scores_by_hand(model, [[FIRST_ITEM + p for p in row] for row in histories], "age")
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    expected[[not row for row in histories]] = model.bundle("age").class_shares
+    expected[[not row for row in histories]] = model.bundle("age").class_priors
     assert found.class_names == CLASSES
     assert found.probabilities.dtype == np.float32
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)

@@ -37,7 +37,7 @@ EMPTY: list[list[Any]] = [[], ["x"], ["x", "y", "x"]]
 @pytest.fixture(scope="module", params=["skip", "unk"])
 def model(request: pytest.FixtureRequest) -> UserModel:
     model = UserModel(tiny_pretrained(unknown=request.param), "cpu")
-    model.add_bundle(tiny_bundle(model.pretrained, class_shares=SHARES))
+    model.add_bundle(tiny_bundle(model.pretrained, class_priors=SHARES))
     model.add_bundle(tiny_bundle(model.pretrained, targets=TARGETS))
     return model
 
@@ -171,14 +171,14 @@ def loaded(model: UserModel, path: Path) -> Any:
 
 def test_a_bundle_keeps_the_class_shares(model, tmp_path):
     save_bundle(tmp_path / "age", model.bundle("age"))
-    assert loaded(model, tmp_path / "age").class_shares == SHARES
+    assert loaded(model, tmp_path / "age").class_priors == SHARES
 
 
 def test_a_bundle_of_before_they_were_kept_answers_as_it_did(model, tmp_path):
     path = tmp_path / "age"
     save_bundle(path, model.bundle("age"))
     labels = json.loads((path / "labels.json").read_text())
-    del labels["class_shares"]
+    del labels["class_priors"]
     (path / "labels.json").write_text(json.dumps(labels))
     old = UserModel(model.pretrained, "cpu")
     old.load_bundle(path)
@@ -196,14 +196,14 @@ def test_shares_that_are_none_are_refused(model, tmp_path, shares):
     path = tmp_path / "age"
     save_bundle(path, model.bundle("age"))
     labels = json.loads((path / "labels.json").read_text())
-    (path / "labels.json").write_text(json.dumps(labels | {"class_shares": shares}))
+    (path / "labels.json").write_text(json.dumps(labels | {"class_priors": shares}))
     with pytest.raises(ArtifactError, match=r"labels\.json: cannot be used"):
         loaded(model, path)
 
 
 def test_a_bundle_with_other_shares_is_another_version(model):
     engine = Engine(model)
-    other = tiny_bundle(model.pretrained, class_shares=(0.3, 0.5, 0.2))
+    other = tiny_bundle(model.pretrained, class_priors=(0.3, 0.5, 0.2))
     assert engine.add(other, "other").version != engine.versions("age")[0].version
 
 

@@ -271,7 +271,7 @@ class UserModel:
         Raises:
             ConfigError: the bundle is of a ranking task.
         """
-        head, shares = self.bundle(bundle).head, self.bundle(bundle).class_shares
+        head, shares = self.bundle(bundle).head, self.bundle(bundle).class_priors
         if not isinstance(head, ClassificationHead):
             raise ConfigError(f"bundle {bundle!r} is of a ranking task", remedy="use recommend")
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))

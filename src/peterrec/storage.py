@@ -15,7 +15,9 @@ from typing import Any
 
 from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of corpora, backbones, bundles and cells; 1: settings had other names (CHANGELOG.md)."""
+
 DESCRIPTIONS = {
     "corpus": "manifest.json",
     "backbone": "config.json",
@@ -229,7 +231,7 @@ def description_errors(path: Path) -> Iterator[None]:
         raise ArtifactError(f"cannot be used ({what})", remedy=remedy, path=path) from error
 
 
-def check_format(meta: dict[str, Any], kind: str, path: Path) -> None:
+def check_format(meta: dict[str, Any], kind: str, path: Path, *, supported: int = FORMAT_VERSION) -> None:
     """Refuse what is not an artifact of this `kind`, or is one of another format version.
 
     Raises:
@@ -243,9 +245,9 @@ def check_format(meta: dict[str, Any], kind: str, path: Path) -> None:
             path=path,
         )
     version = meta.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != supported:
         raise FormatVersionError(
-            f"has format version {version}; this release reads version {FORMAT_VERSION}",
+            f"has format version {version}; this release reads version {supported}",
             remedy="make the artifact again with this release, or install the release that wrote it",
             path=path,
         )

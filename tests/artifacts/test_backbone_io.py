@@ -60,7 +60,7 @@ def test_the_folder_is_as_documented(tmp_path):
     assert names(tmp_path) == ["b"]
     assert names(tmp_path / "b") == FILES
     meta = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert (meta["kind"], meta["format_version"], meta["peterrec_version"]) == ("backbone", 1, __version__)
+    assert (meta["kind"], meta["format_version"], meta["peterrec_version"]) == ("backbone", 2, __version__)
     assert (meta["items"], meta["max_length"], meta["unknown"]) == (12, 6, "skip")
     assert meta["parameters"] == sum(parameter.numel() for parameter in made.network.parameters())
     assert (meta["fingerprint"], meta["catalogue_fingerprint"]) == (made.fingerprint, made.catalogue.fingerprint)
@@ -140,10 +140,10 @@ def test_tensors_of_another_shape_do_not_fit(tmp_path):
 
 def test_another_format_version_or_kind_is_refused(tmp_path):
     made = saved(tmp_path / "b")
-    edit(tmp_path / "b" / "config.json", format_version=2)
-    with pytest.raises(FormatVersionError, match="format version 2"):
+    edit(tmp_path / "b" / "config.json", format_version=1)
+    with pytest.raises(FormatVersionError, match=r"format version 1; .*\n.*make the artifact again"):
         load_backbone(tmp_path / "b")
-    edit(tmp_path / "b" / "config.json", format_version=1, kind="corpus")
+    edit(tmp_path / "b" / "config.json", format_version=2, kind="corpus")
     with pytest.raises(ArtifactError, match="is corpus, not a backbone"):
         load_backbone(tmp_path / "b")
     save_bundle(tmp_path / "bundle", tiny_bundle(made))

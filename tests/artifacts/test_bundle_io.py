@@ -93,11 +93,11 @@ def test_the_folder_is_as_documented(tmp_path, maker, outputs):
     expected = ["README.md", "adapter_config.json", "adapter_model.safetensors", "config.yaml", "metrics.json", outputs]
     assert names(tmp_path / "b") == sorted(expected)
     meta = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
-    assert (meta["kind"], meta["format_version"], meta["kind_of_task"]) == ("bundle", 1, made.kind)
+    assert (meta["kind"], meta["format_version"], meta["kind_of_task"]) == ("bundle", 2, made.kind)
     assert (meta["backbone_fingerprint"], meta["catalogue_fingerprint"]) == OWNER
     assert meta["outputs"] == (3 if maker == "patch" else 5)
     assert meta["trainable_params"] == made.patch_params + made.head_params == made.trainable_params
-    assert meta["trainable_share"] == made.trainable_params / 1000
+    assert meta["trainable_fraction"] == made.trainable_params / 1000
     assert {name.partition(".")[0] for name in made.tensors()} == {"patch", "head"}
 
 
@@ -167,13 +167,13 @@ def test_the_wrong_backbone_is_said_before_anything_of_its_shape(classes):
 
 
 def test_another_format_version_or_kind_is_refused(tmp_path, classes):
-    edit(classes / "adapter_config.json", format_version=2)
-    with pytest.raises(FormatVersionError, match="format version 2"):
+    edit(classes / "adapter_config.json", format_version=1)
+    with pytest.raises(FormatVersionError, match=r"format version 1; .*\n.*make the artifact again"):
         load(classes)
     save_backbone(tmp_path / "backbone", PRETRAINED)
     with pytest.raises(ArtifactError, match="is missing"):
         load(tmp_path / "backbone")
-    edit(classes / "adapter_config.json", format_version=1, kind="backbone")
+    edit(classes / "adapter_config.json", format_version=2, kind="backbone")
     with pytest.raises(ArtifactError, match="is backbone, not a bundle"):
         load(classes)
 

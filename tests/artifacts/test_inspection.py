@@ -42,7 +42,7 @@ def test_the_numbers_people_look_for(folders):
     assert inspect(folders["backbone"])["training"]["metrics"] == {"mrr@10": 0.25}
     bundle = inspect(folders["bundle"])
     assert bundle["metrics"]["valid"] == {"accuracy": 0.5}
-    assert bundle["trainable_share"] == bundle["trainable_params"] / 1000
+    assert bundle["trainable_fraction"] == bundle["trainable_params"] / 1000
 
 
 @pytest.mark.parametrize("kind", MAIN)

@@ -91,5 +91,7 @@ def test_the_whole_job_without_a_causal_backbone(job: Job, tmp_path: Path, capsy
     assert execute(["predict", backbone, bundle, str(histories), "-q"]) == 0
     assert execute(["recommend", backbone, str(histories), "-k", "3", "-q"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
-    refused = said(capsys, 2, "pretrain", job.corpus, "-o", str(tmp_path / "x"), *shape, "-s", "masking.share=0")
-    assert "masking.share must be above 0" in refused
+    refused = said(
+        capsys, 2, "pretrain", job.corpus, "-o", str(tmp_path / "x"), *shape, "-s", "masking.mask_fraction=0"
+    )
+    assert "masking.mask_fraction must be above 0" in refused

@@ -74,7 +74,7 @@ def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pyte
     bundle = peterrec.inspect(tmp_path / "b")
     line = next(text for text in said.splitlines() if text.startswith("trainable params:"))
     assert f"trainable params: {bundle['trainable_params']:,} || all params: {bundle['all_params']:,} ||" in line
-    assert f"trainable%: {100 * bundle['trainable_share']:.4f}" in line
+    assert f"trainable%: {100 * bundle['trainable_fraction']:.4f}" in line
 
 
 def test_evaluate_shows_bundles_beside_baselines(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +172,11 @@ def test_answers_from_a_table_of_events(job: Job, tmp_path: Path, capsys: pytest
 
 
 def test_inspect_tells_each_kind_and_json_has_all(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    for path, wanted in ((job.corpus, "users"), (job.backbone, "fingerprint"), (job.bundle("shop"), "trainable_share")):
+    for path, wanted in (
+        (job.corpus, "users"),
+        (job.backbone, "fingerprint"),
+        (job.bundle("shop"), "trainable_fraction"),
+    ):
         printed, _ = answer(capsys, ["inspect", path])
         assert wanted in printed
         found = json.loads(answer(capsys, ["inspect", path, "--json"])[0])

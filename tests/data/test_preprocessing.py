@@ -63,11 +63,15 @@ def test_a_history_that_ends_before_the_first_target_is_part_of_the_task_only() 
     found = preprocessing_of(of_log, "t")
     assert found is not None
     assert found.first_target is not None
-    assert (found.first_target.domains, found.first_target.before, found.first_target.elsewhere) == (("b",), "9", False)
+    assert (found.first_target.domains, found.first_target.before, found.first_target.separate_files) == (
+        ("b",),
+        "9",
+        False,
+    )
     of_source = preprocessing_of(of_log)
     assert of_source is not None
     assert of_source.first_target is None
     elsewhere = preprocessing_of(manifest(history="before-first-target", events={"paths": ["own.csv"]}), "t")
     assert elsewhere is not None
     assert elsewhere.first_target is not None
-    assert elsewhere.first_target.elsewhere
+    assert elsewhere.first_target.separate_files

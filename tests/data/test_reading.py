@@ -32,7 +32,9 @@ def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig
     target = None
     if first is not None:
         after, before = text_of(case, first.after), text_of(case, first.before)
-        target = FirstTargetConfig(domains=first.domains, after=after, before=before, elsewhere=first.own is not None)
+        target = FirstTargetConfig(
+            domains=first.domains, after=after, before=before, separate_files=first.own is not None
+        )
     kind: Any = KINDS.get(case.kind, "time")
     return PreprocessingConfig(time_kind=kind, source=SourceConfig(**source), first_target=target)
 
@@ -155,7 +157,9 @@ def test_readers_that_read_the_same_have_one_key() -> None:
     def key(unknown: Any = "skip", first: FirstTargetConfig | None = None, **source: Any) -> str:
         return HistoryReader.of(PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown).key
 
-    assert key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(elsewhere=True))
+    assert (
+        key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(separate_files=True))
+    )
     others: list[dict[str, Any]] = [
         {"domains": ("a",)}, {"exclude_domains": ("a",)}, {"after": "2001-02-01"}, {"before": "2001-02-01"},
         {"max_history": 5}, {"repeats": "drop"}, {"rare_items": "unk"}, {"first": FirstTargetConfig(domains=("a",))},

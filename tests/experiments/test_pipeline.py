@@ -125,7 +125,7 @@ def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) 
     shutil.rmtree(joint / "cluster")
     shutil.copytree(folder / "out" / "bundles" / "cluster" / "last1", joint / "cluster")  # a bundle, but another one
     assert done_again(folder, settings(folder, *many), made) == ["adapt all tasks (joint)"]
-    changed = settings(folder, *many, "adapt.joint_start=random")
+    changed = settings(folder, *many, "adapt.joint_init=random")
     again = done_again(folder, changed, made)
     assert again[0] == "adapt all tasks (joint)"
     assert {"evaluate cluster", "evaluate shop"} <= set(again)

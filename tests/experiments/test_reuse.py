@@ -6,11 +6,11 @@ from peterrec.experiments.reuse import laid_over
 
 
 def test_later_settings_win_one_by_one() -> None:
-    grid = {"optim": {"lr": 1, "warmup": 2}, "epochs": 3}
+    grid = {"optim": {"lr": 1, "warmup_fraction": 2}, "epochs": 3}
     assert laid_over(grid, {"optim": {"lr": 9}}, {"epochs": 8, "seed": 0}) == {
-        "optim": {"lr": 9, "warmup": 2}, "epochs": 8, "seed": 0,
+        "optim": {"lr": 9, "warmup_fraction": 2}, "epochs": 8, "seed": 0,
     }  # fmt: skip
-    assert grid == {"optim": {"lr": 1, "warmup": 2}, "epochs": 3}, "what was given stays"
+    assert grid == {"optim": {"lr": 1, "warmup_fraction": 2}, "epochs": 3}, "what was given stays"
     assert laid_over({"class_weights": "balanced"}, {"class_weights": {"a": 1}}) == {"class_weights": {"a": 1}}
     assert laid_over({"optim": {"lr": 1}}, {"optim": None}) == {"optim": None}
 

@@ -110,11 +110,11 @@ def test_held_out_users_whose_last_events_are_all_unknown_are_not_scored(tmp_pat
 def test_at_most_so_many_held_out_users_are_scored_whatever_their_place(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus", cycles(60, 5), 5)
     said: list[str] = []
-    pretrain(corpus, tmp_path / "out", pretrain_config(epochs=1, valid_users=4), report=said.append)
+    pretrain(corpus, tmp_path / "out", pretrain_config(epochs=1, max_valid_users=4), report=said.append)
     users = int((~held_out(corpus)).sum())
     assert said[0] == f"pre-training on {users} users, 4 held out, 5 items, full softmax"
     assert said[1].startswith("warning: 4 held-out users are too few to choose an epoch by")
-    assert said[1].endswith("raise valid_users")
+    assert said[1].endswith("raise max_valid_users")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class Bundle:
         patch_config: how the patch is made, or None.
         head: class scores or item scores.
         class_names: of a classification task, in the head's order.
-        class_shares: share of each class among the train users, in the head's order: the answer about a user without
+        class_priors: share of each class among the train users, in the head's order: the answer about a user without
             known events. None: of a ranking task, or of a bundle written before they were kept.
         targets: target catalogue of a ranking task, in the head's order.
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
@@ -93,7 +93,7 @@ class Bundle:
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
     provenance: Provenance | None = None
-    class_shares: tuple[float, ...] | None = None
+    class_priors: tuple[float, ...] | None = None
 
     @cached_property
     def popularity(self) -> Popularity | None:
@@ -162,7 +162,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "trained": bundle.trained,
         "trainable_params": bundle.trainable_params,
         "all_params": bundle.all_params,
-        "trainable_share": bundle.trainable_params / bundle.all_params,
+        "trainable_fraction": bundle.trainable_params / bundle.all_params,
         "backbone_fingerprint": bundle.backbone_fingerprint,
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
         "outputs_fingerprint": outputs_fingerprint(bundle.class_names, bundle.targets),
@@ -185,7 +185,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
 
 
 def _labels(bundle: Bundle) -> dict[str, Any]:
-    shares = {} if bundle.class_shares is None else {"class_shares": list(bundle.class_shares)}
+    shares = {} if bundle.class_priors is None else {"class_priors": list(bundle.class_priors)}
     return {"class_names": list(bundle.class_names)} | shares
 
 
@@ -269,7 +269,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         exclude_seen=meta.get("exclude_seen", True),  # bundles of earlier releases lack these
         exclude_seen_reason=meta.get("exclude_seen_reason", ""),
         provenance=_load_provenance(meta.get("provenance")),
-        class_shares=shares,
+        class_priors=shares,
     )
     load_into(bundle.modules(), tensors, path)
     return bundle
@@ -312,13 +312,13 @@ def _read_labels(path: Path) -> tuple[tuple[str, ...], tuple[float, ...] | None]
     """Return class names and class shares, which bundles of before they were kept lack."""
     with description_errors(path):
         labels = read_json(path)
-        names, shares = tuple(labels["class_names"]), labels.get("class_shares")
+        names, shares = tuple(labels["class_names"]), labels.get("class_priors")
         _check_distinct(names)
         if shares is None:
             return names, None
         shares = tuple(float(share) for share in shares)
         if len(shares) != len(names) or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-            raise ValueError("class_shares are not one share for each class")
+            raise ValueError("class_priors are not one share for each class")
         return names, shares
 
 

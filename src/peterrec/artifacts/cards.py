@@ -47,7 +47,7 @@ def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
     return f"""# Adapter bundle `{meta["name"]}`
 
 Strategy `{meta["strategy"]}` for the {meta["kind_of_task"]} task `{meta["name"]}`:
-{meta["trainable_params"]:,} trained parameters, {100 * meta["trainable_share"]:.2f} % of all.
+{meta["trainable_params"]:,} trained parameters, {100 * meta["trainable_fraction"]:.2f} % of all.
 
 On the validation users:
 

@@ -47,7 +47,7 @@ def print_evaluation(evaluation: TaskEvaluation, console: Console) -> None:
         table.add_column(metric, justify="right")
     for method in found["methods"]:
         cells = [f"{v['value']:.4f}\n{v['low']:.3f} - {v['high']:.3f}" for v in _values(method, found["metrics"])]
-        share = method["trainable_share"]
+        share = method["trainable_fraction"]
         table.add_row(method["name"], "-" if share is None else f"{100 * share:.2f} %", *cells)
     console.print(table)
     console.print(found["sentence"], markup=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     ModelMetaclass = type(BaseModel)
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NAME_BYTES = 200  # a name is that of a folder as well, beside which a temporary one is made with a longer name
 NAME_RULE = f"letters and digits of any script, _ . and -, first a letter or digit, at most {NAME_BYTES} bytes in UTF-8"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
+from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
 
 
 def _as_mark(value: Any) -> Any:
@@ -152,7 +152,7 @@ class FirstTargetConfig(Config):
     domains: tuple[Text, ...] | None = Field(default=None, description="target events are of these domains")
     after: Text | None = Field(default=None, description="target events are at or after this time")
     before: Text | None = Field(default=None, description="target events are before this time")
-    elsewhere: bool = Field(
+    separate_files: bool = Field(
         default=False, description="target events are in files of the task's own: what is asked about comes before them"
     )
 
@@ -179,11 +179,11 @@ TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discr
 
 
 class SplitConfig(Config):
-    """Shares of a task's users, drawn by a hash of the user id (paper, section 4.1: 70 / 3 / 27)."""
+    """Fractions of a task's users, drawn by a hash of the user id (paper, section 4.1: 70 / 3 / 27)."""
 
-    train: Share = Field(default=0.70, description="share of users to train on")
-    valid: Share = Field(default=0.03, description="share of users that early stopping and settings look at")
-    test: Share = Field(default=0.27, description="share of users that only `evaluate` looks at")
+    train: Fraction = Field(default=0.70, description="fraction of users to train on")
+    valid: Fraction = Field(default=0.03, description="fraction of users that early stopping and settings look at")
+    test: Fraction = Field(default=0.27, description="fraction of users that only `evaluate` looks at")
     salt: str = Field(default="peterrec", description="another text draws another split")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from peterrec.config.data import PrepareConfig
 from peterrec.config.run import EvaluateConfig
 
 Seed = Annotated[int, Field(ge=0)]
-Labelled = Annotated[float, Field(gt=0.0, le=1.0)]
+LabelledFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _task_path(value: str) -> str:
@@ -36,7 +36,9 @@ class SyntheticConfig(Config):
     targets: PositiveInt = Field(default=40, description="target items, dealt to the clusters")
     mean_events: PositiveInt = Field(default=20, description="source events of a user")
     clusters: PositiveInt = Field(default=4, description="tastes; label `cluster` says which, label `noise` nothing")
-    labelled: Labelled = Field(default=1.0, description="share of users with labels and target events")
+    labelled_fraction: LabelledFraction = Field(
+        default=1.0, description="fraction of users with labels and target events"
+    )
     seed: int = Field(default=0, description="of all draws; the data is the same for every seed of the grid")
 
 
@@ -84,26 +86,26 @@ class MethodConfig(Config):
 
 
 class QuestionConfig(Config):
-    """A question: the methods, tasks and shares of labels whose cells answer it, and which pairs decide."""
+    """A question: the methods, tasks and fractions of the labels whose cells answer it, and which pairs decide."""
 
     name: Name = Field(description="short, for files and links")
-    asks: str = Field(description="the question, as the report prints it")
+    text: str = Field(description="the question, as the report prints it")
     tasks: tuple[TaskPath, ...] = Field(default=(), description="DATA/TASK; all tasks if none is named")
     methods: tuple[Name, ...] = Field(min_length=1, description="of `methods`; a baseline only where it suits the task")
-    shares: tuple[Labelled, ...] = Field(
+    label_fractions: tuple[LabelledFraction, ...] = Field(
         default=(1.0,), min_length=1, description="of the labelled train users that are used; smaller ones are nested"
     )
     compare: tuple[tuple[Name, Name], ...] = Field(
         default=(), description="pairs (method, rival): is the first better? Tested on the same users"
     )
-    shows: tuple[Literal["metrics", "costs", "curves", "shares", "events"], ...] = Field(
+    sections: tuple[Literal["metrics", "costs", "curves", "label_fractions", "events"], ...] = Field(
         default=("metrics",), description="tables and figures; events: by the number of source events of the user"
     )
     seeds: tuple[Seed, ...] | None = Field(default=None, description="fewer than the grid's")
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        for what in ("tasks", "methods", "shares", "compare", "seeds"):
+        for what in ("tasks", "methods", "label_fractions", "compare", "seeds"):
             named = getattr(self, what) or ()
             if len(set(named)) < len(named):
                 raise ValueError(f"question {self.name!r} names one of its {what} twice")
@@ -116,7 +118,7 @@ class ExperimentConfig(Config):
     """A grid of experiments and the report that answers the questions."""
 
     title: str = Field(default="peterrec experiment", description="of the report")
-    about: str = Field(default="", description="a paragraph under the title")
+    description: str = Field(default="", description="a paragraph under the title")
     data_root: str = Field(default="runs/data", description="folder of the data sets")
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2), min_length=1, description="each is another split of users and another draw of all weights"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from peterrec.config.backbone import BackboneConfig
-from peterrec.config.base import Config, Positive, Share
+from peterrec.config.base import Config, Fraction, Positive
 from peterrec.config.patch import PatchConfig
 
 Readout = Literal["token", "pooled", "both"]
@@ -19,7 +19,7 @@ class OptimConfig(Config):
 
     lr: Positive = Field(default=1e-3, description="largest learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled; not of biases and norms")
-    warmup: Share = Field(default=0.05, description="share of all steps")
+    warmup_fraction: Fraction = Field(default=0.05, description="fraction of all steps")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="after the warm-up")
     clip_norm: Positive | None = Field(default=1.0, description="largest norm of the gradient")
 
@@ -35,7 +35,7 @@ class RunnerConfig(Config):
         description="compile the network for full batches of the longest width (pre-training; adapting to one task): a "
         "minute at the start, then faster",
     )
-    recompute: bool = Field(
+    gradient_checkpointing: bool = Field(
         default=False,
         description="keep only the inputs of blocks for the backward pass: much less memory, a third more time",
     )
@@ -44,26 +44,30 @@ class RunnerConfig(Config):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        if self.compile and self.recompute:
-            raise ValueError("compile and recompute are two forms of the network: ask for one of them")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing are two forms of the network: ask for one of them")
         return self
 
 
 class MaskingConfig(Config):
     """Which input items are hidden in pre-training (paper, section 3.2; GRec, Yuan et al., WWW 2020)."""
 
-    share: Share | None = Field(
+    mask_fraction: Fraction | None = Field(
         default=None, description="of a sequence's items that are chosen; 0 if causal, 0.3 if noncausal, if not given"
     )
-    most: PositiveInt = Field(default=30, description="items chosen in a sequence, at most")
-    mask: Share = Field(default=0.8, description="share of the chosen that are replaced by [MASK]")
-    keep: Share = Field(default=0.1, description="share of the chosen that stay as they are")
-    random: Share = Field(default=0.1, description="share of the chosen that are replaced by a random item")
+    max_masked: PositiveInt = Field(default=30, description="items chosen in a sequence, at most")
+    mask_replace_fraction: Fraction = Field(
+        default=0.8, description="fraction of the chosen that are replaced by [MASK]"
+    )
+    keep_fraction: Fraction = Field(default=0.1, description="fraction of the chosen that stay as they are")
+    random_replace_fraction: Fraction = Field(
+        default=0.1, description="fraction of the chosen that are replaced by a random item"
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
-        if abs(self.mask + self.keep + self.random - 1.0) > 1e-9:
-            raise ValueError("mask + keep + random must be 1")
+        if abs(self.mask_replace_fraction + self.keep_fraction + self.random_replace_fraction - 1.0) > 1e-9:
+            raise ValueError("mask_replace_fraction + keep_fraction + random_replace_fraction must be 1")
         return self
 
 
@@ -83,12 +87,12 @@ class PretrainConfig(Config):
         "auto: rows above `dense_table_limit` items",
     )
     dense_table_limit: PositiveInt = Field(default=200_000, description="items")
-    item_start: Literal["random", "co-occurrence"] = Field(
+    item_init: Literal["random", "co-occurrence"] = Field(
         default="random",
         description="initial item embeddings; co-occurrence: factors of the users' TF-IDF rows, so that items that the "
         "same users have begin alike",
     )
-    train_items: bool = Field(
+    train_item_embeddings: bool = Field(
         default=True,
         description="whether embeddings of items and special tokens are trained; if not, they stay as they start, and "
         "items are scored with a table of their own (backbone.tie_weights false)",
@@ -100,8 +104,8 @@ class PretrainConfig(Config):
     batch_size: PositiveInt = Field(default=128, description="windows")
     epochs: PositiveInt = Field(default=10, description="at most")
     patience: PositiveInt = Field(default=3, description="epochs without a better validation loss before stopping")
-    valid_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
-    valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
+    valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
+    max_valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3), description="optimiser")
@@ -109,14 +113,16 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.backbone.kind == "noncausal" and self.masking.share == 0:
-            raise ValueError("a noncausal backbone learns by predicting masked items: masking.share must be above 0")
+        if self.backbone.kind == "noncausal" and self.masking.mask_fraction == 0:
+            raise ValueError(
+                "a noncausal backbone learns by predicting masked items: masking.mask_fraction must be above 0"
+            )
         if self.table_updates == "rows" and self.loss == "full":
             raise ValueError("the full softmax touches every row of the table: table_updates rows needs loss sampled")
-        if not self.train_items and self.backbone.tie_weights:
+        if not self.train_item_embeddings and self.backbone.tie_weights:
             raise ValueError("embeddings that stay as they are cannot score items: set backbone.tie_weights false")
-        if not self.train_items and self.table_updates == "rows":
-            raise ValueError("table_updates rows is for tables that are trained: set train_items, or dense")
+        if not self.train_item_embeddings and self.table_updates == "rows":
+            raise ValueError("table_updates rows is for tables that are trained: set train_item_embeddings, or dense")
         return self
 
     def sampled(self, items: int) -> bool:
@@ -125,14 +131,14 @@ class PretrainConfig(Config):
 
     def by_rows(self, items: int) -> bool:
         """Say whether only touched rows of the tables of so many items are updated."""
-        large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_items
+        large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_item_embeddings
         return self.sampled(items) and (large or self.table_updates == "rows")
 
     @property
-    def masked_share(self) -> float:
-        """The share of items that is chosen for masking."""
-        if self.masking.share is not None:
-            return self.masking.share
+    def mask_fraction(self) -> float:
+        """The fraction of items that is chosen for masking."""
+        if self.masking.mask_fraction is not None:
+            return self.masking.mask_fraction
         return 0.3 if self.backbone.kind == "noncausal" else 0.0
 
 
@@ -161,7 +167,7 @@ class AdaptConfig(Config):
 
     strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
     patch: PatchConfig = Field(default=PatchConfig(), description="of strategies `patch` and `patch-random`")
-    joint_start: Literal["pretrained", "random"] = Field(
+    joint_init: Literal["pretrained", "random"] = Field(
         default="pretrained", description="weights that strategy `joint` starts from"
     )
     readout: Readout = Field(
@@ -174,7 +180,7 @@ class AdaptConfig(Config):
         description="of the classes in the cross-entropy: balanced (users / classes / users of the class), or by name",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of each label spread over all classes"
+        default=0.0, description="fraction of each label spread over all classes"
     )
     ranking_loss: Literal["bpr", "bce", "sampled-softmax"] = Field(
         default="sampled-softmax",
@@ -184,7 +190,7 @@ class AdaptConfig(Config):
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
     event_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="share of a user's events left out, anew in every epoch: a user is not to be known by one item; "
+        description="fraction of a user's events left out, anew in every epoch: a user is not to be known by one item; "
         "at least one stays",
     )
     cache: Literal["auto", "memory", "disk", "off"] = Field(

@@ -188,7 +188,7 @@ def _result(
         name=name,
         family="model" if is_model else "baseline",
         trainable=method.trainable,
-        trainable_share=method.trainable_share,
+        trainable_fraction=method.trainable_fraction,
         settings=settings_of(method),
         values={m: Value.of(estimates[name, m].interval(config.confidence)) for m in judged.statistics},
     )

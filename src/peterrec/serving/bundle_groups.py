@@ -60,7 +60,7 @@ class Loaded:
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
         settings += [bundle.exclude_seen, reader.key]
-        settings += [] if bundle.class_shares is None else [bundle.class_shares]
+        settings += [] if bundle.class_priors is None else [bundle.class_priors]
         outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
         content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
@@ -82,12 +82,12 @@ class Loaded:
     @property
     def answers_without_events(self) -> bool:
         """Whether it tells what is known of everybody; a bundle written before class shares were kept does not."""
-        return self.bundle.targets is not None or self.bundle.class_shares is not None
+        return self.bundle.targets is not None or self.bundle.class_priors is not None
 
     @property
-    def class_shares(self) -> list[float]:
+    def class_priors(self) -> list[float]:
         """Share of each class among the train users, rounded as the probabilities of the network are."""
-        return torch.tensor(self.bundle.class_shares).tolist()
+        return torch.tensor(self.bundle.class_priors).tolist()
 
     def task(self) -> TaskInfo:
         """Return what is told to those who ask."""

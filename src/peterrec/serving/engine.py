@@ -335,7 +335,7 @@ def _answer_without_events(task: Loaded, prepared: Prepared) -> TaskAnswer:
     """Answer with what is known of everybody: class shares or popularity among the train users."""
     bundle, question = task.bundle, prepared.question
     if bundle.targets is None or bundle.popularity is None:
-        return _class_answer(task, task.class_shares)
+        return _class_answer(task, task.class_priors)
     assert prepared.history is not None
     seen = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
     positions, scores = bundle.popularity.best(question.k, seen)

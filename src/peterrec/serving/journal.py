@@ -10,9 +10,10 @@ from typing import Any
 
 from peterrec.errors import ArtifactError, PeterRecError
 from peterrec.serving.versions import VersionHistory
-from peterrec.storage import FORMAT_VERSION, check_format, description_errors, read_json, write_json
+from peterrec.storage import check_format, description_errors, read_json, write_json
 
 KIND = "journal"
+JOURNAL_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class BundleJournal:
 
     def _write(self, entries: dict[str, _Entry]) -> None:
         bundles = {name: _tree(entry) for name, entry in sorted(entries.items())}
-        write_json(self._path, {"kind": KIND, "format_version": FORMAT_VERSION, "bundles": bundles})
+        write_json(self._path, {"kind": KIND, "format_version": JOURNAL_VERSION, "bundles": bundles})
         self._entries = entries
 
 
@@ -115,7 +116,7 @@ def _tree(entry: _Entry) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, _Entry]:
     try:
         tree = read_json(path)
-        check_format(tree, KIND, path)
+        check_format(tree, KIND, path, supported=JOURNAL_VERSION)
         with description_errors(path):
             return {_text(name): _entry(values) for name, values in dict(tree["bundles"]).items()}
     except ArtifactError as error:

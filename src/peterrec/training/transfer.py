@@ -165,7 +165,7 @@ def new_bundle(
         exclude_seen=spec.exclude_seen,
         exclude_seen_reason=spec.exclude_seen_reason,
         provenance=spec.provenance,
-        class_shares=None if labels is None else _class_shares(labels, len(spec.class_names)),
+        class_priors=None if labels is None else _class_shares(labels, len(spec.class_names)),
     )
 
 

@@ -70,7 +70,9 @@ def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Report
 
     changed = small_grid("methods.patch.adapt.patience=9", questions=[FEW])
     assert run(changed, out).done == [f"bundles/small/{task}/patch/seed-0-share-100" for task in ("cluster", "target")]
-    more = small_grid("methods.patch.adapt.patience=9", questions=[question("patch", "conet", shares=[1, 0.5])])
+    more = small_grid(
+        "methods.patch.adapt.patience=9", questions=[question("patch", "conet", label_fractions=[1, 0.5])]
+    )
     assert run(more, out).done == sorted(
         [f"bundles/small/{task}/patch/seed-0-share-50" for task in ("cluster", "target")]
         + [f"bundles/small/target/conet/seed-0-share-{share}" for share in (100, 50)]
@@ -117,7 +119,7 @@ def test_what_needs_something_that_failed_is_not_tried(
     tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "grid"
-    config = small_grid("pretrain.valid_share=0.0001", questions=[FEW])  # so nobody is held out
+    config = small_grid("pretrain.valid_fraction=0.0001", questions=[FEW])  # so nobody is held out
     seen = run(config, out)
     assert dict(seen.ended_units)["backbones/small/base/seed-0"] == "failed"
     assert cells_on_disk(out) == [cell for cell in CELLS if "patch" not in cell]

@@ -131,7 +131,7 @@ class _Plan:
         method = self.config.methods[key.method]
         backbone = "base" if "base" in self.config.backbones else next(iter(self.config.backbones))
         seen_by = resolve.backbone_settings(self.config, key.data, backbone, key.seed)
-        inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_share": seen_by.valid_share}}
+        inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_fraction": seen_by.valid_fraction}}
         if method.baseline is not None:
             inputs = _plain(inputs | {"baseline": method.baseline})
             return replace(unit, inputs=inputs, name=method.baseline, seen_by=seen_by)

@@ -58,7 +58,7 @@ def asked(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     found = [
         one
         for task in grid.tasks(question)
-        for share in sorted(question.shares, reverse=True)
+        for share in sorted(question.label_fractions, reverse=True)
         for method, rival in question.compare
         for metric in grid.paired_metrics(task)
         for one in _compare(grid, question, "asked", task, share, method, rival, metric)
@@ -71,7 +71,7 @@ def against_constant(grid: Grid, question: QuestionConfig, task: str) -> list[Co
 
     All metrics and methods are one family: `better` on any of them says that something can be told at all.
     """
-    share, name = max(question.shares), constant(grid, task)
+    share, name = max(question.label_fractions), constant(grid, task)
     if name is None:
         return []
     found = [
@@ -89,7 +89,7 @@ def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Compar
 
     The best is chosen with the numbers it is then compared by, which flatters it a little.
     """
-    share, best = max(question.shares), best_method(grid, question, task)
+    share, best = max(question.label_fractions), best_method(grid, question, task)
     found = [
         one
         for method in grid.methods(question, task, share)
@@ -104,7 +104,7 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
-    share, config = max(question.shares), grid.config
+    share, config = max(question.label_fractions), grid.config
     found = [
         one
         for task in grid.tasks(question)
@@ -120,7 +120,7 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
 
 def best_method(grid: Grid, question: QuestionConfig, task: str) -> str | None:
     """Return the method with the best mean of the primary metric at the largest share; the first of equal ones."""
-    metric, share = grid.primary(task), max(question.shares)
+    metric, share = grid.primary(task), max(question.label_fractions)
     values = {
         method: value.mean
         for method in grid.methods(question, task, share)
@@ -157,7 +157,7 @@ def expected_cells(config: ExperimentConfig) -> list[CellKey]:
         for path in asked_tasks(config, question)
         for method in question.methods
         if suits(config, method, kind_of(config, path))
-        for share in question.shares
+        for share in question.label_fractions
         for seed in (config.seeds if question.seeds is None else question.seeds)
     )
     return list(dict.fromkeys(keys))

@@ -87,7 +87,7 @@ def _tasks(grid: Grid) -> list[str]:
 def _constant(grid: Grid, task: str) -> list[Comparison]:
     """Compare all methods of the grid, not those of one question: that nothing can be told is a large claim."""
     largest = max(key.share for key in grid.cells if key.task_path == task)
-    every = QuestionConfig(name="all", asks="", methods=tuple(grid.config.methods), shares=(largest,))
+    every = QuestionConfig(name="all", text="", methods=tuple(grid.config.methods), label_fractions=(largest,))
     return comparing.against_constant(grid, every, task)
 
 
@@ -146,7 +146,7 @@ def _is_asked(grid: Grid, task: str, method: str, rival: str) -> bool:
 
 
 def _main(grid: Grid, question: QuestionConfig, found: Sequence[Comparison]) -> list[Comparison]:
-    largest = max(question.shares)
+    largest = max(question.label_fractions)
     return [one for one in found if one.share == largest and one.metric == grid.primary(one.task)]
 
 
@@ -161,7 +161,7 @@ def _short(counts: Sequence[str]) -> str:
 def _pairs(grid: Grid, question: QuestionConfig, asked: Sequence[Comparison]) -> list[str]:
     main = _main(grid, question, asked)
     lines = [said for one in main for said in (compared(grid, question, one), *_contrary(grid, one, asked))]
-    if len(set(question.shares)) > 1:
+    if len(set(question.label_fractions)) > 1:
         lines += [line for one in main for line in _fewer(grid, one, asked)]
     return lines
 
@@ -223,8 +223,8 @@ def _best(grid: Grid, question: QuestionConfig, task: str, found: Sequence[Compa
     """Say which method is best and which are not clearly worse."""
     name = comparing.best_method(grid, question, task)
     if name is None:
-        return f"On {task}, nothing is computed yet with {share(max(question.shares))} of the labels."
-    primary, largest = grid.primary(task), max(question.shares)
+        return f"On {task}, nothing is computed yet with {share(max(question.label_fractions))} of the labels."
+    primary, largest = grid.primary(task), max(question.label_fractions)
     value = grid.measured(question, Group(task, name, largest), primary)
     values = [value.mean] if value is not None else []
     equal = [label(grid.config, one.method) for one in found if one.verdict != "worse"]
@@ -261,15 +261,15 @@ def _beside(grid: Grid, question: QuestionConfig, beside: Sequence[Comparison]) 
 
 def _strata(grid: Grid, question: QuestionConfig) -> list[str]:
     """Describe one method by the number of the users' source events: the first patch, or else the first method."""
-    if "events" not in question.shows:
+    if "events" not in question.sections:
         return []
     lines = []
     for task in grid.tasks(question):
-        methods = grid.methods(question, task, max(question.shares))
+        methods = grid.methods(question, task, max(question.label_fractions))
         chosen = next((name for name in methods if comparing.is_patch(grid.config, name)), next(iter(methods), None))
         if chosen is None:
             continue
-        group = Group(task, chosen, max(question.shares))
+        group = Group(task, chosen, max(question.label_fractions))
         values = {name: one for name in strata_names(grid.config) if (one := grid.stratum(question, group, name))}
         digits = digits_for([one.mean for one in values.values()])
         told = [f"{number(one.mean, digits)} for {name} ({one.users})" for name, one in values.items()]

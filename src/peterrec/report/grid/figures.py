@@ -36,12 +36,12 @@ def panels_of(grid: Grid, question: QuestionConfig, key: str) -> list[list[Panel
     makers: dict[str, Callable[[str, str], list[Panel]]] = {
         "metrics": lambda task, place: dots(grid, question, task, place),
         "curves": lambda task, place: curves(grid, question, task, place),
-        "shares": lambda task, place: shares(grid, question, task, place),
+        "label_fractions": lambda task, place: shares(grid, question, task, place),
         "events": lambda task, place: strata(grid, question, task, place),
     }
     found = [
         [panel for at, task in enumerate(grid.tasks(question)) for panel in makers[name](task, f"{key}-{name}{at}")]
-        for name in question.shows
+        for name in question.sections
         if name in makers
     ]
     return [panels for panels in found if panels]
@@ -49,7 +49,7 @@ def panels_of(grid: Grid, question: QuestionConfig, key: str) -> list[list[Panel
 
 def dots(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return a plot of the primary metric of all methods at the largest share."""
-    largest, name, look = max(question.shares), grid.primary(task), styles(grid.config)
+    largest, name, look = max(question.label_fractions), grid.primary(task), styles(grid.config)
     values = _values(grid, question, task, largest)
     if not values:
         return []
@@ -67,7 +67,7 @@ def dots(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Pane
 
 def curves(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the learning curves of all methods, against epochs and seconds; other seeds than the first are thin."""
-    largest = max(question.shares)
+    largest = max(question.label_fractions)
     by_method = {m: grid.cells_of(question, Group(task, m, largest)) for m in grid.methods(question, task, largest)}
     monitors = dict.fromkeys(
         cell.monitor for cells in by_method.values() for cell in cells if cell.curve and cell.monitor
@@ -130,7 +130,7 @@ def _axis(name: str) -> Callable[[Any], None]:
 
 def shares(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the share of the labelled train users, with intervals."""
-    ticks, look = sorted(set(question.shares)), styles(grid.config)
+    ticks, look = sorted(set(question.label_fractions)), styles(grid.config)
     by_share = {one: _values(grid, question, task, one) for one in ticks}
     methods = grid.methods(question, task)
     traces, words = [], []
@@ -156,7 +156,7 @@ def shares(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Pa
 
 def strata(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the number of source events, and of users seen in pre-training or not."""
-    names, largest, look = strata_names(grid.config), max(question.shares), styles(grid.config)
+    names, largest, look = strata_names(grid.config), max(question.label_fractions), styles(grid.config)
     places = {name: at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(names)}
     methods, traces, words = grid.methods(question, task, largest), [], []
     users = dict.fromkeys(names, 0)

@@ -15,7 +15,7 @@ def markdown(context: Mapping[str, Any]) -> str:
     """Return the report as Markdown, from what the page is drawn with."""
     config, machine = context["config"], context["machine"]
     lines = [f"# {text(config.title)}", ""]
-    lines += [text(config.about), ""] if config.about else []
+    lines += [text(config.description), ""] if config.description else []
     lines += [
         f"{context['date']:%Y-%m-%d}; {text(machine.cpu)}, {plural(machine.cores, 'core')}, computed on "
         f"{text(machine.device)}; peterrec {text(machine.peterrec)}, torch {text(machine.torch)}; seeds "
@@ -24,9 +24,9 @@ def markdown(context: Mapping[str, Any]) -> str:
         "",
     ]
     lines += [*(f"    {line}" for line in context["command"].splitlines()), ""] if context["command"] else []
-    lines += [f"- {text(one.answer.question.asks)} {text(one.answer.short)}" for one in context["sections"]]
+    lines += [f"- {text(one.answer.question.text)} {text(one.answer.short)}" for one in context["sections"]]
     for one in context["sections"]:
-        lines += ["", f"## {text(one.answer.question.asks)}", ""]
+        lines += ["", f"## {text(one.answer.question.text)}", ""]
         lines += [f"- {text(sentence)}" for sentence in one.answer.sentences]
         for table in one.tables:
             lines += ["", *table_lines(table)]

@@ -34,7 +34,7 @@ def protocol(grid: Grid) -> list[tuple[str, str]]:
     if "ranking" in kinds:
         found.append((f"HR@{judge.k}, MRR@{judge.k}", f"{_ranks(judge.k)} {_sampled(judge.sampled_negatives)}"))
     groups = [str(bound) for bound in config.event_strata]
-    if any("events" in question.shows for question in config.questions):
+    if any("events" in question.sections for question in config.questions):
         found.append(
             (
                 "groups of users",

@@ -31,10 +31,10 @@ def tables_of(grid: Grid, answer: Answer) -> list[Table]:
     makers: dict[str, Callable[[], list[Table]]] = {
         "metrics": lambda: [*headline(grid, answer), *metrics(grid, question)],
         "costs": lambda: costs(grid, question),
-        "shares": lambda: shares(grid, question),
+        "label_fractions": lambda: shares(grid, question),
         "events": lambda: strata(grid, question),
     }
-    found = [table for name in question.shows if name in makers for table in makers[name]()]
+    found = [table for name in question.sections if name in makers for table in makers[name]()]
     return [*found, *differences(grid, answer)]
 
 
@@ -52,8 +52,8 @@ def costs(grid: Grid, question: QuestionConfig) -> list[Table]:
     jobs: set[int] = set()
     for task in grid.tasks(question):
         rows = []
-        for name in grid.methods(question, task, max(question.shares)):
-            cells = grid.cells_of(question, Group(task, name, max(question.shares)))
+        for name in grid.methods(question, task, max(question.label_fractions)):
+            cells = grid.cells_of(question, Group(task, name, max(question.label_fractions)))
             jobs |= {cell.cost.jobs for cell in cells}
             rows.append(row_of(grid, name, _cost(cells), [task]))
         groups.append((task, rows))
@@ -87,7 +87,7 @@ def _cost(cells: Sequence[CellResult]) -> list[Cell | None]:
 
 def shares(grid: Grid, question: QuestionConfig) -> list[Table]:
     """Return the primary metric by share of the labelled train users."""
-    found = sorted(set(question.shares))
+    found = sorted(set(question.label_fractions))
     groups = []
     for task in grid.tasks(question):
         columns = [column(grid, question, task, one, grid.primary(task)) for one in found]
@@ -103,7 +103,7 @@ def shares(grid: Grid, question: QuestionConfig) -> list[Table]:
 
 def strata(grid: Grid, question: QuestionConfig) -> list[Table]:
     """Return the primary metric by the number of source events of the user, and by whether pre-training saw them."""
-    names, largest = strata_names(grid.config), max(question.shares)
+    names, largest = strata_names(grid.config), max(question.label_fractions)
     groups = []
     for task in grid.tasks(question):
         methods = grid.methods(question, task, largest)

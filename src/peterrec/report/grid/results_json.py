@@ -27,7 +27,7 @@ def values(grid: Grid, question: QuestionConfig) -> list[dict[str, Any]]:
 
 def strata(grid: Grid, question: QuestionConfig) -> list[dict[str, Any]]:
     """Return the primary metric on each group of users, where the question shows them."""
-    if "events" not in question.shows:
+    if "events" not in question.sections:
         return []
     return [
         _value(question, group, value) | {"metric": grid.primary(group.task), "stratum": name}
@@ -71,7 +71,7 @@ def _groups(grid: Grid, question: QuestionConfig) -> list[Group]:
         group
         for task in grid.tasks(question)
         for method in grid.methods(question, task)
-        for one in sorted(set(question.shares))
+        for one in sorted(set(question.label_fractions))
         if grid.cells_of(question, group := Group(task, method, one))
     ]
 

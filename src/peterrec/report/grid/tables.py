@@ -102,8 +102,10 @@ def headline(grid: Grid, answer: Answer) -> list[Table]:
     kinds = [[task for task in every if kind_of(grid.config, task) == kind] for kind in KINDS]
     found = []
     for tasks in [every] if len(every) <= ABREAST else kinds:
-        columns = {task: column(grid, question, task, max(question.shares), grid.primary(task)) for task in tasks}
-        known = {name for task in tasks for name in grid.methods(question, task, max(question.shares))}
+        columns = {
+            task: column(grid, question, task, max(question.label_fractions), grid.primary(task)) for task in tasks
+        }
+        known = {name for task in tasks for name in grid.methods(question, task, max(question.label_fractions))}
         rows = [
             row_of(grid, name, [columns[task].cell(name, _marks(grid, answer, task, name)) for task in tasks], tasks)
             for name in dict.fromkeys(question.methods)
@@ -125,8 +127,8 @@ def metrics(grid: Grid, question: QuestionConfig) -> list[Table]:
         names = list(dict.fromkeys(name for task in tasks for name in grid.metrics(task)))
         groups = []
         for task in tasks:
-            columns = [column(grid, question, task, max(question.shares), name) for name in names]
-            methods = grid.methods(question, task, max(question.shares))
+            columns = [column(grid, question, task, max(question.label_fractions), name) for name in names]
+            methods = grid.methods(question, task, max(question.label_fractions))
             rows = [row_of(grid, one, [column.cell(one) for column in columns], [task]) for one in methods]
             groups.append((task, rows))
         heads = [(metric(name), "lower is better" if lower_is_better(name) else "") for name in names]
@@ -156,7 +158,7 @@ def _difference(grid: Grid, question: QuestionConfig, one: Comparison) -> Row:
         Cell(str(len(one.seeds)), "", best=False),
         Cell("", "", best=False, marks=[Mark.of(one.verdict, one.verdict)]),
     ]
-    of = f"{share(one.share)} of the labels" if len(set(question.shares)) > 1 else ""
+    of = f"{share(one.share)} of the labels" if len(set(question.label_fractions)) > 1 else ""
     return Row(f"{label(grid.config, one.method)} {DASH} {label(grid.config, one.rival)}", list(texts), of)
 
 
@@ -184,7 +186,7 @@ def note_of(grid: Grid, name: str, tasks: Sequence[str]) -> str:
 
 
 def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
-    largest, primary = max(answer.question.shares), grid.primary(task)
+    largest, primary = max(answer.question.label_fractions), grid.primary(task)
     return [
         Mark.of(one.verdict, label(grid.config, one.rival))
         for one in answer.comparisons
@@ -194,5 +196,5 @@ def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
 
 def of_labels(question: QuestionConfig) -> str:
     """Return the share of labels that a table is about, if it is not all."""
-    largest = max(question.shares)
+    largest = max(question.label_fractions)
     return "" if largest == 1.0 else f"; with {share(largest)} of the labels"
