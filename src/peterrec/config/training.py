@@ -126,11 +126,25 @@ class PretrainConfig(Config):
         return self
 
     def sampled(self, items: int) -> bool:
-        """Say whether the softmax over a catalogue of so many items is sampled."""
+        """Say whether the softmax over a catalogue is sampled.
+
+        Args:
+            items: size of the catalogue.
+
+        Returns:
+            Whether it is.
+        """
         return self.loss == "sampled" or (self.loss == "auto" and items > self.full_softmax_limit)
 
     def by_rows(self, items: int) -> bool:
-        """Say whether only touched rows of the tables of so many items are updated."""
+        """Say whether only the rows of the item tables that a batch touches are updated.
+
+        Args:
+            items: size of the catalogue.
+
+        Returns:
+            Whether it is so.
+        """
         large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_item_embeddings
         return self.sampled(items) and (large or self.table_updates == "rows")
 
