@@ -78,8 +78,8 @@ class Recommendations:
         allowed = np.isfinite(top.scores)
         ends = np.cumsum(allowed.sum(axis=1)).tolist()
         items, scores = targets.decode(top.positions[allowed] + targets.first), top.scores[allowed].tolist()
-        rows = list(zip([0, *ends], ends, strict=False))
-        return cls([items[a:b] for a, b in rows], [scores[a:b] for a, b in rows], known_events.tolist())
+        rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        return cls([items[row] for row in rows], [scores[row] for row in rows], known_events.tolist())
 
 
 def history_target_positions(targets: Catalogue, histories: Histories) -> Sequences:

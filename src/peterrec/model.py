@@ -75,8 +75,8 @@ class UserModel(SequenceModel):
             ConfigError: no bundle of that name is loaded.
         """
         provenance = None if bundle is None else self.bundle(bundle).provenance
-        of_bundle = None if provenance is None else provenance.preprocessing
-        return self.pretrained.preprocessing if of_bundle is None else of_bundle
+        bundle_preprocessing = None if provenance is None else provenance.preprocessing
+        return self.pretrained.preprocessing if bundle_preprocessing is None else bundle_preprocessing
 
     def excludes_seen(self, bundle: str | None = None) -> bool:
         """Return whether `recommend` leaves out items of the user's own history by default.
@@ -205,8 +205,8 @@ class UserModel(SequenceModel):
         sequences, batch_size = self._read(histories, bundle, options)
         targets = self.targets(bundle)
         excludes = self.excludes_seen(bundle) if exclude_seen is None else exclude_seen
-        seen = history_target_positions(targets, histories) if excludes else None
-        top = self.top_k(sequences, k, bundle, seen=seen, batch_size=batch_size)
+        excluded = history_target_positions(targets, histories) if excludes else None
+        top = self.top_k(sequences, k, bundle, seen=excluded, batch_size=batch_size)
         return Recommendations.from_top_items(top, targets, sequences.item_counts)
 
     def _read(self, histories: Histories, bundle: str | None, options: dict[str, Any]) -> tuple[Sequences, int]:

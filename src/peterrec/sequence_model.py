@@ -152,10 +152,10 @@ class SequenceModel:
         if bundle is None:
             length, width = self.pretrained.max_length, plain.config.channels
             return self.inference.vectors(sequences, represent, width, plain, length, batch_size)
-        own = self.bundle(bundle)
-        read = partial(represent, patch=own.patch, readout=own.readout)
-        width = representation_width(plain.config.channels, own.readout)
-        return self.inference.vectors(sequences, read, width, own.backbone or plain, own.max_length, batch_size)
+        loaded = self.bundle(bundle)
+        read = partial(represent, patch=loaded.patch, readout=loaded.readout)
+        width = representation_width(plain.config.channels, loaded.readout)
+        return self.inference.vectors(sequences, read, width, loaded.backbone or plain, loaded.max_length, batch_size)
 
     @torch.inference_mode()
     def probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
@@ -172,13 +172,13 @@ class SequenceModel:
         Raises:
             ConfigError: the bundle is of a ranking task.
         """
-        head, shares = self.bundle(bundle).head, self.bundle(bundle).class_priors
+        head, priors = self.bundle(bundle).head, self.bundle(bundle).class_priors
         if not isinstance(head, ClassificationHead):
             raise ConfigError(f"bundle {bundle!r} is of a ranking task", remedy="use recommend")
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
         probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
-        if shares is not None:
-            probabilities[sequences.item_counts == 0] = shares
+        if priors is not None:
+            probabilities[sequences.item_counts == 0] = priors
         return probabilities
 
     def score_batches(

@@ -55,8 +55,8 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "both": {"readout": "both", "targets": SHOP, "seed": 2},
         "head-both": {"readout": "both", "strategy": "head"},
         "many": {"class_names": tuple(f"c{i}" for i in range(40))},
-        "last1": {"strategy": "last1", "backbone": forked, "own": own},
-        "last1-too": {"strategy": "last1", "backbone": other, "own": own},
+        "last1": {"strategy": "last1", "backbone": forked, "unshared": own},
+        "last1-too": {"strategy": "last1", "backbone": other, "unshared": own},
         "last-token": {"patch_config": PatchConfig(bottleneck=3, blocks=1, train_task_token=True)},
     }
     return {name: tiny_bundle(pretrained, name=name, **each) for name, each in settings.items()}

@@ -126,7 +126,7 @@ def test_inspect_tells_what_a_joint_training_is(made: tuple[Path, dict[str, Bund
     assert found["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
     bundle = inspect(made[0] / "shop")
     assert (bundle["kind"], bundle["strategy"], bundle["kind_of_task"]) == ("bundle", "joint", "ranking")
-    assert bundle["own"] == {"embedding": True, "blocks": 2}
+    assert bundle["unshared"] == {"embedding": True, "blocks": 2}
 
 
 # ---------------------------------------------------------------- what it is trained and judged by

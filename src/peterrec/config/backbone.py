@@ -58,12 +58,12 @@ class BackboneConfig(Config):
         return {**SHAPES[architecture], **tree} if isinstance(architecture, str) and architecture in SHAPES else tree
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        for name, own in SHAPES[self.architecture].items():
-            if own is None and getattr(self, name) is not None:
+    def _check_combinations(self) -> Self:
+        for name, default in SHAPES[self.architecture].items():
+            if default is None and getattr(self, name) is not None:
                 raise ValueError(f"a {self.architecture} backbone has no {name}: leave it out")
-            if own is not None and getattr(self, name) is None:
-                raise ValueError(f"a {self.architecture} backbone needs {name}, such as {own}")
+            if default is not None and getattr(self, name) is None:
+                raise ValueError(f"a {self.architecture} backbone needs {name}, such as {default}")
         if self.kind == "noncausal" and self.kernel_size is not None and self.kernel_size % 2 == 0:
             raise ValueError("a noncausal backbone sees as far to each side: kernel_size must be odd")
         if self.heads is not None and self.channels % self.heads:
@@ -71,9 +71,9 @@ class BackboneConfig(Config):
         return self
 
     @model_serializer(mode="wrap")
-    def _only_what_exists(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what the architecture does not have: dilated ones are written as before there was a choice."""
-        absent = {name for name, own in SHAPES[self.architecture].items() if own is None}
+        absent = {name for name, default in SHAPES[self.architecture].items() if default is None}
         absent |= {"architecture"} if self.architecture == "dilated" else set()
         tree: dict[str, Any] = handler(self)
         return {name: value for name, value in tree.items() if name not in absent}

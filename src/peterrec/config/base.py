@@ -85,8 +85,8 @@ def not_valid(name: str, error: ValidationError, path: str | Path | None = None)
         path: of the file, if there is one.
     """
     lines = [
-        f"{'.'.join(str(part) for part in each['loc']) or 'top level'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in error.errors()
+        f"{'.'.join(map(str, problem['loc'])) or 'top level'}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
     ]
     return ConfigError(
         "the configuration is not valid: " + "; ".join(lines),

@@ -77,8 +77,8 @@ class MethodConfig(Config):
     label: str | None = Field(default=None, description="shown instead of the name")
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
-        if sum(one is not None for one in (self.adapt, self.baseline, self.rival)) != 1:
+    def _check_exactly_one(self) -> Self:
+        if sum(choice is not None for choice in (self.adapt, self.baseline, self.rival)) != 1:
             raise ValueError("a method is exactly one of `adapt`, `baseline` and `rival`")
         if self.settings and self.rival is None:
             raise ValueError("`settings` are those of a rival; those of `adapt` stand under `adapt`")
@@ -104,11 +104,11 @@ class QuestionConfig(Config):
     seeds: tuple[Seed, ...] | None = Field(default=None, description="fewer than the grid's")
 
     @model_validator(mode="after")
-    def _once_each(self) -> Self:
-        for what in ("tasks", "methods", "label_fractions", "compare", "seeds"):
-            named = getattr(self, what) or ()
-            if len(set(named)) < len(named):
-                raise ValueError(f"question {self.name!r} names one of its {what} twice")
+    def _check_no_duplicates(self) -> Self:
+        for field in ("tasks", "methods", "label_fractions", "compare", "seeds"):
+            values = getattr(self, field) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"question {self.name!r} names one of its {field} twice")
         if any(method == rival for method, rival in self.compare):
             raise ValueError(f"question {self.name!r} compares a method with itself")
         return self
@@ -138,14 +138,14 @@ class ExperimentConfig(Config):
     jobs: PositiveInt | None = Field(default=None, description="cells at a time; one for each core if not given")
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
+    def _check_names(self) -> Self:
         names = [question.name for question in self.questions]
         if len(set(names)) < len(names):
             raise ValueError("two questions have the same name")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds names one of them twice")
         for question in self.questions:
-            self._check(question)
+            self._check_question(question)
         for name, method in self.methods.items():
             if method.adapt is not None and method.backbone not in self.backbones:
                 raise ValueError(f"method {name!r} names backbone {method.backbone!r}, which `backbones` does not have")
@@ -156,7 +156,7 @@ class ExperimentConfig(Config):
                 raise ValueError(f"task_overrides of {name!r} name {strange!r}; its tasks are {tasks}")
         return self
 
-    def _check(self, question: QuestionConfig) -> None:
+    def _check_question(self, question: QuestionConfig) -> None:
         """Check that what a question names is there."""
         tasks = {f"{name}/{task.name}" for name, data in self.data.items() for task in data.prepare.tasks}
         pairs = [name for pair in question.compare for name in pair]

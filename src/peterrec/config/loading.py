@@ -77,12 +77,12 @@ def same_settings(path: Path, config: Config) -> bool:
     The runner may differ: the machine does not decide what comes out. A missing or damaged file has other settings.
     """
     try:
-        kept, now = _read_yaml(path), config.model_dump(mode="json")
+        written, current = _read_yaml(path), config.model_dump(mode="json")
     except ConfigError:
         return False
-    kept.pop("runner", None)
-    now.pop("runner", None)
-    return kept == now
+    written.pop("runner", None)
+    current.pop("runner", None)
+    return written == current
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class RunnerConfig(Config):
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
     @model_validator(mode="after")
-    def _one_form(self) -> Self:
+    def _check_one_form(self) -> Self:
         if self.compile and self.gradient_checkpointing:
             raise ValueError("compile and gradient_checkpointing are two forms of the network: ask for one of them")
         return self
@@ -65,7 +65,7 @@ class MaskingConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _sums_to_one(self) -> Self:
+    def _check_sum(self) -> Self:
         if abs(self.mask_replace_fraction + self.keep_fraction + self.random_replace_fraction - 1.0) > 1e-9:
             raise ValueError("mask_replace_fraction + keep_fraction + random_replace_fraction must be 1")
         return self
@@ -112,7 +112,7 @@ class PretrainConfig(Config):
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.backbone.kind == "noncausal" and self.masking.mask_fraction == 0:
             raise ValueError(
                 "a noncausal backbone learns by predicting masked items: masking.mask_fraction must be above 0"
@@ -170,7 +170,7 @@ class NegativesConfig(Config):
     candidates: PositiveInt = Field(default=200, description="drawn for each positive, where sampling is hard")
 
     @model_validator(mode="after")
-    def _enough_candidates(self) -> Self:
+    def _check_candidates(self) -> Self:
         if self.sampling == "hard" and self.candidates <= self.count:
             raise ValueError("hard negatives are the best of more: candidates must be above count")
         return self
@@ -229,12 +229,12 @@ class AdaptConfig(Config):
 
     @field_validator("cache", mode="before")
     @classmethod
-    def _off_is_a_text(cls, cache: Any) -> Any:
+    def _read_off_as_text(cls, cache: Any) -> Any:
         return "off" if cache is False else cache  # YAML reads off as a truth value
 
     @field_validator("class_weights", mode="before")
     @classmethod
-    def _names_are_texts(cls, weights: Any) -> Any:
+    def _read_names_as_text(cls, weights: Any) -> Any:
         if not isinstance(weights, dict):
             return weights
         if any(isinstance(name, bool) for name in weights):
@@ -242,7 +242,7 @@ class AdaptConfig(Config):
         return {str(name) if isinstance(name, int | float) else name: weight for name, weight in weights.items()}
 
     @model_validator(mode="after")
-    def _unbiased(self) -> Self:
+    def _check_sampled_softmax(self) -> Self:
         if self.ranking_loss == "sampled-softmax" and self.negatives.sampling == "hard":
             raise ValueError(
                 "a sampled softmax corrects for how probable each negative was, which is not known of hard ones: "

@@ -58,7 +58,7 @@ class Loaded:
     def of(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> Loaded:
         """Return a version that is loaded now."""
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
-        settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
+        settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.unshared)]
         settings += [bundle.exclude_seen, reader.key]
         settings += [] if bundle.class_priors is None else [bundle.class_priors]
         outputs = outputs_fingerprint(bundle.class_names, bundle.targets)

@@ -161,7 +161,7 @@ def new_bundle(
         all_params=sum(count_parameters(part) for part in parts),
         trained=trained,
         backbone=backbone if own is not None else None,
-        own=own,
+        unshared=own,
         exclude_seen=spec.exclude_seen,
         exclude_seen_reason=spec.exclude_seen_reason,
         provenance=spec.provenance,
