@@ -155,8 +155,8 @@ class PaddingContract(Represents):
     def test_it_is_what_the_formulas_say(self, backbone_config, config):
         backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
         users = [some_items(1, length, seed=length)[0].tolist() for length in (6, 0, 1)]
-        found = self.represent(backbone, padded(users, 1, 1), patch)
-        for row, user in zip(found, users, strict=True):
+        actual = self.represent(backbone, padded(users, 1, 1), patch)
+        for row, user in zip(actual, users, strict=True):
             expected = torch.from_numpy(oracle_represent(backbone, user, patch, config)).float()
             torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
 
@@ -172,8 +172,8 @@ class StartContract(Represents):
     def test_a_fresh_patch_is_the_identity_but_for_the_inner_skip(self, backbone_config, config):
         backbone, tokens = lively_backbone(backbone_config), padded(some_items(3, 9).tolist(), 1, 2)
         fresh = Patch(config, backbone_config, torch.Generator().manual_seed(1), ITEMS)
-        same = torch.equal(self.represent(backbone, tokens, fresh), self.represent(backbone, tokens, None))
-        assert same == (not config.inner_skip)
+        is_identity = torch.equal(self.represent(backbone, tokens, fresh), self.represent(backbone, tokens, None))
+        assert is_identity == (not config.inner_skip)
 
     @every_patch
     @every_backbone
@@ -192,10 +192,10 @@ class StartContract(Represents):
         for seed, elsewhere in ((5, 0), (5, 99), (6, 0)):
             torch.manual_seed(elsewhere)
             states.append(Patch(settings, BACKBONES["causal"], torch.Generator().manual_seed(seed), ITEMS).state_dict())
-        first, again, other = states
-        assert all(torch.equal(first[name], again[name]) for name in first)
+        first, same_seed, other_seed = states
+        assert all(torch.equal(first[name], same_seed[name]) for name in first)
         drawn = config.kind != "scale-shift" or start == "random"  # else it is zeros
-        assert any(not torch.equal(first[name], other[name]) for name in first) == drawn
+        assert any(not torch.equal(first[name], other_seed[name]) for name in first) == drawn
 
 
 class GradientContract:

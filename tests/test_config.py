@@ -272,8 +272,8 @@ def test_only_the_runner_may_differ(tmp_path):
     path = write(tmp_path, dump_yaml(AdaptConfig()))
     assert same_settings(path, AdaptConfig())
     assert same_settings(path, load_config(AdaptConfig, None, ["runner.devices=2", "runner.progress=false"]))
-    for other in ("seed=1", "optim.lr=0.5", "patch.per_block=1", "strategy=head"):
-        assert not same_settings(path, load_config(AdaptConfig, None, [other])), other
+    for override in ("seed=1", "optim.lr=0.5", "patch.per_block=1", "strategy=head"):
+        assert not same_settings(path, load_config(AdaptConfig, None, [override])), override
     assert not same_settings(path, PretrainConfig())
 
 

@@ -94,8 +94,8 @@ def test_a_seed_that_the_cells_would_override_is_refused(changes: dict[str, Any]
 
 
 def grids() -> list[Path]:
-    own = Path(str(files("peterrec.experiments.grid") / "quick.yaml"))
-    return [own, *sorted((Path(__file__).parents[1] / "configs" / "experiments").glob("*.yaml"))]
+    quick_grid = Path(str(files("peterrec.experiments.grid") / "quick.yaml"))
+    return [quick_grid, *sorted((Path(__file__).parents[1] / "configs" / "experiments").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", grids(), ids=lambda path: path.name)

@@ -117,5 +117,5 @@ assert set(typer.main.get_command(app).commands) == set(VERBS)
 for name in {names}:
     getattr(peterrec, name)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
