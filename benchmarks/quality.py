@@ -41,7 +41,7 @@ def corpora(options: argparse.Namespace, out: Path) -> dict[str, peterrec.Corpus
     if options.tiny:
         events = write_synthetic_events(out / "events.parquet", events=8_000, users=400, items=60)
         return {"made-up": _prepared(events, out / "made-up")}
-    found = {}
+    folders = {}
     for name, (folder, domain) in EVENTS.items():
         path = options.data / folder / "events.parquet"
         if not path.exists():
@@ -52,8 +52,8 @@ def corpora(options: argparse.Namespace, out: Path) -> dict[str, peterrec.Corpus
             table = table.filter(pc.equal(pc.cast(table["domain"], "string"), domain))
         (out / name).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, out / name / "events.parquet")
-        found[name] = _prepared(out / name / "events.parquet", out / name)
-    return found
+        folders[name] = _prepared(out / name / "events.parquet", out / name)
+    return folders
 
 
 def _prepared(events: Path, folder: Path) -> peterrec.Corpus:
@@ -78,9 +78,9 @@ def ranked(backbone: Path, corpus: peterrec.Corpus, precision: str) -> dict[str,
     sequences = corpus.sequences
     rows = np.flatnonzero(sequences.lengths >= 2)
     rows = rows[:: max(1, len(rows) // RANKED)]
-    some = sequences.take(rows)
-    last = np.asarray(some.items)[some.offsets[1:] - 1] - corpus.catalogue.first
-    before = Sequences.of([some[i][:-1] for i in range(len(some))])
+    batch = sequences.take(rows)
+    last = np.asarray(batch.items)[batch.offsets[1:] - 1] - corpus.catalogue.first
+    before = Sequences.of([batch[i][:-1] for i in range(len(batch))])
     model = peterrec.UserModel.from_pretrained(backbone, precision=precision)
     ranks, start = [], 0
     for scores in model.score_batches(before):

@@ -77,8 +77,8 @@ class Share:
 
     def of(self, limits: Limits) -> tuple[float, float]:
         """Return the share by the work of the whole window, and by that of the cone."""
-        most = limits.rate(self.precision) * self.seconds
-        return self.work.window / most, self.work.cone / most
+        possible = limits.rate(self.precision) * self.seconds
+        return self.work.window / possible, self.work.cone / possible
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ class Line:
 
     def cells(self, limits: Limits | None) -> tuple[str, ...]:
         """Return the texts of the table's columns; without limits there is no share of them."""
-        found = f"skipped: {self.skipped}" if self.skipped else str(self.ratio)
-        return self.row, self.a, self.b, found, self._share_text(limits), self.asked
+        text = f"skipped: {self.skipped}" if self.skipped else str(self.ratio)
+        return self.row, self.a, self.b, text, self._share_text(limits), self.asked
 
     def _share_text(self, limits: Limits | None) -> str:
         if self.share is None or limits is None:
             return ""
         window, cone = self.share.of(limits)
-        same = self.share.work.window == self.share.work.cone
-        return f"{window:.0%}" if same else f"{window:.0%} of the window, {cone:.0%} of the cone"
+        is_same = self.share.work.window == self.share.work.cone
+        return f"{window:.0%}" if is_same else f"{window:.0%} of the window, {cone:.0%} of the cone"
 
 
 class Run:
@@ -155,7 +155,7 @@ class Run:
         if self.options.compile and spec.worker == "ours":
             sizes = replace(sizes, compile=True)
         if self.options.tiny:
-            small = {name: min(getattr(sizes, name), most) for name, most in TINY.items()}
+            small = {name: min(getattr(sizes, name), largest) for name, largest in TINY.items()}
             sizes = replace(sizes, **small, compile=False)  # which would take longer than all else together
         return sizes
 
@@ -205,7 +205,7 @@ class Run:
         specs = {spec.label: spec for spec in group.sides}
         for pair in group.pairs:
             slow, fast = specs[pair.slow], specs[pair.fast]
-            asked = _asked(pair.asked, fast)
+            asked = _asked_text(pair.asked, fast)
             reasons = [failed[spec.label] for spec in (slow, fast) if spec.label in failed]
             if reasons:
                 yield Line(group.name, slow.label, fast.label, asked=asked, skipped="; ".join(reasons))
@@ -219,17 +219,17 @@ class Run:
     def _alone(
         self, group: Group, spec: Spec, sizes: Sizes, times: Mapping[str, Times], failed: Mapping[str, str]
     ) -> Line:
-        asked = _asked(None, spec)
+        asked = _asked_text(None, spec)
         if spec.label in failed:
             return Line(group.name, "", spec.label, asked=asked, skipped=failed[spec.label])
-        of = times[spec.label]
-        return Line(group.name, "", spec.label, "", _share(spec, sizes, of), asked, data={"b": of.rounds})
+        measured = times[spec.label]
+        return Line(group.name, "", spec.label, "", _share(spec, sizes, measured), asked, data={"b": measured.rounds})
 
 
 def _share(spec: Spec, sizes: Sizes, times: Times) -> Share | None:
     return Share(spec.work(sizes), times.median, sizes.precision) if spec.work is not None else None
 
 
-def _asked(times: float | None, spec: Spec) -> str:
+def _asked_text(times: float | None, spec: Spec) -> str:
     parts = [f"{times:g} x"] if times is not None else []
     return ", ".join(parts + ([f"{spec.asked:.0%}"] if spec.asked is not None else []))

@@ -50,8 +50,8 @@ def targets() -> Group:
         for loss in ("full", "sampled")
         for precision in ("fp32", "bf16")
     )  # fmt: skip
-    asked = (14, 14, 50, 50)
-    pairs = tuple(Pair(peer.label, side.label, of) for side, of in zip(sides, asked, strict=True))
+    ratios = (14, 14, 50, 50)
+    pairs = tuple(Pair(peer.label, side.label, ratio) for side, ratio in zip(sides, ratios, strict=True))
     return Group(f"{TARGETS:,} supervised targets", Sizes(), (peer, *sides), pairs)
 
 

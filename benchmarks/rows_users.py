@@ -27,19 +27,19 @@ def lines(run: Run) -> Iterator[Line]:
 def ours(job: str, count: Callable[[Sizes], Work], asked: Asked = (None, None), **sizes: Any) -> tuple[Spec, ...]:
     """Return our sides: in fp32 and bf16, as they are and compiled."""
     return tuple(
-        Spec(f"ours, {name}", "ours", job, sizes | how, tuned=True, work=count, asked=of_precision(name, asked))
-        for name, how in FORMS.items()
+        Spec(f"ours, {name}", "ours", job, sizes | form, tuned=True, work=count, asked=ratio_of_precision(name, asked))
+        for name, form in FORMS.items()
     )
 
 
-def of_precision(name: str, asked: Asked) -> float | None:
+def ratio_of_precision(name: str, asked: Asked) -> float | None:
     """Return what is asked of a form."""
     return asked[name.startswith("bf16")]
 
 
 def beside(peer: str, asked: Asked = (None, None)) -> tuple[Pair, ...]:
     """Return the pairs of our sides with a peer."""
-    return tuple(Pair(peer, f"ours, {name}", of_precision(name, asked)) for name in FORMS)
+    return tuple(Pair(peer, f"ours, {name}", ratio_of_precision(name, asked)) for name in FORMS)
 
 
 def representations() -> Group:
