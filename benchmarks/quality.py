@@ -106,13 +106,13 @@ def main() -> None:
             print(f"\n{name}: {len(corpus.catalogue):,} items, {epochs} epochs, seed 0\n")
             print("| training | valid loss | HR@10 | MRR@10 | HR@10 fp32 | bf16 | MRR@10 fp32 | bf16 |")
             print("|---|---|---|---|---|---|---|---|", flush=True)
-            for setting, of in SETTINGS.items():
+            for setting, changes in SETTINGS.items():
                 slug = "-".join(setting.replace(",", "").lower().split())
-                folder = pretrained(corpus, out / name / slug, of, epochs)
+                folder = pretrained(corpus, out / name / slug, changes, epochs)
                 training = peterrec.UserModel.from_pretrained(folder).pretrained.training
                 cells = [setting, *(f"{training['metrics'][m]:.4f}" for m in ("valid_loss", "hr@10", "mrr@10"))]
                 fp32, bf16 = (ranked(folder, corpus, precision) for precision in ("fp32", "bf16"))
-                cells += [f"{of[m]:.4f}" for m in ("hr@10", "mrr@10") for of in (fp32, bf16)]
+                cells += [f"{metrics[m]:.4f}" for m in ("hr@10", "mrr@10") for metrics in (fp32, bf16)]
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 

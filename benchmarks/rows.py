@@ -35,7 +35,7 @@ class Spec:
         tuned: whether its allocator keeps freed memory.
         work: operations of one run, if its share of the machine's limit is to be given.
         units: of the compared work in one run, given its sizes.
-        asked: share of the limit that is to be reached.
+        target_ratio: share of the limit that is to be reached.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Spec:
     tuned: bool = False
     work: Callable[[Sizes], Work] | None = None
     units: Callable[[Sizes], float] = lambda sizes: 1.0
-    asked: float | None = None
+    target_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Pair:
 
     slow: str
     fast: str
-    asked: float | None = None
+    target_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Line:
         b: our side.
         ratio: of the time of `a` to that of `b`.
         share: of `b`.
-        asked: what is to be reached.
+        target_ratio: what is to be reached.
         skipped: why there are no numbers.
         data: what else the results are to hold.
     """
@@ -101,14 +101,14 @@ class Line:
     b: str
     ratio: Ratio | str = ""
     share: Share | None = None
-    asked: str = ""
+    target_ratio: str = ""
     skipped: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self, limits: Limits | None) -> tuple[str, ...]:
         """Return the texts of the table's columns; without limits there is no share of them."""
         text = f"skipped: {self.skipped}" if self.skipped else str(self.ratio)
-        return self.row, self.a, self.b, text, self._share_text(limits), self.asked
+        return self.row, self.a, self.b, text, self._share_text(limits), self.target_ratio
 
     def _share_text(self, limits: Limits | None) -> str:
         if self.share is None or limits is None:
@@ -134,9 +134,9 @@ class Run:
         times: dict[str, Times] = {}
         failed: dict[str, str] = {}
         # A tiny run has no use for turns: one side after the other can then share a process.
-        for some in [(spec,) for spec in group.sides] if self.options.tiny else [group.sides]:
+        for group_sides in [(spec,) for spec in group.sides] if self.options.tiny else [group.sides]:
             with ExitStack() as stack:
-                sides = self._start(some, sizes, failed, stack)
+                sides = self._start(group_sides, sizes, failed, stack)
                 timed = interleave(list(sides.values()), self.options.rounds, self.options.repeats)
             times |= zip(sides, timed, strict=True)
         yield from self._pairs(group, sizes, times, failed)
@@ -205,31 +205,33 @@ class Run:
         specs = {spec.label: spec for spec in group.sides}
         for pair in group.pairs:
             slow, fast = specs[pair.slow], specs[pair.fast]
-            asked = _asked_text(pair.asked, fast)
+            target_ratio = _target_text(pair.target_ratio, fast)
             reasons = [failed[spec.label] for spec in (slow, fast) if spec.label in failed]
             if reasons:
-                yield Line(group.name, slow.label, fast.label, asked=asked, skipped="; ".join(reasons))
+                yield Line(group.name, slow.label, fast.label, target_ratio=target_ratio, skipped="; ".join(reasons))
                 continue
             a, b = times[slow.label], times[fast.label]
             units = slow.units(sizes[slow.label]), fast.units(sizes[fast.label])
             share = _share(fast, sizes[fast.label], b)
             data = {"a": a.rounds, "b": b.rounds, "units": units}
-            yield Line(group.name, slow.label, fast.label, ratio(a, b, units), share, asked, data=data)
+            yield Line(group.name, slow.label, fast.label, ratio(a, b, units), share, target_ratio, data=data)
 
     def _alone(
         self, group: Group, spec: Spec, sizes: Sizes, times: Mapping[str, Times], failed: Mapping[str, str]
     ) -> Line:
-        asked = _asked_text(None, spec)
+        target_ratio = _target_text(None, spec)
         if spec.label in failed:
-            return Line(group.name, "", spec.label, asked=asked, skipped=failed[spec.label])
+            return Line(group.name, "", spec.label, target_ratio=target_ratio, skipped=failed[spec.label])
         measured = times[spec.label]
-        return Line(group.name, "", spec.label, "", _share(spec, sizes, measured), asked, data={"b": measured.rounds})
+        return Line(
+            group.name, "", spec.label, "", _share(spec, sizes, measured), target_ratio, data={"b": measured.rounds}
+        )
 
 
 def _share(spec: Spec, sizes: Sizes, times: Times) -> Share | None:
     return Share(spec.work(sizes), times.median, sizes.precision) if spec.work is not None else None
 
 
-def _asked_text(times: float | None, spec: Spec) -> str:
+def _target_text(times: float | None, spec: Spec) -> str:
     parts = [f"{times:g} x"] if times is not None else []
-    return ", ".join(parts + ([f"{spec.asked:.0%}"] if spec.asked is not None else []))
+    return ", ".join(parts + ([f"{spec.target_ratio:.0%}"] if spec.target_ratio is not None else []))
