@@ -1,4 +1,4 @@
-"""What is gained by computing the trunk below the changed blocks once for each user: python benchmarks/cache.py
+"""Time gained by computing the trunk below the changed blocks once for each user: python benchmarks/cache.py
 
 A classification task of generated users is adapted with every variant, with the cache and without, in turns. An epoch
 is what the curve says it is: its steps, the validation at its end, and the resume point of the epoch before; the first

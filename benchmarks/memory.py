@@ -1,4 +1,4 @@
-"""What large catalogues cost: python benchmarks/memory.py
+"""Time and memory of large catalogues: python benchmarks/memory.py
 
 Pre-training steps (batch of 256 users, 50 events) with 20,000 and with a million items and the same negatives: time of
 a step, all in one process and in turns; and the most memory, each in a process of its own, above what the process had

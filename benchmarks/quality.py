@@ -1,4 +1,4 @@
-"""What speed costs in quality: python benchmarks/quality.py
+"""Quality lost to speed: python benchmarks/quality.py
 
 Pre-trains on MovieLens-1M and on Amazon kitchen with each setting that makes training faster or smaller, and prints
 what held-out users (3 %, by a hash) say: the loss, and the last item ranked among the whole catalogue. Items are then

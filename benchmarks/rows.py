@@ -1,4 +1,4 @@
-"""What a row of the table is, and how a group of sides becomes rows.
+"""Rows of the table, and how a group of sides becomes rows.
 
 A module of rows has a function `lines(run)` that yields `Line`s and is named in `speed.MODULES`. Most describe their
 sides as a `Group` and yield what `run.measure` makes of it; one that measures something else makes its own lines.
@@ -69,7 +69,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Share:
-    """What a side's share of the limit is made of."""
+    """A side's share of the limit: its work, its time and its precision."""
 
     work: Work
     seconds: float

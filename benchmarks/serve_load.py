@@ -43,7 +43,7 @@ KINDS = ("predict", "user", "events", "mixed")
 
 @dataclass
 class Seen:
-    """What came back at one rate."""
+    """Answers and errors at one rate."""
 
     milliseconds: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)

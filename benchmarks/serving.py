@@ -1,4 +1,4 @@
-"""What one trunk for many tasks saves, and what states event by event save: python benchmarks/serving.py
+"""Time saved by one trunk for many tasks, and by states event by event: python benchmarks/serving.py
 
 All sides run in this process, in turns; medians over the rounds, and in brackets the spread of the ratios within single
 rounds (10 .. 90 %). Weights are random, which cost the same as others.

@@ -1,4 +1,4 @@
-"""What breaking ties teaches: pre-training on a log without any order, with ties by hash, by item id, or by lines.
+"""Patterns that ties put into data: pre-training on a log without any order, ties by hash, by item id, or by lines.
 
     python benchmarks/ties.py
 

@@ -31,7 +31,7 @@ class Check(NamedTuple):
     mutation: Mutation | None
 
     def fault(self, outcome: Outcome) -> str:
-        """What is wrong with the outcome; empty if it is as it should be."""
+        """The fault of the outcome; empty if it is as it should be."""
         if self.mutation is None:
             reasons = [*outcome.failed, *(f"skipped: {test}" for test in outcome.skipped), *outcome.errors]
             return "" if outcome.sound else f"not sound with nothing broken: {', '.join(reasons) or 'no test ran'}"
@@ -84,7 +84,7 @@ def main(words: list[str], jobs: int) -> int:
 
 
 def line_of(check: Check, outcome: Outcome, fault: str) -> str:
-    """What is printed of a check."""
+    """Return the line that is printed of a check."""
     if check.mutation is None:
         return f"\n{check.row.statement}\n  {fault or f'{outcome.passed} tests pass'}"
     if fault:

@@ -71,7 +71,7 @@ OTHER = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 
 
 class Artifacts:
-    """What methods are asked of, and good arguments."""
+    """Objects whose methods are called, and good arguments."""
 
     def __init__(self, folder: Path) -> None:
         pretrained = tiny_pretrained()

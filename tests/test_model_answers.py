@@ -1,4 +1,4 @@
-"""What `UserModel` answers, against the formulas in NumPy; promise 2 with external ids."""
+"""Answers of `UserModel`, against the formulas in NumPy; promise 2 with external ids."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def vectors_by_hand(model: UserModel, indices: list[list[int]], bundle: str | No
 
 
 def next_by_hand(model: UserModel, indices: list[list[int]]) -> np.ndarray:
-    """What pre-training taught to tell the next item: the state at the last event; zeros where there is none."""
+    """The vectors that pre-training scores next items with: the state at the last event; zeros where there is none."""
     longest = model.pretrained.max_length
     states = [oracle_backbone(model.network.backbone, np.array([PAD, *row[-longest:]]))[-1] for row in indices]
     return np.array([state if row else 0.0 * state for state, row in zip(states, indices, strict=True)])

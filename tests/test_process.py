@@ -1,4 +1,4 @@
-"""What a process sets for itself."""
+"""Settings of the running process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a public function was given: checked against its annotations before anything else is done."""
+"""Arguments of public functions, checked against their annotations before anything else is done."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def is_frame(value: Any) -> bool:
 
 
 def describe(value: Any) -> str:
-    """Return what a value is, in few words."""
+    """Describe a value in few words, such as `a pandas DataFrame`."""
     if isinstance(value, NoneType | bool):
         return str(value)
     kind = type(value)

@@ -26,7 +26,7 @@ survive_forks()
 
 @dataclass(frozen=True)
 class ItemScorer:
-    """What items are scored with.
+    """Scores of all items for many users: vectors of users times vectors of items, plus a bias.
 
     Attributes:
         vectors: (N, C) of users.

@@ -1,4 +1,4 @@
-"""What bad input gets: one clear message with the file and the remedy, status 2, and nothing half-written."""
+"""Bad input gets one clear message with the file and the remedy, status 2, and nothing half-written."""
 
 from __future__ import annotations
 

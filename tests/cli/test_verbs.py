@@ -1,4 +1,4 @@
-"""What the verbs print and write when all is well."""
+"""Output and files of the verbs when all is well."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from peterrec.storage import (
 
 @dataclass(frozen=True)
 class PretrainedBackbone:
-    """What a backbone folder holds.
+    """A pre-trained backbone with its catalogue and settings: the content of a backbone folder.
 
     Attributes:
         network: backbone and next-item scores.

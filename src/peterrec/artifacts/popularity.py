@@ -1,4 +1,4 @@
-"""What a ranking task answers about a user without any known event: what is popular."""
+"""Recommendation by popularity: the answer of a ranking task about a user without any known event."""
 
 from __future__ import annotations
 

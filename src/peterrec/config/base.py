@@ -56,14 +56,14 @@ def _as_text(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_as_text)]
 
 
-def _separator(value: str) -> str:
+def _check_separator(value: str) -> str:
     value = value.replace("\\t", "\t")  # what arrives of `--separator '\t'`
     if not 1 <= len(value.encode()) <= 4 or set(value) & set('"\r\n'):
         raise ValueError("a separator is 1 to 4 characters, such as , or ; or :: or \\t, and no quote or end of line")
     return value
 
 
-Separator = Annotated[str, AfterValidator(_separator)]
+Separator = Annotated[str, AfterValidator(_check_separator)]
 
 
 class _ConfigMeta(ModelMetaclass):
@@ -102,7 +102,7 @@ class Config(BaseModel, metaclass=_ConfigMeta):
 
     @model_validator(mode="before")
     @classmethod
-    def _plain_containers(cls, values: Any) -> Any:
+    def _check_containers(cls, values: Any) -> Any:
         """Refuse what would be taken for a list and is none, such as a DataFrame, of which that is its column names."""
         if isinstance(values, dict):
             for name, value in values.items():

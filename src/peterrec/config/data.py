@@ -19,7 +19,7 @@ Mark = Annotated[Text, BeforeValidator(_as_mark)]
 
 
 class ColumnsConfig(Config):
-    """What the columns of events are called, and how they are read."""
+    """Names of the columns of events, and how they are read."""
 
     user: str = Field(default="user_id", description="column with the user id")
     item: str = Field(default="item_id", description="column with the item id")
@@ -65,7 +65,7 @@ class SourceConfig(Config):
     rare_items: Literal["drop", "unk"] = Field(default="drop", description="drop them, or keep their place as [UNK]")
 
     @model_validator(mode="after")
-    def _history_holds_the_minimum(self) -> Self:
+    def _check_max_history(self) -> Self:
         if self.min_user_events > self.max_history:
             raise ValueError("min_user_events is above max_history: no user would be left")
         return self
@@ -94,7 +94,7 @@ class ActivityConfig(Config):
     inactive: Text = Field(default="no", description="name of the class of users without one")
 
     @model_validator(mode="after")
-    def _two_names(self) -> Self:
+    def _check_class_names(self) -> Self:
         if self.active == self.inactive:
             raise ValueError("`active` and `inactive` are the names of two classes: give them two names")
         return self
@@ -111,7 +111,7 @@ class ClassificationTaskConfig(Config):
     min_class_users: PositiveInt = Field(default=1, description="users of rarer classes are left out")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _check_one_source(self) -> Self:
         if (self.labels is None) == (self.activity is None):
             raise ValueError("give exactly one of `labels` and `activity`")
         return self
@@ -140,7 +140,7 @@ class RankingTaskConfig(Config):
     min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
 
     @model_validator(mode="after")
-    def _says_which(self) -> Self:
+    def _check_targets_are_named(self) -> Self:
         if self.events is None and self.domains is None and self.after is None:
             raise ValueError("say which events are targets: `domains`, `after` or `events`")
         return self
@@ -187,7 +187,7 @@ class SplitConfig(Config):
     salt: str = Field(default="peterrec", description="another text draws another split")
 
     @model_validator(mode="after")
-    def _sums_to_one(self) -> Self:
+    def _check_sum(self) -> Self:
         if abs(self.train + self.valid + self.test - 1.0) > 1e-9:
             raise ValueError("train + valid + test must be 1")
         return self
@@ -210,7 +210,7 @@ class PrepareConfig(Config):
 
     @field_validator("tasks")
     @classmethod
-    def _distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
+    def _check_distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
         twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
         if twice:
             raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")

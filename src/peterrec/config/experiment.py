@@ -14,17 +14,17 @@ Seed = Annotated[int, Field(ge=0)]
 LabelledFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-def _task_path(value: str) -> str:
+def _check_task_path(value: str) -> str:
     data, separator, task = value.partition("/")
     if not separator:
         raise ValueError("a task of a grid is named DATA/TASK")
     return f"{check_name(data)}/{check_name(task)}"
 
 
-TaskPath = Annotated[str, AfterValidator(_task_path)]
+TaskPath = Annotated[str, AfterValidator(_check_task_path)]
 
 
-def _base() -> dict[str, dict[str, Any]]:
+def _default_backbones() -> dict[str, dict[str, Any]]:
     return {"base": {}}
 
 
@@ -126,7 +126,9 @@ class ExperimentConfig(Config):
     data: dict[Name, GridDataConfig] = Field(min_length=1, description="data sets by name")
     pretrain: dict[str, Any] = Field(default_factory=dict, description="settings of `pretrain` for all backbones")
     backbones: dict[Name, dict[str, Any]] = Field(
-        default_factory=_base, min_length=1, description="settings of `pretrain` that make each; last of all to apply"
+        default_factory=_default_backbones,
+        min_length=1,
+        description="settings of `pretrain` that make each; last of all to apply",
     )
     adapt: dict[str, Any] = Field(default_factory=dict, description="settings of `adapt` for all methods")
     methods: dict[Name, MethodConfig] = Field(min_length=1, description="by name")

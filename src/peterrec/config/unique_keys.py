@@ -15,7 +15,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
     """The safe loader, which refuses a key that stands twice."""
 
 
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
     keys = set()
     for key, _ in node.value:
         if key.tag == MERGE or not isinstance(key, yaml.ScalarNode):
@@ -28,7 +28,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict[A
     tree.update(loader.construct_mapping(node))
 
 
-UniqueKeyLoader.add_constructor(MAPPING, _mapping)
+UniqueKeyLoader.add_constructor(MAPPING, _construct_mapping)
 
 
 def load_yaml(text: str) -> Any:
