@@ -276,7 +276,7 @@ def test_damaged_targets_are_named(ranking, missing):
 
 @pytest.mark.parametrize(
     "key",
-    ["name", "kind_of_task", "patch", "own", "outputs", "trained", "fingerprint", "backbone_fingerprint"],
+    ["name", "kind_of_task", "patch", "unshared", "outputs", "trained", "fingerprint", "backbone_fingerprint"],
 )
 def test_a_description_that_lacks_a_key_is_damaged(classes, key):
     path = classes / "adapter_config.json"
@@ -293,9 +293,9 @@ def test_a_description_that_lacks_a_key_is_damaged(classes, key):
         {"patch": {"bottleneck": 8}},
         {"patch": {"bottleneck": 3, "per_block": 1}},
         {"patch": {"bottleneck": 3, "colour": "red"}},
-        {"own": {"embedding": False, "blocks": 1}},
-        {"own": {"blocks": 1}},
-        {"own": "all"},
+        {"unshared": {"embedding": False, "blocks": 1}},
+        {"unshared": {"blocks": 1}},
+        {"unshared": "all"},
         {"outputs": 4},
         {"outputs": "three"},
     ],
