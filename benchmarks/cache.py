@@ -1,4 +1,4 @@
-"""What is gained by computing the trunk below the changed blocks once for each user: python benchmarks/cache.py
+"""Time gained by computing the trunk below the changed blocks once for each user: python benchmarks/cache.py
 
 A classification task of generated users is adapted with every variant, with the cache and without, in turns. An epoch
 is what the curve says it is: its steps, the validation at its end, and the resume point of the epoch before; the first
@@ -59,10 +59,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = write_corpus(Path(folder) / "corpus", options)
         model = random_model(corpus, options)
-        found = in_turns(model, corpus, Path(folder) / "bundle", options)
+        seconds = in_turns(model, corpus, Path(folder) / "bundle", options)
     print("| variant | cache | first epoch (s) | second epoch (s) | first / second |")
     print("|---|---|---|---|---|")
-    for (variant, cache), epochs in found.items():
+    for (variant, cache), epochs in seconds.items():
         first, second = (median(epoch[number] for epoch in epochs) for number in (0, 1))
         ratio = median(epoch[0] / epoch[1] for epoch in epochs)
         print(f"| {variant} | {cache} | {first:.3f} | {second:.4f} | {ratio:.1f} |")
@@ -88,14 +88,14 @@ def in_turns(
     model: UserModel, corpus: Corpus, out: Path, options: argparse.Namespace
 ) -> dict[tuple[str, str], list[list[float]]]:
     """Return the seconds of both epochs, of every round, by variant and cache."""
-    found: dict[tuple[str, str], list[list[float]]] = {}
+    times: dict[tuple[str, str], list[list[float]]] = {}
     for number in range(options.rounds + 1):
         for variant, settings in VARIANTS.items():
             for cache in CACHES:
                 seconds = epochs(model, corpus, out, settings | {"cache": cache}, options)
                 if number > 0:
-                    found.setdefault((variant, cache), []).append(seconds)
-    return found
+                    times.setdefault((variant, cache), []).append(seconds)
+    return times
 
 
 def epochs(

@@ -101,20 +101,20 @@ def development(data: Data, out: Path) -> peterrec.Corpus:
     """Return a corpus whose labelled users are the train users of the paper's split, split again."""
     if (out / "corpus").exists():
         return peterrec.Corpus.open(out / "corpus")
-    whole = peterrec.prepare(data.config, out / "whole")
-    train = pc.cast(whole.task(data.task).part("train").user_ids, "string")
+    corpus = peterrec.prepare(data.config, out / "whole")
+    train = pc.cast(corpus.task(data.task).part("train").user_ids, "string")
     tree = data.config.model_dump(mode="json")
     tree["split"] = SPLIT
     task = tree["tasks"][0]
     if task["kind"] == "classification":
         users = pq.read_table(task["labels"]["path"])
-        kept = users.filter(pc.is_in(pc.cast(users["user_id"], "string"), train))
-        task["labels"]["path"] = _write(kept, out / "users.parquet")
+        selected = users.filter(pc.is_in(pc.cast(users["user_id"], "string"), train))
+        task["labels"]["path"] = _write(selected, out / "users.parquet")
     else:
         events = pq.read_table(tree["events"]["paths"][0])
         source = pc.is_in(pc.cast(events["domain"], "string"), pa.array(tree["source"]["domains"]))
-        kept = events.filter(pc.or_(source, pc.is_in(pc.cast(events["user_id"], "string"), train)))
-        tree["events"]["paths"] = [_write(kept, out / "events.parquet")]
+        selected = events.filter(pc.or_(source, pc.is_in(pc.cast(events["user_id"], "string"), train)))
+        tree["events"]["paths"] = [_write(selected, out / "events.parquet")]
     return peterrec.prepare(peterrec.PrepareConfig.model_validate(tree), out / "corpus")
 
 
@@ -171,13 +171,13 @@ def slug(name: str) -> str:
 
 def print_table(data: Data, evaluations: list[TaskEvaluation], variants: list[str]) -> None:
     """Print the mean over seeds, the range over seeds, and the interval over users."""
-    methods = {one.name: one for one in evaluations[0].methods}
+    methods = {row.name: row for row in evaluations[0].methods}
     first = data.metrics[0]
     print(f"\n{data.name}, {data.task}: {evaluations[0].users:,} development users, {len(evaluations)} seeds\n")
     heads = " | ".join(f"{metric} (range of seeds) [95 % over users]" for metric in data.metrics)
     print(f"| variant | trained | {heads} | - {variants[0]}, {first} |\n|---|---|{'---|' * len(data.metrics)}---|")
     for name, method in methods.items():
-        runs = [one for evaluation in evaluations for one in evaluation.methods if one.name == name]
+        runs = [row for evaluation in evaluations for row in evaluation.methods if row.name == name]
         cells = []
         for metric in data.metrics:
             values = [run.values[metric] for run in runs]
@@ -190,17 +190,17 @@ def print_table(data: Data, evaluations: list[TaskEvaluation], variants: list[st
 
 def difference(evaluations: list[TaskEvaluation], name: str, reference: str, metric: str) -> str:
     """Return the mean paired difference to the default, with the mean of its limits over users."""
-    found = [
+    all_verdicts = [
         one
         for evaluation in evaluations
         for one in evaluation.verdicts
         if (one.method, one.reference, one.metric) in ((name, reference, metric), (reference, name, metric))
     ]
-    if not found:
+    if not all_verdicts:
         return ""
     # Every pair of models is compared both ways; a baseline only as a reference, with the sign turned.
-    direct = [one for one in found if one.method == name]
-    sign, chosen = (1, direct) if direct else (-1, found)
+    direct = [one for one in all_verdicts if one.method == name]
+    sign, chosen = (1, direct) if direct else (-1, all_verdicts)
     limits = sorted(sign * mean(getattr(one, side) or 0.0 for one in chosen) for side in ("low", "high"))
     return f"{sign * mean(one.difference for one in chosen):+.4f} [{limits[0]:+.4f}, {limits[1]:+.4f}]"
 
@@ -216,13 +216,13 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["ml-1m", "kitchen-food"])
     parser.add_argument("--only", nargs="+", help="variants whose names hold one of these")
     options = parser.parse_args()
-    found = dict(data_sets(options.data))
+    data_by_name = dict(data_sets(options.data))
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, seeds {options.seeds}")
     for name in options.sets:
-        if name not in found:
+        if name not in data_by_name:
             print(f"skipped {name}: {options.data / name} is not there")
         else:
-            sweep(found[name], options.out / name, options)
+            sweep(data_by_name[name], options.out / name, options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What this machine can do at most: python benchmarks/limits.py
+"""Limits of this machine: python benchmarks/limits.py
 
 The best rate of matrix products in fp32 and in bf16, over several shapes, and the bandwidth of memory. A share of these
 says how much faster anything could get here.

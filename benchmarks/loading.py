@@ -76,11 +76,11 @@ def print_start_ups(out: Path, options: argparse.Namespace) -> None:
     for users in options.users:
         corpus = out / f"{users}-users"
         write_corpus(corpus, users, options.events, options)
-        found = in_own_process(start_up, corpus, settings("causal", options))
-        seconds = [found[part] for part in PARTS]
+        measured = in_own_process(start_up, corpus, settings("causal", options))
+        seconds = [measured[part] for part in PARTS]
         print(
-            f"| {users:,} | {found['windows']:,} | {sum(seconds):.2f} | {' | '.join(f'{s:.2f}' for s in seconds)} "
-            f"| {found['peak']:,.0f} | {found['before']:,.0f} |",
+            f"| {users:,} | {measured['windows']:,} | {sum(seconds):.2f} | {' | '.join(f'{s:.2f}' for s in seconds)} "
+            f"| {measured['peak']:,.0f} | {measured['before']:,.0f} |",
             flush=True,
         )
 
@@ -95,8 +95,8 @@ def write_corpus(folder: Path, users: int, events: int, options: argparse.Namesp
     path = folder / "cache" / "items.npy"
     items = np.lib.format.open_memmap(path, "w+", dtype=np.int32, shape=(int(offsets[-1]),))
     for first in range(0, users, USERS_AT_ONCE):
-        some = slice(offsets[first], offsets[min(users, first + USERS_AT_ONCE)])
-        items[some] = FIRST_ITEM + options.items * rng.random(some.stop - some.start) ** 3  # some are frequent
+        rows = slice(offsets[first], offsets[min(users, first + USERS_AT_ONCE)])
+        items[rows] = FIRST_ITEM + options.items * rng.random(rows.stop - rows.start) ** 3  # some are frequent
     catalogue = Catalogue(pa.array(range(options.items)), np.arange(options.items, 0, -1))
     catalogue.write(folder / "catalogue.parquet")
     manifest = {
@@ -145,10 +145,10 @@ def print_loader(out: Path, options: argparse.Namespace) -> None:
     write_corpus(long, users, LONG, options)
     for folder, events in ((out / f"{users}-users", options.events), (long, LONG)):
         for kind in KINDS:
-            found = in_turns(Corpus.open(folder), settings(kind, options), options)
+            measured = in_turns(Corpus.open(folder), settings(kind, options), options)
             print(
-                f"| {kind} | {events} | {found['width']:.1f} | {found['loader']:,.0f} | {found['step']:,.0f} "
-                f"| {found['loader'] / found['step']:.0f} |",
+                f"| {kind} | {events} | {measured['width']:.1f} | {measured['loader']:,.0f} | {measured['step']:,.0f} "
+                f"| {measured['loader'] / measured['step']:.0f} |",
                 flush=True,
             )
 

@@ -1,4 +1,4 @@
-"""What large catalogues cost: python benchmarks/memory.py
+"""Time and memory of large catalogues: python benchmarks/memory.py
 
 Pre-training steps (batch of 256 users, 50 events) with 20,000 and with a million items and the same negatives: time of
 a step, all in one process and in turns; and the most memory, each in a process of its own, above what the process had
@@ -99,18 +99,18 @@ def in_turns(cases: list[dict[str, Any]], rounds: int) -> list[float]:
         step()
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(rounds):
-        for of, step in zip(seconds, steps, strict=True):
-            of.append(step())
-    return [median(of) for of in seconds]
+        for times, step in zip(seconds, steps, strict=True):
+            times.append(step())
+    return [median(times) for times in seconds]
 
 
 def compare(title: str, cases: dict[str, dict[str, Any]], rounds: int) -> None:
     """Print a table of cases; the first is what the others are compared with."""
     print(f"\n{title}\n\n| | step, relative | memory, MiB | tables, MiB | beside them, MiB |\n|---|---|---|---|---|")
     seconds = in_turns(list(cases.values()), rounds)
-    for (name, case), of in zip(cases.items(), seconds, strict=True):
-        most, table = measure(case, 3), (case["items"] + 4) * case["channels"] * 4 / MIB
-        print(f"| {name} | {of / seconds[0]:.2f} | {most:.0f} | {table:.0f} | {most - table:.0f} |", flush=True)
+    for (name, case), times in zip(cases.items(), seconds, strict=True):
+        peak, table = measure(case, 3), (case["items"] + 4) * case["channels"] * 4 / MIB
+        print(f"| {name} | {times / seconds[0]:.2f} | {peak:.0f} | {table:.0f} | {peak - table:.0f} |", flush=True)
 
 
 def main() -> None:
@@ -126,20 +126,21 @@ def main() -> None:
 
         one_case(ast.literal_eval(options.case), options.steps)
         return
-    few, many, more = (200, 2_000, 1_000) if options.tiny else (20_000, 1_000_000, 200_000)
+    few_items, many_items, more_items = (200, 2_000, 1_000) if options.tiny else (20_000, 1_000_000, 200_000)
     rounds = 1 if options.tiny else options.rounds
     batch = {"batch": 4, "events": 8} if options.tiny else {"batch": 256, "events": 50}
     for channels in (8,) if options.tiny else (64, 256):
-        one = {"channels": channels, "loss": "sampled", "table_updates": "rows", **batch}
+        settings = {"channels": channels, "loss": "sampled", "table_updates": "rows", **batch}
         cases = {
-            f"{few:,} items, touched rows": one | {"items": few},
-            f"{many:,} items, touched rows": one | {"items": many},
-            f"{many:,} items, touched rows, recomputed": one | {"items": many, "runner": {"recompute": True}},
-            f"{many:,} items, dense AdamW": one | {"items": many, "table_updates": "dense"},
+            f"{few_items:,} items, touched rows": settings | {"items": few_items},
+            f"{many_items:,} items, touched rows": settings | {"items": many_items},
+            f"{many_items:,} items, touched rows, recomputed": settings
+            | {"items": many_items, "runner": {"gradient_checkpointing": True}},
+            f"{many_items:,} items, dense AdamW": settings | {"items": many_items, "table_updates": "dense"},
         }
         compare(f"Sampled softmax, 2,048 negatives, d={channels}", cases, rounds if channels < 256 else rounds // 3)
     full = {"channels": 8 if options.tiny else 64, "loss": "full", **batch}
-    names = {f"{n:,} items": full | {"items": n} for n in (few, more)}
+    names = {f"{n:,} items": full | {"items": n} for n in (few_items, more_items)}
     compare(f"Full softmax, d={full['channels']}", names, max(1, rounds // 5))
 
 

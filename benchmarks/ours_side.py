@@ -64,10 +64,10 @@ def represent(sizes: Sizes) -> Job:
         return lambda: model.representations(sequences, batch_size=sizes.batch)
     backbone = model.network.backbone
     width = backbone.config.channels
-    return lambda: model.inference.vectors(sequences, _of_every_position, width, backbone, sizes.events, sizes.batch)
+    return lambda: model.inference.vectors(sequences, _score_every_position, width, backbone, sizes.events, sizes.batch)
 
 
-def _of_every_position(backbone: Backbone, tokens: Tensor) -> Tensor:
+def _score_every_position(backbone: Backbone, tokens: Tensor) -> Tensor:
     """As `represent`, but with every position computed: what the cone is compared with."""
     longer, position = append_token(tokens, TCL)
     return read_at(backbone(longer), position.unsqueeze(1))

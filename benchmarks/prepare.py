@@ -58,13 +58,13 @@ def row(side: str, log: Path, events: int, options: argparse.Namespace) -> str:
         return "skipped: polars is not installed | | | | |"
     out = log.parent / side.replace(" ", "-")
     try:
-        found = in_own_process(timed, SIDES[side], log, out, options)
+        measured = in_own_process(timed, SIDES[side], log, out, options)
     except BrokenProcessPool:
         return "failed: the process was killed, as when memory is short | | | | |"
     disk = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 2**20
     return (
-        f"{found['users']:,} | {found['kept']:,} | {found['seconds']:.1f} | {events / found['seconds']:,.0f} "
-        f"| {found['peak']:.0f} | {disk:.0f}"
+        f"{measured['users']:,} | {measured['kept']:,} | {measured['seconds']:.1f} | "
+        f"{events / measured['seconds']:,.0f} | {measured['peak']:.0f} | {disk:.0f}"
     )
 
 
@@ -85,8 +85,8 @@ def peak_memory() -> float:
 def timed(side: Callable[..., tuple[int, int]], log: Path, out: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one side, imports included; users and events that it kept."""
     start = time.perf_counter()
-    users, kept = side(log, out, options)
-    return {"users": users, "kept": kept, "seconds": time.perf_counter() - start, "peak": peak_memory()}
+    users, events = side(log, out, options)
+    return {"users": users, "kept": events, "seconds": time.perf_counter() - start, "peak": peak_memory()}
 
 
 def write_log(path: Path, events: int, options: argparse.Namespace) -> None:
@@ -115,9 +115,9 @@ def by_hand(log: Path, out: Path, options: argparse.Namespace) -> tuple[int, int
     ordered = counted.sort("count", "item_id", descending=[True, False]).with_row_index("index", FIRST_ITEM)
     catalogue = ordered.with_columns(pl.col("index").cast(pl.Int32)).collect()
     catalogue.write_parquet(out / "catalogue.parquet")
-    kept = events.join(catalogue.lazy().select("item_id", "index"), on="item_id")
-    of_users = kept.sort("user_id", "timestamp", "item_id").group_by("user_id", maintain_order=True)
-    sequences = of_users.agg(sequence=pl.col("index").tail(MAX_HISTORY)).collect()
+    known_events = events.join(catalogue.lazy().select("item_id", "index"), on="item_id")
+    user_sequences = known_events.sort("user_id", "timestamp", "item_id").group_by("user_id", maintain_order=True)
+    sequences = user_sequences.agg(sequence=pl.col("index").tail(MAX_HISTORY)).collect()
     sequences.write_parquet(out / "sequences.parquet")
     items = sequences["sequence"].explode().to_numpy()
     np.save(out / "items.npy", items)

@@ -1,4 +1,4 @@
-"""What speed costs in quality: python benchmarks/quality.py
+"""Quality lost to speed: python benchmarks/quality.py
 
 Pre-trains on MovieLens-1M and on Amazon kitchen with each setting that makes training faster or smaller, and prints
 what held-out users (3 %, by a hash) say: the loss, and the last item ranked among the whole catalogue. Items are then
@@ -41,7 +41,7 @@ def corpora(options: argparse.Namespace, out: Path) -> dict[str, peterrec.Corpus
     if options.tiny:
         events = write_large_log(out / "events.parquet", events=8_000, users=400, items=60)
         return {"made-up": _prepared(events, out / "made-up")}
-    found = {}
+    folders = {}
     for name, (folder, domain) in EVENTS.items():
         path = options.data / folder / "events.parquet"
         if not path.exists():
@@ -52,8 +52,8 @@ def corpora(options: argparse.Namespace, out: Path) -> dict[str, peterrec.Corpus
             table = table.filter(pc.equal(pc.cast(table["domain"], "string"), domain))
         (out / name).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, out / name / "events.parquet")
-        found[name] = _prepared(out / name / "events.parquet", out / name)
-    return found
+        folders[name] = _prepared(out / name / "events.parquet", out / name)
+    return folders
 
 
 def _prepared(events: Path, folder: Path) -> peterrec.Corpus:
@@ -106,13 +106,13 @@ def main() -> None:
             print(f"\n{name}: {len(corpus.catalogue):,} items, {epochs} epochs, seed 0\n")
             print("| training | valid loss | HR@10 | MRR@10 | HR@10 fp32 | bf16 | MRR@10 fp32 | bf16 |")
             print("|---|---|---|---|---|---|---|---|", flush=True)
-            for setting, of in SETTINGS.items():
+            for setting, changes in SETTINGS.items():
                 slug = "-".join(setting.replace(",", "").lower().split())
-                folder = pretrained(corpus, out / name / slug, of, epochs)
+                folder = pretrained(corpus, out / name / slug, changes, epochs)
                 training = peterrec.UserModel.from_pretrained(folder).pretrained.training
                 cells = [setting, *(f"{training['metrics'][m]:.4f}" for m in ("valid_loss", "hr@10", "mrr@10"))]
                 fp32, bf16 = (ranked(folder, corpus, precision) for precision in ("fp32", "bf16"))
-                cells += [f"{of[m]:.4f}" for m in ("hr@10", "mrr@10") for of in (fp32, bf16)]
+                cells += [f"{metrics[m]:.4f}" for m in ("hr@10", "mrr@10") for metrics in (fp32, bf16)]
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 

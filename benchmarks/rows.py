@@ -1,4 +1,4 @@
-"""What a row of the table is, and how a group of sides becomes rows.
+"""Rows of the table, and how a group of sides becomes rows.
 
 A module of rows has a function `lines(run)` that yields `Line`s and is named in `speed.MODULES`. Most describe their
 sides as a `Group` and yield what `run.measure` makes of it; one that measures something else makes its own lines.
@@ -35,7 +35,7 @@ class Spec:
         tuned: whether its allocator keeps freed memory.
         work: operations of one run, if its share of the machine's limit is to be given.
         units: of the compared work in one run, given its sizes.
-        asked: share of the limit that is to be reached.
+        target_ratio: share of the limit that is to be reached.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Spec:
     tuned: bool = False
     work: Callable[[Sizes], Work] | None = None
     units: Callable[[Sizes], float] = lambda sizes: 1.0
-    asked: float | None = None
+    target_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Pair:
 
     slow: str
     fast: str
-    asked: float | None = None
+    target_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Share:
-    """What a side's share of the limit is made of."""
+    """A side's share of the limit: its work, its time and its precision."""
 
     work: Work
     seconds: float
@@ -77,8 +77,8 @@ class Share:
 
     def of(self, limits: Limits) -> tuple[float, float]:
         """Return the share by the work of the whole window, and by that of the cone."""
-        most = limits.rate(self.precision) * self.seconds
-        return self.work.window / most, self.work.cone / most
+        possible = limits.rate(self.precision) * self.seconds
+        return self.work.window / possible, self.work.cone / possible
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Line:
         b: our side.
         ratio: of the time of `a` to that of `b`.
         share: of `b`.
-        asked: what is to be reached.
+        target_ratio: what is to be reached.
         skipped: why there are no numbers.
         data: what else the results are to hold.
     """
@@ -101,21 +101,21 @@ class Line:
     b: str
     ratio: Ratio | str = ""
     share: Share | None = None
-    asked: str = ""
+    target_ratio: str = ""
     skipped: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self, limits: Limits | None) -> tuple[str, ...]:
         """Return the texts of the table's columns; without limits there is no share of them."""
-        found = f"skipped: {self.skipped}" if self.skipped else str(self.ratio)
-        return self.row, self.a, self.b, found, self._share_text(limits), self.asked
+        text = f"skipped: {self.skipped}" if self.skipped else str(self.ratio)
+        return self.row, self.a, self.b, text, self._share_text(limits), self.target_ratio
 
     def _share_text(self, limits: Limits | None) -> str:
         if self.share is None or limits is None:
             return ""
         window, cone = self.share.of(limits)
-        same = self.share.work.window == self.share.work.cone
-        return f"{window:.0%}" if same else f"{window:.0%} of the window, {cone:.0%} of the cone"
+        is_same = self.share.work.window == self.share.work.cone
+        return f"{window:.0%}" if is_same else f"{window:.0%} of the window, {cone:.0%} of the cone"
 
 
 class Run:
@@ -134,9 +134,9 @@ class Run:
         times: dict[str, Times] = {}
         failed: dict[str, str] = {}
         # A tiny run has no use for turns: one side after the other can then share a process.
-        for some in [(spec,) for spec in group.sides] if self.options.tiny else [group.sides]:
+        for group_sides in [(spec,) for spec in group.sides] if self.options.tiny else [group.sides]:
             with ExitStack() as stack:
-                sides = self._start(some, sizes, failed, stack)
+                sides = self._start(group_sides, sizes, failed, stack)
                 timed = interleave(list(sides.values()), self.options.rounds, self.options.repeats)
             times |= zip(sides, timed, strict=True)
         yield from self._pairs(group, sizes, times, failed)
@@ -155,7 +155,7 @@ class Run:
         if self.options.compile and spec.worker == "ours":
             sizes = replace(sizes, compile=True)
         if self.options.tiny:
-            small = {name: min(getattr(sizes, name), most) for name, most in TINY.items()}
+            small = {name: min(getattr(sizes, name), largest) for name, largest in TINY.items()}
             sizes = replace(sizes, **small, compile=False)  # which would take longer than all else together
         return sizes
 
@@ -205,31 +205,33 @@ class Run:
         specs = {spec.label: spec for spec in group.sides}
         for pair in group.pairs:
             slow, fast = specs[pair.slow], specs[pair.fast]
-            asked = _asked(pair.asked, fast)
+            target_ratio = _target_text(pair.target_ratio, fast)
             reasons = [failed[spec.label] for spec in (slow, fast) if spec.label in failed]
             if reasons:
-                yield Line(group.name, slow.label, fast.label, asked=asked, skipped="; ".join(reasons))
+                yield Line(group.name, slow.label, fast.label, target_ratio=target_ratio, skipped="; ".join(reasons))
                 continue
             a, b = times[slow.label], times[fast.label]
             units = slow.units(sizes[slow.label]), fast.units(sizes[fast.label])
             share = _share(fast, sizes[fast.label], b)
             data = {"a": a.rounds, "b": b.rounds, "units": units}
-            yield Line(group.name, slow.label, fast.label, ratio(a, b, units), share, asked, data=data)
+            yield Line(group.name, slow.label, fast.label, ratio(a, b, units), share, target_ratio, data=data)
 
     def _alone(
         self, group: Group, spec: Spec, sizes: Sizes, times: Mapping[str, Times], failed: Mapping[str, str]
     ) -> Line:
-        asked = _asked(None, spec)
+        target_ratio = _target_text(None, spec)
         if spec.label in failed:
-            return Line(group.name, "", spec.label, asked=asked, skipped=failed[spec.label])
-        of = times[spec.label]
-        return Line(group.name, "", spec.label, "", _share(spec, sizes, of), asked, data={"b": of.rounds})
+            return Line(group.name, "", spec.label, target_ratio=target_ratio, skipped=failed[spec.label])
+        measured = times[spec.label]
+        return Line(
+            group.name, "", spec.label, "", _share(spec, sizes, measured), target_ratio, data={"b": measured.rounds}
+        )
 
 
 def _share(spec: Spec, sizes: Sizes, times: Times) -> Share | None:
     return Share(spec.work(sizes), times.median, sizes.precision) if spec.work is not None else None
 
 
-def _asked(times: float | None, spec: Spec) -> str:
+def _target_text(times: float | None, spec: Spec) -> str:
     parts = [f"{times:g} x"] if times is not None else []
-    return ", ".join(parts + ([f"{spec.asked:.0%}"] if spec.asked is not None else []))
+    return ", ".join(parts + ([f"{spec.target_ratio:.0%}"] if spec.target_ratio is not None else []))

@@ -14,12 +14,12 @@ CHANNELS, EVENTS, ITEMS = (32, 64, 128, 256), (25, 50, 100, 200), (5_000, 20_000
 
 def lines(run: Run) -> Iterator[Line]:
     represent, pretrain, rank = ("represent", work.represent), ("pretrain", work.pretrain), ("rank", work.rank)
-    for name, what, values in (
+    for name, label, values in (
         ("channels", represent, CHANNELS), ("channels", pretrain, CHANNELS),
         ("events", represent, EVENTS), ("events", pretrain, EVENTS),
         ("items", rank, ITEMS), ("items", pretrain, ITEMS),
     ):  # fmt: skip
-        yield from run.measure(growth(name, *what, values))
+        yield from run.measure(growth(name, *label, values))
 
 
 def growth(name: str, job: str, count: Callable[[Sizes], Work], values: tuple[int, ...]) -> Group:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import work
 from rows import Group, Line, Pair, Run, Spec
-from rows_users import Asked, beside, ours
+from rows_users import TargetRatios, ours, pairs_with
 from worker import Sizes
 
 TARGETS = 100_000
@@ -17,10 +17,10 @@ def lines(run: Run) -> Iterator[Line]:
         yield from run.measure(group)
 
 
-def step(channels: int, asked: Asked) -> Group:
+def step(channels: int, target_ratio: TargetRatios) -> Group:
     sizes = Sizes(channels=channels, loss="sampled")
     return Group(
-        f"pre-training step, sampled softmax, d={channels}", sizes, ours("pretrain", work.pretrain, asked)
+        f"pre-training step, sampled softmax, d={channels}", sizes, ours("pretrain", work.pretrain, target_ratio)
     )  # fmt: skip
 
 
@@ -31,12 +31,12 @@ def same_loss() -> Group:
         Spec("RecBole, anomaly mode off", "recbole", "train", off),
         Spec("RecBole, anomaly mode off, with our process settings", "recbole", "train", off, tuned=True),
     )
-    asked: tuple[Asked, ...] = ((None, None), (1.7, None), (1.3, None))
+    target_ratio: tuple[TargetRatios, ...] = ((None, None), (1.7, None), (1.3, None))
     return Group(
         "training step with RecBole's loss (last item, full softmax)",
         Sizes(loss="full", last_only=True),
         (*peers, *ours("pretrain", work.pretrain)),
-        tuple(pair for peer, of in zip(peers, asked, strict=True) for pair in beside(peer.label, of)),
+        tuple(pair for peer, ratio in zip(peers, target_ratio, strict=True) for pair in pairs_with(peer.label, ratio)),
     )
 
 
@@ -50,8 +50,8 @@ def targets() -> Group:
         for loss in ("full", "sampled")
         for precision in ("fp32", "bf16")
     )  # fmt: skip
-    asked = (14, 14, 50, 50)
-    pairs = tuple(Pair(peer.label, side.label, of) for side, of in zip(sides, asked, strict=True))
+    ratios = (14, 14, 50, 50)
+    pairs = tuple(Pair(peer.label, side.label, ratio) for side, ratio in zip(sides, ratios, strict=True))
     return Group(f"{TARGETS:,} supervised targets", Sizes(), (peer, *sides), pairs)
 
 
@@ -73,5 +73,5 @@ def adapting() -> Group:
             Spec("ours, strategy all, fp32", "ours", "adapt", {"strategy": "all"}, tuned=True),
             *ours("adapt", work.adapt, (0.45, None)),
         ),
-        (*beside(plain, (2.5, 3.5)), Pair("ours, strategy all, fp32", "ours, fp32", 1 / 0.7)),
+        (*pairs_with(plain, (2.5, 3.5)), Pair("ours, strategy all, fp32", "ours, fp32", 1 / 0.7)),
     )

@@ -16,7 +16,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "bf16, compiled": {"precision": "bf16", "compile": True},
 }
-Asked = tuple[float | None, float | None]  # in fp32, and in bf16
+TargetRatios = tuple[float | None, float | None]  # in fp32, and in bf16
 
 
 def lines(run: Run) -> Iterator[Line]:
@@ -24,22 +24,32 @@ def lines(run: Run) -> Iterator[Line]:
         yield from run.measure(group)
 
 
-def ours(job: str, count: Callable[[Sizes], Work], asked: Asked = (None, None), **sizes: Any) -> tuple[Spec, ...]:
+def ours(
+    job: str, count: Callable[[Sizes], Work], target_ratio: TargetRatios = (None, None), **sizes: Any
+) -> tuple[Spec, ...]:
     """Return our sides: in fp32 and bf16, as they are and compiled."""
     return tuple(
-        Spec(f"ours, {name}", "ours", job, sizes | how, tuned=True, work=count, asked=of_precision(name, asked))
-        for name, how in FORMS.items()
+        Spec(
+            f"ours, {name}",
+            "ours",
+            job,
+            sizes | form,
+            tuned=True,
+            work=count,
+            target_ratio=ratio_of_precision(name, target_ratio),
+        )
+        for name, form in FORMS.items()
     )
 
 
-def of_precision(name: str, asked: Asked) -> float | None:
+def ratio_of_precision(name: str, target_ratio: TargetRatios) -> float | None:
     """Return what is asked of a form."""
-    return asked[name.startswith("bf16")]
+    return target_ratio[name.startswith("bf16")]
 
 
-def beside(peer: str, asked: Asked = (None, None)) -> tuple[Pair, ...]:
+def pairs_with(peer: str, target_ratio: TargetRatios = (None, None)) -> tuple[Pair, ...]:
     """Return the pairs of our sides with a peer."""
-    return tuple(Pair(peer, f"ours, {name}", of_precision(name, asked)) for name in FORMS)
+    return tuple(Pair(peer, f"ours, {name}", ratio_of_precision(name, target_ratio)) for name in FORMS)
 
 
 def representations() -> Group:
@@ -51,7 +61,7 @@ def representations() -> Group:
             Spec("plain form (Conv1d)", "plain", "represent"),
             *ours("represent", work.represent, (0.85, 0.70)),
         ),
-        (*beside("RecBole NextItNet", (1.6, 2.6)), Pair("plain form (Conv1d)", "ours, fp32")),
+        (*pairs_with("RecBole NextItNet", (1.6, 2.6)), Pair("plain form (Conv1d)", "ours, fp32")),
     )
 
 
@@ -71,7 +81,7 @@ def long_histories() -> Group:
 
 
 def ranking() -> Group:
-    peers: dict[str, Asked] = {"RecBole NextItNet": (1.8, 2.8), "plain form (Tenrec)": (25, 25)}
+    peers: dict[str, TargetRatios] = {"RecBole NextItNet": (1.8, 2.8), "plain form (Tenrec)": (25, 25)}
     return Group(
         "full ranking, top 10",
         Sizes(),
@@ -80,5 +90,5 @@ def ranking() -> Group:
             Spec("plain form (Tenrec)", "plain", "rank"),
             *ours("rank", work.rank),
         ),
-        tuple(pair for peer, asked in peers.items() for pair in beside(peer, asked)),
+        tuple(pair for peer, target_ratio in peers.items() for pair in pairs_with(peer, target_ratio)),
     )

@@ -43,7 +43,7 @@ KINDS = ("predict", "user", "events", "mixed")
 
 @dataclass
 class Seen:
-    """What came back at one rate."""
+    """Answers and errors at one rate."""
 
     milliseconds: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -51,8 +51,10 @@ class Seen:
 
 def main() -> None:
     options = _options()
-    where = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    print(f"{date.today().isoformat()}, {where}; {TASKS} tasks, d=64, 8 blocks, histories of {EVENTS} events, seed 0")
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print(
+        f"{date.today().isoformat()}, {hardware}; {TASKS} tasks, d=64, 8 blocks, histories of {EVENTS} events, seed 0"
+    )
     rows = []
     with tempfile.TemporaryDirectory() as folder, service(Path(folder), options) as port:
         asyncio.run(fill(port))
@@ -61,8 +63,8 @@ def main() -> None:
             print("|---|---|---|---|---|---|", flush=True)
             knee = 0.0
             for rate in options.rates:
-                seen = asyncio.run(load(port, kind, rate, options.seconds, options.connections))
-                row = summary(kind, rate, seen, options.seconds)
+                observed = asyncio.run(load(port, kind, rate, options.seconds, options.connections))
+                row = summary(kind, rate, observed, options.seconds)
                 rows.append(row)
                 print("| " + " | ".join(row["cells"]) + " |", flush=True)
                 knee = max(knee, rate if row["kept"] else 0.0)
@@ -107,8 +109,8 @@ def service(folder: Path, options: argparse.Namespace) -> Iterator[int]:
 def port_of(log: Path, process: subprocess.Popen[bytes]) -> int:
     for _ in range(600):
         text = log.read_text()
-        if found := re.search(r"http://127\.0\.0\.1:(\d+)", text):
-            return int(found[1])
+        if match := re.search(r"http://127\.0\.0\.1:(\d+)", text):
+            return int(match[1])
         if process.poll() is not None:
             raise SystemExit(text)
         time.sleep(0.1)
@@ -167,19 +169,19 @@ async def load(port: int, kind: str, rate: float, seconds: float, connections: i
     """Ask at a rate for some seconds."""
     gc.collect()
     gc.freeze()  # the client's own pauses are not the service's
-    rng, seen, client = random.Random(1), Seen(), Client(port, connections)
+    rng, observed, client = random.Random(1), Seen(), Client(port, connections)
     start, tasks = time.perf_counter() + 0.1, []
     for i in range(round(rate * seconds)):
         due = start + i / rate
         if (ahead := due - time.perf_counter()) > 0:
             await asyncio.sleep(ahead)
-        tasks.append(asyncio.create_task(one(client, kind, rng, due, seen)))
+        tasks.append(asyncio.create_task(send_request(client, kind, rng, due, observed)))
     await asyncio.wait(tasks, timeout=30)
     await client.close()
-    return seen
+    return observed
 
 
-async def one(client: Client, kind: str, rng: random.Random, due: float, seen: Seen) -> None:
+async def send_request(client: Client, kind: str, rng: random.Random, due: float, observed: Seen) -> None:
     if kind == "mixed":
         kind = rng.choice(["predict", "user", "events"])
     tasks = [f"task-{rng.randrange(TASKS)}"]
@@ -194,11 +196,11 @@ async def one(client: Client, kind: str, rng: random.Random, due: float, seen: S
         call = client.ask("POST", "/v1/events", {"events": [event]})
     try:
         status, _ = await call
-        seen.statuses[str(status)] += 1
+        observed.statuses[str(status)] += 1
         if status == 200:
-            seen.milliseconds.append(1e3 * (time.perf_counter() - due))
+            observed.milliseconds.append(1e3 * (time.perf_counter() - due))
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-        seen.statuses[type(error).__name__] += 1
+        observed.statuses[type(error).__name__] += 1
 
 
 class Client:
@@ -229,20 +231,20 @@ class Client:
             writer.close()
 
 
-def summary(kind: str, rate: float, seen: Seen, seconds: float) -> dict[str, object]:
+def summary(kind: str, rate: float, observed: Seen, seconds: float) -> dict[str, object]:
     """Return the line of one rate."""
-    answered = len(seen.milliseconds) / seconds
-    cuts = quantiles(seen.milliseconds, n=100) if len(seen.milliseconds) > 1 else [float("nan")] * 99
+    answered = len(observed.milliseconds) / seconds
+    cuts = quantiles(observed.milliseconds, n=100) if len(observed.milliseconds) > 1 else [float("nan")] * 99
     p50, p95, p99 = cuts[49], cuts[94], cuts[98]
-    errors = {status: count for status, count in sorted(seen.statuses.items()) if status != "200"}
-    lost = round(rate * seconds) - sum(seen.statuses.values())
+    errors = {status: count for status, count in sorted(observed.statuses.items()) if status != "200"}
+    lost = round(rate * seconds) - sum(observed.statuses.values())
     if lost:
         errors["no answer"] = lost
-    said = ", ".join(f"{count} x {status}" for status, count in errors.items()) or "none"
-    cells = [f"{rate:,.0f}", f"{answered:,.0f}", f"{p50:,.1f}", f"{p95:,.1f}", f"{p99:,.1f}", said]
-    kept = not errors and answered >= 0.99 * rate and p99 <= SLOW_MS
+    error_text = ", ".join(f"{count} x {status}" for status, count in errors.items()) or "none"
+    cells = [f"{rate:,.0f}", f"{answered:,.0f}", f"{p50:,.1f}", f"{p95:,.1f}", f"{p99:,.1f}", error_text]
+    sustained = not errors and answered >= 0.99 * rate and p99 <= SLOW_MS
     return {"kind": kind, "rate": rate, "answered": answered, "p50": p50, "p95": p95, "p99": p99,
-            "errors": errors, "kept": kept, "cells": cells}  # fmt: skip
+            "errors": errors, "kept": sustained, "cells": cells}  # fmt: skip
 
 
 if __name__ == "__main__":

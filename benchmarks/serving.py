@@ -1,4 +1,4 @@
-"""What one trunk for many tasks saves, and what states event by event save: python benchmarks/serving.py
+"""Time saved by one trunk for many tasks, and by states event by event: python benchmarks/serving.py
 
 All sides run in this process, in turns; medians over the rounds, and in brackets the spread of the ratios within single
 rounds (10 .. 90 %). Weights are random, which cost the same as others.
@@ -60,8 +60,8 @@ def main() -> None:
     tune_process()  # as the command line does
     options = _options()
     out: dict[str, Any] = {"date": date.today().isoformat(), "machine": platform.machine(), "cores": os.cpu_count()}
-    where = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
-    print(f"{out['date']}, {where} {torch.__version__}, seed 0, {options.rounds} rounds")
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    print(f"{out['date']}, {hardware} {torch.__version__}, seed 0, {options.rounds} rounds")
     print(f"d={options.channels}, dilations (1, 4) x 4, bottleneck d/8, {options.tasks} tasks\n")
     print("| side A | side B | A / B (10 .. 90 % of rounds) | asked |")
     print("|---|---|---|---|", flush=True)
@@ -104,13 +104,13 @@ def mixed(options: argparse.Namespace) -> list[dict[str, Any]]:
     bank = PatchBank(patches)
     tokens = items(options.rows, options.events)
     which = torch.arange(options.rows) % options.tasks
-    own = [torch.nonzero(which == task).flatten() for task in range(options.tasks)]
+    task_rows = [torch.nonzero(which == task).flatten() for task in range(options.tasks)]
     sides: dict[str, Side] = {
         "mixed batch": lambda: represent(backbone, tokens, bank.rows(which)),
         "trunk without patches": lambda: represent(backbone, tokens),
         "one patch for all rows": lambda: represent(backbone, tokens, patches[0]),
         "a batch for each task": lambda: [
-            represent(backbone, tokens[rows], patch) for rows, patch in zip(own, patches, strict=True)
+            represent(backbone, tokens[rows], patch) for rows, patch in zip(task_rows, patches, strict=True)
         ],
     }
     pairs = [
@@ -127,44 +127,46 @@ def mixed(options: argparse.Namespace) -> list[dict[str, Any]]:
             ("mixed batch, compiled", "trunk without patches, compiled", ""),
             ("a batch for each task", "mixed batch, compiled", ">= 5"),
         ]
-    found = report(sides, pairs, options)
+    lines = report(sides, pairs, options)
     engine, questions = engine_of(options), [[f"task-{task}"] for task in which.tolist()]
     histories = [[f"item-{i - SPECIAL}" for i in row] for row in tokens.tolist()]
-    asked = [Request(history, Question(tasks)) for history, tasks in zip(histories, questions, strict=True)]
-    plain = [Request(one.items, Question(one.question.tasks, patched=False)) for one in asked]
-    apart = [[asked[row] for row in rows.tolist()] for rows in own]
+    requests = [Request(history, Question(tasks)) for history, tasks in zip(histories, questions, strict=True)]
+    plain = [Request(request.items, Question(request.question.tasks, patched=False)) for request in requests]
+    apart = [[requests[row] for row in rows.tolist()] for rows in task_rows]
     sides = {
-        "engine: mixed batch": lambda: engine.predict(asked),
+        "engine: mixed batch": lambda: engine.predict(requests),
         "engine: without patches": lambda: engine.predict(plain),
-        "engine: a batch for each task": lambda: [engine.predict(some) for some in apart],
+        "engine: a batch for each task": lambda: [engine.predict(batch) for batch in apart],
     }
     pairs = [
         ("engine: mixed batch", "engine: without patches", ""),
         ("engine: a batch for each task", "engine: mixed batch", ""),
     ]
-    return found + report(sides, pairs, options)
+    return lines + report(sides, pairs, options)
 
 
 def every_task(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All tasks of one user beside a loop over them."""
-    found = []
+    lines = []
     history = [f"item-{i}" for i in range(options.events)]
-    for blocks, asked in ((None, ">= 18"), (2, ">= 40")):
+    for blocks, target in ((None, ">= 18"), (2, ">= 40")):
         engine = engine_of(options, blocks=blocks)
-        every = [Request(history)]
+        all_requests = [Request(history)]
         single = [[Request(history, Question([f"task-{task}"]))] for task in range(options.tasks)]
-        where = "all blocks" if blocks is None else f"the last {blocks} blocks"
+        blocks_text = "all blocks" if blocks is None else f"the last {blocks} blocks"
         sides: dict[str, Side] = {
-            f"loop over tasks, patches in {where}": lambda e=engine, s=single: [e.predict(one) for one in s],
-            f"all tasks of one user, patches in {where}": lambda e=engine, r=every: e.predict(r),
+            f"loop over tasks, patches in {blocks_text}": lambda e=engine, s=single: [
+                e.predict(request) for request in s
+            ],
+            f"all tasks of one user, patches in {blocks_text}": lambda e=engine, r=all_requests: e.predict(r),
         }
-        found += report(sides, [(*sides, asked)], options)  # type: ignore[list-item]
-    return found
+        lines += report(sides, [(*sides, target)], options)  # type: ignore[list-item]
+    return lines
 
 
 def streaming(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One more event of each user beside computing its window again."""
-    backbone, found = trunk(options), []
+    backbone, lines = trunk(options), []
     patches = patches_of(backbone, options)
     bank = PatchBank(patches)
     stream = Stream(backbone)
@@ -176,24 +178,28 @@ def streaming(options: argparse.Namespace) -> list[dict[str, Any]]:
             tokens = items(users, 200)
             stream.fill(states, rows, tokens, patch)
             event = tokens[:, 0]
-            who = f"{users:,} users{name}" if users > 1 else f"one user{name}"
+            users_text = f"{users:,} users{name}" if users > 1 else f"one user{name}"
             sides: dict[str, Side] = {
-                f"{who}: an event": lambda s=states, r=rows, e=event, p=patch: stream.push(s, r, e, p)
+                f"{users_text}: an event": lambda s=states, r=rows, e=event, p=patch: stream.push(s, r, e, p)
             }
-            sides[f"{who}: an event and its answer"] = lambda s=states, r=rows, e=event, p=patch: (
+            sides[f"{users_text}: an event and its answer"] = lambda s=states, r=rows, e=event, p=patch: (
                 stream.push(s, r, e, p), stream.peek(s, r, patch=p),
             )  # fmt: skip
             pairs = []
             for length in (options.events, 200):
                 window = tokens[:, :length]
                 sides[f"window of {length} again"] = lambda w=window, p=patch: represent(backbone, w, p)
-                sides[f"window of {length} again, every position"] = lambda w=window, p=patch: whole(backbone, w, p)
+                sides[f"window of {length} again, every position"] = lambda w=window, p=patch: represent_all(
+                    backbone, w, p
+                )
                 goal = {(True, options.events): ">= 20", (True, 200): ">= 70", (False, options.events): ">= 5"}
                 for side in list(sides)[-2:]:
-                    asked = goal.get((users > 1, length), "") if not name else ""
-                    pairs += [(side, of, asked if i == 0 else "") for i, of in enumerate(list(sides)[:2])]
-            found += report(sides, pairs, options)
-    return found
+                    target = goal.get((users > 1, length), "") if not name else ""
+                    pairs += [
+                        (side, other_side, target if i == 0 else "") for i, other_side in enumerate(list(sides)[:2])
+                    ]
+            lines += report(sides, pairs, options)
+    return lines
 
 
 def search(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -201,7 +207,7 @@ def search(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     The vectors lie around centres, as those of items that go together do, and where they lie anywhere.
     """
-    found = []
+    table_lines = []
     generator = torch.Generator().manual_seed(0)
     for kind, spread in (("around centres", 0.5), ("anywhere", None)):
         centres = torch.randn(300, options.channels, generator=generator)
@@ -223,8 +229,8 @@ def search(options: argparse.Namespace) -> list[dict[str, Any]]:
                 x.search(u[i : i + 1], 10, [[]]) for i in range(8)
             ],
         }
-        found += report(sides, [(*sides, "")], options)  # type: ignore[list-item]
-    return found
+        table_lines += report(sides, [(*sides, "")], options)  # type: ignore[list-item]
+    return table_lines
 
 
 # ---------------------------------------------------------------- parts
@@ -245,7 +251,7 @@ def items(rows: int, length: int) -> Tensor:
     return torch.randint(SPECIAL, ITEMS + SPECIAL, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-def whole(backbone: Backbone, tokens: Tensor, patch: Any) -> Tensor:
+def represent_all(backbone: Backbone, tokens: Tensor, patch: Any) -> Tensor:
     longer, _ = append_token(tokens, 1)
     return backbone(longer, patch)[:, -1]
 
@@ -282,11 +288,11 @@ def report(
             side()
             seconds[name].append(time.perf_counter() - start)
     rows = []
-    for a, b, asked in pairs:
+    for a, b, target in pairs:
         ratio = float(np.median(seconds[a]) / np.median(seconds[b]))
         low, high = np.quantile(np.array(seconds[a]) / np.array(seconds[b]), (0.1, 0.9)).tolist()
-        print(f"| {a} | {b} | {ratio:.2f} ({low:.2f} .. {high:.2f}) | {asked} |", flush=True)
-        rows.append({"a": a, "b": b, "ratio": ratio, "low": low, "high": high, "asked": asked})
+        print(f"| {a} | {b} | {ratio:.2f} ({low:.2f} .. {high:.2f}) | {target} |", flush=True)
+        rows.append({"a": a, "b": b, "ratio": ratio, "low": low, "high": high, "asked": target})
     return rows
 
 

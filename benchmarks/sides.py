@@ -149,8 +149,8 @@ def ratio(slow: Times, fast: Times, units: tuple[float, float] = (1.0, 1.0)) -> 
         units: how much work one run of each does, where that differs.
     """
     scale = units[1] / units[0]
-    each = np.array(slow.rounds) / np.array(fast.rounds) * scale
-    low, high = np.quantile(each, (0.1, 0.9))
+    ratios = np.array(slow.rounds) / np.array(fast.rounds) * scale
+    low, high = np.quantile(ratios, (0.1, 0.9))
     return Ratio(slow.median / fast.median * scale, float(low), float(high))
 
 
@@ -168,6 +168,6 @@ def interleave(sides: Sequence[Side], rounds: int, repeats: int) -> list[Times]:
     """
     seconds: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds):
-        for side, of in zip(sides, seconds, strict=True):
-            of.append(median(side.go(COLD + repeats)[COLD:]))
-    return [Times(tuple(of)) for of in seconds]
+        for side, times in zip(sides, seconds, strict=True):
+            times.append(median(side.go(COLD + repeats)[COLD:]))
+    return [Times(tuple(times)) for times in seconds]

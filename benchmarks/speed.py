@@ -80,14 +80,14 @@ def _lines(run: Run, modules: tuple[str, ...]) -> Iterator[Line]:
 def _limits(options: argparse.Namespace) -> Limits:
     """Measure in a process with the settings of our sides."""
     command = [sys.executable, str(HERE / "limits.py"), "--json", *(["--tiny"] if options.tiny else [])]
-    done = subprocess.run(command, env=os.environ | SPIN | TUNED, check=True, capture_output=True, text=True)
-    return Limits(**json.loads(done.stdout))
+    completed = subprocess.run(command, env=os.environ | SPIN | TUNED, check=True, capture_output=True, text=True)
+    return Limits(**json.loads(completed.stdout))
 
 
 def _head(limits: Limits, options: argparse.Namespace) -> list[str]:
-    what = f"{options.rounds} rounds of {options.repeats}" + (", our sides compiled" if options.compile else "")
+    description = f"{options.rounds} rounds of {options.repeats}" + (", our sides compiled" if options.compile else "")
     return [
-        f"{date.today()}, {_processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {what}",
+        f"{date.today()}, {_processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {description}",
         str(limits),
     ]
 

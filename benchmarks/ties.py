@@ -1,4 +1,4 @@
-"""What breaking ties teaches: pre-training on a log without any order, with ties by hash, by item id, or by lines.
+"""Patterns that ties put into data: pre-training on a log without any order, ties by hash, by item id, or by lines.
 
     python benchmarks/ties.py
 
@@ -52,7 +52,7 @@ def pretrained(log: Path, folder: Path, options: argparse.Namespace, settings: d
     corpus = peterrec.prepare(peterrec.PrepareConfig(events=events), folder / "corpus")
     config = peterrec.PretrainConfig(
         backbone=peterrec.BackboneConfig(channels=32), max_length=32, epochs=options.epochs, seed=options.seed,
-        valid_share=0.1, runner=peterrec.config.RunnerConfig(progress=False),
+        valid_fraction=0.1, runner=peterrec.config.RunnerConfig(progress=False),
     )  # fmt: skip
     model = peterrec.pretrain(corpus, folder / "backbone", config)
     metrics: dict[str, float] = model.pretrained.training["metrics"]

@@ -35,20 +35,20 @@ def means_of(folder: Path, cell: CellResult, split: SplitConfig) -> tuple[float,
 
 def table(grid: Path, salt: str) -> list[str]:
     """Lines of Markdown: a method of a task a row, means over the seeds of whole shares of labels."""
-    found: dict[tuple[str, str, str], list[tuple[float, float, int]]] = defaultdict(list)
+    values_by_key: dict[tuple[str, str, str], list[tuple[float, float, int]]] = defaultdict(list)
     for path in sorted(grid.glob("cells/*/*/*/*/cell.json")):
         cell = read_cell(path.parent)
         if cell.share == 1.0:
             key = (f"{cell.data}/{cell.task}", cell.method, cell.primary)
-            found[key].append(means_of(path.parent, cell, SplitConfig(salt=salt)))
+            values_by_key[key].append(means_of(path.parent, cell, SplitConfig(salt=salt)))
     lines = [
         "| task | method | metric | all test users | untouched | untouched users a seed |",
         "|---|---|---|---|---|---|",
     ]
-    for (task, method, metric), values in found.items():
-        whole, part, users = np.mean(np.array(values), axis=0)
+    for (task, method, metric), values in values_by_key.items():
+        whole_mean, part, users = np.mean(np.array(values), axis=0)
         digits = 3 if metric == "accuracy" else 4
-        lines.append(f"| {task} | {method} | {metric} | {whole:.{digits}f} | {part:.{digits}f} | {users:.0f} |")
+        lines.append(f"| {task} | {method} | {metric} | {whole_mean:.{digits}f} | {part:.{digits}f} | {users:.0f} |")
     return lines
 
 

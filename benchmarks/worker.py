@@ -23,7 +23,7 @@ SPECIAL = 4  # indices below the first item in peterrec; peers get the same numb
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a job is done on. Every worker reads the same ones and heeds those that mean something to it."""
+    """Sizes that a job is done with. Every worker reads the same ones and heeds those that mean something to it."""
 
     channels: int = 64
     dilations: tuple[int, ...] = (1, 4) * 4

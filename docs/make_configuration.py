@@ -105,8 +105,8 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined:
         return "*required*" if field.default_factory is None else ""
     if isinstance(value, config.Config):
-        given = value.model_dump(exclude_defaults=True)
-        return ", ".join(f"`{key}: {item}`" for key, item in given.items())
+        values = value.model_dump(exclude_defaults=True)
+        return ", ".join(f"`{key}: {item}`" for key, item in values.items())
     if value is None or value == ():
         return ""
     return f"`{list(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value}`"

@@ -105,11 +105,11 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
         "all_params": 1000,
         "trained": group_counts(None, patch, [head]),
         "metrics": {"valid": {"accuracy": 0.5}, "best_epoch": 3},
-        "class_shares": tuple((np.arange(len(names), 0, -1) / sum(range(len(names) + 1))).tolist()) if names else None,
+        "class_priors": tuple((np.arange(len(names), 0, -1) / sum(range(len(names) + 1))).tolist()) if names else None,
     }
     shaken(head, seed + 2)
-    made = {"patch": patch, "patch_config": patch_config, "head": head, "class_names": names, "targets": targets}
-    return Bundle(**(made | defaults | settings))
+    parts = {"patch": patch, "patch_config": patch_config, "head": head, "class_names": names, "targets": targets}
+    return Bundle(**(parts | defaults | settings))
 
 
 # ---------------------------------------------------------------- corpus
@@ -142,7 +142,7 @@ def write_corpus(folder: Path, *, users: int = 10, catalogue: Catalogue | None =
         _write_task(folder / "tasks" / task["name"], task, users, len(catalogue))
     meta = {
         "kind": "corpus",
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": "f" * 64,
         "catalogue_fingerprint": catalogue.fingerprint,
         "users": users,
@@ -159,8 +159,8 @@ def _write_task(folder: Path, task: dict[str, str], users: int, items: int) -> N
     folder.mkdir(parents=True)
     ranking = task["kind"] == "ranking"
     targets = tiny_catalogue(5, first=0)
-    more = {"targets_fingerprint": targets.fingerprint} if ranking else {"class_names": list(CLASSES)}
-    (folder / "task.json").write_text(json.dumps(task | more))
+    description = {"targets_fingerprint": targets.fingerprint} if ranking else {"class_names": list(CLASSES)}
+    (folder / "task.json").write_text(json.dumps(task | description))
     if ranking:
         targets.write(folder / "targets.parquet")
     for seed, part in enumerate(("train", "valid", "test")):

@@ -1,4 +1,4 @@
-"""What every patch on every backbone promises. A new kind of patch is tested by one more line of `PATCHES`."""
+"""Promises of every patch on every backbone. A new kind of patch is tested by one more line of `PATCHES`."""
 
 from __future__ import annotations
 

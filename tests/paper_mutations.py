@@ -31,7 +31,7 @@ class Check(NamedTuple):
     mutation: Mutation | None
 
     def fault(self, outcome: Outcome) -> str:
-        """What is wrong with the outcome; empty if it is as it should be."""
+        """The fault of the outcome; empty if it is as it should be."""
         if self.mutation is None:
             reasons = [*outcome.failed, *(f"skipped: {test}" for test in outcome.skipped), *outcome.errors]
             return "" if outcome.sound else f"not sound with nothing broken: {', '.join(reasons) or 'no test ran'}"
@@ -45,13 +45,13 @@ class Check(NamedTuple):
 
 def checks(words: list[str]) -> Iterator[Check]:
     """Yield all checks of the rows that are asked for, in their order."""
-    of_row = {row_of(beginning): mutations for beginning, mutations in MUTATIONS.items()}
+    mutations_by_row = {row_of(beginning): mutations for beginning, mutations in MUTATIONS.items()}
     for row in rows():
         if not words or any(word.lower() in row.statement.lower() for word in words):
-            if row not in of_row:
+            if row not in mutations_by_row:
                 raise ValueError(f"nothing breaks the row {row.statement!r}: add a mutation to tests/paper")
             yield Check(row, None)
-            yield from (Check(row, mutation) for mutation in of_row[row])
+            yield from (Check(row, mutation) for mutation in mutations_by_row[row])
 
 
 def main(words: list[str], jobs: int) -> int:
@@ -84,15 +84,15 @@ def main(words: list[str], jobs: int) -> int:
 
 
 def line_of(check: Check, outcome: Outcome, fault: str) -> str:
-    """What is printed of a check."""
+    """Return the line that is printed of a check."""
     if check.mutation is None:
         return f"\n{check.row.statement}\n  {fault or f'{outcome.passed} tests pass'}"
     if fault:
         return f"  - {check.mutation.effect}: {fault}"
     test, reason = next(iter(outcome.failed.items()))
     error = reason.partition(":")[0]
-    how = "" if error.startswith("assert") or error in ("AssertionError", "Failed") else f" ({error})"
-    return f"  - {check.mutation.effect}: caught by {test.split('::', 1)[1].split('[')[0]}{how}"
+    ending = "" if error.startswith("assert") or error in ("AssertionError", "Failed") else f" ({error})"
+    return f"  - {check.mutation.effect}: caught by {test.split('::', 1)[1].split('[')[0]}{ending}"
 
 
 if __name__ == "__main__":

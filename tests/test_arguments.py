@@ -45,13 +45,13 @@ class Frame:
 
 
 def frames() -> dict[str, Any]:
-    made: dict[str, Any] = {"frame": Frame()}
+    tables: dict[str, Any] = {"frame": Frame()}
     for library in ("pandas", "polars"):
         try:
-            made[library] = pytest.importorskip(library).DataFrame({"user_id": [1], "item_id": [2]})
+            tables[library] = pytest.importorskip(library).DataFrame({"user_id": [1], "item_id": [2]})
         except pytest.skip.Exception:
             continue
-    return made
+    return tables
 
 
 # Of each, what is a kind that no argument of any public function is of.
@@ -70,8 +70,8 @@ MADE_BY_US = {"Answer", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommenda
 OTHER = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 
 
-class Made:
-    """What methods are asked of, and good arguments."""
+class Artifacts:
+    """Objects whose methods are called, and good arguments."""
 
     def __init__(self, folder: Path) -> None:
         pretrained = tiny_pretrained()
@@ -85,15 +85,17 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    found = Made(tmp_path_factory.mktemp("made"))
-    yield found
-    found.store.close()
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    prepared = Artifacts(tmp_path_factory.mktemp("made"))
+    yield prepared
+    prepared.store.close()
 
 
 HISTORIES = [["item-1"]]
 # Name, the call with arguments by name, the good ones, and kinds of the second list that are wrong for each.
-Case = tuple[str, Callable[["Made"], Callable[..., Any]], Callable[["Made"], dict[str, Any]], dict[str, list[Any]]]
+Case = tuple[
+    str, Callable[["Artifacts"], Callable[..., Any]], Callable[["Artifacts"], dict[str, Any]], dict[str, list[Any]]
+]
 CASES: list[Case] = [
     ("inspect", lambda m: peterrec.inspect, lambda m: {"path": m.nowhere}, {"path": [LIST, NONE, DICT, NUMBER]}),
     (
@@ -329,8 +331,8 @@ CONFIGS = sorted(
 
 
 def test_nothing_that_is_exported_is_forgotten() -> None:
-    asked = {name.partition(".")[0] for name, *_ in CASES}
-    assert {*asked, *CONFIGS, *MADE_BY_US, *OTHER} == set(peterrec.__all__)
+    tested = {name.partition(".")[0] for name, *_ in CASES}
+    assert {*tested, *CONFIGS, *MADE_BY_US, *OTHER} == set(peterrec.__all__)
 
 
 @pytest.mark.parametrize(
@@ -341,15 +343,17 @@ def test_nothing_that_is_exported_is_forgotten() -> None:
         for argument in wrong
     ],
 )
-def test_what_an_argument_cannot_be_is_refused(made: Made, call: Any, good: Any, wrong: Any, argument: str) -> None:
+def test_what_an_argument_cannot_be_is_refused(
+    artifacts: Artifacts, call: Any, good: Any, wrong: Any, argument: str
+) -> None:
     values = [lambda value=value: value for value in wrong[argument]]
     for value in (*WRONG.values(), *values):
         with pytest.raises(PeterRecError) as caught:
-            call(made)(**(good(made) | {argument: value()}))
+            call(artifacts)(**(good(artifacts) | {argument: value()}))
         assert caught.value.remedy, "it says what to do"
         assert "nowhere" not in str(caught.value), "before anything is read"
-    assert not made.nowhere.exists()
-    assert list(made.model.bundles) == ["age", "shop"]
+    assert not artifacts.nowhere.exists()
+    assert list(artifacts.model.bundles) == ["age", "shop"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -370,10 +374,12 @@ def test_paths_of_events_are_a_list() -> None:
     assert peterrec.EventsConfig(paths=["a", "b"]).paths == ("a", "b")  # type: ignore[arg-type]
 
 
-def test_good_arguments_are_let_through(made: Made) -> None:
+def test_good_arguments_are_let_through(artifacts: Artifacts) -> None:
     @checked
-    def public(path: str | Path, names: list[str] | None = None, *more: int, scale: float = 1.0, **rest: Any) -> Any:
-        return path, names, more, scale, rest
+    def public(
+        path: str | Path, names: list[str] | None = None, *numbers: int, scale: float = 1.0, **options: Any
+    ) -> Any:
+        return path, names, numbers, scale, options
 
     assert public("a") == ("a", None, (), 1.0, {})
     assert public(Path("a"), ["b"], 3, scale=2, other={"c"}) == (Path("a"), ["b"], (3,), 2, {"other": {"c"}})

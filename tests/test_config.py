@@ -97,7 +97,7 @@ positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
     lr=positive, decay=st.floats(min_value=0, allow_infinity=False), warmup=st.floats(0, 1), clip=st.none() | positive
 )
 def test_any_number_survives_a_dump(lr, decay, warmup, clip):
-    config = OptimConfig(lr=lr, weight_decay=decay, warmup=warmup, clip_norm=clip)
+    config = OptimConfig(lr=lr, weight_decay=decay, warmup_fraction=warmup, clip_norm=clip)
     assert build_config(OptimConfig, yaml.safe_load(dump_yaml(config))) == config
 
 
@@ -111,12 +111,14 @@ def test_any_text_survives_a_dump(text):
 
 
 def test_values_beat_the_file_and_overrides_beat_both(tmp_path):
-    path = write(tmp_path, "epochs: 1\nbatch_size: 1\nseed: 1\noptim: {lr: 0.1, warmup: 0.1, schedule: constant}\n")
+    path = write(
+        tmp_path, "epochs: 1\nbatch_size: 1\nseed: 1\noptim: {lr: 0.1, warmup_fraction: 0.1, schedule: constant}\n"
+    )
     config = load_config(
-        AdaptConfig, path, ["seed=3", "optim.lr=0.3"], batch_size=2, seed=2, optim={"warmup": 0.2, "lr": 0.2}
+        AdaptConfig, path, ["seed=3", "optim.lr=0.3"], batch_size=2, seed=2, optim={"warmup_fraction": 0.2, "lr": 0.2}
     )
     assert (config.epochs, config.batch_size, config.seed) == (1, 2, 3)
-    assert config.optim == OptimConfig(lr=0.3, warmup=0.2, schedule="constant")
+    assert config.optim == OptimConfig(lr=0.3, warmup_fraction=0.2, schedule="constant")
 
 
 def test_without_anything_come_the_defaults(tmp_path):
@@ -167,8 +169,8 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text):
 
 
 def test_a_merged_key_may_be_overridden(tmp_path):
-    text = "optim: &base {lr: 0.1, warmup: 0.2}\n"
-    assert load_yaml(f"{text}other:\n  <<: *base\n  lr: 0.3\n")["other"] == {"lr": 0.3, "warmup": 0.2}
+    text = "optim: &base {lr: 0.1, warmup_fraction: 0.2}\n"
+    assert load_yaml(f"{text}other:\n  <<: *base\n  lr: 0.3\n")["other"] == {"lr": 0.3, "warmup_fraction": 0.2}
 
 
 def test_an_override_that_is_no_yaml_is_refused():
@@ -209,9 +211,9 @@ def test_an_override_that_is_no_yaml_is_refused():
         (OptimConfig, {"lr": 0}, "lr"),
         (OptimConfig, {"lr": float("inf")}, "lr"),
         (OptimConfig, {"lr": float("nan")}, "lr"),
-        (OptimConfig, {"warmup": 1.1}, "warmup"),
+        (OptimConfig, {"warmup_fraction": 1.1}, "warmup_fraction"),
         (PretrainConfig, {"max_length": 1}, "max_length"),
-        (PretrainConfig, {"valid_share": 0.5}, "valid_share"),
+        (PretrainConfig, {"valid_fraction": 0.5}, "valid_fraction"),
         (PretrainConfig, {"seed": 0.5}, "seed"),
         (EvaluateConfig, {"confidence": 1.0}, "confidence"),
         (RunConfig, {"prepare": EVENTS, "strategies": ["patch", "last3"]}, "strategies.1"),
@@ -270,8 +272,8 @@ def test_only_the_runner_may_differ(tmp_path):
     path = write(tmp_path, dump_yaml(AdaptConfig()))
     assert same_settings(path, AdaptConfig())
     assert same_settings(path, load_config(AdaptConfig, None, ["runner.devices=2", "runner.progress=false"]))
-    for other in ("seed=1", "optim.lr=0.5", "patch.per_block=1", "strategy=head"):
-        assert not same_settings(path, load_config(AdaptConfig, None, [other])), other
+    for override in ("seed=1", "optim.lr=0.5", "patch.per_block=1", "strategy=head"):
+        assert not same_settings(path, load_config(AdaptConfig, None, [override])), override
     assert not same_settings(path, PretrainConfig())
 
 

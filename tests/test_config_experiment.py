@@ -23,20 +23,20 @@ def tree(**changes: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "data": {"shop": {"prepare": {"events": {"paths": ["e.csv"]}, "tasks": TASKS}}},
         "methods": {"patch": {"adapt": {}}, "majority": {"baseline": "majority"}},
-        "questions": [{"name": "q", "asks": "?", "methods": ["patch", "majority"]}],
+        "questions": [{"name": "q", "text": "?", "methods": ["patch", "majority"]}],
     }
     return plain | changes
 
 
 def question(**changes: Any) -> dict[str, Any]:
-    return {"questions": [{"name": "q", "asks": "?", "methods": ["patch"]} | changes]}
+    return {"questions": [{"name": "q", "text": "?", "methods": ["patch"]} | changes]}
 
 
 def test_what_is_not_said_has_a_default() -> None:
     config = build_config(ExperimentConfig, tree())
     assert config.seeds == (0, 1, 2)
     assert config.backbones == {"base": {}}
-    assert config.questions[0].shares == (1.0,)
+    assert config.questions[0].label_fractions == (1.0,)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -46,14 +46,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (question(tasks=["shop/gender"]), "names task 'shop/gender'; there are .*shop/age.*shop/food"),
     (question(tasks=["age"]), "questions.0.tasks.0"),
     (question(seeds=[7]), "names seed 7, which is none of the grid's"),
-    (question(shares=[0.1, 0.1]), "names one of its shares twice"),
+    (question(label_fractions=[0.1, 0.1]), "names one of its label_fractions twice"),
     (question(methods=["patch", "patch"]), "names one of its methods twice"),
     (question(methods=["patch", "majority"], compare=[["patch", "majority"]] * 2), "names one of its compare twice"),
     (question(compare=[["patch", "patch"]]), "compares a method with itself"),
     ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
     ({"seeds": [0, 0]}, "seeds names one of them twice"),
-    (question(shares=[0.0]), "questions.0.shares.0"),
-    (question(shows=["stars"]), "questions.0.shows.0"),
+    (question(label_fractions=[0.0]), "questions.0.label_fractions.0"),
+    (question(sections=["stars"]), "questions.0.sections.0"),
     ({"questions": 2 * question()["questions"]}, "two questions have the same name"),
     ({"methods": {"patch": {"adapt": {}, "baseline": "x"}, "majority": {"baseline": "x"}}}, "exactly one of"),
     ({"methods": {"patch": {}, "majority": {"baseline": "x"}}}, "exactly one of"),
@@ -94,8 +94,8 @@ def test_a_seed_that_the_cells_would_override_is_refused(changes: dict[str, Any]
 
 
 def grids() -> list[Path]:
-    own = Path(str(files("peterrec.experiments.grid") / "quick.yaml"))
-    return [own, *sorted((Path(__file__).parents[1] / "configs" / "experiments").glob("*.yaml"))]
+    quick_grid = Path(str(files("peterrec.experiments.grid") / "quick.yaml"))
+    return [quick_grid, *sorted((Path(__file__).parents[1] / "configs" / "experiments").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", grids(), ids=lambda path: path.name)

@@ -28,13 +28,17 @@ HARD = {"sampling": "hard", "count": 4, "candidates": 5}
         (AdaptConfig, {"class_weights": {"young": 0}}, "class_weights"),
         (AdaptConfig, {"class_weights": {True: 5.0}}, "quote the names"),
         (AdaptConfig, {"strategy": "last3"}, "strategy"),
-        (AdaptConfig, {"joint_start": "scratch"}, "joint_start"),
+        (AdaptConfig, {"joint_init": "scratch"}, "joint_init"),
         (BackboneConfig, {"kind": "noncausal", "kernel_size": 2}, "kernel_size must be odd"),
         (PretrainConfig, {"backbone": {"kind": "noncausal", "kernel_size": 4}}, "kernel_size must be odd"),
-        (PretrainConfig, {"backbone": {"kind": "noncausal"}, "masking": {"share": 0}}, "masking.share must be above 0"),
-        (MaskingConfig, {"mask": 0.5}, "mask + keep + random must be 1"),
-        (MaskingConfig, {"share": 1.5}, "share"),
-        (MaskingConfig, {"most": 0}, "most"),
+        (
+            PretrainConfig,
+            {"backbone": {"kind": "noncausal"}, "masking": {"mask_fraction": 0}},
+            "masking.mask_fraction must be above 0",
+        ),
+        (MaskingConfig, {"mask_replace_fraction": 0.5}, "random_replace_fraction must be 1"),
+        (MaskingConfig, {"mask_fraction": 1.5}, "mask_fraction"),
+        (MaskingConfig, {"max_masked": 0}, "max_masked"),
     ],
 )
 def test_settings_that_do_not_go_together_say_why(cls: type[Config], tree: dict[str, Any], reason: str) -> None:
@@ -56,13 +60,19 @@ def test_classes_that_are_numbers_may_be_named_by_them() -> None:
         (NegativesConfig, {"count": 60, "candidates": 50}),  # not hard: candidates are not looked at
         (BackboneConfig, {"kernel_size": 2}),
         (PretrainConfig, {"backbone": {"output_relu": True}}),
-        (PretrainConfig, {"masking": {"share": 0}}),
+        (PretrainConfig, {"masking": {"mask_fraction": 0}}),
         (AdaptConfig, {"class_weights": "balanced"}),
         (AdaptConfig, {"class_weights": {"young": 2, "old, or older": 0.5}, "label_smoothing": 0.1}),
         (AdaptConfig, {"patch": {"kind": "lora"}}),
         (AdaptConfig, {"patch": {"kind": "scale-shift"}, "strategy": "patch-random"}),
-        (AdaptConfig, {"strategy": "joint", "joint_start": "random"}),
-        (PretrainConfig, {"backbone": {"kind": "noncausal"}, "masking": {"mask": 0.5, "keep": 0.2, "random": 0.3}}),
+        (AdaptConfig, {"strategy": "joint", "joint_init": "random"}),
+        (
+            PretrainConfig,
+            {
+                "backbone": {"kind": "noncausal"},
+                "masking": {"mask_replace_fraction": 0.5, "keep_fraction": 0.2, "random_replace_fraction": 0.3},
+            },
+        ),
     ],
     ids=str,
 )
@@ -73,12 +83,15 @@ def test_settings_that_go_together_survive_a_dump(cls: type[Config], tree: dict[
 
 def test_the_share_that_is_masked_goes_by_the_kind_if_nothing_is_said() -> None:
     def share(**settings: Any) -> float:
-        return PretrainConfig(**settings).masked_share
+        return PretrainConfig(**settings).mask_fraction
 
     noncausal = {"kind": "noncausal"}
     assert (share(), share(backbone=noncausal)) == (0.0, 0.3)
-    assert (share(masking={"share": 0.2}), share(backbone=noncausal, masking={"share": 0.2})) == (0.2, 0.2)
-    assert share(masking={"share": 0}) == 0.0
+    assert (share(masking={"mask_fraction": 0.2}), share(backbone=noncausal, masking={"mask_fraction": 0.2})) == (
+        0.2,
+        0.2,
+    )
+    assert share(masking={"mask_fraction": 0}) == 0.0
 
 
 def test_every_strategy_has_a_plan_and_may_be_part_of_a_run() -> None:

@@ -97,13 +97,13 @@ def test_the_public_surface_is_there_and_documented() -> None:
 
 @pytest.mark.slow
 def test_the_quickstart_runs() -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:peterrec", str(ROOT / "examples" / "quickstart.py")],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trainable params:") == 2
-    assert re.search(r"clusters: \['c\d', 'c\d'\]", done.stdout)
-    assert "vectors: (2, 32)" in done.stdout
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.count("trainable params:") == 2
+    assert re.search(r"clusters: \['c\d', 'c\d'\]", completed.stdout)
+    assert "vectors: (2, 32)" in completed.stdout

@@ -43,6 +43,6 @@ def test_catching_the_general_error_catches_the_special_one(child, parent):
 
 def test_an_error_survives_the_way_between_processes():
     error = PeterRecError("is missing", remedy="look elsewhere", path="a/b")
-    other = pickle.loads(pickle.dumps(error))
-    assert str(other) == str(error)
-    assert other.__dict__ == error.__dict__
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__

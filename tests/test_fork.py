@@ -107,32 +107,34 @@ print(json.dumps([[first.manifest["fingerprint"], backbone], found, 1]))
 
 def run(program: str, *arguments: str, timeout: float = 200) -> Any:
     start = START.format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", start + program, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("program", [FORKED, LOADER], ids=["multiprocessing", "DataLoader"])
 def test_forked_processes_answer_as_their_parent_does(program: str) -> None:
-    expected, found, threads = run(program)
+    expected, actual, threads = run(program)
     if isinstance(expected, list):
-        expected, found = {"age": expected}, {"age": found}
+        expected, actual = {"age": expected}, {"age": actual}
     for name, values in expected.items():
-        assert found[name] == pytest.approx(values, abs=1e-2 if name == "age" else 1e-4), name  # the sum over all users
+        assert actual[name] == pytest.approx(values, abs=1e-2 if name == "age" else 1e-4), (
+            name
+        )  # the sum over all users
     assert threads == 1
 
 
 @pytest.mark.slow
 def test_forked_processes_prepare_and_train_as_their_parent_does(tmp_path: Path) -> None:
-    expected, found, _ = run(PREPARED, str(tmp_path))
-    assert found[0] == expected[0]
-    assert len(found[1]) == len(expected[1])
+    expected, actual, _ = run(PREPARED, str(tmp_path))
+    assert actual[0] == expected[0]
+    assert len(actual[1]) == len(expected[1])
 
 
 # ---------------------------------------------------------------- a GPU does not survive a fork

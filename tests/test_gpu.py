@@ -38,15 +38,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_answers_are_those_of_the_cpu(precision: str) -> None:
-    there, here = (UserModel(tiny_pretrained(), device, precision=precision) for device in ("cuda", "cpu"))
-    for model in (there, here):
+    on_gpu, on_cpu = (UserModel(tiny_pretrained(), device, precision=precision) for device in ("cuda", "cpu"))
+    for model in (on_gpu, on_cpu):
         model.add_bundle(tiny_bundle(model.pretrained, name="shop", targets=tiny_catalogue(5, first=0)))
     for bundle in (None, "shop"):
-        found, expected = (model.representations(USERS, bundle) for model in (there, here))
-        cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+        actual, expected = (model.representations(USERS, bundle) for model in (on_gpu, on_cpu))
+        cosine = (actual * expected).sum(1) / np.linalg.norm(actual, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosine.min() > (0.9999 if precision == "fp32" else 0.999)
-        seen = Sequences.from_rows([[0, 1]] * len(USERS))
-        assert not np.isin(there.top_k(USERS, 3, bundle, seen=seen).positions, [0, 1]).any()
+        excluded = Sequences.from_rows([[0, 1]] * len(USERS))
+        assert not np.isin(on_gpu.top_k(USERS, 3, bundle, seen=excluded).positions, [0, 1]).any()
 
 
 def test_losses_in_chunks_are_the_plain_ones() -> None:
@@ -56,10 +56,10 @@ def test_losses_in_chunks_are_the_plain_ones() -> None:
         torch.randn(90, generator=generator).cuda(),
         torch.randint(0, 90, (700,), generator=generator).cuda(),
     )
-    found = [loss(hidden, positives, weight, bias) for loss in (chunked_full_softmax_loss, full_softmax_loss)]
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
-    for one, other in zip(*(torch.autograd.grad(loss, [hidden, weight]) for loss in found), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    losses = [loss(hidden, positives, weight, bias) for loss in (chunked_full_softmax_loss, full_softmax_loss)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+    for chunked, plain in zip(*(torch.autograd.grad(loss, [hidden, weight]) for loss in losses), strict=True):
+        torch.testing.assert_close(chunked, plain, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -87,8 +87,8 @@ def test_the_engine_and_its_states_say_what_they_say_on_the_cpu(tmp_path: Path) 
             users.append([Event("anna", f"e{i}", f"item-{i}", float(i))])
             answers.append(users.run([users.prepare("anna", Question(k=2))])[0])
         users.store.close()
-    for there, here in zip(answers[:12], answers[12:], strict=True):
-        assert there.tasks["shop"].items == here.tasks["shop"].items
+    for on_gpu, on_cpu in zip(answers[:12], answers[12:], strict=True):
+        assert on_gpu.tasks["shop"].items == on_cpu.tasks["shop"].items
         for seed in range(3):
-            found, expected = (of.tasks[f"age-{seed}"].probabilities for of in (there, here))
-            assert found == pytest.approx(expected, abs=1e-4)
+            actual, expected = (answer.tasks[f"age-{seed}"].probabilities for answer in (on_gpu, on_cpu))
+            assert actual == pytest.approx(expected, abs=1e-4)

@@ -76,16 +76,19 @@ def test_the_best_items_are_those_of_a_sort(users, k, batch_size, seed, exclude)
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(users, 3)).astype(np.float32)
     weight, bias = rng.normal(size=(12, 3)).astype(np.float32), rng.normal(size=12).astype(np.float32)
-    seen = (
+    excluded = (
         Sequences.from_rows([rng.integers(-2, 12, size=rng.integers(0, 9)) for _ in range(users)]) if exclude else None
     )
-    known = np.ones(users, np.int64)
-    scorer = ItemScorer(vectors, torch.from_numpy(weight), torch.from_numpy(bias), Popularity(np.ones(12)), known)
-    top = scorer.top_k(k, seen, batch_size)
+    known_events = np.ones(users, np.int64)
+    popularity = Popularity(np.ones(12))
+    scorer = ItemScorer(vectors, torch.from_numpy(weight), torch.from_numpy(bias), popularity, known_events)
+        vectors, torch.from_numpy(weight), torch.from_numpy(bias), Popularity(np.ones(12)), known_events
+    )
+    top = scorer.top_k(k, excluded, batch_size)
     assert top.positions.shape == top.scores.shape == (users, min(k, 12))
     for user in range(users):
         scores = vectors[user].astype(np.float64) @ weight.T + bias
-        left_out = {int(i) for i in seen[user] if i >= 0} if seen is not None else set()
+        left_out = {int(i) for i in excluded[user] if i >= 0} if excluded is not None else set()
         allowed = sorted(set(range(12)) - left_out, key=lambda i: -scores[i])[:k]
         finite = np.isfinite(top.scores[user])
         assert top.positions[user][finite].tolist() == allowed

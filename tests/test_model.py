@@ -59,12 +59,12 @@ def test_save_load_predict_is_bit_equal(tmp_path, integers, tie):
 
 def test_saving_keeps_everything_but_the_bundles(tmp_path, model):
     model.save_pretrained(tmp_path / "b")
-    again = UserModel.from_pretrained(tmp_path / "b", "cpu")
-    assert (again.fingerprint, again.pretrained.max_length, again.bundles) == (model.fingerprint, 6, {})
-    assert again.pretrained.training == model.pretrained.training
+    reloaded = UserModel.from_pretrained(tmp_path / "b", "cpu")
+    assert (reloaded.fingerprint, reloaded.pretrained.max_length, reloaded.bundles) == (model.fingerprint, 6, {})
+    assert reloaded.pretrained.training == model.pretrained.training
     with pytest.raises(ArtifactError, match="already exists"):
         model.save_pretrained(tmp_path / "b")
-    again.save_pretrained(tmp_path / "b", overwrite=True)  # onto the very folder it came from
+    reloaded.save_pretrained(tmp_path / "b", overwrite=True)  # onto the very folder it came from
     assert UserModel.from_pretrained(tmp_path / "b", "cpu").fingerprint == model.fingerprint
 
 
@@ -76,20 +76,20 @@ def test_a_folder_that_is_no_backbone(tmp_path):
 # ---------------------------------------------------------------- bundles
 
 
-@pytest.mark.parametrize("other", [tiny_pretrained(seed=1), tiny_pretrained(tiny_catalogue(integers=True))])
-def test_a_bundle_of_another_backbone_or_catalogue_is_refused(tmp_path, model, other):
-    bundle = tiny_bundle(other)
+@pytest.mark.parametrize("pretrained", [tiny_pretrained(seed=1), tiny_pretrained(tiny_catalogue(integers=True))])
+def test_a_bundle_of_another_backbone_or_catalogue_is_refused(tmp_path, model, pretrained):
+    bundle = tiny_bundle(pretrained)
     save_bundle(tmp_path / "b", bundle)
-    kept, expected = dict(model.bundles), answers(model)
+    loaded_before, expected = dict(model.bundles), answers(model)
     for attach in (lambda: model.load_bundle(tmp_path / "b"), lambda: model.add_bundle(bundle)):
         with pytest.raises(FingerprintError, match="was made for the") as caught:
             attach()
         mine = (model.fingerprint, model.catalogue.fingerprint)
-        theirs = (other.fingerprint, other.catalogue.fingerprint)
+        theirs = (pretrained.fingerprint, pretrained.catalogue.fingerprint)
         assert any(
             a != b and a in caught.value.what and b in caught.value.what for a, b in zip(mine, theirs, strict=True)
         )
-    assert model.bundles == kept
+    assert model.bundles == loaded_before
     assert answers(model) == expected
 
 
@@ -152,19 +152,21 @@ def test_answering_changes_nothing(model):
     def everything(bundle: Bundle) -> list[torch.Tensor]:
         return [tensor.clone() for tensor in bundle.tensors().values()]
 
-    before, kept = model.pretrained.fingerprint, [everything(bundle) for bundle in model.bundles.values()]
+    before, bundles_before = model.pretrained.fingerprint, [everything(bundle) for bundle in model.bundles.values()]
     first = answers(model)
     assert answers(model) == first
     assert model.pretrained.fingerprint == before
-    for bundle, tensors in zip(model.bundles.values(), kept, strict=True):
+    for bundle, tensors in zip(model.bundles.values(), bundles_before, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(everything(bundle), tensors, strict=True))
         assert not any(p.requires_grad for part in (bundle.patch, bundle.head) for p in part.parameters())
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
 
 def test_labels_are_the_most_probable_classes():
-    made = Predictions(("a", "b", "c"), np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32), np.array([2, 1]))
-    assert made.labels == ["b", "a"]
+    predictions = Predictions(
+        ("a", "b", "c"), np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32), np.array([2, 1])
+    )
+    assert predictions.labels == ["b", "a"]
 
 
 @pytest.mark.parametrize("device", ["cudaa", "", "cuda:99", "gpu"])

@@ -1,4 +1,4 @@
-"""What `UserModel` answers, against the formulas in NumPy; promise 2 with external ids."""
+"""Answers of `UserModel`, against the formulas in NumPy; promise 2 with external ids."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def vectors_by_hand(model: UserModel, indices: list[list[int]], bundle: str | No
 
 
 def next_by_hand(model: UserModel, indices: list[list[int]]) -> np.ndarray:
-    """What pre-training taught to tell the next item: the state at the last event; zeros where there is none."""
+    """The vectors that pre-training scores next items with: the state at the last event; zeros where there is none."""
     longest = model.pretrained.max_length
     states = [oracle_backbone(model.network.backbone, np.array([PAD, *row[-longest:]]))[-1] for row in indices]
     return np.array([state if row else 0.0 * state for state, row in zip(states, indices, strict=True)])
@@ -81,58 +81,61 @@ def popular_by_hand(model: UserModel, indices: list[list[int]], bundle: str | No
 @given(rows, st.sampled_from(BUNDLES), st.booleans())
 def test_a_representation_is_the_state_at_the_task_token(histories, bundle, integers):
     model = MODELS[integers]
-    found = model.represent(external(model, histories), bundle)
+    vectors = model.represent(external(model, histories), bundle)
     indices = [[FIRST_ITEM + position for position in row] for row in histories]
-    assert (found.shape, found.dtype) == ((len(histories), 8), np.float32)
-    np.testing.assert_allclose(found, vectors_by_hand(model, indices, bundle), atol=1e-5)
+    assert (vectors.shape, vectors.dtype) == ((len(histories), 8), np.float32)
+    np.testing.assert_allclose(vectors, vectors_by_hand(model, indices, bundle), atol=1e-5)
 
 
 @given(rows, st.booleans())
 def test_predictions_are_probabilities_of_the_head(histories, integers):
     model = MODELS[integers]
-    found = model.predict(external(model, histories), "age")
+    predictions = model.predict(external(model, histories), "age")
     logits = scores_by_hand(model, [[FIRST_ITEM + p for p in row] for row in histories], "age")
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    expected[[not row for row in histories]] = model.bundle("age").class_shares
-    assert found.class_names == CLASSES
-    assert found.probabilities.dtype == np.float32
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
-    assert found.labels == [CLASSES[i] for i in expected.argmax(1)]
+    expected[[not row for row in histories]] = model.bundle("age").class_priors
+    assert predictions.class_names == CLASSES
+    assert predictions.probabilities.dtype == np.float32
+    np.testing.assert_allclose(predictions.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
+    assert predictions.labels == [CLASSES[i] for i in expected.argmax(1)]
 
 
 @given(rows, st.sampled_from([None, "shop", "shop, head"]), st.integers(1, 15), st.booleans(), st.booleans())
 def test_recommendations_are_the_best_that_are_allowed(histories, bundle, k, exclude, integers):
     model = MODELS[integers]
-    asked = external(model, histories)
-    found = model.recommend(asked, bundle, k, exclude_seen=exclude)
+    item_ids = external(model, histories)
+    recommendations = model.recommend(item_ids, bundle, k, exclude_seen=exclude)
     ids = model.targets(bundle).ids.to_pylist()
     indices = [[FIRST_ITEM + p for p in row] for row in histories]
     for user, scores in enumerate(scores_by_hand(model, indices, bundle)):
-        seen = {str(item) for item in asked[user]} if exclude else set()
-        best = sorted((i for i, item in enumerate(ids) if str(item) not in seen), key=lambda i: -scores[i])[:k]
-        assert found.items[user] == [ids[i] for i in best]
-        np.testing.assert_allclose(found.scores[user], scores[best], atol=1e-4)
-    assert len(found.items) == len(found.scores) == len(histories)
+        excluded = {str(item) for item in item_ids[user]} if exclude else set()
+        best = sorted((i for i, item in enumerate(ids) if str(item) not in excluded), key=lambda i: -scores[i])[:k]
+        assert recommendations.items[user] == [ids[i] for i in best]
+        np.testing.assert_allclose(recommendations.scores[user], scores[best], atol=1e-4)
+    assert len(recommendations.items) == len(recommendations.scores) == len(histories)
 
 
 @given(rows, st.integers(1, 4), st.sampled_from(BUNDLES), st.randoms(use_true_random=False))
 def test_batch_size_batch_mates_and_order_do_not_matter(histories, batch_size, bundle, random):
     model = MODELS[False]
-    asked = external(model, histories)
-    order = random.sample(range(len(asked)), len(asked))
-    shuffled = [asked[i] for i in order]
+    item_ids = external(model, histories)
+    order = random.sample(range(len(item_ids)), len(item_ids))
+    shuffled = [item_ids[i] for i in order]
     np.testing.assert_allclose(
-        model.represent(shuffled, bundle, batch_size=batch_size), model.represent(asked, bundle)[order], atol=1e-5
+        model.represent(shuffled, bundle, batch_size=batch_size), model.represent(item_ids, bundle)[order], atol=1e-5
     )
     if bundle == "age":
-        first, second = model.predict(shuffled, bundle, batch_size=batch_size), model.predict(asked, bundle)
+        first, second = model.predict(shuffled, bundle, batch_size=batch_size), model.predict(item_ids, bundle)
         np.testing.assert_allclose(first.probabilities, second.probabilities[order], atol=1e-5)
     else:
-        one, other = model.recommend(shuffled, bundle, 3, batch_size=batch_size), model.recommend(asked, bundle, 3)
-        assert one.items == [other.items[i] for i in order]
-        for scores, i in zip(one.scores, order, strict=True):
-            np.testing.assert_allclose(scores, other.scores[i], atol=1e-5)
+        in_batches, at_once = (
+            model.recommend(shuffled, bundle, 3, batch_size=batch_size),
+            model.recommend(item_ids, bundle, 3),
+        )
+        assert in_batches.items == [at_once.items[i] for i in order]
+        for scores, i in zip(in_batches.scores, order, strict=True):
+            np.testing.assert_allclose(scores, at_once.scores[i], atol=1e-5)
 
 
 def test_only_the_most_recent_events_are_read():
@@ -140,8 +143,8 @@ def test_only_the_most_recent_events_are_read():
     long, short = [f"item-{i}" for i in range(11)], [f"item-{i}" for i in range(5, 11)]
     assert np.array_equal(model.represent([long]), model.represent([short]))
     assert np.array_equal(model.represent([long], "age"), model.represent([short[1:]], "age")), "a bundle reads five"
-    seen = model.recommend([long], None, 12).items[0]
-    assert seen == ["item-11"], "but all events are seen events"
+    recommended = model.recommend([long], None, 12).items[0]
+    assert recommended == ["item-11"], "but all events are seen events"
 
 
 def test_next_items_are_scored_as_pretraining_scored_them():
@@ -152,8 +155,8 @@ def test_next_items_are_scored_as_pretraining_scored_them():
     assert (hidden < 0).any()
     weight, bias = (tensor.double().numpy() for tensor in rectified.network.output_table())
     expected = np.maximum(hidden, 0) @ weight.T + bias
-    (found,) = rectified.score_batches(rectified.encode(history).sequences)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    (scores,) = rectified.score_batches(rectified.encode(history).sequences)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert np.array_equal(plain.represent(history), rectified.represent(history))
 
 
@@ -204,12 +207,12 @@ def test_no_users_give_no_answers(bundle):
 
 def test_unknown_items_are_skipped_or_keep_their_place():
     model = MODELS[False]
-    history, known = ["item-1", "x", "item-2", "z"], ["item-1", "item-2"]
-    assert np.array_equal(model.represent([history], unknown="skip"), model.represent([known]))
-    kept = model.represent([history], unknown="unk")
-    np.testing.assert_allclose(kept, vectors_by_hand(model, [[5, UNK, 6, UNK]], None), atol=1e-5)
-    assert not np.allclose(kept, model.represent([known]), atol=1e-3)
-    assert model.encode([history, known]).unknown.tolist() == [2, 0]
+    history, known_items = ["item-1", "x", "item-2", "z"], ["item-1", "item-2"]
+    assert np.array_equal(model.represent([history], unknown="skip"), model.represent([known_items]))
+    with_unk = model.represent([history], unknown="unk")
+    np.testing.assert_allclose(with_unk, vectors_by_hand(model, [[5, UNK, 6, UNK]], None), atol=1e-5)
+    assert not np.allclose(with_unk, model.represent([known_items]), atol=1e-3)
+    assert model.encode([history, known_items]).unknown.tolist() == [2, 0]
     with pytest.raises(UnknownItemsError, match="2 of 4 items"):
         model.recommend([history], unknown="error")
     for unknown in ("skip", "unk", None):
@@ -221,8 +224,8 @@ def test_unknown_items_are_skipped_or_keep_their_place():
 def test_by_default_unknown_items_are_treated_as_in_training(unknown):
     model, history = make(unknown=unknown), [["item-1", "x", "item-2"]]
     assert np.array_equal(model.represent(history), model.represent(history, unknown=unknown))
-    other = "unk" if unknown == "skip" else "skip"
-    assert not np.allclose(model.represent(history), model.represent(history, unknown=other), atol=1e-3)
+    other_setting = "unk" if unknown == "skip" else "skip"
+    assert not np.allclose(model.represent(history), model.represent(history, unknown=other_setting), atol=1e-3)
     assert model.recommend(history, "shop", 9).items[0] != [], "an unknown item hides no target"
 
 

@@ -1,4 +1,4 @@
-"""What a process sets for itself."""
+"""Settings of the running process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_waiting_threads_give_way_unless_the_user_says_otherwise(monkeypatch: py
 def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     """Counted in page faults: without, every large block is mapped and cleared anew."""
     plain, tuned = (
-        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True, text=True).stdout)
-        for how in ("plain", "tuned")
+        int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, check=True, text=True).stdout)
+        for mode in ("plain", "tuned")
     )
     assert tuned * 10 < plain

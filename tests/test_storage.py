@@ -76,8 +76,8 @@ def test_what_is_renamed_was_synced_and_so_is_its_folder_afterwards(tmp_path, mo
     with new_folder(tmp_path / "new") as folder:
         (folder / "sub").mkdir()
         (folder / "sub" / "file").write_bytes(b"x")
-    made = [tmp_path / "new" / "sub" / "file", tmp_path / "new" / "sub", tmp_path / "new"]
-    assert happened == [*(path.stat().st_ino for path in made), "renamed", tmp_path.stat().st_ino]
+    created = [tmp_path / "new" / "sub" / "file", tmp_path / "new" / "sub", tmp_path / "new"]
+    assert happened == [*(path.stat().st_ino for path in created), "renamed", tmp_path.stat().st_ino]
 
 
 def test_the_users_umask_decides_who_may_read(tmp_path):
@@ -115,28 +115,28 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 def test_a_stopped_folder_leaves_nothing_new(tmp_path, stop, before):
     if before:
         fill(tmp_path / "out", "one", "two")
-    kept = tree(tmp_path)
+    tree_before = tree(tmp_path)
     with pytest.raises(type(stop)), new_folder(tmp_path / "out", overwrite=True) as folder:
         write_half(folder / "one", stop)
-    assert tree(tmp_path) == kept
+    assert tree(tmp_path) == tree_before
     assert names(tmp_path) == (["out"] if before else [])
 
 
 def test_a_folder_is_not_replaced_unless_asked(tmp_path):
     fill(tmp_path / "out", "one")
-    kept = tree(tmp_path)
+    before = tree(tmp_path)
     with pytest.raises(ArtifactError, match="already exists") as caught, new_folder(tmp_path / "out"):
         pytest.fail("nothing may be done for a folder that cannot be written")
     assert "--overwrite" in caught.value.remedy
     assert caught.value.path == tmp_path / "out"
-    assert tree(tmp_path) == kept
+    assert tree(tmp_path) == before
     assert names(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_overwriting_replaces_everything(tmp_path, what):
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_overwriting_replaces_everything(tmp_path, kind):
     path = tmp_path / "out"
-    if what == "file":
+    if kind == "file":
         path.write_text("old")
     else:
         fill(path, "one", "two")
@@ -149,7 +149,7 @@ def test_overwriting_replaces_everything(tmp_path, what):
 @pytest.mark.parametrize("which", [1, 2], ids=["moving the old away", "moving the new there"])
 def test_a_failing_rename_brings_the_old_folder_back(tmp_path, monkeypatch, stop, which):
     fill(tmp_path / "out", "one", "two")
-    kept, calls, rename = tree(tmp_path), [], Path.rename
+    before, calls, rename = tree(tmp_path), [], Path.rename
 
     def failing(self, target):
         calls.append(target)
@@ -160,7 +160,7 @@ def test_a_failing_rename_brings_the_old_folder_back(tmp_path, monkeypatch, stop
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(type(stop)):
         fill(tmp_path / "out", "three", overwrite=True)
-    assert tree(tmp_path) == kept
+    assert tree(tmp_path) == before
     assert names(tmp_path) == ["out"]
 
 
@@ -240,7 +240,7 @@ WRITERS = {
 def test_a_full_disk_is_said_and_nothing_is_kept(tmp_path, writer):
     kept_at = tmp_path / "out"
     fill(kept_at, "one")
-    kept = tree(tmp_path)
+    before = tree(tmp_path)
     full = file_size_limit(10_000)
     with (
         pytest.raises(StorageError, match="disk is full") as caught,
@@ -249,7 +249,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(tmp_path, writer):
     ):
         WRITERS[writer](folder / "large.npy")
     assert caught.value.path == kept_at
-    assert tree(tmp_path) == kept
+    assert tree(tmp_path) == before
     assert names(tmp_path) == ["out"]
 
 

@@ -46,13 +46,14 @@ def test_a_folder_is_no_json(tmp_path):
 
 
 def test_the_kind_and_the_version_must_be_right(tmp_path):
-    check_format({"kind": "corpus", "format_version": 1}, "corpus", tmp_path)
-    with pytest.raises(FormatVersionError, match="format version 2; this release reads version 1"):
-        check_format({"kind": "corpus", "format_version": 2}, "corpus", tmp_path)
+    check_format({"kind": "corpus", "format_version": 2}, "corpus", tmp_path)
+    with pytest.raises(FormatVersionError, match="format version 1; this release reads version 2") as old:
+        check_format({"kind": "corpus", "format_version": 1}, "corpus", tmp_path)
+    assert "make the artifact again" in str(old.value), "settings had other names then"
     with pytest.raises(FormatVersionError, match="format version None"):
         check_format({"kind": "corpus"}, "corpus", tmp_path)
     with pytest.raises(ArtifactError, match="is backbone, not a corpus") as caught:
-        check_format({"kind": "backbone", "format_version": 2}, "corpus", tmp_path)
+        check_format({"kind": "backbone", "format_version": 1}, "corpus", tmp_path)
     assert not isinstance(caught.value, FormatVersionError), "what it is matters more than its version"
     with pytest.raises(ArtifactError, match="is not an artifact of peterrec, not a corpus"):
         check_format(json.loads('{"architectures": []}'), "corpus", tmp_path)

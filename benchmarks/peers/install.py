@@ -69,12 +69,12 @@ def _reason_file(peer: str, home: Path) -> Path:
 
 def _run(command: list[str]) -> str | None:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    completed = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if completed.returncode == 0:
         return None
-    said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+    lines = (completed.stderr or completed.stdout).strip().splitlines() or [f"status {completed.returncode}"]
     # An error line of pip, if there is one: what follows it are hints.
-    return next((line for line in said if line.startswith("ERROR")), said[-1])
+    return next((line for line in lines if line.startswith("ERROR")), lines[-1])
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ Interaction = dict[str, Tensor]  # RecBole's class of this name is asked for not
 
 
 class Data:
-    """What a model asks of a RecBole data set: how many items there are, padding included."""
+    """The part of a RecBole data set that a model reads: how many items there are, padding included."""
 
     def __init__(self, items: int) -> None:
         self.items = items + 1

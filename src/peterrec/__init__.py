@@ -7,8 +7,10 @@ Recommendation" (PeterRec), SIGIR 2020.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peterrec._version import __version__
@@ -59,49 +61,25 @@ if TYPE_CHECKING:
     from peterrec.training.adapt import adapt, adapt_jointly
     from peterrec.training.pretrain import pretrain
 
-# Imported when first used: `import peterrec` and `peterrec --help` do not wait for torch.
-_PLACES = {
-    "peterrec.artifacts.inspection": ["inspect"],
-    "peterrec.config": [
-        "ActivityConfig", "AdaptConfig", "BackboneConfig", "ClassificationTaskConfig", "EngineConfig",
-        "EvaluateConfig", "EventsConfig", "ExperimentConfig", "LabelsConfig", "LimitsConfig", "MaskingConfig",
-        "NegativesConfig", "OptimConfig", "PatchConfig", "PrepareConfig", "PretrainConfig", "RankingTaskConfig",
-        "RunConfig", "RunnerConfig", "ServeConfig", "SourceConfig", "SplitConfig", "load_config",
-    ],
-    "peterrec.data.corpus": ["Corpus"],
-    "peterrec.data.prepare": ["prepare"],
-    "peterrec.data.sources": ["convert", "fetch"],
-    "peterrec.errors": ["PeterRecError"],
-    "peterrec.evaluation.bundles": ["evaluate"],
-    "peterrec.experiments.grid.runner": ["experiment"],
-    "peterrec.experiments.pipeline": ["run"],
-    "peterrec.answers": ["Predictions", "Recommendations", "TopItems"],
-    "peterrec.model": ["UserModel"],
-    "peterrec.process": ["tune_process"],
-    "peterrec.serving.backup": ["backup"],
-    "peterrec.serving.engine": ["Engine"],
-    "peterrec.serving.http.serve": ["serve"],
-    "peterrec.serving.requests": ["Answer", "ClassAnswer", "ItemsAnswer", "Question", "Request"],
-    "peterrec.serving.users": ["Users"],
-    "peterrec.serving.files": ["AnswerOptions", "embed", "predict", "recommend"],
-    "peterrec.training.adapt": ["adapt", "adapt_jointly"],
-    "peterrec.training.pretrain": ["pretrain"],
-}  # fmt: skip
+# Imported when first used, so that `import peterrec` and `peterrec --help` do not wait for torch; the names stand above
+# only, where type checkers read them too (as in scientific-python's SPEC 1).
+_MODULE_OF = {
+    alias.name: statement.module
+    for statement in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+    if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.startswith("peterrec.")
+    for alias in statement.names
+}
+
 # A library is silent unless its user configures logging: `logging.getLogger("peterrec")`.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
-
-__all__ = [  # noqa: PLE0604 - built from the table above, so that the two cannot differ
-    "__version__",
-    *sorted(_PLACE_OF),
-]
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - they cannot differ
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACE_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'peterrec' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACE_OF[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a model answers with."""
+"""Answers of a model: class probabilities, and ranked items."""
 
 from __future__ import annotations
 
@@ -64,17 +64,26 @@ class Recommendations:
     known_events: list[int]
 
     @classmethod
-    def of(cls, top: TopItems, targets: Catalogue, known_events: IntArray) -> Recommendations:
-        """Put external ids to the best items, without those that are not allowed."""
+    def from_top_items(cls, top: TopItems, targets: Catalogue, known_events: IntArray) -> Recommendations:
+        """Turn positions among the targets into external ids, without items that are not allowed.
+
+        Args:
+            top: (N, k) positions and scores; a score of -inf is not allowed.
+            targets: the items that the positions count.
+            known_events: (N,) known events of each user.
+
+        Returns:
+            At most k items for each of N users.
+        """
         allowed = np.isfinite(top.scores)
         ends = np.cumsum(allowed.sum(axis=1)).tolist()
         items, scores = targets.decode(top.positions[allowed] + targets.first), top.scores[allowed].tolist()
-        rows = list(zip([0, *ends], ends, strict=False))
-        return cls([items[a:b] for a, b in rows], [scores[a:b] for a, b in rows], known_events.tolist())
+        rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        return cls([items[row] for row in rows], [scores[row] for row in rows], known_events.tolist())
 
 
-def own_targets(targets: Catalogue, histories: Histories) -> Sequences:
-    """For each history, the 0-based positions of its items among the targets; negative for what is no target.
+def history_target_positions(targets: Catalogue, histories: Histories) -> Sequences:
+    """Return, for each history, the 0-based positions of its items among the targets; negative for what is no target.
 
     By external id: an item that the source catalogue does not know may be a target all the same.
     """

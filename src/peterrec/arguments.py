@@ -1,4 +1,4 @@
-"""What a public function was given: checked against its annotations before anything else is done."""
+"""Arguments of public functions, checked against their annotations before anything else is done."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TEXTS = (str, bytes, bytearray, memoryview)
+VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 FRAME_ATTRIBUTES = ("columns", "column_names", "__dataframe__")
 
 
@@ -38,8 +39,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            more = signature.parameters[name].kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-            if name in hints() and not more:
+            variadic = signature.parameters[name].kind in (
+                inspect.Parameter.VAR_KEYWORD,
+                inspect.Parameter.VAR_POSITIONAL,
+            )
+            if name in hints() and not variadic:
                 check(name, value, hints()[name])
         return function(*args, **kwargs)
 
@@ -53,7 +57,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         ConfigError: with the name of the argument, what it is and what it may be.
     """
     if not _fits(value, hint):
-        raise ConfigError(f"{name} is {describe(value)}", remedy=f"give {_say(hint)}")
+        raise ConfigError(f"{name} is {describe(value)}", remedy=f"give {_describe_hint(hint)}")
 
 
 def is_frame(value: Any) -> bool:
@@ -62,7 +66,7 @@ def is_frame(value: Any) -> bool:
 
 
 def describe(value: Any) -> str:
-    """Return what a value is, in few words."""
+    """Describe a value in few words, such as `a pandas DataFrame`."""
     if isinstance(value, NoneType | bool):
         return str(value)
     kind = type(value)
@@ -86,9 +90,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in arguments)
+        return any(_fits(value, element) for element in arguments)
     if origin is Literal:
-        return any(type(value) is type(each) for each in arguments)
+        return any(type(value) is type(element) for element in arguments)
     if isinstance(hint, TypeVar):
         return hint.__bound__ is None or _fits(value, hint.__bound__)
     if origin is type:
@@ -96,13 +100,13 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, type) and issubclass(value, bound)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(
-            _fits(key, arguments[0]) and _fits(each, arguments[1]) for key, each in value.items()
+            _fits(key, arguments[0]) and _fits(element, arguments[1]) for key, element in value.items()
         )
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return (
             isinstance(value, Sequence)
             and not isinstance(value, TEXTS)
-            and all(_fits(each, arguments[0]) for each in value)
+            and all(_fits(element, arguments[0]) for element in value)
         )
     if origin is Callable or hint is Callable:
         return callable(value)
@@ -119,16 +123,22 @@ def _is_a(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _say(hint: Any) -> str:
+def _describe_hint(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_say(each) for each in arguments if each is not str or Path not in arguments))
+        return " or ".join(
+            dict.fromkeys(
+                _describe_hint(alternative)
+                for alternative in arguments
+                if alternative is not str or Path not in arguments
+            )
+        )
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping of {_say(arguments[0])} to {_say(arguments[1])}"
+        return f"a mapping of {_describe_hint(arguments[0])} to {_describe_hint(arguments[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return f"a list of {_say(arguments[0])}"
+        return f"a list of {_describe_hint(arguments[0])}"
     if origin is type:
         return "a class of settings"
     names = {str: "a text", Path: "a path", NoneType: "None", bool: "True or False", int: "a whole number"}

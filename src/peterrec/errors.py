@@ -22,9 +22,9 @@ class PeterRecError(Exception):
         self.what = what
         self.remedy = remedy
         self.path = path
-        where = f"{path}: " if path is not None else ""
+        prefix = f"{path}: " if path is not None else ""
         advice = f"\n  What to do: {remedy}" if remedy else ""
-        super().__init__(f"{where}{what}{advice}")
+        super().__init__(f"{prefix}{what}{advice}")
 
 
 class ConfigError(PeterRecError):

@@ -26,7 +26,7 @@ survive_forks()
 
 @dataclass(frozen=True)
 class ItemScorer:
-    """What items are scored with.
+    """Scores of all items for many users: vectors of users times vectors of items, plus a bias.
 
     Attributes:
         vectors: (N, C) of users.
@@ -61,10 +61,10 @@ class ItemScorer:
         for scores in self.blocks(batch_size):
             rows = np.arange(start, start + len(scores))
             if seen is not None:
-                own = seen.take(rows)
-                real = own.items >= 0
-                which = np.stack([own.repeat()[real], own.items[real]])
-                scores[tuple(torch.from_numpy(which).to(scores.device))] = -torch.inf
+                excluded = seen.take(rows)
+                is_target = excluded.items >= 0
+                indices = np.stack([excluded.repeat()[is_target], excluded.items[is_target]])
+                scores[tuple(torch.from_numpy(indices).to(scores.device))] = -torch.inf
             best = scores.topk(k, dim=1)
             top.scores[rows], top.positions[rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
             start += len(scores)
@@ -105,6 +105,6 @@ class Inference:
         out = np.empty((len(sequences), width), dtype=np.float32)
         for rows, tokens in inference_batches(sequences, batch_size, max_length):
             with arithmetic(self.precision, self.device), onednn_matmul(self.device):
-                found = read(backbone, torch.from_numpy(tokens).to(self.device))
-            out[rows] = found.float().cpu().numpy()
+                values = read(backbone, torch.from_numpy(tokens).to(self.device))
+            out[rows] = values.float().cpu().numpy()
         return out

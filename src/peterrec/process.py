@@ -1,4 +1,4 @@
-"""What a process sets for itself: to compute faster, where it is asked to, and to compute at all after a fork."""
+"""Settings of the running process: to compute faster, and to compute at all after a fork."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tune_process() -> bool:
 
 
 class _Fork:
-    """What this process knows of forks.
+    """Forks that this process has seen.
 
     Attributes:
         child: whether it was forked after `survive_forks`.

@@ -15,7 +15,9 @@ from typing import Any
 
 from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of corpora, backbones, bundles and cells; 1: settings had other names (CHANGELOG.md)."""
+
 DESCRIPTIONS = {
     "corpus": "manifest.json",
     "backbone": "config.json",
@@ -45,8 +47,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in REFUSED:
             raise StorageError("may not be written", remedy="choose a place you may write to", path=path) from error
         if error.errno in NO_PLACE:
-            what = f"cannot be written ({error.strerror or error})"
-            raise StorageError(what, remedy="choose another path", path=path) from error
+            problem = f"cannot be written ({error.strerror or error})"
+            raise StorageError(problem, remedy="choose another path", path=path) from error
         raise
 
 
@@ -66,7 +68,7 @@ def check_output(path: Path, *, overwrite: bool, kind: str | None = None) -> Non
     if not overwrite:
         raise ArtifactError("already exists", remedy="choose another folder, or pass --overwrite", path=path)
     empty = path.is_dir() and not any(path.iterdir())
-    if kind is not None and not empty and not _is(path, kind):
+    if kind is not None and not empty and not _is_kind(path, kind):
         raise ArtifactError(
             f"is there and is not a {kind}, so --overwrite does not replace it",
             remedy="choose another folder, or remove it yourself",
@@ -74,7 +76,7 @@ def check_output(path: Path, *, overwrite: bool, kind: str | None = None) -> Non
         )
 
 
-def _is(path: Path, kind: str) -> bool:
+def _is_kind(path: Path, kind: str) -> bool:
     """Say whether a folder is an artifact of a kind, whole or damaged."""
     description = path / DESCRIPTIONS[kind]
     try:
@@ -96,10 +98,10 @@ def new_folder(path: Path, *, overwrite: bool = False, kind: str | None = None) 
     """
     path = path.absolute()
     check_output(path, overwrite=overwrite, kind=kind)
-    target = _follow(path)
+    target = _resolve_link(path)
     with storage_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = _beside(target, "tmp")
+        work = _temporary_name(target, "tmp")
         work.mkdir()
     try:
         with storage_errors(path):
@@ -110,7 +112,7 @@ def new_folder(path: Path, *, overwrite: bool = False, kind: str | None = None) 
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _follow(path: Path) -> Path:
+def _resolve_link(path: Path) -> Path:
     """Return where a symbolic link points in the end, there or not; any other path as it is.
 
     Raises:
@@ -120,18 +122,18 @@ def _follow(path: Path) -> Path:
         return path
     target = Path(os.path.realpath(path))
     if target.is_symlink():
-        what = "is a symbolic link that leads back to itself"
-        raise StorageError(what, remedy="remove it, or choose another path", path=path)
+        problem = "is a symbolic link that leads back to itself"
+        raise StorageError(problem, remedy="remove it, or choose another path", path=path)
     return target
 
 
-def _beside(path: Path, ending: str) -> Path:
+def _temporary_name(path: Path, ending: str) -> Path:
     # Made by the caller in the plain way, so that the user's umask decides who may read it.
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{ending}")
 
 
 def _swap(work: Path, path: Path) -> None:
-    old = _beside(path, "old")
+    old = _temporary_name(path, "old")
     try:
         if path.exists():  # rename cannot replace a folder that is not empty: move it away first
             path.rename(old)
@@ -163,10 +165,10 @@ def replace_file(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full or the place is not writable.
     """
-    target = _follow(path)
+    target = _resolve_link(path)
     with storage_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(target, "tmp")
+        temporary = _temporary_name(target, "tmp")
         try:
             temporary.touch(exist_ok=False)
             yield temporary
@@ -225,11 +227,11 @@ def description_errors(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise ArtifactError(f"lacks the key {error}", remedy=remedy, path=path) from error
     except (TypeError, ValueError, ConfigError) as error:
-        what = error.what if isinstance(error, ConfigError) else str(error)
-        raise ArtifactError(f"cannot be used ({what})", remedy=remedy, path=path) from error
+        problem = error.what if isinstance(error, ConfigError) else str(error)
+        raise ArtifactError(f"cannot be used ({problem})", remedy=remedy, path=path) from error
 
 
-def check_format(meta: dict[str, Any], kind: str, path: Path) -> None:
+def check_format(meta: dict[str, Any], kind: str, path: Path, *, supported: int = FORMAT_VERSION) -> None:
     """Refuse what is not an artifact of this `kind`, or is one of another format version.
 
     Raises:
@@ -243,9 +245,9 @@ def check_format(meta: dict[str, Any], kind: str, path: Path) -> None:
             path=path,
         )
     version = meta.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != supported:
         raise FormatVersionError(
-            f"has format version {version}; this release reads version {FORMAT_VERSION}",
+            f"has format version {version}; this release reads version {supported}",
             remedy="make the artifact again with this release, or install the release that wrote it",
             path=path,
         )

@@ -41,29 +41,32 @@ def saved(path: Path, **settings: Any) -> PretrainedBackbone:
 def test_everything_comes_back(tmp_path, tie, integers):
     catalogue = tiny_catalogue(integers=integers)
     settings = {"unknown": "unk", "max_length": 4, "training": {"curve": [{"epoch": 0.0, "loss": 1 / 3}], "seed": 2}}
-    made = saved(tmp_path / "b", catalogue=catalogue, backbone={"tie_weights": tie, "norm_eps": 1e-4}, **settings)
+    pretrained = saved(tmp_path / "b", catalogue=catalogue, backbone={"tie_weights": tie, "norm_eps": 1e-4}, **settings)
     read = load_backbone(tmp_path / "b")
     assert (read.max_length, read.unknown, read.training) == (4, "unk", settings["training"])
-    assert read.network.backbone.config == made.network.backbone.config
+    assert read.network.backbone.config == pretrained.network.backbone.config
     assert read.catalogue.ids.equals(catalogue.ids)
     assert read.catalogue.counts.tolist() == catalogue.counts.tolist()
-    assert read.fingerprint == made.fingerprint
-    for name, tensor in made.network.state_dict().items():
+    assert read.fingerprint == pretrained.fingerprint
+    for name, tensor in pretrained.network.state_dict().items():
         assert torch.equal(read.network.state_dict()[name], tensor), name
     tokens = torch.tensor([[4, 5, 0], [9, 15, 3]])
     with torch.no_grad():
-        assert torch.equal(read.network.backbone(tokens), made.network.backbone(tokens))
+        assert torch.equal(read.network.backbone(tokens), pretrained.network.backbone(tokens))
 
 
 def test_the_folder_is_as_documented(tmp_path):
-    made = saved(tmp_path / "b")
+    pretrained = saved(tmp_path / "b")
     assert names(tmp_path) == ["b"]
     assert names(tmp_path / "b") == FILES
     meta = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert (meta["kind"], meta["format_version"], meta["peterrec_version"]) == ("backbone", 1, __version__)
+    assert (meta["kind"], meta["format_version"], meta["peterrec_version"]) == ("backbone", 2, __version__)
     assert (meta["items"], meta["max_length"], meta["unknown"]) == (12, 6, "skip")
-    assert meta["parameters"] == sum(parameter.numel() for parameter in made.network.parameters())
-    assert (meta["fingerprint"], meta["catalogue_fingerprint"]) == (made.fingerprint, made.catalogue.fingerprint)
+    assert meta["parameters"] == sum(parameter.numel() for parameter in pretrained.network.parameters())
+    assert (meta["fingerprint"], meta["catalogue_fingerprint"]) == (
+        pretrained.fingerprint,
+        pretrained.catalogue.fingerprint,
+    )
     assert meta["backbone"]["dilations"] == [1, 2]
 
 
@@ -111,23 +114,23 @@ def test_a_stop_at_any_step_leaves_no_half_backbone(tmp_path, monkeypatch, stop,
 
 
 def test_files_of_another_backbone_are_refused_with_both_fingerprints(tmp_path):
-    made, other = saved(tmp_path / "b"), saved(tmp_path / "other", seed=1)
+    pretrained, other_pretrained = saved(tmp_path / "b"), saved(tmp_path / "other", seed=1)
     shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "b")
     with pytest.raises(FingerprintError, match="the fingerprint of its tensors") as caught:
         load_backbone(tmp_path / "b")
-    assert made.fingerprint in caught.value.what
-    assert other.fingerprint in caught.value.what
+    assert pretrained.fingerprint in caught.value.what
+    assert other_pretrained.fingerprint in caught.value.what
     assert caught.value.path == tmp_path / "b"
 
 
 def test_another_catalogue_of_the_same_size_is_refused_with_both_fingerprints(tmp_path):
-    made = saved(tmp_path / "b")
-    other = tiny_catalogue(integers=True)
-    other.write(tmp_path / "b" / "catalogue.parquet")
+    pretrained = saved(tmp_path / "b")
+    other_catalogue = tiny_catalogue(integers=True)
+    other_catalogue.write(tmp_path / "b" / "catalogue.parquet")
     with pytest.raises(FingerprintError, match="the fingerprint of its catalogue") as caught:
         load_backbone(tmp_path / "b")
-    assert made.catalogue.fingerprint in caught.value.what
-    assert other.fingerprint in caught.value.what
+    assert pretrained.catalogue.fingerprint in caught.value.what
+    assert other_catalogue.fingerprint in caught.value.what
 
 
 def test_tensors_of_another_shape_do_not_fit(tmp_path):
@@ -139,14 +142,14 @@ def test_tensors_of_another_shape_do_not_fit(tmp_path):
 
 
 def test_another_format_version_or_kind_is_refused(tmp_path):
-    made = saved(tmp_path / "b")
-    edit(tmp_path / "b" / "config.json", format_version=2)
-    with pytest.raises(FormatVersionError, match="format version 2"):
+    pretrained = saved(tmp_path / "b")
+    edit(tmp_path / "b" / "config.json", format_version=1)
+    with pytest.raises(FormatVersionError, match=r"format version 1; .*\n.*make the artifact again"):
         load_backbone(tmp_path / "b")
-    edit(tmp_path / "b" / "config.json", format_version=1, kind="corpus")
+    edit(tmp_path / "b" / "config.json", format_version=2, kind="corpus")
     with pytest.raises(ArtifactError, match="is corpus, not a backbone"):
         load_backbone(tmp_path / "b")
-    save_bundle(tmp_path / "bundle", tiny_bundle(made))
+    save_bundle(tmp_path / "bundle", tiny_bundle(pretrained))
     with pytest.raises(ArtifactError, match="is missing"):
         load_backbone(tmp_path / "bundle")
     with pytest.raises(ArtifactError, match="is missing"):
@@ -154,13 +157,13 @@ def test_another_format_version_or_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "catalogue.parquet"])
-@pytest.mark.parametrize("kept", [None, 0.0, 0.5, 0.99], ids=["missing", "empty", "half", "most"])
-def test_a_truncated_file_is_named(tmp_path, name, kept):
+@pytest.mark.parametrize("fraction", [None, 0.0, 0.5, 0.99], ids=["missing", "empty", "half", "most"])
+def test_a_truncated_file_is_named(tmp_path, name, fraction):
     saved(tmp_path / "b")
     path = tmp_path / "b" / name
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * (kept or 0))])
-    if kept is None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * (fraction or 0))])
+    if fraction is None:
         path.unlink()
     with pytest.raises(ArtifactError) as caught:
         load_backbone(tmp_path / "b")

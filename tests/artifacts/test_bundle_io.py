@@ -65,46 +65,56 @@ def ranking(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_everything_comes_back(tmp_path, maker):
-    made = MAKERS[maker]()
-    save_bundle(tmp_path / "b", made)
+    saved = MAKERS[maker]()
+    save_bundle(tmp_path / "b", saved)
     read = load(tmp_path / "b")
-    kept = ("name", "kind", "strategy", "patch_config", "class_names", "max_length", "all_params", "trained", "metrics")
-    for name in kept:
-        assert getattr(read, name) == getattr(made, name), name
+    fields = (
+        "name",
+        "kind",
+        "strategy",
+        "patch_config",
+        "class_names",
+        "max_length",
+        "all_params",
+        "trained",
+        "metrics",
+    )
+    for name in fields:
+        assert getattr(read, name) == getattr(saved, name), name
     assert (read.backbone_fingerprint, read.catalogue_fingerprint) == OWNER
-    assert (read.patch is None) == (made.patch is None) == (made.strategy == "head")
-    assert type(read.head) is type(made.head)
-    assert read.tensors().keys() == made.tensors().keys()
-    for name, tensor in made.tensors().items():
+    assert (read.patch is None) == (saved.patch is None) == (saved.strategy == "head")
+    assert type(read.head) is type(saved.head)
+    assert read.tensors().keys() == saved.tensors().keys()
+    for name, tensor in saved.tensors().items():
         assert torch.equal(read.tensors()[name], tensor), name
-    if made.targets is not None:
-        assert read.targets.ids.equals(made.targets.ids)
+    if saved.targets is not None:
+        assert read.targets.ids.equals(saved.targets.ids)
         assert read.targets.first == 0
     tokens = torch.tensor([[4, 5, 1], [9, 15, 3]])
     with torch.no_grad():
-        hidden = [BACKBONE(tokens, bundle.patch)[:, -1] for bundle in (made, read)]
-        assert torch.equal(made.head(hidden[0]), read.head(hidden[1]))
+        hidden = [BACKBONE(tokens, bundle.patch)[:, -1] for bundle in (saved, read)]
+        assert torch.equal(saved.head(hidden[0]), read.head(hidden[1]))
 
 
 @pytest.mark.parametrize(("maker", "outputs"), [("patch", "labels.json"), ("ranking", "targets.parquet")])
 def test_the_folder_is_as_documented(tmp_path, maker, outputs):
-    made = MAKERS[maker]()
-    save_bundle(tmp_path / "b", made, config_yaml="seed: 0\n")
+    bundle = MAKERS[maker]()
+    save_bundle(tmp_path / "b", bundle, config_yaml="seed: 0\n")
     expected = ["README.md", "adapter_config.json", "adapter_model.safetensors", "config.yaml", "metrics.json", outputs]
     assert names(tmp_path / "b") == sorted(expected)
     meta = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
-    assert (meta["kind"], meta["format_version"], meta["kind_of_task"]) == ("bundle", 1, made.kind)
+    assert (meta["kind"], meta["format_version"], meta["kind_of_task"]) == ("bundle", 2, bundle.kind)
     assert (meta["backbone_fingerprint"], meta["catalogue_fingerprint"]) == OWNER
     assert meta["outputs"] == (3 if maker == "patch" else 5)
-    assert meta["trainable_params"] == made.patch_params + made.head_params == made.trainable_params
-    assert meta["trainable_share"] == made.trainable_params / 1000
-    assert {name.partition(".")[0] for name in made.tensors()} == {"patch", "head"}
+    assert meta["trainable_params"] == bundle.patch_params + bundle.head_params == bundle.trainable_params
+    assert meta["trainable_fraction"] == bundle.trainable_params / 1000
+    assert {name.partition(".")[0] for name in bundle.tensors()} == {"patch", "head"}
 
 
 def test_parameters_are_counted():
-    made = MAKERS["patch"]()
-    assert made.patch_params == 4 * (8 * 3 + 3 + 3 * 8 + 8), "two blocks, two sites each, bottleneck 3"
-    assert made.head_params == 3 * 8 + 3
+    bundle = MAKERS["patch"]()
+    assert bundle.patch_params == 4 * (8 * 3 + 3 + 3 * 8 + 8), "two blocks, two sites each, bottleneck 3"
+    assert bundle.head_params == 3 * 8 + 3
     assert MAKERS["head"]().patch_params == 0
 
 
@@ -167,13 +177,13 @@ def test_the_wrong_backbone_is_said_before_anything_of_its_shape(classes):
 
 
 def test_another_format_version_or_kind_is_refused(tmp_path, classes):
-    edit(classes / "adapter_config.json", format_version=2)
-    with pytest.raises(FormatVersionError, match="format version 2"):
+    edit(classes / "adapter_config.json", format_version=1)
+    with pytest.raises(FormatVersionError, match=r"format version 1; .*\n.*make the artifact again"):
         load(classes)
     save_backbone(tmp_path / "backbone", PRETRAINED)
     with pytest.raises(ArtifactError, match="is missing"):
         load(tmp_path / "backbone")
-    edit(classes / "adapter_config.json", format_version=1, kind="backbone")
+    edit(classes / "adapter_config.json", format_version=2, kind="backbone")
     with pytest.raises(ArtifactError, match="is backbone, not a bundle"):
         load(classes)
 
@@ -234,21 +244,21 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path, clas
     "ids", [[f"item-{i}" for i in (1, 0, 2, 3, 4)], [f"item-{i}" for i in range(6)], list(range(5))]
 )
 def test_other_targets_are_refused_with_both_fingerprints(ranking, ids):
-    other = Catalogue(pa.array(ids), range(len(ids)), first=0)
-    other.write(ranking / "targets.parquet")
+    other_targets = Catalogue(pa.array(ids), range(len(ids)), first=0)
+    other_targets.write(ranking / "targets.parquet")
     with pytest.raises(ArtifactError, match="the fingerprint of its targets") as caught:
         load(ranking)
     assert TARGETS.fingerprint in caught.value.what
-    assert other.fingerprint in caught.value.what
+    assert other_targets.fingerprint in caught.value.what
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "metrics.json", "labels.json"])
-@pytest.mark.parametrize("kept", [None, 0.0, 0.5], ids=["missing", "empty", "half"])
-def test_a_truncated_file_is_named(classes, name, kept):
+@pytest.mark.parametrize("fraction", [None, 0.0, 0.5], ids=["missing", "empty", "half"])
+def test_a_truncated_file_is_named(classes, name, fraction):
     path = classes / name
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * (kept or 0))])
-    if kept is None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * (fraction or 0))])
+    if fraction is None:
         path.unlink()
     with pytest.raises(ArtifactError) as caught:
         load(classes)
@@ -266,7 +276,7 @@ def test_damaged_targets_are_named(ranking, missing):
 
 @pytest.mark.parametrize(
     "key",
-    ["name", "kind_of_task", "patch", "own", "outputs", "trained", "fingerprint", "backbone_fingerprint"],
+    ["name", "kind_of_task", "patch", "unshared", "outputs", "trained", "fingerprint", "backbone_fingerprint"],
 )
 def test_a_description_that_lacks_a_key_is_damaged(classes, key):
     path = classes / "adapter_config.json"
@@ -283,9 +293,9 @@ def test_a_description_that_lacks_a_key_is_damaged(classes, key):
         {"patch": {"bottleneck": 8}},
         {"patch": {"bottleneck": 3, "per_block": 1}},
         {"patch": {"bottleneck": 3, "colour": "red"}},
-        {"own": {"embedding": False, "blocks": 1}},
-        {"own": {"blocks": 1}},
-        {"own": "all"},
+        {"unshared": {"embedding": False, "blocks": 1}},
+        {"unshared": {"blocks": 1}},
+        {"unshared": "all"},
         {"outputs": 4},
         {"outputs": "three"},
     ],

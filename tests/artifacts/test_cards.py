@@ -52,15 +52,15 @@ def test_a_backbone_card(backbone):
 
 
 @pytest.mark.parametrize(
-    ("training", "said"),
+    ("training", "sentence"),
     [
         ({"objective": "masked items", "users": 9}, "to predict items that are masked in its input, on 9 users"),
         ({"objective": "next item", "users": 9}, "to predict the next item at every position, on 9 users"),
     ],
 )
-def test_a_card_says_what_pretraining_predicted(tmp_path, training, said):
+def test_a_card_says_what_pretraining_predicted(tmp_path, training, sentence):
     save_backbone(tmp_path / "b", tiny_pretrained(training=training))
-    assert said in (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+    assert sentence in (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_card_without_a_training_record(tmp_path):

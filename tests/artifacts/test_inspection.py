@@ -28,13 +28,13 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", MAIN)
 def test_an_artifact_tells_what_its_description_holds(folders, kind):
     path = folders[kind]
-    found = inspect(str(path))
-    assert found["kind"] == kind
-    assert found["path"] == str(path)
-    assert found["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    description = inspect(str(path))
+    assert description["kind"] == kind
+    assert description["path"] == str(path)
+    assert description["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     described = json.loads((path / MAIN[kind]).read_text())
-    assert {key: found[key] for key in described} == described
-    json.dumps(found, allow_nan=False)
+    assert {key: description[key] for key in described} == described
+    json.dumps(description, allow_nan=False)
 
 
 def test_the_numbers_people_look_for(folders):
@@ -42,7 +42,7 @@ def test_the_numbers_people_look_for(folders):
     assert inspect(folders["backbone"])["training"]["metrics"] == {"mrr@10": 0.25}
     bundle = inspect(folders["bundle"])
     assert bundle["metrics"]["valid"] == {"accuracy": 0.5}
-    assert bundle["trainable_share"] == bundle["trainable_params"] / 1000
+    assert bundle["trainable_fraction"] == bundle["trainable_params"] / 1000
 
 
 @pytest.mark.parametrize("kind", MAIN)

@@ -63,7 +63,7 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_names():
 
 
 @pytest.mark.parametrize(
-    "other",
+    "tensors",
     [
         {"y": torch.zeros(2, 3)},
         {"x": torch.zeros(3, 2)},
@@ -76,8 +76,8 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_names():
     ],
     ids=range(8),
 )
-def test_the_fingerprint_tells_names_shapes_types_and_values_apart(other):
-    assert fingerprint(other) != fingerprint({"x": torch.zeros(2, 3)})
+def test_the_fingerprint_tells_names_shapes_types_and_values_apart(tensors):
+    assert fingerprint(tensors) != fingerprint({"x": torch.zeros(2, 3)})
 
 
 @given(st.integers(0, 3), st.integers(0, 31))
@@ -88,17 +88,17 @@ def test_any_single_bit_changes_the_fingerprint(position, bit):
     assert fingerprint({"x": values}) != fingerprint({"x": changed})
 
 
-@pytest.mark.parametrize("other", [["b", "a"], ["a"], ["ab"], ["a", "b", ""], ['a", "b'], ["a", "ü"]], ids=repr)
-def test_names_and_their_order_have_a_fingerprint(other):
+@pytest.mark.parametrize("names", [["b", "a"], ["a"], ["ab"], ["a", "b", ""], ['a", "b'], ["a", "ü"]], ids=repr)
+def test_names_and_their_order_have_a_fingerprint(names):
     assert names_fingerprint(["a", "b"]) == names_fingerprint(("a", "b"))
-    assert names_fingerprint(other) != names_fingerprint(["a", "b"])
+    assert names_fingerprint(names) != names_fingerprint(["a", "b"])
 
 
-@pytest.mark.parametrize("kept", [0, 4, 30, 200, -1])
-def test_a_truncated_file_is_damaged(tmp_path, kept):
+@pytest.mark.parametrize("size", [0, 4, 30, 200, -1])
+def test_a_truncated_file_is_damaged(tmp_path, size):
     path = tmp_path / "a.safetensors"
     write_tensors(path, TENSORS)
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ArtifactError, match="is damaged") as caught:
         read_tensors(path)
     assert caught.value.path == path

@@ -42,17 +42,17 @@ class Job:
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    made = Job(tmp_path_factory.mktemp("job"))
+    finished = Job(tmp_path_factory.mktemp("job"))
     data = synthetic(users=300, items=40, targets=12, mean_events=8, seed=1)
-    pq.write_table(data.events, made.events)
-    pq.write_table(data.users, made.users)
-    tasks = ["--classify", f"{made.users}:cluster", "--rank", "shop=target"]
-    run(["prepare", made.events, "--domain", "domain", *tasks, "--out", made.corpus, "--quiet"])
-    run(["pretrain", made.corpus, "--out", made.backbone, *SMALL])
+    pq.write_table(data.events, finished.events)
+    pq.write_table(data.users, finished.users)
+    tasks = ["--classify", f"{finished.users}:cluster", "--rank", "shop=target"]
+    run(["prepare", finished.events, "--domain", "domain", *tasks, "--out", finished.corpus, "--quiet"])
+    run(["pretrain", finished.corpus, "--out", finished.backbone, *SMALL])
     for task, strategy in (("cluster", "patch"), ("cluster", "head"), ("shop", "patch")):
         settings = ["--strategy", strategy, "--set", "epochs=2", "--quiet"]
-        run(["adapt", made.backbone, made.corpus, task, "--out", made.bundle(task, strategy), *settings])
-    return made
+        run(["adapt", finished.backbone, finished.corpus, task, "--out", finished.bundle(task, strategy), *settings])
+    return finished
 
 
 def run(arguments: list[str]) -> None:

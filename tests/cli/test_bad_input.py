@@ -1,4 +1,4 @@
-"""What bad input gets: one clear message with the file and the remedy, status 2, and nothing half-written."""
+"""Bad input gets one clear message with the file and the remedy, status 2, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def test_columns_of_the_wrong_type(
     tmp_path: Path, refused: Refused, name: str, columns: dict[str, object], message: str
 ) -> None:
     path = events_file(tmp_path, name, **columns)
-    said = refused("prepare", path, "-o", str(tmp_path / "corpus"))
-    assert message in said
-    assert path in said
+    stderr = refused("prepare", path, "-o", str(tmp_path / "corpus"))
+    assert message in stderr
+    assert path in stderr
 
 
 def test_a_missing_column(tmp_path: Path, refused: Refused) -> None:
     path = events_file(tmp_path)
-    said = refused("prepare", path, "--item", "sku", "-o", str(tmp_path / "corpus"))
-    assert f"{path}: does not have the column 'sku'; it has 'user_id', 'item_id', 'timestamp'" in said
+    message = refused("prepare", path, "--item", "sku", "-o", str(tmp_path / "corpus"))
+    assert f"{path}: does not have the column 'sku'; it has 'user_id', 'item_id', 'timestamp'" in message
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_a_missing_column(tmp_path: Path, refused: Refused) -> None:
 def test_files_without_events(tmp_path: Path, refused: Refused, content: bytes, message: str) -> None:
     path = tmp_path / "events.csv"
     path.write_bytes(content)
-    said = refused("prepare", str(path), "-o", str(tmp_path / "corpus"))
-    assert f"{path}: " in said
-    assert message in said
+    stderr = refused("prepare", str(path), "-o", str(tmp_path / "corpus"))
+    assert f"{path}: " in stderr
+    assert message in stderr
 
 
 def test_a_truncated_parquet_file(tmp_path: Path, refused: Refused) -> None:
@@ -100,8 +100,8 @@ def test_a_truncated_parquet_file(tmp_path: Path, refused: Refused) -> None:
 def test_item_ids_that_are_numbers_in_one_file_and_text_in_another(tmp_path: Path, refused: Refused) -> None:
     first = events_file(tmp_path, "a.parquet", item_id=[i % 11 for i in range(600)])
     second = events_file(tmp_path, "b.csv", item_id=[f"0{i % 11}" for i in range(600)])
-    said = refused("prepare", first, second, "-o", str(tmp_path / "corpus"))
-    assert f"{second}: item ids are text here but integers in {first}" in said
+    message = refused("prepare", first, second, "-o", str(tmp_path / "corpus"))
+    assert f"{second}: item ids are text here but integers in {first}" in message
     assert execute(["prepare", first, second, "--ids", "text", "-o", str(tmp_path / "corpus"), "-q"]) == 0
 
 
@@ -152,8 +152,8 @@ def part_of(user: str) -> int:
 def test_histories_without_known_events(job: Job, tmp_path: Path, refused: Refused, line: str, message: str) -> None:
     path = tmp_path / "histories.jsonl"
     path.write_text(line)
-    said = refused("predict", job.backbone, job.bundle("cluster"), str(path), "-o", str(tmp_path / "out.csv"))
-    assert message in said
+    stderr = refused("predict", job.backbone, job.bundle("cluster"), str(path), "-o", str(tmp_path / "out.csv"))
+    assert message in stderr
 
 
 def test_artifacts_that_are_damaged_or_do_not_belong(job: Job, tmp_path: Path, refused: Refused) -> None:
@@ -162,30 +162,30 @@ def test_artifacts_that_are_damaged_or_do_not_belong(job: Job, tmp_path: Path, r
     arguments = ["evaluate", str(backbone), job.corpus, str(bundle), "-o", str(tmp_path / "out.json"), "-q"]
 
     def cut(path: Path) -> bytes:
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-        return whole
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        return content
 
-    whole = cut(backbone / "model.safetensors")
+    content = cut(backbone / "model.safetensors")
     assert f"{backbone / 'model.safetensors'}: is damaged" in refused(*arguments)
-    (backbone / "model.safetensors").write_bytes(whole)
-    whole = cut(bundle / "adapter_model.safetensors")
+    (backbone / "model.safetensors").write_bytes(content)
+    content = cut(bundle / "adapter_model.safetensors")
     assert f"{bundle / 'adapter_model.safetensors'}: is damaged" in refused(*arguments)
-    (bundle / "adapter_model.safetensors").write_bytes(whole)
+    (bundle / "adapter_model.safetensors").write_bytes(content)
     meta = json.loads((bundle / "adapter_config.json").read_text())
     (bundle / "adapter_config.json").write_text(json.dumps(meta | {"format_version": 99}))
     assert "has format version 99; this release reads version 1" in refused(*arguments)
     (bundle / "adapter_config.json").write_text(json.dumps(meta | {"backbone_fingerprint": "of-another"}))
-    said = refused(*arguments)
-    assert "was made for the backbone of-another, but this backbone is " + meta["backbone_fingerprint"] in said
+    message = refused(*arguments)
+    assert "was made for the backbone of-another, but this backbone is " + meta["backbone_fingerprint"] in message
 
 
 def test_a_backbone_of_another_catalogue(job: Job, tmp_path: Path, refused: Refused) -> None:
     events, corpus = events_file(tmp_path), str(tmp_path / "corpus")
     assert execute(["prepare", events, "-o", corpus, "-q"]) == 0
-    said = refused("adapt", job.backbone, corpus, "cluster", "-o", str(tmp_path / "bundle"))
-    assert "its catalogue is" in said
-    assert "prepare --catalogue" in said
+    message = refused("adapt", job.backbone, corpus, "cluster", "-o", str(tmp_path / "bundle"))
+    assert "its catalogue is" in message
+    assert "prepare --catalogue" in message
 
 
 def test_what_exists_is_not_replaced_unless_told(job: Job, refused: Refused) -> None:
@@ -217,9 +217,9 @@ def test_an_unknown_verb_and_a_forgotten_argument(capsys: pytest.CaptureFixture[
 
 def test_debug_shows_where(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "peterrec", "--debug", "inspect", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "Traceback" in done.stderr
-    assert "ArtifactError" in done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" in completed.stderr
+    assert "ArtifactError" in completed.stderr
 
 
 LIMITED = """
@@ -242,14 +242,14 @@ def test_a_full_disk(job: Job, tmp_path: Path, verb: str) -> None:
         "adapt": ["adapt", job.backbone, job.corpus, "shop", "-o", out, "-q", "-s", "epochs=1"],
         "embed": ["embed", job.backbone, str(tmp_path / "h.jsonl"), "-o", f"{out}.csv"],
     }[verb]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", LIMITED, "3000", *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1, done.stderr
-    assert "the disk is full" in done.stderr
-    assert "Traceback" not in done.stderr
-    left = {path.name for path in tmp_path.iterdir()} - {"h.jsonl"}
-    assert left <= {"out.training"}  # a training that stopped can be resumed; the artifact is not there
+    assert completed.returncode == 1, completed.stderr
+    assert "the disk is full" in completed.stderr
+    assert "Traceback" not in completed.stderr
+    remaining = {path.name for path in tmp_path.iterdir()} - {"h.jsonl"}
+    assert remaining <= {"out.training"}  # a training that stopped can be resumed; the artifact is not there
 
 
 def test_overwrite_replaces_only_what_it_would_write(job: Job, tmp_path: Path, refused: Refused) -> None:
@@ -261,22 +261,22 @@ def test_overwrite_replaces_only_what_it_would_write(job: Job, tmp_path: Path, r
     table.write_text("a\n1\n")
     corpus, backbone = shutil.copytree(job.corpus, tmp_path / "c"), shutil.copytree(job.backbone, tmp_path / "b")
     for out in (mine, table, corpus):
-        said = refused("pretrain", str(corpus), "-o", str(out), "--overwrite", "-q")
-        assert f"{out}: is there and is not a backbone" in said
+        message = refused("pretrain", str(corpus), "-o", str(out), "--overwrite", "-q")
+        assert f"{out}: is there and is not a backbone" in message
     for out in (mine, table, corpus, backbone):
-        said = refused("adapt", str(backbone), str(corpus), "shop", "-o", str(out), "--overwrite", "-q")
-        assert f"{out}: is there and is not a bundle" in said
+        message = refused("adapt", str(backbone), str(corpus), "shop", "-o", str(out), "--overwrite", "-q")
+        assert f"{out}: is there and is not a bundle" in message
     assert (mine / "thesis.txt").read_text() == "years of work"
     assert execute(["pretrain", str(corpus), "-o", str(backbone), "--overwrite", *SMALL]) == 0
 
 
 def test_evaluate_writes_json_and_nothing_else(job: Job, tmp_path: Path, refused: Refused) -> None:
-    said = refused("evaluate", job.backbone, job.corpus, job.bundle("cluster"), "-o", str(tmp_path / "table.csv"))
-    assert "name a file that ends in .json" in said
+    message = refused("evaluate", job.backbone, job.corpus, job.bundle("cluster"), "-o", str(tmp_path / "table.csv"))
+    assert "name a file that ends in .json" in message
 
 
 def test_labels_that_are_not_utf8(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(b"user_id,city\n" + b"".join(f"u{i},M\xfcnchen\n".encode("latin-1") for i in range(60)))
-    said = refused("prepare", events_file(tmp_path), "--classify", f"{path}:city", "-o", str(tmp_path / "corpus"))
-    assert "UTF-8" in said
+    message = refused("prepare", events_file(tmp_path), "--classify", f"{path}:city", "-o", str(tmp_path / "corpus"))
+    assert "UTF-8" in message

@@ -31,8 +31,8 @@ def authors(folder: Path) -> None:
 
 
 def tenrec(folder: Path) -> None:
-    head, rest = "user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age", "0,0,0,1,1"
-    profile = [f"{rest},{n % 3},{n % 4}" for n in range(USERS)]
+    head, values = "user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age", "0,0,0,1,1"
+    profile = [f"{values},{n % 3},{n % 4}" for n in range(USERS)]
     rows = [f"{n},{item},1,{profile[n]}\n" for n, items in enumerate(sequences(2)) for item in items]
     (folder / "sbr_data_1M.csv").write_text(f"{head}\n{''.join(rows)}")
     rows = [f"{n},{900 + n % 4},{i},{profile[n]}\n" for n in range(USERS) for i in (0, 1)]
@@ -53,7 +53,7 @@ def recbole(folder: Path) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for make in (authors, tenrec, recbole):
         make(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -69,11 +69,11 @@ def histories(corpus: str) -> dict[str, list[int]]:
 
 
 def targets(corpus: str, task: str) -> list[int]:
-    found: list[int] = sorted(pq.read_table(f"{corpus}/tasks/{task}/targets.parquet")["item_id"].to_pylist())
-    return found
+    item_ids: list[int] = sorted(pq.read_table(f"{corpus}/tasks/{task}/targets.parquet")["item_id"].to_pylist())
+    return item_ids
 
 
-def test_authors_files_through_prepare(here: Path) -> None:
+def test_authors_files_through_prepare(working_folder: Path) -> None:
     files = ["coldrec2_pre.csv", "coldrec2_fine.csv"]
     assert execute(["convert", "peterrec", *files, "--targets", "items", "-o", "rec", "-q"]) == 0
     rank = ["--domain", "domain", "--rank", "target"]
@@ -91,7 +91,7 @@ def test_authors_files_through_prepare(here: Path) -> None:
     assert catalogues[0] == catalogues[1]
 
 
-def test_tenrec_through_prepare(here: Path) -> None:
+def test_tenrec_through_prepare(working_folder: Path) -> None:
     assert execute(["convert", "tenrec", "sbr_data_1M.csv", "QB-video.csv", "-o", "feeds", "-q"]) == 0
     tasks = ["--domain", "domain", "--rank", "QB-video", "--classify", "feeds/users.parquet:gender"]
     assert execute(["prepare", "feeds/events.parquet", *tasks, "-o", "corpus", "-q"]) == 0
@@ -100,7 +100,7 @@ def test_tenrec_through_prepare(here: Path) -> None:
     assert targets("corpus", "QB-video") == [900, 901, 902, 903]
 
 
-def test_recbole_through_prepare(here: Path) -> None:
+def test_recbole_through_prepare(working_folder: Path) -> None:
     assert execute(["convert", "recbole", "ml-100k", "-o", "films", "-q"]) == 0
     classify = ["--classify", "films/users.parquet:gender"]
     assert execute(["prepare", "films/events.parquet", *classify, "-o", "corpus", "-q"]) == 0
@@ -108,7 +108,7 @@ def test_recbole_through_prepare(here: Path) -> None:
     assert peterrec.Corpus.open("corpus").task("gender").class_names == ("F", "M")
 
 
-def test_the_examples_of_the_documents_work_as_written(here: Path) -> None:
+def test_the_examples_of_the_documents_work_as_written(working_folder: Path) -> None:
     section = (ROOT / "docs" / "data.md").read_text().partition("## Other formats")[2].partition("\n## ")[0]
     text = section.replace("\\\n", " ")
     commands = re.findall(r"^peterrec (.+)$", text, flags=re.MULTILINE)
@@ -119,7 +119,7 @@ def test_the_examples_of_the_documents_work_as_written(here: Path) -> None:
         assert execute([*shlex.split(command), "--quiet"]) == 0, command
 
 
-def test_convert_says_what_it_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_says_what_it_found(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["convert", "tenrec", "QB-video.csv", "--out", "out"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -141,18 +141,20 @@ def test_convert_says_what_it_found(here: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_mistakes_get_one_message(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    working_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    before = sorted(here.rglob("*"))
+    before = sorted(working_folder.rglob("*"))
     assert execute(["convert", *arguments, "--out", "out"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert message in said
-    assert "What to do: " in said
-    assert sorted(here.rglob("*")) == before
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert message in stderr
+    assert "What to do: " in stderr
+    assert sorted(working_folder.rglob("*")) == before
 
 
-def test_what_may_not_be_read(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_read(
+    working_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 

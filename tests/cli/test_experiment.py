@@ -22,18 +22,18 @@ def test_it_computes_says_and_concludes(tmp_path: Path, capsys: pytest.CaptureFi
     grid, out = write_grid(tmp_path), tmp_path / "out"
     arguments = ["experiment", grid, "-o", str(out), "-j", "1", "--set", "title=Ours & theirs"]
     assert execute(arguments) == 0
-    found = capsys.readouterr()
-    assert "2 cells, 0 of them finished before" in found.err
-    assert "small/cluster majority, seed 0: accuracy" in found.err
-    assert found.out.startswith("Which?\n  ")
-    assert f"The report is {out / 'report.html'}" in found.out
+    output = capsys.readouterr()
+    assert "2 cells, 0 of them finished before" in output.err
+    assert "small/cluster majority, seed 0: accuracy" in output.err
+    assert output.out.startswith("Which?\n  ")
+    assert f"The report is {out / 'report.html'}" in output.out
     page = (out / "report.html").read_text()
     assert "Ours &amp; theirs" in page
     assert "--set &#39;title=Ours &amp; theirs&#39;" in page
     assert execute([*arguments, "--quiet"]) == 0
-    again = capsys.readouterr()
-    assert again.err == ""
-    assert again.out == found.out
+    second_output = capsys.readouterr()
+    assert second_output.err == ""
+    assert second_output.out == output.out
     for name in ("report.html", "results.md", "results.json"):
         (out / name).unlink()
     assert execute([*arguments, "--report-only"]) == 0
@@ -43,10 +43,10 @@ def test_it_computes_says_and_concludes(tmp_path: Path, capsys: pytest.CaptureFi
 def test_failures_are_told_and_the_status_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = write_grid(tmp_path, "data.small.prepare.source.min_item_events=100000")
     assert execute(["experiment", grid, "-o", str(tmp_path / "out"), "-j", "1"]) == 1
-    said = capsys.readouterr().err
-    assert "3 steps of the grid failed" in said
-    assert "small corpus, seed 0: " in said
-    assert "run the same command again" in said
+    stderr = capsys.readouterr().err
+    assert "3 steps of the grid failed" in stderr
+    assert "small corpus, seed 0: " in stderr
+    assert "run the same command again" in stderr
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_failures_are_told_and_the_status_is_1(tmp_path: Path, capsys: pytest.Ca
 )
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     grid, out = write_grid(tmp_path), tmp_path / "out"
-    command = ["experiment", *(grid if one == "GRID" else one for one in arguments), "-o", str(out)]
+    command = ["experiment", *(grid if argument == "GRID" else argument for argument in arguments), "-o", str(out)]
     assert execute(command) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert "What to do:" in said.err
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert message in output.err
+    assert "What to do:" in output.err
+    assert output.out == ""
     assert not out.exists()
 
 

@@ -75,7 +75,7 @@ def remedies() -> Iterator[tuple[str, str]]:
     """Yield the module and the text of every remedy, with ... for what is put in at run time."""
     for path in sorted(SOURCE.rglob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
-        where = path.relative_to(SOURCE).as_posix()
+        module_path = path.relative_to(SOURCE).as_posix()
         for node in ast.walk(module):
             values: list[ast.expr] = []
             if isinstance(node, ast.keyword) and node.arg == "remedy":
@@ -85,7 +85,7 @@ def remedies() -> Iterator[tuple[str, str]]:
                 values = [node.value] if name == "remedy" or name.isupper() else []
             for value in values:
                 if text := "".join(texts(value)):
-                    yield where, text
+                    yield module_path, text
 
 
 def texts(value: ast.AST) -> Iterator[str]:
@@ -95,17 +95,17 @@ def texts(value: ast.AST) -> Iterator[str]:
 
 
 def test_every_option_is_one_of_each_verb_that_raises_the_remedy() -> None:
-    wrong, seen = [], 0
+    wrong, checked = [], 0
     for module, text in remedies():
         for named, option in re.findall(r"(?:(\w+) )?(?<![\w-])(--[a-z][a-z-]*)", text):
-            seen += 1
+            checked += 1
             verbs = (named,) if named in VERBS else verbs_of(module)  # "prepare --catalogue" is of prepare
             if option in NO_OPTIONS:
                 continue
             if not verbs or any(option not in options_of(verb) for verb in verbs):
                 wrong.append((module, option, text))
     assert wrong == []
-    assert seen > 25
+    assert checked > 25
 
 
 def has_setting(model: type[BaseModel], path: list[str]) -> bool:
@@ -138,13 +138,13 @@ def top_level_sections() -> set[str]:
 
 
 def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
-    wrong, seen = [], 0
+    wrong, checked = [], 0
     sections = "|".join(sorted(top_level_sections()))
     for module, text in remedies():
         for setting in set(re.findall(rf"(?<![\w./])(?:{sections})\.[a-z_]+(?:\.[a-z_]+)*", text)):
             if setting.endswith((".json", ".sqlite")):  # a file
                 continue
-            seen += 1
+            checked += 1
             prefix = next((prefix for prefix in CROSSING if module.startswith(prefix)), None)
             verbs = CROSSING[prefix] if prefix else verbs_of(module)
             models = [model for verb in verbs for model in SETTINGS.get(verb, ())]
@@ -152,7 +152,7 @@ def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
             if not any(has_setting(model, setting.split(".")) for model in models):
                 wrong.append((module, setting, text))
     assert wrong == []
-    assert seen > 10
+    assert checked > 10
 
 
 @pytest.mark.parametrize("option", ["--columns", "--ids", "--domain", "--invalid-rows"])

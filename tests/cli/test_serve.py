@@ -35,7 +35,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--bundle", "age={}/foreign"], "was made for the backbone"),
         (["--bundle", "age={}/corrupt"], "adapter_model.safetensors"),
@@ -58,15 +58,15 @@ def test_a_mistake_is_named(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(service, "run", lambda *_: pytest.fail("it listens"))
-    given = [option.format(artifacts) for option in options]
+    arguments = [option.format(artifacts) for option in options]
     state = tmp_path / "state"
     port = [] if "--port" in options else ["--port", "0"]
-    assert execute(["serve", str(artifacts / "base"), "--state", str(state), *port, *given]) == 2
+    assert execute(["serve", str(artifacts / "base"), "--state", str(state), *port, *arguments]) == 2
     out = capsys.readouterr()
-    assert said in out.err
+    assert message in out.err
     assert "What to do:" in out.err
     assert not state.exists(), "something was left behind"
 
@@ -85,19 +85,19 @@ def test_without_the_extra_it_says_what_to_install(
     find = importlib.util.find_spec
     monkeypatch.setattr(verb, "find_spec", lambda name: None if name == "uvicorn" else find(name))
     assert execute(["serve", "base"]) == 2
-    said = capsys.readouterr().err
-    assert "pip install 'peterrec[serve]'" in said
-    assert "uvicorn" in said
+    stderr = capsys.readouterr().err
+    assert "pip install 'peterrec[serve]'" in stderr
+    assert "uvicorn" in stderr
 
 
 def test_options_count_more_than_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(service, "serve", lambda *given: seen.append(given))
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(service, "serve", lambda *arguments: calls.append(arguments))
     file = tmp_path / "serve.yaml"
     file.write_text("port: 1\nhost: localhost\nlimits: {k: 5}\n")
     line = ["serve", "base", "-b", "age=x", "-b", "y", "-c", str(file), "--port", "2", "-s", "limits.queue=7"]
     assert execute(line) == 0
-    backbone, bundles, config, _ = seen[0]
+    backbone, bundles, config, _ = calls[0]
     assert (backbone, bundles) == ("base", ["age=x", "y"])
     assert (config.port, config.host, config.limits.k, config.limits.queue) == (2, "localhost", 5, 7)
     assert config.bundle_root == ServeConfig().bundle_root

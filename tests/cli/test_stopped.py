@@ -32,11 +32,11 @@ def test_ctrl_c_stops_with_one_line_and_leaves_nothing(job: Job, tmp_path: Path)
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
         assert run.stderr is not None
-        said = run.stderr.read()
+        printed = run.stderr.read()
         assert run.wait(60) == 130
-    assert "stopped by the user" in said
-    assert "--resume" in said
-    assert "Traceback" not in said
+    assert "stopped by the user" in printed
+    assert "--resume" in printed
+    assert "Traceback" not in printed
     assert not out.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["backbone.training"]
 

@@ -15,7 +15,7 @@ from .conftest import Job
 QUICK = ["--set", "epochs=1"]
 
 
-def said(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> str:
+def run_verb(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> str:
     capsys.readouterr()
     assert execute([*arguments]) == status
     return capsys.readouterr().err
@@ -23,13 +23,13 @@ def said(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> st
 
 def test_a_joint_training_of_two_tasks(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "joint")
-    told = said(
+    stderr = run_verb(
         capsys, 0, "adapt", job.backbone, job.corpus, "cluster", "shop", "-o", out, "--strategy", "joint", *QUICK
     )
-    assert "adapting to 'cluster', 'shop' jointly" in told
-    assert "trainable params: " in told
-    assert "relative " in told
-    assert f"next: peterrec evaluate {job.backbone} {job.corpus} {out}/cluster" in told
+    assert "adapting to 'cluster', 'shop' jointly" in stderr
+    assert "trainable params: " in stderr
+    assert "relative " in stderr
+    assert f"next: peterrec evaluate {job.backbone} {job.corpus} {out}/cluster" in stderr
     assert execute(["inspect", out]) == 0
     printed = capsys.readouterr().out
     assert "joint" in printed
@@ -42,18 +42,18 @@ def test_a_joint_training_of_two_tasks(job: Job, tmp_path: Path, capsys: pytest.
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert execute(["evaluate", job.backbone, job.corpus, f"{out}/shop", "-s", "bootstrap=20", "-q"]) == 0
     assert "joint" in capsys.readouterr().out
-    again = ["adapt", job.backbone, job.corpus, "cluster", "shop", "-o", out, "--strategy", "joint", *QUICK, "-q"]
-    assert "already exists" in said(capsys, 2, *again)
-    assert all(line.startswith("warning: ") for line in said(capsys, 0, *again, "--overwrite").splitlines())
+    command = ["adapt", job.backbone, job.corpus, "cluster", "shop", "-o", out, "--strategy", "joint", *QUICK, "-q"]
+    assert "already exists" in run_verb(capsys, 2, *command)
+    assert all(line.startswith("warning: ") for line in run_verb(capsys, 0, *command, "--overwrite").splitlines())
 
 
 def test_several_tasks_without_joint_are_refused(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for strategy in ([], ["--strategy", "all"]):
-        told = said(
+        stderr = run_verb(
             capsys, 2, "adapt", job.backbone, job.corpus, "cluster", "shop", "-o", str(tmp_path / "o"), *strategy
         )
-        assert "2 tasks were named (cluster, shop)" in told
-        assert "--strategy joint" in told
+        assert "2 tasks were named (cluster, shop)" in stderr
+        assert "--strategy joint" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,20 +61,24 @@ def test_several_tasks_without_joint_are_refused(job: Job, tmp_path: Path, capsy
 def test_tasks_of_a_joint_training_that_cannot_be(
     job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], tasks: list[str]
 ) -> None:
-    told = said(capsys, 2, "adapt", job.backbone, job.corpus, *tasks, "-o", str(tmp_path / "o"), "--strategy", "joint")
-    assert tasks[1] in told
-    assert "What to do" in told
+    stderr = run_verb(
+        capsys, 2, "adapt", job.backbone, job.corpus, *tasks, "-o", str(tmp_path / "o"), "--strategy", "joint"
+    )
+    assert tasks[1] in stderr
+    assert "What to do" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_strategy_may_stand_in_the_settings(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, more in (("a", ["--set", "strategy=last1"]), ("b", ["--set", "strategy=head", "--strategy", "last1"])):
+    for name, options in (("a", ["--set", "strategy=last1"]), ("b", ["--set", "strategy=head", "--strategy", "last1"])):
         out = str(tmp_path / name)
-        told = said(capsys, 0, "adapt", job.backbone, job.corpus, "shop", "-o", out, *more, *QUICK)
-        assert "adapting to 'shop' with strategy 'last1'" in told
+        stderr = run_verb(capsys, 0, "adapt", job.backbone, job.corpus, "shop", "-o", out, *options, *QUICK)
+        assert "adapting to 'shop' with strategy 'last1'" in stderr
         assert peterrec.inspect(out)["strategy"] == "last1"
-        assert f"next: peterrec evaluate {job.backbone} {job.corpus} {out}\n" in told
-    message = said(capsys, 2, "adapt", job.backbone, job.corpus, "shop", "-o", str(tmp_path / "c"), "--strategy", "x")
+        assert f"next: peterrec evaluate {job.backbone} {job.corpus} {out}\n" in stderr
+    message = run_verb(
+        capsys, 2, "adapt", job.backbone, job.corpus, "shop", "-o", str(tmp_path / "c"), "--strategy", "x"
+    )
     assert "strategy: " in message
     assert "patch-random" in message
 
@@ -91,5 +95,7 @@ def test_the_whole_job_without_a_causal_backbone(job: Job, tmp_path: Path, capsy
     assert execute(["predict", backbone, bundle, str(histories), "-q"]) == 0
     assert execute(["recommend", backbone, str(histories), "-k", "3", "-q"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
-    refused = said(capsys, 2, "pretrain", job.corpus, "-o", str(tmp_path / "x"), *shape, "-s", "masking.share=0")
-    assert "masking.share must be above 0" in refused
+    refused = run_verb(
+        capsys, 2, "pretrain", job.corpus, "-o", str(tmp_path / "x"), *shape, "-s", "masking.mask_fraction=0"
+    )
+    assert "masking.mask_fraction must be above 0" in refused

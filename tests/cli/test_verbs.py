@@ -1,4 +1,4 @@
-"""What the verbs print and write when all is well."""
+"""Output and files of the verbs when all is well."""
 
 from __future__ import annotations
 
@@ -47,45 +47,47 @@ def test_help_of_every_verb_names_its_arguments(capsys: pytest.CaptureFixture[st
 def test_the_module_can_be_run_and_starts_without_torch() -> None:
     code = "import sys, peterrec.cli.main; sys.exit('torch' in sys.modules or 'ibis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    done = subprocess.run([sys.executable, "-m", "peterrec", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("peterrec ")
+    completed = subprocess.run(
+        [sys.executable, "-m", "peterrec", "--version"], capture_output=True, text=True, check=True
+    )
+    assert completed.stdout.startswith("peterrec ")
 
 
 def test_prepare_says_what_it_kept_and_dropped(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "corpus")
-    _, said = answer(
+    _, stderr = answer(
         capsys,
         ["prepare", job.events, "--domain", "domain", "--rank", "target", "-o", out, "-s", "source.max_history=3"],
     )
-    assert "events outside excluded domains" in said
-    assert "dropped: domain target is excluded" in said
-    assert "dropped: more than the last 3 events of a user" in said
-    assert "task target:" in said
-    assert f"next: peterrec pretrain {out}" in said
+    assert "events outside excluded domains" in stderr
+    assert "dropped: domain target is excluded" in stderr
+    assert "dropped: more than the last 3 events of a user" in stderr
+    assert "task target:" in stderr
+    assert f"next: peterrec pretrain {out}" in stderr
     assert peterrec.Corpus.open(out).sequences.lengths.max() == 3
 
 
 def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, said = answer(
+    _, stderr = answer(
         capsys,
         ["adapt", job.backbone, job.corpus, "cluster", "-o", str(tmp_path / "b"), "-s", "epochs=1", "-s",
          "runner.progress=false"],
     )  # fmt: skip
     bundle = peterrec.inspect(tmp_path / "b")
-    line = next(text for text in said.splitlines() if text.startswith("trainable params:"))
+    line = next(text for text in stderr.splitlines() if text.startswith("trainable params:"))
     assert f"trainable params: {bundle['trainable_params']:,} || all params: {bundle['all_params']:,} ||" in line
-    assert f"trainable%: {100 * bundle['trainable_share']:.4f}" in line
+    assert f"trainable%: {100 * bundle['trainable_fraction']:.4f}" in line
 
 
 def test_evaluate_shows_bundles_beside_baselines(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "evaluation.json"
     bundles = [job.bundle("cluster"), job.bundle("cluster", "head")]
     printed, _ = answer(capsys, ["evaluate", job.backbone, job.corpus, *bundles, "-o", str(out), "-s", "bootstrap=50"])
-    found = json.loads(out.read_text())
-    assert [method["name"] for method in found["methods"]][:3] == ["patch", "head", "majority"]
-    for method in found["methods"]:
+    evaluation = json.loads(out.read_text())
+    assert [method["name"] for method in evaluation["methods"]][:3] == ["patch", "head", "majority"]
+    for method in evaluation["methods"]:
         assert method["name"].split()[0] in printed
-    assert found["sentence"].split(".")[0].split()[-1] in printed
+    assert evaluation["sentence"].split(".")[0].split()[-1] in printed
     ranked, _ = answer(capsys, ["evaluate", job.backbone, job.corpus, job.bundle("shop"), "-s", "bootstrap=50"])
     assert "mrr@5" in ranked
     assert "popularity" in ranked
@@ -95,14 +97,14 @@ def test_predict_from_a_file_and_from_standard_input(
     job: Job, histories: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["predict", job.backbone, job.bundle("cluster")]
-    printed, said = answer(capsys, [*arguments, histories])
+    printed, stderr = answer(capsys, [*arguments, histories])
     rows = [json.loads(line) for line in printed.splitlines()]
     assert [row["user"] for row in rows] == ["new", "7"]
     for row in rows:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["probability"] == max(row["probabilities"].values())
         assert row["probabilities"][row["label"]] == row["probability"]
-    assert "1 of items that are unknown" in said
+    assert "1 of items that are unknown" in stderr
     monkeypatch.setattr(sys, "stdin", io.StringIO(LINES))
     assert answer(capsys, [*arguments, "-", "--quiet"]) == (printed, "")
 
@@ -172,11 +174,15 @@ def test_answers_from_a_table_of_events(job: Job, tmp_path: Path, capsys: pytest
 
 
 def test_inspect_tells_each_kind_and_json_has_all(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    for path, wanted in ((job.corpus, "users"), (job.backbone, "fingerprint"), (job.bundle("shop"), "trainable_share")):
+    for path, wanted in (
+        (job.corpus, "users"),
+        (job.backbone, "fingerprint"),
+        (job.bundle("shop"), "trainable_fraction"),
+    ):
         printed, _ = answer(capsys, ["inspect", path])
         assert wanted in printed
-        found = json.loads(answer(capsys, ["inspect", path, "--json"])[0])
-        assert found == peterrec.inspect(path)
+        description = json.loads(answer(capsys, ["inspect", path, "--json"])[0])
+        assert description == peterrec.inspect(path)
 
 
 def test_a_reader_that_leaves_is_no_error(job: Job, tmp_path: Path) -> None:
@@ -188,9 +194,9 @@ def test_a_reader_that_leaves_is_no_error(job: Job, tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        said = process.stderr.read()
+        printed = process.stderr.read()
         assert process.wait(60) == 0
-    assert said == b""
+    assert printed == b""
 
 
 def test_loading_leaves_the_random_state_alone(job: Job) -> None:

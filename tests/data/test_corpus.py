@@ -124,8 +124,8 @@ def test_what_is_no_corpus(tmp_path, folder):
 
 
 def test_another_format_version_is_refused(folder):
-    edit(folder / "manifest.json", format_version=2)
-    with pytest.raises(FormatVersionError, match="format version 2; this release reads version 1"):
+    edit(folder / "manifest.json", format_version=1)
+    with pytest.raises(FormatVersionError, match="format version 1; this release reads version 2"):
         Corpus.open(folder)
 
 

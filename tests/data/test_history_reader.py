@@ -33,7 +33,7 @@ def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig
     if first is not None:
         after, before = text_of(case, first.after), text_of(case, first.before)
         target = FirstTargetConfig(
-            domains=first.domains, after=after, before=before, elsewhere=first.own_events is not None
+            domains=first.domains, after=after, before=before, separate_files=first.own_events is not None
         )
     kind: Any = KINDS.get(case.kind, "time")
     return PreprocessingConfig(time_kind=kind, source=SourceConfig(**source), first_target=target)
@@ -159,7 +159,9 @@ def test_readers_that_read_the_same_have_one_key() -> None:
             PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown
         ).key
 
-    assert key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(elsewhere=True))
+    assert (
+        key() == key(min_item_events=1) == key(min_user_events=2) == key(first=FirstTargetConfig(separate_files=True))
+    )
     variations: list[dict[str, Any]] = [
         {"domains": ("a",)}, {"exclude_domains": ("a",)}, {"after": "2001-02-01"}, {"before": "2001-02-01"},
         {"max_history": 5}, {"repeats": "drop"}, {"rare_items": "unk"}, {"first": FirstTargetConfig(domains=("a",))},

@@ -13,7 +13,7 @@ from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK
 from peterrec.errors import ConfigError
 
 ITEMS = 40
-ALL_MASKED = MaskingConfig(mask=1.0, keep=0.0, random=0.0)
+ALL_MASKED = MaskingConfig(mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0)
 tables = st.integers(1, 30).flatmap(
     lambda width: st.lists(
         st.lists(st.integers(0, ITEMS + FIRST_ITEM - 1) | st.just(PAD), min_size=width, max_size=width),
@@ -35,7 +35,7 @@ def items_of(rows: int, columns: int, seed: int = 1) -> np.ndarray:
 @given(table=tables, share=shares, least=st.integers(0, 3), most=st.integers(1, 12), seed=st.integers(0, 99))
 def test_the_rounded_share_of_each_row_is_chosen_at_least_and_at_most(table, share, least, most, seed):
     least = min(least, most)
-    config = MaskingConfig(most=most)
+    config = MaskingConfig(max_masked=most)
     _, chosen = mask_items(np.array(table), share, config, ITEMS, rng(seed), least=least)
     for row, marks in zip(table, chosen, strict=True):
         items = sum(token >= FIRST_ITEM for token in row)
@@ -84,14 +84,17 @@ def test_the_shares_of_what_becomes_of_the_chosen_are_as_said():
     assert drawn.min() > 0.4 * drawn.mean(), "any item of the catalogue, the first and the last too"
 
 
-@pytest.mark.parametrize("fate", ["mask", "keep", "random"])
+FATES = ("mask_replace_fraction", "keep_fraction", "random_replace_fraction")
+
+
+@pytest.mark.parametrize("fate", FATES)
 def test_one_fate_alone(fate):
-    config = MaskingConfig(**({"mask": 0.0, "keep": 0.0, "random": 0.0} | {fate: 1.0}))
+    config = MaskingConfig(**(dict.fromkeys(FATES, 0.0) | {fate: 1.0}))
     tokens = items_of(20, 30)
     inputs, chosen = mask_items(tokens, 0.5, config, ITEMS, rng())
-    if fate == "mask":
+    if fate == "mask_replace_fraction":
         assert (inputs[chosen] == MASK).all()
-    elif fate == "keep":
+    elif fate == "keep_fraction":
         assert (inputs == tokens).all()
         assert chosen.sum() == 20 * 15, "these are asked for all the same"
     else:
@@ -133,5 +136,5 @@ def test_no_rows_and_no_columns_are_no_trouble():
 
 
 def test_fates_that_do_not_add_up_are_refused():
-    with pytest.raises(ConfigError, match="mask \\+ keep \\+ random must be 1"):
-        MaskingConfig(mask=0.8, keep=0.1, random=0.2)
+    with pytest.raises(ConfigError, match="random_replace_fraction must be 1"):
+        MaskingConfig(mask_replace_fraction=0.8, keep_fraction=0.1, random_replace_fraction=0.2)

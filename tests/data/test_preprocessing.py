@@ -65,7 +65,7 @@ def test_a_history_that_ends_before_the_first_target_is_part_of_the_task_only() 
     for_task = preprocessing_of(log_manifest, "t")
     assert for_task is not None
     assert for_task.first_target is not None
-    assert (for_task.first_target.domains, for_task.first_target.before, for_task.first_target.elsewhere) == (
+    assert (for_task.first_target.domains, for_task.first_target.before, for_task.first_target.separate_files) == (
         ("b",),
         "9",
         False,
@@ -76,4 +76,4 @@ def test_a_history_that_ends_before_the_first_target_is_part_of_the_task_only() 
     elsewhere = preprocessing_of(manifest(history="before-first-target", events={"paths": ["own.csv"]}), "t")
     assert elsewhere is not None
     assert elsewhere.first_target is not None
-    assert elsewhere.first_target.elsewhere
+    assert elsewhere.first_target.separate_files

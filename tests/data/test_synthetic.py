@@ -68,7 +68,7 @@ def test_numbers_that_make_no_data(wrong: dict[str, int]) -> None:
 
 def test_planted_data_are_the_same_users_with_few_labels() -> None:
     numbers = {"users": 1000, "items": 50, "targets": 10, "mean_events": 5, "seed": 4}
-    all_labelled, few = synthetic(**numbers), planted(**numbers, labelled=0.3)
+    all_labelled, few = synthetic(**numbers), planted(**numbers, labelled_fraction=0.3)
     assert len(few.users) == 300
     label = dict(zip(*(all_labelled.users[name].to_pylist() for name in ("user_id", "cluster")), strict=True))
     named = few.users["user_id"].to_pylist()
@@ -79,7 +79,7 @@ def test_planted_data_are_the_same_users_with_few_labels() -> None:
         pc.invert(source), pc.is_in(all_labelled.events["user_id"], value_set=few.users["user_id"].combine_chunks())
     )
     assert few.events.filter(pc.equal(few.events["domain"], "target")).equals(all_labelled.events.filter(ours))
-    assert few.users.equals(planted(**numbers, labelled=0.3).users)
+    assert few.users.equals(planted(**numbers, labelled_fraction=0.3).users)
     assert planted(**numbers).users.num_rows == 1000
     assert sorted(named) != all_labelled.users["user_id"].to_pylist()[:300], "not the first ones"
 
@@ -95,4 +95,4 @@ def test_planted_noise_is_independent_of_the_cluster() -> None:
 @pytest.mark.parametrize("labelled", [0.0, 1.5])
 def test_a_share_of_labels_that_cannot_be(labelled: float) -> None:
     with pytest.raises(DataError, match="cannot be labelled"):
-        planted(labelled=labelled)
+        planted(labelled_fraction=labelled)

@@ -25,7 +25,7 @@ class Fixed:
 
     values: np.ndarray
     trainable: int | None = 10
-    trainable_share: float | None = 0.5
+    trainable_fraction: float | None = 0.5
     settings: dict[str, object] = field(default_factory=lambda: {"strategy": "patch"})
 
     def probabilities(self, sequences: Sequences) -> np.ndarray:

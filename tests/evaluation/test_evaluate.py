@@ -40,7 +40,7 @@ def verdicts(evaluation: TaskEvaluation, method: str, metric: str) -> dict[str, 
 def test_classification_table(class_task: MakeTask, fixed: Callable, logged: list[str]) -> None:
     task = class_task()
     uniform = np.full((200, 3), 1 / 3)
-    scorers = {"patch": fixed(right_classes(task)), "head": fixed(uniform, trainable=3, trainable_share=0.1)}
+    scorers = {"patch": fixed(right_classes(task)), "head": fixed(uniform, trainable=3, trainable_fraction=0.1)}
     result = evaluate_task(task, scorers, CONFIG)
     assert (result.task, result.kind, result.users, result.rows) == ("age", "classification", 200, 200)
     assert result.candidates is None
@@ -49,7 +49,7 @@ def test_classification_table(class_task: MakeTask, fixed: Callable, logged: lis
     names = ["patch", "head", "majority", "history length", "tf-idf + logistic regression"]
     assert [method.name for method in result.methods] == names
     assert [method.family for method in result.methods] == ["model"] * 2 + ["baseline"] * 3
-    assert (result.methods[1].trainable, result.methods[1].trainable_share) == (3, 0.1)
+    assert (result.methods[1].trainable, result.methods[1].trainable_fraction) == (3, 0.1)
     assert result.methods[4].trainable is None
     assert result.methods[0].settings == {"strategy": "patch"}
     perfect = result.methods[0].values

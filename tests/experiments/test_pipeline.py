@@ -126,7 +126,7 @@ def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) 
     shutil.rmtree(joint / "cluster")
     shutil.copytree(folder / "out" / "bundles" / "cluster" / "last1", joint / "cluster")  # a bundle, but another one
     assert done_again(folder, settings(folder, *overrides), stage_names) == ["adapt all tasks (joint)"]
-    changed = settings(folder, *overrides, "adapt.joint_start=random")
+    changed = settings(folder, *overrides, "adapt.joint_init=random")
     rerun_stages = done_again(folder, changed, stage_names)
     assert rerun_stages[0] == "adapt all tasks (joint)"
     assert {"evaluate cluster", "evaluate shop"} <= set(rerun_stages)

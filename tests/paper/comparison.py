@@ -7,7 +7,7 @@ from paper.mutation import Mutation
 SCRATCH = '"scratch": BackbonePlan(own=None, pretrained=False)'
 RANDOM = "BackbonePlan(own=None, trained=False, pretrained=False, patch=True)"
 STEP = "return torch.stack(losses).sum() / sum(users)"
-SHARES = 'default=0.70, description="share of users to train on")\n    valid: Share = Field(default=0.03'
+SHARES = 'default=0.70, description="fraction of users to train on")\n    valid: Fraction = Field(default=0.03'
 
 MUTATIONS: dict[str, list[Mutation]] = {
     "FineZero": [

@@ -81,10 +81,10 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  '"patch": None, "head"'),
         Mutation("the head is not trained", "training/strategies.py", '"head": self.head\n', '"head": None\n'),
         Mutation("a bundle loses its own blocks", "artifacts/bundle_io.py",
-                 'parts["backbone"] = self.backbone.modules_of(self.own)', "pass"),
+                 'parts["backbone"] = self.backbone.modules_of(self.unshared)', "pass"),
         Mutation("a bundle loses its patch", "artifacts/bundle_io.py", 'parts["patch"] = self.patch', "pass"),
         Mutation("a bundle holds the whole backbone", "artifacts/bundle_io.py",
-                 "self.backbone.modules_of(self.own)\n        return nn.ModuleDict(parts)",
+                 "self.backbone.modules_of(self.unshared)\n        return nn.ModuleDict(parts)",
                  "self.backbone\n        return nn.ModuleDict(parts)"),
     ],
     "Many tasks share one trunk": [

@@ -53,7 +53,7 @@ def evaluation(
             name=name,
             family="model" if name in models else "baseline",
             trainable=10 if name in models else None,
-            trainable_share=0.02 if name in models else None,
+            trainable_fraction=0.02 if name in models else None,
             settings=(settings or {}).get(name, {}),
             values={metric: Value(value=v, low=v - half, high=v + half) for metric, (v, half) in row.items()},
         )

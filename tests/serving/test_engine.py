@@ -55,8 +55,8 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "both": {"readout": "both", "targets": SHOP, "seed": 2},
         "head-both": {"readout": "both", "strategy": "head"},
         "many": {"class_names": tuple(f"c{i}" for i in range(40))},
-        "last1": {"strategy": "last1", "backbone": forked, "own": own_modules},
-        "last1-too": {"strategy": "last1", "backbone": second_fork, "own": own_modules},
+        "last1": {"strategy": "last1", "backbone": forked, "unshared": own_modules},
+        "last1-too": {"strategy": "last1", "backbone": second_fork, "unshared": own_modules},
         "last-token": {"patch_config": PatchConfig(bottleneck=3, blocks=1, train_task_token=True)},
     }
     return {name: tiny_bundle(pretrained, name=name, **options) for name, options in settings.items()}

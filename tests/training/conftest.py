@@ -49,7 +49,7 @@ def structured(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="module")
 def trained(structured: Corpus, tmp_path_factory: pytest.TempPathFactory) -> UserModel:
     """A backbone that has learned them."""
-    config = pretrain_config(backbone=CHANNELS, epochs=6, valid_share=0.2, **LEARNS)
+    config = pretrain_config(backbone=CHANNELS, epochs=6, valid_fraction=0.2, **LEARNS)
     return pretraining.pretrain(structured, tmp_path_factory.mktemp("trained") / "backbone", config)
 
 

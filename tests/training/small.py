@@ -46,7 +46,7 @@ CHANNELS = BackboneConfig(channels=16, dilations=(1, 2))
 
 def pretrain_config(**settings: Any) -> PretrainConfig:
     """Four steps an epoch on the tiny corpus."""
-    defaults = {"backbone": BACKBONE, "batch_size": 24, "epochs": 3, "valid_share": 0.3, "runner": QUIET}
+    defaults = {"backbone": BACKBONE, "batch_size": 24, "epochs": 3, "valid_fraction": 0.3, "runner": QUIET}
     return PretrainConfig(**(defaults | settings))
 
 
@@ -104,7 +104,7 @@ def corpus_of(
         _write_job(folder / "tasks" / "job", kind, parts, labels, targets)
     manifest = {
         "kind": "corpus",
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": fingerprint(
             {"items": torch.from_numpy(sequences.items), "o": torch.from_numpy(sequences.offsets)}
         ),

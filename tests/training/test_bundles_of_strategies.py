@@ -82,7 +82,7 @@ def test_save_load_predict_is_bit_equal(
     assert np.array_equal(second_result.represent(HISTORIES), plain), "without a bundle there is no trace of one"
     assert (np.array_equal(second_result.represent(HISTORIES, "disk"), plain)) == (strategy == "head")
     read = second_result.bundle("disk")
-    assert (read.strategy, read.own, read.trained) == (strategy, bundle.own, bundle.trained)
+    assert (read.strategy, read.unshared, read.trained) == (strategy, bundle.unshared, bundle.trained)
 
 
 def test_a_bundle_made_on_one_model_shares_nothing_with_it_on_another(
@@ -138,7 +138,7 @@ def test_a_bundle_stores_the_tasks_own_modules_and_no_others(
         {"patch", "head"} if "patch" in strategy else {"head"}
     )
     meta = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert meta["own"] == ({"embedding": embedding, "blocks": blocks} if blocks else None)
+    assert meta["unshared"] == ({"embedding": embedding, "blocks": blocks} if blocks else None)
 
 
 @pytest.mark.parametrize("strategy", CHANGED)

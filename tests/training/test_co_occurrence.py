@@ -71,7 +71,7 @@ def test_only_the_given_users_and_so_many_are_looked_at(monkeypatch: pytest.Monk
 
 def settings(**more: object) -> PretrainConfig:
     backbone = BackboneConfig(channels=8, dilations=(1, 2), tie_weights=False)
-    return pretrain_config(backbone=backbone, item_start="co-occurrence", epochs=2, **more)
+    return pretrain_config(backbone=backbone, item_init="co-occurrence", epochs=2, **more)
 
 
 def table(model: UserModel) -> np.ndarray:
@@ -79,7 +79,7 @@ def table(model: UserModel) -> np.ndarray:
 
 
 def test_embeddings_start_there_and_stay_if_they_are_not_trained(corpus: Corpus, tmp_path: Path) -> None:
-    frozen = settings(train_items=False)
+    frozen = settings(train_item_embeddings=False)
     model = pretrain(corpus, tmp_path / "frozen", frozen)
     rows, _ = _hold_out(corpus, frozen)
     expected = item_factors(corpus.sequences, rows, len(corpus.catalogue), 8, frozen.seed)
@@ -94,7 +94,7 @@ def test_embeddings_start_there_and_stay_if_they_are_not_trained(corpus: Corpus,
 
 
 def test_a_frozen_table_of_sampled_softmax_stays_too(corpus: Corpus, tmp_path: Path) -> None:
-    config = settings(train_items=False, loss="sampled", negatives=8, dense_table_limit=1)
+    config = settings(train_item_embeddings=False, loss="sampled", negatives=8, dense_table_limit=1)
     assert not config.by_rows(24)
     model = pretrain(corpus, tmp_path / "out", config)
     rows, _ = _hold_out(corpus, config)
@@ -103,8 +103,11 @@ def test_a_frozen_table_of_sampled_softmax_stays_too(corpus: Corpus, tmp_path: P
 
 def test_a_table_that_scores_items_is_trained() -> None:
     with pytest.raises(ConfigError, match="tie_weights false"):
-        PretrainConfig(train_items=False)
-    with pytest.raises(ConfigError, match="set train_items"):
+        PretrainConfig(train_item_embeddings=False)
+    with pytest.raises(ConfigError, match="set train_item_embeddings"):
         PretrainConfig(
-            backbone=BackboneConfig(tie_weights=False), train_items=False, loss="sampled", table_updates="rows"
+            backbone=BackboneConfig(tie_weights=False),
+            train_item_embeddings=False,
+            loss="sampled",
+            table_updates="rows",
         )

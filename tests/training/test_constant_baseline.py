@@ -23,7 +23,12 @@ from peterrec.training.pretrain import pretrain
 from peterrec.training.selection import select_by
 from training.small import adapt_config, corpus_of, pretrain_config
 
-RUINED = {"lr": 3.0, "schedule": "constant", "warmup": 0.0, "clip_norm": None}  # overshoots from the first step on
+RUINED = {
+    "lr": 3.0,
+    "schedule": "constant",
+    "warmup_fraction": 0.0,
+    "clip_norm": None,
+}  # overshoots from the first step on
 
 
 def users(count: int, seed: int) -> list[list[int]]:
@@ -220,7 +225,7 @@ def test_the_command_line_says_it_below_all_else(
     out = str(tmp_path / "out")
     settings = [
         "optim.lr=3.0",
-        "optim.warmup=0.0",
+        "optim.warmup_fraction=0.0",
         "optim.clip_norm=null",
         "epochs=1",
         "folds=2",
@@ -261,11 +266,11 @@ def test_a_joint_training_is_chosen_by_valid_users_and_says_so(
 def test_few_held_out_users_of_pre_training(noise: Corpus, tmp_path: Path, logged: list[str]) -> None:
     model = pretrain(noise, tmp_path / "other", pretrain_config(epochs=1))
     (warning,) = model.pretrained.training["warnings"]
-    assert warning.endswith(", but they chose it: raise valid_share")
+    assert warning.endswith(", but they chose it: raise valid_fraction")
     assert logged[-1] == f"warning: {warning}"
     assert warning in (tmp_path / "other" / "README.md").read_text()
 
 
 def test_enough_held_out_users_of_pre_training(structured: Corpus, tmp_path: Path) -> None:
-    model = pretrain(structured, tmp_path / "out", pretrain_config(epochs=1, valid_share=0.3))
+    model = pretrain(structured, tmp_path / "out", pretrain_config(epochs=1, valid_fraction=0.3))
     assert model.pretrained.training["warnings"] == []

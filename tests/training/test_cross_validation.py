@@ -344,7 +344,9 @@ def test_a_stage_is_done_once(tmp_path: Path) -> None:
 
 
 def test_folds_that_diverge_leave_nothing(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
-    config = adapt_config(**FOLDS | {"optim": {"lr": 1e30, "clip_norm": None, "warmup": 0.0}}, checkpoint_every=100)
+    config = adapt_config(
+        **FOLDS | {"optim": {"lr": 1e30, "clip_norm": None, "warmup_fraction": 0.0}}, checkpoint_every=100
+    )
     with pytest.raises(TrainingError, match="diverged"):
         adapt(backbone, corpus, "cluster", tmp_path / "out", config)
     assert list(tmp_path.iterdir()) == []

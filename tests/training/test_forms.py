@@ -1,4 +1,4 @@
-"""That `runner.compile` and `runner.recompute` arrive where blocks are run, and change no result."""
+"""That `runner.compile` and `runner.gradient_checkpointing` arrive where blocks are run, and change no result."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, pretrain_config
 
 
-@pytest.mark.parametrize("form", ["compile", "recompute"])
+@pytest.mark.parametrize("form", ["compile", "gradient_checkpointing"])
 def test_a_form_is_used_and_gives_the_same_bits(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     shapes: list[tuple[int, ...]] = []
-    real = run.recomputed_run if form == "recompute" else run.run_blocks
+    real = run.recomputed_run if form == "gradient_checkpointing" else run.run_blocks
 
     def spy(*arguments: Any) -> Any:
         shapes.append(tuple(arguments[1].shape[:2]))
@@ -54,4 +54,4 @@ def test_a_form_is_used_and_gives_the_same_bits(
 
 def test_two_forms_at_once_are_refused() -> None:
     with pytest.raises(ConfigError, match="ask for one of them"):
-        RunnerConfig(compile=True, recompute=True)
+        RunnerConfig(compile=True, gradient_checkpointing=True)

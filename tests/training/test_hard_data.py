@@ -109,11 +109,11 @@ def test_held_out_users_whose_last_events_are_all_unknown_are_not_scored(tmp_pat
 
 def test_at_most_so_many_held_out_users_are_scored_whatever_their_place(tmp_path: Path, logged: list[str]) -> None:
     corpus = corpus_of(tmp_path / "corpus", cycles(60, 5), 5)
-    pretrain(corpus, tmp_path / "out", pretrain_config(epochs=1, valid_users=4))
+    pretrain(corpus, tmp_path / "out", pretrain_config(epochs=1, max_valid_users=4))
     users = int((~held_out(corpus)).sum())
     assert logged[0] == f"pre-training on {users} users, 4 held out, 5 items, full softmax"
     assert logged[1].startswith("warning: 4 held-out users are too few to choose an epoch by")
-    assert logged[1].endswith("raise valid_users")
+    assert logged[1].endswith("raise max_valid_users")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def answers(history: list[int], longest: int | None = None) -> bool:
 def test_users_with_something_to_predict_are_trained_on_or_held_out(tmp_path: Path, unknown: float) -> None:
     rows = histories(unknown)
     corpus = corpus_of(tmp_path / "corpus", rows, 6, rare_items="unk")
-    config = pretrain_config(max_length=LONGEST, valid_share=0.4)
+    config = pretrain_config(max_length=LONGEST, valid_fraction=0.4)
     held_out = uniform(corpus.user_hashes, "pretrain-0") < 0.4
     train, valid = _hold_out(corpus, config)
     assert train.tolist() == [i for i, row in enumerate(rows) if not held_out[i] and answers(row)]
@@ -63,9 +63,9 @@ def test_no_item_is_read_where_none_is_unknown(tmp_path: Path) -> None:
 
 def test_the_held_out_that_are_scored_are_those_with_the_lowest_draws(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus", histories(0.0), 6)
-    config = pretrain_config(valid_users=7)
+    config = pretrain_config(max_valid_users=7)
     draw = uniform(corpus.user_hashes, "pretrain-0")
-    possible = np.flatnonzero((corpus.sequences.lengths >= 2) & (draw < config.valid_share))
+    possible = np.flatnonzero((corpus.sequences.lengths >= 2) & (draw < config.valid_fraction))
     assert len(possible) > 50
     assert _hold_out(corpus, config)[1].tolist() == sorted(possible[np.argsort(draw[possible])][:7].tolist())
 

@@ -134,7 +134,7 @@ def test_inspect_tells_what_a_joint_training_is(made: tuple[Path, dict[str, Bund
     assert description["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
     bundle = inspect(made[0] / "shop")
     assert (bundle["kind"], bundle["strategy"], bundle["kind_of_task"]) == ("bundle", "joint", "ranking")
-    assert bundle["own"] == {"embedding": True, "blocks": 2}
+    assert bundle["unshared"] == {"embedding": True, "blocks": 2}
 
 
 # ---------------------------------------------------------------- what it is trained and judged by
@@ -259,7 +259,7 @@ def test_the_start_may_be_random_and_all_heads_leave_theirs(
     trunk = UserModel.from_pretrained(backbone, "cpu").network.backbone.state_dict()
     actual = {}
     for start in ("pretrained", "random"):
-        joint(backbone, corpus, tmp_path / start, joint_start=start, **still)
+        joint(backbone, corpus, tmp_path / start, joint_init=start, **still)
         actual[start] = kept(tmp_path / start / "cluster")
     for name, tensor in trunk.items():
         if "norm" not in name and "bias" not in name:
@@ -291,13 +291,13 @@ def test_the_same_seed_gives_the_same_result(
 def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, start: str
 ) -> None:
-    uninterrupted = result(joint(backbone, corpus, tmp_path / "whole", joint_start=start))
+    uninterrupted = result(joint(backbone, corpus, tmp_path / "whole", joint_init=start))
     for hook in HOOKS:
         out = tmp_path / hook.replace(" ", "-")
         watched(StopAt(hook, 1 if hook == "end" else 2))
         with pytest.raises(Stopped):
-            joint(backbone, corpus, out, joint_start=start, checkpoint_every=3)
+            joint(backbone, corpus, out, joint_init=start, checkpoint_every=3)
         assert not out.exists()
         watched()
-        assert result(joint(backbone, corpus, out, joint_start=start, checkpoint_every=3, resume=True)) == uninterrupted
+        assert result(joint(backbone, corpus, out, joint_init=start, checkpoint_every=3, resume=True)) == uninterrupted
         assert not out.with_name(out.name + ".training").exists()

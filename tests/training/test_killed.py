@@ -33,7 +33,7 @@ PRETRAIN = [
     "-s",
     "batch_size=1",
     "-s",
-    "masking.share=0.2",
+    "masking.mask_fraction=0.2",
 ]
 ADAPT = ["-s", "patch.bottleneck=2", "-s", "batch_size=1"]
 COMMON = ["-s", "epochs=4", "-s", "patience=4", "-s", "checkpoint_every=7", "-s", "runner.accelerator=cpu"]
@@ -75,7 +75,7 @@ def run_here(*arguments: str | Path) -> int:
 @pytest.mark.slow
 def test_a_pretraining_killed_twice_equals_the_one_never_killed(corpus: Corpus, tmp_path: Path) -> None:
     arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-q", "-s", "loss=sampled", "-s", "negatives=20"]
-    arguments += ["-s", "masking.share=0.2", "-o"]
+    arguments += ["-s", "masking.mask_fraction=0.2", "-o"]
     assert run_here(*arguments, tmp_path / "whole") == 0
     out = tmp_path / "killed"
     for points, more in ((3, []), (8, ["--resume"])):

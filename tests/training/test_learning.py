@@ -40,7 +40,7 @@ def test_pretraining_beats_popularity_on_users_it_never_saw(structured: Corpus, 
 
 
 def test_the_sampled_loss_learns_the_same(structured: Corpus, trained: UserModel, tmp_path: Path) -> None:
-    config = pretrain_config(backbone=CHANNELS, epochs=6, valid_share=0.2, loss="sampled", negatives=1000, **LEARNS)
+    config = pretrain_config(backbone=CHANNELS, epochs=6, valid_fraction=0.2, loss="sampled", negatives=1000, **LEARNS)
     sampled = pretrain(structured, tmp_path / "out", config).pretrained.training["metrics"]
     full = trained.pretrained.training["metrics"]
     assert sampled["valid_loss"] < full["valid_loss"] + 0.3
@@ -48,7 +48,7 @@ def test_the_sampled_loss_learns_the_same(structured: Corpus, trained: UserModel
 
 
 def test_the_first_guess_is_popularity(structured: Corpus, tmp_path: Path) -> None:
-    config = pretrain_config(epochs=1, valid_share=0.2, optim={"lr": 1e-9, "schedule": "constant"})
+    config = pretrain_config(epochs=1, valid_fraction=0.2, optim={"lr": 1e-9, "schedule": "constant"})
     untrained = pretrain(structured, tmp_path / "out", config).pretrained.training["metrics"]
     assert untrained["valid_loss"] == pytest.approx(popularity_of_held_out(structured, 0.2)[0], abs=0.1)
 
@@ -72,7 +72,7 @@ def test_adapting_beats_the_majority_on_users_it_never_saw(
 
 def test_a_patch_reaches_what_a_head_alone_cannot(structured: Corpus, tmp_path: Path) -> None:
     """On a backbone that has hardly learned anything yet."""
-    config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_share=0.2, optim={"lr": 0.005})
+    config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_fraction=0.2, optim={"lr": 0.005})
     model = pretrain(structured, tmp_path / "backbone", config)
     test, reached = structured.task("cluster").part("test"), {}
     for strategy in ("patch", "head"):
@@ -125,7 +125,7 @@ def test_every_ranking_loss_beats_popularity(
 
 def test_training_more_reaches_more_than_a_head(structured: Corpus, tmp_path: Path) -> None:
     """On a backbone that has hardly learned anything yet; from scratch with the same data, too."""
-    config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_share=0.2, optim={"lr": 0.005})
+    config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_fraction=0.2, optim={"lr": 0.005})
     model = pretrain(structured, tmp_path / "backbone", config)
     test, reached = structured.task("cluster").part("test"), {}
     for strategy in ("head", "last1", "all", "scratch"):

@@ -53,7 +53,7 @@ def held_out(corpus: Corpus) -> list[np.ndarray]:
 
 def test_pretraining_beats_its_start_and_popularity(structured: Corpus, tmp_path: Path) -> None:
     def metrics(**settings: Any) -> dict[str, float]:
-        made = config(backbone=WIDER, valid_share=0.2, batch_size=32, **settings)
+        made = config(backbone=WIDER, valid_fraction=0.2, batch_size=32, **settings)
         training = pretrain(structured, tmp_path / "out", made, overwrite=True).pretrained.training
         return dict(training["metrics"])
 
@@ -93,7 +93,12 @@ def test_the_metrics_are_those_of_the_last_item_when_it_is_masked(corpus: Corpus
 
 def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
     """No target of a ranking is in the input; what the loss counts is what the masks chose, and nothing is both."""
-    made = config(max_length=5, masking=MaskingConfig(share=0.5, mask=1.0, keep=0.0, random=0.0))
+    made = config(
+        max_length=5,
+        masking=MaskingConfig(
+            mask_fraction=0.5, mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0
+        ),
+    )
     rows = held_out(corpus)
     ranked_positions = counted_positions = 0
     for batch in valid_batches(objective_of(made, 24), corpus.sequences.take(np.arange(len(corpus.sequences)))):
@@ -114,7 +119,7 @@ def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
 
 
 def test_windows_fit_the_network_and_each_is_asked_for_something(corpus: Corpus) -> None:
-    objective = objective_of(config(max_length=5, masking=MaskingConfig(share=0.01)), 24)
+    objective = objective_of(config(max_length=5, masking=MaskingConfig(mask_fraction=0.01)), 24)
     windows = objective.windows(corpus.sequences, np.arange(len(corpus.sequences)))
     assert set(windows.lengths) == {2, 3, 4, 5}, "at most as many as are read"
     covered = np.concatenate([np.arange(s, s + n) for s, n in zip(windows.starts, windows.lengths, strict=True)])
@@ -239,7 +244,7 @@ def test_a_noncausal_backbone_is_adapted_like_any_other(
 
 
 def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
-    made = config(backbone=WIDER, epochs=4, valid_share=0.2, **LEARNS)
+    made = config(backbone=WIDER, epochs=4, valid_fraction=0.2, **LEARNS)
     model = pretrain(structured, tmp_path / "backbone", made)
     model.add_bundle(adapt(model, structured, "cluster", tmp_path / "out", adapt_config(epochs=4, **LEARNS)))
     test = structured.task("cluster").part("test")

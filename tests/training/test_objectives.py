@@ -14,7 +14,7 @@ from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK, Sequences
 from peterrec.training.objectives import MaskedItems, NextItem, objective_of
 
 ITEMS = 12
-MASKED = MaskingConfig(share=0.5, mask=1.0, keep=0.0, random=0.0)
+MASKED = MaskingConfig(mask_fraction=0.5, mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0)
 histories = st.lists(
     st.lists(st.integers(FIRST_ITEM, FIRST_ITEM + ITEMS - 1) | st.just(UNK), max_size=12), min_size=1, max_size=5
 )
@@ -72,7 +72,7 @@ def test_every_item_but_the_first_is_predicted_once_from_what_stands_before_it(r
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_inputs_may_be_masked_and_what_is_asked_for_stays_the_same(share: float) -> None:
     tokens = rng(1).integers(FIRST_ITEM, FIRST_ITEM + ITEMS, (30, 11))
-    masking = MASKED.model_copy(update={"share": share})
+    masking = MASKED.model_copy(update={"mask_fraction": share})
     plain = NextItem(config_of("causal"), ITEMS).examples(tokens, rng())
     masked = NextItem(config_of("causal", masking), ITEMS).examples(tokens, rng())
     assert (plain.inputs == tokens[:, :-1]).all(), "nothing is masked unless it is asked for"
@@ -103,7 +103,7 @@ def test_what_is_masked_is_asked_for_and_nothing_else() -> None:
 
 @given(rows=histories.filter(lambda rows: any(map(len, rows))), seed=st.integers(0, 99))
 def test_an_item_that_stays_or_becomes_another_is_asked_for_like_a_masked_one(rows, seed):
-    tokens, masking = table_of(rows), MaskingConfig(share=0.6)
+    tokens, masking = table_of(rows), MaskingConfig(mask_fraction=0.6)
     examples = MaskedItems(config_of("noncausal", masking), ITEMS).examples(tokens, rng(seed))
     for row, inputs, targets in zip(tokens.tolist(), examples.inputs.tolist(), examples.targets.tolist(), strict=True):
         items = [token for token in row if token >= FIRST_ITEM]
@@ -116,6 +116,6 @@ def test_an_item_that_stays_or_becomes_another_is_asked_for_like_a_masked_one(ro
 
 def test_each_row_that_has_an_item_is_asked_for_one() -> None:
     """However small the share: a window without a question would be computed for nothing."""
-    masking = MASKED.model_copy(update={"share": 0.01})
+    masking = MASKED.model_copy(update={"mask_fraction": 0.01})
     examples = MaskedItems(config_of("noncausal", masking), ITEMS).examples(TABLE, rng())
     assert (examples.targets != PAD).sum(axis=1).tolist() == [1, 1, 1]

@@ -69,16 +69,16 @@ def test_what_is_frozen_is_not_optimised() -> None:
 
 
 def test_the_schedule_by_hand() -> None:
-    cosine = rates(OptimConfig(lr=2.0, warmup=0.4), 10)
+    cosine = rates(OptimConfig(lr=2.0, warmup_fraction=0.4), 10)
     assert cosine[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
     assert cosine[4:] == pytest.approx([1 + math.cos(math.pi * k / 6) for k in range(6)])
-    constant = rates(OptimConfig(lr=2.0, warmup=0.4, schedule="constant"), 10)
+    constant = rates(OptimConfig(lr=2.0, warmup_fraction=0.4, schedule="constant"), 10)
     assert constant == pytest.approx([0.5, 1.0, 1.5, *[2.0] * 7])
 
 
 @given(st.integers(1, 60), st.floats(0, 1), st.sampled_from(["cosine", "constant"]))
 def test_any_schedule_rises_to_its_peak_and_never_again(steps: int, warmup: float, schedule: Any) -> None:
-    all_rates = rates(OptimConfig(lr=3.0, warmup=warmup, schedule=schedule), steps)
+    all_rates = rates(OptimConfig(lr=3.0, warmup_fraction=warmup, schedule=schedule), steps)
     top = all_rates.index(max(all_rates))
     assert max(all_rates) == 3.0
     assert all_rates[: top + 1] == sorted(all_rates[: top + 1])
@@ -103,7 +103,7 @@ def test_the_schedule_goes_over_all_steps_of_all_epochs(
     corpus: Corpus, watched: Callable[..., None], tmp_path: Path
 ) -> None:
     watched(steps := Steps())
-    optim = OptimConfig(lr=0.01, warmup=0.25)
+    optim = OptimConfig(lr=0.01, warmup_fraction=0.25)
     pretrain(corpus, tmp_path / "out", pretrain_config(optim=optim))
     assert steps.rates == pytest.approx(rates(optim, 12))
 

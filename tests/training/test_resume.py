@@ -24,7 +24,12 @@ STEEP = OptimConfig(lr=0.3, schedule="constant")  # so steep that it gets worse 
 # Four steps an epoch. `short` has a single step an epoch, so that only epochs have resume points.
 PRETRAIN: dict[str, dict[str, Any]] = {
     "full": {},
-    "sampled": {"loss": "sampled", "negatives": 9, "masking": {"share": 0.3}, "optim": {"schedule": "constant"}},
+    "sampled": {
+        "loss": "sampled",
+        "negatives": 9,
+        "masking": {"mask_fraction": 0.3},
+        "optim": {"schedule": "constant"},
+    },
     "touched rows": {"loss": "sampled", "negatives": 9, "table_updates": "rows"},
     "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
     "masked items": {"backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)}},

@@ -33,7 +33,7 @@ def train(corpus: Corpus, backbone: Path, tmp_path: Path) -> Train:
         out = tmp_path / "out"
         settings = {"epochs": 1} | settings
         if case in ("pretrain", "sampled"):
-            more = {"loss": "sampled", "negatives": 9, "masking": {"share": 0.3}} if case == "sampled" else {}
+            more = {"loss": "sampled", "negatives": 9, "masking": {"mask_fraction": 0.3}} if case == "sampled" else {}
             model = pretrain(corpus, out, pretrain_config(**more, **settings), overwrite=True)
             return model.fingerprint, plain(model.pretrained.training["curve"])
         more = {"strategy": "head"} if case == "head" else {}

@@ -158,7 +158,7 @@ def test_a_strategy_starts_at_the_pretrained_weights_or_at_random(
 
 
 def test_a_joint_training_may_start_at_random(model: UserModel, corpus: Corpus) -> None:
-    made = built(model, corpus, "joint", joint_start="random")
+    made = built(model, corpus, "joint", joint_init="random")
     scratch = built(model, corpus, "scratch")
     assert equal(tensors(made.backbone), tensors(scratch.backbone))
 

@@ -73,7 +73,7 @@ def test_quiet_says_nothing_but_warnings(
     corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "a"), "-q", *SMALL]) == 0
-    more = [*SMALL, "-s", "valid_share=0.4"]
+    more = [*SMALL, "-s", "valid_fraction=0.4"]
     assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "b"), "-q", *more]) == 0
     options = ["--strategy", "all", "-s", "readout=pooled", "-s", "optim.lr=0.02", "-s", "epochs=3"]  # learns something
     bundle = ["cluster", "-o", str(tmp_path / "c")]

@@ -111,7 +111,7 @@ def test_both_architectures_learn_what_is_next_and_a_patch_learns_the_task(
 ) -> None:
     shape = {"dilations": (1, 2)} if not backbone else {"layers": 2}
     config = pretrain_config(
-        backbone=BackboneConfig(channels=16, **backbone, **shape), epochs=2, valid_share=0.2, **LEARNS
+        backbone=BackboneConfig(channels=16, **backbone, **shape), epochs=2, valid_fraction=0.2, **LEARNS
     )
     model = pretrain(structured, tmp_path / "backbone", config)
     curve = model.pretrained.training["curve"]

@@ -91,7 +91,9 @@ def test_overwrite_starts_over(corpus: Corpus, unfinished: Path, tmp_path: Path)
     assert names(tmp_path) == ["fresh", "out"]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"optim": {"lr": 0.1}}, {"masking": {"share": 0.1}}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"epochs": 4}, {"optim": {"lr": 0.1}}, {"masking": {"mask_fraction": 0.1}}]
+)
 def test_other_settings_are_refused(corpus: Corpus, unfinished: Path, change: dict[str, Any], tmp_path: Path) -> None:
     config = pretrain_config(**({"checkpoint_every": 1} | change))
     before = content(tmp_path)

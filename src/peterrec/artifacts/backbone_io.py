@@ -29,7 +29,7 @@ from peterrec.storage import (
 
 @dataclass(frozen=True)
 class PretrainedBackbone:
-    """What a backbone folder holds.
+    """A pre-trained backbone with its catalogue and settings: the content of a backbone folder.
 
     Attributes:
         network: backbone and next-item scores.
@@ -111,11 +111,11 @@ def load_backbone(path: Path) -> PretrainedBackbone:
             exclude_seen=meta.get("exclude_seen", True),
         )  # fmt: skip
         expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
-    found = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
+    actual = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
     for part, value in expected.items():
-        if found[part] != value:
+        if actual[part] != value:
             raise FingerprintError(
-                f"the fingerprint of its {part} is {found[part]}, but its config.json says {value}",
+                f"the fingerprint of its {part} is {actual[part]}, but its config.json says {value}",
                 remedy="a file of it was changed or mixed with another's: make the backbone again",
                 path=path,
             )

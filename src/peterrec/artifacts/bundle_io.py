@@ -56,11 +56,11 @@ class Bundle:
         patch_config: how the patch is made, or None.
         head: class scores or item scores.
         class_names: of a classification task, in the head's order.
-        class_shares: share of each class among the train users, in the head's order: the answer about a user without
+        class_priors: share of each class among the train users, in the head's order: the answer about a user without
             known events. None: of a ranking task, or of a bundle written before they were kept.
         targets: target catalogue of a ranking task, in the head's order.
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
-        own: which modules these are.
+        unshared: which modules these are.
         readout: what of the hidden states the head reads.
         trained: parameters that were trained, by group: embedding, blocks, norms, patch, head.
         max_length: most recent events read.
@@ -87,13 +87,13 @@ class Bundle:
     all_params: int
     trained: dict[str, int]
     backbone: Backbone | None = None
-    own: UnsharedModules | None = None
+    unshared: UnsharedModules | None = None
     readout: ReadoutName = "token"
     metrics: dict[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
     provenance: Provenance | None = None
-    class_shares: tuple[float, ...] | None = None
+    class_priors: tuple[float, ...] | None = None
 
     @cached_property
     def popularity(self) -> Popularity | None:
@@ -117,17 +117,17 @@ class Bundle:
 
     def on(self, backbone: Backbone) -> Bundle:
         """Return the same bundle with what it shares of a backbone taken from this one (which must be its owner)."""
-        if self.backbone is None or self.own is None:
+        if self.backbone is None or self.unshared is None:
             return self
-        return replace(self, backbone=backbone.graft(self.own, self.backbone.modules_of(self.own)))
+        return replace(self, backbone=backbone.graft(self.unshared, self.backbone.modules_of(self.unshared)))
 
     def modules(self) -> nn.ModuleDict:
         """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `head`."""
         parts: dict[str, nn.Module] = {"head": self.head}
         if self.patch is not None:
             parts["patch"] = self.patch
-        if self.backbone is not None and self.own is not None:
-            parts["backbone"] = self.backbone.modules_of(self.own)
+        if self.backbone is not None and self.unshared is not None:
+            parts["backbone"] = self.backbone.modules_of(self.unshared)
         return nn.ModuleDict(parts)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -153,7 +153,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "kind_of_task": bundle.kind,
         "strategy": bundle.strategy,
         "patch": bundle.patch_config.model_dump(mode="json") if bundle.patch_config is not None else None,
-        "own": asdict(bundle.own) if bundle.own is not None else None,
+        "unshared": asdict(bundle.unshared) if bundle.unshared is not None else None,
         "outputs": len(bundle.class_names) if bundle.targets is None else len(bundle.targets),
         "max_length": bundle.max_length,
         "readout": bundle.readout,
@@ -162,7 +162,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "trained": bundle.trained,
         "trainable_params": bundle.trainable_params,
         "all_params": bundle.all_params,
-        "trainable_share": bundle.trainable_params / bundle.all_params,
+        "trainable_fraction": bundle.trainable_params / bundle.all_params,
         "backbone_fingerprint": bundle.backbone_fingerprint,
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
         "outputs_fingerprint": outputs_fingerprint(bundle.class_names, bundle.targets),
@@ -185,8 +185,8 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
 
 
 def _labels(bundle: Bundle) -> dict[str, Any]:
-    shares = {} if bundle.class_shares is None else {"class_shares": list(bundle.class_shares)}
-    return {"class_names": list(bundle.class_names)} | shares
+    priors = {} if bundle.class_priors is None else {"class_priors": list(bundle.class_priors)}
+    return {"class_names": list(bundle.class_names)} | priors
 
 
 def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -> Bundle:
@@ -218,19 +218,19 @@ def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], pa
     Raises:
         FingerprintError: with the fingerprints in the message.
     """
-    for part, expected, found in zip(("backbone", "catalogue"), (backbone, catalogue), fingerprints, strict=True):
-        if expected != found:
+    for part, expected, actual in zip(("backbone", "catalogue"), (backbone, catalogue), fingerprints, strict=True):
+        if expected != actual:
             raise FingerprintError(
-                f"was made for the {part} {expected}, but this {part} is {found}",
+                f"was made for the {part} {expected}, but this {part} is {actual}",
                 remedy="load it on the backbone it was adapted from, or adapt the task to this one",
                 path=path,
             )
 
 
-def _check_own(part: str, found: str, expected: str, path: Path) -> None:
-    if found != expected:
+def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> None:
+    if actual != expected:
         raise ArtifactError(
-            f"the fingerprint of its {part} is {found}, but its adapter_config.json says {expected}",
+            f"the fingerprint of its {part} is {actual}, but its adapter_config.json says {expected}",
             remedy="a file of it was changed or mixed with another's: make the bundle again",
             path=path,
         )
@@ -238,18 +238,18 @@ def _check_own(part: str, found: str, expected: str, path: Path) -> None:
 
 def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     tensors = read_tensors(path / "adapter_model.safetensors")
-    _check_own("tensors", fingerprint(tensors), meta["fingerprint"], path)
+    _check_fingerprint("tensors", fingerprint(tensors), meta["fingerprint"], path)
     ranking = _is_ranking(meta["kind_of_task"])
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
-    names, shares = ((), None) if ranking else _read_labels(path / "labels.json")
-    _check_own(
+    names, priors = ((), None) if ranking else _read_labels(path / "labels.json")
+    _check_fingerprint(
         "targets" if ranking else "labels", outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
     )
     _check_sizes(meta, len(names) if targets is None else len(targets))
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: ReadoutName = meta.get("readout", "token")  # bundles of before there was a choice lack it
     width = readout_named(readout).width(backbone.config.channels)
-    own = UnsharedModules(**meta["own"]) if meta["own"] is not None else None
+    unshared = UnsharedModules(**meta["unshared"]) if meta["unshared"] is not None else None
     bundle = Bundle(
         name=meta["name"],
         kind=meta["kind_of_task"],
@@ -264,14 +264,14 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         catalogue_fingerprint=meta["catalogue_fingerprint"],
         all_params=meta["all_params"],
         trained=meta["trained"],
-        backbone=backbone.fork(own) if own is not None else None,
-        own=own,
+        backbone=backbone.fork(unshared) if unshared is not None else None,
+        unshared=unshared,
         readout=readout,
         metrics=read_json(path / "metrics.json"),
         exclude_seen=meta.get("exclude_seen", True),  # bundles of earlier releases lack these
         exclude_seen_reason=meta.get("exclude_seen_reason", ""),
         provenance=_load_provenance(meta.get("provenance")),
-        class_shares=shares,
+        class_priors=priors,
     )
     load_into(bundle.modules(), tensors, path)
     return bundle
@@ -311,17 +311,21 @@ def _load_provenance(tree: dict[str, Any] | None) -> Provenance | None:
 
 
 def _read_labels(path: Path) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Return class names and class shares, which bundles of before they were kept lack."""
+    """Return class names and class priors, which bundles of before they were kept lack."""
     with description_errors(path):
         labels = read_json(path)
-        names, shares = tuple(labels["class_names"]), labels.get("class_shares")
+        names, class_priors = tuple(labels["class_names"]), labels.get("class_priors")
         _check_distinct(names)
-        if shares is None:
+        if class_priors is None:
             return names, None
-        shares = tuple(float(share) for share in shares)
-        if len(shares) != len(names) or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-            raise ValueError("class_shares are not one share for each class")
-        return names, shares
+        class_priors = tuple(float(prior) for prior in class_priors)
+        if (
+            len(class_priors) != len(names)
+            or min(class_priors) < 0
+            or not math.isclose(sum(class_priors), 1, abs_tol=1e-6)
+        ):
+            raise ValueError("class_priors are not one share for each class")
+        return names, class_priors
 
 
 def _check_distinct(names: tuple[str, ...]) -> None:

@@ -38,7 +38,7 @@ decisions about people rest on it.
 
 def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the model card of a bundle, from its adapter_config.json and metrics.json."""
-    what = "recommend" if meta["kind_of_task"] == "ranking" else "predict"
+    verb = "recommend" if meta["kind_of_task"] == "ranking" else "predict"
     constant = metrics.get("constant", {})  # bundles of before it was measured lack it
     rows = "".join(
         f"| {name} | {_number(value)} | {_number(constant.get(name, '?'))} |\n"
@@ -47,7 +47,7 @@ def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
     return f"""# Adapter bundle `{meta["name"]}`
 
 Strategy `{meta["strategy"]}` for the {meta["kind_of_task"]} task `{meta["name"]}`:
-{meta["trainable_params"]:,} trained parameters, {100 * meta["trainable_share"]:.2f} % of all.
+{meta["trainable_params"]:,} trained parameters, {100 * meta["trainable_fraction"]:.2f} % of all.
 
 On the validation users:
 
@@ -63,21 +63,21 @@ from peterrec import UserModel
 
 model = UserModel.from_pretrained("BACKBONE_FOLDER")
 model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
-answers = model.{what}([["item-1", "item-2"]], bundle="{meta["name"]}")
+answers = model.{verb}([["item-1", "item-2"]], bundle="{meta["name"]}")
 ```
 """
 
 
 def _cross_validation(metrics: dict[str, Any]) -> str:
-    found = metrics.get("cross_validation")
-    if found is None:
+    summary = metrics.get("cross_validation")
+    if summary is None:
         return ""
     rows = "".join(
-        f"| {name} | {_number(value)} | {_number(found['constant'][name])} |\n"
-        for name, value in found["metrics"].items()
+        f"| {name} | {_number(value)} | {_number(summary['constant'][name])} |\n"
+        for name, value in summary["metrics"].items()
     )
     return f"""
-The epoch was chosen by {found["folds"]}-fold cross-validation within the {found["users"]} train users:
+The epoch was chosen by {summary["folds"]}-fold cross-validation within the {summary["users"]} train users:
 
 | metric | value | the same answer for everybody |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""What a ranking task answers about a user without any known event: what is popular."""
+"""Recommendation by popularity: the answer of a ranking task about a user without any known event."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Popularity:
         ranked: list[int] = np.argsort(-self.counts, kind="stable").tolist()
         return ranked
 
-    def best(self, k: int, seen: Collection[int]) -> tuple[list[int], list[float]]:
+    def best(self, k: int, excluded: Collection[int]) -> tuple[list[int], list[float]]:
         """Return positions and scores of the k most popular items not in `seen`; fewer where there are not as many."""
-        seen = set(seen)
-        positions = list(islice((position for position in self.order if position not in seen), k))
+        excluded = set(excluded)
+        positions = list(islice((position for position in self.order if position not in excluded), k))
         return positions, self.scores[positions].tolist()

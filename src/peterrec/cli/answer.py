@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from collections.abc import Callable
+from typing import Annotated, Any, TextIO
 
 import pyarrow as pa
 import typer
@@ -25,11 +28,6 @@ from peterrec.cli.common import (
     logged_remarks,
     say,
 )  # fmt: skip
-from peterrec.config import EventsConfig
-
-if TYPE_CHECKING:
-    from peterrec.nn.precision import Precision
-    from peterrec.serving.files import AnswerOptions
 
 Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")]
 Bundle = Annotated[str, typer.Argument(help="Folder written by `peterrec adapt`.")]
@@ -55,11 +53,8 @@ CompileOption = Annotated[
 ]
 
 
-def predict(
-    backbone: Backbone,
-    bundle: Bundle,
+def _reading(
     source: Source,
-    out: Out = None,
     user: UserOption = None,
     item: ItemOption = None,
     time: TimeOption = None,
@@ -76,114 +71,100 @@ def predict(
     precision: PrecisionOption = "fp32",
     compile: CompileOption = False,
     set_: ReadingOption = [],  # noqa: B006 - typer copies it
-    quiet: QuietOption = False,
-) -> None:
-    """Predict a class for each user, with probabilities; the users need not have been seen before."""
-    from peterrec.serving.files import predict as answer
-
+) -> dict[str, Any]:
+    """Return the arguments of `AnswerOptions`, from the options that all three verbs have."""
     events = events_config(
         source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
         time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
-    options = _options(events, set_, allow_empty, unknown, precision, compile)
+    return {
+        "events": events, "overrides": tuple(set_), "allow_empty": allow_empty, "unknown": unknown,
+        "precision": precision, "compile": compile,
+    }  # fmt: skip
+
+
+def _with_reading(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of `_reading`; it receives what that makes of them as `reading`."""
+    shared = inspect.signature(_reading, eval_str=True).parameters
+    parameters = {**inspect.signature(verb, eval_str=True).parameters, **shared}
+    del parameters["reading"]
+
+    @functools.wraps(verb)
+    def command(**arguments: Any) -> None:
+        reading = _reading(**{name: arguments[name] for name in shared})
+        verb(
+            reading=reading,
+            **{name: value for name, value in arguments.items() if name == "source" or name not in shared},
+        )
+
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return command
+
+
+@_with_reading
+def predict(
+    backbone: Backbone,
+    bundle: Bundle,
+    source: Source,
+    reading: dict[str, Any],
+    out: Out = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict a class for each user, with probabilities; the users need not have been seen before."""
+    from peterrec.serving.files import AnswerOptions
+    from peterrec.serving.files import predict as answer
+
+    options = AnswerOptions(**reading)
     with logged_remarks(quiet, warnings=True):
         table = answer(backbone, bundle, _source(source), out, options)
     _finish(table, out, quiet)
 
 
+@_with_reading
 def recommend(
     backbone: Backbone,
     source: Source,
+    reading: dict[str, Any],
     bundle: Annotated[
         str | None, typer.Option("--bundle", "-b", help="A ranking bundle; without it, next items of the source.")
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Items per user.")] = 10,
-    seen: Annotated[
+    include_seen: Annotated[
         bool | None,
         typer.Option("--seen/--unseen", help="Also items of the user's own history, or not. [default: as in training]"),
     ] = None,
     out: Out = None,
-    user: UserOption = None,
-    item: ItemOption = None,
-    time: TimeOption = None,
-    order: OrderOption = None,
-    ties: TiesOption = None,
-    domain: DomainOption = None,
-    columns: ColumnsOption = None,
-    separator: SeparatorOption = None,
-    time_format: TimeFormatOption = None,
-    ids: IdsOption = None,
-    invalid_rows: InvalidRowsOption = None,
-    allow_empty: AllowEmpty = False,
-    unknown: UnknownItems = None,
-    precision: PrecisionOption = "fp32",
-    compile: CompileOption = False,
-    set_: ReadingOption = [],  # noqa: B006 - typer copies it
     quiet: QuietOption = False,
 ) -> None:
     """Recommend items to each user, best first, with scores."""
+    from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import recommend as answer
 
-    events = events_config(
-        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
-        time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
-    )  # fmt: skip
-    options = _options(events, set_, allow_empty, unknown, precision, compile)
-    exclude_seen = None if seen is None else not seen
+    options = AnswerOptions(**reading)
+    exclude_seen = None if include_seen is None else not include_seen
     with logged_remarks(quiet, warnings=True):
         table = answer(backbone, bundle, _source(source), out, options, k=k, exclude_seen=exclude_seen)
     _finish(table, out, quiet)
 
 
+@_with_reading
 def embed(
     backbone: Backbone,
     source: Source,
+    reading: dict[str, Any],
     bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="With the patch of this bundle.")] = None,
     out: Out = None,
-    user: UserOption = None,
-    item: ItemOption = None,
-    time: TimeOption = None,
-    order: OrderOption = None,
-    ties: TiesOption = None,
-    domain: DomainOption = None,
-    columns: ColumnsOption = None,
-    separator: SeparatorOption = None,
-    time_format: TimeFormatOption = None,
-    ids: IdsOption = None,
-    invalid_rows: InvalidRowsOption = None,
-    allow_empty: AllowEmpty = False,
-    unknown: UnknownItems = None,
-    precision: PrecisionOption = "fp32",
-    compile: CompileOption = False,
-    set_: ReadingOption = [],  # noqa: B006 - typer copies it
     quiet: QuietOption = False,
 ) -> None:
     """Write one vector for each user: the user's representation, for your own models."""
+    from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import embed as answer
 
-    events = events_config(
-        source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
-        time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
-    )  # fmt: skip
-    options = _options(events, set_, allow_empty, unknown, precision, compile)
+    options = AnswerOptions(**reading)
     with logged_remarks(quiet, warnings=True):
         table = answer(backbone, _source(source), out, options, bundle=bundle)
     _finish(table, out, quiet)
-
-
-def _options(
-    events: EventsConfig,
-    overrides: list[str],
-    allow_empty: bool,
-    unknown: str | None,
-    precision: str,
-    compile: bool,
-) -> AnswerOptions:
-    from peterrec.serving.files import AnswerOptions
-
-    return AnswerOptions(
-        events, tuple(overrides), allow_empty, unknown, precision=cast("Precision", precision), compile=compile
-    )
 
 
 def _source(source: str) -> str | TextIO:

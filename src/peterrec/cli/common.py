@@ -1,4 +1,4 @@
-"""What the verbs share: options, output, and how errors become messages and exit statuses."""
+"""Shared by the verbs: options, output, and how errors become messages and exit statuses."""
 
 from __future__ import annotations
 

@@ -40,18 +40,18 @@ def command(
 
 def print_evaluation(evaluation: TaskEvaluation, console: Console) -> None:
     """Print the methods x metrics table and the sentence below it."""
-    found = evaluation.to_json()
-    table = Table(title=f"{found['task']}: {found['users']:,} test users", title_justify="left")
+    results = evaluation.to_json()
+    table = Table(title=f"{results['task']}: {results['users']:,} test users", title_justify="left")
     table.add_column("method")
     table.add_column("trainable", justify="right")
-    for metric in found["metrics"]:
+    for metric in results["metrics"]:
         table.add_column(metric, justify="right")
-    for method in found["methods"]:
-        cells = [f"{v['value']:.4f}\n{v['low']:.3f} - {v['high']:.3f}" for v in _values(method, found["metrics"])]
-        share = method["trainable_share"]
-        table.add_row(method["name"], "-" if share is None else f"{100 * share:.2f} %", *cells)
+    for method in results["methods"]:
+        cells = [f"{v['value']:.4f}\n{v['low']:.3f} - {v['high']:.3f}" for v in _values(method, results["metrics"])]
+        fraction = method["trainable_fraction"]
+        table.add_row(method["name"], "-" if fraction is None else f"{100 * fraction:.2f} %", *cells)
     console.print(table)
-    console.print(found["sentence"], markup=False)
+    console.print(results["sentence"], markup=False)
 
 
 def _values(method: dict[str, dict[str, dict[str, float]]], metrics: list[str]) -> list[dict[str, float]]:

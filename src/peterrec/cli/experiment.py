@@ -81,5 +81,5 @@ def _conclude(settings: ExperimentConfig, report: Path) -> None:
     tables = report.with_name("results.md")
     answers = read_json(report.with_name("results.json"))["answers"]
     for question in settings.questions:
-        print(f"{question.asks}\n  {answers[question.name]}")
+        print(f"{question.text}\n  {answers[question.name]}")
     print(f"\nThe report is {report}, its tables for other documents are {tables}")

@@ -19,14 +19,14 @@ def command(
     """Say what an artifact is: sizes, fingerprints, configuration, metrics, trainable share."""
     from peterrec.artifacts.inspection import inspect
 
-    found = inspect(path)
+    description = inspect(path)
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(description, indent=2, ensure_ascii=False))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for key, text in _rows(found):
+    for key, text in _rows(description):
         table.add_row(key, text)
     Console(highlight=False, markup=False).print(table)
 

@@ -104,8 +104,8 @@ def command(
 
 
 def _classification(text: str, user: str) -> dict[str, Any]:
-    whole = Path(text.rpartition(":")[0]).is_file()  # a path may have an = in it: /data/dt=2024-01-01/users.csv
-    name, place = ("", text) if whole else _split_name(text)
+    names_file = Path(text.rpartition(":")[0]).is_file()  # a path may have an = in it: /data/dt=2024-01-01/users.csv
+    name, place = ("", text) if names_file else _split_name(text)
     path, _, column = place.rpartition(":")
     if not path or not column:
         raise ConfigError(f"--classify {text!r} is not TABLE:COLUMN", remedy="write e.g. --classify users.csv:gender")
@@ -118,9 +118,9 @@ def _classification(text: str, user: str) -> dict[str, Any]:
 
 def _split_name(text: str) -> tuple[str, str]:
     """Split NAME=REST; what stands before the first = and cannot be a name (such as a path) is no name."""
-    name, separator, rest = text.partition("=")
+    name, separator, value = text.partition("=")
     try:
-        return (check_name(name), rest) if separator else ("", text)
+        return (check_name(name), value) if separator else ("", text)
     except ValueError:
         return "", text
 

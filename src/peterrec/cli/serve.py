@@ -55,8 +55,8 @@ def command(
         "host": host, "port": port, "state": state, "store": store, "keys": keys, "titles": titles,
         "bundle_root": bundle_root,
     }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = load_config(ServeConfig, config, set_, **given)
+    values = {name: value for name, value in options.items() if value is not None}
+    settings = load_config(ServeConfig, config, set_, **values)
     from peterrec.serving.http.serve import serve
 
     serve(backbone, bundles, settings, say if sys.stderr.isatty() else None)  # else only the log, which is JSON lines

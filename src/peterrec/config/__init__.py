@@ -1,7 +1,7 @@
 """Frozen configuration models: what YAML files and dotted overrides may say, with every default in one place."""
 
 from peterrec.config.backbone import BackboneConfig
-from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
+from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
 from peterrec.config.data import (
     ActivityConfig,
     ClassificationTaskConfig,
@@ -61,6 +61,7 @@ __all__ = [
     "EventsConfig",
     "ExperimentConfig",
     "FirstTargetConfig",
+    "Fraction",
     "GridDataConfig",
     "LabelsConfig",
     "LimitsConfig",
@@ -83,7 +84,6 @@ __all__ = [
     "ScaleShiftConfig",
     "Separator",
     "ServeConfig",
-    "Share",
     "SourceConfig",
     "SplitConfig",
     "Strategy",

@@ -58,7 +58,7 @@ class BackboneConfig(Config):
         return {**SHAPES[architecture], **tree} if isinstance(architecture, str) and architecture in SHAPES else tree
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_combinations(self) -> Self:
         for name, default in SHAPES[self.architecture].items():
             if default is None and getattr(self, name) is not None:
                 raise ValueError(f"a {self.architecture} backbone has no {name}: leave it out")
@@ -71,7 +71,7 @@ class BackboneConfig(Config):
         return self
 
     @model_serializer(mode="wrap")
-    def _only_what_exists(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what the architecture does not have: dilated ones are written as before there was a choice."""
         absent = {name for name, default in SHAPES[self.architecture].items() if default is None}
         absent |= {"architecture"} if self.architecture == "dilated" else set()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     ModelMetaclass = type(BaseModel)
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NAME_BYTES = 200  # a name is that of a folder as well, beside which a temporary one is made with a longer name
 NAME_RULE = f"letters and digits of any script, _ . and -, first a letter or digit, at most {NAME_BYTES} bytes in UTF-8"
@@ -56,14 +56,14 @@ def _as_text(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_as_text)]
 
 
-def _separator(value: str) -> str:
+def _check_separator(value: str) -> str:
     value = value.replace("\\t", "\t")  # what arrives of `--separator '\t'`
     if not 1 <= len(value.encode()) <= 4 or set(value) & set('"\r\n'):
         raise ValueError("a separator is 1 to 4 characters, such as , or ; or :: or \\t, and no quote or end of line")
     return value
 
 
-Separator = Annotated[str, AfterValidator(_separator)]
+Separator = Annotated[str, AfterValidator(_check_separator)]
 
 
 class _ConfigMeta(ModelMetaclass):
@@ -85,8 +85,8 @@ def not_valid(name: str, error: ValidationError, path: str | Path | None = None)
         path: of the file, if there is one.
     """
     lines = [
-        f"{'.'.join(str(part) for part in each['loc']) or 'top level'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in error.errors()
+        f"{'.'.join(map(str, problem['loc'])) or 'top level'}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
     ]
     return ConfigError(
         "the configuration is not valid: " + "; ".join(lines),
@@ -102,7 +102,7 @@ class Config(BaseModel, metaclass=_ConfigMeta):
 
     @model_validator(mode="before")
     @classmethod
-    def _plain_containers(cls, values: Any) -> Any:
+    def _check_containers(cls, values: Any) -> Any:
         """Refuse what would be taken for a list and is none, such as a DataFrame, of which that is its column names."""
         if isinstance(values, dict):
             for name, value in values.items():

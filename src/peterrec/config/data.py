@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from peterrec.config.base import Config, Name, Positive, Separator, Share, Text
+from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
 
 
 def _as_mark(value: Any) -> Any:
@@ -19,7 +19,7 @@ Mark = Annotated[Text, BeforeValidator(_as_mark)]
 
 
 class ColumnsConfig(Config):
-    """What the columns of events are called, and how they are read."""
+    """Names of the columns of events, and how they are read."""
 
     user: str = Field(default="user_id", description="column with the user id")
     item: str = Field(default="item_id", description="column with the item id")
@@ -65,7 +65,7 @@ class SourceConfig(Config):
     rare_items: Literal["drop", "unk"] = Field(default="drop", description="drop them, or keep their place as [UNK]")
 
     @model_validator(mode="after")
-    def _history_holds_the_minimum(self) -> Self:
+    def _check_max_history(self) -> Self:
         if self.min_user_events > self.max_history:
             raise ValueError("min_user_events is above max_history: no user would be left")
         return self
@@ -94,7 +94,7 @@ class ActivityConfig(Config):
     inactive: Text = Field(default="no", description="name of the class of users without one")
 
     @model_validator(mode="after")
-    def _two_names(self) -> Self:
+    def _check_class_names(self) -> Self:
         if self.active == self.inactive:
             raise ValueError("`active` and `inactive` are the names of two classes: give them two names")
         return self
@@ -111,7 +111,7 @@ class ClassificationTaskConfig(Config):
     min_class_users: PositiveInt = Field(default=1, description="users of rarer classes are left out")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _check_one_source(self) -> Self:
         if (self.labels is None) == (self.activity is None):
             raise ValueError("give exactly one of `labels` and `activity`")
         return self
@@ -140,7 +140,7 @@ class RankingTaskConfig(Config):
     min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
 
     @model_validator(mode="after")
-    def _says_which(self) -> Self:
+    def _check_targets_are_named(self) -> Self:
         if self.events is None and self.domains is None and self.after is None:
             raise ValueError("say which events are targets: `domains`, `after` or `events`")
         return self
@@ -152,7 +152,7 @@ class FirstTargetConfig(Config):
     domains: tuple[Text, ...] | None = Field(default=None, description="target events are of these domains")
     after: Text | None = Field(default=None, description="target events are at or after this time")
     before: Text | None = Field(default=None, description="target events are before this time")
-    elsewhere: bool = Field(
+    separate_files: bool = Field(
         default=False, description="target events are in files of the task's own: what is asked about comes before them"
     )
 
@@ -179,15 +179,15 @@ TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discr
 
 
 class SplitConfig(Config):
-    """Shares of a task's users, drawn by a hash of the user id (paper, section 4.1: 70 / 3 / 27)."""
+    """Fractions of a task's users, drawn by a hash of the user id (paper, section 4.1: 70 / 3 / 27)."""
 
-    train: Share = Field(default=0.70, description="share of users to train on")
-    valid: Share = Field(default=0.03, description="share of users that early stopping and settings look at")
-    test: Share = Field(default=0.27, description="share of users that only `evaluate` looks at")
+    train: Fraction = Field(default=0.70, description="fraction of users to train on")
+    valid: Fraction = Field(default=0.03, description="fraction of users that early stopping and settings look at")
+    test: Fraction = Field(default=0.27, description="fraction of users that only `evaluate` looks at")
     salt: str = Field(default="peterrec", description="another text draws another split")
 
     @model_validator(mode="after")
-    def _sums_to_one(self) -> Self:
+    def _check_sum(self) -> Self:
         if abs(self.train + self.valid + self.test - 1.0) > 1e-9:
             raise ValueError("train + valid + test must be 1")
         return self
@@ -210,7 +210,7 @@ class PrepareConfig(Config):
 
     @field_validator("tasks")
     @classmethod
-    def _distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
+    def _check_distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
         twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
         if twice:
             raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")

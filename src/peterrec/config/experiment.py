@@ -11,20 +11,20 @@ from peterrec.config.data import PrepareConfig
 from peterrec.config.run import EvaluateConfig
 
 Seed = Annotated[int, Field(ge=0)]
-Labelled = Annotated[float, Field(gt=0.0, le=1.0)]
+LabelledFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-def _task_path(value: str) -> str:
+def _check_task_path(value: str) -> str:
     data, separator, task = value.partition("/")
     if not separator:
         raise ValueError("a task of a grid is named DATA/TASK")
     return f"{check_name(data)}/{check_name(task)}"
 
 
-TaskPath = Annotated[str, AfterValidator(_task_path)]
+TaskPath = Annotated[str, AfterValidator(_check_task_path)]
 
 
-def _base() -> dict[str, dict[str, Any]]:
+def _default_backbones() -> dict[str, dict[str, Any]]:
     return {"base": {}}
 
 
@@ -36,7 +36,9 @@ class SyntheticConfig(Config):
     targets: PositiveInt = Field(default=40, description="target items, dealt to the clusters")
     mean_events: PositiveInt = Field(default=20, description="source events of a user")
     clusters: PositiveInt = Field(default=4, description="tastes; label `cluster` says which, label `noise` nothing")
-    labelled: Labelled = Field(default=1.0, description="share of users with labels and target events")
+    labelled_fraction: LabelledFraction = Field(
+        default=1.0, description="fraction of users with labels and target events"
+    )
     seed: int = Field(default=0, description="of all draws; the data is the same for every seed of the grid")
 
 
@@ -74,8 +76,8 @@ class MethodConfig(Config):
     label: str | None = Field(default=None, description="shown instead of the name")
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
-        if sum(one is not None for one in (self.adapt, self.baseline)) != 1:
+    def _check_exactly_one(self) -> Self:
+        if sum(choice is not None for choice in (self.adapt, self.baseline)) != 1:
             raise ValueError("a method is exactly one of `adapt` and `baseline`")
         if self.settings and self.baseline is None:
             raise ValueError("`settings` are those of a baseline; those of `adapt` stand under `adapt`")
@@ -83,29 +85,29 @@ class MethodConfig(Config):
 
 
 class QuestionConfig(Config):
-    """A question: the methods, tasks and shares of labels whose cells answer it, and which pairs decide."""
+    """A question: the methods, tasks and fractions of the labels whose cells answer it, and which pairs decide."""
 
     name: Name = Field(description="short, for files and links")
-    asks: str = Field(description="the question, as the report prints it")
+    text: str = Field(description="the question, as the report prints it")
     tasks: tuple[TaskPath, ...] = Field(default=(), description="DATA/TASK; all tasks if none is named")
     methods: tuple[Name, ...] = Field(min_length=1, description="of `methods`; a baseline only where it suits the task")
-    shares: tuple[Labelled, ...] = Field(
+    label_fractions: tuple[LabelledFraction, ...] = Field(
         default=(1.0,), min_length=1, description="of the labelled train users that are used; smaller ones are nested"
     )
     compare: tuple[tuple[Name, Name], ...] = Field(
         default=(), description="pairs (method, reference): is the first better? Tested on the same users"
     )
-    shows: tuple[Literal["metrics", "costs", "curves", "shares", "events"], ...] = Field(
+    sections: tuple[Literal["metrics", "costs", "curves", "label_fractions", "events"], ...] = Field(
         default=("metrics",), description="tables and figures; events: by the number of source events of the user"
     )
     seeds: tuple[Seed, ...] | None = Field(default=None, description="fewer than the grid's")
 
     @model_validator(mode="after")
-    def _once_each(self) -> Self:
-        for what in ("tasks", "methods", "shares", "compare", "seeds"):
-            named = getattr(self, what) or ()
-            if len(set(named)) < len(named):
-                raise ValueError(f"question {self.name!r} names one of its {what} twice")
+    def _check_no_duplicates(self) -> Self:
+        for field in ("tasks", "methods", "label_fractions", "compare", "seeds"):
+            values = getattr(self, field) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"question {self.name!r} names one of its {field} twice")
         if any(method == reference for method, reference in self.compare):
             raise ValueError(f"question {self.name!r} compares a method with itself")
         return self
@@ -115,7 +117,7 @@ class ExperimentConfig(Config):
     """A grid of experiments and the report that answers the questions."""
 
     title: str = Field(default="peterrec experiment", description="of the report")
-    about: str = Field(default="", description="a paragraph under the title")
+    description: str = Field(default="", description="a paragraph under the title")
     data_root: str = Field(default="runs/data", description="folder of the data sets")
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2), min_length=1, description="each is another split of users and another draw of all weights"
@@ -123,7 +125,9 @@ class ExperimentConfig(Config):
     data: dict[Name, GridDataConfig] = Field(min_length=1, description="data sets by name")
     pretrain: dict[str, Any] = Field(default_factory=dict, description="settings of `pretrain` for all backbones")
     backbones: dict[Name, dict[str, Any]] = Field(
-        default_factory=_base, min_length=1, description="settings of `pretrain` that make each; last of all to apply"
+        default_factory=_default_backbones,
+        min_length=1,
+        description="settings of `pretrain` that make each; last of all to apply",
     )
     adapt: dict[str, Any] = Field(default_factory=dict, description="settings of `adapt` for all methods")
     methods: dict[Name, MethodConfig] = Field(min_length=1, description="by name")
@@ -135,14 +139,14 @@ class ExperimentConfig(Config):
     jobs: PositiveInt | None = Field(default=None, description="cells at a time; one for each core if not given")
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
+    def _check_names(self) -> Self:
         names = [question.name for question in self.questions]
         if len(set(names)) < len(names):
             raise ValueError("two questions have the same name")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds names one of them twice")
         for question in self.questions:
-            self._check(question)
+            self._check_question(question)
         for name, method in self.methods.items():
             if method.adapt is not None and method.backbone not in self.backbones:
                 raise ValueError(f"method {name!r} names backbone {method.backbone!r}, which `backbones` does not have")
@@ -153,7 +157,7 @@ class ExperimentConfig(Config):
                 raise ValueError(f"task_overrides of {name!r} name {strange!r}; its tasks are {tasks}")
         return self
 
-    def _check(self, question: QuestionConfig) -> None:
+    def _check_question(self, question: QuestionConfig) -> None:
         """Check that what a question names is there."""
         tasks = {f"{name}/{task.name}" for name, data in self.data.items() for task in data.prepare.tasks}
         pairs = [name for pair in question.compare for name in pair]

@@ -22,6 +22,15 @@ C = TypeVar("C", bound=Config)
 def load_config(cls: type[C], path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> C:
     """Read a configuration from YAML, then apply keyword values and dotted overrides such as `optim.lr=0.01`.
 
+    Args:
+        cls: class of settings, such as `AdaptConfig`.
+        path: of a YAML file; None: all settings have their defaults.
+        overrides: `KEY=VALUE` texts, the key dotted, the value in YAML; they count most.
+        values: settings by name; they count more than the file. Those of a group are a mapping.
+
+    Returns:
+        The settings, checked; they cannot change.
+
     Raises:
         ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; the message names the key.
     """
@@ -68,12 +77,12 @@ def same_settings(path: Path, config: Config) -> bool:
     The runner may differ: the machine does not decide what comes out. A missing or damaged file has other settings.
     """
     try:
-        kept, now = _read_yaml(path), config.model_dump(mode="json")
+        written, current = _read_yaml(path), config.model_dump(mode="json")
     except ConfigError:
         return False
-    kept.pop("runner", None)
-    now.pop("runner", None)
-    return kept == now
+    written.pop("runner", None)
+    current.pop("runner", None)
+    return written == current
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from peterrec.config.base import Config, Positive, Share
+from peterrec.config.base import Config, Fraction, Positive
 
 Window = Literal["trained", "whole"]
 
@@ -25,7 +25,7 @@ class EngineConfig(Config):
     approximate_above: NonNegativeInt = Field(
         default=250_000, description="targets; a larger catalogue of targets is searched by an approximate index"
     )
-    least_recall: Share = Field(
+    least_recall: Fraction = Field(
         default=0.95, description="of the exact best items; an index that finds fewer is not used, and the log says so"
     )
     bounds: Literal["prepared", "none"] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from peterrec.config.backbone import BackboneConfig
-from peterrec.config.base import Config, Positive, Share
+from peterrec.config.base import Config, Fraction, Positive
 from peterrec.config.patch import PatchConfig
 
 READOUTS = {
@@ -33,7 +33,7 @@ class OptimConfig(Config):
 
     lr: Positive = Field(default=1e-3, description="largest learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled; not of biases and norms")
-    warmup: Share = Field(default=0.05, description="share of all steps")
+    warmup_fraction: Fraction = Field(default=0.05, description="fraction of all steps")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="after the warm-up")
     clip_norm: Positive | None = Field(default=1.0, description="largest norm of the gradient")
 
@@ -49,7 +49,7 @@ class RunnerConfig(Config):
         description="compile the network for full batches of the longest width (pre-training; adapting to one task): a "
         "minute at the start, then faster",
     )
-    recompute: bool = Field(
+    gradient_checkpointing: bool = Field(
         default=False,
         description="keep only the inputs of blocks for the backward pass: much less memory, a third more time",
     )
@@ -57,27 +57,31 @@ class RunnerConfig(Config):
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
     @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        if self.compile and self.recompute:
-            raise ValueError("compile and recompute are two forms of the network: ask for one of them")
+    def _check_one_form(self) -> Self:
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing are two forms of the network: ask for one of them")
         return self
 
 
 class MaskingConfig(Config):
     """Which input items are hidden in pre-training (paper, section 3.2; GRec, Yuan et al., WWW 2020)."""
 
-    share: Share | None = Field(
+    mask_fraction: Fraction | None = Field(
         default=None, description="of a sequence's items that are chosen; 0 if causal, 0.3 if noncausal, if not given"
     )
-    most: PositiveInt = Field(default=30, description="items chosen in a sequence, at most")
-    mask: Share = Field(default=0.8, description="share of the chosen that are replaced by [MASK]")
-    keep: Share = Field(default=0.1, description="share of the chosen that stay as they are")
-    random: Share = Field(default=0.1, description="share of the chosen that are replaced by a random item")
+    max_masked: PositiveInt = Field(default=30, description="items chosen in a sequence, at most")
+    mask_replace_fraction: Fraction = Field(
+        default=0.8, description="fraction of the chosen that are replaced by [MASK]"
+    )
+    keep_fraction: Fraction = Field(default=0.1, description="fraction of the chosen that stay as they are")
+    random_replace_fraction: Fraction = Field(
+        default=0.1, description="fraction of the chosen that are replaced by a random item"
+    )
 
     @model_validator(mode="after")
-    def _sums_to_one(self) -> Self:
-        if abs(self.mask + self.keep + self.random - 1.0) > 1e-9:
-            raise ValueError("mask + keep + random must be 1")
+    def _check_sum(self) -> Self:
+        if abs(self.mask_replace_fraction + self.keep_fraction + self.random_replace_fraction - 1.0) > 1e-9:
+            raise ValueError("mask_replace_fraction + keep_fraction + random_replace_fraction must be 1")
         return self
 
 
@@ -97,12 +101,12 @@ class PretrainConfig(Config):
         "auto: rows above `dense_table_limit` items",
     )
     dense_table_limit: PositiveInt = Field(default=200_000, description="items")
-    item_start: Literal["random", "co-occurrence"] = Field(
+    item_init: Literal["random", "co-occurrence"] = Field(
         default="random",
         description="initial item embeddings; co-occurrence: factors of the users' TF-IDF rows, so that items that the "
         "same users have begin alike",
     )
-    train_items: bool = Field(
+    train_item_embeddings: bool = Field(
         default=True,
         description="whether embeddings of items and special tokens are trained; if not, they stay as they start, and "
         "items are scored with a table of their own (backbone.tie_weights false)",
@@ -114,39 +118,55 @@ class PretrainConfig(Config):
     batch_size: PositiveInt = Field(default=128, description="windows")
     epochs: PositiveInt = Field(default=10, description="at most")
     patience: PositiveInt = Field(default=3, description="epochs without a better validation loss before stopping")
-    valid_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
-    valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
+    valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
+    max_valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.backbone.kind == "noncausal" and self.masking.share == 0:
-            raise ValueError("a noncausal backbone learns by predicting masked items: masking.share must be above 0")
+    def _check_combinations(self) -> Self:
+        if self.backbone.kind == "noncausal" and self.masking.mask_fraction == 0:
+            raise ValueError(
+                "a noncausal backbone learns by predicting masked items: masking.mask_fraction must be above 0"
+            )
         if self.table_updates == "rows" and self.loss == "full":
             raise ValueError("the full softmax touches every row of the table: table_updates rows needs loss sampled")
-        if not self.train_items and self.backbone.tie_weights:
+        if not self.train_item_embeddings and self.backbone.tie_weights:
             raise ValueError("embeddings that stay as they are cannot score items: set backbone.tie_weights false")
-        if not self.train_items and self.table_updates == "rows":
-            raise ValueError("table_updates rows is for tables that are trained: set train_items, or dense")
+        if not self.train_item_embeddings and self.table_updates == "rows":
+            raise ValueError("table_updates rows is for tables that are trained: set train_item_embeddings, or dense")
         return self
 
     def sampled(self, items: int) -> bool:
-        """Say whether the softmax over a catalogue of so many items is sampled."""
+        """Say whether the softmax over a catalogue is sampled.
+
+        Args:
+            items: size of the catalogue.
+
+        Returns:
+            Whether it is.
+        """
         return self.loss == "sampled" or (self.loss == "auto" and items > self.full_softmax_limit)
 
     def by_rows(self, items: int) -> bool:
-        """Say whether only touched rows of the tables of so many items are updated."""
-        large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_items
+        """Say whether only the rows of the item tables that a batch touches are updated.
+
+        Args:
+            items: size of the catalogue.
+
+        Returns:
+            Whether it is so.
+        """
+        large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_item_embeddings
         return self.sampled(items) and (large or self.table_updates == "rows")
 
     @property
-    def masked_share(self) -> float:
-        """The share of items that is chosen for masking."""
-        if self.masking.share is not None:
-            return self.masking.share
+    def mask_fraction(self) -> float:
+        """The fraction of items that is chosen for masking."""
+        if self.masking.mask_fraction is not None:
+            return self.masking.mask_fraction
         return 0.3 if self.backbone.kind == "noncausal" else 0.0
 
 
@@ -164,7 +184,7 @@ class NegativesConfig(Config):
     candidates: PositiveInt = Field(default=200, description="drawn for each positive, where sampling is hard")
 
     @model_validator(mode="after")
-    def _enough_candidates(self) -> Self:
+    def _check_candidates(self) -> Self:
         if self.sampling == "hard" and self.candidates <= self.count:
             raise ValueError("hard negatives are the best of more: candidates must be above count")
         return self
@@ -177,7 +197,7 @@ class AdaptConfig(Config):
     patch: SerializeAsAny[PatchConfig] = Field(
         default=PatchConfig(), description="of strategies `patch` and `patch-random`"
     )
-    joint_start: Literal["pretrained", "random"] = Field(
+    joint_init: Literal["pretrained", "random"] = Field(
         default="pretrained", description="weights that strategy `joint` starts from"
     )
     readout: ReadoutName = Field(
@@ -189,7 +209,7 @@ class AdaptConfig(Config):
         description="of the classes in the cross-entropy: balanced (users / classes / users of the class), or by name",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of each label spread over all classes"
+        default=0.0, description="fraction of each label spread over all classes"
     )
     ranking_loss: Literal["bpr", "bce", "sampled-softmax"] = Field(
         default="sampled-softmax",
@@ -199,7 +219,7 @@ class AdaptConfig(Config):
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
     event_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="share of a user's events left out, anew in every epoch: a user is not to be known by one item; "
+        description="fraction of a user's events left out, anew in every epoch: a user is not to be known by one item; "
         "at least one stays",
     )
     cache: Literal["auto", "memory", "disk", "off"] = Field(
@@ -224,12 +244,12 @@ class AdaptConfig(Config):
 
     @field_validator("cache", mode="before")
     @classmethod
-    def _off_is_a_text(cls, cache: Any) -> Any:
+    def _read_off_as_text(cls, cache: Any) -> Any:
         return "off" if cache is False else cache  # YAML reads off as a truth value
 
     @field_validator("class_weights", mode="before")
     @classmethod
-    def _names_are_texts(cls, weights: Any) -> Any:
+    def _read_names_as_text(cls, weights: Any) -> Any:
         if not isinstance(weights, dict):
             return weights
         if any(isinstance(name, bool) for name in weights):
@@ -237,7 +257,7 @@ class AdaptConfig(Config):
         return {str(name) if isinstance(name, int | float) else name: weight for name, weight in weights.items()}
 
     @model_validator(mode="after")
-    def _unbiased(self) -> Self:
+    def _check_sampled_softmax(self) -> Self:
         if self.ranking_loss == "sampled-softmax" and self.negatives.sampling == "hard":
             raise ValueError(
                 "a sampled softmax corrects for how probable each negative was, which is not known of hard ones: "

@@ -15,20 +15,20 @@ class UniqueKeyLoader(yaml.SafeLoader):
     """The safe loader, which refuses a key that stands twice."""
 
 
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
-    seen = set()
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
+    keys = set()
     for key, _ in node.value:
         if key.tag == MERGE or not isinstance(key, yaml.ScalarNode):
             continue
-        if (key.tag, key.value) in seen:
+        if (key.tag, key.value) in keys:
             raise yaml.constructor.ConstructorError(None, None, TWICE, key.start_mark)
-        seen.add((key.tag, key.value))
+        keys.add((key.tag, key.value))
     tree: dict[Any, Any] = {}
     yield tree  # an alias within may mean it before it is whole
     tree.update(loader.construct_mapping(node))
 
 
-UniqueKeyLoader.add_constructor(MAPPING, _mapping)
+UniqueKeyLoader.add_constructor(MAPPING, _construct_mapping)
 
 
 def load_yaml(text: str) -> Any:

@@ -163,7 +163,7 @@ class HistoryReader:
     def _first(self) -> FirstTargetConfig | None:
         """Filter of the target events, where they can be among a user's events."""
         first = None if self.preprocessing is None else self.preprocessing.first_target
-        return None if first is None or first.elsewhere else first
+        return None if first is None or first.separate_files else first
 
     @cached_property
     def _period(self) -> tuple[float | None, float | None]:
@@ -256,7 +256,7 @@ def without_time_filters(preprocessing: PreprocessingConfig) -> PreprocessingCon
     """Return the same without time filters; a first target event is then told by its domain, or not at all."""
     none = {"after": None, "before": None}
     first = preprocessing.first_target
-    if first is not None and not first.elsewhere:
+    if first is not None and not first.separate_files:
         first = None if first.domains is None else first.model_copy(update=none)
     source = preprocessing.source.model_copy(update=none)
     return preprocessing.model_copy(update={"source": source, "first_target": first})

@@ -16,8 +16,8 @@ def mask_items(
 ) -> tuple[Tokens, npt.NDArray[np.bool_]]:
     """Choose items of each row, and replace most of them (paper, section 3.2; GRec, Yuan et al., WWW 2020).
 
-    Of n items a share is chosen, rounded, at least `least` (where there are as many) and at most `config.most`; which
-    ones is uniform without replacement. Padding and [UNK] are never chosen.
+    Of n items a share is chosen, rounded, at least `least` (where there are as many) and at most `config.max_masked`;
+    which ones is uniform without replacement. Padding and [UNK] are never chosen.
 
     Args:
         tokens: (B, T) indices.
@@ -34,11 +34,12 @@ def mask_items(
         return tokens, np.zeros(tokens.shape, dtype=bool)
     real = tokens >= FIRST_ITEM
     count: IntArray = real.sum(axis=1)
-    wanted = np.minimum(np.clip(np.round(share * count).astype(np.int64), least, config.most), count)
+    wanted = np.minimum(np.clip(np.round(share * count).astype(np.int64), least, config.max_masked), count)
     keys = np.where(real, rng.random(tokens.shape), 2.0)  # what is no item comes last
     place = keys.argsort(axis=1).argsort(axis=1)  # the rank of each key in its row
     chosen = place < wanted[:, None]
     fate = rng.random(tokens.shape)
     random = rng.integers(FIRST_ITEM, FIRST_ITEM + items, tokens.shape)
-    replaced = np.where(fate < config.mask, MASK, np.where(fate < config.mask + config.keep, tokens, random))
+    kept = fate < config.mask_replace_fraction + config.keep_fraction
+    replaced = np.where(fate < config.mask_replace_fraction, MASK, np.where(kept, tokens, random))
     return np.where(chosen, replaced, tokens), chosen

@@ -35,14 +35,14 @@ def _first_target(tasks: list[dict[str, Any]], name: str | None) -> FirstTargetC
     for task in tasks:
         if task["name"] == name and task.get("history") == "before-first-target":
             filter_settings = {key: task[key] for key in ("domains", "after", "before")}
-            return build_config(FirstTargetConfig, filter_settings | {"elsewhere": task["events"] is not None})
+            return build_config(FirstTargetConfig, filter_settings | {"separate_files": task["events"] is not None})
     return None
 
 
 def filters_times(preprocessing: PreprocessingConfig) -> bool:
     """Return whether which events are read depends on their time."""
     source, first = preprocessing.source, preprocessing.first_target
-    return source.after is not None or source.before is not None or (first is not None and not first.elsewhere)
+    return source.after is not None or source.before is not None or (first is not None and not first.separate_files)
 
 
 def assumptions(preprocessing: PreprocessingConfig | None, *, times: bool, domains: bool) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def assumptions(preprocessing: PreprocessingConfig | None, *, times: bool, domai
         since = f" at or after {source.after}" if source.after is not None else ""
         until = f" before {source.before}" if source.before is not None else ""
         lines.append(f"all events are{since}{' and' if since and until else ''}{until}: they tell no time")
-    if first is not None and (first.elsewhere or not times or (not domains and first.domains is not None)):
+    if first is not None and (first.separate_files or not times or (not domains and first.domains is not None)):
         lines.append("all events are before the user's first target event: they do not tell which that is")
     return tuple(lines)
 

@@ -13,15 +13,15 @@ from peterrec.data.splits import uniform
 def split_users(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
     """Return the rows of the users that pre-training learns from, and of those held out that are scored; both sorted.
 
-    Held out are `valid_share` of them by a hash of their id with the seed, of whom `valid_users` are scored. Users of
-    whom there is nothing to predict, no known item after another event, are in neither.
+    Held out are `valid_fraction` of them by a hash of their id with the seed, of whom `max_valid_users` are scored.
+    Users of whom there is nothing to predict, no known item after another event, are in neither.
     """
     draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
-    held_out, enough = draw < config.valid_share, corpus.sequences.lengths >= 2
+    held_out, enough = draw < config.valid_fraction, corpus.sequences.lengths >= 2
     train = _predictable(corpus, np.flatnonzero(enough & ~held_out))
     valid = _predictable(corpus, np.flatnonzero(enough & held_out), config.max_length + 1)
     # By their draw: the first ones in the corpus may be the oldest accounts.
-    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.valid_users]])
+    return train, np.sort(valid[np.argsort(draw[valid], kind="stable")[: config.max_valid_users]])
 
 
 def _predictable(corpus: Corpus, rows: IntArray, longest: int | None = None) -> IntArray:

@@ -92,7 +92,7 @@ def planted(
     targets: int = 30,
     mean_events: int = 20,
     clusters: int = 4,
-    labelled: float = 1.0,
+    labelled_fraction: float = 1.0,
     seed: int = 0,
 ) -> SyntheticData:
     """Make the same users with few labels, so that the answers to questions about transfer are known.
@@ -104,17 +104,19 @@ def planted(
 
     Args:
         users, items, targets, mean_events, clusters, seed: as for `synthetic`.
-        labelled: share of the users, above 0, who are in the table of users and have target events.
+        labelled_fraction: fraction of the users, above 0, who are in the table of users and have target events.
 
     Raises:
         DataError: a number is out of range, or there are fewer items or targets than clusters.
     """
-    if not 0.0 < labelled <= 1.0:
-        raise DataError(f"{labelled} of the users cannot be labelled", remedy="give a share above 0, at most 1")
+    if not 0.0 < labelled_fraction <= 1.0:
+        raise DataError(
+            f"{labelled_fraction} of the users cannot be labelled", remedy="give a share above 0, at most 1"
+        )
     data = synthetic(users, items, targets, mean_events, clusters, seed)
     rng = np.random.default_rng([seed, 1])  # draws that do not shift those of `synthetic`
     is_labelled = np.zeros(users, dtype=bool)
-    is_labelled[rng.permutation(users)[: max(1, round(labelled * users))]] = True
+    is_labelled[rng.permutation(users)[: max(1, round(labelled_fraction * users))]] = True
     names = data.users["user_id"].filter(pa.array(is_labelled))
     noise = np.where(rng.random(users) < 0.5, "yes", "no")
     table = data.users.append_column("noise", pa.array(noise.tolist())).filter(pa.array(is_labelled))

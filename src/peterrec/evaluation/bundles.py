@@ -37,7 +37,7 @@ class BundleScorer:
         self.columns = slice(None) if columns is None or _in_order(columns) else columns
         bundle = model.bundle(name)
         self.trainable: int | None = bundle.trainable_params
-        self.trainable_share: float | None = bundle.trainable_params / bundle.all_params
+        self.trainable_fraction: float | None = bundle.trainable_params / bundle.all_params
 
     def probabilities(self, sequences: Sequences) -> np.ndarray:
         """Return (N, C) class probabilities."""

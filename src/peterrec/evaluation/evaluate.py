@@ -168,7 +168,7 @@ def _result(
         name=name,
         family="model" if is_model else "baseline",
         trainable=method.trainable,
-        trainable_share=method.trainable_share,
+        trainable_fraction=method.trainable_fraction,
         settings=settings_of(method),
         values={m: Value.from_interval(estimates[name, m].interval(config.confidence)) for m in evaluated.statistics},
     )

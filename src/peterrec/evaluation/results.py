@@ -39,12 +39,12 @@ class Protocol(_Frozen):
 
 
 class MethodResult(_Frozen):
-    """One row of the table. `trainable_share` is 0 .. 1; both counts are None for a baseline."""
+    """One row of the table. `trainable_fraction` is 0 .. 1; both counts are None for a baseline."""
 
     name: str
     family: Literal["model", "baseline"]
     trainable: int | None
-    trainable_share: float | None
+    trainable_fraction: float | None
     settings: dict[str, Any] = Field(default_factory=dict)
     values: dict[str, Value]
 

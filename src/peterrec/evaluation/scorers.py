@@ -19,7 +19,7 @@ class Method(Protocol):
         """Parameters trained for the task; None for what is not a network."""
 
     @property
-    def trainable_share(self) -> float | None:
+    def trainable_fraction(self) -> float | None:
         """Those parameters by all parameters of the network, 0 .. 1."""
 
 

@@ -368,7 +368,7 @@ def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer
     """Answer a user without known events: with the class shares or the popularity among the train users."""
     bundle, question = task.bundle, prepared.question
     if bundle.targets is None or bundle.popularity is None:
-        return _class_answer(task, task.class_shares)
+        return _class_answer(task, task.class_priors)
     assert prepared.history is not None
     seen_positions = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
     positions, scores = bundle.popularity.best(question.k, seen_positions)

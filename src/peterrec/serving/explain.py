@@ -50,7 +50,7 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     if loaded.index is None:
         values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
         if without_events.any():
-            values[without_events] = torch.tensor(loaded.class_shares)
+            values[without_events] = torch.tensor(loaded.class_priors)
         best = int(values[0].argmax())
         name: ItemId = loaded.bundle.class_names[best]
         answer_values = values[:, best]

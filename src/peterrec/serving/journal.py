@@ -10,9 +10,10 @@ from typing import Any
 
 from peterrec.errors import ArtifactError, PeterRecError
 from peterrec.serving.versions import VersionHistory
-from peterrec.storage import FORMAT_VERSION, check_format, description_errors, read_json, write_json
+from peterrec.storage import check_format, description_errors, read_json, write_json
 
 KIND = "journal"
+JOURNAL_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class BundleJournal:
 
     def _write(self, entries: dict[str, _Entry]) -> None:
         bundles = {name: _to_json(entry) for name, entry in sorted(entries.items())}
-        write_json(self._path, {"kind": KIND, "format_version": FORMAT_VERSION, "bundles": bundles})
+        write_json(self._path, {"kind": KIND, "format_version": JOURNAL_VERSION, "bundles": bundles})
         self._entries = entries
 
 
@@ -114,7 +115,7 @@ def _to_json(entry: _Entry) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, _Entry]:
     try:
         tree = read_json(path)
-        check_format(tree, KIND, path)
+        check_format(tree, KIND, path, supported=JOURNAL_VERSION)
         with description_errors(path):
             return {_checked_text(name): _parse_entry(values) for name, values in dict(tree["bundles"]).items()}
     except ArtifactError as error:

@@ -46,9 +46,9 @@ class LoadedBundle:
     def create(cls, name: str, bundle: Bundle, path: str | Path, reader: HistoryReader) -> LoadedBundle:
         """Return a version that is loaded now."""
         patch = None if bundle.patch_config is None else bundle.patch_config.model_dump(mode="json")
-        settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.own)]
+        settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.unshared)]
         settings += [bundle.exclude_seen, reader.key]
-        settings += [] if bundle.class_shares is None else [bundle.class_shares]
+        settings += [] if bundle.class_priors is None else [bundle.class_priors]
         outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
         content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
@@ -70,12 +70,12 @@ class LoadedBundle:
     @property
     def answers_without_events(self) -> bool:
         """Whether it can answer without known events; a bundle written before class shares were kept cannot."""
-        return self.bundle.targets is not None or self.bundle.class_shares is not None
+        return self.bundle.targets is not None or self.bundle.class_priors is not None
 
     @property
-    def class_shares(self) -> list[float]:
+    def class_priors(self) -> list[float]:
         """Share of each class among the train users, rounded as the probabilities of the network are."""
-        return torch.tensor(self.bundle.class_shares).tolist()
+        return torch.tensor(self.bundle.class_priors).tolist()
 
     def task(self) -> TaskInfo:
         """Return the description of the task for clients."""

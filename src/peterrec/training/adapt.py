@@ -101,7 +101,7 @@ def adapt_jointly(
     one where the validation metrics of the tasks, each by its value without looking at users, are best in the mean.
 
     Args:
-        backbone: a folder written by `pretrain`, or a loaded model; `config.joint_start` says whether its weights are
+        backbone: a folder written by `pretrain`, or a loaded model; `config.joint_init` says whether its weights are
             the start.
         corpus: a folder written by `prepare`, with the catalogue of the backbone.
         tasks: names of tasks of the corpus.

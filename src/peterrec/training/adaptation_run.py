@@ -153,12 +153,12 @@ class AdaptationRun:
             all_params=sum(count_parameters(module) for module in modules if module is not None),
             trained=parts.counts(),
             backbone=parts.backbone if parts.own is not None else None,
-            own=parts.own,
+            unshared=parts.own,
             metrics=metrics,
             exclude_seen=task.exclude_seen,
             exclude_seen_reason=task.exclude_seen_reason,
             provenance=task.provenance,
-            class_shares=None if labels is None else _class_shares(labels, len(task.class_names)),
+            class_priors=None if labels is None else _class_shares(labels, len(task.class_names)),
         )
 
 

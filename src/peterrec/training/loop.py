@@ -128,7 +128,7 @@ def backbone_for_runner(backbone: Backbone, runner: RunnerConfig, rows: int, len
     """
     if runner.compile:
         backbone = backbone.compiled(rows, lengths)
-    return backbone.recomputing() if runner.recompute else backbone
+    return backbone.recomputing() if runner.gradient_checkpointing else backbone
 
 
 def fit(

@@ -45,7 +45,7 @@ class NextItem:
 
     def examples(self, tokens: Array, rng: np.random.Generator) -> Examples:
         """Shift by one; some inputs, never targets, may be masked: the order need not be strict (section 3.2)."""
-        inputs, _ = mask_items(tokens, self.config.masked_share, self.config.masking, self.items, rng)
+        inputs, _ = mask_items(tokens, self.config.mask_fraction, self.config.masking, self.items, rng)
         return Examples(inputs[:, :-1], _items_of(tokens[:, 1:]))
 
     def valid(self, sequences: Sequences) -> list[Batch]:
@@ -73,7 +73,7 @@ class MaskedItems:
     def examples(self, tokens: Array, rng: np.random.Generator) -> Examples:
         """Hide some items of each row, at least one, and ask for these."""
         config = self.config
-        inputs, chosen = mask_items(tokens, config.masked_share, config.masking, self.items, rng, least=1)
+        inputs, chosen = mask_items(tokens, config.mask_fraction, config.masking, self.items, rng, least=1)
         return Examples(inputs, np.where(chosen, tokens, PAD))
 
     def valid(self, sequences: Sequences) -> list[Batch]:

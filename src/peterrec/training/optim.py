@@ -83,7 +83,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> None:
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LambdaLR:
     """Linear warm-up over the first share of `steps`, then cosine to zero or constant."""
-    warmup = max(1, round(config.warmup * steps))
+    warmup = max(1, round(config.warmup_fraction * steps))
 
     def factor(step: int) -> float:
         if step < warmup:

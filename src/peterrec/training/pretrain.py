@@ -151,7 +151,7 @@ def pretrain(
     """Pre-train a backbone on the sequences of a corpus and write it to `out` (paper, section 3.2).
 
     A causal backbone learns to predict the next item at every position, a noncausal one items that are masked in its
-    input. Some users, `valid_share` of them by a hash of their id, are held out: the loss over their positions (of
+    input. Some users, `valid_fraction` of them by a hash of their id, are held out: the loss over their positions (of
     the noncausal one: over fixed masked ones) chooses the best epoch, and HR@10 and MRR@10 of their last item, by full
     ranking, are recorded.
 
@@ -209,7 +209,7 @@ def pretrain(
 
 def _hold_out_warnings(held_out: int, config: PretrainConfig) -> list[str]:
     few = too_few(held_out, "held-out")
-    setting = "valid_users" if held_out == config.valid_users else "valid_share"
+    setting = "max_valid_users" if held_out == config.max_valid_users else "valid_fraction"
     return [] if few is None else [f"{few}, but they chose it: raise {setting}"]
 
 
@@ -219,8 +219,10 @@ def _pretrained_backbone(
     """Return the backbone with what must be known of its data: how they were prepared, who was held out."""
     unknown: Literal["skip", "unk"] = "unk" if corpus.manifest["rare_items"] == "unk" else "skip"
     origin = {
-        "corpus_fingerprint": corpus.manifest["fingerprint"], "seed": config.seed, "valid_fraction": config.valid_share
-    }  # fmt: skip
+        "corpus_fingerprint": corpus.manifest["fingerprint"],
+        "seed": config.seed,
+        "valid_fraction": config.valid_fraction,
+    }
     return PretrainedBackbone(
         network, corpus.catalogue, config.max_length, unknown, training | origin,
         preprocessing=corpus.provenance().preprocessing,
@@ -248,11 +250,11 @@ def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItem
     """Return the network before training; `rows` are the users that it may be started from."""
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
     backbone = build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed)
-    if config.item_start == "co-occurrence":
+    if config.item_init == "co-occurrence":
         factors = item_factors(corpus.sequences, rows, backbone.items, config.backbone.channels, config.seed)
         with torch.no_grad():
             backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(factors)
-    backbone.embedding.requires_grad_(config.train_items)
+    backbone.embedding.requires_grad_(config.train_item_embeddings)
     return NextItemModel(backbone, popularity, seed=config.seed)
 
 
@@ -266,7 +268,7 @@ def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArra
     if len(train) == 0 or len(valid) == 0:
         raise DataError(
             f"{len(train)} users to train on and {len(valid)} held out have two events or more; both are needed",
-            remedy="prepare again with more users or a lower source.min_item_events, or raise valid_share",
+            remedy="prepare again with more users or a lower source.min_item_events, or raise valid_fraction",
             path=corpus.path,
         )
     return train, valid

@@ -154,7 +154,7 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedMod
             remedy="use strategy all, or last1",
         )
     own = UnsharedModules(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
-    random = not plan.pretrained or (config.strategy == "joint" and config.joint_start == "random")
+    random = not plan.pretrained or (config.strategy == "joint" and config.joint_init == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     start = build_backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone
     network = start.fork(own)

@@ -12,7 +12,7 @@ from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.grid.progress import Watch
 from peterrec.experiments.grid.run_unit import Outcome
 
-SYNTHETIC = {"users": 300, "items": 24, "targets": 12, "mean_events": 6, "labelled": 0.8}
+SYNTHETIC = {"users": 300, "items": 24, "targets": 12, "mean_events": 6, "labelled_fraction": 0.8}
 CPU = {"accelerator": "cpu"}
 TASKS: tuple[dict[str, Any], ...] = (
     {"name": "cluster", "kind": "classification", "labels": {"path": "users.parquet", "label": "cluster"}},
@@ -30,7 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "conet": {"baseline": "conet", "settings": {"channels": 8, "layers": [8, 4], "epochs": 1, "device": "cpu"}},
 }
-ALL = {"name": "all", "asks": "Which?", "methods": list(METHODS)}
+ALL = {"name": "all", "text": "Which?", "methods": list(METHODS)}
 
 
 def small_grid(*overrides: str, questions: Sequence[dict[str, Any]] = (ALL,), **values: Any) -> ExperimentConfig:
@@ -48,7 +48,12 @@ def small_grid(*overrides: str, questions: Sequence[dict[str, Any]] = (ALL,), **
                 },
             }
         },
-        "pretrain": {"backbone": {"channels": 8, "dilations": [1, 2]}, "epochs": 1, "valid_share": 0.1, "runner": CPU},
+        "pretrain": {
+            "backbone": {"channels": 8, "dilations": [1, 2]},
+            "epochs": 1,
+            "valid_fraction": 0.1,
+            "runner": CPU,
+        },
         "adapt": {"epochs": 1, "selection": "valid", "runner": CPU},
         "methods": METHODS,
         "questions": list(questions),
@@ -58,7 +63,7 @@ def small_grid(*overrides: str, questions: Sequence[dict[str, Any]] = (ALL,), **
 
 
 def question(*methods: str, **settings: Any) -> dict[str, Any]:
-    return {"name": "one", "asks": "Which?", "methods": list(methods)} | settings
+    return {"name": "one", "text": "Which?", "methods": list(methods)} | settings
 
 
 class Recorder(Watch):

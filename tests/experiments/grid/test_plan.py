@@ -72,17 +72,17 @@ def test_backbones_are_made_for_the_methods_that_ask_for_them() -> None:
 
 
 def test_settings_are_laid_over_each_other_in_order() -> None:
-    methods = {"m": {"adapt": {"optim": {"warmup": 0.5}, "patch": {"insertion": "parallel"}}}}
+    methods = {"m": {"adapt": {"optim": {"warmup_fraction": 0.5}, "patch": {"insertion": "parallel"}}}}
     config = small_grid(
         "data.small.adapt.optim.lr=0.5", "data.small.adapt.batch_size=5", "data.small.adapt.patience=2",
-        "data.small.task_overrides.target.batch_size=6", "data.small.task_overrides.target.optim.warmup=0.25",
+        "data.small.task_overrides.target.batch_size=6", "data.small.task_overrides.target.optim.warmup_fraction=0.25",
         "adapt.patch.bottleneck=3",
         methods=methods, questions=[question("m")],
     )  # fmt: skip
     target = resolve.method_settings(config, "small", "target", "m", 4)
     cluster = resolve.method_settings(config, "small", "cluster", "m", 4)
     assert (target.batch_size, cluster.batch_size, cluster.patience, target.epochs) == (6, 5, 2, 1)
-    assert (target.optim.lr, target.optim.warmup, target.seed) == (0.5, 0.5, 4)
+    assert (target.optim.lr, target.optim.warmup_fraction, target.seed) == (0.5, 0.5, 4)
     assert (target.patch.bottleneck, target.patch.insertion) == (3, "parallel")
     assert not target.runner.progress
     assert target.runner.accelerator == "cpu"
@@ -106,7 +106,7 @@ def changed(*overrides: str, **values: Any) -> set[str]:
 
 def test_a_change_touches_what_it_decides_and_nothing_else() -> None:
     assert changed("title=Other", "jobs=1", "evaluate.bootstrap=9", "evaluate.confidence=0.5") == set()
-    assert changed("adapt.runner.precision=bf16-mixed", "pretrain.runner.recompute=true") == set()
+    assert changed("adapt.runner.precision=bf16-mixed", "pretrain.runner.gradient_checkpointing=true") == set()
     assert changed("methods.patch.adapt.patience=9") == {
         f"bundles/small/{task}/patch/seed-0-share-100" for task in ("cluster", "target")
     }

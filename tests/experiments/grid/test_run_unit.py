@@ -35,7 +35,7 @@ from peterrec.training.adapt import adapt
 
 from .small_grid import question, small_grid
 
-SHARED = question("patch", "head", "joint", "majority", "popularity", "dupn", "conet", shares=[1.0, 0.5])
+SHARED = question("patch", "head", "joint", "majority", "popularity", "dupn", "conet", label_fractions=[1.0, 0.5])
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_a_bundle_that_is_there_is_not_trained_again(
 
 def test_what_cannot_be_had_is_skipped_with_the_reason(out: Path) -> None:
     methods_ = {"last2": {"adapt": {"strategy": "last2"}}, "few": {"adapt": {"strategy": "head"}}}
-    asks = [question("last2"), question("few", name="two", shares=[0.001], tasks=["small/cluster"])]
+    asks = [question("last2"), question("few", name="two", label_fractions=[0.001], tasks=["small/cluster"])]
     config = small_grid("pretrain.backbone.dilations=[1]", methods=methods_, questions=asks)
     backbone = next(unit for unit in units_of(config, out) if unit.kind == "backbone")
     unit = unit_of(config, out, "last2", "cluster")
@@ -239,9 +239,9 @@ def test_the_users_of_pretraining_are_those_that_it_takes(tmp_path: Path, rare: 
         has_items = [any(item >= FIRST_ITEM for item in corpus.sequences[row][1:]) for row in range(60)]
         expected = [has_items[row] and not held_out[row] for row in range(60)]
         assert 0 < sum(expected) < 60
-        in_pretraining = per_user.pretraining_users(corpus, PretrainConfig(seed=seed, valid_share=0.2))
+        in_pretraining = per_user.pretraining_users(corpus, PretrainConfig(seed=seed, valid_fraction=0.2))
         assert in_pretraining(pa.array([*names, "a stranger"])).tolist() == [*expected, False]
-    nobody_held_out = per_user.pretraining_users(corpus, PretrainConfig(valid_share=1e-9))
+    nobody_held_out = per_user.pretraining_users(corpus, PretrainConfig(valid_fraction=1e-9))
     assert nobody_held_out(pa.array(names)).tolist() == has_items, "it is of no use to pre-training, but it can be said"
 
 

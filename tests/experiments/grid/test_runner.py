@@ -77,7 +77,7 @@ def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Report
         f"bundles/small/{task}/patch/seed-0-share-100" for task in ("cluster", "target")
     ]
     shares_config = small_grid(
-        "methods.patch.adapt.patience=9", questions=[question("patch", "conet", shares=[1, 0.5])]
+        "methods.patch.adapt.patience=9", questions=[question("patch", "conet", label_fractions=[1, 0.5])]
     )
     assert run(shares_config, out).done_places == sorted(
         [f"bundles/small/{task}/patch/seed-0-share-50" for task in ("cluster", "target")]
@@ -125,7 +125,7 @@ def test_what_needs_something_that_failed_is_not_tried(
     tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "grid"
-    config = small_grid("pretrain.valid_share=0.0001", questions=[FEW])  # so nobody is held out
+    config = small_grid("pretrain.valid_fraction=0.0001", questions=[FEW])  # so nobody is held out
     recorder = run(config, out)
     assert dict(recorder.ended_units)["backbones/small/base/seed-0"] == "failed"
     assert cells_on_disk(out) == [cell for cell in CELLS if "patch" not in cell]

@@ -164,29 +164,29 @@ def demonstration() -> ExperimentConfig:
     all_methods = [*networks, "majority", "popularity", "tfidf"]
     pretraining = {
         "name": "pretraining",
-        "asks": "Does self-supervised pre-training help?",
+        "text": "Does self-supervised pre-training help?",
         "methods": ["patch", "patch-random", "all", "scratch"],
         "compare": [["patch", "patch-random"], ["all", "scratch"]],
-        "shares": SHARES,
-        "shows": ["metrics", "shares"],
+        "label_fractions": SHARES,
+        "sections": ["metrics", "label_fractions"],
     }
     tuning = {
         "name": "fine-tuning",
-        "asks": "Are patches as good as fine-tuning?",
+        "text": "Are patches as good as fine-tuning?",
         "methods": networks,
         "compare": [["patch", "all"], ["patch", "head"]],
-        "shows": ["metrics", "costs", "curves"],
+        "sections": ["metrics", "costs", "curves"],
     }
     cold = {
         "name": "cold",
-        "asks": "What can be told about a user, and how cold may the user be?",
+        "text": "What can be told about a user, and how cold may the user be?",
         "methods": all_methods,
-        "shows": ["metrics", "events"],
+        "sections": ["metrics", "events"],
     }
     return grid_config(
         [pretraining, tuning, cold],
         title="A demonstration",
-        about="Made-up cells: the right answers are known, and nothing here says anything about any method.",
+        description="Made-up cells: the right answers are known, and nothing here says anything about any method.",
     )
 
 

@@ -14,7 +14,7 @@ from peterrec.report.grid.cells import CellKey, expected_cells
 from report.grid.grid_cells import CLASSIFICATION, METHODS, RANKING, cell, grid_config, users_table
 
 IDS = [f"u{at:03d}" for at in range(60)]
-QUESTION: dict[str, Any] = {"name": "q", "asks": "Which?", "methods": ["patch", "head", "majority"]}
+QUESTION: dict[str, Any] = {"name": "q", "text": "Which?", "methods": ["patch", "head", "majority"]}
 
 
 def grid_of(
@@ -74,7 +74,7 @@ def test_groups_of_users_by_events_and_by_pre_training() -> None:
     events = [1] * 10 + [2] * 10 + [5] * 10 + [6] * 10 + [20] * 10 + [21] * 10
     right = [1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 20 + [1.0] * 10
     in_pretraining = [True] * 15 + [False] * 45
-    grid = grid_of({("patch", 0): right}, {"shows": ["events"]}, events=events, seen=in_pretraining)
+    grid = grid_of({("patch", 0): right}, {"sections": ["events"]}, events=events, seen=in_pretraining)
     assert strata_names(grid.config) == ["1", "2\u20135", "6\u201320", "21+", SEEN, UNSEEN]
     question, group = grid.config.questions[0], Group("demo/gender", "patch", 1.0)
     strata = [grid.stratum(question, group, name) for name in strata_names(grid.config)]
@@ -89,7 +89,7 @@ def test_groups_of_users_by_events_and_by_pre_training() -> None:
 
 
 def test_an_empty_group_of_users_has_no_value() -> None:
-    grid = grid_of({("patch", 0): share_of(30)}, {"shows": ["events"]}, events=[1] * 60)
+    grid = grid_of({("patch", 0): share_of(30)}, {"sections": ["events"]}, events=[1] * 60)
     assert grid.stratum(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "21+") is None
 
 
@@ -189,7 +189,7 @@ def test_the_constant_baseline_is_that_of_the_kind_of_task() -> None:
 
 
 def test_baselines_are_expected_only_where_they_suit() -> None:
-    question = QUESTION | {"methods": ["patch", "majority", "popularity", "conet"], "shares": (0.1, 1.0)}
+    question = QUESTION | {"methods": ["patch", "majority", "popularity", "conet"], "label_fractions": (0.1, 1.0)}
     methods = METHODS | {"conet": {"baseline": "conet"}}
     tasks = {"gender": CLASSIFICATION, "food": RANKING}
     config = grid_config([question, question | {"name": "again"}], tasks=tasks, methods=methods, seeds=(0, 4))

@@ -31,7 +31,7 @@ def answers(
         for entry in shares:
             tables[CellKey("demo", task, method, seed, entry)] = users_table(IDS, {"accuracy": accuracy, **metrics})
     tasks = {task: CLASSIFICATION for task, *_ in right}
-    config = grid_config([{"name": f"q{at}", "asks": "?", **entry} for at, entry in enumerate(questions)], tasks=tasks)
+    config = grid_config([{"name": f"q{at}", "text": "?", **entry} for at, entry in enumerate(questions)], tasks=tasks)
     return conclude(load(config, [cell(key, table) for key, table in tables.items()], tables.__getitem__))
 
 
@@ -115,7 +115,7 @@ def test_without_pairs_the_best_is_named_and_who_is_not_clearly_worse() -> None:
 
 def test_smaller_shares_are_told_together() -> None:
     right = {("age", "patch", 0): 80, ("age", "head", 0): 60}
-    question = {"methods": ["patch", "head"], "compare": [["patch", "head"]], "shares": (0.05, 0.1, 1.0)}
+    question = {"methods": ["patch", "head"], "compare": [["patch", "head"]], "label_fractions": (0.05, 0.1, 1.0)}
     (answer,) = answers(right, question, shares=(0.05, 0.1, 1.0))
     texts = plain(answer.sentences)
     assert "With fewer labels on demo/age, patch against head: better at 5 % and 10 %." in texts
@@ -141,7 +141,7 @@ def test_a_metric_that_says_the_contrary_is_named() -> None:
 
 
 def test_without_cells_nothing_is_claimed() -> None:
-    config = grid_config([{"name": "q", "asks": "?", "methods": list(METHODS), "compare": [["patch", "head"]]}])
+    config = grid_config([{"name": "q", "text": "?", "methods": list(METHODS), "compare": [["patch", "head"]]}])
     (answer,) = conclude(load(config, [], lambda key: pytest.fail(str(key))))
     assert answer.short == "Not computed yet."
     assert answer.comparisons == answer.further == []

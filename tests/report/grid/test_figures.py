@@ -75,7 +75,7 @@ def test_a_method_has_one_colour_on_the_whole_page(grid: Grid) -> None:
 
 def test_many_methods_are_told_apart() -> None:
     methods = {f"m{at}": {"adapt": {}} for at in range(40)} | METHODS
-    by_method = styles(grid_config([{"name": "q", "asks": "?", "methods": ["m0"]}], methods=methods))
+    by_method = styles(grid_config([{"name": "q", "text": "?", "methods": ["m0"]}], methods=methods))
     models = {name: style for name, style in by_method.items() if name.startswith("m") and name != "majority"}
     assert len({(style.color, style.dashes, style.marker) for style in models.values()}) == 40
 

@@ -45,9 +45,9 @@ def one_cell(out: Path) -> tuple[ExperimentConfig, list[CellResult]]:
         [
             {
                 "name": "q",
-                "asks": "Which?",
+                "text": "Which?",
                 "methods": ["patch"],
-                "shows": ["metrics", "costs", "curves", "shares", "events"],
+                "sections": ["metrics", "costs", "curves", "label_fractions", "events"],
             }
         ],
         tasks={"gender": CLASSIFICATION},
@@ -111,7 +111,7 @@ def test_every_question_task_method_and_sentence_is_there(
     _, config, _ = demo
     html, markdown, results = written_demo
     text = Page(html).text
-    phrases = [config.title, config.about, COMMAND, *(question.asks for question in config.questions)]
+    phrases = [config.title, config.description, COMMAND, *(question.text for question in config.questions)]
     phrases += [
         "demo/gender",
         "demo/noise",

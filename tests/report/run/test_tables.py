@@ -173,7 +173,7 @@ def test_shares_are_those_of_the_bundle(tasks: list[TaskRecord]) -> None:
     assert rows["head"].note == "head 5.48\u00a0%"
     assert rows["popularity"].note == "baseline"
     bundle = tasks[2].bundles[0]
-    assert bundle.patch_share + bundle.head_share == pytest.approx(bundle.trainable_share)
+    assert bundle.patch_share + bundle.head_share == pytest.approx(bundle.trainable_fraction)
     assert bundle.patch_share == 19_584 / (1_134_592 + 19_584 + 65_780)
 
 

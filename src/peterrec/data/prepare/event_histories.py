@@ -106,7 +106,7 @@ def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> di
     if "domain" not in table.columns:
         source = source.model_copy(update={"domains": None, "exclude_domains": ()})
     conditions = [event_filter.condition for event_filter in source_filters(table, source, kind)]
-    if first is not None and not first.elsewhere and (first.domains is None or "domain" in table.columns):
+    if first is not None and not first.separate_files and (first.domains is None or "domain" in table.columns):
         target_time = target_filter(table, first, kind, "of the task").ifelse(table["time"], None)
         first_time = target_time.min().over(ibis.window(group_by="user"))
         conditions.append(first_time.isnull() | (table["time"] < first_time))

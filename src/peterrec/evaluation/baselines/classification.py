@@ -42,7 +42,7 @@ class ClassificationBaseline:
     predict: Callable[[Sequences], Float[np.ndarray, "N C"]]
     settings: dict[str, Any] = field(default_factory=dict)
     trainable: int | None = None
-    trainable_share: float | None = None
+    trainable_fraction: float | None = None
 
     def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
         """Return class probabilities, one row a user."""

@@ -39,7 +39,7 @@ class RankingBaseline:
     score: Score
     settings: dict[str, Any] = field(default_factory=dict)
     trainable: int | None = None
-    trainable_share: float | None = None
+    trainable_fraction: float | None = None
 
     def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[Float[np.ndarray, "B n_targets"]]:
         """Yield scores of all users in row order."""

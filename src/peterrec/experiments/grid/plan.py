@@ -130,7 +130,7 @@ class _Plan:
         method = self.config.methods[key.method]
         backbone = "base" if "base" in self.config.backbones else next(iter(self.config.backbones))
         seen_by = resolve.backbone_settings(self.config, key.data, backbone, key.seed)
-        inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_share": seen_by.valid_share}}
+        inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_fraction": seen_by.valid_fraction}}
         assert method.baseline is not None
         inputs |= {"baseline": method.baseline}
         if settings := resolve.deciding_settings(method):

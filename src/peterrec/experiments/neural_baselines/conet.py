@@ -188,7 +188,7 @@ class PartScorer:
         return count_parameters(self.network)
 
     @property
-    def trainable_share(self) -> float:
+    def trainable_fraction(self) -> float:
         """All of the network."""
         return 1.0
 

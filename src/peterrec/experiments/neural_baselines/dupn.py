@@ -181,7 +181,7 @@ class DupnScorer:
         return count_parameters(self.encoder) + count_parameters(self.head)
 
     @property
-    def trainable_share(self) -> float:
+    def trainable_fraction(self) -> float:
         """All of the network."""
         return 1.0
 

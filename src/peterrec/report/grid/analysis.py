@@ -95,7 +95,7 @@ class Grid:
 
     def methods(self, question: QuestionConfig, task: str, share: float | None = None) -> list[str]:
         """Return the question's methods that have a cell of a task (and share), in the question's order."""
-        shares = question.shares if share is None else (share,)
+        shares = question.label_fractions if share is None else (share,)
         groups = [Group(task, name, share) for name in question.methods for share in shares]
         return list(dict.fromkeys(group.method for group in groups if self.cells_of(question, group)))
 
@@ -225,7 +225,7 @@ def _estimate_task(grid: Grid, task: str, tables: Mapping[CellKey, pa.Table]) ->
     by_events = {
         name
         for question in grid.config.questions
-        if "events" in question.shows and task in asked_tasks(grid.config, question)
+        if "events" in question.sections and task in asked_tasks(grid.config, question)
         for name in question.methods
     }
     metrics: dict[tuple[Group, Metric], dict[int, UserSums]] = {}

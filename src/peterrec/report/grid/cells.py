@@ -178,7 +178,7 @@ def expected_cells(config: ExperimentConfig) -> list[CellKey]:
         for task_path in asked_tasks(config, question)
         for method in question.methods
         if suits(config, method, kind_of(config, task_path))
-        for share in question.shares
+        for share in question.label_fractions
         for seed in (config.seeds if question.seeds is None else question.seeds)
     )
     return list(dict.fromkeys(keys))

@@ -59,7 +59,7 @@ def asked_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     pairs = (
         (task, share, method, reference, metric)
         for task in grid.tasks(question)
-        for share in sorted(question.shares, reverse=True)
+        for share in sorted(question.label_fractions, reverse=True)
         for method, reference in question.compare
         for metric in grid.paired_metrics(task)
     )
@@ -71,7 +71,7 @@ def against_constant(grid: Grid, question: QuestionConfig, task: str) -> list[Co
 
     All metrics and methods are one family: `better` on any of them says that something can be told at all.
     """
-    share, constant = max(question.shares), constant_baseline(grid, task)
+    share, constant = max(question.label_fractions), constant_baseline(grid, task)
     pairs = (
         (task, share, method, constant, metric)
         for method in grid.methods(question, task, share)
@@ -86,7 +86,7 @@ def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Compar
 
     The best is chosen with the numbers it is then compared by, which flatters it a little.
     """
-    share, best = max(question.shares), best_method(grid, question, task)
+    share, best = max(question.label_fractions), best_method(grid, question, task)
     pairs = (
         (task, share, method, best, grid.primary(task))
         for method in grid.methods(question, task, share)
@@ -100,7 +100,7 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
-    share, methods = max(question.shares), grid.config.methods
+    share, methods = max(question.label_fractions), grid.config.methods
     pairs = (
         (task, share, method, reference, grid.primary(task))
         for task in grid.tasks(question)
@@ -114,7 +114,7 @@ def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
 
 def best_method(grid: Grid, question: QuestionConfig, task: str) -> str | None:
     """Return the method with the best mean of the primary metric at the largest share; the first of equal ones."""
-    values = grid.measured_methods(question, task, max(question.shares))
+    values = grid.measured_methods(question, task, max(question.label_fractions))
     choose = min if lower_is_better(grid.primary(task)) else max
     return choose(values, key=lambda method: values[method].mean) if values else None
 

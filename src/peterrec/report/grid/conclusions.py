@@ -52,7 +52,7 @@ def label(config: ExperimentConfig, method: str) -> str:
 def _against_constant(grid: Grid, task: str) -> list[Comparison]:
     """Compare all methods of the grid, not those of one question: that nothing can be told is a large claim."""
     largest = max(key.share for key in grid.cells if key.task_path == task)
-    question = QuestionConfig(name="all", asks="", methods=tuple(grid.config.methods), shares=(largest,))
+    question = QuestionConfig(name="all", text="", methods=tuple(grid.config.methods), label_fractions=(largest,))
     return comparing.against_constant(grid, question, task)
 
 
@@ -138,7 +138,7 @@ def _counts(
 
 
 def _main(grid: Grid, question: QuestionConfig, comparisons: Sequence[Comparison]) -> list[Comparison]:
-    largest = max(question.shares)
+    largest = max(question.label_fractions)
     return [c for c in comparisons if c.share == largest and c.metric == grid.primary(c.task)]
 
 
@@ -222,7 +222,7 @@ def _fewer_labels(grid: Grid, comparison: Comparison, comparisons: Sequence[Comp
 
 def _best(grid: Grid, question: QuestionConfig, task: str, comparisons: Sequence[Comparison]) -> str:
     """Say which method is best and which are not clearly worse."""
-    name, largest = comparing.best_method(grid, question, task), max(question.shares)
+    name, largest = comparing.best_method(grid, question, task), max(question.label_fractions)
     value = grid.measured(question, Group(task, name, largest), grid.primary(task)) if name is not None else None
     if name is None or value is None:
         return f"On {task}, nothing is computed yet with {share(largest)} of the labels."
@@ -248,8 +248,8 @@ def _best_short(grid: Grid, question: QuestionConfig, tasks: Sequence[str], nois
 
 def _strata(grid: Grid, question: QuestionConfig) -> list[str]:
     """Describe one method by the number of the users' source events: the first patch, or else the first method."""
-    lines, largest = [], max(question.shares)
-    for task in grid.tasks(question) if "events" in question.shows else ():
+    lines, largest = [], max(question.label_fractions)
+    for task in grid.tasks(question) if "events" in question.sections else ():
         methods = grid.methods(question, task, largest)
         patches = [name for name in methods if comparing.is_patch(grid.config, name)]
         for chosen in (patches or methods)[:1]:

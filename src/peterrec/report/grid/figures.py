@@ -43,13 +43,13 @@ def panels_of(grid: Grid, question: QuestionConfig, key: str) -> list[list[Panel
     makers: dict[str, Callable[[Grid, QuestionConfig, str, str], list[Panel]]] = {
         "metrics": dots,
         "curves": curves,
-        "shares": shares,
+        "label_fractions": shares,
         "events": strata,
     }
     tasks = list(enumerate(grid.tasks(question)))
     panels = [
         [panel for at, task in tasks for panel in makers[name](grid, question, task, f"{key}-{name}{at}")]
-        for name in question.shows
+        for name in question.sections
         if name in makers
     ]
     return [shown for shown in panels if shown]
@@ -60,7 +60,7 @@ def dots(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Pane
     config, by_method = grid.config, styles(grid.config)
     rows = [
         Dot(label(config, name), value.mean, value.low, value.high, _is_model(config, name), by_method[name])
-        for name, value in grid.measured_methods(question, task, max(question.shares)).items()
+        for name, value in grid.measured_methods(question, task, max(question.label_fractions)).items()
     ]
     primary = grid.primary(task)
     return [dot_panel(key, task, primary, rows, lower=lower_is_better(primary), show_task=True)] if rows else []
@@ -68,7 +68,7 @@ def dots(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Pane
 
 def curves(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the learning curves of all methods, against epochs and seconds; other seeds than the first are thin."""
-    largest = max(question.shares)
+    largest = max(question.label_fractions)
     methods = grid.methods(question, task, largest)
     cells = [cell for name in methods for cell in grid.cells_of(question, Group(task, name, largest))]
     panels = []
@@ -89,7 +89,7 @@ def curves(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Pa
 def _curves(grid: Grid, question: QuestionConfig, task: str, method: str, monitor: str, axis: TimeAxis) -> list[Series]:
     style, name = styles(grid.config)[method], label(grid.config, method)
     lines: list[Series] = []
-    for cell in grid.cells_of(question, Group(task, method, max(question.shares))):
+    for cell in grid.cells_of(question, Group(task, method, max(question.label_fractions))):
         if cell.monitor == monitor:
             line = learning_curve(name, style, cell.curve, monitor, cell.best_epoch, axis=axis, thin=bool(lines))
             lines += [line] if line.points else []
@@ -98,7 +98,7 @@ def _curves(grid: Grid, question: QuestionConfig, task: str, method: str, monito
 
 def shares(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the share of the labelled train users, with intervals."""
-    ticks, by_method = sorted(set(question.shares)), styles(grid.config)
+    ticks, by_method = sorted(set(question.label_fractions)), styles(grid.config)
     by_share = {part: grid.measured_methods(question, task, part) for part in ticks}
     methods, lines, words = grid.methods(question, task), [], []
     digits = digits_for([value.mean for values in by_share.values() for value in values.values()])
@@ -123,7 +123,7 @@ def shares(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Pa
 
 def strata(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the number of source events, and of users seen in pre-training or not."""
-    names, largest, by_method = strata_names(grid.config), max(question.shares), styles(grid.config)
+    names, largest, by_method = strata_names(grid.config), max(question.label_fractions), styles(grid.config)
     places = {name: at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(names)}
     by_stratum = {name: grid.measured_methods(question, task, largest, stratum=name) for name in names}
     methods, lines, words = grid.methods(question, task, largest), [], []

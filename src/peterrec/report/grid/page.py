@@ -140,7 +140,7 @@ def protocol(config: ExperimentConfig) -> list[tuple[str, str]]:
         "level": share(round(1 - config.evaluate.confidence, 6)),
         "kinds": {task.kind for data in config.data.values() for task in data.prepare.tasks},
         "splits": sorted({f"{100 * s.train:g}/{100 * s.valid:g}/{100 * s.test:g}" for s in splits}),
-        "shows_events": any("events" in question.shows for question in config.questions),
+        "shows_events": any("events" in question.sections for question in config.questions),
     }
     paragraphs = render_template("protocol.txt", context).strip().split("\n\n")
     pairs = (re.sub(r"[ \n]+", " ", paragraph.strip()).partition(": ") for paragraph in paragraphs)

@@ -19,7 +19,7 @@ def results_of(grid: Grid, answers: list[Answer]) -> dict[str, Any]:
         "values": [row for question in questions for row in _values(grid, question)],
         "comparisons": [_comparison(comparison) for answer in answers for comparison in answer.comparisons],
         "further_comparisons": [_comparison(comparison) for answer in answers for comparison in answer.further],
-        "strata": [row for question in questions if "events" in question.shows for row in _strata(grid, question)],
+        "strata": [row for question in questions if "events" in question.sections for row in _strata(grid, question)],
         "answers": {answer.question.name: answer.short for answer in answers},
         "conclusions": {answer.question.name: answer.sentences for answer in answers},
     }
@@ -57,7 +57,7 @@ def _groups(grid: Grid, question: QuestionConfig) -> list[Group]:
         Group(task, method, share)
         for task in grid.tasks(question)
         for method in grid.methods(question, task)
-        for share in sorted(set(question.shares))
+        for share in sorted(set(question.label_fractions))
         if grid.cells_of(question, Group(task, method, share))
     ]
 

@@ -41,7 +41,7 @@ def tables_of(grid: Grid, answer: Answer) -> list[Table]:
         "shares": lambda: _shares(grid, question),
         "events": lambda: _strata(grid, question),
     }
-    tables = [table for name in question.shows if name in makers for table in makers[name]()]
+    tables = [table for name in question.sections if name in makers for table in makers[name]()]
     tables += _differences(grid, answer)
     return [table for table in tables if any(rows for _, rows in table.groups)]
 
@@ -52,7 +52,7 @@ def _headline(grid: Grid, answer: Answer) -> list[Table]:
     Tasks that do not fit into one table are shown by kind.
     """
     question = answer.question
-    tasks, largest = grid.tasks(question), max(question.shares)
+    tasks, largest = grid.tasks(question), max(question.label_fractions)
     by_kind = [[task for task in tasks if kind_of(grid.config, task) == kind] for kind in KINDS]
     confidence = share(grid.config.evaluate.confidence)
     caption = f"On the test users: mean over the seeds, {confidence} interval over users, range over the seeds"
@@ -76,7 +76,7 @@ def _headline(grid: Grid, answer: Answer) -> list[Table]:
 
 def _metrics(grid: Grid, question: QuestionConfig) -> list[Table]:
     """Return every metric at the largest share; a table for each kind of task."""
-    tables, largest = [], max(question.shares)
+    tables, largest = [], max(question.label_fractions)
     for kind in KINDS:
         tasks = [task for task in grid.tasks(question) if kind_of(grid.config, task) == kind]
         names = list(dict.fromkeys(name for task in tasks for name in grid.metrics(task)))
@@ -113,7 +113,7 @@ def _difference(grid: Grid, question: QuestionConfig, comparison: Comparison) ->
         Cell(str(len(comparison.seeds))),
         Cell("", marks=[Mark.from_verdict(comparison.verdict, comparison.verdict)]),
     ]
-    note = f"{share(comparison.share)} of the labels" if len(set(question.shares)) > 1 else ""
+    note = f"{share(comparison.share)} of the labels" if len(set(question.label_fractions)) > 1 else ""
     return Row(f" {DASH} ".join(label(grid.config, name) for name in names), cells, note, quiet=bool(note))
 
 
@@ -131,8 +131,8 @@ def _costs(grid: Grid, question: QuestionConfig) -> list[Table]:
     jobs: set[int] = set()
     for task in grid.tasks(question):
         rows = []
-        for name in grid.methods(question, task, max(question.shares)):
-            cells = grid.cells_of(question, Group(task, name, max(question.shares)))
+        for name in grid.methods(question, task, max(question.label_fractions)):
+            cells = grid.cells_of(question, Group(task, name, max(question.label_fractions)))
             jobs |= {cell.cost.jobs for cell in cells}
             rows.append(_row(grid, name, _cost(cells), [task]))
         groups.append((task, rows))
@@ -168,7 +168,7 @@ def _epochs(count: float) -> str:
 
 def _shares(grid: Grid, question: QuestionConfig) -> list[Table]:
     """Return the primary metric by share of the labelled train users."""
-    shares = sorted(set(question.shares))
+    shares = sorted(set(question.label_fractions))
     groups: Groups = []
     for task in grid.tasks(question):
         primary = grid.primary(task)
@@ -183,7 +183,7 @@ def _shares(grid: Grid, question: QuestionConfig) -> list[Table]:
 
 def _strata(grid: Grid, question: QuestionConfig) -> list[Table]:
     """Return the primary metric by the number of source events of the user, and by whether pre-training saw them."""
-    names, largest = strata_names(grid.config), max(question.shares)
+    names, largest = strata_names(grid.config), max(question.label_fractions)
     groups: Groups = []
     for task in grid.tasks(question):
         primary = grid.primary(task)
@@ -235,7 +235,7 @@ def _row(
 
 
 def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
-    largest, primary = max(answer.question.shares), grid.primary(task)
+    largest, primary = max(answer.question.label_fractions), grid.primary(task)
     return [
         Mark.from_verdict(comparison.verdict, label(grid.config, comparison.reference))
         for comparison in answer.comparisons
@@ -245,5 +245,5 @@ def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
 
 def _of_labels(question: QuestionConfig) -> str:
     """Return the share of labels that a table is about, if it is not all."""
-    largest = max(question.shares)
+    largest = max(question.label_fractions)
     return "" if largest == 1.0 else f"; with {share(largest)} of the labels"

@@ -177,7 +177,7 @@ class BundleFacts(_Frozen):
         return self.backbone_params + self.patch_params + self.head_params
 
     @property
-    def trainable_share(self) -> float:
+    def trainable_fraction(self) -> float:
         """Share of all that was trained."""
         return self.trained_params / self.all_params
 

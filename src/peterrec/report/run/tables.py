@@ -137,12 +137,12 @@ def _describe_method(task: TaskRecord, method: MethodResult) -> str:
 def _trained_shares(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
     """Return shares of patch and head apart, for the head of a ranking task is a whole item table."""
     if bundle is None:
-        return [f"{percent(method.trainable_share)} trained"] if method.trainable_share is not None else []
+        return [f"{percent(method.trainable_fraction)} trained"] if method.trainable_fraction is not None else []
     if bundle.backbone_params:
-        return [f"backbone {percent(bundle.backbone_share)}", f"with head {percent(bundle.trainable_share)}"]
+        return [f"backbone {percent(bundle.backbone_share)}", f"with head {percent(bundle.trainable_fraction)}"]
     if not bundle.patch_params:
         return [f"head {percent(bundle.head_share)}"]
-    return [f"patch {percent(bundle.patch_share)}", f"with head {percent(bundle.trainable_share)}"]
+    return [f"patch {percent(bundle.patch_share)}", f"with head {percent(bundle.trainable_fraction)}"]
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

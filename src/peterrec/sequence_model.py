@@ -1,0 +1,260 @@
+"""Bundles on a backbone: sequences of indices in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+
+from peterrec.answers import FloatArray, TopItems
+from peterrec.arguments import check, checked
+from peterrec.artifacts.backbone_io import PretrainedBackbone
+from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.artifacts.popularity import Popularity
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.sequences import Sequences
+from peterrec.errors import ConfigError
+from peterrec.inference import Inference, ItemScorer
+from peterrec.nn.device import find_device
+from peterrec.nn.heads import ClassificationHead
+from peterrec.nn.precision import Precision, checked_precision
+from peterrec.nn.readout import readout_named, represent
+
+
+class SequenceModel:
+    """A frozen backbone with the bundles that are loaded on it, asked with indices of items.
+
+    Args:
+        pretrained: backbone, catalogue and settings.
+        device: `auto`, `cpu`, `cuda`, ...
+        precision: of the network: `fp32`, or `bf16`, faster where the machine has it. Items are scored in fp32.
+        compile: whether torch compiles the network for batches of the longest histories: a minute at first.
+
+    Raises:
+        ConfigError: no such device, or the precision is not possible on it.
+    """
+
+    @checked
+    def __init__(
+        self,
+        pretrained: PretrainedBackbone,
+        device: str = "auto",
+        *,
+        precision: Precision = "fp32",
+        compile: bool = False,
+    ) -> None:
+        self.pretrained = pretrained
+        self.device = find_device(device)
+        self.inference = Inference(self.device, checked_precision(precision, self.device), compile)
+        self.network = pretrained.network.to(self.device).eval().requires_grad_(False)
+        self.bundles: dict[str, Bundle] = {}
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The source catalogue."""
+        return self.pretrained.catalogue
+
+    @cached_property
+    def _popularity(self) -> Popularity:
+        return Popularity(self.catalogue.counts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the backbone's tensors. The backbone is frozen, so it is computed once."""
+        return self.pretrained.fingerprint
+
+    @checked
+    def load_bundle(self, path: str | Path, name: str | None = None) -> str:
+        """Load an adapter bundle from disk; a loaded bundle of the same name is replaced.
+
+        Args:
+            path: folder written by `adapt`.
+            name: to ask for it by; None: the name of its task.
+
+        Returns:
+            The name.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+            ArtifactError: missing or damaged.
+        """
+        fingerprints = (self.fingerprint, self.catalogue.fingerprint)
+        return self.add_bundle(load_bundle(Path(path), self.network.backbone, fingerprints), name)
+
+    @checked
+    def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
+        """Attach a bundle that is in memory; a loaded bundle of the same name is replaced.
+
+        Args:
+            bundle: as `adapt` returns it.
+            name: to ask for it by; None: the name of its task.
+
+        Returns:
+            The name.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+        """
+        fingerprints = (self.fingerprint, self.catalogue.fingerprint)
+        check_owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint, fingerprints)
+        bundle = bundle.on(self.network.backbone)
+        bundle.modules().to(self.device).eval().requires_grad_(False)
+        self.bundles[name or bundle.name] = bundle
+        return name or bundle.name
+
+    def delete_bundle(self, name: str) -> None:
+        """Unload a bundle; its folder stays.
+
+        Args:
+            name: that it was loaded by.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded.
+        """
+        self.bundle(name)
+        del self.bundles[name]
+
+    def bundle(self, name: str) -> Bundle:
+        """Return a loaded bundle.
+
+        Args:
+            name: that it was loaded by.
+
+        Returns:
+            Patch, head, classes or targets, and the metrics of its training.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded.
+        """
+        check("bundle", name, str)
+        if name not in self.bundles:
+            loaded = ", ".join(self.bundles) or "none"
+            raise ConfigError(f"no bundle {name!r} is loaded (loaded: {loaded})", remedy="call load_bundle(path) first")
+        return self.bundles[name]
+
+    def representations(self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256) -> FloatArray:
+        """Compute one vector per user from sequences of indices, as `represent` does from histories.
+
+        Args:
+            sequences: N rows of source indices, oldest first.
+            bundle: with this bundle's patch and readout; None for the plain backbone.
+            batch_size: users at once.
+
+        Returns:
+            (N, R) float32; R is the channels, or two or three times as many, by the readout.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded.
+        """
+        plain = self.network.backbone
+        if bundle is None:
+            length, width = self.pretrained.max_length, plain.config.channels
+            return self.inference.vectors(sequences, represent, width, plain, length, batch_size)
+        loaded = self.bundle(bundle)
+        read = partial(represent, patch=loaded.patch, readout=loaded.readout)
+        width = readout_named(loaded.readout).width(plain.config.channels)
+        return self.inference.vectors(sequences, read, width, loaded.backbone or plain, loaded.max_length, batch_size)
+
+    @torch.inference_mode()
+    def probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
+        """Compute class probabilities from sequences of indices.
+
+        Args:
+            sequences: N rows of source indices, oldest first.
+            bundle: of a classification task.
+            batch_size: users at once.
+
+        Returns:
+            (N, K) float32; rows sum to 1.
+
+        Raises:
+            ConfigError: the bundle is of a ranking task.
+        """
+        head, priors = self.bundle(bundle).head, self.bundle(bundle).class_priors
+        if not isinstance(head, ClassificationHead):
+            raise ConfigError(f"bundle {bundle!r} is of a ranking task", remedy="use recommend")
+        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
+        if priors is not None:
+            probabilities[sequences.item_counts == 0] = priors
+        return probabilities
+
+    def score_batches(
+        self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256
+    ) -> Iterator[FloatArray]:
+        """Score all targets for sequences of indices, or all next source items, batch by batch.
+
+        Args:
+            sequences: N rows of source indices, oldest first.
+            bundle: of a ranking task; None scores the source catalogue with the pre-training head.
+            batch_size: users at once.
+
+        Returns:
+            An iterator over (B, n) float32, rows in order.
+
+        Raises:
+            ConfigError: the bundle is of a classification task.
+        """
+        for scores in self._scorer(sequences, bundle, batch_size).blocks(batch_size):
+            yield scores.cpu().numpy()
+
+    def top_k(
+        self,
+        sequences: Sequences,
+        k: int,
+        bundle: str | None = None,
+        *,
+        seen: Sequences | None = None,
+        batch_size: int = 256,
+    ) -> TopItems:
+        """Find the k best of all targets for sequences of indices.
+
+        Args:
+            sequences: N rows of source indices.
+            k: items per user.
+            bundle: of a ranking task; None ranks the source catalogue with the pre-training head.
+            seen: N rows of 0-based positions of targets to leave out; negative ones are not looked at.
+            batch_size: users at once.
+
+        Returns:
+            (N, k) positions among the targets and (N, k) scores; k is at most the number of targets.
+
+        Raises:
+            ConfigError: the bundle is of a classification task.
+        """
+        return self._scorer(sequences, bundle, batch_size).top_k(k, seen, batch_size)
+
+    def _scorer(self, sequences: Sequences, bundle: str | None, batch_size: int) -> ItemScorer:
+        self.targets(bundle)  # refuses a bundle that has none
+        if bundle is not None:
+            head, popularity = self.bundle(bundle).head, self.bundle(bundle).popularity
+            assert popularity is not None
+            vectors = self.representations(sequences, bundle, batch_size=batch_size)
+            return ItemScorer(vectors, head.weight, head.bias, popularity, sequences.item_counts)
+        # What pre-training taught: the state at the last event, not that at [TCL].
+        network, length = self.network, self.pretrained.max_length
+        read = network.next_item_vectors
+        width = network.backbone.config.channels
+        vectors = self.inference.vectors(sequences, read, width, network.backbone, length, batch_size)
+        return ItemScorer(vectors, *network.output_table(), self._popularity, sequences.item_counts)
+
+    def targets(self, bundle: str | None = None) -> Catalogue:
+        """Return the items that `recommend` chooses from: the targets of a bundle, or the source catalogue.
+
+        Args:
+            bundle: of a ranking task; None for the source catalogue.
+
+        Returns:
+            External ids, in the order of the scores.
+
+        Raises:
+            ConfigError: the bundle is of a classification task.
+        """
+        if bundle is None:
+            return self.catalogue
+        targets = self.bundle(bundle).targets
+        if targets is None:
+            raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
+        return targets
