@@ -82,8 +82,6 @@ def test_the_best_items_are_those_of_a_sort(users, k, batch_size, seed, exclude)
     known_events = np.ones(users, np.int64)
     popularity = Popularity(np.ones(12))
     scorer = ItemScorer(vectors, torch.from_numpy(weight), torch.from_numpy(bias), popularity, known_events)
-        vectors, torch.from_numpy(weight), torch.from_numpy(bias), Popularity(np.ones(12)), known_events
-    )
     top = scorer.top_k(k, excluded, batch_size)
     assert top.positions.shape == top.scores.shape == (users, min(k, 12))
     for user in range(users):

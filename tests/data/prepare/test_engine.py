@@ -59,7 +59,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("where", ["pq.write_table", "SequenceFile.append", "SequenceFile.close"])
+@pytest.mark.parametrize("function", ["pq.write_table", "SequenceFile.append", "SequenceFile.close"])
 def test_a_disk_that_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", SMALL)
     before = tree(tmp_path)
