@@ -191,18 +191,18 @@ def print_table(data: Data, evaluations: list[TaskEvaluation], variants: list[st
 def difference(evaluations: list[TaskEvaluation], name: str, reference: str, metric: str) -> str:
     """Return the mean paired difference to the default, with the mean of its limits over users."""
     all_verdicts = [
-        one
+        verdict
         for evaluation in evaluations
-        for one in evaluation.verdicts
-        if (one.method, one.reference, one.metric) in ((name, reference, metric), (reference, name, metric))
+        for verdict in evaluation.verdicts
+        if (verdict.method, verdict.reference, verdict.metric) in ((name, reference, metric), (reference, name, metric))
     ]
     if not all_verdicts:
         return ""
     # Every pair of models is compared both ways; a baseline only as a reference, with the sign turned.
-    direct = [one for one in all_verdicts if one.method == name]
+    direct = [verdict for verdict in all_verdicts if verdict.method == name]
     sign, chosen = (1, direct) if direct else (-1, all_verdicts)
-    limits = sorted(sign * mean(getattr(one, side) or 0.0 for one in chosen) for side in ("low", "high"))
-    return f"{sign * mean(one.difference for one in chosen):+.4f} [{limits[0]:+.4f}, {limits[1]:+.4f}]"
+    limits = sorted(sign * mean(getattr(verdict, side) or 0.0 for verdict in chosen) for side in ("low", "high"))
+    return f"{sign * mean(verdict.difference for verdict in chosen):+.4f} [{limits[0]:+.4f}, {limits[1]:+.4f}]"
 
 
 def main() -> None:

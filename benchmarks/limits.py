@@ -46,10 +46,10 @@ class Limits:
         """Return the operations a second of a precision."""
         return self.bf16 if precision == "bf16" else self.fp32
 
-    def best(self, other: Limits) -> Limits:
+    def best(self, measured: Limits) -> Limits:
         """Return the larger of each: whatever was reached once is possible."""
-        fp32, bf16 = max(self.fp32, other.fp32), max(self.bf16, other.bf16)
-        return Limits(fp32, bf16, max(self.bandwidth, other.bandwidth), self.threads)
+        fp32, bf16 = max(self.fp32, measured.fp32), max(self.bf16, measured.bf16)
+        return Limits(fp32, bf16, max(self.bandwidth, measured.bandwidth), self.threads)
 
     def __str__(self) -> str:
         fp32, bf16, bandwidth = self.fp32 / 1e9, self.bf16 / 1e9, self.bandwidth / 1e9

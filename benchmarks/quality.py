@@ -78,9 +78,9 @@ def ranked(backbone: Path, corpus: peterrec.Corpus, precision: str) -> dict[str,
     sequences = corpus.sequences
     rows = np.flatnonzero(sequences.lengths >= 2)
     rows = rows[:: max(1, len(rows) // RANKED)]
-    some = sequences.take(rows)
-    last = np.asarray(some.items)[some.offsets[1:] - 1] - corpus.catalogue.first
-    before = Sequences.from_rows([some[i][:-1] for i in range(len(some))])
+    sample = sequences.take(rows)
+    last = np.asarray(sample.items)[sample.offsets[1:] - 1] - corpus.catalogue.first
+    before = Sequences.from_rows([sample[i][:-1] for i in range(len(sample))])
     model = peterrec.UserModel.from_pretrained(backbone, precision=precision)
     ranks, start = [], 0
     for scores in model.score_batches(before):

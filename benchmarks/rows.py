@@ -15,7 +15,7 @@ from typing import Any
 
 from limits import Limits
 from peers.install import missing, python_of
-from sides import HERE, Ratio, Side, SideError, Times, interleave, ratio
+from sides import FOLDER, Ratio, Side, SideError, Times, interleave, ratio
 from work import Work
 from worker import Sizes
 
@@ -75,7 +75,7 @@ class Share:
     seconds: float
     precision: str
 
-    def of(self, limits: Limits) -> tuple[float, float]:
+    def fractions(self, limits: Limits) -> tuple[float, float]:
         """Return the share by the work of the whole window, and by that of the cone."""
         possible = limits.rate(self.precision) * self.seconds
         return self.work.window / possible, self.work.cone / possible
@@ -113,7 +113,7 @@ class Line:
     def _share_text(self, limits: Limits | None) -> str:
         if self.share is None or limits is None:
             return ""
-        window, cone = self.share.of(limits)
+        window, cone = self.share.fractions(limits)
         is_same = self.share.work.window == self.share.work.cone
         return f"{window:.0%}" if is_same else f"{window:.0%} of the window, {cone:.0%} of the cone"
 
@@ -192,7 +192,7 @@ class Run:
             side.label = spec.label
         else:
             python = str(python_of(spec.worker)) if spec.worker == "recbole" else sys.executable
-            side = Side(spec.label, HERE / SCRIPTS[spec.worker], python, tuned=spec.tuned)
+            side = Side(spec.label, FOLDER / SCRIPTS[spec.worker], python, tuned=spec.tuned)
         if self.options.tiny:
             stack.callback(idle.append, side)
         else:

@@ -42,7 +42,7 @@ KINDS = ("predict", "user", "events", "mixed")
 
 
 @dataclass
-class Seen:
+class Observations:
     """Answers and errors at one rate."""
 
     milliseconds: list[float] = field(default_factory=list)
@@ -165,11 +165,11 @@ async def fill(port: int) -> None:
     await client.close()
 
 
-async def load(port: int, kind: str, rate: float, seconds: float, connections: int) -> Seen:
+async def load(port: int, kind: str, rate: float, seconds: float, connections: int) -> Observations:
     """Ask at a rate for some seconds."""
     gc.collect()
     gc.freeze()  # the client's own pauses are not the service's
-    rng, observed, client = random.Random(1), Seen(), Client(port, connections)
+    rng, observed, client = random.Random(1), Observations(), Client(port, connections)
     start, tasks = time.perf_counter() + 0.1, []
     for i in range(round(rate * seconds)):
         due = start + i / rate
@@ -181,7 +181,7 @@ async def load(port: int, kind: str, rate: float, seconds: float, connections: i
     return observed
 
 
-async def send_request(client: Client, kind: str, rng: random.Random, due: float, observed: Seen) -> None:
+async def send_request(client: Client, kind: str, rng: random.Random, due: float, observed: Observations) -> None:
     if kind == "mixed":
         kind = rng.choice(["predict", "user", "events"])
     tasks = [f"task-{rng.randrange(TASKS)}"]
@@ -231,7 +231,7 @@ class Client:
             writer.close()
 
 
-def summary(kind: str, rate: float, observed: Seen, seconds: float) -> dict[str, object]:
+def summary(kind: str, rate: float, observed: Observations, seconds: float) -> dict[str, object]:
     """Return the line of one rate."""
     answered = len(observed.milliseconds) / seconds
     cuts = quantiles(observed.milliseconds, n=100) if len(observed.milliseconds) > 1 else [float("nan")] * 99

@@ -243,8 +243,8 @@ def trunk(options: argparse.Namespace) -> Backbone:
 
 def patches_of(backbone: Backbone, options: argparse.Namespace, blocks: int | None = None) -> list[Patch]:
     config = PatchConfig(bottleneck=options.channels // 8, init="random", blocks=blocks)
-    made = [Patch(config, backbone.config, torch.Generator().manual_seed(i)) for i in range(options.tasks)]
-    return [patch.requires_grad_(False) for patch in made]
+    patches = [Patch(config, backbone.config, torch.Generator().manual_seed(i)) for i in range(options.tasks)]
+    return [patch.requires_grad_(False) for patch in patches]
 
 
 def items(rows: int, length: int) -> Tensor:

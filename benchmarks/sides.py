@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 # Threads of OpenMP spin at the end of every parallel region; with a busy neighbour on the other core they spin against
 # it, and everything takes many times as long.
 SPIN = {"GOMP_SPINCOUNT": "1000"}
@@ -44,7 +44,7 @@ class Side:
     def __init__(self, label: str, script: Path, python: str = sys.executable, *, tuned: bool = False) -> None:
         self.label = label
         env = {name: value for name, value in os.environ.items() if name not in TUNED}
-        env |= SPIN | (TUNED if tuned else {}) | {"PYTHONPATH": str(HERE)}
+        env |= SPIN | (TUNED if tuned else {}) | {"PYTHONPATH": str(FOLDER)}
         self._process = subprocess.Popen(
             [python, str(script)], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from limits import Limits
 from rows import Line, Run
-from sides import HERE, SPIN, TUNED
+from sides import FOLDER, SPIN, TUNED
 
 MODULES = ("rows_users", "rows_training")
 SCALING = "rows_scaling"
@@ -79,7 +79,7 @@ def _lines(run: Run, modules: tuple[str, ...]) -> Iterator[Line]:
 
 def _limits(options: argparse.Namespace) -> Limits:
     """Measure in a process with the settings of our sides."""
-    command = [sys.executable, str(HERE / "limits.py"), "--json", *(["--tiny"] if options.tiny else [])]
+    command = [sys.executable, str(FOLDER / "limits.py"), "--json", *(["--tiny"] if options.tiny else [])]
     completed = subprocess.run(command, env=os.environ | SPIN | TUNED, check=True, capture_output=True, text=True)
     return Limits(**json.loads(completed.stdout))
 

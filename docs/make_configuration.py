@@ -63,12 +63,12 @@ def _kinds() -> str:
     lines += ["|---|---|---|---|---|"]
     for name, model in config.PATCH_SETTINGS.items():
         places = [_type(model.model_fields[place].annotation) for place in ("insertion", "position")]
-        own = (
+        kind_settings = (
             f"`{setting}` ({_type(field.annotation)}; {_default(field)}): {field.description}"
             for setting, field in model.model_fields.items()
             if setting not in config.PatchConfig.model_fields
         )
-        cells = (f"`{name}`", (inspect.getdoc(model) or "").rstrip("."), *places, "<br>".join(own))
+        cells = (f"`{name}`", (inspect.getdoc(model) or "").rstrip("."), *places, "<br>".join(kind_settings))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, ""])
 

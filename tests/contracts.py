@@ -92,7 +92,7 @@ every_pair = pytest.mark.parametrize(
 )
 PADDED = list(product(PAIRS, PADDINGS)) if FULL else list(zip(PAIRS, cycle(PADDINGS), strict=False))
 every_padded_pair = pytest.mark.parametrize(
-    ("backbone_config", "config", "left", "right"),
+    ("backbone_config", "config", "leading", "trailing"),
     [(BACKBONES[backbone], PATCHES[patch], *padding) for (backbone, patch), padding in PADDED],
     ids=[f"{backbone}-{patch}-{padding}" for (backbone, patch), padding in PADDED],
 )
@@ -123,12 +123,12 @@ def some_items(rows: int, length: int, seed: int = 0) -> Tensor:
     return torch.randint(SPECIAL, ITEMS + SPECIAL, (rows, length), generator=generator)
 
 
-def padded(users: list[list[int]], left: int, right: int) -> Tensor:
-    """A batch of users of unlike lengths: `left` columns of padding before each, the rest behind."""
-    width = left + max((len(user) for user in users), default=0) + right
+def padded(users: list[list[int]], leading: int, trailing: int) -> Tensor:
+    """A batch of users of unlike lengths: `leading` columns of padding before each, the rest behind."""
+    width = leading + max((len(user) for user in users), default=0) + trailing
     batch = torch.full((len(users), width), PAD)
     for row, user in enumerate(users):
-        batch[row, left : left + len(user)] = torch.tensor(user, dtype=torch.long)
+        batch[row, leading : leading + len(user)] = torch.tensor(user, dtype=torch.long)
     return batch
 
 
@@ -178,11 +178,11 @@ class PaddingContract(Represents):
     """The same user gets the same representation, whatever stands beside."""
 
     @every_padded_pair
-    def test_padding_batch_mates_and_their_order_do_not_matter(self, backbone_config, config, left, right):
+    def test_padding_batch_mates_and_their_order_do_not_matter(self, backbone_config, config, leading, trailing):
         backbone, patch = lively_backbone(backbone_config), lively_patch(config, backbone_config)
         users = [some_items(1, length, seed=length)[0].tolist() for length in (7, 0, 1, 12, 3)]
         order = [3, 0, 4, 1, 2]
-        together = self.represent(backbone, padded([users[i] for i in order], left, right), patch)
+        together = self.represent(backbone, padded([users[i] for i in order], leading, trailing), patch)
         for place, i in enumerate(order):
             alone = self.represent(backbone, torch.tensor([users[i]], dtype=torch.long), patch)
             torch.testing.assert_close(together[place], alone[0], rtol=0, atol=1e-5)

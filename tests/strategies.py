@@ -85,7 +85,7 @@ def rows_of_tokens(items: int, *, longest: int = 14) -> st.SearchStrategy[list[i
     return st.lists(st.integers(0, items + SPECIAL - 1) | st.just(0), min_size=1, max_size=longest)
 
 
-def users(items: int, *, most: int = 5, longest: int = 12) -> st.SearchStrategy[list[list[int]]]:
+def users(items: int, *, max_users: int = 5, longest: int = 12) -> st.SearchStrategy[list[list[int]]]:
     """Histories of item indices without padding; some may be empty."""
     item = st.integers(SPECIAL, items + SPECIAL - 1)
-    return st.lists(st.lists(item, max_size=longest), min_size=1, max_size=most)
+    return st.lists(st.lists(item, max_size=longest), min_size=1, max_size=max_users)

@@ -35,7 +35,7 @@ class Frame:
     def __getitem__(self, name: Any) -> Any:
         return [name]
 
-    def __eq__(self, other: object) -> Any:
+    def __eq__(self, operand: object) -> Any:
         raise ValueError("The truth value of a DataFrame is ambiguous.")
 
     def __bool__(self) -> bool:
@@ -58,7 +58,7 @@ def frames() -> dict[str, Any]:
 WRONG: dict[str, Callable[[], Any]] = {
     **{name: (lambda frame=frame: frame) for name, frame in frames().items()},
     "set": lambda: {"a"},
-    "generator": lambda: (each for each in "ab"),
+    "generator": lambda: (letter for letter in "ab"),
     "bytes": lambda: b"ab",
     "object": object,
     "float": lambda: 1.5,
@@ -66,8 +66,8 @@ WRONG: dict[str, Callable[[], Any]] = {
 # Kinds that some take and others do not.
 LIST, TEXT, NONE, DICT, NUMBER = ["a"], "text", None, {"a": "b"}, 3
 
-MADE_BY_US = {"Answer", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}  # answers
-OTHER = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
+ANSWERS = {"Answer", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}
+WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 
 
 class Artifacts:
@@ -332,7 +332,7 @@ CONFIGS = sorted(
 
 def test_nothing_that_is_exported_is_forgotten() -> None:
     tested = {name.partition(".")[0] for name, *_ in CASES}
-    assert {*tested, *CONFIGS, *MADE_BY_US, *OTHER} == set(peterrec.__all__)
+    assert {*tested, *CONFIGS, *ANSWERS, *WITHOUT_ARGUMENTS} == set(peterrec.__all__)
 
 
 @pytest.mark.parametrize(

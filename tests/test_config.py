@@ -74,7 +74,7 @@ def test_the_demo_is_a_whole_run():
 # ---------------------------------------------------------------- round trips
 
 
-WHOLE: list[Config] = [
+COMPLETE_CONFIGS: list[Config] = [
     build_config(PrepareConfig, EVENTS),
     PretrainConfig(),
     AdaptConfig(patch=PatchConfig(bottleneck=8, activation="gelu")),
@@ -83,7 +83,7 @@ WHOLE: list[Config] = [
 ]
 
 
-@pytest.mark.parametrize("config", WHOLE, ids=lambda config: type(config).__name__)
+@pytest.mark.parametrize("config", COMPLETE_CONFIGS, ids=lambda config: type(config).__name__)
 def test_a_dump_has_every_setting_and_loads_again(config, tmp_path):
     text = dump_yaml(config)
     assert set(yaml.safe_load(text)) == set(type(config).model_fields)
@@ -222,7 +222,7 @@ def test_an_override_that_is_no_yaml_is_refused():
 def test_a_mistake_names_its_key(cls, tree, key):
     with pytest.raises(ConfigError, match="the configuration is not valid") as caught:
         build_config(cls, tree)
-    assert key in caught.value.what
+    assert key in caught.value.message
     assert cls.__name__ in caught.value.remedy
 
 
@@ -257,7 +257,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    "config", [*WHOLE, SourceConfig(), RankingTaskConfig(name="a", after="2001")], ids=lambda c: type(c).__name__
+    "config",
+    [*COMPLETE_CONFIGS, SourceConfig(), RankingTaskConfig(name="a", after="2001")],
+    ids=lambda c: type(c).__name__,
 )
 def test_a_configuration_cannot_change(config):
     name = next(iter(type(config).model_fields))
@@ -277,7 +279,7 @@ def test_only_the_runner_may_differ(tmp_path):
     assert not same_settings(path, PretrainConfig())
 
 
-@pytest.mark.parametrize("config", WHOLE, ids=lambda config: type(config).__name__)
+@pytest.mark.parametrize("config", COMPLETE_CONFIGS, ids=lambda config: type(config).__name__)
 def test_settings_are_the_same_as_their_own_dump(config, tmp_path):
     assert same_settings(write(tmp_path, dump_yaml(config)), config)
 

@@ -35,7 +35,7 @@ TRANSFORMER = {"architecture": "transformer"}
 def test_settings_of_the_other_architecture_and_impossible_ones_say_why(tree: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match="the configuration is not valid") as caught:
         build_config(BackboneConfig, tree)
-    assert reason in caught.value.what
+    assert reason in caught.value.message
 
 
 def test_a_transformer_has_defaults_of_its_own_and_none_of_the_convolutions() -> None:

@@ -44,7 +44,7 @@ HARD = {"sampling": "hard", "count": 4, "candidates": 5}
 def test_settings_that_do_not_go_together_say_why(cls: type[Config], tree: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match="the configuration is not valid") as caught:
         build_config(cls, tree)
-    assert reason in caught.value.what
+    assert reason in caught.value.message
 
 
 def test_classes_that_are_numbers_may_be_named_by_them() -> None:

@@ -17,7 +17,7 @@ CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__modu
 def test_the_message_has_place_fact_and_advice():
     error = PeterRecError("is missing", remedy="look elsewhere", path=Path("a/b"))
     assert str(error) == "a/b: is missing\n  What to do: look elsewhere"
-    assert (error.what, error.remedy, error.path) == ("is missing", "look elsewhere", Path("a/b"))
+    assert (error.message, error.remedy, error.path) == ("is missing", "look elsewhere", Path("a/b"))
     assert str(PeterRecError("no place, no advice")) == "no place, no advice"
 
 

@@ -46,7 +46,7 @@ def test_answers_are_those_of_the_cpu(precision: str) -> None:
         cosine = (actual * expected).sum(1) / np.linalg.norm(actual, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosine.min() > (0.9999 if precision == "fp32" else 0.999)
         excluded = Sequences.from_rows([[0, 1]] * len(USERS))
-        assert not np.isin(on_gpu.top_k(USERS, 3, bundle, seen=excluded).positions, [0, 1]).any()
+        assert not np.isin(on_gpu.top_k(USERS, 3, bundle, excluded=excluded).positions, [0, 1]).any()
 
 
 def test_losses_in_chunks_are_the_plain_ones() -> None:

@@ -11,20 +11,20 @@ class PeterRecError(Exception):
     """Base of all errors that peterrec raises on purpose.
 
     Args:
-        what: what happened, in one sentence without a full stop.
+        message: what happened, in one sentence without a full stop.
         remedy: what the user can do about it, as an imperative sentence.
         path: the file or folder concerned, if there is one.
     """
 
     exit_code: int = 2
 
-    def __init__(self, what: str, *, remedy: str = "", path: str | Path | None = None) -> None:
-        self.what = what
+    def __init__(self, message: str, *, remedy: str = "", path: str | Path | None = None) -> None:
+        self.message = message
         self.remedy = remedy
         self.path = path
         prefix = f"{path}: " if path is not None else ""
         advice = f"\n  What to do: {remedy}" if remedy else ""
-        super().__init__(f"{prefix}{what}{advice}")
+        super().__init__(f"{prefix}{message}{advice}")
 
 
 class ConfigError(PeterRecError):

@@ -54,22 +54,22 @@ class ItemScorer:
             yield scores
 
     @torch.inference_mode()
-    def top_k(self, k: int, seen: Sequences | None, batch_size: int) -> TopItems:
-        """Return the k best items of each user, without those in `seen` (N rows; negative ones are not looked at)."""
+    def top_k(self, k: int, excluded: Sequences | None, batch_size: int) -> TopItems:
+        """Return the k best items of each user, without those in `excluded` (N rows; negative: ignored)."""
         users, k, start = len(self.vectors), min(k, len(self.bias)), 0
         top = TopItems(np.empty((users, k), np.int64), np.empty((users, k), np.float32))
         for scores in self.blocks(batch_size):
             rows = np.arange(start, start + len(scores))
-            if seen is not None:
-                excluded = seen.take(rows)
-                is_target = excluded.items >= 0
-                indices = np.stack([excluded.repeat()[is_target], excluded.items[is_target]])
+            if excluded is not None:
+                batch_excluded = excluded.take(rows)
+                is_target = batch_excluded.items >= 0
+                indices = np.stack([batch_excluded.repeat()[is_target], batch_excluded.items[is_target]])
                 scores[tuple(torch.from_numpy(indices).to(scores.device))] = -torch.inf
             best = scores.topk(k, dim=1)
             top.scores[rows], top.positions[rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
             start += len(scores)
         for row in np.flatnonzero(self.known_events == 0).tolist():  # of equally popular items the earlier is first
-            positions, popular = self.popularity.best(k, [] if seen is None else seen[row].tolist())
+            positions, popular = self.popularity.best(k, [] if excluded is None else excluded[row].tolist())
             top.scores[row] = -np.inf
             top.scores[row, : len(popular)], top.positions[row, : len(popular)] = popular, positions
         return top

@@ -131,7 +131,7 @@ class UserModel(SequenceModel):
         """Compute one vector per user: the hidden state at [TCL] (paper, section 3.3).
 
         Users without known events have the vector of an empty sequence, which training never saw: `encode` tells who
-        they are (`known` is 0).
+        they are (`known_events` is 0).
 
         Args:
             histories: N sequences of external item ids, oldest first.
@@ -206,7 +206,7 @@ class UserModel(SequenceModel):
         targets = self.targets(bundle)
         excludes = self.excludes_seen(bundle) if exclude_seen is None else exclude_seen
         excluded = history_target_positions(targets, histories) if excludes else None
-        top = self.top_k(sequences, k, bundle, seen=excluded, batch_size=batch_size)
+        top = self.top_k(sequences, k, bundle, excluded=excluded, batch_size=batch_size)
         return Recommendations.from_top_items(top, targets, sequences.item_counts)
 
     def _read(self, histories: Histories, bundle: str | None, options: dict[str, Any]) -> tuple[Sequences, int]:

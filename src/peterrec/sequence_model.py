@@ -206,7 +206,7 @@ class SequenceModel:
         k: int,
         bundle: str | None = None,
         *,
-        seen: Sequences | None = None,
+        excluded: Sequences | None = None,
         batch_size: int = 256,
     ) -> TopItems:
         """Find the k best of all targets for sequences of indices.
@@ -215,7 +215,7 @@ class SequenceModel:
             sequences: N rows of source indices.
             k: items per user.
             bundle: of a ranking task; None ranks the source catalogue with the pre-training head.
-            seen: N rows of 0-based positions of targets to leave out; negative ones are not looked at.
+            excluded: N rows of 0-based positions of targets to leave out; negative ones are not looked at.
             batch_size: users at once.
 
         Returns:
@@ -224,7 +224,7 @@ class SequenceModel:
         Raises:
             ConfigError: the bundle is of a classification task.
         """
-        return self._scorer(sequences, bundle, batch_size).top_k(k, seen, batch_size)
+        return self._scorer(sequences, bundle, batch_size).top_k(k, excluded, batch_size)
 
     def _scorer(self, sequences: Sequences, bundle: str | None, batch_size: int) -> ItemScorer:
         self.targets(bundle)  # refuses a bundle that has none

@@ -227,7 +227,7 @@ def description_errors(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise ArtifactError(f"lacks the key {error}", remedy=remedy, path=path) from error
     except (TypeError, ValueError, ConfigError) as error:
-        problem = error.what if isinstance(error, ConfigError) else str(error)
+        problem = error.message if isinstance(error, ConfigError) else str(error)
         raise ArtifactError(f"cannot be used ({problem})", remedy=remedy, path=path) from error
 
 

@@ -165,8 +165,8 @@ def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes
     with pytest.raises(FingerprintError, match=f"was made for the {part}") as caught:
         load_bundle(classes, BACKBONE, owner)
     which = ["backbone", "catalogue"].index(part)
-    assert owner[which] in caught.value.what
-    assert OWNER[which] in caught.value.what
+    assert owner[which] in caught.value.message
+    assert OWNER[which] in caught.value.message
     assert caught.value.path == classes
 
 
@@ -195,7 +195,7 @@ def test_tensors_of_another_bundle_are_refused_with_both_fingerprints(tmp_path, 
     with pytest.raises(ArtifactError, match="the fingerprint of its tensors") as caught:
         load(classes)
     assert type(caught.value) is ArtifactError  # it is of this backbone
-    assert all(fingerprint in caught.value.what for fingerprint in prints)
+    assert all(fingerprint in caught.value.message for fingerprint in prints)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_other_targets_are_refused_with_both_fingerprints(ranking, ids):
     other_targets.write(ranking / "targets.parquet")
     with pytest.raises(ArtifactError, match="the fingerprint of its targets") as caught:
         load(ranking)
-    assert TARGETS.fingerprint in caught.value.what
-    assert other_targets.fingerprint in caught.value.what
+    assert TARGETS.fingerprint in caught.value.message
+    assert other_targets.fingerprint in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "metrics.json", "labels.json"])

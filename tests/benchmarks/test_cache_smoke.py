@@ -10,11 +10,11 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cache.py"
 
 def test_the_table_has_every_row(tmp_path):
     env = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(SCRIPT), "--tiny"], env=env, capture_output=True, text=True, timeout=200, check=False
     )
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert process.returncode == 0, process.stderr
+    lines = [line for line in process.stdout.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["variant", "cache", "first epoch (s)", "second epoch (s)", "first / second"]
     variants = ("head", "patch.blocks=1", "patch.blocks=2")

@@ -20,11 +20,11 @@ def run(*arguments: str, cwd: Path) -> list[list[str]]:
     """Run a script and return the cells of its tables, header lines included."""
     # One thread: the other cores run other tests.
     env = os.environ | {"PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=200, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
+    assert process.returncode == 0, process.stderr
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in process.stdout.splitlines() if line[:1] == "|"]
 
 
 def numbers(cells: list[str]) -> list[float]:

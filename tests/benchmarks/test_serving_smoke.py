@@ -16,9 +16,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def run(script: str, *arguments: str, cwd: Path) -> str:
     env = os.environ | {"PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(BENCHMARKS / script), "--tiny", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.mark.slow

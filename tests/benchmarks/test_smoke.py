@@ -25,21 +25,21 @@ ROWS = (
 MEASURED = re.compile(r"(\S+) \((\S+) \.\. (\S+)\)")
 
 
-def run(*arguments: str, code: str | None = None, given: str | None = None) -> str:
+def run(*arguments: str, code: str | None = None, stdin: str | None = None) -> str:
     script = ["-c", code] if code is not None else [str(BENCHMARKS / arguments[0]), *arguments[1:]]
     # One thread: the other cores run other tests, and threads that wait for each other's turn take seconds.
     env = os.environ | {"PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *script], env=env, input=given, capture_output=True, text=True, timeout=200, check=False
+    process = subprocess.run(
+        [sys.executable, *script], env=env, input=stdin, capture_output=True, text=True, timeout=200, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_limits_are_positive_rates():
-    found = json.loads(run("limits.py", "--tiny", "--json"))
-    assert set(found) == {"fp32", "bf16", "bandwidth", "threads"}
-    assert all(math.isfinite(value) and value > 0 for value in found.values())
+    limits = json.loads(run("limits.py", "--tiny", "--json"))
+    assert set(limits) == {"fp32", "bf16", "bandwidth", "threads"}
+    assert all(math.isfinite(value) and value > 0 for value in limits.values())
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_worker_answers_every_request(script, jobs):
     requests = [{"go": 1}, {"job": "unheard-of", "sizes": {}}, {"job": jobs[0], "sizes": {"colour": 1}}]
     for job in jobs:
         requests += [{"job": job, "sizes": TINY}, {"go": 2}]
-    printed = run(script, given="".join(json.dumps(request) + "\n" for request in requests))
+    printed = run(script, stdin="".join(json.dumps(request) + "\n" for request in requests))
     answers = [json.loads(line) for line in printed.splitlines()]
     assert [list(answer) for answer in answers] == [["error"]] * 3 + [["ready"], ["seconds"]] * len(jobs)
     assert all(len(answer["seconds"]) == 2 and min(answer["seconds"]) > 0 for answer in answers[4::2])
@@ -98,8 +98,8 @@ def test_a_worker_answers_every_request(script, jobs):
 
 def test_sides_take_turns_and_are_compared():
     code = f"""
-from sides import HERE, Side, interleave, ratio
-with Side("a", HERE / "peers/plain_side.py") as a, Side("b", HERE / "peers/plain_side.py", tuned=True) as b:
+from sides import FOLDER, Side, interleave, ratio
+with Side("a", FOLDER / "peers/plain_side.py") as a, Side("b", FOLDER / "peers/plain_side.py", tuned=True) as b:
     for side in (a, b):
         side.start("represent", {TINY})
     first, second = interleave([a, b], rounds=3, repeats=2)

@@ -28,7 +28,7 @@ def test_only_test_users_of_the_first_split_count(tmp_path: Path) -> None:
     users = [f"user-{i}" for i in range(200)]
     test = assign_parts(id_hash(users), SplitConfig(salt="chosen")) == 2
     assert 20 < test.sum() < 90
-    write(tmp_path, users, [float(one) for one in test], seed=0)  # right of the untouched, wrong of all others
+    write(tmp_path, users, [float(is_test) for is_test in test], seed=0)  # right of the untouched, wrong of all others
     write(tmp_path, users, [0.0] * 200, seed=1)
     write(tmp_path, users, [1.0] * 200, seed=0, share=0.1)
     command = [sys.executable, str(SCRIPT), str(tmp_path), "--salt", "chosen"]

@@ -97,20 +97,20 @@ def test_the_quick_grid_finds_what_was_planted(tmp_path: Path, capsys: pytest.Ca
 
     jobs = min(2, os.cpu_count() or 1)
     assert execute(["experiment", "--quick", "-o", str(tmp_path / "out"), "-j", str(jobs), "-q"]) == 0
-    found = read_json(tmp_path / "out" / "results.json")
-    assert found["skipped"] == []
-    assert found["missing"] == []
-    verdicts = {(c["question"], c["task"], c["method"], c["reference"], c["metric"]): c for c in found["comparisons"]}
+    results = read_json(tmp_path / "out" / "results.json")
+    assert results["skipped"] == []
+    assert results["missing"] == []
+    verdicts = {(c["question"], c["task"], c["method"], c["reference"], c["metric"]): c for c in results["comparisons"]}
     primary = {"planted/cluster": "accuracy", "planted/target": "mrr@5"}
     for task, metric in primary.items():
         for method, reference in (("patch", "patch-random"), ("all", "scratch")):
-            one = verdicts["pretraining", task, method, reference, metric]
-            assert one["verdict"] == "better"
-            assert one["low"] > one["difference"] / 2 > 0, "with room to spare"
-    for (question_, _, _, reference, metric), one in verdicts.items():
+            comparison = verdicts["pretraining", task, method, reference, metric]
+            assert comparison["verdict"] == "better"
+            assert comparison["low"] > comparison["difference"] / 2 > 0, "with room to spare"
+    for (question_, _, _, reference, metric), comparison in verdicts.items():
         if question_ == "noise" and metric == "accuracy":
             assert reference == "majority"
-            assert one["verdict"] != "better"
-            assert abs(one["difference"]) < 0.1
-    said = " ".join(found["conclusions"]["noise"])
-    assert "no method is better than majority" in said
+            assert comparison["verdict"] != "better"
+            assert abs(comparison["difference"]) < 0.1
+    conclusion = " ".join(results["conclusions"]["noise"])
+    assert "no method is better than majority" in conclusion

@@ -18,7 +18,7 @@ from peterrec.cli.main import execute
 from peterrec.config import ServeConfig
 from peterrec.errors import ConfigError
 from peterrec.serving.http import serve as service
-from peterrec.serving.http.serve import given_bundles
+from peterrec.serving.http.serve import parse_bundles
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,11 @@ def test_options_count_more_than_the_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_bundle_has_its_tasks_name_unless_it_is_given_one(artifacts: Path, tmp_path: Path) -> None:
     age = str(artifacts / "age")
-    assert given_bundles([age, f"other={age}"]) == {"age": age, "other": age}
+    assert parse_bundles([age, f"other={age}"]) == {"age": age, "other": age}
     odd = tmp_path / "a=b"
     shutil.copytree(age, odd)
-    assert given_bundles([str(odd)]) == {"age": str(odd)}
-    assert given_bundles([f"x={odd}"]) == {"x": str(odd)}
+    assert parse_bundles([str(odd)]) == {"age": str(odd)}
+    assert parse_bundles([f"x={odd}"]) == {"x": str(odd)}
     for name in ("", "a b", "-a", "a\n", "x" * 201):
         with pytest.raises(ConfigError, match="no name of a bundle"):
-            given_bundles([f"{name}={age}"]) if name else given_bundles([f"a b={age}"])
+            parse_bundles([f"{name}={age}"]) if name else parse_bundles([f"a b={age}"])

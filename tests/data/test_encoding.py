@@ -12,19 +12,19 @@ from peterrec.data.encoding import encode_histories
 from peterrec.data.sequences import FIRST_ITEM, UNK
 from peterrec.errors import ConfigError, DataError, UnknownItemsError
 
-KNOWN = [f"item-{i}" for i in range(12)]
+CATALOGUE_IDS = [f"item-{i}" for i in range(12)]
 CATALOGUE = tiny_catalogue()
-histories_of = st.lists(st.lists(st.sampled_from([*KNOWN, "x", "y", "item-12"]), max_size=6), max_size=6)
+histories_of = st.lists(st.lists(st.sampled_from([*CATALOGUE_IDS, "x", "y", "item-12"]), max_size=6), max_size=6)
 
 
 def index_of(item: str) -> int:
-    return FIRST_ITEM + KNOWN.index(item) if item in KNOWN else UNK
+    return FIRST_ITEM + CATALOGUE_IDS.index(item) if item in CATALOGUE_IDS else UNK
 
 
 @given(histories_of, st.sampled_from(["skip", "unk"]))
 def test_any_histories_against_plain_lists(histories, unknown):
     flat = [item for history in histories for item in history]
-    if flat and not set(flat) & set(KNOWN):
+    if flat and not set(flat) & set(CATALOGUE_IDS):
         with pytest.raises(UnknownItemsError):
             encode_histories(CATALOGUE, histories, unknown)
         return
@@ -40,9 +40,9 @@ def test_any_unknown_item_is_an_error_if_asked():
     assert encode_histories(CATALOGUE, [["item-3"], []], "error").sequences[0].tolist() == [FIRST_ITEM + 3]
     with pytest.raises(UnknownItemsError) as caught:
         encode_histories(CATALOGUE, [["item-3"], ["item-1", "x", "y"]], "error")
-    assert "2 of 4 items" in caught.value.what
-    assert "'x'" in caught.value.what, "an example of what was asked"
-    assert "text ids such as 'item-0'" in caught.value.what, "an example of what there is"
+    assert "2 of 4 items" in caught.value.message
+    assert "'x'" in caught.value.message, "an example of what was asked"
+    assert "text ids such as 'item-0'" in caught.value.message, "an example of what there is"
 
 
 @pytest.mark.parametrize("unknown", ["skip", "unk", "error"])

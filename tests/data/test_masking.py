@@ -32,14 +32,14 @@ def items_of(rows: int, columns: int, seed: int = 1) -> np.ndarray:
     return rng(seed).integers(FIRST_ITEM, FIRST_ITEM + ITEMS, (rows, columns))
 
 
-@given(table=tables, share=shares, least=st.integers(0, 3), most=st.integers(1, 12), seed=st.integers(0, 99))
-def test_the_rounded_share_of_each_row_is_chosen_at_least_and_at_most(table, share, least, most, seed):
-    least = min(least, most)
-    config = MaskingConfig(max_masked=most)
+@given(table=tables, share=shares, least=st.integers(0, 3), max_masked=st.integers(1, 12), seed=st.integers(0, 99))
+def test_the_rounded_share_of_each_row_is_chosen_at_least_and_at_most(table, share, least, max_masked, seed):
+    least = min(least, max_masked)
+    config = MaskingConfig(max_masked=max_masked)
     _, chosen = mask_items(np.array(table), share, config, ITEMS, rng(seed), least=least)
     for row, marks in zip(table, chosen, strict=True):
         items = sum(token >= FIRST_ITEM for token in row)
-        assert int(marks.sum()) == min(items, most, max(least, round(share * items)))
+        assert int(marks.sum()) == min(items, max_masked, max(least, round(share * items)))
 
 
 @given(table=tables, share=shares, least=st.integers(0, 1), seed=st.integers(0, 99))

@@ -9,7 +9,7 @@ import pytest
 from peterrec.config import PrepareConfig, PreprocessingConfig, build_config
 from peterrec.data.preprocessing import assumptions, differences, preprocessing_of, pretraining_remarks
 
-SEEN = "the backbone was pre-trained on events like the targets: it may have seen the answers"
+OVERLAP_REMARK = "the backbone was pre-trained on events like the targets: it may have seen the answers"
 
 
 def manifest(source: dict[str, Any] | None = None, **task: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def backbone(**source: Any) -> PreprocessingConfig:
 def test_a_backbone_that_may_have_seen_the_answers(
     source: dict[str, Any], task: dict[str, Any], may_have_seen: bool
 ) -> None:
-    assert (SEEN in pretraining_remarks(backbone(**source), manifest(source, **task), "t")) is may_have_seen
+    assert (OVERLAP_REMARK in pretraining_remarks(backbone(**source), manifest(source, **task), "t")) is may_have_seen
 
 
 def test_differences_are_told_by_their_settings() -> None:

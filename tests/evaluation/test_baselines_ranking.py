@@ -94,9 +94,11 @@ def test_blocks_and_batches_change_nothing(make_rank_part: Make, monkeypatch: py
     assert scores_of(user_to_user(train, valid, TARGETS), test.sequences, 3) == pytest.approx(all_at_once)
 
 
-def ease_oracle(train: TaskPart, sequences: Sequences, penalty: float, kept: np.ndarray | None = None) -> np.ndarray:
+def ease_oracle(
+    train: TaskPart, sequences: Sequences, penalty: float, source_items: np.ndarray | None = None
+) -> np.ndarray:
     """The closed form with all items in one dense matrix."""
-    columns = np.arange(ITEMS) if kept is None else kept
+    columns = np.arange(ITEMS) if source_items is None else source_items
     source = bag(train.sequences, ITEMS, binary=True).toarray()[:, columns]
     items = np.hstack([source, bag(train.targets, TARGETS, first=0, binary=True).toarray()])
     inverse = np.linalg.inv(items.T @ items + penalty * np.eye(items.shape[1]))

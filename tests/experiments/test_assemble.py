@@ -31,7 +31,7 @@ MANIFEST = {
     "rare_items": "drop",
     "tasks": [{"name": "age", "kind": "classification"}],
 }
-TOLD = {
+MANIFEST_FACTS = {
     "inputs": [{"path": "events.parquet", "bytes": 123, "rows": 4}],
     "steps": [{"what": "read", "events": 310, "dropped": 0, "why": ""}],
     "shape": {
@@ -105,7 +105,7 @@ def age(record: RunRecord) -> TaskEvaluation:
 def test_sizes_and_curves_come_from_the_artifacts(
     config: RunConfig, model: UserModel, tmp_path: Path, age: TaskEvaluation
 ) -> None:
-    record = gather(config, model, tmp_path, age, **TOLD)
+    record = gather(config, model, tmp_path, age, **MANIFEST_FACTS)
     network = model.network
     assert record.backbone.parameters == sum(p.numel() for p in network.parameters())
     assert record.backbone.item_table == network.backbone.embedding.weight.numel()
@@ -134,7 +134,7 @@ def test_an_output_table_of_its_own_is_an_item_table_too(config: RunConfig, mode
 
 
 def test_the_manifest_is_taken_over(config: RunConfig, model: UserModel, tmp_path: Path, age: TaskEvaluation) -> None:
-    record = gather(config, model, tmp_path, age, **TOLD)
+    record = gather(config, model, tmp_path, age, **MANIFEST_FACTS)
     data, facts = record.data, record.tasks[0].facts
     assert data.history_length is not None
     assert data.item_events is not None
@@ -145,8 +145,8 @@ def test_the_manifest_is_taken_over(config: RunConfig, model: UserModel, tmp_pat
         "2000-11-01",
         "2001-01-31",
     )
-    assert (data.steps[0].left, data.inputs[0].bytes) == (310, 123)
-    assert (facts.users["test"], facts.classes[1].name, facts.steps[0].left, facts.steps[0].dropped) == (
+    assert (data.steps[0].remaining, data.inputs[0].bytes) == (310, 123)
+    assert (facts.users["test"], facts.classes[1].name, facts.steps[0].remaining, facts.steps[0].dropped) == (
         7,
         "1999",
         30,
@@ -183,7 +183,7 @@ def test_the_run_itself_is_recorded(config: RunConfig, model: UserModel, tmp_pat
 
 
 def test_a_record_is_plain_values(config: RunConfig, model: UserModel, tmp_path: Path, age: TaskEvaluation) -> None:
-    record = gather(config, model, tmp_path, age, **TOLD)
+    record = gather(config, model, tmp_path, age, **MANIFEST_FACTS)
     text = json.dumps(json.loads(record.model_dump_json(by_alias=True)), allow_nan=False)
     assert RunRecord.model_validate_json(text) == record
     assert str(tmp_path) not in text  # whoever is sent a report need not know where it was made

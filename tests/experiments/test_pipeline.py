@@ -16,7 +16,7 @@ from peterrec.experiments import pipeline
 from peterrec.experiments.pipeline import run
 from peterrec.storage import read_json
 
-MADE = ["prepare", "pretrain", "adapt cluster (patch)", "adapt cluster (head)", "evaluate cluster",
+STAGES = ["prepare", "pretrain", "adapt cluster (patch)", "adapt cluster (head)", "evaluate cluster",
         "adapt shop (patch)", "adapt shop (head)", "evaluate shop"]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def settings(folder: Path, *overrides: str) -> RunConfig:
     )
 
 
-def done_again(folder: Path, config: RunConfig, stages_made: list[str] = MADE) -> list[str]:
+def done_again(folder: Path, config: RunConfig, stages_made: list[str] = STAGES) -> list[str]:
     """Run, and return the stages that were not reused."""
     with log_lines() as messages:
         report = run(config, folder / "out", command="peterrec run small.yaml")
@@ -68,7 +68,7 @@ def done_again(folder: Path, config: RunConfig, stages_made: list[str] = MADE) -
 
 
 def test_what_is_there_is_reused_and_what_changed_is_done_again(folder: Path) -> None:
-    assert done_again(folder, settings(folder)) == MADE
+    assert done_again(folder, settings(folder)) == STAGES
     page = (folder / "out" / "report.html").read_text()
     assert "peterrec run small.yaml" in page
     assert (folder / "out" / "config.yaml").exists()
@@ -79,11 +79,11 @@ def test_what_is_there_is_reused_and_what_changed_is_done_again(folder: Path) ->
     ]
     assert done_again(folder, settings(folder, "evaluate.k=3")) == ["evaluate cluster", "evaluate shop"]
     overrides = ("evaluate.k=3", "task_overrides.shop.optim.lr=0.01")
-    assert done_again(folder, settings(folder, *overrides)) == MADE[5:]
-    assert done_again(folder, settings(folder, *overrides, "adapt.seed=1")) == MADE[2:]
-    assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == MADE[1:]
+    assert done_again(folder, settings(folder, *overrides)) == STAGES[5:]
+    assert done_again(folder, settings(folder, *overrides, "adapt.seed=1")) == STAGES[2:]
+    assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == STAGES[1:]
     write_data(folder, seed=2)
-    assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == MADE
+    assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == STAGES
 
 
 def test_a_damaged_part_is_made_again(folder: Path) -> None:

@@ -37,13 +37,13 @@ def load(shared: Path, name: str) -> Arrays:
     return np.load(path)
 
 
-def same(ours: Tensor, theirs: np.ndarray, description: str = "") -> None:
+def assert_close(actual: Tensor, expected: np.ndarray, description: str = "") -> None:
     """Within the tolerance of the largest value."""
-    actual = ours.detach().double().numpy()
-    assert actual.shape == theirs.shape, description
-    gap = np.abs(actual - theirs).max()
-    assert gap <= TOLERANCE * np.abs(theirs).max(), (
-        f"{description}: off by {gap / np.abs(theirs).max():.2e} of the largest"
+    values = actual.detach().double().numpy()
+    assert values.shape == expected.shape, description
+    gap = np.abs(values - expected).max()
+    assert gap <= TOLERANCE * np.abs(expected).max(), (
+        f"{description}: off by {gap / np.abs(expected).max():.2e} of the largest"
     )
 
 
@@ -128,7 +128,7 @@ def same_gradients(entries: list[Entry], arrays: Arrays, prefix: str) -> None:
     for entry in entries:
         assert entry.parameter.grad is not None, entry.name
         actual = np.ascontiguousarray(entry.theirs(entry.parameter.grad.numpy()))
-        same(torch.from_numpy(actual), arrays[prefix + entry.name], entry.name)
+        assert_close(torch.from_numpy(actual), arrays[prefix + entry.name], entry.name)
 
 
 # ---------------------------------------------------------------- whole networks

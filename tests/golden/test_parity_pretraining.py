@@ -11,12 +11,12 @@ from torch import Tensor
 
 from golden.converter import (
     Arrays,
+    assert_close,
     backbone_entries,
     backbone_of,
     embedding_gradient,
     indices,
     load,
-    same,
     same_gradients,
     scope,
 )
@@ -63,21 +63,21 @@ def test_causal_hidden_states_logits_and_full_softmax(shared: Path, case: str) -
     backbone = backbone_of(arrays, tie_weights=False, output_relu=True)
     ids = arrays[f"{case}/itemseq_input"]
     tokens = indices(ids[:, :-1])
-    same(backbone.embedding(tokens), arrays[f"{case}/emb"], "embedding")
+    assert_close(backbone.embedding(tokens), arrays[f"{case}/emb"], "embedding")
     blocks = block_outputs(backbone, tokens)
     for number, (ours, theirs) in enumerate(zip(blocks, arrays[f"{case}/blocks"], strict=True)):
-        same(ours, theirs, f"block {number}")
+        assert_close(ours, theirs, f"block {number}")
     weight, bias = output_table(arrays)
     hidden = backbone(tokens)
-    same(hidden, arrays[f"{case}/hidden"], "hidden")
+    assert_close(hidden, arrays[f"{case}/hidden"], "hidden")
     network = output_of(backbone, weight, bias)
     table, biases = network.output_table()
-    same(network.outgoing(hidden) @ table.T + biases, arrays[f"{case}/logits"], "logits")
+    assert_close(network.outgoing(hidden) @ table.T + biases, arrays[f"{case}/logits"], "logits")
     positives = torch.from_numpy(ids[:, 1:].astype(np.int64)).reshape(-1)
     loss = full_softmax_loss(network.outgoing(flat(hidden)), positives, table, biases)
-    same(loss, arrays[f"{case}/loss_full_softmax"], "loss")
+    assert_close(loss, arrays[f"{case}/loss_full_softmax"], "loss")
     last = network.represent(tokens) @ table.T + biases
-    same(last, arrays[f"{case}/last_logits"], "logits of the next item")
+    assert_close(last, arrays[f"{case}/last_logits"], "logits of the next item")
     np.testing.assert_array_equal(last.topk(5).indices.numpy(), arrays[f"{case}/top5_ids"])
 
 
@@ -89,11 +89,11 @@ def test_inside_the_first_blocks(shared: Path) -> None:
         block = backbone.blocks[number]
         inner = f"demo/inner/{scope(number)}"
         first = block.first.conv(x)
-        same(first, arrays[f"{inner}/dilated_conv1"])
-        same(block.first.norm(first), arrays[f"{inner}/layer_norm1"])
+        assert_close(first, arrays[f"{inner}/dilated_conv1"])
+        assert_close(block.first.norm(first), arrays[f"{inner}/layer_norm1"])
         second = block.second.conv(torch.relu(block.first.norm(first)))
-        same(second, arrays[f"{inner}/dilated_conv2"])
-        same(block.second.norm(second), arrays[f"{inner}/layer_norm2"])
+        assert_close(second, arrays[f"{inner}/dilated_conv2"])
+        assert_close(block.second.norm(second), arrays[f"{inner}/layer_norm2"])
         x = block(x, None, None, number)
 
 
@@ -107,11 +107,11 @@ def test_gradients_of_the_full_softmax(shared: Path) -> None:
     hidden = network.outgoing(flat(backbone(indices(ids[:, :-1]))))
     full_softmax_loss(hidden, positives, weight, bias).backward()
     same_gradients(backbone_entries(backbone), arrays, "demo/grad/")
-    same(embedding_gradient(backbone), arrays["demo/grad/allitem_embeddings"], "embedding")
+    assert_close(embedding_gradient(backbone), arrays["demo/grad/allitem_embeddings"], "embedding")
     assert weight.grad is not None
     assert bias.grad is not None
-    same(weight.grad.T[None, None], arrays["demo/grad/logits/weight"], "output table")
-    same(bias.grad, arrays["demo/grad/logits/bias"], "output bias")
+    assert_close(weight.grad.T[None, None], arrays["demo/grad/logits/weight"], "output table")
+    assert_close(bias.grad, arrays["demo/grad/logits/bias"], "output bias")
 
 
 def sampled(arrays: Arrays, hidden: Tensor, positives: Tensor, prefix: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,8 +130,8 @@ def sampled(arrays: Arrays, hidden: Tensor, positives: Tensor, prefix: str) -> t
 def same_tables(arrays: Arrays, prefix: str, weight: Tensor, bias: Tensor) -> None:
     assert weight.grad is not None
     assert bias.grad is not None
-    same(weight.grad, arrays[f"{prefix}softmax_w"], "output table")
-    same(bias.grad, arrays[f"{prefix}softmax_b"], "output bias")
+    assert_close(weight.grad, arrays[f"{prefix}softmax_w"], "output table")
+    assert_close(bias.grad, arrays[f"{prefix}softmax_b"], "output bias")
 
 
 def test_sampled_softmax_and_its_gradients(shared: Path) -> None:
@@ -139,13 +139,13 @@ def test_sampled_softmax_and_its_gradients(shared: Path) -> None:
     backbone = backbone_of(arrays)
     ids = arrays["itemseq_input"]
     hidden = backbone(indices(ids[:, :-1]))
-    same(hidden, arrays["hidden"], "hidden")
+    assert_close(hidden, arrays["hidden"], "hidden")
     positives = torch.from_numpy(ids[:, 1:].astype(np.int64)).reshape(-1)
     loss, weight, bias = sampled(arrays, flat(hidden), positives, "")
-    same(loss, arrays["loss"], "loss")
+    assert_close(loss, arrays["loss"], "loss")
     loss.backward()
     same_gradients(backbone_entries(backbone), arrays, "grad/")
-    same(embedding_gradient(backbone), arrays["grad/allitem_embeddings"], "embedding")
+    assert_close(embedding_gradient(backbone), arrays["grad/allitem_embeddings"], "embedding")
     same_tables(arrays, "grad/", weight, bias)
 
 
@@ -156,19 +156,19 @@ def test_noncausal_on_masked_items(shared: Path, case: str) -> None:
     tokens = indices(arrays[f"{case}/itemseq_input"], mask=True)
     blocks = block_outputs(backbone, tokens)
     for number, (ours, theirs) in enumerate(zip(blocks, arrays[f"{case}/blocks"], strict=True)):
-        same(ours, theirs, f"block {number}")
+        assert_close(ours, theirs, f"block {number}")
     hidden = backbone(tokens)
-    same(hidden, arrays[f"{case}/hidden"], "hidden")
+    assert_close(hidden, arrays[f"{case}/hidden"], "hidden")
     masked_positions = torch.from_numpy(arrays[f"{case}/masked_position"].astype(np.int64))
     gathered = torch.stack([row[places] for row, places in zip(hidden, masked_positions, strict=True)]).flatten(0, 1)
-    same(gathered, arrays[f"{case}/gathered"], "masked positions")
+    assert_close(gathered, arrays[f"{case}/gathered"], "masked positions")
     positives = torch.from_numpy(arrays[f"{case}/masked_items"].astype(np.int64)).reshape(-1)
     loss, weight, bias = sampled(arrays, gathered, positives, f"{case}/")
-    same(loss, arrays[f"{case}/loss_sampled_softmax"], "loss")
+    assert_close(loss, arrays[f"{case}/loss_sampled_softmax"], "loss")
     if case == "demo":
         loss.backward()
         same_gradients(backbone_entries(backbone), arrays, "demo/grad/")
-        same(embedding_gradient(backbone), arrays["demo/grad/allitem_embeddings"], "embedding")
+        assert_close(embedding_gradient(backbone), arrays["demo/grad/allitem_embeddings"], "embedding")
         same_tables(arrays, "demo/grad/", weight, bias)
 
 
@@ -180,7 +180,7 @@ def test_the_next_item_of_a_noncausal_backbone_is_asked_with_a_mask_at_the_end(s
     assert (ids[:, -1] == 0).all()
     hidden = represent_next(backbone, indices(ids[:, :-1]))
     scores = hidden @ torch.from_numpy(arrays["w/softmax_w"]).T + torch.from_numpy(arrays["w/softmax_b"])
-    same(scores.softmax(dim=1), arrays[f"{case}/eval_last_probs"], "probabilities")
+    assert_close(scores.softmax(dim=1), arrays[f"{case}/eval_last_probs"], "probabilities")
     np.testing.assert_array_equal(scores.topk(5).indices.numpy(), arrays[f"{case}/eval_top5_ids"])
 
 

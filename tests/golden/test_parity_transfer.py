@@ -13,12 +13,12 @@ from torch import Tensor
 from golden.converter import (
     Arrays,
     Entry,
+    assert_close,
     backbone_of,
     indices,
     load,
     patch_entries,
     patch_of,
-    same,
     same_gradients,
     scope,
 )
@@ -52,11 +52,11 @@ def test_patched_hidden_states_and_the_representation(shared: Path, name: str, c
     tokens = indices(context, ends)
     hooked = block_outputs_with(backbone, tokens, patch)
     for number, (ours, theirs) in enumerate(zip(hooked, arrays[f"{case}/blocks"], strict=True)):
-        same(ours, theirs, f"block {number}")
-    same(backbone(tokens, patch), arrays[f"{case}/hidden"], "hidden")
+        assert_close(ours, theirs, f"block {number}")
+    assert_close(backbone(tokens, patch), arrays[f"{case}/hidden"], "hidden")
     # What the user has of items, without their [TCL]: ours is put there by us.
     items = indices(context[:, :-1] if kind == "causal" else context[:, 1:-1])
-    same(represent(backbone, items, patch), arrays[f"{case}/tcl"], "representation")
+    assert_close(represent(backbone, items, patch), arrays[f"{case}/tcl"], "representation")
 
 
 def block_outputs_with(backbone: Backbone, tokens: Tensor, patch: Patch) -> Tensor:
@@ -79,14 +79,14 @@ def test_the_first_pieces(shared: Path, name: str) -> None:
         adapter = patch.layer_at(sublayer)
         inner = f"demo/inner/{scope(0)}"
         convolved = sublayer_module.conv(x)
-        same(convolved, arrays[f"{inner}/dilated_conv{number}"])
+        assert_close(convolved, arrays[f"{inner}/dilated_conv{number}"])
         if adapter is not None:
             net: Any = adapter.net
             # Theirs has its own residual, in series as in parallel.
             name_of = "mp" if settings.get("per_block") == 1 else f"mp_{number}"
-            same(net(x if settings.get("inner_skip") else convolved), arrays[f"{inner}/{name_of}"])
+            assert_close(net(x if settings.get("inner_skip") else convolved), arrays[f"{inner}/{name_of}"])
             convolved = adapter.pre_norm(ConvInput(x, sublayer_module.conv.step(x.shape[1])), convolved)
-        same(sublayer_module.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
+        assert_close(sublayer_module.norm(convolved), arrays[f"{inner}/layer_norm{number}"])
         x = torch.relu(sublayer_module.norm(convolved))
 
 
@@ -147,11 +147,11 @@ def test_bce_bpr_and_their_gradients(shared: Path) -> None:
     arrays = load(shared, "d_finetune_causal_2mp_serial")
     tuning = FineTuning(arrays)
     positive, negative = tuning.scores(arrays, 0)
-    same(positive, arrays["step0/pos_logits"], "positive scores")
-    same(negative[:, 0], arrays["step0/neg_logits"], "negative scores")
+    assert_close(positive, arrays["step0/pos_logits"], "positive scores")
+    assert_close(negative[:, 0], arrays["step0/neg_logits"], "negative scores")
     loss = bce_loss(positive, negative)
-    same(loss, arrays["step0/bce"], "BCE")
-    same(tuning.penalty(), arrays["step0/reg"], "penalty")
+    assert_close(loss, arrays["step0/bce"], "BCE")
+    assert_close(tuning.penalty(), arrays["step0/reg"], "penalty")
     (loss + tuning.penalty()).backward()
     same_gradients(tuning.entries() + tuning.norm_entries(), arrays, "step0/grad/")
     assert all(parameter.grad is None for parameter in tuning.backbone.parameters())
@@ -161,7 +161,7 @@ def test_bpr_and_its_gradients(shared: Path) -> None:
     arrays = load(shared, "d_finetune_causal_2mp_serial")
     tuning = FineTuning(arrays)
     loss = bpr_loss(*tuning.scores(arrays, 0))
-    same(loss, arrays["step0/bpr"], "BPR")
+    assert_close(loss, arrays["step0/bpr"], "BPR")
     loss.backward()
     same_gradients(tuning.entries() + tuning.norm_entries(), arrays, "step0/bpr_grad/")
 
@@ -179,7 +179,7 @@ def test_three_steps_of_their_training(shared: Path) -> None:
     rate = float(arrays["learning_rate"])
     for step in range(3):
         loss = bce_loss(*tuning.scores(arrays, step)) + tuning.penalty()
-        same(loss, arrays["steps/loss_before_step"][step], f"loss before step {step}")
+        assert_close(loss, arrays["steps/loss_before_step"][step], f"loss before step {step}")
         gradients = torch.autograd.grad(loss, trained)
         with torch.no_grad():
             for parameter, gradient, (m, v) in zip(trained, gradients, moments, strict=True):
@@ -190,4 +190,4 @@ def test_three_steps_of_their_training(shared: Path) -> None:
                 parameter.sub_(scale * m / (v.sqrt() + 1e-8))
         if step in (0, 2):
             for name, value in tuning.values().items():
-                same(torch.from_numpy(np.ascontiguousarray(value)), arrays[f"after{step + 1}/{name}"], name)
+                assert_close(torch.from_numpy(np.ascontiguousarray(value)), arrays[f"after{step + 1}/{name}"], name)

@@ -81,13 +81,19 @@ def test_a_changed_item_changes_nothing_beyond_the_taps(configs, length, data):
     assert reached[-1] <= position + side
 
 
-@given(configs=patched_backbones(), rows=users(ITEMS), left=st.integers(0, 6), right=st.integers(0, 6), data=st.data())
-def test_any_padding_batch_mates_and_order_give_the_same_user_the_same(configs, rows, left, right, data):
+@given(
+    configs=patched_backbones(),
+    rows=users(ITEMS),
+    leading=st.integers(0, 6),
+    trailing=st.integers(0, 6),
+    data=st.data(),
+)
+def test_any_padding_batch_mates_and_order_give_the_same_user_the_same(configs, rows, leading, trailing, data):
     """The fresh weights of a backbone, so that float32 has numbers of the usual size."""
     backbone, patch = Backbone(configs[0], ITEMS, seed=2), lively_patch(configs[1], configs[0])
     order = data.draw(st.permutations(range(len(rows))))
     with torch.no_grad():
-        together = represent(backbone, padded([rows[i] for i in order], left, right), patch)
+        together = represent(backbone, padded([rows[i] for i in order], leading, trailing), patch)
         alone = [represent(backbone, torch.tensor([rows[i]], dtype=torch.long), patch)[0] for i in order]
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
 

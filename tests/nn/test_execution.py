@@ -72,8 +72,8 @@ def test_compiled_states_and_gradients_are_those_of_the_plain_blocks(shape):
     compiled, tokens = backbone.compiled(6, [10]), items(6, 9)
     tokens[0, 5:] = PAD
     parameters, actual = [*backbone.parameters(), *patch.parameters()], []
-    for of in (compiled, backbone):
-        states = represent(of, tokens, patch)
+    for network in (compiled, backbone):
+        states = represent(network, tokens, patch)
         actual.append([states, *torch.autograd.grad(states.square().sum(), parameters)])
     for first, second in zip(*actual, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
@@ -107,12 +107,12 @@ def test_recomputing_changes_neither_states_nor_gradients_and_keeps_less(backbon
     tokens[0, 5:] = PAD
     parameters = [*backbone.parameters(), *patch.parameters()]
     actual, saved = [], []
-    for of in (backbone.recomputing(), backbone):
+    for network in (backbone.recomputing(), backbone):
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda x, sizes=sizes: (sizes.append(x.numel()), x)[1], lambda x: x
         ):
-            states = [of(tokens, patch), represent(of, tokens, patch)]
+            states = [network(tokens, patch), represent(network, tokens, patch)]
         loss = sum(state.square().sum() for state in states)
         actual.append([*states, *torch.autograd.grad(loss, parameters)])
         saved.append(sum(sizes))

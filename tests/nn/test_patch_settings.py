@@ -47,7 +47,7 @@ PARALLEL = {"insertion": "parallel"}
 def test_what_is_impossible_says_why(settings, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
         build_config(AdaptConfig, {"patch": settings})
-    assert "patch" in caught.value.what
+    assert "patch" in caught.value.message
 
 
 def test_exactly_what_the_table_of_places_says_is_possible():

@@ -82,21 +82,21 @@ def test_the_states_at_all_places_are_added():
     assert torch.equal(read_at(hidden, torch.tensor([[2], [0]])), torch.stack([hidden[0, 2], hidden[1, 0]]))
 
 
-@given(configs=patched_backbones(), rows=users(ITEMS), left=st.integers(0, 4), right=st.integers(0, 4))
-def test_any_user_is_represented_as_by_the_loops(configs, rows, left, right):
+@given(configs=patched_backbones(), rows=users(ITEMS), leading=st.integers(0, 4), trailing=st.integers(0, 4))
+def test_any_user_is_represented_as_by_the_loops(configs, rows, leading, trailing):
     backbone = lively_backbone(configs[0]).double()
     patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
-    actual = represent(backbone, padded(rows, left, right), patch).numpy()
+    actual = represent(backbone, padded(rows, leading, trailing), patch).numpy()
     expected = [oracle_represent(backbone, row, patch, configs[1]) for row in rows]
     np.testing.assert_allclose(actual, expected, atol=1e-8, rtol=1e-8)
 
 
 @every_backbone
-@pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 2), (1, 4)])
-def test_the_next_item_is_read_at_the_last_event_or_at_a_mask_behind_it(backbone_config, left, right):
+@pytest.mark.parametrize(("leading", "trailing"), [(0, 0), (3, 0), (0, 2), (1, 4)])
+def test_the_next_item_is_read_at_the_last_event_or_at_a_mask_behind_it(backbone_config, leading, trailing):
     backbone = lively_backbone(backbone_config).double()
     rows = [[5, 6, 7, 8], [9], [10, 5]]
-    actual = represent_next(backbone, padded(rows, left, right)).numpy()
+    actual = represent_next(backbone, padded(rows, leading, trailing)).numpy()
     causal = backbone_config.kind == "causal"
     expected = [oracle_backbone(backbone, row if causal else [*row, MASK])[-1] for row in rows]
     np.testing.assert_allclose(actual, expected, atol=1e-10)
@@ -126,13 +126,13 @@ def pooled_by_hand(backbone, patch, row: list[int]) -> list[np.ndarray]:
 @given(
     configs=patched_backbones(),
     rows=users(ITEMS).filter(all),
-    left=st.integers(0, 4),
-    right=st.integers(0, 4),
+    leading=st.integers(0, 4),
+    trailing=st.integers(0, 4),
 )
-def test_any_user_is_pooled_over_the_events_alone(configs, rows, left, right):
+def test_any_user_is_pooled_over_the_events_alone(configs, rows, leading, trailing):
     backbone = lively_backbone(configs[0]).double()
     patch = lively_patch(configs[1], configs[0]).double().requires_grad_(False)
-    tokens, channels = padded(rows, left, right), configs[0].channels
+    tokens, channels = padded(rows, leading, trailing), configs[0].channels
     pooled = represent(backbone, tokens, patch, "pooled")
     assert pooled.shape == (len(rows), readout_named("pooled").width(channels)) == (len(rows), 2 * channels)
     for user, row in zip(pooled.numpy(), rows, strict=True):

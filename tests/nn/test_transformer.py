@@ -94,14 +94,14 @@ def test_a_changed_item_never_changes_a_causal_output_before_it(configs, length,
     assert all(place >= position for place in reached)
 
 
-@given(configs=transformers(), rows=users(ITEMS), left=st.integers(0, 6), right=st.integers(0, 6), data=st.data())
-def test_any_padding_batch_mates_and_order_give_the_same_user_the_same(configs, rows, left, right, data):
+@given(configs=transformers(), rows=users(ITEMS), leading=st.integers(0, 6), trailing=st.integers(0, 6), data=st.data())
+def test_any_padding_batch_mates_and_order_give_the_same_user_the_same(configs, rows, leading, trailing, data):
     backbone = build_backbone(configs[0], ITEMS, seed=2)
     patch = shaken(Patch(configs[1], configs[0], items=ITEMS), 1, scale=0.1)
     shaken(backbone.positions, 3, scale=0.1)
     order = data.draw(st.permutations(range(len(rows))))
     with torch.no_grad():
-        together = represent(backbone, padded([rows[i] for i in order], left, right), patch)
+        together = represent(backbone, padded([rows[i] for i in order], leading, trailing), patch)
         alone = [represent(backbone, torch.tensor([rows[i]], dtype=torch.long), patch)[0] for i in order]
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
 
@@ -191,8 +191,8 @@ def test_patches_of_the_last_block_leave_what_is_below_the_same(config):
     config = config.model_copy(update={"blocks": 1, "train_task_token": False, "item_rank": None})
     backbone, patch, recorded = lively_backbone(CAUSAL), lively_patch(config, CAUSAL), []
     hooks = [block.register_forward_hook(lambda _m, _i, out: recorded.append(out)) for block in backbone.blocks]
-    for of in (None, patch):
-        backbone(some_items(2, 6), of)
+    for applied_patch in (None, patch):
+        backbone(some_items(2, 6), applied_patch)
     for hook in hooks:
         hook.remove()
     assert torch.equal(recorded[0], recorded[2])
@@ -230,8 +230,8 @@ def test_positions_go_with_the_embedding_in_forks_and_grafts(unshared):
 def test_recomputing_changes_neither_states_nor_gradients(config):
     backbone, tokens = lively_backbone(config).requires_grad_(True), padded([[4, 5, 6, 7], [8], []], 1, 1)
     patch, actual = lively_patch(PatchConfig(bottleneck=3), config), []
-    for of in (backbone, backbone.recomputing()):
-        states = [of(tokens, patch), represent(of, tokens, patch)]
+    for network in (backbone, backbone.recomputing()):
+        states = [network(tokens, patch), represent(network, tokens, patch)]
         loss = sum(state.square().sum() for state in states)
         actual.append([*states, *torch.autograd.grad(loss, [*backbone.parameters(), *patch.parameters()])])
     assert all(torch.equal(first, second) for first, second in zip(*actual, strict=True))
@@ -268,7 +268,9 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator(conf
 
 
 def test_the_factory_makes_what_the_configuration_asks_for_and_a_block_of_each_is_about_as_large():
-    dilated, attentive = (build_backbone(BackboneConfig(architecture=of), 50) for of in ("dilated", "transformer"))
+    dilated, attentive = (
+        build_backbone(BackboneConfig(architecture=architecture), 50) for architecture in ("dilated", "transformer")
+    )
     assert type(dilated) is Backbone
     assert type(attentive) is TransformerBackbone
     sizes = [sum(p.numel() for p in net.blocks[0].parameters()) for net in (dilated, attentive)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from paper.mutation import Mutation
 
-SCRATCH = '"scratch": BackbonePlan(own=None, pretrained=False)'
-RANDOM = "BackbonePlan(own=None, trained=False, pretrained=False, patch=True)"
+SCRATCH = '"scratch": BackbonePlan(unshared=None, pretrained=False)'
+RANDOM = "BackbonePlan(unshared=None, trained=False, pretrained=False, patch=True)"
 STEP = "return torch.stack(losses).sum() / sum(users)"
 SHARES = 'default=0.70, description="fraction of users to train on")\n    valid: Fraction = Field(default=0.03'
 
@@ -20,11 +20,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("`head` has a patch", "training/strategies.py",
                  '"head": BackbonePlan()', '"head": BackbonePlan(patch=True)'),
         Mutation("`last1` trains two blocks", "training/strategies.py",
-                 '"last1": BackbonePlan(own=1)', '"last1": BackbonePlan(own=2)'),
+                 '"last1": BackbonePlan(unshared=1)', '"last1": BackbonePlan(unshared=2)'),
         Mutation("`last2` trains one block", "training/strategies.py",
-                 '"last2": BackbonePlan(own=2)', '"last2": BackbonePlan(own=1)'),
+                 '"last2": BackbonePlan(unshared=2)', '"last2": BackbonePlan(unshared=1)'),
         Mutation("`all` leaves the embeddings out", "training/strategies.py",
-                 '"all": BackbonePlan(own=None)', '"all": BackbonePlan(own=2)'),
+                 '"all": BackbonePlan(unshared=None)', '"all": BackbonePlan(unshared=2)'),
     ],
     "MTL": [
         Mutation("the loss is that of the first task", "training/joint.py", STEP,

@@ -31,8 +31,8 @@ class Mutation(NamedTuple):
         Raises:
             ValueError: the text does not stand in it exactly once, or nothing would change.
         """
-        whole = self.path(root).read_text()
-        if whole.count(self.text) != 1 or self.text == self.broken:
-            times = whole.count(self.text)
+        source = self.path(root).read_text()
+        if source.count(self.text) != 1 or self.text == self.broken:
+            times = source.count(self.text)
             raise ValueError(f"{self.effect}: this stands {times} times in {self.file}, not once:\n{self.text}")
-        return whole.replace(self.text, self.broken)
+        return source.replace(self.text, self.broken)

@@ -87,7 +87,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "np.clip(np.round(share * count).astype(np.int64), least, config.max_masked)",
                  "np.maximum(np.round(share * count).astype(np.int64), least)"),
         Mutation("none becomes a random item", "data/masking.py",
-                 "np.where(kept, tokens, random)", "np.where(kept, tokens, MASK)"),
+                 "np.where(not_random, tokens, random)", "np.where(not_random, tokens, MASK)"),
         Mutation("none stays", "data/masking.py",
                  "fate < config.mask_replace_fraction + config.keep_fraction", "fate < 0"),
         Mutation("all become the mask", "data/masking.py",

@@ -149,7 +149,14 @@ def returns() -> TaskRecord:
             users={"train": 21_230, "valid": 911, "test": 8_124},
             median_history=14.0,
             classes=[ClassFacts(name="no", users=10_864), ClassFacts(name="yes", users=19_401)],
-            steps=[Step(what="users with a source sequence", left=30_265, dropped=2_001, why="no event is left")],
+            steps=[
+                Step(
+                    description="users with a source sequence",
+                    remaining=30_265,
+                    dropped=2_001,
+                    reason="no event is left",
+                )
+            ],
         ),
         bundles=[
             bundle("patch", 2, curve("log_loss", 0.61, 0.524, 8, 4, accuracy=0.744)),
@@ -207,7 +214,14 @@ def new_department() -> TaskRecord:
             median_history=9.0,
             targets=1_012,
             pairs=9_377,
-            steps=[Step(what="users with a target", left=5_586, dropped=24_679, why="never in the target domain")],
+            steps=[
+                Step(
+                    description="users with a target",
+                    remaining=5_586,
+                    dropped=24_679,
+                    reason="never in the target domain",
+                )
+            ],
         ),
         bundles=[
             bundle("patch", 1_012, curve("mrr", 0.031, 0.079, 8, 5)),
@@ -266,9 +280,14 @@ def data_facts() -> DataFacts:
         rare_items="drop",
         inputs=[InputFile(path="runs/data/ta-feng/events.parquet", bytes=5_412_000)],
         steps=[
-            Step(what="read", left=817_741, dropped=0, why=""),
-            Step(what="before 2001-02-01", left=634_511, dropped=183_230, why="source.before"),
-            Step(what="items with 5 events or more", left=612_345, dropped=22_166, why="source.min_item_events"),
+            Step(description="read", remaining=817_741, dropped=0, reason=""),
+            Step(description="before 2001-02-01", remaining=634_511, dropped=183_230, reason="source.before"),
+            Step(
+                description="items with 5 events or more",
+                remaining=612_345,
+                dropped=22_166,
+                reason="source.min_item_events",
+            ),
         ],
         history_length=Histogram(
             edges=[1, 2, 3, 5, 10, 20, 50, 100], counts=[2_911, 2_713, 4_404, 7_251, 6_402, 4_803, 1_241, 540]

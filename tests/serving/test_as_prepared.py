@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "rare_items": "unk",
 }
 BASE = {"exclude_domains": ["53"], "min_item_events": 6}  # some items are rare; targets are not in the source
-ASKED = Question(k=4, exclude_seen=False)
+QUESTION = Question(k=4, exclude_seen=False)
 
 
 def log(seed: int = 0) -> list[Row]:
@@ -132,8 +132,8 @@ def test_stored_users_are_answered_as_the_corpus_says(tmp_path: Path, name: str)
     for number, events in enumerate(posted(rows, seed=1)):
         users.append(events)
         if number % 4 == 0:  # states and histories are kept, and have to follow
-            users.run([users.prepare(event.user, ASKED) for event in events])
-    results = users.run([users.prepare(user, ASKED) for user in everybody])
+            users.run([users.prepare(event.user, QUESTION) for event in events])
+    results = users.run([users.prepare(user, QUESTION) for user in everybody])
     answers = {user: answer for user, answer in zip(everybody, results, strict=True) if isinstance(answer, Answer)}
     assert len(answers) == len(everybody)
     assert_as_prepared(model, corpus, answers)

@@ -22,7 +22,7 @@ from peterrec.serving.files import AnswerOptions, embed, predict, recommend, to_
 
 ODD = ("young, or so", 'a "b"', "c)", "p(d)", "ä\n\t;", "")
 HISTORIES = [["item-1", "item-2"], ["item-9", "nowhere", "x"], ["item-3"]]
-KNOWN = [2, 1, 1]
+KNOWN_EVENTS = [2, 1, 1]
 USERS = ["ann", "7", 'b "c", d']
 ENDINGS = [".parquet", ".csv", ".jsonl"]
 PRETRAINED = tiny_pretrained()
@@ -73,7 +73,7 @@ def test_predictions(at, model, tmp_path, ending):
     expected = model.predict(HISTORIES, "age")
     assert table.column_names == ["user", "label", "probability", "known_events", *(f"p({name})" for name in ODD)]
     assert table["user"].to_pylist() == USERS
-    assert table["known_events"].to_pylist() == KNOWN
+    assert table["known_events"].to_pylist() == KNOWN_EVENTS
     assert table["label"].to_pylist() == expected.labels
     assert table["probability"].to_pylist() == expected.probabilities.max(1).tolist()
     for i, name in enumerate(ODD):
@@ -97,7 +97,7 @@ def test_recommendations(at, model, tmp_path, ending, bundle):
     expected = model.recommend(HISTORIES, bundle, 4)
     rows = [
         {"user": user, "rank": rank, "item": item, "score": score, "known_events": known_events}
-        for user, known_events, items, scores in zip(USERS, KNOWN, expected.items, expected.scores, strict=True)
+        for user, known_events, items, scores in zip(USERS, KNOWN_EVENTS, expected.items, expected.scores, strict=True)
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
     ]
     assert table.to_pylist() == rows
@@ -115,7 +115,7 @@ def test_embeddings(at, model, tmp_path, ending, bundle):
     assert [row["user"] for row in rows] == USERS
     vectors = [[row[f"v{i}"] for i in range(8)] if ending == ".csv" else row["vector"] for row in rows]
     np.testing.assert_allclose(vectors, model.represent(HISTORIES, bundle), atol=1e-6)
-    assert [row["known_events"] for row in rows] == KNOWN
+    assert [row["known_events"] for row in rows] == KNOWN_EVENTS
     columns = [f"v{i}" for i in range(8)] if ending == ".csv" else ["vector"]
     assert list(rows[0]) == ["user", "known_events", *columns]
 

@@ -12,7 +12,7 @@ from peterrec.errors import ArtifactError, FormatVersionError, StorageError
 from peterrec.serving.journal import BundleJournal
 from peterrec.serving.versions import VersionHistory
 
-GIVEN = {"age": "runs/age", "music": "runs/music"}
+BUNDLE_FOLDERS = {"age": "runs/age", "music": "runs/music"}
 FIRST, SECOND = VersionHistory(("v1",)), VersionHistory(("v1", "v3"), ("v2",))
 
 
@@ -22,21 +22,21 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_without_changes_the_command_line_holds_and_nothing_is_written(path: Path) -> None:
-    assert BundleJournal(path).start(GIVEN) == {}
+    assert BundleJournal(path).start(BUNDLE_FOLDERS) == {}
     assert not path.parent.exists()
 
 
 def test_what_operators_did_holds_after_a_restart(path: Path) -> None:
     journal = BundleJournal(path)
-    journal.start(GIVEN)
+    journal.start(BUNDLE_FOLDERS)
     journal.record("age", FIRST)
     journal.record("age", SECOND)
     journal.record("music", None)
     journal.record("shop", FIRST)
     journal.record("gone", FIRST)
     journal.record("gone", None)
-    assert BundleJournal(path).start(GIVEN) == {"age": SECOND, "music": None, "shop": FIRST}
-    assert BundleJournal(path).start(GIVEN) == {"age": SECOND, "music": None, "shop": FIRST}
+    assert BundleJournal(path).start(BUNDLE_FOLDERS) == {"age": SECOND, "music": None, "shop": FIRST}
+    assert BundleJournal(path).start(BUNDLE_FOLDERS) == {"age": SECOND, "music": None, "shop": FIRST}
     assert BundleJournal(path).versions() == [("age", "v2"), ("age", "v1"), ("age", "v3"), ("shop", "v1")]
 
 
@@ -94,7 +94,7 @@ def test_what_an_earlier_release_wrote_is_read(path: Path) -> None:
         "music": {"path": None, "given": "runs/music"},
     }
     path.write_text(json.dumps({"kind": "journal", "format_version": 1, "bundles": bundles}))
-    assert BundleJournal(path).start(GIVEN) == {"age": FIRST, "music": None}
+    assert BundleJournal(path).start(BUNDLE_FOLDERS) == {"age": FIRST, "music": None}
 
 
 @pytest.mark.parametrize(

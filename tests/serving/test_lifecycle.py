@@ -17,7 +17,7 @@ from peterrec.serving.engine import Engine
 from peterrec.serving.explain import explain
 from peterrec.serving.requests import Answer, ClassAnswer, Question, Request
 
-ASKED = Request(["item-3", "item-1", "item-7"])
+REQUEST = Request(["item-3", "item-1", "item-7"])
 PRETRAINED = tiny_pretrained()
 
 
@@ -43,7 +43,7 @@ def test_a_bundle_of_a_folder_answers_and_says_what_it_is(tmp_path):
     assert info.parameters == sum(t.numel() for t in age().tensors().values())
     assert [task.name for task in served.tasks()] == ["how-old"]
     assert served.tasks()[0].classes == ("young", "old", "older")
-    answer = served.predict([ASKED])[0].tasks["how-old"]
+    answer = served.predict([REQUEST])[0].tasks["how-old"]
     assert answer.version == info.version
 
 
@@ -61,14 +61,14 @@ def test_the_version_is_of_the_content(tmp_path):
 def test_who_asked_before_is_answered_by_the_version_before():
     served = engine()
     old = served.add(age(0)).version
-    before = served.predict([ASKED])
-    prepared = served.prepare(ASKED)
+    before = served.predict([REQUEST])
+    prepared = served.prepare(REQUEST)
     new = served.add(age(1)).version
-    after = served.prepare(ASKED)
+    after = served.prepare(REQUEST)
     served.drop("age")
     with pytest.raises(UnknownTaskError):
-        served.prepare(Request(ASKED.items, Question(["age"])))
-    answers = served.answer([prepared, after, served.prepare(ASKED)])
+        served.prepare(Request(REQUEST.items, Question(["age"])))
+    answers = served.answer([prepared, after, served.prepare(REQUEST)])
     assert [list(answer.tasks) for answer in answers] == [["age"], ["age"], []]
     assert [answer.tasks["age"].version for answer in answers[:2]] == [old, new]
     assert answers[0] == before[0]
@@ -88,7 +88,7 @@ def test_a_roll_back_goes_through_what_has_answered():
     with pytest.raises(RequestError, match="no version before the active one"):
         served.roll_back("age")
     assert served.roll_back("age", third).version == third
-    assert served.predict([ASKED])[0].tasks["age"].version == third
+    assert served.predict([REQUEST])[0].tasks["age"].version == third
     assert served.roll_back("age").version == first
     with pytest.raises(RequestError, match=f"in memory: {first}, {third}, {second}, {fourth}"):
         served.roll_back("age", "0123")
@@ -101,10 +101,10 @@ def test_what_was_staged_answers_when_it_is_activated(tmp_path):
     first = served.add(age(0)).version
     staged_too = served.stage("age", folder(tmp_path / "other", seed=1))
     back = served.stage("age", folder(tmp_path / "again", seed=0))
-    assert served.predict([ASKED])[0].tasks["age"].version == first
+    assert served.predict([REQUEST])[0].tasks["age"].version == first
     assert len(served.versions("age")) == 1
     second = served.activate(staged_too).version
-    assert served.predict([ASKED])[0].tasks["age"].version == second != first
+    assert served.predict([REQUEST])[0].tasks["age"].version == second != first
     assert served.activate(back).version == first  # staged when the other one did not answer yet
     assert [info.version for info in served.versions("age") if not info.withdrawn] == [first, second]
     assert served.roll_back("age").version == second
@@ -153,7 +153,7 @@ def test_only_so_many_versions_are_kept_and_a_dropped_one_is_gone():
 def test_what_cannot_be_loaded_leaves_everything_as_it_was(tmp_path):
     served = engine()
     served.add(age(0))
-    before = served.predict([ASKED])
+    before = served.predict([REQUEST])
     save_bundle(tmp_path / "foreign", tiny_bundle(tiny_pretrained(seed=1)))
     damaged = folder(tmp_path / "damaged", seed=1) / "adapter_model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-10])
@@ -165,7 +165,7 @@ def test_what_cannot_be_loaded_leaves_everything_as_it_was(tmp_path):
         served.load("age", tmp_path / "nowhere")
     with pytest.raises(FingerprintError):
         served.add(tiny_bundle(tiny_pretrained(seed=1)))
-    assert served.predict([ASKED]) == before
+    assert served.predict([REQUEST]) == before
     assert len(served.versions()) == 1
 
 
@@ -179,7 +179,7 @@ def test_a_bundle_that_answers_with_no_numbers_is_refused(kind):
         bad.head.weight.fill_(3e38)  # finite itself
     with pytest.raises(ArtifactError, match="answers with NaN or infinity as 'age'"):
         served.add(bad)
-    assert served.predict([ASKED])[0].tasks["age"].version == before
+    assert served.predict([REQUEST])[0].tasks["age"].version == before
 
 
 @pytest.mark.parametrize("kind", ["classes", "ranking"])
@@ -193,9 +193,9 @@ def test_an_answer_of_no_numbers_is_an_error_and_not_one_without_them(kind):
         for weight, _ in served.snapshot.class_heads._stacks:
             weight.fill_(float("nan"))
     with pytest.raises(AnswerError, match="'age' answers with NaN or infinity"):
-        served.predict([ASKED])
+        served.predict([REQUEST])
     with pytest.raises(AnswerError, match="'age' answers with NaN or infinity"):
-        explain(served, served.prepare(ASKED), "age")
+        explain(served, served.prepare(REQUEST), "age")
 
 
 def test_answers_are_of_one_version_or_the_other_while_it_changes():
@@ -204,12 +204,12 @@ def test_answers_are_of_one_version_or_the_other_while_it_changes():
     expected: dict[str, Answer] = {}
     for bundle in bundles:
         version = served.add(bundle).version
-        expected[version] = served.predict([ASKED])[0]
+        expected[version] = served.predict([REQUEST])[0]
     stop, wrong = threading.Event(), []
 
     def ask() -> None:
         while not stop.is_set():
-            answer = served.predict([ASKED, ASKED])[1]
+            answer = served.predict([REQUEST, REQUEST])[1]
             task_answer = answer.tasks["age"]
             assert isinstance(task_answer, ClassAnswer)
             right = expected[task_answer.version].tasks["age"].probabilities

@@ -156,10 +156,12 @@ class Counting(Stream):
         self.pushed.append(len(rows))
         return super().push(states, rows, tokens, patch)
 
-    def fill(self, states: Any, rows: Tensor, tokens: Tensor, patch: Any = None, seen: Tensor | None = None) -> None:
+    def fill(
+        self, states: Any, rows: Tensor, tokens: Tensor, patch: Any = None, token_counts: Tensor | None = None
+    ) -> None:
         self.filled.append(len(rows))
         assert tokens.shape[1] <= self.positions, "no more is read than matters"
-        super().fill(states, rows, tokens, patch, seen)
+        super().fill(states, rows, tokens, patch, token_counts)
 
 
 def test_a_new_event_costs_one_push_and_no_event_nothing():

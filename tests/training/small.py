@@ -150,14 +150,14 @@ class StopAt(Callback):
 
     hook: str
     n: int
-    seen: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def __hash__(self) -> int:
         return id(self)
 
     def _count(self, hook: str) -> None:
-        self.seen.append(hook)
-        if hook == self.hook and self.seen.count(hook) == self.n:
+        self.calls.append(hook)
+        if hook == self.hook and self.calls.count(hook) == self.n:
             raise Stopped
 
     def on_train_batch_start(self, *_: Any) -> None:

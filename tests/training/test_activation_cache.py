@@ -69,8 +69,8 @@ def deep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> UserModel:
 
 @pytest.fixture(scope="module")
 def noncausal(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> UserModel:
-    both = BLOCKS.model_copy(update={"kind": "noncausal"})
-    return pretrain(corpus, tmp_path_factory.mktemp("both") / "backbone", pretrain_config(epochs=1, backbone=both))
+    settings = BLOCKS.model_copy(update={"kind": "noncausal"})
+    return pretrain(corpus, tmp_path_factory.mktemp("both") / "backbone", pretrain_config(epochs=1, backbone=settings))
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,12 @@ class Run:
         self.tensors, self.curve = bundle.tensors(), plain(bundle.metrics["curve"])
         self.line = next((line for line in lines if "computed once" in line), None)
 
-    def is_nearly(self, other: Run) -> None:
-        assert self.tensors.keys() == other.tensors.keys()
+    def is_nearly(self, expected: Run) -> None:
+        assert self.tensors.keys() == expected.tensors.keys()
         for name, tensor in self.tensors.items():
-            torch.testing.assert_close(tensor, other.tensors[name], rtol=0, atol=1e-5)
-        assert len(self.curve) == len(other.curve)
-        for first, second in zip(self.curve, other.curve, strict=True):
+            torch.testing.assert_close(tensor, expected.tensors[name], rtol=0, atol=1e-5)
+        assert len(self.curve) == len(expected.curve)
+        for first, second in zip(self.curve, expected.curve, strict=True):
             assert first == pytest.approx(second, abs=1e-5)
 
 
@@ -118,12 +118,12 @@ def test_training_on_what_was_kept_is_training_as_ever(
     deep: UserModel, corpus: Corpus, tmp_path: Path, case: str, task: str
 ) -> None:
     changed, settings = SHARED[case]
-    kept = Run(deep, corpus, task, tmp_path / "out", **settings)
-    ever = Run(deep, corpus, task, tmp_path / "out", cache="off", **settings)
-    kept.is_nearly(ever)
-    assert ever.line is None
+    cached = Run(deep, corpus, task, tmp_path / "out", **settings)
+    uncached = Run(deep, corpus, task, tmp_path / "out", cache="off", **settings)
+    cached.is_nearly(uncached)
+    assert uncached.line is None
     below = {0: "trunk is", 1: "trunk below the last block is", 2: "trunk below the last 2 blocks is"}[changed]
-    assert f"{below} computed once for {labelled(corpus, task)} users (" in str(kept.line)
+    assert f"{below} computed once for {labelled(corpus, task)} users (" in str(cached.line)
 
 
 @pytest.mark.parametrize("task", ["classification", "ranking"])
@@ -133,17 +133,17 @@ def test_users_with_few_events_or_none(
     reads_short: UserModel, short: dict[str, Corpus], tmp_path: Path, case: str, task: str, length: int
 ) -> None:
     settings = SHARED[case][1] | {"max_length": length}
-    kept = Run(reads_short, short[task], "job", tmp_path / "out", **settings)
-    assert kept.line is not None
-    kept.is_nearly(Run(reads_short, short[task], "job", tmp_path / "out", cache="off", **settings))
+    cached = Run(reads_short, short[task], "job", tmp_path / "out", **settings)
+    assert cached.line is not None
+    cached.is_nearly(Run(reads_short, short[task], "job", tmp_path / "out", cache="off", **settings))
 
 
 def test_of_a_noncausal_backbone_only_the_representation_is_kept(
     noncausal: UserModel, corpus: Corpus, tmp_path: Path
 ) -> None:
-    kept = Run(noncausal, corpus, "shop", tmp_path / "out", strategy="head")
-    assert kept.line is not None
-    kept.is_nearly(Run(noncausal, corpus, "shop", tmp_path / "out", strategy="head", cache="off"))
+    cached = Run(noncausal, corpus, "shop", tmp_path / "out", strategy="head")
+    assert cached.line is not None
+    cached.is_nearly(Run(noncausal, corpus, "shop", tmp_path / "out", strategy="head", cache="off"))
     assert Run(noncausal, corpus, "shop", tmp_path / "out", epochs=1, strategy="last1").line is None
 
 
@@ -180,8 +180,8 @@ def test_the_changed_blocks_are_counted_by_what_is_trained(deep: UserModel, corp
 
     assert [count(settings) for _, settings in SHARED.values()] == [changed for changed, _ in SHARED.values()]
     assert [count(settings) for settings in NOT_SHARED.values()] == [None] * len(NOT_SHARED)
-    made = build(adapt_config(strategy="last1"), deep.network.backbone, spec, spec.part("train"))
-    assert changed_blocks(replace(made, own=UnsharedModules(embedding=True, blocks=1))) is None
+    parts = build(adapt_config(strategy="last1"), deep.network.backbone, spec, spec.part("train"))
+    assert changed_blocks(replace(parts, unshared=UnsharedModules(embedding=True, blocks=1))) is None
 
 
 @pytest.mark.parametrize("case", ["head", "last1", "patch, last block"])
@@ -192,7 +192,7 @@ def test_the_trunk_runs_once_for_each_user(
     rows: list[int] = []
     backbone = deep.network.backbone
     watched = [backbone.embedding, backbone.blocks[0].first.norm]
-    hooks = [module.register_forward_hook(lambda *given: rows.append(len(given[2]))) for module in watched]
+    hooks = [module.register_forward_hook(lambda *arguments: rows.append(len(arguments[2]))) for module in watched]
     try:
         Run(deep, corpus, "cluster", tmp_path / "out", epochs=3, cache=cache, **SHARED[case][1])
     finally:
@@ -213,13 +213,15 @@ def test_the_pretrained_backbone_is_what_it_was(deep: UserModel, corpus: Corpus,
 
 
 def test_it_is_computed_in_the_precision_of_the_training(deep: UserModel, corpus: Corpus, tmp_path: Path) -> None:
-    seen: set[torch.dtype] = set()
-    hook = deep.network.backbone.blocks[0].first.conv.register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    dtypes: set[torch.dtype] = set()
+    hook = deep.network.backbone.blocks[0].first.conv.register_forward_hook(
+        lambda *arguments: dtypes.add(arguments[2].dtype)
+    )
     for precision, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
         runner = {"accelerator": "cpu", "progress": False, "precision": precision}
         Run(deep, corpus, "cluster", tmp_path / "out", epochs=1, strategy="head", runner=runner)
-        assert seen == {dtype}
-        seen.clear()
+        assert dtypes == {dtype}
+        dtypes.clear()
     hook.remove()
 
 
@@ -259,9 +261,9 @@ def test_what_is_large_is_kept_on_disk(
         return str(Run(deep, corpus, "cluster", tmp_path / "out", epochs=1, strategy="head", cache=cache).line)
 
     size = labelled(corpus, "cluster") * 8 * 4
-    for limit, where in ((size, "in memory"), (size - 1, "on disk")):
+    for limit, place in ((size, "in memory"), (size - 1, "on disk")):
         monkeypatch.setattr(trunk, "IN_MEMORY", limit)
-        assert line().endswith(f", {where})")
+        assert line().endswith(f", {place})")
     monkeypatch.setattr(trunk, "ON_DISK", size - 1)
     assert (line(), line("disk")[-9:]) == ("None", " on disk)")
 

@@ -40,16 +40,16 @@ def quick(strategy: str, **settings: Any) -> Any:
 def answers(model: UserModel, name: str, task: str) -> Any:
     if task == "cluster":
         return model.predict(HISTORIES, name).probabilities.tolist()
-    found = model.recommend(HISTORIES, name, 8)
-    return found.items, found.scores
+    recommendations = model.recommend(HISTORIES, name, 8)
+    return recommendations.items, recommendations.scores
 
 
-def kept(folder: Path) -> dict[str, torch.Tensor]:
+def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """What is on disk of a bundle."""
     return load_file(folder / "adapter_model.safetensors")
 
 
-def of_backbone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def backbone_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
 
 
@@ -89,15 +89,15 @@ def test_a_bundle_made_on_one_model_shares_nothing_with_it_on_another(
     model: UserModel, backbone: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
     bundle = adapt(model, corpus, "cluster", tmp_path / "out", quick("last1"))
-    second_result = UserModel.from_pretrained(backbone, "cpu")
-    second_result.add_bundle(bundle, "there")
+    second_model = UserModel.from_pretrained(backbone, "cpu")
+    second_model.add_bundle(bundle, "there")
     model.add_bundle(bundle, "here")
-    there = second_result.bundle("there").backbone
-    assert there is not None
-    assert there.embedding is second_result.network.backbone.embedding
-    assert there.blocks[0] is second_result.network.backbone.blocks[0]
-    assert there.blocks[-1] is not second_result.network.backbone.blocks[-1]
-    assert answers(second_result, "there", "cluster") == answers(model, "here", "cluster")
+    bundle_backbone = second_model.bundle("there").backbone
+    assert bundle_backbone is not None
+    assert bundle_backbone.embedding is second_model.network.backbone.embedding
+    assert bundle_backbone.blocks[0] is second_model.network.backbone.blocks[0]
+    assert bundle_backbone.blocks[-1] is not second_model.network.backbone.blocks[-1]
+    assert answers(second_model, "there", "cluster") == answers(model, "here", "cluster")
 
 
 def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
@@ -112,8 +112,8 @@ def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
         model.delete_bundle(strategy)
         with pytest.raises(ConfigError, match=f"no bundle '{strategy}' is loaded"):
             model.predict(HISTORIES, strategy)
-        for other in STRATEGIES[number + 1 :]:
-            assert answers(model, other, "cluster") == before[other]
+        for remaining_strategy in STRATEGIES[number + 1 :]:
+            assert answers(model, remaining_strategy, "cluster") == before[remaining_strategy]
 
 
 # ---------------------------------------------------------------- what a bundle holds
@@ -127,12 +127,12 @@ def test_a_bundle_stores_the_tasks_own_modules_and_no_others(
     model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str, blocks: int
 ) -> None:
     adapt(model, corpus, "cluster", tmp_path / "out", quick(strategy))
-    parts = [f"{site}.{of}" for site in ("first", "second") for of in ("conv.weight", "conv.bias")]
-    parts += [f"{site}.norm.{of}" for site in ("first", "second") for of in ("weight", "bias")]
+    parts = [f"{site}.{parameter}" for site in ("first", "second") for parameter in ("conv.weight", "conv.bias")]
+    parts += [f"{site}.norm.{parameter}" for site in ("first", "second") for parameter in ("weight", "bias")]
     expected = {f"backbone.blocks.{block}.{part}" for block in (0, 1)[2 - blocks :] for part in parts}
     embedding = strategy in ("all", "scratch", "patch-random")
     expected |= {"backbone.embedding.weight"} if embedding else set()
-    names = set(kept(tmp_path / "out"))
+    names = set(saved_tensors(tmp_path / "out"))
     assert {name for name in names if name.startswith("backbone.")} == expected
     assert {name.partition(".")[0] for name in names - expected} == (
         {"patch", "head"} if "patch" in strategy else {"head"}
@@ -146,7 +146,7 @@ def test_what_a_strategy_trains_is_no_longer_what_was_pretrained(
     model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str
 ) -> None:
     adapt(model, corpus, "cluster", tmp_path / "out", quick(strategy))
-    mine, trunk = of_backbone(kept(tmp_path / "out")), model.network.backbone.state_dict()
+    mine, trunk = backbone_tensors(saved_tensors(tmp_path / "out")), model.network.backbone.state_dict()
     assert not any(torch.equal(tensor, trunk[name]) for name, tensor in mine.items())
     if "embedding.weight" in mine:
         assert not mine["embedding.weight"][0].any(), "padding stays zero"
@@ -171,7 +171,7 @@ def test_a_changed_copy_does_not_reach_the_blocks_that_are_shared(
 
 
 @pytest.fixture(scope="module")
-def other(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_backbone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another backbone of the same catalogue and shape."""
     path = tmp_path_factory.mktemp("other") / "backbone"
     pretrain(corpus, path, pretrain_config(epochs=1, seed=7))
@@ -180,13 +180,13 @@ def other(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("strategy", ["scratch", "patch-random", "all", "patch"])
 def test_only_strategies_from_scratch_do_not_depend_on_the_pretrained_weights(
-    backbone: Path, other: Path, corpus: Corpus, tmp_path: Path, strategy: str
+    backbone: Path, other_backbone: Path, corpus: Corpus, tmp_path: Path, strategy: str
 ) -> None:
-    for name, path in (("a", backbone), ("b", other)):
+    for name, path in (("a", backbone), ("b", other_backbone)):
         adapt(path, corpus, "cluster", tmp_path / name, quick(strategy))
-    first, second = kept(tmp_path / "a"), kept(tmp_path / "b")
-    same = first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-    assert same == (strategy in ("scratch", "patch-random"))
+    first, second = saved_tensors(tmp_path / "a"), saved_tensors(tmp_path / "b")
+    is_equal = first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert is_equal == (strategy in ("scratch", "patch-random"))
 
 
 def test_a_random_trunk_is_kept_as_it_was_drawn(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_random_trunk_is_kept_as_it_was_drawn(model: UserModel, corpus: Corpus
 
     def trunk(name: str, **settings: Any) -> dict[str, torch.Tensor]:
         adapt(model, corpus, "cluster", tmp_path / name, quick("patch-random", **settings))
-        return of_backbone(kept(tmp_path / name))
+        return backbone_tensors(saved_tensors(tmp_path / name))
 
     first, longer, drawn = trunk("a"), trunk("b", epochs=3), trunk("c", seed=1)
     assert first.keys() == model.network.backbone.state_dict().keys()
@@ -213,7 +213,7 @@ def test_the_last_block_of_a_backbone_with_one_and_no_last_two(corpus: Corpus, t
     model = pretrain(corpus, tmp_path / "backbone", config)
     adapt(model, corpus, "shop", tmp_path / "last1", quick("last1"))
     everything = set(model.network.backbone.state_dict())
-    assert set(of_backbone(kept(tmp_path / "last1"))) == everything - {"embedding.weight"}
+    assert set(backbone_tensors(saved_tensors(tmp_path / "last1"))) == everything - {"embedding.weight"}
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigError, match="last 2 blocks, but the backbone has 1"):
         adapt(model, corpus, "shop", tmp_path / "last2", quick("last2"))
@@ -225,11 +225,11 @@ def test_bundles_are_told_apart_by_strategy_or_else_all_by_path(
 ) -> None:
     for name, strategy, seed in (("head", "patch", 0), ("other", "patch", 1), ("plain", "head", 0)):
         adapt(model, corpus, "cluster", tmp_path / name, adapt_config(strategy=strategy, epochs=1, seed=seed))
-    head, other, plain = (tmp_path / name for name in ("head", "other", "plain"))
+    head, other_seed, plain = (tmp_path / name for name in ("head", "other", "plain"))
     config = EvaluateConfig(baselines=False, bootstrap=20)
-    actual = evaluate(model, corpus, [other, plain], config=config)
+    actual = evaluate(model, corpus, [other_seed, plain], config=config)
     assert [method.name for method in actual.methods] == ["patch", "head"]
-    actual = evaluate(model, corpus, [head, other, plain], config=config)
-    assert [method.name for method in actual.methods] == [str(head), str(other), str(plain)]
+    actual = evaluate(model, corpus, [head, other_seed, plain], config=config)
+    assert [method.name for method in actual.methods] == [str(head), str(other_seed), str(plain)]
     with pytest.raises(ConfigError, match="same bundle was given twice"):
-        evaluate(model, corpus, [head, other, tmp_path / "." / "head"], config=config)
+        evaluate(model, corpus, [head, other_seed, tmp_path / "." / "head"], config=config)

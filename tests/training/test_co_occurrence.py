@@ -60,18 +60,18 @@ def test_channels_that_the_data_cannot_fill_are_filled_with_little_noise(channel
 
 
 def test_only_the_given_users_and_so_many_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
-    of_one_taste = item_factors(TASTES, np.arange(4), 7, 2, seed=0)
-    assert np.abs(of_one_taste[3:]).max() < DEVIATION / 10
+    all_users = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
+    single_taste = item_factors(TASTES, np.arange(4), 7, 2, seed=0)
+    assert np.abs(single_taste[3:]).max() < DEVIATION / 10
     monkeypatch.setattr(co_occurrence, "MAX_USERS", 4)
     fewer = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
-    assert not np.allclose(np.abs(fewer), np.abs(whole))
+    assert not np.allclose(np.abs(fewer), np.abs(all_users))
     assert cosine(fewer[3], fewer[5]) > 0.9, "evenly spread ones: of both tastes"
 
 
-def settings(**more: object) -> PretrainConfig:
+def settings(**overrides: object) -> PretrainConfig:
     backbone = BackboneConfig(channels=8, dilations=(1, 2), tie_weights=False)
-    return pretrain_config(backbone=backbone, item_init="co-occurrence", epochs=2, **more)
+    return pretrain_config(backbone=backbone, item_init="co-occurrence", epochs=2, **overrides)
 
 
 def table(model: UserModel) -> np.ndarray:

@@ -39,7 +39,7 @@ def users(count: int, seed: int) -> list[list[int]]:
 def job(folder: Path, train: Sequence[int], valid: Sequence[int]) -> Corpus:
     """Task `job` with these labels, which nothing in the histories tells."""
     labels = {"train": train, "valid": valid, "test": valid}
-    parts = {part: users(len(of), seed) for seed, (part, of) in enumerate(labels.items())}
+    parts = {part: users(len(part_labels), seed) for seed, (part, part_labels) in enumerate(labels.items())}
     return corpus_of(folder, users(40, 9), 6, labels=labels, parts=parts)
 
 
@@ -63,7 +63,7 @@ def part_of(labels: Sequence[int], folder: Path, part: Any = "train") -> tuple[T
 
 
 @pytest.mark.parametrize(
-    ("train", "valid", "settings", "folds", "said"),
+    ("train", "valid", "settings", "folds", "message"),
     [
         (640, 37, {}, 5, "37 valid users are too few to choose an epoch by (a share of them has a standard error of "
          "8 %): choosing by 5-fold cross-validation within the 640 train users"),
@@ -76,24 +76,24 @@ def part_of(labels: Sequence[int], folder: Path, part: Any = "train") -> tuple[T
     ],
 )  # fmt: skip
 def test_what_chooses_the_epoch(
-    tmp_path: Path, train: int, valid: int, settings: dict[str, Any], folds: int, said: str
+    tmp_path: Path, train: int, valid: int, settings: dict[str, Any], folds: int, message: str
 ) -> None:
-    task, of_train = part_of([i % 2 for i in range(train)], tmp_path / "a")
-    _, of_valid = part_of([i % 2 for i in range(valid)], tmp_path / "b")
-    selection = select_by(AdaptConfig(**settings), task, of_train, of_valid)
+    task, train_part = part_of([i % 2 for i in range(train)], tmp_path / "a")
+    _, valid_part = part_of([i % 2 for i in range(valid)], tmp_path / "b")
+    selection = select_by(AdaptConfig(**settings), task, train_part, valid_part)
     assert selection.folds == folds
-    assert said in selection.line
+    assert message in selection.line
     assert bool(selection.line) == bool(folds)
     assert len(selection.warnings) == (1 if valid < 100 and not folds else 0)
 
 
 def test_few_that_choose_all_the_same_are_told(tmp_path: Path) -> None:
     task, part = part_of([0, 1] * 20, tmp_path)
-    said = "'job': 40 valid users are too few to choose an epoch by (a share of them has a standard error of 8 %), "
+    message = "'job': 40 valid users are too few to choose an epoch by (a share of them has a standard error of 8 %), "
     actual = select_by(AdaptConfig(selection="valid"), task, part, part)
-    assert actual.warnings == (f"{said}but they chose it: set selection to auto, or raise split.valid",)
+    assert actual.warnings == (f"{message}but they chose it: set selection to auto, or raise split.valid",)
     actual = select_by(AdaptConfig(), task, part, part)
-    assert actual.warnings == (f"{said}but they chose it: label more users, or raise split.valid",)
+    assert actual.warnings == (f"{message}but they chose it: label more users, or raise split.valid",)
 
 
 def test_one_class_among_many_valid_users(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ METRICS = {"log_loss": 1.0, "accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("model_metrics", "constant", "settings", "said"),
+    ("model_metrics", "constant", "settings", "message"),
     [
         (METRICS, {"log_loss": 1.1, "accuracy": 0.5}, {}, None),
         (METRICS, {"log_loss": 0.95, "accuracy": 0.2}, {}, "no better than answering the class shares (log_loss 1.000 "
@@ -157,14 +157,14 @@ METRICS = {"log_loss": 1.0, "accuracy": 0.5}
     ],
 )  # fmt: skip
 def test_a_model_that_is_no_better(
-    model_metrics: dict[str, float], constant: dict[str, float], settings: dict[str, Any], said: str | None
+    model_metrics: dict[str, float], constant: dict[str, float], settings: dict[str, Any], message: str | None
 ) -> None:
     metrics = {"valid": model_metrics, "constant": constant, "best_epoch": 3}
     warnings = useless("job", metrics, 100, AdaptConfig(**settings))
-    if said is None:
+    if message is None:
         assert warnings == ()
     else:
-        assert f"'job' is {said}" in warnings[0]
+        assert f"'job' is {message}" in warnings[0]
         assert " for 100 valid users: try the settings readout=pooled, " in warnings[0]
 
 
@@ -197,19 +197,19 @@ def test_the_settings_to_try_are_there_and_are_others(settings: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"selection": "valid"}, "'job' is no better than answering the class shares (log_loss "),
         ({"selection": "auto", "folds": 2}, "for 120 held-out train users: try the settings "),
     ],
 )
 def test_a_useless_model_is_told_last_and_kept_in_mind(
-    noise: Corpus, trunk: UserModel, tmp_path: Path, settings: dict[str, Any], said: str, logged: list[str]
+    noise: Corpus, trunk: UserModel, tmp_path: Path, settings: dict[str, Any], message: str, logged: list[str]
 ) -> None:
     config = adapt_config(optim=RUINED, epochs=1, **settings)
     bundle = adapt(trunk, noise, "job", tmp_path / "out", config)
     warning = bundle.metrics["warnings"][-1]
-    assert said in warning
+    assert message in warning
     assert logged[-1] == f"warning: {warning}"
     assert bundle.metrics["constant"]["accuracy"] == 0.75
     assert inspect(tmp_path / "out")["metrics"]["warnings"] == bundle.metrics["warnings"]
@@ -232,7 +232,7 @@ def test_the_command_line_says_it_below_all_else(
         "runner.accelerator=cpu",
     ]
     arguments = ["adapt", str(tmp_path / "backbone"), str(noise.path), "job", "-o", out]
-    arguments += [text for one in settings for text in ("--set", one)]
+    arguments += [text for setting in settings for text in ("--set", setting)]
     capsys.readouterr()
     assert execute(arguments) == 0
     output = capsys.readouterr().err.splitlines()

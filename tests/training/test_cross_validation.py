@@ -61,8 +61,8 @@ def test_every_train_user_is_held_out_once(model: UserModel, corpus: Corpus, tas
     for fold in folds:
         assert sorted([*fold.rows, *fold.held_out]) == list(range(len(users)))
         if users.labels is not None:
-            held, whole = np.bincount(users.labels[fold.held_out]), np.bincount(users.labels)
-            assert (np.abs(held - whole / 3) < 1).all()
+            held_counts, all_counts = np.bincount(users.labels[fold.held_out]), np.bincount(users.labels)
+            assert (np.abs(held_counts - all_counts / 3) < 1).all()
 
 
 def test_every_fold_starts_where_the_last_training_does(model: UserModel, corpus: Corpus) -> None:
@@ -83,14 +83,14 @@ def test_no_fold_ever_sees_a_user_it_holds_out(model: UserModel, corpus: Corpus,
     config = adapt_config(**FOLDS, event_dropout=0.3)
     users = corpus.task(task).part("train")
     folds = folds_of(model, corpus, task, config)
-    seen: list[list[int]] = [[] for _ in folds]
+    batched_rows: list[list[int]] = [[] for _ in folds]
     for number, fold in enumerate(folds):
         assert fold.learner.source.part.user_ids.to_pylist() == users.user_ids.take(fold.rows).to_pylist()
-        fold.learner.source.batch = lambda rows, rng, number=number: seen[number].extend(rows) or {}  # type: ignore[method-assign]
+        fold.learner.source.batch = lambda rows, rng, number=number: batched_rows[number].extend(rows) or {}  # type: ignore[method-assign]
     source = fold_source(folds, users.sequences.lengths)
     for _ in EpochStream(source, 7, seed=0):
         pass
-    for fold, rows in zip(folds, seen, strict=True):
+    for fold, rows in zip(folds, batched_rows, strict=True):
         assert sorted(rows) == list(range(len(fold.rows)))
 
 
@@ -154,8 +154,9 @@ def test_all_users_are_trained_on_up_to_the_best_epoch_for_those_held_out(
     assert cross_validation["metrics"] == {
         name: cross_validation["curve"][best][name] for name in bundle.metrics["valid"]
     }
-    same = {name: torch.equal(value, weights.after[best][name]) for name, value in bundle.tensors().items()}
-    assert all(same.values()), same  # as if it had been known from the start: the same schedule, the same batches
+    is_equal = {name: torch.equal(value, weights.after[best][name]) for name, value in bundle.tensors().items()}
+    # As if it had been known from the start: the same schedule, the same batches.
+    assert all(is_equal.values()), is_equal
 
 
 def test_held_out_users_are_judged_by_the_network_that_did_not_learn_from_them(
@@ -240,10 +241,10 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
 def runs(backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path) -> Callable[..., Any]:
     """`runs(case, stop, resume)`: what a training makes of tensors and metrics, without the seconds."""
 
-    def run(case: str, stop: StopAt | None = None, *, every: int = 1, resume: bool = False) -> Any:
+    def run(case: str, stop: StopAt | None = None, *, checkpoint_every: int = 1, resume: bool = False) -> Any:
         watched(*([] if stop is None else [stop]))
         task, settings = RESUMED[case]
-        config = adapt_config(selection="cross-validation", folds=2, checkpoint_every=every, **settings)
+        config = adapt_config(selection="cross-validation", folds=2, checkpoint_every=checkpoint_every, **settings)
         bundle = adapt(backbone, corpus, task, tmp_path / "out", config, resume=resume, overwrite=True)
         metrics = bundle.metrics | {"curve": plain(bundle.metrics["curve"])}
         metrics["cross_validation"] = {
@@ -280,13 +281,13 @@ def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case
 @pytest.mark.parametrize("case", RESUMED)
 @pytest.mark.parametrize("hook", ["batch end", "validation end", "epoch end", "end"])
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
-@pytest.mark.parametrize("every", [1, 3])
-def test_killed_anywhere(runs: Callable[..., Any], case: str, hook: str, n: int, every: int) -> None:
-    uninterrupted = runs(case, every=every)
+@pytest.mark.parametrize("checkpoint_every", [1, 3])
+def test_killed_anywhere(runs: Callable[..., Any], case: str, hook: str, n: int, checkpoint_every: int) -> None:
+    uninterrupted = runs(case, checkpoint_every=checkpoint_every)
     try:
-        runs(case, StopAt(hook, n), every=every)
+        runs(case, StopAt(hook, n), checkpoint_every=checkpoint_every)
     except Stopped:
-        assert runs(case, every=every, resume=True) == uninterrupted
+        assert runs(case, checkpoint_every=checkpoint_every, resume=True) == uninterrupted
 
 
 @pytest.fixture
@@ -328,10 +329,10 @@ def test_a_damaged_result_without_overwrite(corpus: Corpus, backbone: Path, in_f
 def test_a_stage_is_done_once(tmp_path: Path) -> None:
     config = adapt_config()
     work = WorkFolder(tmp_path / "out", config, {}, resume=False, overwrite=False)
-    done: list[Path] = []
+    staged_paths: list[Path] = []
 
     def do(part: WorkFolder) -> dict[str, Any]:
-        done.append(part.path)
+        staged_paths.append(part.path)
         (part.path / "rest").write_text("")
         return {"best_epoch": 1, "share": 0.1 + 0.2}
 
@@ -339,8 +340,8 @@ def test_a_stage_is_done_once(tmp_path: Path) -> None:
     (tmp_path / "out.training" / "folds").mkdir()  # killed before it was removed
     second_result = WorkFolder(tmp_path / "out", config, {}, resume=True, overwrite=False)
     assert second_result.stage("folds", do) == json.loads((tmp_path / "out.training" / "folds-result.json").read_text())
-    assert done == [tmp_path / "out.training" / "folds"]
-    assert not done[0].exists()
+    assert staged_paths == [tmp_path / "out.training" / "folds"]
+    assert not staged_paths[0].exists()
 
 
 def test_folds_that_diverge_leave_nothing(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:

@@ -32,19 +32,19 @@ def test_a_form_is_used_and_gives_the_same_bits(
 
     def whole_job(folder: Path, **settings: bool) -> list[tuple[int, str]]:
         """Return, after each training, how often the form was used and what came out."""
-        runner, said = RunnerConfig(accelerator="cpu", progress=False, **settings), []
+        runner, outcomes = RunnerConfig(accelerator="cpu", progress=False, **settings), []
         short = {"max_length": 4, "runner": runner, "epochs": 1, "batch_size": 8}  # so that batches are full
         model = pretrain(corpus, folder / "backbone", pretrain_config(**short))
-        said.append((len(shapes), model.fingerprint))
+        outcomes.append((len(shapes), model.fingerprint))
         for strategy in ("patch", "all"):
             shapes.clear()
             bundle = adapt(model, corpus, "cluster", folder / strategy, adapt_config(strategy=strategy, **short))
-            said.append((len(shapes), fingerprint(bundle.tensors())))
+            outcomes.append((len(shapes), fingerprint(bundle.tensors())))
         shapes.clear()
         joint = adapt_jointly(model, corpus, ["cluster"], folder / "joint", adapt_config(strategy="joint", **short))
-        said.append((len(shapes), fingerprint(joint["cluster"].tensors())))
+        outcomes.append((len(shapes), fingerprint(joint["cluster"].tensors())))
         shapes.clear()
-        return said
+        return outcomes
 
     plain, used = whole_job(tmp_path / "plain"), whole_job(tmp_path / form, **{form: True})
     assert [count for count, _ in plain] == [0] * 4

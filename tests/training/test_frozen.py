@@ -67,10 +67,10 @@ def test_no_byte_of_the_backbone_changes_and_no_gradient_is_made(
 def test_a_backbone_that_could_be_trained_is_frozen_before_anything_is(corpus: Corpus, strategy: str) -> None:
     """Whatever its owner did with it: only copies of its modules are ever trained."""
     backbone, spec = Backbone(BACKBONE, len(corpus.catalogue)).requires_grad_(True), corpus.task("cluster")
-    made = build(adapt_config(strategy=strategy), backbone, spec, spec.part("train"))
+    parts = build(adapt_config(strategy=strategy), backbone, spec, spec.part("train"))
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    mine = {parameter.data_ptr() for parameter in backbone.parameters()}
-    assert not any(parameter.data_ptr() in mine for parameter in made.modules().parameters())
+    backbone_pointers = {parameter.data_ptr() for parameter in backbone.parameters()}
+    assert not any(parameter.data_ptr() in backbone_pointers for parameter in parts.modules().parameters())
 
 
 @pytest.mark.parametrize("task", ["cluster", "shop"])

@@ -117,7 +117,7 @@ def test_at_most_so_many_held_out_users_are_scored_whatever_their_place(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "loss"),
     [
         ({"full_softmax_limit": 5}, "full softmax"),
         ({"full_softmax_limit": 4, "negatives": 6}, "sampled softmax with 6 shared negatives"),
@@ -125,9 +125,9 @@ def test_at_most_so_many_held_out_users_are_scored_whatever_their_place(tmp_path
         ({"loss": "sampled", "negatives": 3}, "sampled softmax with 3 shared negatives"),
     ],
 )
-def test_the_loss_goes_by_the_size_of_the_catalogue(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+def test_the_loss_goes_by_the_size_of_the_catalogue(tmp_path: Path, settings: dict[str, Any], loss: str) -> None:
     model = pretrained(corpus_of(tmp_path / "corpus", cycles(40, 5), 5), tmp_path / "out", **settings)
-    assert model.pretrained.training["loss"] == said
+    assert model.pretrained.training["loss"] == loss
 
 
 # ---------------------------------------------------------------- adapting
@@ -146,10 +146,10 @@ def model(tmp_path: Path) -> UserModel:
 
 
 def test_another_catalogue(model: UserModel, tmp_path: Path) -> None:
-    other = prepare_synthetic(tmp_path / "other", users=60, items=9, targets=8, seed=1)
+    other_corpus = prepare_synthetic(tmp_path / "other", users=60, items=9, targets=8, seed=1)
     with pytest.raises(FingerprintError) as caught:
-        adapt(model, other, "cluster", tmp_path / "out", adapt_config())
-    assert other.catalogue.fingerprint in str(caught.value)
+        adapt(model, other_corpus, "cluster", tmp_path / "out", adapt_config())
+    assert other_corpus.catalogue.fingerprint in str(caught.value)
     assert model.catalogue.fingerprint in str(caught.value)
     assert "--catalogue" in caught.value.remedy
     assert not list(tmp_path.glob("out*"))

@@ -38,16 +38,18 @@ def joint(model: UserModel | Path, corpus: Corpus, out: Path, tasks: Any = TASKS
     return adapt_jointly(model, corpus, tasks, out, adapt_config(**changes), **options)
 
 
-def kept(folder: Path) -> dict[str, torch.Tensor]:
+def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
-def made(backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Bundle]]:
+def joint_run(
+    backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Bundle]]:
     """The folder of a joint training of both tasks, and its bundles in memory."""
     out = tmp_path_factory.mktemp("joint") / "out"
     return out, joint(backbone, corpus, out)
@@ -57,9 +59,9 @@ def made(backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_bundles_load_on_the_pretrained_backbone_and_answer_as_in_memory(
-    model: UserModel, made: tuple[Path, dict[str, Bundle]]
+    model: UserModel, joint_run: tuple[Path, dict[str, Bundle]]
 ) -> None:
-    out, bundles = made
+    out, bundles = joint_run
     assert list(bundles) == TASKS
     for task in TASKS:
         assert model.load_bundle(out / task) == task
@@ -75,20 +77,20 @@ def test_bundles_load_on_the_pretrained_backbone_and_answer_as_in_memory(
 
 
 def test_a_joint_folder_is_no_bundle_and_says_what_is_in_it(
-    made: tuple[Path, dict[str, Bundle]], model: UserModel, corpus: Corpus
+    joint_run: tuple[Path, dict[str, Bundle]], model: UserModel, corpus: Corpus
 ) -> None:
     with pytest.raises(ArtifactError, match=r"several tasks \(cluster, shop\)") as caught:
-        model.load_bundle(made[0])
+        model.load_bundle(joint_run[0])
     assert "folder of one task" in caught.value.remedy
     with pytest.raises(ConfigError, match="bundles of 2 tasks"):
-        evaluate(model, corpus, {"one": made[0] / "cluster", "other": made[0] / "shop"})
+        evaluate(model, corpus, {"one": joint_run[0] / "cluster", "other": joint_run[0] / "shop"})
     assert not [name for name in model.bundles if name.startswith("evaluate")]
 
 
 def test_both_bundles_hold_the_same_backbone_and_heads_of_their_own(
-    model: UserModel, made: tuple[Path, dict[str, Bundle]]
+    model: UserModel, joint_run: tuple[Path, dict[str, Bundle]]
 ) -> None:
-    cluster, shop = (kept(made[0] / task) for task in TASKS)
+    cluster, shop = (saved_tensors(joint_run[0] / task) for task in TASKS)
     trunk = {f"backbone.{name}": tensor for name, tensor in model.network.backbone.state_dict().items()}
     for tensors, outputs in ((cluster, 4), (shop, 8)):
         assert tensors.keys() == {*trunk, "head.weight", "head.bias"}
@@ -103,7 +105,7 @@ def test_the_pretrained_backbone_never_changes(
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     on_disk = (backbone / "model.safetensors").read_bytes()
     bundles = joint(model, corpus, tmp_path / "out", epochs=1)
-    assert same(dict(model.network.state_dict()), before)
+    assert equal(dict(model.network.state_dict()), before)
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
     assert {bundle.backbone_fingerprint for bundle in bundles.values()} == {model.pretrained.fingerprint}
     assert (backbone / "model.safetensors").read_bytes() == on_disk
@@ -124,15 +126,15 @@ def test_the_line_counts_the_backbone_once_and_all_heads(
         assert bundles[task].all_params == sum(trunk.values()) + bias + head
 
 
-def test_inspect_tells_what_a_joint_training_is(made: tuple[Path, dict[str, Bundle]], model: UserModel) -> None:
-    description = inspect(made[0])
+def test_inspect_tells_what_a_joint_training_is(joint_run: tuple[Path, dict[str, Bundle]], model: UserModel) -> None:
+    description = inspect(joint_run[0])
     assert (description["kind"], description["tasks"], description["backbone_fingerprint"]) == (
         "joint",
         TASKS,
         model.fingerprint,
     )
-    assert description["bytes"] == sum(file.stat().st_size for file in made[0].rglob("*") if file.is_file())
-    bundle = inspect(made[0] / "shop")
+    assert description["bytes"] == sum(file.stat().st_size for file in joint_run[0].rglob("*") if file.is_file())
+    bundle = inspect(joint_run[0] / "shop")
     assert (bundle["kind"], bundle["strategy"], bundle["kind_of_task"]) == ("bundle", "joint", "ranking")
     assert bundle["unshared"] == {"embedding": True, "blocks": 2}
 
@@ -147,21 +149,23 @@ def test_an_epoch_has_every_labelled_user_of_every_task_once(
         """The users of a step, by their tokens; `cluster` is task 0 and `shop` task 1."""
 
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
-            for task, of in batch.items():
-                seen[trainer.current_epoch] += [(int(task), [t for t in r if t]) for r in of["tokens"].tolist()]
-            both.append(len(batch))
+            for task, task_batch in batch.items():
+                epoch_users[trainer.current_epoch] += [
+                    (int(task), [t for t in r if t]) for r in task_batch["tokens"].tolist()
+                ]
+            task_counts.append(len(batch))
 
-    seen: dict[int, list[Any]] = {0: [], 1: []}
-    both: list[int] = []
+    epoch_users: dict[int, list[Any]] = {0: [], 1: []}
+    task_counts: list[int] = []
     watched(Log())
     joint(backbone, corpus, tmp_path / "out")
     parts = [corpus.task(task).part("train").sequences for task in TASKS]
     expected = [(task, part[row].tolist()) for task, part in enumerate(parts) for row in range(len(part))]
     assert len(expected) > 150
     for epoch in (0, 1):
-        assert sorted(seen[epoch]) == sorted(expected)
-    assert seen[0] != seen[1], "in another order"
-    assert both.count(2) > 0.8 * len(both), "batches are mixed"
+        assert sorted(epoch_users[epoch]) == sorted(expected)
+    assert epoch_users[0] != epoch_users[1], "in another order"
+    assert task_counts.count(2) > 0.8 * len(task_counts), "batches are mixed"
 
 
 def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
@@ -176,9 +180,13 @@ def test_rows_are_those_of_the_tasks_one_after_another(corpus: Corpus) -> None:
     pairs = ((1, 2), (0, 0), (0, first - 1), (1, 0))
     assert source.lengths[rows].tolist() == [min(9, len(parts[t].sequences[r])) for t, r in pairs]
     batch = source.batch(rows, np.random.default_rng(0))
-    actual = {task: [[t for t in row if t] for row in of["tokens"].tolist()] for task, of in batch.items()}
+    actual = {
+        task: [[t for t in row if t] for row in task_batch["tokens"].tolist()] for task, task_batch in batch.items()
+    }
     expected = {"0": [(0, 0), (0, first - 1)], "1": [(1, 2), (1, 0)]}
-    assert actual == {task: [parts[t].sequences[r][-9:].tolist() for t, r in of] for task, of in expected.items()}
+    assert actual == {
+        task: [parts[t].sequences[r][-9:].tolist() for t, r in task_rows] for task, task_rows in expected.items()
+    }
 
 
 def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(
@@ -196,13 +204,13 @@ def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(
     learners: Any = AdaptationRun(model, corpus, TASKS, tmp_path, config, print).learners
     module = JointModule(learners, config)
     module.losses = torch.nn.ModuleList(Says(value) for value in (2.0, 10.0))
-    three, one = ({"tokens": torch.full((users, 4), 5)} for users in (3, 1))
-    assert module.training_step({"0": three, "1": one}, 0).item() == (3 * 2 + 10) / 4
-    assert module.training_step({"1": three}, 0).item() == 10
+    three_users, one_user = ({"tokens": torch.full((users, 4), 5)} for users in (3, 1))
+    assert module.training_step({"0": three_users, "1": one_user}, 0).item() == (3 * 2 + 10) / 4
+    assert module.training_step({"1": three_users}, 0).item() == 10
 
 
 def test_relative_is_the_mean_of_how_much_better_each_task_is_than_without_looking(
-    model: UserModel, corpus: Corpus, made: tuple[Path, dict[str, Bundle]]
+    model: UserModel, corpus: Corpus, joint_run: tuple[Path, dict[str, Bundle]]
 ) -> None:
     """By hand: class shares, popularity; the log-loss by its start, the start of the MRR by it."""
     cluster, shop = corpus.task("cluster"), corpus.task("shop")
@@ -216,7 +224,7 @@ def test_relative_is_the_mean_of_how_much_better_each_task_is_than_without_looki
     assert part.targets is not None
     popular = np.log((shop.targets.counts + 1.0) / (shop.targets.counts + 1.0).sum()).astype(np.float32)
     blind_mrr = mean_reciprocal_rank([np.tile(popular, (len(part), 1))], part.targets)
-    bundles = made[1]
+    bundles = joint_run[1]
     for rows in zip(*(bundles[task].metrics["curve"] for task in TASKS), strict=True):
         expected = (rows[0]["log_loss"] / blind_loss + blind_mrr / rows[1]["mrr"]) / 2
         assert rows[0]["relative"] == rows[1]["relative"] == pytest.approx(expected, rel=1e-5)
@@ -237,10 +245,10 @@ def test_it_learns_both_tasks(backbone: Path, corpus: Corpus, tmp_path: Path) ->
 
 
 def test_the_metrics_are_those_of_the_saved_bundles(
-    model: UserModel, corpus: Corpus, made: tuple[Path, dict[str, Bundle]]
+    model: UserModel, corpus: Corpus, joint_run: tuple[Path, dict[str, Bundle]]
 ) -> None:
     for task in TASKS:
-        model.load_bundle(made[0] / task)
+        model.load_bundle(joint_run[0] / task)
     cluster, shop = (corpus.task(task).part("valid") for task in TASKS)
     probabilities = model.probabilities(cluster.sequences, "cluster")
     assert cluster.labels is not None
@@ -252,7 +260,7 @@ def test_the_metrics_are_those_of_the_saved_bundles(
 
 
 def test_the_start_may_be_random_and_all_heads_leave_theirs(
-    backbone: Path, corpus: Corpus, made: tuple[Path, dict[str, Bundle]], tmp_path: Path
+    backbone: Path, corpus: Corpus, joint_run: tuple[Path, dict[str, Bundle]], tmp_path: Path
 ) -> None:
     """So slow that nothing moves: what is written is what it started from."""
     still = {"optim": {"lr": 1e-12, "weight_decay": 0, "schedule": "constant"}, "epochs": 1}
@@ -260,13 +268,13 @@ def test_the_start_may_be_random_and_all_heads_leave_theirs(
     actual = {}
     for start in ("pretrained", "random"):
         joint(backbone, corpus, tmp_path / start, joint_init=start, **still)
-        actual[start] = kept(tmp_path / start / "cluster")
+        actual[start] = saved_tensors(tmp_path / start / "cluster")
     for name, tensor in trunk.items():
         if "norm" not in name and "bias" not in name:
             torch.testing.assert_close(actual["pretrained"][f"backbone.{name}"], tensor, atol=1e-6, rtol=0)
             assert not torch.allclose(actual["random"][f"backbone.{name}"], tensor, atol=1e-3)
     for task in TASKS:
-        start, end = kept(tmp_path / "pretrained" / task), kept(made[0] / task)
+        start, end = saved_tensors(tmp_path / "pretrained" / task), saved_tensors(joint_run[0] / task)
         assert not torch.allclose(start["head.weight"], end["head.weight"], atol=1e-3)
         assert not torch.allclose(start["head.bias"], end["head.bias"], atol=1e-3)
 
@@ -279,12 +287,12 @@ def result(bundles: dict[str, Bundle]) -> Any:
 
 
 def test_the_same_seed_gives_the_same_result(
-    backbone: Path, corpus: Corpus, made: tuple[Path, dict[str, Bundle]], tmp_path: Path
+    backbone: Path, corpus: Corpus, joint_run: tuple[Path, dict[str, Bundle]], tmp_path: Path
 ) -> None:
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002 - what a user may do
-    assert result(joint(backbone, corpus, tmp_path / "a")) == result(made[1])
-    assert result(joint(backbone, corpus, tmp_path / "b", seed=1)) != result(made[1])
+    assert result(joint(backbone, corpus, tmp_path / "a")) == result(joint_run[1])
+    assert result(joint(backbone, corpus, tmp_path / "b", seed=1)) != result(joint_run[1])
 
 
 @pytest.mark.parametrize("start", ["pretrained", "random"])

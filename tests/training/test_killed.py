@@ -50,13 +50,13 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 def wait_for_points(run: subprocess.Popen[str], out: Path, count: int) -> None:
     """Return when the resume point was written `count` times."""
-    point, seen = out.with_name(out.name + ".training") / "last.ckpt", set()
+    point, times = out.with_name(out.name + ".training") / "last.ckpt", set()
     deadline = time.monotonic() + 120
-    while len(seen) < count:
+    while len(times) < count:
         assert run.poll() is None, run.stderr.read() if run.stderr else ""
         assert time.monotonic() < deadline
         if point.exists():
-            seen.add(point.stat().st_mtime_ns)
+            times.add(point.stat().st_mtime_ns)
         time.sleep(0.001)
 
 
@@ -64,8 +64,8 @@ def end(run: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
     """Send a signal; return the exit status and what was said."""
     run.send_signal(number)
     assert run.stderr is not None
-    said = run.stderr.read()
-    return run.wait(60), said
+    output = run.stderr.read()
+    return run.wait(60), output
 
 
 def run_here(*arguments: str | Path) -> int:
@@ -78,8 +78,8 @@ def test_a_pretraining_killed_twice_equals_the_one_never_killed(corpus: Corpus, 
     arguments += ["-s", "masking.mask_fraction=0.2", "-o"]
     assert run_here(*arguments, tmp_path / "whole") == 0
     out = tmp_path / "killed"
-    for points, more in ((3, []), (8, ["--resume"])):
-        with start(*arguments, out, *more) as run:
+    for points, options in ((3, []), (8, ["--resume"])):
+        with start(*arguments, out, *options) as run:
             wait_for_points(run, out, points)
             assert end(run, signal.SIGKILL) == (-signal.SIGKILL, "")
         assert not out.exists()
@@ -118,8 +118,8 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_does(
     corpus: Corpus, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    every = "7" if number == signal.SIGINT else "1000000"
-    arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-s", f"checkpoint_every={every}", "-q", "-o"]
+    checkpoint_every = "7" if number == signal.SIGINT else "1000000"
+    arguments = ["pretrain", corpus.path, *PRETRAIN, *COMMON, "-s", f"checkpoint_every={checkpoint_every}", "-q", "-o"]
     with start(*arguments, out) as run:
         wait_for_points(run, out, 2 if number == signal.SIGINT else 1)
         time.sleep(0.1)

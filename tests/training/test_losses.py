@@ -29,8 +29,8 @@ def labelled(folder: Path, train: list[int]) -> Corpus:
 
 def weights_of(corpus: Corpus, setting: Any) -> list[float] | None:
     task = corpus.task("job")
-    found = class_weights(adapt_config(class_weights=setting), task, task.part("train"))
-    return found.tolist() if found is not None else None
+    weights = class_weights(adapt_config(class_weights=setting), task, task.part("train"))
+    return weights.tolist() if weights is not None else None
 
 
 # ---------------------------------------------------------------- class weights and label smoothing
@@ -85,9 +85,9 @@ def test_the_loss_of_classes_by_hand(weights: list[float] | None, smoothing: flo
     actual = loss(head, vectors, {"labels": torch.from_numpy(labels)}).item()
     scores = head(vectors).detach().double().numpy()
     log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-    of = np.array(weights or [1.0] * 3)
+    class_weight = np.array(weights or [1.0] * 3)
     wanted = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
-    assert actual == pytest.approx(-(wanted * of * log_p).sum() / of[labels].sum(), rel=1e-5)
+    assert actual == pytest.approx(-(wanted * class_weight * log_p).sum() / class_weight[labels].sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("setting", ["balanced", {"c0": 20, "c1": 0.1}])
@@ -101,21 +101,21 @@ def test_class_weights_decide_the_log_loss_of_validation(
     assert valid.labels is not None
     assert train.labels is not None
     by_share = len(train) / (4 * np.bincount(train.labels))
-    of = by_share if setting == "balanced" else np.array([20, 0.1, 1, 1])
+    class_weight = by_share if setting == "balanced" else np.array([20, 0.1, 1, 1])
     log_p = np.log(model.probabilities(valid.sequences, "cluster"))[np.arange(len(valid)), valid.labels]
-    expected = -(of[valid.labels] * log_p).sum() / of[valid.labels].sum()
+    expected = -(class_weight[valid.labels] * log_p).sum() / class_weight[valid.labels].sum()
     assert bundle.metrics["valid"]["log_loss"] == pytest.approx(expected, rel=1e-5)
     if setting != "balanced":
         assert bundle.metrics["valid"]["log_loss"] != pytest.approx(-log_p.mean(), rel=1e-3)
 
 
 def test_a_heavy_class_is_said_more_often(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
-    said = {}
+    mean_probability = {}
     for name, weights in (("plain", None), ("heavy", {"c2": 50.0})):
         config = adapt_config(epochs=2, strategy="head", class_weights=weights, optim={"lr": 0.05})
         model.add_bundle(adapt(model, corpus, "cluster", tmp_path / name, config), name)
-        said[name] = model.probabilities(corpus.task("cluster").part("test").sequences, name)[:, 2].mean()
-    assert said["heavy"] > said["plain"] + 0.2
+        mean_probability[name] = model.probabilities(corpus.task("cluster").part("test").sequences, name)[:, 2].mean()
+    assert mean_probability["heavy"] > mean_probability["plain"] + 0.2
 
 
 # ---------------------------------------------------------------- ranking: by hand
@@ -156,22 +156,28 @@ def test_the_loss_of_pairs_by_hand(loss: str) -> None:
 
 @pytest.mark.parametrize("loss", ["bpr", "bce", "sampled-softmax"])
 def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    few, vectors, batch, _ = scores_and_batch(NEGATIVES)
+    small_head, vectors, batch, _ = scores_and_batch(NEGATIVES)
     batch["log_expected"] = torch.zeros(3, 4)
-    many = ItemHead(4, 300)
+    large_head = ItemHead(4, 300)
     with torch.no_grad():
-        many.weight[:6], many.bias[:6] = few.weight, few.bias
+        large_head.weight[:6], large_head.bias[:6] = small_head.weight, small_head.bias
     objective = TaskLoss(adapt_config(ranking_loss=loss), None)
     ways: list[str] = []
-    monkeypatch.setattr(ItemHead, "score", lambda *of, score=ItemHead.score: ways.append("chosen") or score(*of))
-    monkeypatch.setattr(ItemHead, "forward", lambda *of, all=ItemHead.forward: ways.append("all") or all(*of))
+    monkeypatch.setattr(
+        ItemHead, "score", lambda *arguments, score=ItemHead.score: ways.append("chosen") or score(*arguments)
+    )
+    monkeypatch.setattr(
+        ItemHead, "forward", lambda *arguments, all=ItemHead.forward: ways.append("all") or all(*arguments)
+    )
     gradients = []
-    for head in (few, many):
+    for head in (small_head, large_head):
         actual = objective(head, vectors.requires_grad_(), batch)
         gradients.append((actual.detach(), *torch.autograd.grad(actual, [vectors, head.weight])))
     assert ways == ["all", "chosen"]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other[: len(one)] if one.dim() else other)
+    for few_gradient, many_gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(
+            few_gradient, many_gradient[: len(few_gradient)] if few_gradient.dim() else many_gradient
+        )
 
 
 @pytest.mark.parametrize("loss", ["bpr", "bce"])
@@ -210,8 +216,8 @@ def test_popularity_draws_popular_items_more_often_but_never_those_of_the_user(c
         batch = drawn(corpus, count=200, sampling=sampling, power=1.0)
         share[sampling] = np.bincount(batch["negatives"].ravel(), minlength=8) / batch["negatives"].size
         for user in np.unique(batch["user"]):
-            own = set(batch["positive"][batch["user"] == user])
-            assert not own & set(batch["negatives"][batch["user"] == user].ravel())
+            positives = set(batch["positive"][batch["user"] == user])
+            assert not positives & set(batch["negatives"][batch["user"] == user].ravel())
     assert np.corrcoef(share["popularity"] / share["uniform"], targets.counts + 1)[0, 1] > 0.99
 
 

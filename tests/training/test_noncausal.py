@@ -53,8 +53,8 @@ def held_out(corpus: Corpus) -> list[np.ndarray]:
 
 def test_pretraining_beats_its_start_and_popularity(structured: Corpus, tmp_path: Path) -> None:
     def metrics(**settings: Any) -> dict[str, float]:
-        made = config(backbone=WIDER, valid_fraction=0.2, batch_size=32, **settings)
-        training = pretrain(structured, tmp_path / "out", made, overwrite=True).pretrained.training
+        pretrain_settings = config(backbone=WIDER, valid_fraction=0.2, batch_size=32, **settings)
+        training = pretrain(structured, tmp_path / "out", pretrain_settings, overwrite=True).pretrained.training
         return dict(training["metrics"])
 
     start = metrics(epochs=1, optim={"lr": 1e-9, "schedule": "constant"})
@@ -67,8 +67,8 @@ def test_pretraining_beats_its_start_and_popularity(structured: Corpus, tmp_path
 
 
 def test_the_metrics_are_those_of_the_last_item_when_it_is_masked(corpus: Corpus, tmp_path: Path) -> None:
-    made = config(epochs=1, max_length=5)
-    model = pretrain(corpus, tmp_path / "out", made)
+    settings = config(epochs=1, max_length=5)
+    model = pretrain(corpus, tmp_path / "out", settings)
     weight, bias = model.network.output_table()
     reciprocal = []
     for row in held_out(corpus):
@@ -82,7 +82,7 @@ def test_the_metrics_are_those_of_the_last_item_when_it_is_masked(corpus: Corpus
     draw = uniform(corpus.user_hashes, "pretrain-0")
     valid = corpus.sequences.take(np.flatnonzero((draw < 0.3) & (corpus.sequences.lengths >= 2)))
     losses = []
-    for batch in valid_batches(objective_of(made, 24), valid):
+    for batch in valid_batches(objective_of(settings, 24), valid):
         is_target = batch["counted"]
         log_p = (model.network.backbone(batch["inputs"])[is_target] @ weight.T + bias).log_softmax(1)
         losses += [-float(line[p - FIRST_ITEM]) for line, p in zip(log_p, batch["targets"][is_target], strict=True)]
@@ -93,7 +93,7 @@ def test_the_metrics_are_those_of_the_last_item_when_it_is_masked(corpus: Corpus
 
 def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
     """No target of a ranking is in the input; what the loss counts is what the masks chose, and nothing is both."""
-    made = config(
+    settings = config(
         max_length=5,
         masking=MaskingConfig(
             mask_fraction=0.5, mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0
@@ -101,7 +101,7 @@ def test_held_out_users_hide_what_is_asked_for(corpus: Corpus) -> None:
     )
     rows = held_out(corpus)
     ranked_positions = counted_positions = 0
-    for batch in valid_batches(objective_of(made, 24), corpus.sequences.take(np.arange(len(corpus.sequences)))):
+    for batch in valid_batches(objective_of(settings, 24), corpus.sequences.take(np.arange(len(corpus.sequences)))):
         inputs, targets, ranked = batch["inputs"], batch["targets"], batch["ranked"]
         assert bool((inputs[targets != PAD] == MASK).all())
         assert not bool((ranked & batch["counted"]).any())
@@ -141,8 +141,8 @@ class Log(Callback):
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
         for inputs, targets in zip(batch["inputs"].numpy(), batch["targets"].numpy(), strict=True):
             real = np.where(targets != PAD, targets, inputs)
-            whole = tuple(real[real != PAD].tolist())
-            self.windows[-1].setdefault(whole, []).append(inputs[real != PAD].tolist())
+            window = tuple(real[real != PAD].tolist())
+            self.windows[-1].setdefault(window, []).append(inputs[real != PAD].tolist())
 
     def on_validation_start(self, *_: Any) -> None:
         self.valid.append([])
@@ -169,18 +169,18 @@ def test_training_masks_are_fresh_each_epoch_and_validation_masks_are_not(
     assert changed > 0.8 * len(first)
     hidden = sum(MASK in inputs for masks in first.values() for inputs in masks)
     assert hidden > 0.8 * len(first), "at least one item of every window is asked for, mostly by [MASK]"
-    second_result, other = logged("b"), logged("c", seed=1)
-    assert (second_result.windows, second_result.valid) == (log.windows, log.valid)
-    assert other.windows[0] != log.windows[0]
+    repeated, other_seed = logged("b"), logged("c", seed=1)
+    assert (repeated.windows, repeated.valid) == (log.windows, log.valid)
+    assert other_seed.windows[0] != log.windows[0]
 
 
 def test_the_same_seed_gives_the_same_backbone(corpus: Corpus, folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    kept = UserModel.from_pretrained(folder, "cpu")
-    second_result = pretrain(corpus, tmp_path / "a", config(epochs=2))
-    assert second_result.fingerprint == kept.fingerprint
-    assert plain(second_result.pretrained.training["curve"]) == plain(kept.pretrained.training["curve"])
-    assert pretrain(corpus, tmp_path / "b", config(epochs=2, seed=1)).fingerprint != kept.fingerprint
+    saved_model = UserModel.from_pretrained(folder, "cpu")
+    repeated = pretrain(corpus, tmp_path / "a", config(epochs=2))
+    assert repeated.fingerprint == saved_model.fingerprint
+    assert plain(repeated.pretrained.training["curve"]) == plain(saved_model.pretrained.training["curve"])
+    assert pretrain(corpus, tmp_path / "b", config(epochs=2, seed=1)).fingerprint != saved_model.fingerprint
 
 
 # ---------------------------------------------------------------- what it answers
@@ -228,24 +228,24 @@ def test_a_noncausal_backbone_is_adapted_like_any_other(
     masked: UserModel, folder: Path, corpus: Corpus, tmp_path: Path, strategy: str, task: str
 ) -> None:
     before = masked.pretrained.fingerprint
-    made = adapt_config(epochs=2, strategy=strategy, patch={"kind": "lora", "rank": 2}, optim={"lr": 0.03})
-    masked.add_bundle(adapt(masked, corpus, task, tmp_path / "out", made), "memory")
-    second_result = UserModel.from_pretrained(folder, "cpu")
-    second_result.load_bundle(tmp_path / "out", "disk")
-    assert masked.pretrained.fingerprint == before == second_result.pretrained.fingerprint
+    settings = adapt_config(epochs=2, strategy=strategy, patch={"kind": "lora", "rank": 2}, optim={"lr": 0.03})
+    masked.add_bundle(adapt(masked, corpus, task, tmp_path / "out", settings), "memory")
+    second_model = UserModel.from_pretrained(folder, "cpu")
+    second_model.load_bundle(tmp_path / "out", "disk")
+    assert masked.pretrained.fingerprint == before == second_model.pretrained.fingerprint
     vectors = masked.represent(HISTORIES, "memory")
-    assert np.array_equal(vectors, second_result.represent(HISTORIES, "disk"))
+    assert np.array_equal(vectors, second_model.represent(HISTORIES, "disk"))
     assert not np.allclose(vectors, masked.represent(HISTORIES), atol=1e-4)
     if task == "cluster":
-        memory, disk = masked.predict(HISTORIES, "memory"), second_result.predict(HISTORIES, "disk")
+        memory, disk = masked.predict(HISTORIES, "memory"), second_model.predict(HISTORIES, "disk")
         assert np.array_equal(memory.probabilities, disk.probabilities)
     else:
-        assert masked.recommend(HISTORIES, "memory", 8) == second_result.recommend(HISTORIES, "disk", 8)
+        assert masked.recommend(HISTORIES, "memory", 8) == second_model.recommend(HISTORIES, "disk", 8)
 
 
 def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
-    made = config(backbone=WIDER, epochs=4, valid_fraction=0.2, **LEARNS)
-    model = pretrain(structured, tmp_path / "backbone", made)
+    settings = config(backbone=WIDER, epochs=4, valid_fraction=0.2, **LEARNS)
+    model = pretrain(structured, tmp_path / "backbone", settings)
     model.add_bundle(adapt(model, structured, "cluster", tmp_path / "out", adapt_config(epochs=4, **LEARNS)))
     test = structured.task("cluster").part("test")
     assert test.labels is not None
@@ -262,8 +262,14 @@ def test_empty_histories_and_unknown_items_are_answered(
     tested_model = masked if kind == "noncausal" else model
     for task in ("cluster", "shop"):
         tested_model.add_bundle(adapt(tested_model, corpus, task, tmp_path / task, adapt_config(epochs=1)))
-    known, unknown = ["s0001", "s0002"], ["nobody", "knows", "these"]
-    for histories in ([[]], [[], []], [[], known], [unknown, known], [known, unknown, []]):
+    known_items, unknown_items = ["s0001", "s0002"], ["nobody", "knows", "these"]
+    for histories in (
+        [[]],
+        [[], []],
+        [[], known_items],
+        [unknown_items, known_items],
+        [known_items, unknown_items, []],
+    ):
         for treat in ("skip", "unk"):
             vectors = tested_model.represent(histories, unknown=treat)
             assert np.isfinite(vectors).all()
@@ -277,9 +283,11 @@ def test_empty_histories_and_unknown_items_are_answered(
     assert labels is not None
     shares = np.bincount(labels) / len(labels)
     np.testing.assert_allclose(tested_model.predict([[]], "cluster").probabilities[0], shares, atol=1e-6)
-    alone, beside = (tested_model.recommend(h, None, 5, exclude_seen=False).scores[0] for h in ([[]], [[], known]))
-    np.testing.assert_allclose(alone, beside, atol=1e-5)
-    rows = tested_model.represent([unknown, [], known], unknown="unk")
+    alone, batched = (
+        tested_model.recommend(h, None, 5, exclude_seen=False).scores[0] for h in ([[]], [[], known_items])
+    )
+    np.testing.assert_allclose(alone, batched, atol=1e-5)
+    rows = tested_model.represent([unknown_items, [], known_items], unknown="unk")
     assert not np.allclose(rows[0], rows[1], atol=1e-4), "three unknown events are not none"
 
 

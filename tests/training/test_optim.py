@@ -40,15 +40,15 @@ def rates(config: OptimConfig, steps: int) -> list[float]:
 
 def test_only_matrices_decay() -> None:
     network = NextItemModel(Backbone(BackboneConfig(channels=4, dilations=(1, 2)), 7))
-    decayed, kept = make_optimizer(network.parameters(), OptimConfig(weight_decay=0.3, lr=0.1)).param_groups
+    decayed, undecayed = make_optimizer(network.parameters(), OptimConfig(weight_decay=0.3, lr=0.1)).param_groups
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
+    assert (decayed["weight_decay"], undecayed["weight_decay"]) == (0.3, 0.0)
     assert {names[id(p)].rsplit(".", 1)[1] for p in decayed["params"]} == {"weight"}
     assert all(p.dim() > 1 for p in decayed["params"])
     assert sum("norm" in names[id(p)] for p in decayed["params"]) == 0
-    assert sum("norm" in names[id(p)] for p in kept["params"]) == 8
-    assert sum("bias" in names[id(p)] for p in kept["params"]) == 9
-    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+    assert sum("norm" in names[id(p)] for p in undecayed["params"]) == 8
+    assert sum("bias" in names[id(p)] for p in undecayed["params"]) == 9
+    assert len(decayed["params"]) + len(undecayed["params"]) == len(names)
 
 
 def test_decay_is_decoupled_from_the_gradient() -> None:
@@ -152,23 +152,23 @@ def test_mixed_precision_runs_on_a_cpu_and_stays_finite(corpus: Corpus, tmp_path
 
 def test_mixed_precision_makes_no_ties(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What held-out users are scored with has all its digits."""
-    seen: list[torch.Tensor] = []
+    score_batches: list[torch.Tensor] = []
 
     def ranks(scores: Any, positives: Any) -> Any:
-        seen.append(torch.from_numpy(scores))
+        score_batches.append(torch.from_numpy(scores))
         return last_item_ranks(scores, positives)
 
     monkeypatch.setattr("peterrec.training.pretrain.last_item_ranks", ranks)
     model = pretrain(corpus, tmp_path / "b", pretrain_config(epochs=1, runner=runner(precision="bf16-mixed")))
 
     def rate(batches: Any, targets: Any) -> float:
-        seen.extend(torch.from_numpy(scores) for scores in batches)
+        score_batches.extend(torch.from_numpy(scores) for scores in batches)
         return mean_reciprocal_rank(batches, targets)
 
     monkeypatch.setattr("peterrec.training.task_loss.mean_reciprocal_rank", rate)
     adapt(model, corpus, "shop", tmp_path / "c", adapt_config(epochs=1, runner=runner(precision="bf16-mixed")))
-    assert len(seen) == 5  # the last one: the same answer for everybody
-    assert all((scores.bfloat16().float() != scores).double().mean() > 0.9 for scores in seen)
+    assert len(score_batches) == 5  # the last one: the same answer for everybody
+    assert all((scores.bfloat16().float() != scores).double().mean() > 0.9 for scores in score_batches)
 
 
 def test_a_csv_logger_writes_losses_rates_and_metrics(corpus: Corpus, tmp_path: Path) -> None:
@@ -217,12 +217,12 @@ def test_the_variables_of_a_cluster_change_nothing(
 
     class Handlers(Callback):
         def on_train_start(self, *_: Any) -> None:
-            seen.append(signal.getsignal(signal.SIGUSR1))
+            handlers.append(signal.getsignal(signal.SIGUSR1))
 
-    seen: list[Any] = []
+    handlers: list[Any] = []
     watched(Handlers())
     variables = {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "x", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     pretrain(corpus, tmp_path / "out", pretrain_config(epochs=1))
-    assert seen == [signal.getsignal(signal.SIGUSR1)]
+    assert handlers == [signal.getsignal(signal.SIGUSR1)]

@@ -130,8 +130,8 @@ def test_the_noncausal_objective_is_the_masked_items_from_both_sides(negatives: 
         places = [t for t, target in enumerate(targets) if target != PAD]
         assert len(places) == max(1, round(0.3 * sum(item >= FIRST_ITEM for item in row)))
         assert [row[t] for t in places] == [targets[t] for t in places]
-        rest = [t for t in range(len(row)) if t not in places]
-        assert [inputs[t] for t in rest] == [row[t] for t in rest]
+        unmasked = [t for t in range(len(row)) if t not in places]
+        assert [inputs[t] for t in unmasked] == [row[t] for t in unmasked]
         questions.append((inputs, targets))
     assert any(MASK in inputs for inputs, _ in questions)
     assert loss.item() == pytest.approx(loss_by_loops(network, questions, drawn), rel=1e-6)

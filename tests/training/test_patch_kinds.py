@@ -70,14 +70,14 @@ def test_a_patch_of_any_kind_is_trained_saved_and_answers_the_same_when_loaded(
 
 
 def test_a_bundle_of_one_kind_is_not_read_as_another(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
-    made = {
+    bundles = {
         name: adapt(model, corpus, "cluster", tmp_path / str(i), adapt_config(epochs=1, patch=KINDS[name][0]))
         for i, name in enumerate(("lora", "scale-shift"))
     }
-    assert {name: bundle.patch_config for name, bundle in made.items()} == {
-        name: PatchConfig(**KINDS[name][0]) for name in made
+    assert {name: bundle.patch_config for name, bundle in bundles.items()} == {
+        name: PatchConfig(**KINDS[name][0]) for name in bundles
     }
-    assert len({frozenset(bundle.tensors()) for bundle in made.values()}) == 2
+    assert len({frozenset(bundle.tensors()) for bundle in bundles.values()}) == 2
 
 
 @pytest.mark.parametrize(

@@ -33,19 +33,19 @@ def test_a_bundle_answers_after_loading_as_before(
         assert read_json(tmp_path / task / "adapter_config.json")["readout"] == readout
         model.add_bundle(bundle, "made")
         model.load_bundle(tmp_path / task, "loaded")
-        made, loaded = (model.representations(histories, name) for name in ("made", "loaded"))
-        np.testing.assert_array_equal(made, loaded)
+        in_memory, loaded = (model.representations(histories, name) for name in ("made", "loaded"))
+        np.testing.assert_array_equal(in_memory, loaded)
         if task == "cluster":
-            made, loaded = (model.probabilities(histories, name) for name in ("made", "loaded"))
-            np.testing.assert_array_equal(made, loaded)
+            in_memory, loaded = (model.probabilities(histories, name) for name in ("made", "loaded"))
+            np.testing.assert_array_equal(in_memory, loaded)
         else:
             scores = [np.concatenate(list(model.score_batches(histories, name))) for name in ("made", "loaded")]
             np.testing.assert_array_equal(*scores)
         # What the head says, a reader of the card may check: its valid metric is that of the bundle as it is saved.
         if task == "cluster":
             valid = corpus.task("cluster").part("valid")
-            said = model.probabilities(valid.sequences, "loaded")
-            loss = -np.log(said[np.arange(len(valid)), valid.labels]).mean()
+            probabilities = model.probabilities(valid.sequences, "loaded")
+            loss = -np.log(probabilities[np.arange(len(valid)), valid.labels]).mean()
             assert loss == pytest.approx(bundle.metrics["valid"]["log_loss"], abs=1e-5)
 
 
@@ -75,8 +75,8 @@ def test_joint_training_reads_the_same_and_says_so(model: UserModel, corpus: Cor
     valid = corpus.task("cluster").part("valid")
     model.load_bundle(tmp_path / "out" / "cluster", "loaded")
     assert bundles["cluster"].readout == "both"
-    said = model.probabilities(valid.sequences, "loaded")
-    loss = -np.log(said[np.arange(len(valid)), valid.labels]).mean()
+    probabilities = model.probabilities(valid.sequences, "loaded")
+    loss = -np.log(probabilities[np.arange(len(valid)), valid.labels]).mean()
     assert loss == pytest.approx(bundles["cluster"].metrics["valid"]["log_loss"], abs=1e-5)
 
 
@@ -130,11 +130,13 @@ def test_pooled_states_tell_a_taste_that_is_spread_over_the_history(corpus: Corp
 def test_all_that_reads_users_before_training_is_where_the_backbone_is(
     model: UserModel, corpus: Corpus, tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[set[str]] = []
+    device_types: list[set[str]] = []
 
     def look(head: object, config: object, users: object, read: partial[object], device: torch.device) -> None:
         parts = [read.args[0], read.keywords.get("patch"), head]
-        seen.append({p.device.type for part in parts if isinstance(part, torch.nn.Module) for p in part.parameters()})
+        device_types.append(
+            {p.device.type for part in parts if isinstance(part, torch.nn.Module) for p in part.parameters()}
+        )
         raise KeyboardInterrupt
 
     monkeypatch.setattr("peterrec.training.learners.standardise", look)
@@ -142,4 +144,4 @@ def test_all_that_reads_users_before_training_is_where_the_backbone_is(
     model.network.to("meta")
     with pytest.raises(KeyboardInterrupt):
         adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(strategy=strategy, readout="pooled"))
-    assert seen == [{"meta"}]
+    assert device_types == [{"meta"}]

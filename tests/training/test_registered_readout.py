@@ -49,8 +49,8 @@ def test_a_readout_from_outside_is_adapted_saved_loaded_and_served(
     assert bundle.head.weight.shape[1] == model.network.backbone.config.channels
     model.add_bundle(bundle, "made")
     model.load_bundle(tmp_path / "out", "loaded")
-    made, loaded = (model.probabilities(histories, name) for name in ("made", "loaded"))
-    np.testing.assert_array_equal(made, loaded)
+    in_memory, loaded = (model.probabilities(histories, name) for name in ("made", "loaded"))
+    np.testing.assert_array_equal(in_memory, loaded)
     requests = [Request(history) for history in (["s0001", "s0002"], ["s0005"])]
     expected = model.predict([request.items for request in requests], "loaded").probabilities
     for answer, row in zip(Engine(model).predict(requests), expected, strict=True):

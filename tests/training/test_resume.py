@@ -55,10 +55,10 @@ ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
 def runs(
     corpus: Corpus, backbone: Path, with_callbacks: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Any]:
-    """`runs(case, every, stop, resume)`: what a training makes of tensors and curve, without the seconds."""
+    """`runs(case, checkpoint_every, stop, resume)`: what a training makes of tensors and curve, without the seconds."""
     folder = tmp_path_factory.mktemp("resume")
 
-    def run(case: str, every: int = 100, stop: StopAt | None = None, *, resume: bool = False) -> Any:
+    def run(case: str, checkpoint_every: int = 100, stop: StopAt | None = None, *, resume: bool = False) -> Any:
         with_callbacks(*([] if stop is None else [stop]))
         out = folder / ("backbone" if case in PRETRAIN else "bundle")
         if not resume:
@@ -68,13 +68,13 @@ def runs(
                 model = pretrain(
                     corpus,
                     out,
-                    pretrain_config(checkpoint_every=every, **PRETRAIN[case]),
+                    pretrain_config(checkpoint_every=checkpoint_every, **PRETRAIN[case]),
                     resume=resume,
                     overwrite=True,
                 )
                 return model.fingerprint, plain(model.pretrained.training.pop("curve")), model.pretrained.training
             task, changes = ADAPT[case]
-            config = adapt_config(checkpoint_every=every, **changes)
+            config = adapt_config(checkpoint_every=checkpoint_every, **changes)
             bundle = adapt(backbone, corpus, task, out, config, resume=resume, overwrite=True)
             return fingerprint(bundle.tensors()), plain(bundle.metrics.pop("curve")), bundle.metrics
         finally:
@@ -84,32 +84,32 @@ def runs(
 
 
 @pytest.fixture(scope="session")
-def whole(runs: Callable[..., Any]) -> Callable[[str], Any]:
+def uninterrupted(runs: Callable[..., Any]) -> Callable[[str], Any]:
     """The training that is never stopped."""
     return cache(runs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*PRETRAIN, *ADAPT])
-@given(hook=st.sampled_from(HOOKS), n=st.integers(1, 12), every=st.integers(1, 5))
-@example(hook="batch end", n=1, every=1)  # nothing is saved yet
-@example(hook="batch end", n=4, every=1)  # in the last step of an epoch
-@example(hook="validation start", n=1, every=3)
-@example(hook="validation end", n=2, every=3)  # the weights of a new best epoch may be there, its resume point is not
-@example(hook="batch start", n=5, every=100)  # right after the point of an epoch
-@example(hook="batch end", n=10, every=1)  # in the last epoch
-@example(hook="end", n=1, every=2)  # everything is trained, nothing is written
+@given(hook=st.sampled_from(HOOKS), n=st.integers(1, 12), checkpoint_every=st.integers(1, 5))
+@example(hook="batch end", n=1, checkpoint_every=1)  # nothing is saved yet
+@example(hook="batch end", n=4, checkpoint_every=1)  # in the last step of an epoch
+@example(hook="validation start", n=1, checkpoint_every=3)
+@example(hook="validation end", n=2, checkpoint_every=3)  # a new best epoch has its weights, but no resume point
+@example(hook="batch start", n=5, checkpoint_every=100)  # right after the point of an epoch
+@example(hook="batch end", n=10, checkpoint_every=1)  # in the last epoch
+@example(hook="end", n=1, checkpoint_every=2)  # everything is trained, nothing is written
 @settings(max_examples=6)
 def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
-    runs: Callable[..., Any], whole: Callable[[str], Any], case: str, hook: str, n: int, every: int
+    runs: Callable[..., Any], uninterrupted: Callable[[str], Any], case: str, hook: str, n: int, checkpoint_every: int
 ) -> None:
     try:
-        runs(case, every, StopAt(hook, n))
+        runs(case, checkpoint_every, StopAt(hook, n))
     except Stopped:
         pass
     else:
         return  # it was over before
-    assert runs(case, every, resume=True) == whole(case)
+    assert runs(case, checkpoint_every, resume=True) == uninterrupted(case)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
     ["sampled", "stops early", "masked items", "patch, ranking", "last block, hard", "random trunk, weights"],
 )
 def test_a_training_that_was_stopped_many_times(
-    runs: Callable[..., Any], whole: Callable[[str], Any], case: str
+    runs: Callable[..., Any], uninterrupted: Callable[[str], Any], case: str
 ) -> None:
     stops = [
         ("batch end", 2),
@@ -130,16 +130,16 @@ def test_a_training_that_was_stopped_many_times(
     for number, (hook, n) in enumerate(stops):
         with pytest.raises(Stopped):
             runs(case, 1, StopAt(hook, n), resume=number > 0)
-    assert runs(case, 1, resume=True) == whole(case)
+    assert runs(case, 1, resume=True) == uninterrupted(case)
 
 
-def test_the_cases_are_what_they_are_for(whole: Callable[[str], Any]) -> None:
+def test_the_cases_are_what_they_are_for(uninterrupted: Callable[[str], Any]) -> None:
     for case in ("stops early", "patch, classification"):
-        _, curve, rest = whole(case)
+        _, curve, facts = uninterrupted(case)
         assert len(curve) < 9
-        assert rest["best_epoch"] < len(curve) - 1
-    assert len({str(whole(case)[0]) for case in PRETRAIN}) == len(PRETRAIN)
-    assert len(whole("full")[1]) == 3
+        assert facts["best_epoch"] < len(curve) - 1
+    assert len({str(uninterrupted(case)[0]) for case in PRETRAIN}) == len(PRETRAIN)
+    assert len(uninterrupted("full")[1]) == 3
 
 
 def test_resuming_changes_neither_the_order_of_batches_nor_the_learning_rate(
@@ -176,7 +176,11 @@ def test_resume_where_nothing_is_simply_starts(corpus: Corpus, backbone: Path, t
 
 
 def test_a_run_may_be_moved_and_resumed(
-    corpus: Corpus, watched: Callable[..., None], runs: Callable[..., Any], whole: Callable[[str], Any], tmp_path: Path
+    corpus: Corpus,
+    watched: Callable[..., None],
+    runs: Callable[..., Any],
+    uninterrupted: Callable[[str], Any],
+    tmp_path: Path,
 ) -> None:
     watched(StopAt("batch start", 6))
     config = pretrain_config(checkpoint_every=1)
@@ -186,11 +190,11 @@ def test_a_run_may_be_moved_and_resumed(
     (tmp_path / "there").mkdir()
     (tmp_path / "here.training").rename(tmp_path / "there" / "moved.training")
     model = pretrain(corpus, tmp_path / "there" / "moved", config, resume=True)
-    assert model.fingerprint == whole("full")[0]
+    assert model.fingerprint == uninterrupted("full")[0]
 
 
 def test_a_passed_model_is_as_good_as_a_folder(
-    corpus: Corpus, model: UserModel, whole: Callable[[str], Any], tmp_path: Path
+    corpus: Corpus, model: UserModel, uninterrupted: Callable[[str], Any], tmp_path: Path
 ) -> None:
     bundle = adapt(model, corpus, "shop", tmp_path / "a", adapt_config(strategy="head"))
-    assert fingerprint(bundle.tensors()) == whole("head, ranking")[0]
+    assert fingerprint(bundle.tensors()) == uninterrupted("head, ranking")[0]

@@ -33,12 +33,14 @@ def train(corpus: Corpus, backbone: Path, tmp_path: Path) -> Train:
         out = tmp_path / "out"
         settings = {"epochs": 1} | settings
         if case in ("pretrain", "sampled"):
-            more = {"loss": "sampled", "negatives": 9, "masking": {"mask_fraction": 0.3}} if case == "sampled" else {}
-            model = pretrain(corpus, out, pretrain_config(**more, **settings), overwrite=True)
+            overrides = (
+                {"loss": "sampled", "negatives": 9, "masking": {"mask_fraction": 0.3}} if case == "sampled" else {}
+            )
+            model = pretrain(corpus, out, pretrain_config(**overrides, **settings), overwrite=True)
             return model.fingerprint, plain(model.pretrained.training["curve"])
-        more = {"strategy": "head"} if case == "head" else {}
+        overrides = {"strategy": "head"} if case == "head" else {}
         task = "shop" if case == "head" else case
-        bundle = adapt(backbone, corpus, task, out, adapt_config(**more, **settings), overwrite=True)
+        bundle = adapt(backbone, corpus, task, out, adapt_config(**overrides, **settings), overwrite=True)
         return fingerprint(bundle.tensors()), plain(bundle.metrics["curve"])
 
     return run

@@ -33,10 +33,10 @@ class Weights(Callback):
     """What the trained module is after each validation."""
 
     def __init__(self) -> None:
-        self.kept: list[dict[str, torch.Tensor]] = []
+        self.snapshots: list[dict[str, torch.Tensor]] = []
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        self.kept.append({name: tensor.clone() for name, tensor in module.trained.state_dict().items()})
+        self.snapshots.append({name: tensor.clone() for name, tensor in module.trained.state_dict().items()})
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -51,8 +51,8 @@ def test_the_best_weights_are_kept_not_the_last(corpus: Corpus, watched: Callabl
     best = training["best_epoch"]
     assert losses[best] == min(losses)
     assert best < len(losses) - 1
-    assert equal(weights.kept[best], model.network.state_dict())
-    assert not equal(weights.kept[-1], model.network.state_dict())
+    assert equal(weights.snapshots[best], model.network.state_dict())
+    assert not equal(weights.snapshots[-1], model.network.state_dict())
     assert training["metrics"] == {name: training["curve"][best][name] for name in ("valid_loss", "hr@10", "mrr@10")}
 
 
@@ -67,7 +67,7 @@ def test_the_best_epoch_of_a_task(
     assert bundle.metrics["monitor"] == monitor
     assert values[best] == better(values) == bundle.metrics["valid"][monitor]
     assert values[best] != values[-1]
-    assert equal(weights.kept[best], {name: tensor for name, tensor in bundle.tensors().items()})
+    assert equal(weights.snapshots[best], {name: tensor for name, tensor in bundle.tensors().items()})
 
 
 @given(
@@ -144,10 +144,10 @@ def test_the_metrics_of_pretraining_are_those_of_the_held_out_users(
 def test_positions_scored_in_pieces_give_the_same_metrics(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pretrain(corpus, tmp_path / "a", pretrain_config(epochs=1)).pretrained.training["metrics"]
+    expected = pretrain(corpus, tmp_path / "a", pretrain_config(epochs=1)).pretrained.training["metrics"]
     monkeypatch.setattr("peterrec.training.pretrain.VALID_SCORES", 24 * 7)  # seven positions of 24 items
-    pieces = pretrain(corpus, tmp_path / "b", pretrain_config(epochs=1)).pretrained.training["metrics"]
-    assert pieces == pytest.approx(whole, rel=1e-6)
+    actual = pretrain(corpus, tmp_path / "b", pretrain_config(epochs=1)).pretrained.training["metrics"]
+    assert actual == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_metrics_of_tasks_are_those_of_the_saved_bundle(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_users_are_validated_in_batches_of_any_size(
     model: UserModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for task in ("cluster", "shop"):
-        whole = adapt(model, corpus, task, tmp_path / f"{task}-a", adapt_config(epochs=1)).metrics["valid"]
+        expected = adapt(model, corpus, task, tmp_path / f"{task}-a", adapt_config(epochs=1)).metrics["valid"]
         with monkeypatch.context() as patched:
             patched.setattr("peterrec.training.task_source.VALID_BATCH", 3)
             assert len(list(inference_batches(corpus.task(task).part("valid").sequences, 3, 5))) > 1
-            pieces = adapt(model, corpus, task, tmp_path / f"{task}-b", adapt_config(epochs=1)).metrics["valid"]
-        assert pieces == pytest.approx(whole, rel=1e-5)
+            actual = adapt(model, corpus, task, tmp_path / f"{task}-b", adapt_config(epochs=1)).metrics["valid"]
+        assert actual == pytest.approx(expected, rel=1e-5)
 
 
 # ---------------------------------------------------------------- divergence
@@ -198,10 +198,12 @@ class Poisons(Callback):
             next(iter(module.trained.parameters())).data[-1] = math.nan
 
 
-@pytest.mark.parametrize(("hook", "what"), [("on_train_batch_start", "the training loss"), ("on_validation_start", "")])
+@pytest.mark.parametrize(
+    ("hook", "quantity"), [("on_train_batch_start", "the training loss"), ("on_validation_start", "")]
+)
 @pytest.mark.parametrize("verb", ["pretrain", "cluster", "shop"])
 def test_a_training_that_diverges_says_so(
-    corpus: Corpus, backbone: Path, watched: Callable[..., None], tmp_path: Path, verb: str, hook: str, what: str
+    corpus: Corpus, backbone: Path, watched: Callable[..., None], tmp_path: Path, verb: str, hook: str, quantity: str
 ) -> None:
     """In the middle of an epoch, and by its very last step: then the losses are fine and only the weights are not."""
     watched(Poisons(5, hook) if hook == "on_train_batch_start" else Poisons(8 if verb == "pretrain" else 10, hook))
@@ -210,7 +212,7 @@ def test_a_training_that_diverges_says_so(
         "cluster": lambda: adapt(backbone, corpus, "cluster", tmp_path / "out", adapt_config()),
         "shop": lambda: adapt(backbone, corpus, "shop", tmp_path / "out", adapt_config()),
     }[verb]
-    with pytest.raises(TrainingError, match=rf"training diverged: {what}.* of epoch 2 is not finite") as caught:
+    with pytest.raises(TrainingError, match=rf"training diverged: {quantity}.* of epoch 2 is not finite") as caught:
         run()
     assert "lower optim.lr" in caught.value.remedy
     assert caught.value.exit_code == 1
@@ -218,13 +220,13 @@ def test_a_training_that_diverges_says_so(
 
 
 def test_a_training_that_diverged_is_not_saved(corpus: Corpus, watched: Callable[..., None], tmp_path: Path) -> None:
-    watched(Poisons(5, "on_train_batch_start"), seen := StopAt("never", 1))
+    watched(Poisons(5, "on_train_batch_start"), callback := StopAt("never", 1))
     with pytest.raises(TrainingError):
         pretrain(corpus, tmp_path / "out", pretrain_config(checkpoint_every=1))
-    assert seen.seen.count("batch end") == 6  # and it was noticed at the next resume point
-    kept = torch.load(tmp_path / "out.training" / "last.ckpt", weights_only=True)
-    assert kept["global_step"] == 5
-    assert all(bool(tensor.isfinite().all()) for tensor in kept["state_dict"].values())
+    assert callback.calls.count("batch end") == 6  # and it was noticed at the next resume point
+    checkpoint = torch.load(tmp_path / "out.training" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 5
+    assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 
 
 def test_a_learning_rate_that_is_absurd_ends_with_status_1(

@@ -43,12 +43,13 @@ def module(updates: str, tie: bool, kind: str) -> PretrainModule:
     return PretrainModule(network, config, LogUniformSampler(ITEMS))
 
 
-def gradients(of: PretrainModule, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = of.training_step(batch, 0)
+def gradients(pretrain_module: PretrainModule, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
+    loss = pretrain_module.training_step(batch, 0)
     loss.backward()
-    of.on_after_backward()
+    pretrain_module.on_after_backward()
     return loss.item(), {
-        name: p.grad.to_dense() if p.grad.is_sparse else p.grad for name, p in of.trained.named_parameters()
+        name: p.grad.to_dense() if p.grad.is_sparse else p.grad
+        for name, p in pretrain_module.trained.named_parameters()
     }
 
 
@@ -69,20 +70,22 @@ def test_loss_and_gradients_are_those_of_the_whole_tables(tie, kind, seed, rows,
     targets[-1, 0] = SPECIAL
     negatives = torch.randint(0, ITEMS, (9,), generator=generator)
     batch = {"inputs": inputs, "targets": targets, "negatives": negatives}
-    (loss, dense), (same, touched) = (gradients(module(how, tie, kind), batch) for how in ("dense", "rows"))
-    assert same == pytest.approx(loss, abs=1e-12)
+    (dense_loss, dense), (rows_loss, touched) = (
+        gradients(module(updates, tie, kind), batch) for updates in ("dense", "rows")
+    )
+    assert rows_loss == pytest.approx(dense_loss, abs=1e-12)
     assert list(touched) == list(dense)
     for name, gradient in dense.items():
         torch.testing.assert_close(touched[name], gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_only_rows_that_were_touched_have_a_gradient() -> None:
-    of = module("rows", True, "causal")
+    pretrain_module = module("rows", True, "causal")
     batch = {"inputs": torch.tensor([[5, 6, 7]]), "targets": torch.tensor([[6, 7, 8]]), "negatives": torch.tensor([9])}
-    of.training_step(batch, 0).backward()
-    assert of.trained.backbone.embedding.weight.grad is None, "nothing as large as the table"
-    of.on_after_backward()
-    gradient = of.trained.backbone.embedding.weight.grad
+    pretrain_module.training_step(batch, 0).backward()
+    assert pretrain_module.trained.backbone.embedding.weight.grad is None, "nothing as large as the table"
+    pretrain_module.on_after_backward()
+    gradient = pretrain_module.trained.backbone.embedding.weight.grad
     assert gradient.is_sparse
     assert gradient._indices().tolist() == [[5, 6, 7, 8, 9 + SPECIAL]]
 
@@ -91,29 +94,29 @@ def test_only_rows_that_were_touched_have_a_gradient() -> None:
 @pytest.mark.parametrize("kind", ["causal", "noncausal"])
 def test_a_batch_with_nothing_to_say_leaves_the_tables_alone(tie: bool, kind: str) -> None:
     """A dense gradient of zeros would give the table a state that the next sparse one does not fit."""
-    of = module("rows", tie, kind)
-    optimizer = make_optimizer(of.trained.parameters(), OptimConfig(lr=LR))
+    pretrain_module = module("rows", tie, kind)
+    optimizer = make_optimizer(pretrain_module.trained.parameters(), OptimConfig(lr=LR))
     inputs, nothing = torch.tensor([[5, 3, 7]]), torch.zeros(1, 3, dtype=torch.long)
-    before = of.trained.backbone.embedding.weight.detach().clone()
+    before = pretrain_module.trained.backbone.embedding.weight.detach().clone()
     for targets in (nothing, torch.tensor([[6, 8, 9]]), nothing):
         batch = {"inputs": inputs, "targets": targets, "negatives": torch.tensor([2])}
         optimizer.zero_grad()
-        loss = of.training_step(batch, 0)
+        loss = pretrain_module.training_step(batch, 0)
         loss.backward()
-        of.on_after_backward()
+        pretrain_module.on_after_backward()
         optimizer.step()
-        assert torch.equal(of.trained.backbone.embedding.weight, before) == (targets is nothing)
-        before = of.trained.backbone.embedding.weight.detach().clone()
+        assert torch.equal(pretrain_module.trained.backbone.embedding.weight, before) == (targets is nothing)
+        before = pretrain_module.trained.backbone.embedding.weight.detach().clone()
 
 
 def test_touched_rows_are_found_each_once() -> None:
     table = nn.Parameter(torch.arange(20.0).reshape(10, 2))
-    rows = TouchedRows.of(table, torch.tensor([[7, 2], [2, 9]]), torch.tensor([0]))
+    rows = TouchedRows.from_indices(table, torch.tensor([[7, 2], [2, 9]]), torch.tensor([0]))
     assert rows.rows.tolist() == [0, 2, 7, 9]
     assert torch.equal(rows.values, table[[0, 2, 7, 9]])
-    asked = torch.tensor([[9, 0, 2]])
-    assert rows.find(asked).tolist() == [[3, 0, 1]]
-    assert torch.equal(rows.values[rows.find(asked)], table[asked])
+    indices = torch.tensor([[9, 0, 2]])
+    assert rows.find(indices).tolist() == [[3, 0, 1]]
+    assert torch.equal(rows.values[rows.find(indices)], table[indices])
 
 
 # ---------------------------------------------------------------- the optimiser
@@ -205,12 +208,12 @@ def test_rows_of_a_small_catalogue_are_refused_before_anything_is_written(corpus
 
 def test_training_on_rows_learns(corpus: Corpus, tmp_path: Any) -> None:
     actual = {}
-    for how in ("dense", "rows"):
+    for updates in ("dense", "rows"):
         config = pretrain_config(
-            loss="sampled", negatives=20, table_updates=how, epochs=6, optim=OptimConfig(lr=0.02), batch_size=8
+            loss="sampled", negatives=20, table_updates=updates, epochs=6, optim=OptimConfig(lr=0.02), batch_size=8
         )
-        curve = pretrain(corpus, tmp_path / how, config).pretrained.training["curve"]
-        actual[how] = [row["valid_loss"] for row in curve]
+        curve = pretrain(corpus, tmp_path / updates, config).pretrained.training["curve"]
+        actual[updates] = [row["valid_loss"] for row in curve]
     assert actual["rows"][0] != actual["dense"][0]
     assert min(actual["rows"]) < actual["rows"][0]
     assert min(actual["rows"]) == pytest.approx(min(actual["dense"]), abs=0.25)

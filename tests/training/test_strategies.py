@@ -115,22 +115,22 @@ def leaves(module: nn.Module) -> set[nn.Module]:
 
 @pytest.mark.parametrize("strategy", [*TRAINED, "joint"])
 def test_exactly_these_modules_are_trained(model: UserModel, corpus: Corpus, strategy: str) -> None:
-    made, pretrained = built(model, corpus, strategy), model.network.backbone
-    network = made.backbone
+    parts, pretrained = built(model, corpus, strategy), model.network.backbone
+    network = parts.backbone
     everything = [network.embedding, *network.blocks]
-    of_backbone = {
+    backbone_parts = {
         "last1": [network.blocks[1]], "last2": list(network.blocks), "all": everything,
         "scratch": everything, "joint": everything,
     }.get(strategy, [])  # fmt: skip
-    expected: list[nn.Module] = [*of_backbone, made.head]
+    expected: list[nn.Module] = [*backbone_parts, parts.head]
     if "patch" in strategy:
-        assert isinstance(made.patch, Patch)
-        expected.append(made.patch)
+        assert isinstance(parts.patch, Patch)
+        expected.append(parts.patch)
     else:
-        assert made.patch is None
-    assert leaves(made.modules()) == {leaf for module in expected for leaf in leaves(module)}
-    assert all(parameter.requires_grad for parameter in made.modules().parameters())
-    trained = {id(parameter) for parameter in made.modules().parameters()}
+        assert parts.patch is None
+    assert leaves(parts.modules()) == {leaf for module in expected for leaf in leaves(module)}
+    assert all(parameter.requires_grad for parameter in parts.modules().parameters())
+    trained = {id(parameter) for parameter in parts.modules().parameters()}
     for parameter in [*network.parameters(), *model.network.parameters()]:
         assert parameter.requires_grad == (id(parameter) in trained)
     assert not trained & {id(parameter) for parameter in model.network.parameters()}, "copies are trained"
@@ -138,8 +138,8 @@ def test_exactly_these_modules_are_trained(model: UserModel, corpus: Corpus, str
     if strategy in ("patch", "head"):
         assert network is pretrained
     else:
-        mine = set(everything)
-        assert {module for module in (pretrained.embedding, *pretrained.blocks) if module in mine} == set(
+        task_modules = set(everything)
+        assert {module for module in (pretrained.embedding, *pretrained.blocks) if module in task_modules} == set(
             shared.get(strategy, [])
         )
 
@@ -158,17 +158,17 @@ def test_a_strategy_starts_at_the_pretrained_weights_or_at_random(
 
 
 def test_a_joint_training_may_start_at_random(model: UserModel, corpus: Corpus) -> None:
-    made = built(model, corpus, "joint", joint_init="random")
+    parts = built(model, corpus, "joint", joint_init="random")
     scratch = built(model, corpus, "scratch")
-    assert equal(tensors(made.backbone), tensors(scratch.backbone))
+    assert equal(tensors(parts.backbone), tensors(scratch.backbone))
 
 
 def test_random_weights_are_not_those_that_the_pretrained_backbone_started_from(corpus: Corpus) -> None:
     config = BackboneConfig(channels=8, dilations=(1, 2))
     fresh = Backbone(config, ITEMS, seed=0)
     spec = corpus.task("cluster")
-    made = build(adapt_config(strategy="scratch"), fresh, spec, spec.part("train"))
-    assert not torch.equal(made.backbone.embedding.weight, fresh.embedding.weight)
+    parts = build(adapt_config(strategy="scratch"), fresh, spec, spec.part("train"))
+    assert not torch.equal(parts.backbone.embedding.weight, fresh.embedding.weight)
 
 
 def test_the_head_is_of_the_kind_of_the_task(model: UserModel, corpus: Corpus) -> None:
@@ -181,11 +181,11 @@ def test_the_last_of_a_single_block_is_that_block_and_there_are_no_last_two(corp
     spec = corpus.task("cluster")
     with pytest.raises(ConfigError, match="last 2 blocks, but the backbone has 1"):
         build(adapt_config(strategy="last2"), single, spec, spec.part("train"))
-    made = build(adapt_config(strategy="last1"), single, spec, spec.part("train"))
-    assert made.own == UnsharedModules(embedding=False, blocks=1)
-    assert made.counts() == {"blocks": BLOCK, "norms": NORMS, "head": 4 * CHANNELS + 4}
-    assert made.backbone.embedding is single.embedding
-    assert made.backbone.blocks[0] is not single.blocks[0]
+    parts = build(adapt_config(strategy="last1"), single, spec, spec.part("train"))
+    assert parts.unshared == UnsharedModules(embedding=False, blocks=1)
+    assert parts.counts() == {"blocks": BLOCK, "norms": NORMS, "head": 4 * CHANNELS + 4}
+    assert parts.backbone.embedding is single.embedding
+    assert parts.backbone.blocks[0] is not single.blocks[0]
     assert not any(parameter.requires_grad for parameter in single.parameters()), "frozen, though it was not before"
 
 
@@ -204,8 +204,8 @@ def test_the_seed_of_the_settings_draws_the_first_weights(model: UserModel, corp
     spec = corpus.task("cluster")
 
     def first(**settings: Any) -> dict[str, torch.Tensor]:
-        made = build(AdaptConfig(**settings), model.network.backbone, spec, spec.part("train"))
-        return tensors(made.modules())
+        parts = build(AdaptConfig(**settings), model.network.backbone, spec, spec.part("train"))
+        return tensors(parts.modules())
 
     assert equal(first(), first())
     assert not equal(first(), first(seed=1))

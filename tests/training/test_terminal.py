@@ -73,8 +73,8 @@ def test_quiet_says_nothing_but_warnings(
     corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "a"), "-q", *SMALL]) == 0
-    more = [*SMALL, "-s", "valid_fraction=0.4"]
-    assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "b"), "-q", *more]) == 0
+    settings = [*SMALL, "-s", "valid_fraction=0.4"]
+    assert execute(["pretrain", str(corpus.path), "-o", str(tmp_path / "b"), "-q", *settings]) == 0
     options = ["--strategy", "all", "-s", "readout=pooled", "-s", "optim.lr=0.02", "-s", "epochs=3"]  # learns something
     bundle = ["cluster", "-o", str(tmp_path / "c")]
     assert execute(["adapt", str(backbone), str(corpus.path), *bundle, "-q", *options]) == 0
@@ -156,23 +156,23 @@ def test_the_bar_is_removed_when_training_stops(
 
 def run_in_terminal(arguments: list[str]) -> tuple[int, str]:
     """Run a command with a pseudo-terminal of 80 columns as its standard error."""
-    ours, theirs = pty.openpty()
+    terminal, command_end = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI")}
     environment |= {"TERM": "xterm-256color", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(arguments, stdout=theirs, stderr=theirs, env=environment) as run:
-        os.close(theirs)
-        said = b""
+    with subprocess.Popen(arguments, stdout=command_end, stderr=command_end, env=environment) as run:
+        os.close(command_end)
+        output = b""
         while True:
             try:
-                piece = os.read(ours, 65536)
+                piece = os.read(terminal, 65536)
             except OSError:  # Linux says it so when the other end is closed
                 break
             if not piece:
                 break
-            said += piece
+            output += piece
         status = run.wait(60)
-    os.close(ours)
-    return status, said.decode()
+    os.close(terminal)
+    return status, output.decode()
 
 
 def shown(text: str) -> list[str]:

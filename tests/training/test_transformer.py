@@ -26,7 +26,7 @@ STRATEGIES = [strategy for strategy in get_args(Strategy) if strategy != "joint"
 
 
 @pytest.fixture(scope="module")
-def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbone_folder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a transformer pre-trained on the tiny corpus."""
     path = tmp_path_factory.mktemp("transformer") / "backbone"
     pretrain(corpus, path, pretrain_config(backbone=SMALL, epochs=1))
@@ -41,18 +41,18 @@ def some_users(model: UserModel) -> Sequences:
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_leaves_the_backbone_as_it_is_and_its_bundle_answers_the_same_when_read(
-    strategy: Strategy, task: str, corpus: Corpus, made: Path, tmp_path: Path
+    strategy: Strategy, task: str, corpus: Corpus, backbone_folder: Path, tmp_path: Path
 ) -> None:
-    bytes_before = (made / "model.safetensors").read_bytes()
-    model = UserModel.from_pretrained(made, device="cpu")
+    bytes_before = (backbone_folder / "model.safetensors").read_bytes()
+    model = UserModel.from_pretrained(backbone_folder, device="cpu")
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     fresh = adapt(model, corpus, task, tmp_path / "out", adapt_config(strategy=strategy, epochs=1))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
-    assert (made / "model.safetensors").read_bytes() == bytes_before
+    assert (backbone_folder / "model.safetensors").read_bytes() == bytes_before
     plan = PLANS[strategy]
-    assert (fresh.patch is not None, fresh.backbone is not None) == (plan.patch, plan.own != 0)
+    assert (fresh.patch is not None, fresh.backbone is not None) == (plan.patch, plan.unshared != 0)
     model.add_bundle(fresh, name="fresh")
-    read = UserModel.from_pretrained(made, device="cpu")
+    read = UserModel.from_pretrained(backbone_folder, device="cpu")
     read.load_bundle(tmp_path / "out", name="read")
     answers = [m.representations(some_users(model), name) for m, name in ((model, "fresh"), (read, "read"))]
     np.testing.assert_array_equal(*answers)
@@ -60,15 +60,17 @@ def test_every_strategy_leaves_the_backbone_as_it_is_and_its_bundle_answers_the_
     assert moved == (strategy != "head")
 
 
-def test_a_joint_training_works_too(corpus: Corpus, made: Path, tmp_path: Path) -> None:
+def test_a_joint_training_works_too(corpus: Corpus, backbone_folder: Path, tmp_path: Path) -> None:
     bundles = adapt_jointly(
-        made, corpus, ["cluster", "shop"], tmp_path / "out", adapt_config(strategy="joint", epochs=1)
+        backbone_folder, corpus, ["cluster", "shop"], tmp_path / "out", adapt_config(strategy="joint", epochs=1)
     )
     assert set(bundles) == {"cluster", "shop"}
 
 
-def test_it_is_read_bit_by_bit_as_it_was_written_and_its_card_says_what_it_is(made: Path, tmp_path: Path) -> None:
-    first = load_backbone(made)
+def test_it_is_read_bit_by_bit_as_it_was_written_and_its_card_says_what_it_is(
+    backbone_folder: Path, tmp_path: Path
+) -> None:
+    first = load_backbone(backbone_folder)
     assert isinstance(first.network.backbone, TransformerBackbone)
     assert first.network.backbone.positions.weight.abs().sum() > 0, "pre-training has taught it positions"
     save_backbone(tmp_path / "again", first)
@@ -76,7 +78,7 @@ def test_it_is_read_bit_by_bit_as_it_was_written_and_its_card_says_what_it_is(ma
     assert (second.fingerprint, second.network.backbone.config) == (first.fingerprint, SMALL)
     users = some_users(UserModel(first, "cpu"))
     np.testing.assert_array_equal(*(UserModel(p, "cpu").representations(users) for p in (first, second)))
-    card = (made / "README.md").read_text()
+    card = (backbone_folder / "README.md").read_text()
     assert "3 blocks of self-attention\n(2 heads; 512 positions from the last event back), 8 channels, 24 items" in card
 
 
@@ -91,17 +93,19 @@ def test_it_is_read_bit_by_bit_as_it_was_written_and_its_card_says_what_it_is(ma
     ids=str,
 )
 def test_states_below_are_shared_only_where_nothing_is_changed(
-    settings: dict[str, Any], changed: int | None, corpus: Corpus, made: Path, tmp_path: Path
+    settings: dict[str, Any], changed: int | None, corpus: Corpus, backbone_folder: Path, tmp_path: Path
 ) -> None:
     """What is above a cut would need the states of whole windows."""
     config = adapt_config(**settings)
     spec = corpus.task("cluster")
-    parts = build(config, UserModel.from_pretrained(made, device="cpu").network.backbone, spec, spec.part("train"))
+    parts = build(
+        config, UserModel.from_pretrained(backbone_folder, device="cpu").network.backbone, spec, spec.part("train")
+    )
     assert changed_blocks(parts) == changed
     actual = []
     for cache in ("auto", "off"):
         second_result = adapt_config(**settings, epochs=1, cache=cache)
-        actual.append(adapt(made, corpus, "cluster", tmp_path / cache, second_result).head.weight)
+        actual.append(adapt(backbone_folder, corpus, "cluster", tmp_path / cache, second_result).head.weight)
     torch.testing.assert_close(*actual, atol=1e-5, rtol=1e-4)
 
 

@@ -110,12 +110,12 @@ def test_the_runner_may_differ(corpus: Corpus, unfinished: Path) -> None:
 
 def test_another_corpus_with_the_same_settings_is_refused(corpus: Corpus, unfinished: Path, tmp_path: Path) -> None:
     """As many users, as many batches: nothing but the fingerprint tells them apart."""
-    other = prepare_synthetic(tmp_path / "other", users=130, items=24, targets=8, mean_events=8, seed=4)
+    other_corpus = prepare_synthetic(tmp_path / "other", users=130, items=24, targets=8, mean_events=8, seed=4)
     config = pretrain_config(checkpoint_every=1)
     with pytest.raises(FingerprintError, match=r"the unfinished run had another corpus\n.*--overwrite"):
-        pretrain(other, unfinished, config, resume=True)
-    fresh = pretrain(other, tmp_path / "fresh", config)
-    assert pretrain(other, unfinished, config, resume=True, overwrite=True).fingerprint == fresh.fingerprint
+        pretrain(other_corpus, unfinished, config, resume=True)
+    fresh = pretrain(other_corpus, tmp_path / "fresh", config)
+    assert pretrain(other_corpus, unfinished, config, resume=True, overwrite=True).fingerprint == fresh.fingerprint
 
 
 def test_another_task_or_backbone_is_refused(
@@ -128,9 +128,9 @@ def test_another_task_or_backbone_is_refused(
     watched()
     with pytest.raises(FingerprintError, match="had another task\n"):
         adapt(backbone, corpus, "cluster", tmp_path / "out", config, resume=True)
-    other = pretrain(corpus, tmp_path / "other", pretrain_config(seed=5, epochs=1))
+    other_backbone = pretrain(corpus, tmp_path / "other", pretrain_config(seed=5, epochs=1))
     with pytest.raises(FingerprintError, match="had another backbone\n"):
-        adapt(other, corpus, "shop", tmp_path / "out", config, resume=True)
+        adapt(other_backbone, corpus, "shop", tmp_path / "out", config, resume=True)
     adapt(backbone, corpus, "shop", tmp_path / "out", config, resume=True)
 
 

@@ -31,7 +31,7 @@ class Popularity:
         return ranked
 
     def best(self, k: int, excluded: Collection[int]) -> tuple[list[int], list[float]]:
-        """Return positions and scores of the k most popular items not in `seen`; fewer where there are not as many."""
+        """Return positions and scores of the k most popular items not in `excluded`, or fewer if there are not k."""
         excluded = set(excluded)
         positions = list(islice((position for position in self.order if position not in excluded), k))
         return positions, self.scores[positions].tolist()

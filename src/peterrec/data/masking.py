@@ -40,6 +40,6 @@ def mask_items(
     chosen = place < wanted[:, None]
     fate = rng.random(tokens.shape)
     random = rng.integers(FIRST_ITEM, FIRST_ITEM + items, tokens.shape)
-    kept = fate < config.mask_replace_fraction + config.keep_fraction
-    replaced = np.where(fate < config.mask_replace_fraction, MASK, np.where(kept, tokens, random))
+    not_random = fate < config.mask_replace_fraction + config.keep_fraction
+    replaced = np.where(fate < config.mask_replace_fraction, MASK, np.where(not_random, tokens, random))
     return np.where(chosen, replaced, tokens), chosen

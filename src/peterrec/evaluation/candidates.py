@@ -118,12 +118,12 @@ def _distinct(
     return chosen
 
 
-def without_seen(score_batches: Iterable[np.ndarray], seen: Sequences) -> Iterator[np.ndarray]:
+def without_seen(score_batches: Iterable[np.ndarray], seen_targets: Sequences) -> Iterator[np.ndarray]:
     """Yield batches of scores, rows in order, with -inf for targets that stand in the user's own history."""
     start = 0
     for batch in score_batches:
         scores = np.array(batch, dtype=np.float64 if batch.dtype.kind != "f" else batch.dtype)
-        rows_seen = seen.take(np.arange(start, start + len(scores)))
+        rows_seen = seen_targets.take(np.arange(start, start + len(scores)))
         scores[rows_seen.repeat(), rows_seen.items] = -np.inf
         start += len(scores)
         yield scores

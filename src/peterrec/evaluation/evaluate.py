@@ -115,7 +115,7 @@ def _evaluate_method(
     try:
         outcome = method_outcome(task, test, method, config)
     except DataError as error:
-        raise type(error)(f"method {name!r}: {error.what}", remedy=error.remedy, path=error.path) from error
+        raise type(error)(f"method {name!r}: {error.message}", remedy=error.remedy, path=error.path) from error
     return _MethodStatistics(outcome_statistics(outcome, config), len(outcome))
 
 

@@ -135,7 +135,12 @@ def _text(value: object) -> str | None:
 
 def _steps(manifest: Mapping[str, Any], unit: str) -> list[Step]:
     return [
-        Step(what=step["what"], left=step[unit], dropped=step.get("dropped", 0), why=step.get("why") or "")
+        Step(
+            description=step["what"],
+            remaining=step[unit],
+            dropped=step.get("dropped", 0),
+            reason=step.get("why") or "",
+        )
         for step in manifest.get("steps", ())
     ]
 

@@ -93,7 +93,7 @@ def run(
         return _run(config, out, overwrite, command)
     except InterruptedRun as error:  # a stage would go on with an option that a whole run does not have
         remedy = "run the same command again, without --overwrite: what is done is kept"
-        raise InterruptedRun(error.what, remedy=remedy, path=error.path) from error
+        raise InterruptedRun(error.message, remedy=remedy, path=error.path) from error
 
 
 def _run(config: RunConfig, out: str | Path, overwrite: bool, command: str) -> Path:

@@ -27,7 +27,7 @@ class TouchedRows:
     place: Int[Tensor, " V"]
 
     @classmethod
-    def of(cls, table: Float[Tensor, "V C"], *touched: Int[Tensor, ...]) -> Self:
+    def from_indices(cls, table: Float[Tensor, "V C"], *touched: Int[Tensor, ...]) -> Self:
         """Take the rows of these indices, each once."""
         touched_rows = torch.zeros(len(table), dtype=torch.bool, device=table.device)
         for indices in touched:

@@ -105,7 +105,7 @@ class Engine:
         try:
             items = as_history(request.items)
         except DataError as error:
-            raise RequestError(error.what, remedy=error.remedy) from error
+            raise RequestError(error.message, remedy=error.remedy) from error
         snapshot, question = self.snapshot, request.question
         times, domains = _times_and_domains(request)
         events = UserEvents(event_codes(self.model.catalogue, items), times, domains)

@@ -120,7 +120,7 @@ def _read(path: Path) -> dict[str, _Entry]:
             return {_checked_text(name): _parse_entry(values) for name, values in dict(tree["bundles"]).items()}
     except ArtifactError as error:
         remedy = "restore it, or remove it to start with the bundles of the command line only"
-        raise type(error)(error.what, remedy=remedy, path=path) from error
+        raise type(error)(error.message, remedy=remedy, path=path) from error
 
 
 def _parse_entry(values: dict[str, Any]) -> _Entry:

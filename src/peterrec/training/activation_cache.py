@@ -35,8 +35,8 @@ def changed_blocks(parts: Trainable, readout: ReadoutName = "token") -> int | No
 
     It cannot where the task changes the embeddings or every block; see `count_changed_blocks`.
     """
-    own_modules = parts.own if parts.own_trained else None
-    return count_changed_blocks(parts.backbone, parts.patch, own_modules, readout)
+    unshared = parts.unshared if parts.unshared_trained else None
+    return count_changed_blocks(parts.backbone, parts.patch, unshared, readout)
 
 
 class States:
@@ -170,7 +170,9 @@ class TrunkCache:
         self.on_disk = place == "disk" or (place == "auto" and self.bytes > IN_MEMORY)
 
     @classmethod
-    def of(cls, config: AdaptConfig, parts: Trainable, train: Sequences, valid: Sequences) -> TrunkCache | None:
+    def from_config(
+        cls, config: AdaptConfig, parts: Trainable, train: Sequences, valid: Sequences
+    ) -> TrunkCache | None:
         """Return the cache that is asked for, not filled yet; None if nothing can be shared, or is to be."""
         changed = changed_blocks(parts, config.readout)
         if config.cache == "off" or changed is None or config.event_dropout > 0:

@@ -166,10 +166,10 @@ def _adapt(
 def _plan(run: AdaptationRun) -> Plan:
     if run.joint:
         deciding = (metric_in_joint(metric_names(learner.task)[0], learner.task.name) for learner in run.learners)
-        return Plan.of(run.config, "joint", "min", (MONITOR, *deciding))
+        return Plan.from_config(run.config, "joint", "min", (MONITOR, *deciding))
     task = run.learners[0].task
     mode = "max" if task.kind == "ranking" else "min"
-    return Plan.of(run.config, f"{task.name} ({run.config.strategy})", mode, metric_names(task))
+    return Plan.from_config(run.config, f"{task.name} ({run.config.strategy})", mode, metric_names(task))
 
 
 def _train(run: AdaptationRun, work: WorkFolder, plan: Plan) -> Curve:

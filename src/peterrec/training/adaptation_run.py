@@ -72,7 +72,7 @@ class AdaptationRun:
         )
         if not self.joint:
             ((train, valid),) = users
-            self.cache = TrunkCache.of(self.config, networks[0], train.sequences, valid.sequences)
+            self.cache = TrunkCache.from_config(self.config, networks[0], train.sequences, valid.sequences)
         states = None if self.cache is None else self.cache.train
         return [
             new_learner(self.config, task, train, valid, network, device, states)
@@ -152,8 +152,8 @@ class AdaptationRun:
             catalogue_fingerprint=model.catalogue.fingerprint,
             all_params=sum(count_parameters(module) for module in modules if module is not None),
             trained=parts.counts(),
-            backbone=parts.backbone if parts.own is not None else None,
-            unshared=parts.own,
+            backbone=parts.backbone if parts.unshared is not None else None,
+            unshared=parts.unshared,
             metrics=metrics,
             exclude_seen=task.exclude_seen,
             exclude_seen_reason=task.exclude_seen_reason,

@@ -42,7 +42,7 @@ def item_factors(
     factors = min(channels, items - 1, len(rows) - 1)
     if factors < 1 or counts.nnz == 0:
         return np.asarray(noise, dtype=np.float32)
-    found = TruncatedSVD(factors, n_iter=ROUNDS, random_state=seed).fit(weigh.transform(counts)).components_.T
-    found = found * weigh.idf_[:, None] ** 2
-    noise[:, :factors] += found * (DEVIATION / max(float(found.std()), 1e-12))
+    components = TruncatedSVD(factors, n_iter=ROUNDS, random_state=seed).fit(weigh.transform(counts)).components_.T
+    components = components * weigh.idf_[:, None] ** 2
+    noise[:, :factors] += components * (DEVIATION / max(float(components.std()), 1e-12))
     return np.asarray(noise, dtype=np.float32)

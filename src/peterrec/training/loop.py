@@ -58,7 +58,7 @@ class Plan:
     chosen: int | None = None
 
     @classmethod
-    def of(cls, config: PretrainConfig | AdaptConfig, label: str, mode: str, shown: tuple[str, ...]) -> Plan:
+    def from_config(cls, config: PretrainConfig | AdaptConfig, label: str, mode: str, shown: tuple[str, ...]) -> Plan:
         """Return the plan of these settings; the first of the shown metrics decides."""
         return cls(
             label=label,
@@ -154,7 +154,7 @@ def fit(
     callbacks: list[Callback] = [curve, *extra, point, best]
     if runner.progress:
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
-    with _quiet(), work.kept_for_resume(), _interruptible(work), storage_errors(work.path):
+    with _quiet(), work.removed_on_failure(), _interruptible(work), storage_errors(work.path):
         trainer = _trainer(runner, plan, callbacks, work.path)
         with _reproducible(trainer), onednn_matmul(trainer.strategy.root_device):
             trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)

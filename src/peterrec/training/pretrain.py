@@ -84,10 +84,10 @@ class PretrainModule(TrainedModule):
         inputs, negatives = batch["inputs"], batch["negatives"]
         table, head = self.trained.backbone.embedding.weight, self.trained.head
         if head is None:
-            input_rows = output_rows = TouchedRows.of(table, inputs, targets, negatives + FIRST_ITEM)
+            input_rows = output_rows = TouchedRows.from_indices(table, inputs, targets, negatives + FIRST_ITEM)
         else:
-            input_rows = TouchedRows.of(table, inputs)
-            output_rows = TouchedRows.of(head.weight, targets - FIRST_ITEM, negatives)
+            input_rows = TouchedRows.from_indices(table, inputs)
+            output_rows = TouchedRows.from_indices(head.weight, targets - FIRST_ITEM, negatives)
         offset = FIRST_ITEM if head is None else 0  # from an item to its row
         padding = input_rows.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
         x = F.embedding(input_rows.find(inputs), input_rows.values, None if padding is None else int(padding))
@@ -189,7 +189,7 @@ def pretrain(
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config, train_rows), config, sampler)
-        curve = fit(module, stream, valid, work, Plan.of(config, "pre-training", "min", SHOWN), config.runner)
+        curve = fit(module, stream, valid, work, Plan.from_config(config, "pre-training", "min", SHOWN), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),

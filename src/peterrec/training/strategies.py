@@ -24,13 +24,13 @@ class BackbonePlan:
     """What a strategy does with the backbone, and whether there is a patch.
 
     Attributes:
-        own: what of the backbone the task gets for itself: the number of last blocks (None: all) and the embedding.
+        unshared: what of the backbone is the task's alone: the number of last blocks (None: all) and the embedding.
         trained: whether that is trained; if not, it is frozen like the rest.
         pretrained: whether it starts at the pre-trained weights; if not, at random.
         patch: whether there is one.
     """
 
-    own: int | None = 0
+    unshared: int | None = 0
     trained: bool = True
     pretrained: bool = True
     patch: bool = False
@@ -40,12 +40,12 @@ class BackbonePlan:
 PLANS: dict[Strategy, BackbonePlan] = {
     "patch": BackbonePlan(patch=True),  # PeterRec
     "head": BackbonePlan(),  # FineCLS
-    "last1": BackbonePlan(own=1),  # FineLast1
-    "last2": BackbonePlan(own=2),  # FineLast2
-    "all": BackbonePlan(own=None),  # FineAll
-    "scratch": BackbonePlan(own=None, pretrained=False),  # FineZero
-    "patch-random": BackbonePlan(own=None, trained=False, pretrained=False, patch=True),  # PeterZero
-    "joint": BackbonePlan(own=None),  # MTL
+    "last1": BackbonePlan(unshared=1),  # FineLast1
+    "last2": BackbonePlan(unshared=2),  # FineLast2
+    "all": BackbonePlan(unshared=None),  # FineAll
+    "scratch": BackbonePlan(unshared=None, pretrained=False),  # FineZero
+    "patch-random": BackbonePlan(unshared=None, trained=False, pretrained=False, patch=True),  # PeterZero
+    "joint": BackbonePlan(unshared=None),  # MTL
 }
 
 
@@ -55,23 +55,23 @@ class Trainable:
 
     Attributes:
         backbone: the frozen backbone itself, or a fork of it with modules of the task's own.
-        own: which modules are its own; None if none is.
-        own_trained: whether these are trained.
+        unshared: which modules are its own; None if none is.
+        unshared_trained: whether these are trained.
         patch: the task's patch, or None.
         head: the task's head.
     """
 
     backbone: Backbone
-    own: UnsharedModules | None
-    own_trained: bool
+    unshared: UnsharedModules | None
+    unshared_trained: bool
     patch: Patch | None
     head: ClassificationHead | ItemHead
 
     def backbone_modules(self) -> nn.ModuleDict | None:
         """Return what of the backbone is trained."""
-        if self.own is None or not self.own_trained:
+        if self.unshared is None or not self.unshared_trained:
             return None
-        return self.backbone.modules_of(self.own)
+        return self.backbone.modules_of(self.unshared)
 
     def modules(self) -> nn.ModuleDict:
         """Return all that is trained, and nothing else."""
@@ -128,11 +128,11 @@ def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tupl
     """
     generator = torch.Generator().manual_seed(config.seed)
     plan = PLANS[config.strategy]
-    network, own = fork(config, backbone)
+    network, unshared = fork(config, backbone)
     patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
     width = readout_named(config.readout).width(backbone.config.channels)
     heads = [build_head(task, train, width, generator) for task, train in tasks]
-    return [Trainable(network, own, plan.trained, patch, head) for head in heads]
+    return [Trainable(network, unshared, plan.trained, patch, head) for head in heads]
 
 
 def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedModules | None]:
@@ -145,21 +145,23 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedMod
     """
     plan = PLANS[config.strategy]
     backbone.requires_grad_(False)
-    if plan.own == 0:
+    if plan.unshared == 0:
         return backbone, None
     blocks = len(backbone.blocks)
-    if plan.own is not None and plan.own > blocks:
+    if plan.unshared is not None and plan.unshared > blocks:
         raise ConfigError(
-            f"strategy {config.strategy} trains the last {plan.own} blocks, but the backbone has {blocks}",
+            f"strategy {config.strategy} trains the last {plan.unshared} blocks, but the backbone has {blocks}",
             remedy="use strategy all, or last1",
         )
-    own = UnsharedModules(embedding=plan.own is None, blocks=blocks if plan.own is None else plan.own)
+    unshared = UnsharedModules(
+        embedding=plan.unshared is None, blocks=blocks if plan.unshared is None else plan.unshared
+    )
     random = not plan.pretrained or (config.strategy == "joint" and config.joint_init == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     start = build_backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone
-    network = start.fork(own)
-    network.modules_of(own).requires_grad_(plan.trained)
-    return network, own
+    network = start.fork(unshared)
+    network.modules_of(unshared).requires_grad_(plan.trained)
+    return network, unshared
 
 
 def build_head(task: Task, train: TaskPart, width: int, generator: torch.Generator) -> ClassificationHead | ItemHead:

@@ -132,7 +132,7 @@ class WorkFolder:
         return read_json(result)
 
     @contextlib.contextmanager
-    def kept_for_resume(self) -> Iterator[None]:
+    def removed_on_failure(self) -> Iterator[None]:
         """Remove the folder when the block fails before there is anything to go on with; a stopped run keeps it."""
         try:
             yield

@@ -46,7 +46,7 @@ def test_the_log_itself_is_refused_as_the_file_of_the_targets(tmp_path: Path, hi
     error = refused(tmp_path, log, log, history=history, after=after)
     count = len(NEW) if after else len(OLD) + len(NEW)
     example = "item 'x' at 10" if after else "item 'a' at 0"
-    assert f"{count} target events of task 'r' are source events too, such as user 'u00', {example}" in error.what
+    assert f"{count} target events of task 'r' are source events too, such as user 'u00', {example}" in error.message
     assert "source.before" in error.remedy
     if after:
         corpus_of(tmp_path, log, log, history=history, after=after, limits={"before": "10"})
@@ -55,11 +55,11 @@ def test_the_log_itself_is_refused_as_the_file_of_the_targets(tmp_path: Path, hi
 def test_a_copy_in_another_form_and_one_event_of_an_overlapping_export_are_refused(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", [*OLD, *NEW])
     copy = write_parquet(tmp_path / "copy.parquet", [*OLD, *NEW])
-    assert "144 target events" in refused(tmp_path, log, copy).what
+    assert "144 target events" in refused(tmp_path, log, copy).message
     overlap = write_csv(tmp_path / "export.csv", [*((user, "z", 20) for user in USERS), ("u07", "y", 10)])
     assert (
         "1 target events of task 'r' are source events too, such as user 'u07', item 'y'"
-        in refused(tmp_path, log, overlap).what
+        in refused(tmp_path, log, overlap).message
     )
     apart = write_csv(tmp_path / "apart.csv", [(user, item, 20) for user in USERS for item in "zw"])
     assert corpus_of(tmp_path, log, apart).manifest["warnings"] == []
@@ -91,7 +91,7 @@ def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, so
         return write_parquet(tmp_path / name, lines, COLUMNS, **types)
 
     log, own_path = write("log.parquet", source, lambda place: place), write("own.parquet", own_form, str)
-    assert "120 target events" in refused(tmp_path, log, own_path).what
+    assert "120 target events" in refused(tmp_path, log, own_path).message
 
 
 def test_events_of_another_domain_are_others_and_so_is_what_has_another_user_item_or_time(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_source_later_than_the_start_of_the_targets_is_refused_whatever_file_t
     log = write_csv(tmp_path / "log.csv", [*OLD, *((user, "e", 12) for user in USERS[:5])])
     own_path = write_csv(tmp_path / "own.csv", NEW)
     error = refused(tmp_path, log, own_path, after="10")
-    assert "5 events of the source are targets of task 'r', or later" in error.what
+    assert "5 events of the source are targets of task 'r', or later" in error.message
     assert "source.before: '10'" in error.remedy
     corpus_of(tmp_path, log, own_path, after="10", limits={"before": "10"})
     corpus_of(tmp_path, log, own_path)  # nothing says that the targets are the future of the same log
@@ -135,7 +135,7 @@ def test_a_period_that_starts_in_the_source_is_seen_however_times_are_written(tm
     log = write_csv(tmp_path / "log.csv", [(user, item, start + time * 3600) for user, item, time in [*OLD, *NEW]])
     own_path = write_csv(tmp_path / "own.csv", [(user, item, "2020-09-25 07:00:00") for user in USERS for item in "vw"])
     error = refused(tmp_path, log, own_path, after="2020-09-21 10:00:00")
-    assert f"{len(NEW)} events of the source are targets of task 'r', or later" in error.what
+    assert f"{len(NEW)} events of the source are targets of task 'r', or later" in error.message
     corpus_of(tmp_path, log, own_path, after="2020-09-21 10:00:00", limits={"before": str(start + 36000)})
 
 
@@ -147,7 +147,7 @@ def test_a_copy_that_tells_only_the_day_is_compared_by_day(tmp_path: Path, form:
     log = write_parquet(tmp_path / "log.parquet", [(user, item, shape(time)) for user, item, time in rows])
     late = [(user, item, f"{time:%Y-%m-%d}") for user, item, time in rows[-7:]]
     apart = [(user, "z", "2020-09-22") for user in USERS] + [(user, "y", "2020-10-01") for user in USERS]
-    assert "7 target events" in refused(tmp_path, log, write_csv(tmp_path / "own.csv", [*late, *apart])).what
+    assert "7 target events" in refused(tmp_path, log, write_csv(tmp_path / "own.csv", [*late, *apart])).message
     corpus_of(tmp_path, log, write_csv(tmp_path / "apart.csv", apart))
 
 

@@ -22,7 +22,7 @@ CORPUS = Unit("corpus", "corpora/demo/seed-0", {}, data="demo")
 BACKBONE = Unit("backbone", "backbones/demo/base/seed-0", {}, data="demo")
 CELLS = [cell("patch"), cell("patch", 1), cell("head"), cell("head", share=0.05)]
 UNITS = [CORPUS, BACKBONE, *CELLS]
-DONE = Outcome("done", "accuracy 0.8123", 10.0)
+FINISHED = Outcome("done", "accuracy 0.8123", 10.0)
 
 
 def test_units_are_called_by_what_people_know() -> None:
@@ -38,7 +38,7 @@ def test_a_line_for_each_unit(logged: list[str]) -> None:
     watch.begin(UNITS, UNITS[1:5], 2)
     watch.started(BACKBONE)
     watch.ended(BACKBONE, Outcome("done", "valid_loss 3.2", 7.25))
-    watch.ended(CELLS[0], DONE)
+    watch.ended(CELLS[0], FINISHED)
     watch.ended(CELLS[1], Outcome("skipped", "too few users\n  What to do: label more", 0.1))
     watch.ended(CELLS[2], Outcome("failed", "it diverged", 3.0))
     watch.close()
@@ -67,7 +67,7 @@ def test_the_time_left_is_told_from_units_of_the_same_method() -> None:
     now[0] += 100
     assert tally.remaining() == pytest.approx(2), "and is not below zero when it takes longer"
     two = Tally(UNITS, CELLS, 2, clock=lambda: now[0])
-    two.ended(CELLS[0], DONE)
+    two.ended(CELLS[0], FINISHED)
     assert two.remaining() == pytest.approx((10 + 10 + 10) / 2), "two at a time; of heads nothing is known yet"
     assert two.line() == "1 of 4 steps in 0 s, about 15 s left"
 
@@ -87,7 +87,7 @@ def test_a_row_for_each_task_and_method() -> None:
     tally.started(CELLS[2])
     assert shown(tally).splitlines()[1].split() == ["demo/age", "head", "0/2", "running"], "what runs stands first"
     tally.ended(CELLS[2], Outcome("failed", "no", 1.0))
-    tally.ended(CELLS[1], DONE)
+    tally.ended(CELLS[1], FINISHED)
     rows = [line.split() for line in shown(tally).splitlines()[1:]]
     assert rows == [["demo/age", "head", "0/2", "1", "failed"], ["demo/age", "patch", "2/2"]]
 

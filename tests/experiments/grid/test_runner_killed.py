@@ -14,7 +14,7 @@ import yaml
 
 from .small_grid import cells_on_disk, question, small_grid, workers_of
 
-MORE = question("patch", "head", "majority", "popularity")
+QUESTION = question("patch", "head", "majority", "popularity")
 ALL_CELLS = sorted(
     f"small/{task}/{method}/seed-0-share-100"
     for task, constant in (("cluster", "majority"), ("target", "popularity"))
@@ -23,7 +23,7 @@ ALL_CELLS = sorted(
 
 
 def write_config(folder: Path, *overrides: str) -> Path:
-    config = small_grid("adapt.epochs=40", "adapt.patience=40", "adapt.batch_size=16", *overrides, questions=[MORE])
+    config = small_grid("adapt.epochs=40", "adapt.patience=40", "adapt.batch_size=16", *overrides, questions=[QUESTION])
     (folder / "grid.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
     return folder / "grid.yaml"
 

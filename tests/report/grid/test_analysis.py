@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from peterrec.report.grid import comparisons as comparing
-from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, load, shown, strata_names
+from peterrec.report.grid.analysis import NOT_PRETRAINED_ON, PRETRAINED_ON, Grid, Group, load, shown, strata_names
 from peterrec.report.grid.cells import CellKey, expected_cells
 from report.grid.grid_cells import CLASSIFICATION, METHODS, RANKING, cell, grid_config, users_table
 
@@ -75,7 +75,7 @@ def test_groups_of_users_by_events_and_by_pre_training() -> None:
     right = [1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 20 + [1.0] * 10
     in_pretraining = [True] * 15 + [False] * 45
     grid = grid_of({("patch", 0): right}, {"sections": ["events"]}, events=events, seen=in_pretraining)
-    assert strata_names(grid.config) == ["1", "2\u20135", "6\u201320", "21+", SEEN, UNSEEN]
+    assert strata_names(grid.config) == ["1", "2\u20135", "6\u201320", "21+", PRETRAINED_ON, NOT_PRETRAINED_ON]
     question, group = grid.config.questions[0], Group("demo/gender", "patch", 1.0)
     strata = [grid.stratum(question, group, name) for name in strata_names(grid.config)]
     assert [(measured.mean, measured.users) for measured in strata if measured] == [
@@ -142,7 +142,7 @@ def test_the_order_of_metrics() -> None:
 def test_verdicts(patch: int, head: int, metric: str, verdict: str) -> None:
     right = {(name, seed): share_of(n) for name, n in (("patch", patch), ("head", head)) for seed in range(3)}
     grid = grid_of(right, {"compare": [("patch", "head")]}, metric)
-    (comparison,) = comparing.asked_comparisons(grid, grid.config.questions[0])
+    (comparison,) = comparing.question_comparisons(grid, grid.config.questions[0])
     assert comparison.verdict == verdict
     assert comparison.difference == pytest.approx((patch - head) / 60)
     assert (comparison.seeds, comparison.p_adjusted) == ((0, 1, 2), comparison.p)
@@ -156,22 +156,22 @@ def test_pairs_over_common_seeds_only() -> None:
         ("head", 2): share_of(0),
     }
     grid = grid_of(right, {"compare": [("patch", "head")]})
-    (comparison,) = comparing.asked_comparisons(grid, grid.config.questions[0])
+    (comparison,) = comparing.question_comparisons(grid, grid.config.questions[0])
     assert comparison.seeds == (1,)
     assert comparison.difference == pytest.approx(10 / 60)
     alone = grid_of({("patch", 0): share_of(60), ("head", 1): share_of(30)}, {"compare": [("patch", "head")]})
-    assert comparing.asked_comparisons(alone, alone.config.questions[0]) == []
+    assert comparing.question_comparisons(alone, alone.config.questions[0]) == []
 
 
 def test_p_values_are_corrected_within_the_question() -> None:
     right = {("patch", 0): share_of(30), ("head", 0): share_of(24), ("majority", 0): share_of(21)}
     pairs = [("patch", "head"), ("patch", "majority"), ("head", "majority")]
     grid = grid_of(right, {"compare": pairs})
-    corrected = comparing.asked_comparisons(grid, grid.config.questions[0])
+    corrected = comparing.question_comparisons(grid, grid.config.questions[0])
     raw = sorted(comparison.p for comparison in corrected)
     assert sorted(comparison.p_adjusted for comparison in corrected)[0] == pytest.approx(3 * raw[0])
     alone = grid_of(right, {"compare": [("patch", "head")]})
-    (comparison,) = comparing.asked_comparisons(alone, alone.config.questions[0])
+    (comparison,) = comparing.question_comparisons(alone, alone.config.questions[0])
     assert comparison.verdict == "better"  # p = 0.03, which does not last among three
     assert corrected[0].p == comparison.p
     assert corrected[0].p_adjusted > 0.05

@@ -136,7 +136,7 @@ def test_trained_parameters_are_told_apart(text: str) -> None:
 def test_every_fact_of_the_run_is_on_the_page(record: RunRecord, text: str) -> None:
     data = record.data
     counted = [data.users, data.events, data.items, record.backbone.parameters, record.backbone.item_table]
-    counted += [n for step in data.steps for n in (step.left, step.dropped) if n]
+    counted += [n for step in data.steps for n in (step.remaining, step.dropped) if n]
     counted += [n for task in record.tasks for n in task.facts.users.values()]
     counted += [label.users for task in record.tasks for label in task.facts.classes]
     assert data.history_length is not None
@@ -144,7 +144,7 @@ def test_every_fact_of_the_run_is_on_the_page(record: RunRecord, text: str) -> N
     counted += [n for n in (*data.history_length.counts, *data.item_events.counts) if n < 10_000]
     assert [n for n in counted if f"{n:,}" not in text] == []
     phrases = [record.title, record.command, *record.config.splitlines(), data.fingerprint, record.backbone.fingerprint]
-    phrases += [data.catalogue_fingerprint, data.inputs[0].path, *(step.why for step in data.steps)]
+    phrases += [data.catalogue_fingerprint, data.inputs[0].path, *(step.reason for step in data.steps)]
     phrases += [bundle.fingerprint for task in record.tasks for bundle in task.bundles]
     phrases += [*(str(value) for value in record.machine.model_dump().values()), *record.seeds]
     phrases += [stage.name for stage in record.stages]

@@ -23,7 +23,7 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],  # each try is of real processes: a shorter sequence that fails too is not looked for
 )
-OTHERS = settings(FEW, derandomize=False, database=None, max_examples=10, stateful_step_count=60)
+RANDOMISED = settings(FEW, derandomize=False, database=None, max_examples=10, stateful_step_count=60)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_any_sequence_of_requests_operations_and_faults(
     machine.folder, machine.starter, machine.counts = tmp_path, starter, {}
     machine.models = write_artifacts(tmp_path)
     until = time.monotonic() + SOAK_SECONDS
-    run_state_machine_as_test(machine, settings=OTHERS if SOAK_SECONDS else FEW)
+    run_state_machine_as_test(machine, settings=RANDOMISED if SOAK_SECONDS else FEW)
     while time.monotonic() < until:
-        run_state_machine_as_test(machine, settings=OTHERS)
+        run_state_machine_as_test(machine, settings=RANDOMISED)
     print(f"{machine.__name__}:", ", ".join(f"{count:,} {action}" for action, count in sorted(machine.counts.items())))

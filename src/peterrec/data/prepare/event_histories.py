@@ -42,7 +42,7 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
     try:
         return _read(config, preprocessing)
     except EngineMemoryError as error:  # here, no setting says how much that is
-        raise ConfigError(error.what, remedy="give the events of fewer users at a time") from error
+        raise ConfigError(error.message, remedy="give the events of fewer users at a time") from error
 
 
 def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> UserHistories:

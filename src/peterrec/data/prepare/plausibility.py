@@ -17,7 +17,7 @@ from peterrec.data.sequences import IntArray
 FIRST_DAY, END_OF_JANUARY = "1970-01-01", "1970-02-01"
 NEARLY_ALL = 0.95
 # Among 20 others the most popular item of a power law has less than 5 times as many events as the next, in any shop.
-OTHERS, LEAST_SHARE, TIMES_THE_NEXT = 20, 0.1, 5
+COMPARED_ITEMS, LEAST_SHARE, TIMES_THE_NEXT = 20, 0.1, 5
 SHOWN = 5
 
 
@@ -83,7 +83,7 @@ def owner_warning(owner: str, counts: IntArray, name: Callable[[int], Any]) -> t
         counts: (n,) events of each.
         name: gives the id at a position of `counts`.
     """
-    if len(counts) <= OTHERS:
+    if len(counts) <= COMPARED_ITEMS:
         return ()
     second, first = np.partition(counts, -2)[-2:]
     share = first / counts.sum()

@@ -19,7 +19,7 @@ from peterrec.errors import DataError
 SortKind = Literal["integer", "float", "decimal", "time", "text"]
 NUMBERS: tuple[SortKind, ...] = ("integer", "float", "decimal")
 
-WHOLE = r"^\s*[-+]?[0-9]{1,19}\s*$"  # times in nanoseconds have 19 digits
+INTEGER = r"^\s*[-+]?[0-9]{1,19}\s*$"  # times in nanoseconds have 19 digits
 NUMBER = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 # No two numbers of so few digits are the same float64; and the shortest text of a float64 is no other's.
 FEW_DIGITS = r"^[-+]?[0.]*([0-9]\.?){1,15}[0.]*([eE][-+]?[0-9]+)?$"
@@ -165,7 +165,7 @@ def read_integer(value: Any) -> Any:
     """Return whole numbers as int64, null where they are none or too large."""
     type_, integer = value.type(), value.try_cast("int64")  # which rounds 1.5
     if type_.is_string():
-        return value.re_search(WHOLE).ifelse(integer, None)
+        return value.re_search(INTEGER).ifelse(integer, None)
     if type_.is_decimal():
         return (integer.try_cast(type_) == value).ifelse(integer, None)
     return integer if type_.is_integer() else _nulls(value, "int64")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peterrec.data.sources.base import Converted, Fill, Report, Write
-from peterrec.data.sources.text_tables import BLOCK, UNREADABLE, UTF8, WHOLE, Lines, no_rows, open_bytes, unreadable
+from peterrec.data.sources.text_tables import BLOCK, INTEGER, UNREADABLE, UTF8, Lines, no_rows, open_bytes, unreadable
 from peterrec.errors import ConfigError, DataError
 
 Ints = npt.NDArray[np.int64]
@@ -187,7 +187,7 @@ def _split(texts: pa.Array) -> tuple[pa.Array, Ints]:
 def _ids(texts: pa.Array, lines: Lines, path: Path, role: str) -> tuple[Ints, Ints]:
     """Return the ids between commas without padding, and the row of each."""
     values, rows = _split(texts)
-    place = pc.index(pc.match_substring_regex(values, WHOLE), False).as_py()
+    place = pc.index(pc.match_substring_regex(values, INTEGER), False).as_py()
     if place >= 0:
         problem = f"line {lines[rows[place]]:,} has the {role} {values[place].as_py()!r}, which is not a whole number"
         raise DataError(problem, remedy=FORM, path=path)

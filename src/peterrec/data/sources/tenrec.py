@@ -34,7 +34,7 @@ from peterrec.errors import ConfigError, DataError
 IDS = ("user_id", "item_id")
 CLICK = "click"
 PROFILE = ("gender", "age")
-MADE = ("timestamp", "domain")  # columns of the events that no file has
+RESERVED = ("timestamp", "domain")  # columns of the events that no file has
 HISTORY = re.compile("hist_[0-9]+")  # of the files for click prediction: earlier items again, in every row
 MISSING = "\\N"
 CLICKED, NOT_CLICKED = r"^1(\.0+)?$", r"^(0(\.0+)?|\\N)?$"
@@ -84,7 +84,7 @@ def _read_header(path: Path) -> TenrecFile:
     if missing := [name for name in IDS if name not in columns]:
         raise DataError(f"does not have the column {' and '.join(missing)}", remedy=REMEDY, path=path)
     refuse_twice(columns, path)
-    if reserved := [name for name in MADE if name in columns]:
+    if reserved := [name for name in RESERVED if name in columns]:
         problem = f"has the column {reserved[0]}, which no file of Tenrec has"
         raise DataError(problem, remedy="give it to `peterrec prepare` as it is", path=path)
     return TenrecFile(path, re.sub(r"\.(csv|gz|csv\.gz)$", "", path.name), tuple(columns))

@@ -21,7 +21,7 @@ from peterrec.errors import DataError
 BLOCK = 1 << 24  # bytes read at once; a row must fit
 LINE = 1 << 20  # bytes of the longest header that is read
 UNREADABLE = (OSError, EOFError, zlib.error)
-WHOLE = r"^[0-9]{1,18}$"
+INTEGER = r"^[0-9]{1,18}$"
 FLOATING = r"^[0-9]{1,15}\.0+$"  # a whole number as pandas writes it in a table that also has fractions
 UTF8 = "save the file as UTF-8"
 PLACE = "place"
@@ -121,7 +121,7 @@ def whole_numbers(texts: pa.ChunkedArray, name: str, path: Path, lines: Lines) -
     Raises:
         DataError: one is not a whole number; the message names its line.
     """
-    good = pc.match_substring_regex(texts, WHOLE)
+    good = pc.match_substring_regex(texts, INTEGER)
     if pc.all(good).as_py():
         return pc.cast(texts, pa.int64())
     good = pc.or_(good, pc.match_substring_regex(texts, FLOATING))

@@ -116,4 +116,4 @@ def baseline_settings(name: str, settings: Mapping[str, Any]) -> Config:
     except ConfigError as error:
         keys = ", ".join(settings_class.model_fields)
         remedy = f"its settings are {keys}" if keys else "it has no settings"
-        raise ConfigError(f"baseline {name!r}: {error.what}", remedy=remedy) from error
+        raise ConfigError(f"baseline {name!r}: {error.message}", remedy=remedy) from error

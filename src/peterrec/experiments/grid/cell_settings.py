@@ -123,7 +123,7 @@ def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
         try:
             baseline_settings(method_config.baseline, method_config.settings)
         except ConfigError as error:
-            raise ConfigError(f"method {method!r}: {error.what}", remedy=error.remedy) from error
+            raise ConfigError(f"method {method!r}: {error.message}", remedy=error.remedy) from error
     if method_config.adapt is None:
         return
     joint = method_settings(config, data, None, method, 0).strategy == "joint"
@@ -145,7 +145,7 @@ def _build_named(subject: str, settings_class: type[C], tree: Json) -> C:
     try:
         return build_config(settings_class, tree)
     except ConfigError as error:
-        raise ConfigError(f"{subject}: {error.what}", remedy=error.remedy) from error
+        raise ConfigError(f"{subject}: {error.message}", remedy=error.remedy) from error
 
 
 def source_inputs(config: ExperimentConfig, data: str, seed: int, out: Path) -> Json:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # torch must not be imported before a worker has set its thre
     from peterrec.experiments.grid.run_cell import Job
     from peterrec.experiments.grid.run_unit import Outcome
 
-AGAIN = 0.02  # seconds until a signal is tried again
+RETRY_SECONDS = 0.02  # seconds until a signal is tried again
 GRACE = 15.0  # seconds to save a resume point in, when told to stop
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch and DuckDB may hang
 
@@ -202,7 +202,7 @@ def raising_handler(error: BaseException) -> Callable[[int, FrameType | None], N
         enclosing = frame
         while enclosing is not None:
             if enclosing.f_code.co_name == "__del__":
-                timer = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+                timer = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number))
                 timer.daemon = True
                 timer.start()
                 return

@@ -19,10 +19,10 @@ from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import Paired, SeedEstimate, UserSums, estimate_all, paired
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
 from peterrec.report.formatting import bins
-from peterrec.report.grid.cells import USER_COLUMNS, CellKey, CellResult, asked_tasks
+from peterrec.report.grid.cells import USER_COLUMNS, CellKey, CellResult, question_tasks
 from peterrec.report.run.record import Histogram
 
-SEEN, UNSEEN = "seen in pre-training", "not seen"
+PRETRAINED_ON, NOT_PRETRAINED_ON = "seen in pre-training", "not seen"
 USER_IDS = pa.schema([("user_id", pa.string())])
 ORDER = ("accuracy", "auc", "macro_f1", "log_loss")
 
@@ -91,7 +91,7 @@ class Grid:
 
     def tasks(self, question: QuestionConfig) -> list[str]:
         """Return the question's tasks that have any cell."""
-        return [task for task in asked_tasks(self.config, question) if self.methods(question, task)]
+        return [task for task in question_tasks(self.config, question) if self.methods(question, task)]
 
     def methods(self, question: QuestionConfig, task: str, share: float | None = None) -> list[str]:
         """Return the question's methods that have a cell of a task (and share), in the question's order."""
@@ -212,7 +212,7 @@ def lower_is_better(metric: Metric) -> bool:
 def strata_names(config: ExperimentConfig) -> list[str]:
     """Return the groups of users: by number of source events, then seen in pre-training or not."""
     bounds = sorted(set(config.event_strata))
-    return [*bins(Histogram(edges=bounds, counts=[0] * len(bounds))), SEEN, UNSEEN]
+    return [*bins(Histogram(edges=bounds, counts=[0] * len(bounds))), PRETRAINED_ON, NOT_PRETRAINED_ON]
 
 
 def _estimate_task(grid: Grid, task: str, tables: Mapping[CellKey, pa.Table]) -> None:
@@ -225,7 +225,7 @@ def _estimate_task(grid: Grid, task: str, tables: Mapping[CellKey, pa.Table]) ->
     by_events = {
         name
         for question in grid.config.questions
-        if "events" in question.sections and task in asked_tasks(grid.config, question)
+        if "events" in question.sections and task in question_tasks(grid.config, question)
         for name in question.methods
     }
     metrics: dict[tuple[Group, Metric], dict[int, UserSums]] = {}

@@ -175,7 +175,7 @@ def expected_cells(config: ExperimentConfig) -> list[CellKey]:
     keys = (
         CellKey.from_path(task_path, method, seed, share)
         for question in config.questions
-        for task_path in asked_tasks(config, question)
+        for task_path in question_tasks(config, question)
         for method in question.methods
         if suits(config, method, kind_of(config, task_path))
         for share in question.label_fractions
@@ -189,7 +189,7 @@ def task_paths(config: ExperimentConfig) -> list[str]:
     return [f"{name}/{task.name}" for name, data in config.data.items() for task in data.prepare.tasks]
 
 
-def asked_tasks(config: ExperimentConfig, question: QuestionConfig) -> list[str]:
+def question_tasks(config: ExperimentConfig, question: QuestionConfig) -> list[str]:
     """Return the tasks of a question, in the order of the data sets."""
     return [path for path in task_paths(config) if not question.tasks or path in question.tasks]
 

@@ -54,7 +54,7 @@ class Comparison:
     by_seed: tuple[float, ...]
 
 
-def asked_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
+def question_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
     """Return the question's pairs on all its tasks, shares and metrics; a family is one kind of task and metric."""
     pairs = (
         (task, share, method, reference, metric)

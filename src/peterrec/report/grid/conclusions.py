@@ -60,7 +60,7 @@ def _answer(grid: Grid, question: QuestionConfig, constants: Mapping[str, list[C
     tasks = grid.tasks(question)
     if not tasks:
         return Answer(question, "Not computed yet.", ["No cell of this question is there."], [], [])
-    requested = comparing.asked_comparisons(grid, question)
+    requested = comparing.question_comparisons(grid, question)
     baselines = comparing.against_baselines(grid, question)
     warnings = [line for task in tasks for line in _compare_with_constant(grid, task, constants[task])]
     further = [comparison for task in tasks for comparison in constants[task]] + baselines

@@ -21,12 +21,12 @@ from peterrec.report.charts import (
     learning_curve,
 )
 from peterrec.report.formatting import digits_for, metric, sentence_case, share
-from peterrec.report.grid.analysis import SEEN, UNSEEN, Grid, Group, lower_is_better, strata_names
+from peterrec.report.grid.analysis import NOT_PRETRAINED_ON, PRETRAINED_ON, Grid, Group, lower_is_better, strata_names
 from peterrec.report.grid.conclusions import label
 from peterrec.report.grid.tables import FEW_USERS
 from peterrec.report.svg import BASELINE, Style, style_of
 
-SHORT = {SEEN: "seen", UNSEEN: "unseen"}
+SHORT = {PRETRAINED_ON: "seen", NOT_PRETRAINED_ON: "unseen"}
 AXES: dict[TimeAxis, str] = {"epoch": "by epochs", "seconds": "by seconds of training"}
 
 

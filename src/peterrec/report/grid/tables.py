@@ -70,7 +70,7 @@ def _headline(grid: Grid, answer: Answer) -> list[Table]:
         methods = [name for name in dict.fromkeys(question.methods) if name in computed]
         heads = [(task, metric(grid.primary(task))) for task in abreast]
         rows = _rows(grid, methods, columns, abreast)
-        tables.append(Table(f"{caption}{_of_labels(question)}", "method", heads, [("", rows)]))
+        tables.append(Table(f"{caption}{_labels_phrase(question)}", "method", heads, [("", rows)]))
     return tables
 
 
@@ -88,7 +88,7 @@ def _metrics(grid: Grid, question: QuestionConfig) -> list[Table]:
             ]
             groups.append((task, _rows(grid, grid.methods(question, task, largest), columns, [task])))
         heads = [(metric(name), "lower is better" if lower_is_better(name) else "") for name in names]
-        tables.append(Table(f"All metrics of {kind}{_of_labels(question)}", "method", heads, groups, folded=True))
+        tables.append(Table(f"All metrics of {kind}{_labels_phrase(question)}", "method", heads, groups, folded=True))
     return tables
 
 
@@ -243,7 +243,7 @@ def _marks(grid: Grid, answer: Answer, task: str, name: str) -> list[Mark]:
     ]
 
 
-def _of_labels(question: QuestionConfig) -> str:
+def _labels_phrase(question: QuestionConfig) -> str:
     """Return the share of labels that a table is about, if it is not all."""
     largest = max(question.label_fractions)
     return "" if largest == 1.0 else f"; with {share(largest)} of the labels"

@@ -61,12 +61,17 @@ class InputFile(_Frozen):
 
 
 class Step(_Frozen):
-    """One step of preparing: what was done, how many (events or users) were left and dropped, and why."""
+    """One step of preparing: what was done, how many (events or users) were left and dropped, and why.
 
-    what: str
-    left: int
+    In `run.json` the keys are those of the corpus's manifest: `what`, `left`, `why`.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    description: str = Field(alias="what")
+    remaining: int = Field(alias="left")
     dropped: int
-    why: str = ""
+    reason: str = Field(default="", alias="why")
 
 
 class Histogram(_Frozen):

@@ -122,7 +122,7 @@ class Bundles:
         except UnknownTaskError:
             raise
         except RequestError as error:
-            raise ApiError(404, "unknown_version", error.what, error.remedy) from error
+            raise ApiError(404, "unknown_version", error.message, error.remedy) from error
         info = self._change(staged)
         self._log.write("bundle rolled back", name=name, version=info.version)
         return info
@@ -213,7 +213,7 @@ class Bundles:
 
 def _failed_bundle(name: str, version: str, copy: Path, error: Exception) -> FailedBundle:
     if isinstance(error, PeterRecError):
-        return FailedBundle(name, version, error.what, error.remedy, str(error.path or copy))
+        return FailedBundle(name, version, error.message, error.remedy, str(error.path or copy))
     message = f"cannot be loaded ({type(error).__name__}: {error})"
     return FailedBundle(name, version, message, "load the bundle again", str(copy))
 

@@ -110,7 +110,7 @@ def as_api_error(error: Exception) -> ApiError:
     for kind, status, code in STATUS_BY_ERROR:
         if isinstance(error, kind):
             retry = {"Retry-After": "1"} if status == 503 else None
-            return ApiError(status, code, error.what, error.remedy, retry)
+            return ApiError(status, code, error.message, error.remedy, retry)
     return ApiError(500, CODES[500], "the service failed", "report it with the X-Request-ID of this answer")
 
 

@@ -45,7 +45,7 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
         )
     events = [Event(sent.user, sent.id, sent.item, sent.timestamp, sent.domain) for sent in body.events]
     new = await service.append(events)
-    is_known = service.known([event.item for event, is_new in zip(events, new, strict=True) if is_new])
+    is_known = service.in_catalogue([event.item for event, is_new in zip(events, new, strict=True) if is_new])
     stored = sum(new)
     return reply(
         EventsReply,
@@ -81,10 +81,10 @@ async def show(user: User, service: ServiceOf) -> Response:
     kept_events = (await service.read(user)).events
     if not kept_events:
         raise ApiError(404, "unknown_user", "nothing is kept of this user", "append events first")
-    known = service.known([event.item for event in kept_events])
+    is_known_item = service.in_catalogue([event.item for event in kept_events])
     events = [
         KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, domain=event.domain, known=is_known)
-        for event, is_known in zip(kept_events, known, strict=True)
+        for event, is_known in zip(kept_events, is_known_item, strict=True)
     ]
     return reply(UserReply, UserReply(user=user, count=len(events), events=events))
 

@@ -56,7 +56,7 @@ def serve(
     config = config or ServeConfig()
     log = Log()
     keys = _read_keys(config, log)
-    bundle_folders = given_bundles(bundles)
+    bundle_folders = parse_bundles(bundles)
     listener = bind(config.host, config.port)
     try:
         service = open_service(backbone, bundle_folders, config, keys, log)
@@ -82,13 +82,13 @@ def serve(
 
 
 def open_service(
-    backbone: str | Path, given: dict[str, str], config: ServeConfig, keys: Keys | None, log: Log
+    backbone: str | Path, bundle_folders: dict[str, str], config: ServeConfig, keys: Keys | None, log: Log
 ) -> Service:
     """Load and open all that the service is made of.
 
     Args:
         backbone: folder of it.
-        given: folders of bundles by name; what operators loaded and dropped since then counts more.
+        bundle_folders: folders of bundles by name; what operators loaded and dropped since then counts more.
         config: settings.
         keys: of clients.
         log: for lines of the service.
@@ -105,11 +105,11 @@ def open_service(
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine)
         bundles = Bundles(engine, BundleJournal(state / JOURNAL), config.bundle_root, state / COPIES, log)
-        bundles.start(given)
+        bundles.start(bundle_folders)
         try:  # what is made when it is first needed is made
             engine.predict([Request(model.catalogue.ids.slice(0, 1).to_pylist())])
         except PeterRecError as error:
-            log.write("first answer", "error", message=error.what, remedy=error.remedy)
+            log.write("first answer", "error", message=error.message, remedy=error.remedy)
         # Only now, so that a mistake leaves nothing behind.
         lock = lock or undo.enter_context(lock_state_folder(state))
         store = open_store(config.store, state, config.limits.keep_events)
@@ -147,7 +147,7 @@ def lock_state_folder(state: Path) -> IO[bytes]:
     return lock
 
 
-def given_bundles(bundles: Sequence[str]) -> dict[str, str]:
+def parse_bundles(bundles: Sequence[str]) -> dict[str, str]:
     """Return folders by name, as they were written; of a bundle without a name, its task's.
 
     Raises:

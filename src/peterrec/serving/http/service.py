@@ -240,7 +240,7 @@ class Service:
                 self._pending_erasures = erasures.pending
             await asyncio.sleep(ERASURE_SECONDS)
 
-    def known(self, items: Sequence[ItemId]) -> list[bool]:
+    def in_catalogue(self, items: Sequence[ItemId]) -> list[bool]:
         """Return which items the catalogue has."""
         return [place != UNK for place in self.parts.engine.model.catalogue.find(items)]
 
