@@ -121,8 +121,8 @@ def test_commands_have_options_that_exist(page: Path) -> None:
     wrong = []
     for verb, arguments in commands(text):
         wrong += [f"{verb} {option}" for option in options_in(arguments) if option not in options_of(verb)]
-    of_any = {option for verb in VERBS for option in options_of(verb)} | OTHER_OPTIONS
-    wrong += [code for code in inline_code(text) if code.startswith("--") and code.split()[0] not in of_any]
+    known = {option for verb in VERBS for option in options_of(verb)} | OTHER_OPTIONS
+    wrong += [code for code in inline_code(text) if code.startswith("--") and code.split()[0] not in known]
     assert wrong == []
 
 
@@ -151,9 +151,8 @@ def setting_groups() -> dict[str, set[str]]:
     for model in models:
         for name, field in model.model_fields.items():
             for group in config_classes(field.annotation):
-                own = {key for kind in config.PATCH_SETTINGS.values() for key in kind.model_fields}
-                keys = own if group is config.PatchConfig else set(group.model_fields)
-                groups.setdefault(name, set()).update(keys)
+                kinds = config.PATCH_SETTINGS.values() if group is config.PatchConfig else [group]
+                groups.setdefault(name, set()).update(key for kind in kinds for key in kind.model_fields)
     return groups
 
 
@@ -222,6 +221,32 @@ def test_the_public_surface_is_there_and_documented() -> None:
     assert "UserModel" in dir(peterrec)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = peterrec.nonsense
+
+
+USE_OF_NEW_KINDS = """
+from peterrec.config import AdaptConfig, BackboneConfig, load_config
+from peterrec.nn.build import build_backbone
+from peterrec.nn.patch import Patch
+from peterrec.nn.readout import represent
+
+settings = load_config(AdaptConfig, None, ["patch.kind=gate", "readout=max"])
+backbone = build_backbone(BackboneConfig(channels=8, dilations=(1,)), 5, seed=0)
+patch = Patch(settings.patch, backbone.config)
+vectors = represent(backbone, torch.tensor([[4, 5, 6], [0, 0, 0]]), patch, settings.readout)
+print(vectors.shape, vectors.isfinite().all(), sum(parameter.numel() for parameter in patch.parameters()))
+"""
+
+
+def test_a_patch_kind_and_a_readout_are_added_as_the_page_shows() -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "model.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    code = [block for block in blocks if "register_" in block]
+    assert len(code) == 2
+    process = subprocess.run(  # of its own: what is registered stays
+        [sys.executable, "-c", "\n".join([*code, USE_OF_NEW_KINDS])], capture_output=True, text=True, check=False
+    )
+    assert process.stdout == "torch.Size([2, 8]) tensor(True) 16\n", process.stderr
 
 
 @pytest.mark.slow
