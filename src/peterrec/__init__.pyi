@@ -1,0 +1,102 @@
+from ._version import __version__
+from .answers import Predictions, Recommendations, TopItems
+from .artifacts.inspection import inspect
+from .config import (
+    ActivityConfig,
+    AdaptConfig,
+    BackboneConfig,
+    ClassificationTaskConfig,
+    EngineConfig,
+    EvaluateConfig,
+    EventsConfig,
+    ExperimentConfig,
+    LabelsConfig,
+    LimitsConfig,
+    MaskingConfig,
+    NegativesConfig,
+    OptimConfig,
+    PatchConfig,
+    PrepareConfig,
+    PretrainConfig,
+    RankingTaskConfig,
+    RunConfig,
+    RunnerConfig,
+    ServeConfig,
+    SourceConfig,
+    SplitConfig,
+    load_config,
+)
+from .data.corpus import Corpus
+from .data.prepare import prepare
+from .data.sources import convert, fetch
+from .errors import PeterRecError
+from .evaluation.bundles import evaluate
+from .experiments.grid.runner import experiment
+from .experiments.pipeline import run
+from .model import UserModel
+from .process import tune_process
+from .serving.backup import backup
+from .serving.engine import Engine
+from .serving.files import AnswerOptions, embed, predict, recommend
+from .serving.http.serve import serve
+from .serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
+from .serving.users import Users
+from .training.adapt import adapt, adapt_jointly
+from .training.pretrain import pretrain
+
+__all__ = [
+    "ActivityConfig",
+    "AdaptConfig",
+    "Answer",
+    "AnswerOptions",
+    "BackboneConfig",
+    "ClassAnswer",
+    "ClassificationTaskConfig",
+    "Corpus",
+    "Engine",
+    "EngineConfig",
+    "EvaluateConfig",
+    "EventsConfig",
+    "ExperimentConfig",
+    "ItemsAnswer",
+    "LabelsConfig",
+    "LimitsConfig",
+    "MaskingConfig",
+    "NegativesConfig",
+    "OptimConfig",
+    "PatchConfig",
+    "PeterRecError",
+    "Predictions",
+    "PrepareConfig",
+    "PretrainConfig",
+    "Question",
+    "RankingTaskConfig",
+    "Recommendations",
+    "Request",
+    "RunConfig",
+    "RunnerConfig",
+    "ServeConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "TopItems",
+    "UserModel",
+    "Users",
+    "__version__",
+    "adapt",
+    "adapt_jointly",
+    "backup",
+    "convert",
+    "embed",
+    "evaluate",
+    "experiment",
+    "fetch",
+    "inspect",
+    "load_config",
+    "predict",
+    "prepare",
+    "pretrain",
+    "recommend",
+    "run",
+    "serve",
+    "tune_process",
+]
