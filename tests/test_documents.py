@@ -121,8 +121,8 @@ def test_commands_have_options_that_exist(page: Path) -> None:
     wrong = []
     for verb, arguments in commands(text):
         wrong += [f"{verb} {option}" for option in options_in(arguments) if option not in options_of(verb)]
-    known = {option for verb in VERBS for option in options_of(verb)} | OTHER_OPTIONS
-    wrong += [code for code in inline_code(text) if code.startswith("--") and code.split()[0] not in known]
+    options_of_verbs = {option for verb in VERBS for option in options_of(verb)} | OTHER_OPTIONS
+    wrong += [code for code in inline_code(text) if code.startswith("--") and code.split()[0] not in options_of_verbs]
     assert wrong == []
 
 
