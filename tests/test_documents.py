@@ -5,20 +5,52 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any, get_args
 
 import pytest
+import typer
 
 import peterrec
 from peterrec import config
-from peterrec.cli.main import VERBS
+from peterrec.cli.main import VERBS, app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names what was, too
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+ENDINGS = {"csv", "json", "md", "npy", "parquet", "py", "safetensors", "sqlite", "yaml"}  # of files, not settings
+OTHER_OPTIONS = {"--preload", "--seeds", "--sets", "--kind", "--memory-limit"}  # of gunicorn and of benchmarks
+SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
+    "prepare": config.PrepareConfig,
+    "pretrain": config.PretrainConfig,
+    "adapt": config.AdaptConfig,
+    "evaluate": config.EvaluateConfig,
+    "run": config.RunConfig,
+    "experiment": config.ExperimentConfig,
+    "predict": config.PreprocessingConfig,
+    "recommend": config.PreprocessingConfig,
+    "embed": config.PreprocessingConfig,
+    "serve": config.ServeConfig,
+}
+PREPARE: dict[str, Any] = {"events": {"paths": ["events.parquet"]}}
+QUESTION = {"name": "a", "text": "a?", "methods": ["a"]}
+REQUIRED: dict[type[config.Config], dict[str, Any]] = {
+    config.PrepareConfig: PREPARE,
+    config.RunConfig: {"prepare": PREPARE},
+    config.ExperimentConfig: {
+        "data": {"a": {"prepare": PREPARE}},
+        "methods": {"a": {"baseline": "majority"}},
+        "questions": [QUESTION],
+    },
+}
 
 
 def load(path: Path) -> ModuleType:
@@ -72,6 +104,102 @@ def test_commands_name_verbs_that_exist(page: Path) -> None:
         assert verb in VERBS
 
 
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    groups = setting_groups()
+    text = page.read_text()
+    named = [
+        match for code in inline_code(text) for match in re.findall(r"(?<![\w./-])([a-z_]+)\.([a-z_]+)\b(?!\()", code)
+    ]
+    unknown = [f"{group}.{key}" for group, key in named if group in groups and key not in groups[group] | ENDINGS]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
+def test_commands_have_options_that_exist(page: Path) -> None:
+    text = page.read_text()
+    wrong = []
+    for verb, arguments in commands(text):
+        wrong += [f"{verb} {option}" for option in options_in(arguments) if option not in options_of(verb)]
+    options_of_verbs = {option for verb in VERBS for option in options_of(verb)} | OTHER_OPTIONS
+    wrong += [code for code in inline_code(text) if code.startswith("--") and code.split()[0] not in options_of_verbs]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
+def test_overrides_that_a_page_shows_are_valid(page: Path) -> None:
+    text = page.read_text()
+    for verb, arguments in commands(text):
+        overrides = [value for name, value in pairwise(arguments) if name in ("--set", "-s")]
+        if overrides:
+            build(SETTINGS_OF_VERBS[verb], overrides)
+    for code in inline_code(text):
+        if code.startswith("--set ") and "KEY" not in code:
+            assert any(builds(model, [shlex.split(code)[1]]) for model in SETTINGS_OF_VERBS.values()), code
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_file_of_settings_is_valid(path: Path) -> None:
+    is_grid = path.parent.name == "experiments"
+    config.load_config(config.ExperimentConfig if is_grid else config.RunConfig, path)
+
+
+def setting_groups() -> dict[str, set[str]]:
+    """Return the keys of all settings that are groups, by the name of the group."""
+    models = [m for m in vars(config).values() if inspect.isclass(m) and issubclass(m, config.Config)]
+    groups: dict[str, set[str]] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            for group in config_classes(field.annotation):
+                kinds = config.PATCH_SETTINGS.values() if group is config.PatchConfig else [group]
+                groups.setdefault(name, set()).update(key for kind in kinds for key in kind.model_fields)
+    return groups
+
+
+def config_classes(annotation: Any) -> Iterator[type[config.Config]]:
+    if inspect.isclass(annotation) and issubclass(annotation, config.Config):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from config_classes(argument)
+
+
+def inline_code(text: str) -> list[str]:
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", prose)]
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """Return verb and arguments of each `peterrec VERB ...`, in blocks of code and within lines."""
+    blocks = "\n".join(re.findall(r"^```.*?^```", text, flags=re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    lines = re.findall(r"(?:^|\| )peterrec (.+)$", blocks, flags=re.MULTILINE)
+    lines += [code.removeprefix("peterrec ") for code in inline_code(text) if code.startswith("peterrec ")]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [(verb, arguments) for verb, *arguments in words if verb in VERBS]
+
+
+def options_in(arguments: list[str]) -> list[str]:
+    return [argument.partition("=")[0] for argument in arguments if re.match(r"--?[a-z]", argument)]
+
+
+def options_of(verb: str) -> set[str]:
+    command: Any = typer.main.get_command(app)
+    return {
+        option for parameter in command.commands[verb].params for option in parameter.opts + parameter.secondary_opts
+    } | {"--help", "-h"}
+
+
+def build(model: type[config.Config], overrides: list[str]) -> config.Config:
+    return config.load_config(model, None, overrides, **REQUIRED.get(model, {}))
+
+
+def builds(model: type[config.Config], overrides: list[str]) -> bool:
+    try:
+        build(model, overrides)
+    except peterrec.PeterRecError:
+        return False
+    return True
+
+
 def test_the_public_surface_is_there_and_documented() -> None:
     for name in peterrec.__all__:
         value = getattr(peterrec, name)
@@ -93,6 +221,32 @@ def test_the_public_surface_is_there_and_documented() -> None:
     assert "UserModel" in dir(peterrec)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = peterrec.nonsense
+
+
+USE_OF_NEW_KINDS = """
+from peterrec.config import AdaptConfig, BackboneConfig, load_config
+from peterrec.nn.build import build_backbone
+from peterrec.nn.patch import Patch
+from peterrec.nn.readout import represent
+
+settings = load_config(AdaptConfig, None, ["patch.kind=gate", "readout=max"])
+backbone = build_backbone(BackboneConfig(channels=8, dilations=(1,)), 5, seed=0)
+patch = Patch(settings.patch, backbone.config)
+vectors = represent(backbone, torch.tensor([[4, 5, 6], [0, 0, 0]]), patch, settings.readout)
+print(vectors.shape, vectors.isfinite().all(), sum(parameter.numel() for parameter in patch.parameters()))
+"""
+
+
+def test_a_patch_kind_and_a_readout_are_added_as_the_page_shows() -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "model.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    code = [block for block in blocks if "register_" in block]
+    assert len(code) == 2
+    process = subprocess.run(  # of its own: what is registered stays
+        [sys.executable, "-c", "\n".join([*code, USE_OF_NEW_KINDS])], capture_output=True, text=True, check=False
+    )
+    assert process.stdout == "torch.Size([2, 8]) tensor(True) 16\n", process.stderr
 
 
 @pytest.mark.slow
