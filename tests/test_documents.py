@@ -269,12 +269,12 @@ def test_the_map_of_the_code_has_every_module_and_no_other() -> None:
     entries = re.findall(r"^- `(src/peterrec/[\w/]*)`:(.*?)(?=^- `|^$)", text, flags=re.MULTILINE | re.DOTALL)
     named = {folder: set(re.findall(r"`([a-z_0-9]+)`", modules)) for folder, modules in entries}
     folders = {path.parent for path in (ROOT / "src" / "peterrec").rglob("*.py")}
-    there = {
+    present = {
         f"{folder.relative_to(ROOT)}/": {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
         for folder in folders
     }
-    assert named.keys() == there.keys()
-    for folder, modules in there.items():
+    assert named.keys() == present.keys()
+    for folder, modules in present.items():
         assert modules <= named[folder], f"{folder} has modules that the map lacks"
         verbs = set(VERBS) | {"run", "predict"}
         assert named[folder] - modules <= verbs, f"the map names modules that {folder} lacks"
