@@ -156,11 +156,14 @@ def pretrain(
     ranking, are recorded.
 
     Args:
-        corpus: a folder written by `prepare`.
+        corpus: a folder written by `prepare`, or an opened corpus.
         out: folder of the backbone; while training, `OUT.training` holds the resume points.
-        config: defaults if not given.
+        config: settings; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
-        overwrite: replace what is at `out`.
+        overwrite: replace the backbone at `out`.
+
+    Returns:
+        The backbone, as it was written, without a bundle.
 
     Raises:
         DataError: too few users with two events or more.

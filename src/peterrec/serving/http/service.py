@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
 from peterrec.data.catalogue import ItemId
@@ -23,6 +23,8 @@ from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from peterrec.serving.batch_plan import Prepared
     from peterrec.serving.engine import Engine
     from peterrec.serving.keys import Keys
@@ -59,7 +61,7 @@ class Parts:
     items: ItemSearch
     bundles: Bundles
     keys: Keys | None
-    lock: IO[bytes] | None = None
+    lock: FileLock | None = None
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ class Service:
             self.hanging = True
         self.parts.store.close()
         if self.parts.lock is not None:
-            self.parts.lock.close()
+            self.parts.lock.release()
         self.log.write("stopped")
 
     def _queues(self) -> dict[str, int]:
