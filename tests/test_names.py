@@ -80,7 +80,7 @@ def questions(source: str) -> list[tuple[str, int]]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
     texts = [(ast.get_docstring(node) or "", getattr(node, "lineno", 1)) for node in nodes]
-    return [(text.partition("\n")[0], line) for text, line in texts if text.partition("\n")[0].split(" ")[0] == "What"]
+    return [(text.partition("\n")[0], line) for text, line in texts if text.startswith(("What ", "What\n"))]
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks", "examples", "docs"])

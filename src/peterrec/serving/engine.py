@@ -45,10 +45,10 @@ CHECKED_USERS = 4  # random ones, to see that a bundle answers with numbers
 
 
 class Engine:
-    """Answers questions of several tasks about many users in one pass over the frozen trunk (paper, section 3.3).
+    """An engine that answers questions of several tasks about many users in one pass (paper, section 3.3).
 
-    Rows of a batch go through the network together, each with its own patch and head. Threads may load and drop bundles
-    while another one answers.
+    Rows of a batch go through the frozen backbone together, each with its own patch and head. Threads may load and drop
+    bundles while another one answers.
 
     Args:
         model: the backbone, its device and precision; bundles that are loaded on it are there from the start.

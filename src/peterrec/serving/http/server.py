@@ -87,12 +87,12 @@ class Server(uvicorn.Server):
         self._service, self._on_started = service, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Listen on the socket, and call `started`."""
         await super().startup(sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, finish, close."""
+        """Stop listening, finish the requests in flight, and close the application with the service."""
         self._service.stopping = True
         self._service.log.write("stopping")
         await super().shutdown(sockets)

@@ -66,7 +66,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Job:
-    """A question, or (with a task) the question which events mattered."""
+    """A question, or (with a task) one about the contribution of each event."""
 
     prepared: Prepared
     task: str | None = None
@@ -130,7 +130,7 @@ class Service:
         return (await self._ask([_Job(fetched)]))[0]
 
     async def explain(self, request: Request, task: str) -> Explanation:
-        """Tell which events mattered."""
+        """Explain an answer by the contribution of each event."""
         self._check_tasks([request.question])
         prepared = self.parts.engine.prepare(request)
         jobs = [(_Job(prepared, task), len(request.items) + 1)]
@@ -172,7 +172,7 @@ class Service:
         return [next(answers) if job.task is None else self._explain(job) for job in jobs]
 
     def _run_together(self, prepared: list[Prepared]) -> list[Answer | Exception]:
-        """Answer together; where that fails, one by one, so that who is not at fault has an answer."""
+        """Answer together; where that fails, one by one, so that questions without a fault have an answer."""
         run = self.parts.users.run
         try:
             answers: list[Answer | Exception] = list(run(prepared)) if prepared else []
@@ -230,7 +230,7 @@ class Service:
         return await self.call(self.parts.store.erasures)
 
     async def follow_erasures(self) -> None:
-        """Every second, go on with erasures that are pending and forget who was erased by another service."""
+        """Continue pending erasures every second, and drop copies of users that another service erased."""
         while not self._closed:
             try:
                 erasures = await self.call(self.parts.users.follow_erasures)
@@ -269,7 +269,7 @@ class Service:
             raise too_slow(seconds, remedy) from None
 
     async def ready(self) -> bool:
-        """Say whether events can be kept and questions answered.
+        """Return whether events can be kept and questions answered.
 
         The store may have room for a check and not for events, so that events that it could not keep count too.
         """
