@@ -1,4 +1,4 @@
-"""Names that say nothing: no parameter, variable, attribute, function or class may have one of them."""
+"""Names and docstrings that say nothing: names of `VAGUE`, and docstrings that begin with a question."""
 
 from __future__ import annotations
 
@@ -78,6 +78,17 @@ def vague_names(source: str) -> list[tuple[str, int]]:
     return [(name, line) for name, line in definitions(ast.parse(source)) if name.strip("_").lower() in VAGUE]
 
 
+def questions(source: str) -> list[tuple[str, int]]:
+    """Return the docstrings that begin with the word `What`, with the lines of what they describe.
+
+    Such a docstring asks the reader to find out what the thing is; it should begin with that: `Settings of ...`.
+    """
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    texts = [(ast.get_docstring(node) or "", getattr(node, "lineno", 1)) for node in nodes]
+    return [(text.partition("\n")[0], line) for text, line in texts if text.startswith(("What ", "What\n"))]
+
+
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks", "examples", "docs"])
 def test_no_name_says_nothing(folder: str) -> None:
     faults = [
@@ -95,3 +106,20 @@ def test_no_name_says_nothing(folder: str) -> None:
 )
 def test_a_vague_name_is_seen(source: str) -> None:
     assert len(vague_names(source)) == 1
+
+
+def test_docstrings_begin_with_what_the_thing_is() -> None:
+    faults = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for text, line in questions(path.read_text())
+    ]
+    assert not faults, "begin with a noun, or for a function with a verb:\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['"""What it is."""', 'class A:\n    """What it is."""', 'async def f():\n    """What\n    it is."""'],
+)
+def test_a_docstring_that_asks_is_seen(source: str) -> None:
+    assert len(questions(source)) == 1

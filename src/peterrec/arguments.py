@@ -21,7 +21,7 @@ FRAME_ATTRIBUTES = ("columns", "column_names", "__dataframe__")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a function refuse arguments of other kinds than its annotations name.
+    """Return the function, which then refuses arguments of other types than its annotations name.
 
     So a DataFrame is not taken for a list (of its column names), nor a text for a list (of its letters). Elements of
     lists and values of mappings are checked too; a `Literal` is checked for its type only: which words there are, the
@@ -61,7 +61,7 @@ def check(name: str, value: Any, hint: Any) -> None:
 
 
 def is_frame(value: Any) -> bool:
-    """Say whether a value is a table with named columns, of whatever library."""
+    """Return whether a value is a table with named columns, of whatever library."""
     return any(hasattr(type(value), name) for name in FRAME_ATTRIBUTES)
 
 
@@ -81,7 +81,7 @@ def describe(value: Any) -> str:
 
 
 def unordered(value: Any) -> bool:
-    """Say whether a value is a container that must not be taken for a list: a table, a set, what is read only once."""
+    """Return whether a value is a container that must not be taken for a list: a table, a set, an iterator."""
     return isinstance(value, Set | Iterator) or is_frame(value)
 
 

@@ -1,4 +1,4 @@
-"""Every mistake a user can make is one of these: what happened, where, and what to do about it."""
+"""The errors that peterrec raises on purpose: what happened, where, and what to do about it."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class ItemScorer:
 
 @dataclass(frozen=True)
 class Inference:
-    """How networks are run.
+    """Device and arithmetic that networks are run with.
 
     Attributes:
         device: where.

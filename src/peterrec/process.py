@@ -61,7 +61,7 @@ def survive_forks() -> None:
 
 
 def forked() -> bool:
-    """Say whether this process was forked from one that could compute."""
+    """Return whether this process was forked from one that could compute."""
     return _Fork.child
 
 

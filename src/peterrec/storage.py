@@ -1,4 +1,4 @@
-"""Writing so that a reader never sees half a file, and reading with errors that name the file."""
+"""Files written so that a reader never sees half of one, and read with errors that name the file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def check_output(path: Path, *, overwrite: bool, kind: str | None = None) -> Non
 
 
 def _is_kind(path: Path, kind: str) -> bool:
-    """Say whether a folder is an artifact of a kind, whole or damaged."""
+    """Return whether a folder is an artifact of a kind, whole or damaged."""
     description = path / DESCRIPTIONS[kind]
     try:
         return description.is_file() and bool(read_json(description).get("kind") == kind)
@@ -180,7 +180,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder of ours with all that is in it; of a symbolic link, the folder that it points to as well."""
+    """Remove a folder with all that is in it; of a symbolic link, the folder that it points to as well."""
     shutil.rmtree(os.path.realpath(path))
     if path.is_symlink():
         path.unlink()

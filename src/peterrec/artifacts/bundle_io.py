@@ -1,4 +1,4 @@
-"""An adapter bundle on disk: patch, head, what of the backbone is its own, labels or targets, metrics."""
+"""An adapter bundle on disk: patch, head, modules of its own, labels or targets, metrics."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from peterrec.storage import (
 
 @dataclass(frozen=True)
 class Bundle:
-    """Everything one task adds to a backbone.
+    """An adapter bundle: everything that one task adds to a backbone.
 
     Attributes:
         name: of the task.
@@ -97,7 +97,7 @@ class Bundle:
 
     @cached_property
     def popularity(self) -> Popularity | None:
-        """Of the targets of a ranking task among the train users: the answer about a user without known events."""
+        """Popularity of the targets of a ranking task among the train users: the answer where no event is known."""
         return None if self.targets is None else Popularity(self.targets.counts)
 
     @property

@@ -1,4 +1,4 @@
-"""The verb `inspect`: what a folder is."""
+"""The verb `inspect`: kind, sizes, fingerprints and metrics of an artifact."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peterrec.storage import DESCRIPTIONS, check_format, read_json
 
 @checked
 def inspect(path: str | Path) -> dict[str, Any]:
-    """Say what an artifact is: kind, sizes, fingerprints, configuration, metrics, trainable share.
+    """Describe an artifact: kind, sizes, fingerprints, configuration, metrics, trainable share.
 
     Args:
         path: folder of a corpus, a backbone or a bundle.

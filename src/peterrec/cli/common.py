@@ -58,7 +58,7 @@ def reporter(quiet: bool) -> Callable[[str], None] | None:
 
 
 class _Remarks(logging.Handler):
-    """Prints what the library logs as remarks."""
+    """Handler that prints the log of the library as remarks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"{WARNING if record.levelno >= logging.WARNING else ''}{record.getMessage()}")

@@ -70,7 +70,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of every verb."""
+    """Take the options of every verb."""
     state["debug"] = debug
 
 

@@ -1,4 +1,4 @@
-"""Frozen configuration models: what YAML files and dotted overrides may say, with every default in one place."""
+"""Frozen configuration models: all settings of YAML files and dotted overrides, with every default in one place."""
 
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text

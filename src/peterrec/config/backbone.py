@@ -18,7 +18,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 class BackboneConfig(Config):
-    """The network that reads users: dilated residual blocks (paper, section 3.2), or a transformer to compare with."""
+    """Settings of the backbone: dilated residual blocks (paper, section 3.2), or a transformer to compare with."""
 
     architecture: Literal["dilated", "transformer"] = Field(
         default="dilated", description="dilated: the paper's convolutions; transformer: attention, as in SASRec"

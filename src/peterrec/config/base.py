@@ -26,7 +26,7 @@ NAME_PATTERN = r"^[\p{L}\p{N}][\p{L}\p{N}\p{M}_.-]*$"  # the same for JSON schem
 
 
 def in_names(character: str) -> bool:
-    """Say whether a character may stand in a name; accents and vowel signs may, which are no letters by themselves."""
+    """Return whether a character may stand in a name; accents and vowel signs may, which alone are no letters."""
     return character in "_.-" or unicodedata.category(character)[0] in "LNM"
 
 
@@ -47,7 +47,7 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 def _as_text(value: Any) -> Any:
-    """Let YAML's own dates and numbers stand where a text is meant: `before: 2001-02-01`, `domains: [53]`."""
+    """Convert YAML's own dates and numbers to text where a text is meant: `before: 2001-02-01`, `domains: [53]`."""
     if isinstance(value, date):
         return value.isoformat()
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -67,7 +67,7 @@ Separator = Annotated[str, AfterValidator(_check_separator)]
 
 
 class _ConfigMeta(ModelMetaclass):
-    """Has `Config(...)` say what is wrong as `load_config` does; pydantic, when it builds one itself, passes it by."""
+    """Metaclass by which `Config(...)` raises errors as `load_config` does; pydantic itself builds them without."""
 
     def __call__(cls, *values: Any, **settings: Any) -> Any:  # noqa: N805 - of a metaclass
         try:

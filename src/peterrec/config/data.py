@@ -1,4 +1,4 @@
-"""Settings of `prepare`: events, what is kept of them, tasks, the split."""
+"""Settings of `prepare`: events, filters, tasks, the split."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class ColumnsConfig(Config):
 
 
 class EventsConfig(ColumnsConfig):
-    """Where events are, and how they are read."""
+    """Files of events, and the columns in them."""
 
     paths: tuple[str, ...] = Field(min_length=1, description="files, globs or folders of Parquet, CSV or CSV.gz")
 
 
 class SourceConfig(Config):
-    """Which events make the source sequences, and what is kept of them."""
+    """Filters of the source events, and of the sequences that are made of them."""
 
     domains: tuple[Text, ...] | None = Field(default=None, description="keep events of these domains only")
     exclude_domains: tuple[Text, ...] = Field(default=(), description="leave out events of these domains")
@@ -86,7 +86,7 @@ class LabelsConfig(Config):
 
 
 class ActivityConfig(Config):
-    """A label read off the events themselves: does the user have any event, of any domain, in [after, before)?"""
+    """A label by later activity: whether the user has any event, of any domain, in [after, before)."""
 
     after: Text = Field(description="start of the period; the source must end here or earlier")
     before: Text | None = Field(default=None, description="end of the period; none: the end of the events")
@@ -101,7 +101,7 @@ class ActivityConfig(Config):
 
 
 class ClassificationTaskConfig(Config):
-    """Predict an attribute of a user. Exactly one of `labels` and `activity` is given."""
+    """A task to predict an attribute of a user. Exactly one of `labels` and `activity` is given."""
 
     kind: Literal["classification"] = Field(default="classification", description="what tells this task from a ranking")
     name: Name = Field(description="of the task, and of its folder")
@@ -118,7 +118,7 @@ class ClassificationTaskConfig(Config):
 
 
 class RankingTaskConfig(Config):
-    """Recommend items of a target domain, of a later time, or of other files.
+    """A task to recommend items of a target domain, of a later time, or of other files.
 
     With `history: before-first-target` the model sees only the events before the user's first target event, so that
     the user is cold in the target domain at that moment, and the targets are the items of that first visit (the
@@ -147,7 +147,7 @@ class RankingTaskConfig(Config):
 
 
 class FirstTargetConfig(Config):
-    """Which event is the first target event of a user: the model read only what came before it."""
+    """Filter of target events, of a model that read only the events before the first target event of a user."""
 
     domains: tuple[Text, ...] | None = Field(default=None, description="target events are of these domains")
     after: Text | None = Field(default=None, description="target events are at or after this time")
@@ -158,8 +158,9 @@ class FirstTargetConfig(Config):
 
 
 class PreprocessingConfig(Config):
-    """How events became the sequences that a model was trained on. It is kept with every backbone and bundle, and is
-    applied to the events that it is asked about.
+    """Settings by which events became the sequences that a model was trained on.
+
+    They are kept with every backbone and bundle, and applied to the events that these are asked about.
     """
 
     columns: ColumnsConfig = Field(default=ColumnsConfig(), description="of the log that was prepared")
@@ -194,7 +195,7 @@ class SplitConfig(Config):
 
 
 class PrepareConfig(Config):
-    """Events in, corpus out."""
+    """Settings of `prepare`: events, filters of the source, split of the users, and tasks."""
 
     events: EventsConfig = Field(description="where the events are")
     source: SourceConfig = Field(default=SourceConfig(), description="what is kept of them")

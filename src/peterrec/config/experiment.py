@@ -29,7 +29,7 @@ def _default_backbones() -> dict[str, dict[str, Any]]:
 
 
 class SyntheticConfig(Config):
-    """Events and labels made up, so that the right answers are known."""
+    """Settings of synthetic events and labels, whose right answers are known."""
 
     users: PositiveInt = Field(default=1_200, description="each with a taste, which is its cluster")
     items: PositiveInt = Field(default=300, description="source items, dealt to the clusters")
@@ -65,7 +65,7 @@ class GridDataConfig(Config):
 
 
 class MethodConfig(Config):
-    """One thing that is compared: what is adapted of a backbone, or a baseline."""
+    """A method of a grid: a strategy on a backbone, or a baseline."""
 
     adapt: dict[str, Any] | None = Field(
         default=None, description="settings of `adapt` that make this method, such as `strategy`"

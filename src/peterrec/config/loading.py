@@ -72,7 +72,7 @@ def dump_yaml(config: Config) -> str:
 
 
 def same_settings(path: Path, config: Config) -> bool:
-    """Say whether a `config.yaml` that was written beside an artifact has the settings of `config`.
+    """Return whether a `config.yaml` that was written beside an artifact has the settings of `config`.
 
     The runner may differ: the machine does not decide what comes out. A missing or damaged file has other settings.
     """

@@ -24,7 +24,7 @@ PATCH_SETTINGS: dict[str, type[PatchConfig]] = {}
 
 
 class PatchConfig(Config):
-    """A model patch (paper, section 3.3): its kind, where it acts and what else it may train.
+    """Settings of a model patch (paper, section 3.3): its kind, its place and what else it may train.
 
     `PatchConfig(kind=...)` makes the settings of that kind, which has more of its own.
     """
@@ -105,7 +105,7 @@ class PatchConfig(Config):
 
 
 def register_patch_settings(settings: type[PatchConfig]) -> None:
-    """Let `patch.kind` have one more value, the default of the `kind` of these settings."""
+    """Add a value to `patch.kind`, the default of the `kind` of these settings."""
     PATCH_SETTINGS[settings.model_fields["kind"].default] = settings
 
 
@@ -114,7 +114,7 @@ NO_INNER_SKIP = "inner_skip is of parallel bottlenecks: a serial one always has 
 
 
 class BottleneckConfig(PatchConfig):
-    """The paper's: two 1x1 convolutions with an activation between them."""
+    """Settings of the paper's patch: two 1x1 convolutions with an activation between them (section 3.3)."""
 
     sizes = frozenset({"bottleneck"})
 
@@ -153,7 +153,7 @@ class BottleneckConfig(PatchConfig):
 
 
 class LoraConfig(PatchConfig):
-    """LoRA (Hu et al., ICLR 2022): a low-rank convolution beside the convolution; alpha / rank is 1."""
+    """Settings of LoRA (Hu et al., ICLR 2022): a low-rank convolution beside the convolution; alpha / rank is 1."""
 
     refused: ClassVar = {
         "insertion": "LoRA is a low-rank convolution beside the convolution: insertion can only be parallel",
@@ -171,7 +171,7 @@ class LoraConfig(PatchConfig):
 
 
 class ScaleShiftConfig(PatchConfig):
-    """SSF (Lian et al., NeurIPS 2022): a gain and a shift for each normalised channel."""
+    """Settings of SSF (Lian et al., NeurIPS 2022): a gain and a shift for each normalised channel."""
 
     refused: ClassVar = {
         "insertion": "scale-shift changes what passes it: insertion can only be serial",

@@ -12,7 +12,7 @@ from peterrec.config.training import AdaptConfig, PretrainConfig, Strategy
 
 
 class EvaluateConfig(Config):
-    """How a bundle is judged on the test users."""
+    """Settings of `evaluate`: cut-off, sampled negatives, intervals and baselines."""
 
     k: PositiveInt = Field(default=5, description="cut-off of HR, MRR and NDCG")
     sampled_negatives: PositiveInt = Field(default=99, description="the paper's protocol, section 4.2")
@@ -24,7 +24,7 @@ class EvaluateConfig(Config):
 
 
 class RunConfig(Config):
-    """The whole main job in one file: fetch (optional), prepare, pretrain, adapt, evaluate, report."""
+    """Settings of a whole run: fetch (optional), prepare, pretrain, adapt, evaluate and report."""
 
     title: str = Field(default="peterrec", description="of the report")
     fetch: str | None = Field(default=None, description="a public data set to fetch into `data` first")

@@ -12,7 +12,7 @@ Window = Literal["trained", "whole"]
 
 
 class EngineConfig(Config):
-    """Settings of the engine."""
+    """Settings of the engine: window, states, search, versions and batches."""
 
     window: Window = Field(
         default="trained",
@@ -38,7 +38,7 @@ class EngineConfig(Config):
 
 
 class LimitsConfig(Config):
-    """Limits on one client, or all together."""
+    """Limits of the service on requests, stored events and connections: of one client, or of all together."""
 
     head_bytes: PositiveInt = Field(
         default=32_768, description="of the first line and the headers of a request, while they arrive"
@@ -65,7 +65,7 @@ class LimitsConfig(Config):
 
 
 class ServeConfig(Config):
-    """`peterrec serve`: one backbone, its bundles and its users behind one address."""
+    """Settings of `peterrec serve`: one backbone, its bundles and its users behind one address."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; without keys only a loopback one")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="to listen on; 0: any that is free")

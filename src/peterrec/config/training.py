@@ -29,7 +29,7 @@ Strategy = Literal["scratch", "head", "last1", "last2", "all", "patch", "patch-r
 
 
 class OptimConfig(Config):
-    """AdamW: linear warm-up, then cosine or constant learning rate."""
+    """Settings of AdamW, with linear warm-up, then a cosine or constant learning rate."""
 
     lr: Positive = Field(default=1e-3, description="largest learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled; not of biases and norms")
@@ -39,7 +39,7 @@ class OptimConfig(Config):
 
 
 class RunnerConfig(Config):
-    """How the machine is used; passed on to Lightning. Not part of what decides whether a run can be resumed."""
+    """Use of the machine, passed on to Lightning; a run may be resumed with other settings of these."""
 
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, ...")
     devices: int | str = Field(default=1, description="how many, or auto")
@@ -64,7 +64,7 @@ class RunnerConfig(Config):
 
 
 class MaskingConfig(Config):
-    """Which input items are hidden in pre-training (paper, section 3.2; GRec, Yuan et al., WWW 2020)."""
+    """Masking of input items in pre-training (paper, section 3.2; GRec, Yuan et al., WWW 2020)."""
 
     mask_fraction: Fraction | None = Field(
         default=None, description="of a sequence's items that are chosen; 0 if causal, 0.3 if noncausal, if not given"
@@ -86,7 +86,7 @@ class MaskingConfig(Config):
 
 
 class PretrainConfig(Config):
-    """Self-supervised pre-training (paper, section 3.2): the next item at every position, or masked items."""
+    """Settings of pre-training (paper, section 3.2): to predict the next item at every position, or masked items."""
 
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
     loss: Literal["auto", "full", "sampled"] = Field(
@@ -140,7 +140,7 @@ class PretrainConfig(Config):
         return self
 
     def sampled(self, items: int) -> bool:
-        """Say whether the softmax over a catalogue is sampled.
+        """Return whether the softmax over a catalogue is sampled.
 
         Args:
             items: size of the catalogue.
@@ -151,7 +151,7 @@ class PretrainConfig(Config):
         return self.loss == "sampled" or (self.loss == "auto" and items > self.full_softmax_limit)
 
     def by_rows(self, items: int) -> bool:
-        """Say whether only the rows of the item tables that a batch touches are updated.
+        """Return whether only the rows of the item tables that a batch touches are updated.
 
         Args:
             items: size of the catalogue.
@@ -171,7 +171,7 @@ class PretrainConfig(Config):
 
 
 class NegativesConfig(Config):
-    """Items that a user does not have, drawn to stand beside each positive of a ranking task."""
+    """Settings of negatives: items that a user does not have, drawn for each positive of a ranking task."""
 
     count: PositiveInt = Field(default=50, description="for each positive")
     sampling: Literal["uniform", "popularity", "hard"] = Field(
@@ -191,7 +191,7 @@ class NegativesConfig(Config):
 
 
 class AdaptConfig(Config):
-    """Transfer to one task (paper, section 3.3): what is trained and how."""
+    """Settings of the transfer to a task (paper, section 3.3): strategy, patch, loss and training."""
 
     strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
     patch: SerializeAsAny[PatchConfig] = Field(

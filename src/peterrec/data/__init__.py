@@ -1,1 +1,1 @@
-"""Files in, index sequences out. Knows no networks."""
+"""Data: from files to sequences of indices, without networks."""

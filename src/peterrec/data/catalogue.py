@@ -47,7 +47,7 @@ class Catalogue:
 
     @property
     def id_type(self) -> IdType:
-        """Whether the external ids are text or integers."""
+        """Type of the external ids: `text` or `integer`."""
         return "integer" if pa.types.is_integer(self.ids.type) else "text"
 
     @property

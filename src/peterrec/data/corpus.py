@@ -62,12 +62,12 @@ class TaskPart:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the users of a task come from; kept with every bundle that is trained on them.
+    """The origin of the users of a task; kept with every bundle that is trained on them.
 
     Attributes:
         corpus_fingerprint: of the corpus.
-        split: how users were split into train, valid and test; None where the corpus does not say.
-        preprocessing: how histories were made of events; None where the corpus does not say.
+        split: settings by which users were split into train, valid and test; None where the corpus does not say.
+        preprocessing: settings by which histories were made of events; None where the corpus does not say.
     """
 
     corpus_fingerprint: str
@@ -101,6 +101,12 @@ class Task:
 
     def part(self, part: Part) -> TaskPart:
         """Read the users of one part.
+
+        Args:
+            part: `train`, `valid` or `test`.
+
+        Returns:
+            The n users of the part, with their sequences and either labels or targets.
 
         Raises:
             ArtifactError: the file is missing or damaged.
@@ -224,7 +230,14 @@ class Corpus:
         )  # fmt: skip
 
     def provenance(self, task: str | None = None) -> Provenance:
-        """Return where the users of a task come from, or those of the source sequences.
+        """Return the origin of the users of a task, or of those of the source sequences.
+
+        Args:
+            task: name of a task of the corpus; None: the source sequences, which pre-training reads.
+
+        Returns:
+            The fingerprint of the corpus, the split of the users, and the settings by which their histories were made
+            of events. The settings are None where the manifest lacks them, as those of earlier releases do.
 
         Raises:
             ArtifactError: the manifest is damaged.

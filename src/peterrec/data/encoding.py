@@ -1,4 +1,4 @@
-"""From histories of external item ids to sequences of indices."""
+"""Encoding of histories of external item ids as sequences of indices."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Unknown = Literal["skip", "unk", "error"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Histories as indices, and how many items of each the catalogue does not have; (N,) int64."""
+    """Histories as indices, and the number of items of each that the catalogue does not have; (N,) int64."""
 
     sequences: Sequences
     unknown_counts: IntArray
 
     @property
     def known_counts(self) -> IntArray:
-        """(N,) int64: how many items of each history the catalogue has; 0: nothing is known of the user."""
+        """(N,) int64: number of items of each history that the catalogue has; 0: nothing is known of the user."""
         return self.sequences.item_counts
 
 

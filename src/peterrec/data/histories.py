@@ -111,7 +111,7 @@ def _parse(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]
 
 
 def _is_id(value: Any) -> bool:
-    """Say whether a value can be an id: a text that has a UTF-8 form, or an integer of 64 bits."""
+    """Return whether a value can be an id: a text that has a UTF-8 form, or an integer of 64 bits."""
     if isinstance(value, str):
         return not any("\ud800" <= letter <= "\udfff" for letter in value)
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63

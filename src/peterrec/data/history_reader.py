@@ -1,4 +1,4 @@
-"""From the events of one user to what a model reads of them: what `prepare` does to a log, for whoever is asked about.
+"""The tokens that a model reads of the events of one user: what `prepare` does to a log, done to one history.
 
 The service and the engine read through it. Files of events are read by `prepare.event_histories`.
 """
@@ -108,7 +108,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class HistoryReader:
-    """How one model reads the events of a user.
+    """The rules by which one model reads the events of a user.
 
     `max_history` does not cut the tokens, so that a later event only adds to them: who cuts windows out of them has
     to cut them no longer than that.
@@ -253,7 +253,7 @@ class HistoryReader:
 
 
 def without_time_filters(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
-    """Return the same without time filters; a first target event is then told by its domain, or not at all."""
+    """Return the same without time filters; a first target event is then recognised by its domain, or not at all."""
     none = {"after": None, "before": None}
     first = preprocessing.first_target
     if first is not None and not first.separate_files:

@@ -10,7 +10,7 @@ from peterrec.errors import TaskError
 
 
 class Negatives:
-    """Draws items that a user does not have, with probabilities in proportion to whole weights, without rejection.
+    """Sampler of items that a user does not have, in proportion to whole weights, without rejection.
 
     Each item holds as many tickets as its weight. A draw v among the tickets that are not of the user's positives is
     moved past the tickets of every positive at or below it.

@@ -1,4 +1,4 @@
-"""How a corpus was prepared, for whoever asks its models: what is read of events, and what must be assumed."""
+"""Settings by which a corpus was prepared, and the assumptions about events that its models are asked about."""
 
 from __future__ import annotations
 

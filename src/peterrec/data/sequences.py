@@ -40,7 +40,7 @@ class Sequences:
         return np.diff(self.offsets)
 
     def lengths_of(self, rows: IntArray) -> IntArray:
-        """(len(rows),) int64: the number of items of the given rows, at a cost that the other rows have no part in."""
+        """Return (len(rows),) int64, the number of items of the given rows; its cost does not grow with other rows."""
         return self.offsets[1:][rows] - self.offsets[:-1][rows]
 
     @property
@@ -67,7 +67,7 @@ class Sequences:
         return Sequences(np.asarray(self.items)[index], offsets)
 
     def repeat(self) -> IntArray:
-        """(total,) int64: for every item, the row it belongs to."""
+        """Return (total,) int64: for every item, the row it belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
 

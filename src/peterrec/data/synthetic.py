@@ -137,7 +137,7 @@ def _draw(rng: np.random.Generator, cluster: Ints, total: int, clusters: int) ->
 
 
 def _walk(rng: np.random.Generator, cluster: int, length: int, items: int, clusters: int) -> Ints:
-    """Walk through the items of a cluster: mostly to the next one, at times to another, at times astray."""
+    """Walk through the items of a cluster: mostly to the next one, at times to another, at times to any item."""
     size = int(_members(cluster, items, clusters))
     steps = np.where(rng.random(length) < DRIFT, 1, rng.integers(size, size=length))
     places = (rng.integers(size) + np.cumsum(steps)) % size

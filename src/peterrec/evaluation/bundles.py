@@ -68,10 +68,11 @@ def evaluate(
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
-        corpus: a folder written by `prepare`.
-        bundles: folders written by `adapt`, all of one task; a mapping gives them names, a list takes strategies'.
-        out: JSON file to write, if given.
-        config: defaults if not given.
+        corpus: a folder written by `prepare`, or an opened corpus.
+        bundles: folders written by `adapt`, all of one task; a mapping gives them names; those of a list are named by
+            their strategies where these differ, else by their paths.
+        out: JSON file to write; None writes none.
+        config: settings; defaults if not given.
 
     Returns:
         The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
@@ -79,7 +80,7 @@ def evaluate(
         same users and resamples, and a few sentences about them.
 
     Raises:
-        ConfigError: no bundle, or bundles of different tasks.
+        ConfigError: no bundle, the same one twice, or bundles of different tasks.
         ArtifactError: a folder is missing, damaged or of another format.
         FingerprintError: backbone, corpus and bundles do not belong together, or events were prepared otherwise.
         TaskError: classes or targets cannot be matched, no test user is left, or a bundle has a baseline's name.

@@ -55,7 +55,7 @@ class Pairs:
 
     @cached_property
     def negatives(self) -> Int[np.ndarray, " rows"]:
-        """How many targets are not a positive of the row's user."""
+        """Number of targets that are not a positive of the row's user."""
         return np.asarray(self.n_targets - np.diff(self.offsets)[self.user])
 
     @cached_property
@@ -101,7 +101,7 @@ def draw_negatives(
 def _distinct(
     uniform: Float[np.ndarray, "m count"], available: Int[np.ndarray, "m count"]
 ) -> Int[np.ndarray, "m count"]:
-    """Floyd's sampling without replacement, all rows at once: `count` distinct numbers below `available`.
+    """Draw `count` distinct numbers below `available` for all rows at once (Floyd's sampling without replacement).
 
     Step j draws from 0 .. j; a number drawn before is replaced by j itself, which cannot have been drawn yet. No
     rejection, hence the fixed use of random numbers. Rows with no more than `count` numbers take all of them.

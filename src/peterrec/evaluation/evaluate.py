@@ -27,7 +27,7 @@ Estimates = dict[tuple[str, str], Estimate]
 
 @dataclass(frozen=True)
 class _MethodStatistics:
-    """Statistics by metric of one method, and how many rows they are means over."""
+    """Statistics by metric of one method, and the number of rows that they are means over."""
 
     statistics: dict[str, Statistic]
     rows: int

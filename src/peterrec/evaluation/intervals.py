@@ -26,7 +26,7 @@ _BLOCK = 250_000  # weights at once: 2 MB stay in the cache while every statisti
 
 @dataclass(frozen=True)
 class Resamples:
-    """Which users are drawn, with replacement, in each of `count` resamples; the same for the same three numbers."""
+    """Users drawn with replacement in each of `count` resamples; the same for the same three numbers."""
 
     users: int
     count: int
@@ -102,7 +102,7 @@ def paired_difference(first: Estimate, second: Estimate, confidence: float = 0.9
 
 
 def verdict(difference: Interval, *, lower_is_better: bool = False) -> Verdict:
-    """Say what a difference (method minus reference) means for the method: only an interval without zero is clear."""
+    """Return the verdict on a difference (method minus reference): only an interval without zero is clear."""
     low, high = (-difference.high, -difference.low) if lower_is_better else (difference.low, difference.high)
     if low > 0:
         return "better"

@@ -72,7 +72,7 @@ def classification_outcome(
 
 @dataclass(frozen=True)
 class RankingOutcome:
-    """Where a method placed each positive: one row per (user, target) pair, users in order, targets ascending.
+    """Ranks that a method gave to each positive: one row per (user, target) pair, users in order, targets ascending.
 
     Ranks count from 1, ties at their expected place; `*_ties` says how many other candidates share the score, which
     the metrics need to be exact at a cut-off.

@@ -29,7 +29,7 @@ class Value(_Frozen):
 
 
 class Protocol(_Frozen):
-    """How the numbers were made: cut-off, sampled negatives, bootstrap resamples, confidence and seed."""
+    """Settings of the evaluation: cut-off, sampled negatives, bootstrap resamples, confidence and seed."""
 
     k: int
     sampled_negatives: int

@@ -1,4 +1,4 @@
-"""The comparisons in plain English: what each model beats, what it does not, and where it loses."""
+"""The comparisons in plain English: the methods that each model beats, does not beat, and loses to."""
 
 from __future__ import annotations
 

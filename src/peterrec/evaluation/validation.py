@@ -1,4 +1,4 @@
-"""Cheap numbers on held-out users while training goes on: what early stopping looks at."""
+"""Cheap metrics of held-out users during training, for early stopping."""
 
 from __future__ import annotations
 

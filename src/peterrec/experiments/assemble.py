@@ -80,7 +80,7 @@ def assemble(
 
 
 def machine_of(device: torch.device) -> Machine:
-    """Say where this process computes on a device."""
+    """Return a record of the machine and of the device that torch computes on."""
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -76,7 +76,6 @@ def run(
         out: folder of the run; gets `corpus`, `backbone`, `bundles/TASK/STRATEGY`, `joint`, `evaluations`, `run.json`,
             `config.yaml` and `report.html`.
         overwrite: do everything again.
-        report: receives a line when a stage begins, and what the stages say.
         command: shown in the report, for doing it again.
 
     Returns:

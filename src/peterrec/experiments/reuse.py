@@ -41,7 +41,7 @@ def description(path: Path) -> dict[str, Any] | None:
 
 
 def same_bundle(path: Path, settings: AdaptConfig, model: UserModel, corpus: Corpus) -> bool:
-    """Say whether a bundle is what adapting with these settings would give."""
+    """Return whether a bundle is what adapting with these settings would give."""
     meta = description(path)
     return (
         meta is not None

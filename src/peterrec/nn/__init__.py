@@ -1,1 +1,1 @@
-"""Networks: tensors in, tensors out. Knows no files and no tasks."""
+"""Networks: from tensors to tensors, without files and tasks."""

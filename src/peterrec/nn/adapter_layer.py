@@ -108,7 +108,7 @@ PATCH_KINDS: dict[str, type[AdapterLayer]] = {}
 
 
 def register_patch_kind(layer: type[AdapterLayer]) -> None:
-    """Let `patch.kind` have one more value, the default of `kind` in the settings of the layer."""
+    """Add a value to `patch.kind`, the default of `kind` in the settings of the layer."""
     PATCH_KINDS[layer.settings.model_fields["kind"].default] = layer
     register_patch_settings(layer.settings)
 

@@ -101,7 +101,7 @@ class BatchedBottlenecks:
     def _act_grouped(
         self, rows: RowsByPatch, x: Float[Tensor, "B n C"], h: Float[Tensor, "B n C"]
     ) -> Float[Tensor, "B n C"]:
-        """Do the same with one product for each patch, over all of its rows."""
+        """Compute the bottlenecks with one product for each patch, over all of its rows."""
         down, up = self.stack["net.down.weight"], self.stack["net.up.weight"]
         sorted_x = rows.group(x)
         between = self.activation(

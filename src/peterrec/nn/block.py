@@ -14,7 +14,7 @@ from peterrec.nn.receptive_field import BlockSteps, Step
 
 
 class ConvSublayer(nn.Module):
-    """conv -> LayerNorm -> ReLU, with the three places where a patch may act."""
+    """Sublayer of the dilated backbone: conv -> LayerNorm -> ReLU, with the three places where a patch may act."""
 
     def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class ConvSublayer(nn.Module):
 
 
 class Block(nn.Module):
-    """x + sublayer2(sublayer1(x)); the second sublayer has twice the dilation of the first (section 3.2, eq. 2)."""
+    """Residual block x + sublayer2(sublayer1(x)), the second sublayer with twice the dilation (section 3.2, eq. 2)."""
 
     def __init__(self, config: BackboneConfig, dilation: int, generator: torch.Generator | None = None) -> None:
         super().__init__()

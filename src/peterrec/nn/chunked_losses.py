@@ -29,7 +29,7 @@ def chunked_full_softmax_loss(
     weight: Float[Tensor, "V C"],
     bias: Float[Tensor, " V"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over the whole catalogue (paper, eq. 3).
+    """Compute the cross-entropy over the whole catalogue (paper, eq. 3).
 
     Can be differentiated once. Under autocast, matrices are multiplied in its dtype; all else is fp32 or wider.
 
@@ -54,7 +54,7 @@ def chunked_sampled_softmax_loss(
     negatives: Int[Tensor, " S"],
     log_expected: Float[Tensor, " S"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy whose sum over the catalogue is estimated from S negatives that all rows share.
+    """Compute the cross-entropy whose sum over the catalogue is estimated from S negatives that all rows share.
 
     A negative's logit is lowered by the log of its expected count among the draws (logQ correction: Bengio and Senecal,
     2008), and one that equals the row's positive is masked (accidental hit). The negatives then estimate the sum over
@@ -138,7 +138,7 @@ def _over_chunks(
     finish: Finish,
     needed: _Needed,
 ) -> _Result:
-    """Mean cross-entropy of each row's positive among the rows of a table, and gradients."""
+    """Compute the mean cross-entropy of each row's positive among the rows of a table, and its gradients."""
     product, exact = _dtypes(hidden, table)
     count, rows = len(hidden), max(LEAST_ROWS, min(MOST_ROWS, LOGITS // len(table)))
     x, w, bias = hidden.to(product), table.to(product), bias.to(exact)

@@ -36,7 +36,7 @@ def run_blocks(
 
 
 def recomputed_run(blocks: nn.ModuleList, *arguments: Any) -> Float[Tensor, "B n C"]:
-    """Do what `run_blocks` does, keeping the input of each block only: the rest is made again for the backward pass.
+    """Run blocks as `run_blocks` does, keeping the input of each only: the rest is made again for the backward pass.
 
     Source: Chen et al., "Training deep nets with sublinear memory cost", 2016.
     """
@@ -45,7 +45,7 @@ def recomputed_run(blocks: nn.ModuleList, *arguments: Any) -> Float[Tensor, "B n
 
 
 def compiled_run(*arguments: Any) -> Float[Tensor, "B n C"]:
-    """Do what `run_blocks` does, compiled by torch for each shape, network and patch when it is first met.
+    """Run blocks as `run_blocks` does, compiled by torch for each shape, network and patch when it is first met.
 
     In a forked process they run as they are: what was compiled before has the number of threads in it.
 

@@ -84,11 +84,11 @@ class _Head(nn.Module):
 
 
 class ClassificationHead(_Head):
-    """Scores of the classes of a task (paper, section 3.3); the bias starts at the log share of each, say."""
+    """Scores of the classes of a task (paper, section 3.3); the bias starts, for example, at the log share of each."""
 
 
 class ItemHead(_Head):
-    """Scores of items (paper, section 3.3); the bias starts at the log popularity, say."""
+    """Scores of items (paper, section 3.3); the bias starts, for example, at the log popularity."""
 
     def score(self, representation: Float[Tensor, "B R"], items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Return the scores of chosen items of each row."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class LogUniformSampler:
-    """Draws item positions with p(r) = log((r + 2) / (r + 1)) / log(n + 1), r the rank by frequency (0-based).
+    """Sampler of item positions with p(r) = log((r + 2) / (r + 1)) / log(n + 1), r the rank by frequency (0-based).
 
     The usual approximation of Zipf's law for a catalogue sorted by falling frequency; with replacement.
 
@@ -40,17 +40,17 @@ class LogUniformSampler:
 
 
 def candidate_softmax_loss(positive: Float[Tensor, " N"], negative: Float[Tensor, "N M"]) -> Float[Tensor, ""]:
-    """Cross-entropy of each positive among its own M negatives, whose scores are corrected already; mean over rows."""
+    """Return the cross-entropy of each positive among its M negatives of corrected scores, mean over rows."""
     return (torch.logaddexp(positive, torch.logsumexp(negative, 1)) - positive).mean()
 
 
 def bpr_loss(positive: Float[Tensor, " B"], negative: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
-    """-log sigmoid(positive - negative), mean over pairs (paper, eq. 5; Rendle et al., UAI 2009)."""
+    """Return -log sigmoid(positive - negative), mean over pairs (paper, eq. 5; Rendle et al., UAI 2009)."""
     return F.softplus(negative - positive.unsqueeze(1)).mean()
 
 
 def bce_loss(positive: Float[Tensor, " B"], negative: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
-    """-log sigmoid(positive) - log(1 - sigmoid(negative)), mean over positives (as in the authors' code, M = 1).
+    """Return -log sigmoid(positive) - log(1 - sigmoid(negative)), mean over positives (as the authors, M = 1).
 
     The M negatives of a positive weigh as much as it does together.
     """

@@ -1,4 +1,4 @@
-"""The pre-training head: which item of the source catalogue comes next, or is masked."""
+"""The pre-training head: scores of the next, or the masked, item of the source catalogue."""
 
 from __future__ import annotations
 

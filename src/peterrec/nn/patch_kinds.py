@@ -77,7 +77,7 @@ class BottleneckLayer(AdapterLayer):
 
     @property
     def zeros_are_identity(self) -> bool:
-        """Not with the inner skip, which adds the input even then."""
+        """True without the inner skip, which adds the input even where all weights are zero."""
         return not (self.parallel and self.net.residual)
 
     def _act(self, layer_input: LayerInput, h: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Readouts: which of a backbone's hidden states represent a user. A new one is one class and `register_readout`."""
+"""Readouts: the hidden states of a backbone that represent a user. A new one is one class and `register_readout`."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _READOUTS: dict[str, Readout] = {}
 
 
 def register_readout(name: str, readout: Readout) -> None:
-    """Let the setting `readout` have one more value.
+    """Add a value to the setting `readout`.
 
     Args:
         name: its value.

@@ -39,7 +39,7 @@ class States:
 
     @torch.inference_mode()
     def clear(self, rows: Int[Tensor, " B"]) -> None:
-        """Let some rows start anew; nothing is left of what they consumed."""
+        """Reset some rows; nothing is left of what they consumed."""
         self.pool.index_fill_(0, rows, 0.0)
         self.token_counts.index_fill_(0, rows, 0)
 
@@ -70,7 +70,7 @@ class NextInput:
 
 
 class Stream:
-    """Computes with states what a causal dilated backbone computes with whole histories.
+    """A causal dilated backbone that computes with states what `Backbone` computes with whole histories.
 
     Nothing is rounded off or forgotten: a state says all that the convolutions will ever need of what came before. It
     depends on the patch, so each patch needs a state of its own. [PAD] is no event: it must not be pushed.
@@ -134,7 +134,7 @@ class Stream:
     def push(
         self, states: States, rows: Int[Tensor, " B"], tokens: Int[Tensor, " B"], patch: TaskPatch | None = None
     ) -> Float[Tensor, "B C"]:
-        """Let each row consume a token, and return the hidden state at it.
+        """Consume a token in each row, and return the hidden state at it.
 
         Args:
             states: are changed.

@@ -77,7 +77,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (linear(channels, generator, bias=False) for _ in range(3))
 
     def forward(self, x: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T 1"] | None) -> Float[Tensor, "B T C"]:
-        """Attend; positions where `keep` is false are seen by none but themselves."""
+        """Attend to all positions; those where `keep` is false are seen by none but themselves."""
         rows, steps, channels = x.shape
         query, key, value = (
             layer(x).view(rows, steps, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
@@ -109,7 +109,7 @@ class Widen(nn.Module):
 
 
 class TransformerSublayer(nn.Module):
-    """x -> LayerNorm(x + out(inside(x))), with the insertion points of a patch P.
+    """Sublayer of a transformer: x -> LayerNorm(x + out(inside(x))), with the insertion points of a patch P.
 
     ```
     h = out(inside(x));   serial/pre_norm: h = P(h)     parallel/pre_norm: h = h + P(x)

@@ -1,4 +1,4 @@
-"""A transformer in the place of the dilated blocks (SASRec): is it the convolutions, or is it the patch?"""
+"""A transformer in the place of the dilated blocks (SASRec), to tell the effect of the patch from theirs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class TransformerBackbone(Backbone):
         return length
 
     def receptive_field_of_last(self, length: int) -> NoReturn:
-        """Refuse: an attention leaves no position out.
+        """Refuse to compute one: an attention leaves no position out.
 
         Raises:
             TypeError: always.

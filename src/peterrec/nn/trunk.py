@@ -1,4 +1,4 @@
-"""A network cut in two: what is below the blocks that a task changes is computed once for each user."""
+"""A network cut in two: the part below the blocks that a task changes is computed once for each user."""
 
 from __future__ import annotations
 

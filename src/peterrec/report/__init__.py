@@ -1,1 +1,1 @@
-"""Tables, figures and pages of what runs and grids recorded; computes and trains nothing."""
+"""Tables, figures and pages of runs and grids, from their records; computes and trains nothing."""

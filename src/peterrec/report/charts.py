@@ -31,7 +31,7 @@ MONITORS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure on the page, with its legend. `task` is that it is about, where no heading says so."""
+    """A figure on the page, with its legend. `task` is the one that it is about, where no heading says so."""
 
     svg: Markup
     caption: str
@@ -55,7 +55,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Series:
-    """One series.
+    """A line of a chart.
 
     Attributes:
         name: of the series.

@@ -35,7 +35,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a series is told apart: by colour, and by dashes and marker for those who do not see the colour.
+    """Marks of a series: its colour, and dashes and a marker for readers who do not see the colour.
 
     Attributes:
         color: one of this module's stand-ins.

@@ -78,7 +78,7 @@ class Table:
 
     @property
     def titled(self) -> bool:
-        """Whether the groups have titles."""
+        """True if a group has a title."""
         return any(title for title, _ in self.groups)
 
 

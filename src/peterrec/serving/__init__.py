@@ -1,1 +1,1 @@
-"""Answers for users: from files and streams now; a service later. Imports neither training nor experiments."""
+"""Answers about users, by files or by a service. Imports neither training nor experiments."""

@@ -1,4 +1,4 @@
-"""From prepared questions to the representations they need: rows of the network, each computed once."""
+"""The rows of the network that prepared questions need, each computed once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from peterrec.serving.requests import Question
 
 @dataclass(frozen=True)
 class History:
-    """Events of a user, and how each model reads them.
+    """Events of a user, and the tokens that each model reads of them.
 
     Attributes:
         items: external ids, oldest first.
@@ -134,7 +134,7 @@ class _Rows:
 
 
 class RowReader:
-    """Computes representations for prepared questions.
+    """Reader of prepared questions: computes the representations that they need.
 
     Args:
         config: window and batches.

@@ -44,7 +44,7 @@ class Group:
 
     @property
     def streamable(self) -> bool:
-        """Whether states of users can be kept up to date event by event.
+        """True if states of users can be kept up to date event by event.
 
         Those of a backbone with modules of a task's own are not: they would be a pool for one task.
         """

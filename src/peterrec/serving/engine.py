@@ -1,4 +1,4 @@
-"""One frozen trunk that answers any task about any user: bundles come and go while it answers."""
+"""The engine: one frozen backbone that answers any task about any user, while bundles come and go."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ CHECKED_USERS = 4  # random ones, to see that a bundle answers with numbers
 
 
 class Engine:
-    """Answers questions of several tasks about many users in one pass over the frozen trunk (paper, section 3.3).
+    """An engine that answers questions of several tasks about many users in one pass (paper, section 3.3).
 
-    Rows of a batch go through the network together, each with its own patch and head. Threads may load and drop bundles
-    while another one answers.
+    Rows of a batch go through the frozen backbone together, each with its own patch and head. Threads may load and drop
+    bundles while another one answers.
 
     Args:
-        model: the backbone, and how it computes; bundles that are loaded on it are there from the start.
+        model: the backbone, its device and precision; bundles that are loaded on it are there from the start.
         config: window, batches, search; None: the defaults.
 
     Attributes:
@@ -87,6 +87,7 @@ class Engine:
             UnknownTaskError: a name that is not loaded.
             RequestError: a question that cannot be answered.
             AnswerError: a bundle answers with NaN or infinity.
+            ConfigError: the process was forked, and the GPU was in use before.
         """
         if not isinstance(requests, list | tuple):
             raise RequestError(f"requests are {describe(requests)}", remedy="pass a list of Request")
@@ -94,6 +95,12 @@ class Engine:
 
     def prepare(self, request: Request) -> Prepared:
         """Check a request and look its items up; the bundles that are loaded now will answer it.
+
+        Args:
+            request: a question with the T events of its user.
+
+        Returns:
+            The checked question for `answer`, with the bundles that it names and the catalogue's indices of the items.
 
         Raises:
             UnknownTaskError: a name that is not loaded.
@@ -155,7 +162,17 @@ class Engine:
         return [_assemble(query, query_answers) for query, query_answers in zip(prepared, answers, strict=True)]
 
     def represent(self, prepared: Sequence[Prepared]) -> Float[Tensor, "N R"]:
-        """Return the representation that the head reads, of N questions with one task each."""
+        """Compute the representation that the head reads, of N questions with one task each (paper, section 3.3).
+
+        Args:
+            prepared: N questions with a history, by `prepare`; the bundles have the same readout and backbone width.
+
+        Returns:
+            (N, R) tensor on the device of the model. R is the channels, or two or three times as many, by the readout.
+
+        Raises:
+            ConfigError: the process was forked, and the GPU was in use before.
+        """
         return torch.stack([vectors[0] for vectors in self._reader.read(prepared, None)])
 
     def _rank(
@@ -195,18 +212,43 @@ class Engine:
         Raises:
             FingerprintError: it belongs to another backbone or catalogue.
             ArtifactError: missing or damaged, or it answers with what are no numbers.
+            ConfigError: usearch is needed for the number of targets, and not installed.
         """
         return self.activate(self.stage(name, path))
 
     @checked
     def add(self, bundle: Bundle, name: str | None = None, path: str | Path = "") -> VersionInfo:
-        """Load a bundle that is in memory, as `load` does; errors as those of `load`."""
+        """Load a bundle that is in memory, as `load` does from a folder.
+
+        Args:
+            bundle: as `adapt` returns it.
+            name: of the task, as questions name it; None: the name of the bundle's task.
+            path: folder that `versions` reports as its place; empty: none.
+
+        Returns:
+            The version that answers now.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+            ArtifactError: it answers with what are no numbers.
+            ConfigError: usearch is needed for the number of targets, and not installed.
+        """
         return self.activate(self._registry.stage(self._make_ready(bundle, name, path)))
 
     def stage(self, name: str, path: str | Path) -> Staged:
         """Read a bundle and do all that is slow or may fail; the bundle answers when it is activated.
 
-        Errors are those of `load`.
+        Args:
+            name: of the task, as questions name it.
+            path: folder written by `adapt`.
+
+        Returns:
+            The change, for `activate`; nothing of it answers yet.
+
+        Raises:
+            FingerprintError: it belongs to another backbone or catalogue.
+            ArtifactError: missing or damaged, or it answers with what are no numbers.
+            ConfigError: usearch is needed for the number of targets, and not installed.
         """
         return self._registry.stage(self.read(name, path))
 
@@ -214,21 +256,33 @@ class Engine:
         """Prepare a bundle with several versions, such as after a restart.
 
         Args:
-            versions: by `read`, the active one among them.
+            versions: by `read`, all of one name, the active one among them.
             history: of these and perhaps others, which are given up.
+
+        Returns:
+            The change, for `activate`; at most `EngineConfig.keep_versions` versions are kept, the active one among
+            them.
+
+        Raises:
+            KeyError: the active version of `history` is not among `versions`.
         """
         return self._registry.stage_all(versions, history.only([loaded.version for loaded in versions]))
 
     def read(self, name: str, path: str | Path, version: str | None = None) -> LoadedBundle:
-        """Read a bundle, ready to answer; errors as those of `load`.
+        """Read a bundle and make it ready to answer, without loading it.
 
         Args:
             name: that it would answer to.
-            path: its folder.
-            version: that it must be.
+            path: folder written by `adapt`.
+            version: that it must be; None: any.
+
+        Returns:
+            The version, on the device of the model, with its reader and its index of targets.
 
         Raises:
-            ArtifactError: it is another version.
+            FingerprintError: it belongs to another backbone or catalogue.
+            ArtifactError: missing or damaged, it answers with what are no numbers, or it is another version.
+            ConfigError: usearch is needed for the number of targets, and not installed.
         """
         fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
         loaded = self._make_ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
@@ -240,7 +294,19 @@ class Engine:
         return loaded
 
     def activate(self, staged: Staged) -> VersionInfo:
-        """Make a change that was staged, in one step; questions that were prepared before are not affected."""
+        """Make a change that was staged, in one step; questions that were prepared before are not affected.
+
+        Args:
+            staged: by `stage`, `stage_versions` or `stage_roll_back`. It is staged once more where another change was
+                made in between.
+
+        Returns:
+            The version that answers now.
+
+        Raises:
+            UnknownTaskError: it is a roll-back, and the bundle was dropped in between.
+            RequestError: it is a roll-back, and its version was given up in between.
+        """
         return self._registry.activate(staged)
 
     def _make_ready(self, bundle: Bundle, name: str | None, path: str | Path) -> LoadedBundle:
@@ -271,7 +337,12 @@ class Engine:
         return HistoryReader.for_model(preprocessing, pretrained.unknown, time_filters=time_filters)
 
     def bounds(self) -> list[str]:
-        """Return one line of text for each time bound by which events are left out, with its tasks and the remedy."""
+        """Return one line of text for each time bound by which events are left out.
+
+        Returns:
+            Lines with the tasks that a bound applies to, the bound and the remedy; none where no event is left out by
+            its time.
+        """
         lines: dict[str, list[str]] = {}
         for version in self.snapshot.loaded.values():
             for line in version.reader.time_filter_notes():
@@ -282,6 +353,9 @@ class Engine:
     @checked
     def drop(self, name: str) -> None:
         """Unload all versions of a bundle; questions that were prepared before are still answered.
+
+        Args:
+            name: of the bundle.
 
         Raises:
             UnknownTaskError: there is none of that name.
@@ -308,28 +382,54 @@ class Engine:
         return self.activate(self.stage_roll_back(name, version))
 
     def stage_roll_back(self, name: str, version: str | None = None) -> Staged:
-        """Prepare the change that `roll_back` makes, without making it; errors as those of `roll_back`."""
+        """Prepare the change that `roll_back` makes, without making it.
+
+        Args:
+            name: of the bundle.
+            version: that will answer; None: the one that answered before.
+
+        Returns:
+            The change, for `activate`.
+
+        Raises:
+            UnknownTaskError: there is no bundle of that name.
+            RequestError: no such version.
+        """
         return self._registry.stage_roll_back(name, version)
 
     @checked
     def save(self, name: str, path: str | Path) -> None:
-        """Write the version that answers to a name as a bundle folder, atomically; what was there is replaced.
+        """Write the version that answers to a name as a bundle folder, atomically; a bundle that was there is replaced.
+
+        Args:
+            name: of the bundle.
+            path: folder to write.
 
         Raises:
             UnknownTaskError: there is no bundle of that name.
+            ArtifactError: `path` is there and is not a bundle.
             StorageError: the disk is full or the place is not writable.
         """
         self.snapshot.get(name).save(path)
 
     def tasks(self) -> list[TaskInfo]:
-        """Return the tasks that questions may name, in the order of loading."""
+        """Return the tasks that questions may name.
+
+        Returns:
+            Name, kind, version, classes and number of targets of each, in the order of loading.
+        """
         return [version.task() for version in self.snapshot.loaded.values()]
 
     @checked
     def versions(self, name: str | None = None) -> list[VersionInfo]:
-        """Return all versions in memory, of one name or of all; of each name the one that was loaded last first.
+        """Return all versions in memory, of one name or of all.
 
-        After a restart of the service they are in the order in which they answered, withdrawn ones last.
+        Args:
+            name: of a bundle; None: all bundles.
+
+        Returns:
+            The versions, of each name the one that was loaded last first; after a restart of the service in the order
+            in which they answered, withdrawn ones last.
 
         Raises:
             UnknownTaskError: there is no bundle of that name.

@@ -1,4 +1,4 @@
-"""Keys of clients, and what each may do."""
+"""Keys of clients, and the scopes of each."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class FoundItem:
 
 
 class ItemSearch:
-    """Finds items of a catalogue. Case, accents and punctuation do not matter.
+    """Search in the items of a catalogue. Case, accents and punctuation do not matter.
 
     Args:
         catalogue: items that are found.

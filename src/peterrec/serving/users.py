@@ -31,7 +31,7 @@ OVERHEAD = 20  # events that a history in memory costs as much as, beside its ow
 
 
 class Users:
-    """Answers questions about stored users, and stores their events.
+    """Stored users: keeps their events in a store, and answers questions about them.
 
     Histories and states in memory are copies of the events in the store: before each answer they are brought up to
     date, so that other processes may write to the store too.
@@ -87,16 +87,31 @@ class Users:
     def read(self, user: str) -> Read:
         """Return the events of a user.
 
+        Args:
+            user: id, as `Event` has it.
+
+        Returns:
+            All stored events, oldest first, with their revision; no events for a user who is not stored.
+
         Raises:
             StoreError: the store does not answer.
+            RequestError: the id is no text that can be encoded.
         """
         return self.store.read(user)
 
     def erase(self, user: str) -> Erased:
         """Erase a user: events, states and cached histories.
 
+        Args:
+            user: id, as `Event` has it.
+
+        Returns:
+            The number of events erased, 0 for a user who is not stored, and whether they are gone from all files of
+            the store too.
+
         Raises:
             StoreError: the store could not erase them.
+            RequestError: the id is no text that can be encoded.
         """
         try:
             return self.store.delete(user)
@@ -150,6 +165,13 @@ class Users:
     def prepare(self, user: str, question: Question) -> Prepared:
         """Check a question about a stored user; a user who is not stored has no events.
 
+        Args:
+            user: id, as `Event` has it.
+            question: tasks and options.
+
+        Returns:
+            The checked question for `run`, without events: these are read when it is answered.
+
         Raises:
             UnknownTaskError: a name that is not loaded.
             RequestError: a question that cannot be answered.
@@ -159,8 +181,16 @@ class Users:
     def fetch(self, prepared: Prepared) -> Prepared:
         """Read the events that a question about a stored user needs from the store; from any thread.
 
+        Args:
+            prepared: by `prepare`; a question that has its events already, as those of `Engine.prepare`, is returned as
+                it is.
+
+        Returns:
+            The same question with its `history`.
+
         Raises:
             StoreError: the store does not answer.
+            RequestError: the id is no text that can be encoded.
         """
         if prepared.user is None or prepared.history is not None:
             return prepared
@@ -180,6 +210,10 @@ class Users:
 
         Returns:
             For each question its answer, or the error where the events of its user could not be read.
+
+        Raises:
+            AnswerError: a bundle answers with NaN or infinity.
+            ConfigError: the process was forked, and the GPU was in use before.
         """
         results: list[Answer | PeterRecError | None] = []
         ready: list[Prepared] = []
@@ -196,10 +230,24 @@ class Users:
         return [next(answers) if result is None else result for result in results]
 
     def explain(self, prepared: Prepared, task: str) -> Explanation:
-        """Return how much each event contributes to the answer of a task; from one thread at a time, as `run`.
+        """Explain the answer of a task by the contribution of each event (leave one out).
+
+        To be called from one thread at a time, as `run`.
+
+        Args:
+            prepared: by `prepare` or `Engine.prepare`.
+            task: name of one of its tasks.
+
+        Returns:
+            The most probable class, or the best item, with its probability or score, and for each of the T events the
+            loss of that value without it.
 
         Raises:
-            PeterRecError: as `prepare`, or the events could not be read.
+            UnknownTaskError: the task is not loaded.
+            RequestError: the question is not about it, or there is no item left to recommend.
+            StoreError: the events could not be read.
+            AnswerError: the bundle answers with NaN or infinity.
+            ConfigError: the process was forked, and the GPU was in use before.
         """
         return explain(self.engine, replace(self.fetch(prepared), user=None), task)
 
@@ -247,7 +295,19 @@ class Users:
     def vectors(
         self, group: Group, users: Sequence[tuple[str, str, Reading]], slots: Sequence[int]
     ) -> Float[Tensor, "B C"]:
-        """Return the representation of each row from its state; see `batch_plan.Streams`."""
+        """Return the representation of each of B rows from the state of its user, which is brought up to date.
+
+        For `Engine.answer`, which takes this object as `streams`.
+
+        Args:
+            group: bundles whose rows go through the network together.
+            users: for each row the id of the user, the key of the patch and reader that the state depends on, and the
+                events that are read.
+            slots: for each row the place of its patch in the group.
+
+        Returns:
+            (B, C) hidden states at [TCL]; C is the channels of the backbone.
+        """
         assert self._pool is not None
 
         def patch_of(rows: Sequence[int]) -> TaskPatch | None:
@@ -258,6 +318,11 @@ class Users:
         return self._pool.vectors(keys, readings, patch_of, self.engine.config.batch_size)
 
     def stats(self) -> dict[str, float]:
-        """Return counts of the histories and states in memory, and of how often states were continued."""
+        """Return counts of the histories and states in memory, and of how often states were continued.
+
+        Returns:
+            `histories` (users), `history_size` (events, and a surcharge for each history); where states are kept, also
+            `states`, `states_capacity`, `state_hits` (continued), `state_rebuilds` (computed again) and `evictions`.
+        """
         counts = {"histories": float(len(self._histories)), "history_size": float(self._size)}
         return counts if self._pool is None else counts | self._pool.stats()

@@ -1,4 +1,4 @@
-"""The states of all users of a training, below what a task changes: computed once, then read instead of computed."""
+"""The states of all users of a training below the blocks that a task changes: computed once, then read."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class _InMemory:
 
 
 class _OnDisk:
-    """Rows are written like any file and mapped when all are there: a mapped file on a full disk kills the process."""
+    """Rows in a file, which is mapped when all are written: a mapped file on a full disk kills the process."""
 
     def __init__(self, shape: tuple[int, ...], file: IO[bytes]) -> None:
         self._shape = shape
@@ -197,7 +197,7 @@ class TrunkCache:
 
     @property
     def line(self) -> str:
-        """What is said of it."""
+        """Line for the log: the blocks below which states are kept, their users, size and place."""
         changed = self.trunk.changed
         below = f" below the last {changed} blocks" if changed > 1 else " below the last block" if changed else ""
         place = "on disk" if self.on_disk else "in memory"

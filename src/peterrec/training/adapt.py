@@ -54,12 +54,12 @@ def adapt(
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
-        corpus: a folder written by `prepare`, with the catalogue of the backbone.
+        corpus: a folder written by `prepare`, or an opened corpus, with the catalogue of the backbone.
         task: name of a task of the corpus.
-        out: folder of the bundle.
-        config: defaults if not given.
-        resume: go on with a killed run.
-        overwrite: replace what is at `out`.
+        out: folder of the bundle; while training, `OUT.training` holds the resume points.
+        config: settings; defaults if not given.
+        resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
+        overwrite: replace the bundle at `out`.
 
     Returns:
         The bundle, as it was written. Its `metrics` hold `valid`, the metrics of the validation users at the best
@@ -103,11 +103,11 @@ def adapt_jointly(
     Args:
         backbone: a folder written by `pretrain`, or a loaded model; `config.joint_init` says whether its weights are
             the start.
-        corpus: a folder written by `prepare`, with the catalogue of the backbone.
+        corpus: a folder written by `prepare`, or an opened corpus, with the catalogue of the backbone.
         tasks: names of tasks of the corpus.
-        out: folder of the bundles.
-        config: its strategy must be `joint`; defaults if not given.
-        resume: go on with a killed run.
+        out: folder of the bundles; while training, `OUT.training` holds the resume points.
+        config: settings, whose strategy must be `joint`; defaults if not given.
+        resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace what a joint training wrote to `out`.
 
     Returns:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class AdaptationRun:
-    """One adaptation: a backbone, a corpus, the tasks, the settings and the folder of what comes of it.
+    """One adaptation: a backbone, a corpus, the tasks, the settings and the folder of the bundle or bundles.
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.

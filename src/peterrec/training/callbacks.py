@@ -1,4 +1,4 @@
-"""What happens beside the steps: curve, best epoch, resume points."""
+"""Callbacks of a training: curve, best epoch, resume points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def require_finite(value: float | torch.Tensor, name: str, epoch: int) -> None:
 
 
 class Curve(Callback):
-    """Collects one row per epoch: mean training loss, validation metrics, seconds. Survives a resume.
+    """Curve of a training, one row per epoch: mean training loss, validation metrics, seconds. It survives a resume.
 
     Args:
         monitor: the validation metric that decides which epoch is best.
@@ -69,7 +69,7 @@ class Curve(Callback):
         return int(self.rows[-1]["epoch"] - self.best["epoch"]) if self.rows else 0
 
     def finished(self, patience: int) -> bool:
-        """Say whether to train no further: the chosen epoch is there, or `patience` have not been better."""
+        """Return whether to train no further: the chosen epoch is there, or `patience` have not been better."""
         if self.chosen is not None:
             return len(self.rows) > self.chosen
         return self.waited >= patience
@@ -101,7 +101,7 @@ class Curve(Callback):
                 logger.log_metrics({"train_loss": float(loss), "lr": rate}, step=trainer.global_step)
 
     def check(self, epoch: int) -> None:
-        """Look at the loss of the epoch under way.
+        """Check that the loss of the epoch under way is finite.
 
         Raises:
             TrainingError: it is not finite.
@@ -109,7 +109,7 @@ class Curve(Callback):
         require_finite(float(self._loss), "the training loss", epoch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the loss before anything is made of the weights behind it."""
+        """Check the loss before the weights behind it are evaluated."""
         self.check(trainer.current_epoch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,7 +130,7 @@ class Curve(Callback):
 
 
 class BestEpoch(Callback):
-    """Keeps the weights of the best epoch, and stops when `patience` epochs have not been better (`Curve.finished`).
+    """Keeper of the weights of the best epoch, which stops after `patience` epochs without a better (`Curve.finished`).
 
     Everything it knows is read off the curve, so that it survives a resume with it.
 
@@ -187,7 +187,7 @@ class BestEpoch(Callback):
 
 
 class ResumePoint(Callback):
-    """Saves everything needed to go on: after every n-th step inside an epoch, and after every epoch.
+    """Resume point with everything needed to go on, saved after every n-th step inside an epoch and after every epoch.
 
     Not after the last step of an epoch: its validation belongs to it, and the point after the epoch has both.
 

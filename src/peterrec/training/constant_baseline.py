@@ -1,4 +1,4 @@
-"""The answer that is the same for everybody, and what is said of a model that is no better."""
+"""The answer that is the same for everybody, and the warning about a model that is no better."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def useless(name: str, metrics: dict[str, Any], valid: int, config: AdaptConfig)
 
 
 def _problem(metrics: Metrics, constant: Metrics, users: int, *, weighted: bool) -> str | None:
-    """Say how a model is no better than the constant answer; None where it is better.
+    """Return in words how a model is no better than the constant answer; None where it is better.
 
     The metric that decides must be better. The accuracy may lie below the share of the largest class by a standard
     error; and by any amount where classes are weighted: it is then not what is trained for.

@@ -29,7 +29,7 @@ def metric_in_joint(name: str, task: str) -> str:
 
 
 class JointModule(AdaptModule):
-    """Trains one backbone and the heads of all tasks; a task weighs as many users as it has in the batch.
+    """Lightning module of one backbone and the heads of all tasks; a task weighs as many users as it has in the batch.
 
     Args:
         learners: one of each task; they share a backbone.

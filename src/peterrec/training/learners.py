@@ -1,4 +1,4 @@
-"""What learns a task: a network, its users, and the Lightning module that trains one or several of them in a step."""
+"""Learners of a task: a network with its users, and the Lightning module that trains one or several in a step."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def standardise(
     read: Callable[..., Tensor],
     device: torch.device,
 ) -> None:
-    """Tell a head that reads sums of states how large they are, from some of the users to train on.
+    """Scale the input of a head that reads sums of states by their size among some of the train users.
 
     Args:
         head: of the task; that of readout `token` stays as it is: LayerNorm has seen to it.
@@ -195,7 +195,7 @@ class ValidBatches:
 
 
 class AdaptModule(TrainedModule):
-    """Trains learners as if each were alone: nothing of one reaches another (paper, section 3.3).
+    """Lightning module that trains learners as if each were alone: nothing of one reaches another (paper, section 3.3).
 
     Args:
         learners: one; those of a cross-validation.

@@ -33,7 +33,7 @@ from peterrec.training.work_folder import AtomicCheckpoints, WorkFolder
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train and what decides.
+    """Plan of a training: its length, and the metric that chooses the epoch.
 
     Attributes:
         label: shown beside the progress bar.
@@ -73,7 +73,7 @@ class Plan:
 
 
 class Unprofiled(PassThroughProfiler):
-    """Measures nothing, in less time than Lightning's own needs for that: it is asked dozens of times a step."""
+    """Profiler that measures nothing, in less time than Lightning's own: it is called dozens of times a step."""
 
     def profile(self, action_name: str) -> Any:
         """Return a context that does nothing."""
@@ -111,7 +111,7 @@ class TrainedModule(LightningModule):
             clip_gradients(self.trained.parameters(), float(gradient_clip_val))
 
     def configure_optimizers(self) -> Any:
-        """AdamW over what is trained with the configured schedule, stepped every batch."""
+        """Make an AdamW over the trained parameters, with the configured schedule stepped every batch."""
         optimizer = make_optimizer(self.trained.parameters(), self.optim)
         schedule = make_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -230,7 +230,7 @@ def _reproducible(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _interruptible(work: WorkFolder) -> Iterator[None]:
-    """Lightning answers Ctrl-C by ignoring the signal from then on and exiting: turn that into our error."""
+    """Turn Ctrl-C into `InterruptedRun`: Lightning ignores the signal from then on and exits."""
     try:
         handler = signal.getsignal(signal.SIGINT)
         yield

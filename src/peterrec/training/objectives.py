@@ -1,4 +1,4 @@
-"""What pre-training predicts: the next item at every position (causal), or masked items (noncausal)."""
+"""Objectives of pre-training: the next item at every position (causal), or masked items (noncausal)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Examples:
-    """What the network reads and what it is to say: an item index at a position, or [PAD] where it says nothing."""
+    """Inputs of the network and its targets: an item index at a position, or [PAD] where nothing is predicted."""
 
     inputs: Array
     targets: Array
@@ -134,7 +134,7 @@ def _items_of(tokens: Array) -> Array:
 
 
 def _last(targets: Array) -> Array:
-    """Say where the last target of each row is; (B, T) bool."""
+    """Return a mask of the last target of each row; (B, T) bool."""
     real = targets != PAD
     last: Array = real & (real[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
     return last

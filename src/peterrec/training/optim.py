@@ -59,7 +59,7 @@ class RowwiseAdamW(torch.optim.AdamW):
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, ICLR 2019); vectors, i.e. biases and norms, are not decayed."""
+    """Make an AdamW (Loshchilov and Hutter, ICLR 2019) that does not decay vectors, i.e. biases and norms."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -82,7 +82,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> None:
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LambdaLR:
-    """Linear warm-up over the first share of `steps`, then cosine to zero or constant."""
+    """Make a schedule: linear warm-up over the first share of `steps`, then cosine to zero or constant."""
     warmup = max(1, round(config.warmup_fraction * steps))
 
     def factor(step: int) -> float:

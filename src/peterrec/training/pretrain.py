@@ -46,7 +46,7 @@ MOST_REPEATS = 0.01  # of the events, that `recommend` may leave out by default
 
 
 class PretrainModule(TrainedModule):
-    """Learns to say the items that an objective asks for (paper, section 3.2)."""
+    """Lightning module of a network that learns to predict the targets of an objective (paper, section 3.2)."""
 
     trained: NextItemModel
 
@@ -79,7 +79,7 @@ class PretrainModule(TrainedModule):
         return chunked_sampled_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias, negatives, expected)
 
     def _on_rows(self, batch: dict[str, Tensor], is_target: Tensor, targets: Tensor) -> Tensor:
-        """Do the same with copies of the rows that the batch touches, in place of tables."""
+        """Return the loss, computed with copies of the rows that the batch touches in place of the tables."""
         assert self.sampler is not None
         inputs, negatives = batch["inputs"], batch["negatives"]
         table, head = self.trained.backbone.embedding.weight, self.trained.head
@@ -156,11 +156,14 @@ def pretrain(
     ranking, are recorded.
 
     Args:
-        corpus: a folder written by `prepare`.
+        corpus: a folder written by `prepare`, or an opened corpus.
         out: folder of the backbone; while training, `OUT.training` holds the resume points.
-        config: defaults if not given.
+        config: settings; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
-        overwrite: replace what is at `out`.
+        overwrite: replace the backbone at `out`.
+
+    Returns:
+        The backbone, as it was written, without a bundle.
 
     Raises:
         DataError: too few users with two events or more.

@@ -1,4 +1,4 @@
-"""What a person sees while training goes on: a bar on a terminal, a line for each epoch elsewhere."""
+"""Progress of a training for people: a bar on a terminal, a line for each epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABEL_WIDTH = 16  # a longer label would push the time left and the metric out o
 
 
 class ProgressBar(Callback):
-    """Says what is trained, where it is and how good it was, on standard error: standard output is for answers.
+    """Progress bar with the label, the step and the last metrics, on standard error: standard output is for answers.
 
     On a terminal one bar for the whole training, with the last value of what decides; it vanishes at the end. Where
     nobody can watch a bar (a file, a pipe), one line for each epoch with all metrics.
@@ -57,7 +57,7 @@ class ProgressBar(Callback):
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why the bar stands still."""
+        """Show the reason for which the bar stands still."""
         self.bar.update(self.task, metric="validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

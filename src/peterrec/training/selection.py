@@ -1,4 +1,4 @@
-"""How the epoch that is kept is chosen: by the valid users, or by held-out train users where those are too few."""
+"""The choice of the epoch that is kept: by the valid users, or by held-out train users where those are too few."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENOUGH_USERS = 100  # a share of them, such as the accuracy, has a standard erro
 
 @dataclass(frozen=True)
 class Selection:
-    """How the epoch is chosen.
+    """The users that choose the epoch: the valid ones, or those of a cross-validation.
 
     Attributes:
         folds: of a cross-validation within the train users; 0: the valid users choose.
@@ -67,7 +67,7 @@ def chosen_by_few(name: str, valid: int, remedy: str = "label more users") -> tu
 
 
 def too_few(users: int, kind: str = "valid") -> str | None:
-    """Say that so many users are too few to choose an epoch by; None where they are not."""
+    """Return a warning that so many users are too few to choose an epoch by; None where they are not."""
     if users >= ENOUGH_USERS:
         return None
     error = 50 / np.sqrt(users)  # of a share of one half, in percent

@@ -1,4 +1,4 @@
-"""What is trained on a task, decided here and nowhere else, by modules and never by matching names."""
+"""The strategies: the modules that are trained on a task, chosen as modules and never by matching names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peterrec.nn.readout import readout_named
 
 @dataclass(frozen=True)
 class BackbonePlan:
-    """What a strategy does with the backbone, and whether there is a patch.
+    """Rule of a strategy: its part of the backbone, and whether there is a patch.
 
     Attributes:
         unshared: what of the backbone is the task's alone: the number of last blocks (None: all) and the embedding.

@@ -1,4 +1,4 @@
-"""`OUT.training`: what a run that is not finished has on disk, and how it is read back."""
+"""`OUT.training`: the files of an unfinished run, and reading them back."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ class WorkFolder:
 
     @property
     def resume_point(self) -> Path:
-        """Where the resume point is, once there is one."""
+        """Path of the resume point, once there is one."""
         return self.path / RESUME_POINT
 
     def stage(self, name: str, do: Callable[[WorkFolder], dict[str, Any]]) -> dict[str, Any]:
-        """Do what is to be done before the training itself, unless a run that was killed has done it.
+        """Run a stage that comes before the training itself, or read its result where a killed run has finished it.
 
         Args:
             name: of the stage; a folder of its own, with its own resume point, is called so.
@@ -174,7 +174,7 @@ def _intact(path: Path) -> bool:
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints are written to a temporary name and renamed, so that a kill never leaves half of one."""
+    """Checkpoint files, written to a temporary name and renamed, so that a kill never leaves half of one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Save atomically.

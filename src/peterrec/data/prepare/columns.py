@@ -30,7 +30,7 @@ MARK_LIKE = (
 
 @dataclass(frozen=True)
 class IdCounts:
-    """How many values of one column of one file there are, and how many of them are integers."""
+    """Counts of the values of one column of one file, and of the integers among them."""
 
     file: str
     present: int

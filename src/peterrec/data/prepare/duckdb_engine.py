@@ -117,7 +117,7 @@ def try_strptime(text: Any, pattern: Any) -> Any:
 
 @ibis.udf.scalar.builtin(name="try_strptime", signature=(("string", "string"), "timestamp(9)"))  # type: ignore[untyped-decorator]
 def try_strptime_nanoseconds(text: Any, pattern: Any) -> Any:
-    """As `try_strptime`, for a pattern with `%n`, which the other would round."""
+    """Parse times as `try_strptime` does, for a pattern with `%n`, which that would round."""
 
 
 def scalars(expression: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _keys(file: InputFile) -> list[Hashable]:
 
 
 def _digest(file: InputFile) -> str | None:
-    """Return the sha256 of the unpacked content; None if it has no rows, or cannot be read (which is told later)."""
+    """Return the sha256 of the unpacked content; None if it has no rows, or cannot be read (a later step says so)."""
     if file.kind == "parquet" and not pq.read_metadata(file.path).num_rows:
         return None
     digest = hashlib.sha256()

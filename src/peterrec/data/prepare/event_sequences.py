@@ -1,4 +1,4 @@
-"""From events to sequences, some users at a time, so that memory does not grow with the log."""
+"""Sequences made of events, some users at a time, so that memory does not grow with the log."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def piece_expression(table: Any, first: int, last: int, cuts: Sequence[Any] = ()
 
 
 class SequenceFile(contextlib.AbstractContextManager["SequenceFile"]):
-    """Writes sequences as `items.npy` (int32) and `offsets.npy` (int64), as they come, and maps them at the end.
+    """Writer of sequences as `items.npy` (int32) and `offsets.npy` (int64), as they come; maps them at the end.
 
     Leaving its context without `close` gives up what was written.
 

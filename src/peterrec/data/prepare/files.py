@@ -117,7 +117,7 @@ def _readable_files(folder: Path) -> list[Path]:
 
 
 def _hidden(file: Path, folder: Path) -> bool:
-    """Say whether a file is a by-product of the program that wrote the folder (`_SUCCESS`, `.crc`)."""
+    """Return whether a file is a by-product of the program that wrote the folder (`_SUCCESS`, `.crc`)."""
     return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
@@ -137,7 +137,7 @@ def describe(
     columns: Sequence[str] | None = None,
     remedy: str = WHICH_COLUMNS,
 ) -> InputFile:
-    """Look at the head of a file.
+    """Return the columns and types of a file, by its head.
 
     Args:
         path: the file.
@@ -249,7 +249,7 @@ def check_complete(file: InputFile) -> None:
 
 
 def is_packed(path: Path) -> bool:
-    """Say whether a file is compressed with gzip."""
+    """Return whether a file is compressed with gzip."""
     return path.name.lower().endswith(".gz")
 
 

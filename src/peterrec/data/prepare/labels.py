@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Users of a task, with what is to be learned of them.
+    """Users of a task, with their labels or targets.
 
     Attributes:
         places: (n,) position of each user among the users with source events.
@@ -61,7 +61,7 @@ def user_step(description: str, remaining: int, dropped: int = 0, reason: str = 
 
 
 def describe_labels(config: LabelsConfig) -> InputFile:
-    """Look at the head of a table of labels; errors as in `describe` and `check_types`."""
+    """Return the columns and types of a table of labels; errors as in `describe` and `check_types`."""
     path = Path(config.path)
     if not path.is_file():
         raise DataError("there is no such file", remedy="check the path of the labels", path=path)

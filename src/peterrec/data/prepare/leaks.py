@@ -1,4 +1,4 @@
-"""Tasks whose answers stand in the source sequences are refused, whatever file they come from."""
+"""Refusal of tasks whose answers stand in the source sequences, in any file."""
 
 from __future__ import annotations
 

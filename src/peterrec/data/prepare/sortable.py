@@ -224,7 +224,7 @@ def _time_text(value: Any) -> Any:
 
 
 def in_nanoseconds(type_: Any) -> bool:
-    """Say whether a type is that of times in nanoseconds."""
+    """Return whether a type is that of times in nanoseconds."""
     return bool(type_.is_timestamp() and type_.scale == 9 and type_.timezone is None)
 
 

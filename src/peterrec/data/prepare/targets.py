@@ -83,7 +83,7 @@ def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig
 
 
 def task_events(task_files: EventsConfig, settings: EventsConfig) -> EventsConfig:
-    """Return how the files of a task are read: what is not said of them is as it is in the other files."""
+    """Return the settings by which the files of a task are read; what they leave out is as for the other files."""
     named = task_files.model_dump(include=task_files.model_fields_set)
     return EventsConfig.model_validate(settings.model_dump(exclude={"paths"}) | named)
 

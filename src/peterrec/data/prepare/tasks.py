@@ -1,4 +1,4 @@
-"""Writing tasks: users split by the hash of their id, each with a sequence and what is to be learned of them."""
+"""Tasks as they are written: users split by the hash of their id, each with a sequence and a label or targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Task = ClassificationTaskConfig | RankingTaskConfig
 
 @dataclass(frozen=True)
 class UserHistories:
-    """Where the sequences of a task's users are.
+    """Place and length of the sequence of each of a task's users.
 
     Attributes:
         sequences: memory-mapped rows.

@@ -39,7 +39,7 @@ def fetch(
     A folder that already holds this data set is used as it is.
 
     Args:
-        name: one of `SOURCES`.
+        name: `ml-1m` (MovieLens 1M) or `ta-feng` (Ta Feng).
         out: the folder; it appears only when everything is in it.
         source_file: read this file instead of downloading.
         overwrite: fetch again, and replace what a former fetch wrote to `out`.
@@ -88,7 +88,7 @@ def convert(
     """Turn files of a public format into a folder as `fetch` writes it, which `prepare` then reads.
 
     Args:
-        format: one of `FORMATS`.
+        format: `peterrec` (files of the paper's authors), `recbole` (atomic files) or `tenrec`.
         paths: the files; docs/data.md says which for each format.
         out: the folder; it appears only when everything is in it.
         targets: what the targets in task files of the format `peterrec` are, `items` or `labels`; for nothing else.

@@ -1,4 +1,4 @@
-"""The files of the paper's authors: sequences of items, and sequences with what is to be predicted of their users.
+"""The files of the paper's authors: sequences of items, and sequences with labels or targets of their users.
 
 A pre-training file has the items of a user in each line, `0,0,12,7,3`; a task file also a target or several behind two
 commas, `12,7,3,,45`. Item 0 is padding. The ids are kept as they are, so that an item is the same one in every file.
@@ -35,7 +35,7 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class AuthorsFile:
-    """One file.
+    """One file of the authors' formats.
 
     Attributes:
         path: where it is.
@@ -47,7 +47,7 @@ class AuthorsFile:
 
 
 def open_authors(paths: Sequence[Path], targets: str | None, report: Report) -> Fill:
-    """Look at the first line of each file, which tells its kind, and return how to read them.
+    """Find the kind of each file by its first line, and return a function that reads them.
 
     Rows with the same sequence are one user, `u1` being the first: users are to be split, not rows.
 
@@ -111,7 +111,7 @@ def _lines(path: Path) -> Iterator[tuple[pa.Array, Lines]]:
 
 
 class _Reader:
-    """Reads the files one after the other, and remembers users, items and targets."""
+    """Reader of the files, one after the other, which keeps users, items and targets."""
 
     def __init__(self, files: Sequence[AuthorsFile], targets: str | None) -> None:
         self._files = files
@@ -234,7 +234,7 @@ class Users:
         return users, new
 
     def keep(self, task: str, users: Ints, values: Any) -> None:
-        """Remember what is to be predicted of users; of nobody, it is forgotten."""
+        """Keep the labels or targets of users; where there is no user, drop them."""
         is_user = users != NOBODY
         chosen = values[is_user] if isinstance(values, np.ndarray) else values.filter(pa.array(is_user))
         self._answers.setdefault(task, []).append((users[is_user], chosen))
@@ -274,7 +274,7 @@ class Users:
         return table
 
     def notes(self) -> list[str]:
-        """Say how rows and users differ."""
+        """Return remarks on how rows and users differ."""
         notes = []
         if self._repeated_rows:
             notes.append(

@@ -1,4 +1,4 @@
-"""The folder that `fetch` and `convert` write: three tables and what they are."""
+"""The folder that `fetch` and `convert` write: three tables and a description."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MARKER = "source.json"
 
 
 def may_replace(out: Path) -> bool:
-    """Say whether `out` is a folder that is empty or that was written here: --overwrite must not remove another one."""
+    """Return whether `out` is an empty folder or was written here: --overwrite must not remove another one."""
     return out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))
 
 
 def holds_data_set(out: Path, name: str) -> bool:
-    """Say whether `out` holds all of the data set of this name."""
+    """Return whether `out` holds all of the data set of this name."""
     if not all((out / f"{table}.parquet").is_file() for table in TABLES):
         return False
     return (out / MARKER).is_file() and read_json(out / MARKER).get("name") == name
 
 
 def check_place(out: Path, complaint: str, *, overwrite: bool) -> bool:
-    """Say whether a folder will be replaced.
+    """Return whether a folder will be replaced.
 
     Args:
         out: where tables are to be written.
@@ -47,7 +47,7 @@ def check_place(out: Path, complaint: str, *, overwrite: bool) -> bool:
 
 
 class TableWriter:
-    """Writes the tables into a folder, the events in as many pieces as they come in.
+    """Writer of the tables into a folder, the events in as many pieces as they come in.
 
     Attributes:
         rows: how many rows each table has so far.
@@ -82,5 +82,5 @@ class TableWriter:
         write_json(self._folder / MARKER, {"kind": "source", **about, "rows": self.rows, "notes": list(notes)})
 
     def summary(self) -> str:
-        """Say how much there is."""
+        """Return a summary of the numbers of events, users and items."""
         return "{events:,} events of {users:,} users with {items:,} items".format(**self.rows)

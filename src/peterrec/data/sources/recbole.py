@@ -26,7 +26,7 @@ FLOAT = r"^\s*([-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[nN]a[nN])?\s*$
 
 @dataclass(frozen=True)
 class AtomicFile:
-    """One file.
+    """One atomic file.
 
     Attributes:
         path: where it is.
@@ -136,7 +136,7 @@ def _notes(files: dict[str, AtomicFile], integers: dict[str, bool]) -> tuple[str
 
 
 def _are_integers(files: dict[str, AtomicFile], id_: str) -> bool:
-    """Say whether all ids of all files are written as integers: an id must be the same in each of them."""
+    """Return whether all ids of all files are written as integers: an id must be the same in each of them."""
     blocks_of = (file.rows(id_) for file in files.values() if id_ in file.fields)
     return all(pc.all(pc.match_substring_regex(block[id_], PLAIN)).as_py() for rows in blocks_of for block, _ in rows)
 

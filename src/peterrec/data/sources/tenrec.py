@@ -91,7 +91,7 @@ def _read_header(path: Path) -> TenrecFile:
 
 
 class _Reader:
-    """Reads the files one after the other, and remembers users and items."""
+    """Reader of the files, one after the other, which keeps users and items."""
 
     def __init__(self, files: Sequence[TenrecFile]) -> None:
         self._files = files

@@ -64,7 +64,7 @@ def header(path: Path, separator: str, *, quoted: bool = True) -> list[str]:
 
 
 def refuse_twice(names: Sequence[str], path: Path) -> None:
-    """Complain about a header that names a column twice.
+    """Refuse a header that names a column twice.
 
     Raises:
         DataError: it does.
@@ -132,7 +132,7 @@ def whole_numbers(texts: pa.ChunkedArray, name: str, path: Path, lines: Lines) -
 def refuse_first(
     good: pa.ChunkedArray, texts: pa.ChunkedArray, name: str, complaint: str, path: Path, lines: Lines
 ) -> None:
-    """Complain about the first value that is not good, if there is one.
+    """Refuse a column with a value that is not good, and name the first.
 
     Raises:
         DataError: it has the line and the value.

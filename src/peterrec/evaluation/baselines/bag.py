@@ -1,4 +1,4 @@
-"""Sequences as sparse matrices: which items a user has, and how often."""
+"""Sequences as sparse matrices: the number of times that a user has each item."""
 
 from __future__ import annotations
 

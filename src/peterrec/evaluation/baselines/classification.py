@@ -50,14 +50,14 @@ class ClassificationBaseline:
 
 
 def majority(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
-    """Say the same of everyone: the share of each class among the train users."""
+    """Give everybody the same answer: the share of each class among the train users."""
     counts = np.bincount(labels_of(train), minlength=classes).astype(np.float64)
     priors = counts / counts.sum()
     return ClassificationBaseline("majority", lambda sequences: np.tile(priors, (len(sequences), 1)))
 
 
 def history_length(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
-    """Look only at how much a user did: logistic regression on log(1 + events) and log(1 + distinct items)."""
+    """Fit a logistic regression on the length of the history: log(1 + events) and log(1 + distinct items)."""
     scaler = StandardScaler().fit(lengths_of(train.sequences))
     model = _fit(_new_model(1.0), scaler.transform(lengths_of(train.sequences)), labels_of(train))
     predict = _predictor(model, lambda sequences: scaler.transform(lengths_of(sequences)), classes)
@@ -65,7 +65,7 @@ def history_length(train: TaskPart, _: TaskPart, classes: int) -> Classification
 
 
 def bag_of_items(train: TaskPart, valid: TaskPart, classes: int) -> ClassificationBaseline:
-    """Look at which items a user has: TF-IDF and logistic regression, set by the log-loss of the valid users.
+    """Fit a logistic regression on the TF-IDF of a user's items, set by the log-loss of the valid users.
 
     Two things are chosen: C, and whether the rows are normalised (the mix of items alone) or keep their length (how
     much a user did, too; then all are divided by one number, so that the same C mean about the same). Without valid

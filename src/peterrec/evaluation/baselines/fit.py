@@ -18,7 +18,7 @@ FittedBaseline = ClassificationBaseline | RankingBaseline
 
 @dataclass(frozen=True)
 class FittedBaselines:
-    """Baselines ready to score, simplest first, and why others were left out.
+    """Baselines ready to score, simplest first, and the reasons for which others were left out.
 
     Attributes:
         baselines: fitted on the train part, set on the valid part.

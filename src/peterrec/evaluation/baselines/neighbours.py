@@ -1,4 +1,4 @@
-"""User-to-user cosine: what the train users with the most similar source items have."""
+"""User-to-user cosine: targets of the train users with the most similar source items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of neural baselines; what our own training has too has the same default."""
+"""Settings of neural baselines; those that the strategies have too have the same defaults."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ FIXED: dict[str, Any] = {
 
 
 class Unavailable(str):
-    """Why a baseline was skipped which can be had once something is installed."""
+    """A baseline that needs a package which is not installed; the message says which."""
 
     __slots__ = ()
 

@@ -1,1 +1,1 @@
-"""Grids of experiments: planned as cells, computed one by one, analysed and told in one report."""
+"""Grids of experiments: planned as cells and computed one by one."""

@@ -47,7 +47,7 @@ def method_settings(config: ExperimentConfig, data: str, task: str | None, metho
 
 
 def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
-    """Say whether a method trains all tasks of a data set together."""
+    """Return whether a method trains all tasks of a data set together."""
     method_config = config.methods[method]
     if method_config.baseline is not None:
         return find_baseline(method_config.baseline).all_tasks

@@ -24,7 +24,7 @@ REFRESH = 2  # times a second
 
 
 class Watch:
-    """Follows a grid while it is computed; this one shows nothing, others show what they override."""
+    """Observer of a grid while it is computed; this one shows nothing, subclasses show what they override."""
 
     def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
         """Take all units, those that are left to do, and how many are done at a time."""
@@ -36,11 +36,11 @@ class Watch:
         """Take a unit that is done, failed or was skipped."""
 
     def close(self) -> None:
-        """End: nothing more will come, for whatever reason."""
+        """End the display: no unit will begin or end any more."""
 
 
 class Tally:
-    """Counts what is done, and estimates how long the rest will take.
+    """Counts of the units that are done, and an estimate of the time that the others will take.
 
     Attributes:
         total, done: cells by data set, task and method.
@@ -142,15 +142,15 @@ def duration(seconds: float) -> str:
 
 
 class Lines(Watch):
-    """Logs one line for each unit that ended, with the main metric and the seconds."""
+    """Observer that logs one line for each unit that ended, with the main metric and the seconds."""
 
     def begin(self, units: Sequence[Unit], remaining: Sequence[Unit], jobs: int) -> None:
-        """Say how much there is to do."""
+        """Log the number of units to do."""
         self.tally = Tally(units, remaining, jobs)
         logger.info(opening(units, remaining, jobs))
 
     def ended(self, unit: Unit, outcome: Outcome) -> None:
-        """Say how a unit went."""
+        """Log the result of a unit."""
         self.tally.ended(unit, outcome)
         logger.info(f"[{self.tally.ended_units}/{self.tally.units}] {outcome_line(unit, outcome)}")
 
@@ -173,7 +173,7 @@ def outcome_line(unit: Unit, outcome: Outcome) -> str:
 
 
 class LiveTable(Watch):
-    """Shows a table of what is done and what runs, which stays where it is on a terminal.
+    """Observer that shows a table of the units that are done and that run, in one place of a terminal.
 
     Args:
         console: of the terminal.

@@ -57,7 +57,7 @@ class Job:
 
 
 class NotPossible(Exception):  # noqa: N818 - no error: it is noted, and the grid goes on
-    """The cells of a unit cannot be had; says why."""
+    """Impossibility of the cells of a unit; the message gives the reason."""
 
 
 def _view(job: Job) -> tuple[Corpus, Corpus]:

@@ -1,4 +1,4 @@
-"""Doing one unit of a grid, in whatever process: a corpus, a backbone, or cells from training to the users' table."""
+"""The work on one unit of a grid, in any process: a corpus, a backbone, or cells from training to the users' table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peterrec.training.pretrain import pretrain
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a unit went.
+    """The result of doing a unit: done, skipped or failed.
 
     Attributes:
         status: `skipped`: its cells cannot be had; `failed`: it may go well another time.
@@ -33,7 +33,7 @@ class Outcome:
 
 
 def do(job: Job) -> Outcome:
-    """Do a unit and keep what comes of it: corpora and backbones for the cells, cells for the report.
+    """Run a unit and write its result: corpora and backbones for the cells, cells for the report.
 
     Small bundles are kept beside their cells; those above 1 MB (copies of the backbone, large heads) are removed once
     the cell is written. An adaptation that was killed goes on where it was.

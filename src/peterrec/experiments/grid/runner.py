@@ -41,7 +41,7 @@ MOST_REASONS = 3  # told in one message
 
 
 class FailedCells(PeterRecError):  # noqa: N818 - it names what there is
-    """Some cells of a grid failed; the others are there, and the report is written."""
+    """Failure of some cells of a grid; the others are there, and the report is written."""
 
     exit_code = 1
 
@@ -161,7 +161,7 @@ def _write_synthetic_data(config: ExperimentConfig, out: Path) -> None:
 
 
 def _compute(config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, watch: Watch) -> list[Failure]:
-    """Do all units that are not done, in order, as soon as what they need is there; return those that failed."""
+    """Run all units that are not done, in order, each once its inputs are there; return those that failed."""
     remaining = needed(units, [state.is_done(out, unit) for unit in units])
     jobs = max(1, min(jobs, len(remaining)))
     threads = max(1, _cores() // jobs)

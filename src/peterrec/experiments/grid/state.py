@@ -76,7 +76,7 @@ def open_folder(out: Path, *, overwrite: bool) -> None:
 
 
 def is_done(out: Path, unit: Unit) -> bool:
-    """Say whether all of a unit is there, made with the same inputs, or known to be impossible with them."""
+    """Return whether all of a unit is there, made with the same inputs, or known to be impossible with them."""
     if unit.cells:
         return all(_settled(out, key, unit) for key in unit.cells)
     file = DESCRIPTIONS[unit.kind]
@@ -89,7 +89,7 @@ def mark(out: Path, unit: Unit) -> None:
 
 
 def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
-    """Say whether a cell has a result of the same inputs, and the test users with it."""
+    """Return whether a cell has a result of the same inputs, and the test users with it."""
     folder = out / key.folder
     return (folder / "users.parquet").is_file() and bool(_inputs(folder / DESCRIPTIONS["cell"]) == unit.inputs)
 

@@ -36,14 +36,14 @@ SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads
 
 
 class SameProcess:
-    """Does one job at a time in this process."""
+    """Worker in this process, which does one job at a time."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
 
     @property
     def free(self) -> int:
-        """1, or 0 while there is a job."""
+        """Number of jobs that may be started now: 1, or 0 while there is a job."""
         return 1 - len(self._jobs)
 
     def start(self, job: Job) -> None:
@@ -51,12 +51,12 @@ class SameProcess:
         self._jobs.append(job)
 
     def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Do the job, however long it takes."""
+        """Run the job to its end, and return it with its result."""
         job = self._jobs.popleft()
         return [(job, _do(job))]
 
     def close(self) -> None:
-        """Do nothing: there is no other process."""
+        """Return at once: there is no other process."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class _Worker:
 
 
 class WorkerProcesses:
-    """Does jobs in processes of its own, each with its share of the cores.
+    """Worker processes, each with its share of the cores.
 
     Args:
         count: how many processes at most; each is started when it is first needed.
@@ -81,7 +81,7 @@ class WorkerProcesses:
 
     @property
     def free(self) -> int:
-        """How many more jobs may be started."""
+        """Number of jobs that may be started now."""
         return self.count - sum(worker.job is not None for worker in self._workers)
 
     def start(self, job: Job) -> None:
@@ -126,7 +126,7 @@ class WorkerProcesses:
         return outcome("failed", f"{ending}\n  What to do: {remedy}", 0.0)
 
     def close(self) -> None:
-        """Tell all to stop, and let them save what they can go on from."""
+        """Stop all workers; they have a moment to save their resume points."""
         for worker in self._workers:
             worker.connection.close()  # ends those that wait for a job
             if worker.job is not None:
@@ -146,7 +146,7 @@ def _do(job: Job) -> Outcome:
 
 
 def _work(connection: Connection, threads: int) -> None:
-    """Do the jobs that come, until the other end is closed."""
+    """Run jobs as they come, until the other end is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
     signals: list[int] = []

@@ -1,4 +1,4 @@
-"""Networks of other papers in their plain form, trained and stopped as ours are."""
+"""Networks of other papers in their plain form, trained and stopped as the strategies are."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Tower(nn.Module):
 
     @property
     def items(self) -> int:
-        """How many items there are; also the index that means none."""
+        """Number of items; also the index that means none."""
         return self.embedding.num_embeddings - 1
 
     def enter(self, users: Float[Tensor, "*u C"], items: Int[Tensor, "*i"]) -> Float[Tensor, "*b W"]:

@@ -38,7 +38,7 @@ class TrainingHistory:
 
     @property
     def seconds(self) -> float:
-        """Of all epochs. One training of several tasks counts in full for each."""
+        """Seconds of all epochs. One training of several tasks counts in full for each."""
         return self.rows[-1]["seconds"]
 
     @property

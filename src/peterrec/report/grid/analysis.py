@@ -100,7 +100,7 @@ class Grid:
         return list(dict.fromkeys(group.method for group in groups if self.cells_of(question, group)))
 
     def primary(self, task: str) -> Metric:
-        """Return the metric that verdicts on a task are told of."""
+        """Return the metric that verdicts on a task are about."""
         return next(cell.primary for key, cell in self.cells.items() if key.task_path == task)
 
     def metrics(self, task: str) -> list[Metric]:
@@ -205,7 +205,7 @@ def shown(names: Iterable[Metric]) -> list[Metric]:
 
 
 def lower_is_better(metric: Metric) -> bool:
-    """Say whether a small value is a good one."""
+    """Return whether a small value is a good one."""
     return metric in LOWER_IS_BETTER
 
 

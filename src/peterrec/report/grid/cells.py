@@ -1,4 +1,4 @@
-"""What a cell of a grid is, and what is kept of it: plain values, and one row for each test user."""
+"""Cells of a grid: their keys, and their results as plain values and one row for each test user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Family = Literal["adapt", "baseline", "neural-baseline"]
 
 @dataclass(frozen=True, order=True)
 class CellKey:
-    """Which cell: data set, task, method, seed, share of the labelled train users."""
+    """Key of a cell: data set, task, method, seed, share of the labelled train users."""
 
     data: str
     task: str
@@ -38,7 +38,7 @@ class CellKey:
 
     @property
     def folder(self) -> Path:
-        """Where the cell lies in the folder of a grid."""
+        """Path of the cell in the folder of a grid."""
         percent = f"{100 * self.share:.12g}"
         return Path("cells", self.data, self.task, self.method, f"seed-{self.seed}-share-{percent}")
 
@@ -53,7 +53,7 @@ class _Frozen(BaseModel):
 
 
 class Cost(_Frozen):
-    """What a method costs. What is not measured, or does not apply, is None.
+    """Cost of a method in parameters, bytes and seconds; a value is None where it is not measured or does not apply.
 
     Attributes:
         trained: trained parameters by group (`embedding`, `blocks`, `norms`, `patch`, `head`, ...).
@@ -75,7 +75,7 @@ class Cost(_Frozen):
 
 
 class CellResult(_Frozen):
-    """What a cell found.
+    """Result of a cell: metrics on the test users, with the settings and the cost that gave them.
 
     Attributes:
         data, task, method, seed, share: its key.
@@ -119,7 +119,7 @@ class CellResult(_Frozen):
 
     @property
     def key(self) -> CellKey:
-        """Which cell it is."""
+        """Key of the cell."""
         return CellKey(self.data, self.task, self.method, self.seed, self.share)
 
 
@@ -201,6 +201,6 @@ def kind_of(config: ExperimentConfig, task_path: str) -> Kind:
 
 
 def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
-    """Say whether a method exists for a kind of task."""
+    """Return whether a method exists for a kind of task."""
     settings = config.methods[method]
     return settings.baseline is None or settings.baseline in baseline_names(kind)

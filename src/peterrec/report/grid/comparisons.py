@@ -1,4 +1,4 @@
-"""Which methods a question compares, and the verdicts, corrected for how many there are."""
+"""The comparisons of methods that a question asks for, and their verdicts, corrected for their number."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def constant_baseline(grid: Grid, task: str) -> str | None:
 
 
 def is_patch(config: ExperimentConfig, method: str) -> bool:
-    """Say whether a method trains a patch on a pre-trained backbone (the default of `adapt`)."""
+    """Return whether a method trains a patch on a pre-trained backbone (the default of `adapt`)."""
     adapt = config.methods[method].adapt
     return adapt is not None and (config.adapt | adapt).get("strategy", "patch") == "patch"
 

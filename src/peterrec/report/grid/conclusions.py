@@ -1,4 +1,4 @@
-"""What follows from the numbers of a grid, in plain sentences, and nothing else."""
+"""The conclusions from the numbers of a grid, in plain sentences."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _better(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _compare_with_constant(grid: Grid, task: str, comparisons: Sequence[Comparison]) -> list[str]:
-    """Say where no method is better than giving everybody the same answer."""
+    """Return a sentence on a task where no method is better than giving everybody the same answer; else none."""
     if not comparisons:
         return []
     primary, reference, better = grid.primary(task), label(grid.config, comparisons[0].reference), _better(comparisons)
@@ -191,7 +191,7 @@ def _seed_notes(grid: Grid, question: QuestionConfig, comparison: Comparison) ->
 
 
 def _opposite(grid: Grid, comparison: Comparison, comparisons: Sequence[Comparison]) -> list[str]:
-    """Say where another metric gives the opposite verdict."""
+    """Return a sentence on a verdict that another metric contradicts; else none."""
     opposite = {"better": "worse", "worse": "better"}.get(comparison.verdict)
     names = [
         metric(c.metric)
@@ -221,7 +221,7 @@ def _fewer_labels(grid: Grid, comparison: Comparison, comparisons: Sequence[Comp
 
 
 def _best(grid: Grid, question: QuestionConfig, task: str, comparisons: Sequence[Comparison]) -> str:
-    """Say which method is best and which are not clearly worse."""
+    """Return a sentence that names the best method, and those that are not clearly worse."""
     name, largest = comparing.best_method(grid, question, task), max(question.label_fractions)
     value = grid.measured(question, Group(task, name, largest), grid.primary(task)) if name is not None else None
     if name is None or value is None:

@@ -15,7 +15,7 @@ class _Frozen(BaseModel):
 
 
 class Machine(_Frozen):
-    """Where the run was made. `device` is what torch computed on; `cores` those the process may use."""
+    """The machine of a run. `device` is the one that torch computed on; `cores` those the process may use."""
 
     cpu: str
     cores: int
@@ -61,7 +61,7 @@ class InputFile(_Frozen):
 
 
 class Step(_Frozen):
-    """One step of preparing: what was done, how many (events or users) were left and dropped, and why.
+    """One step of preparing: its name, how many (events or users) were left and dropped, and the reason.
 
     In `run.json` the keys are those of the corpus's manifest: `what`, `left`, `why`.
     """
@@ -147,7 +147,7 @@ class BackboneFacts(_Frozen):
 
 
 class BundleFacts(_Frozen):
-    """What one strategy trained on one task. All shares are of backbone, patch and head together."""
+    """A bundle: one strategy trained on one task. All shares are of backbone, patch and head together."""
 
     strategy: str
     patch_params: int
@@ -201,7 +201,7 @@ class TaskRecord(_Frozen):
 
     @property
     def name(self) -> str:
-        """Of the task."""
+        """Name of the task."""
         return self.facts.name
 
     def bundle(self, strategy: str) -> BundleFacts | None:

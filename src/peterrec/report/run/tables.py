@@ -1,4 +1,4 @@
-"""The tables of a run: which value is best, and what the verdicts say about each method."""
+"""The tables of a run, with marks for the best value and for the verdicts on each method."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> lis
 
 
 def beats_all(evaluation: TaskEvaluation, method: str) -> bool | None:
-    """Say whether a model is clearly better than every baseline on the primary metric; None without a baseline."""
+    """Return whether a model is clearly better than every baseline on the primary metric; None without a baseline."""
     marks = against_baselines(evaluation, method, evaluation.primary)
     return all(mark.css == "better" for mark in marks) if marks else None
 
@@ -127,7 +127,7 @@ def difference_table(evaluation: TaskEvaluation) -> Table | None:
 
 
 def _describe_method(task: TaskRecord, method: MethodResult) -> str:
-    """Say what was trained, or which settings of a baseline were chosen."""
+    """Describe a method: the parts that were trained, or the chosen settings of a baseline."""
     if method.family == "model":
         return " · ".join(_trained_shares(method, task.bundle(method.name)))
     settings = _settings(method.settings)

@@ -43,7 +43,7 @@ class Client:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host name or address can only be this machine: localhost, 127.0.0.0/8, ::1."""
+    """Return whether a host name or address can only be this machine: localhost, 127.0.0.0/8, ::1."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:
@@ -53,7 +53,7 @@ def is_loopback(host: str) -> bool:
 
 
 class AuthenticationMiddleware:
-    """Refuses who has no key, and a foreign page that reaches for a service without keys by another name.
+    """Middleware that refuses clients without a key, and foreign pages that reach a keyless service by another name.
 
     Args:
         app: what is guarded.

@@ -44,7 +44,7 @@ class _PendingJob(Generic[J, R]):
 
 
 class Batcher(Generic[J, R]):
-    """Collects jobs for a moment, runs them together in a thread of its own, and hands the results back.
+    """Queue that collects jobs for a moment, runs them together in a thread of its own, and hands the results back.
 
     Args:
         run: takes the jobs of one run; returns for each its result, or the error that only this one meets. What it

@@ -111,7 +111,7 @@ class Bundles:
         return info
 
     def roll_back(self, name: str, version: str | None) -> VersionInfo:
-        """Let another version answer.
+        """Activate another version.
 
         Raises:
             ApiError: there is no such version (404).

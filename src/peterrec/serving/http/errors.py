@@ -82,7 +82,7 @@ class ApiError(Exception):
 
 
 def busy(retry_after: int) -> ApiError:
-    """Too much waits."""
+    """Return the error of a full queue."""
     return ApiError(
         429, "busy", "the service has more to do than it can take on", f"try again in {retry_after} s",
         {"Retry-After": str(retry_after)},
@@ -90,17 +90,17 @@ def busy(retry_after: int) -> ApiError:
 
 
 def stopping() -> ApiError:
-    """The service is about to end."""
+    """Return the error of a service that is about to end."""
     return ApiError(503, "stopping", "the service is stopping", "try again shortly", {"Retry-After": "1"})
 
 
 def too_slow(seconds: float, remedy: str) -> ApiError:
-    """The answer took too long."""
+    """Return the error of an answer that took too long."""
     return ApiError(504, "too_slow", f"there was no answer within {seconds:g} s", remedy)
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Return what a client is told of an error; of a fault of ours, only that there was one."""
+    """Return an error as a client gets it; of a fault of the service, only that there was one."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
@@ -126,7 +126,7 @@ def _from_http_exception(error: HTTPException) -> ApiError:
 
 
 def _from_validation(problems: Sequence[Any]) -> ApiError:
-    """Say which fields are wrong and how, without what was in them."""
+    """Return the error of fields that are wrong, with the faults and without the values."""
     if any(problem["type"] == "json_invalid" for problem in problems):
         return ApiError(400, "malformed_json", "the body is not valid JSON", "send JSON in UTF-8")
     problems_by_field: dict[str, list[str]] = {}  # what may be of several kinds has a problem with each of them

@@ -25,7 +25,7 @@ MAX_MESSAGES = 1_000  # that are remembered for it
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as JSON: time, level, event and the record's `fields`.
+    """Formatter of a record as JSON: time, level, event and the record's `fields`.
 
     Of an error it gives the type and the places, not the text, which may quote what a user sent.
     """
@@ -47,14 +47,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class MemoryHandler(logging.StreamHandler[TextIO]):
-    """Writes to a stream that is no file, at once."""
+    """Handler that writes to a stream that is no file, at once."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Go on: the stream is closed, or there is none."""
+        """Ignore the error: the stream is closed, or there is none."""
 
 
 class FileHandler(logging.Handler):
-    """Writes to a file descriptor, past Python's buffers: the process cannot end while a thread holds one of these.
+    """Handler that writes to a file descriptor, past Python's buffers: a thread that holds one keeps a process alive.
 
     It has no lock, since only the listener's thread writes: at the end `logging` would wait for a lock that is held by
     a thread whose line nobody reads.
@@ -65,7 +65,7 @@ class FileHandler(logging.Handler):
         self._stream = stream
 
     def createLock(self) -> None:  # noqa: N802
-        """Have no lock."""
+        """Make no lock: the listener's thread is the only one that writes."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -78,7 +78,7 @@ class FileHandler(logging.Handler):
 
 
 class BoundedQueueHandler(QueueHandler):
-    """Hands lines to a listener's thread; past the most that may wait they are dropped, and a line says how many.
+    """Handler that hands lines to a listener's thread; past the most that may wait they are dropped and counted.
 
     Args:
         max_waiting: lines.
@@ -132,7 +132,7 @@ class _Listener(QueueListener):
 
 
 class Log:
-    """Writes lines of JSON; nobody waits for who reads them.
+    """Log of JSON lines; writing one never waits for the reader of the log.
 
     Args:
         stream: to write to; standard error if not given. One in memory is written to at once, others by a thread.
@@ -161,7 +161,7 @@ class Log:
         self._handler.handle(_record(event, logging.ERROR, fields, error))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until all lines are written, but not for ever for who does not read them."""
+        """Wait until all lines are written, but not for ever where they are not read."""
         end = time.monotonic() + seconds
         while self._queue is not None and self._queue.waiting and time.monotonic() < end:
             time.sleep(CHECK_SECONDS)
@@ -175,7 +175,7 @@ def _record(event: str, level: int, fields: dict[str, Any], error: BaseException
 
 
 class ServerLogHandler(logging.Handler):
-    """Writes the records of the HTTP server and of the event loop as JSON lines too.
+    """Handler that writes the records of the HTTP server and of the event loop as JSON lines too.
 
     Args:
         log: to write to.
@@ -208,7 +208,7 @@ class ServerLogHandler(logging.Handler):
 
 
 def redirect_server_logs(log: Log) -> None:
-    """Let the loggers of the server and of asyncio write to `log`."""
+    """Redirect the loggers of the server and of asyncio to `log`."""
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers = [ServerLogHandler(log)]
@@ -219,7 +219,7 @@ def redirect_server_logs(log: Log) -> None:
 
 
 class EngineLines(logging.Handler):
-    """Writes the log of the engine as lines of the service.
+    """Handler that writes the log of the engine as lines of the service.
 
     Args:
         log: to write to.
@@ -235,7 +235,7 @@ class EngineLines(logging.Handler):
 
 
 def show_engine_log(log: Log) -> None:
-    """Let the loggers of `peterrec.serving` write to `log`."""
+    """Redirect the loggers of `peterrec.serving` to `log`."""
     logger = logging.getLogger("peterrec.serving")
     logger.handlers = [EngineLines(log)]
     logger.setLevel(logging.INFO)

@@ -81,7 +81,7 @@ class _GaugeCollector(Collector):
         self._gauges, self._queues, self._versions = gauges, queues, versions
 
     def describe(self) -> Iterable[Any]:
-        """Nothing is known before the service has started."""
+        """Return no metrics: none is known before the service has started."""
         return ()
 
     def collect(self) -> Iterable[Any]:

@@ -28,7 +28,7 @@ SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy"
 
 
 class RequestBodyMiddleware:
-    """Reads a whole body before the application sees it, and cancels the application where the client leaves.
+    """Middleware that reads a whole body before the application, and cancels the application where the client leaves.
 
     Args:
         app: gets the whole body at once.
@@ -190,7 +190,7 @@ def _route_template(scope: Scope) -> str:
 
 
 class _ResponseSender:
-    """Sends an answer with the headers that all answers have, and remembers its status."""
+    """Sender of an answer, with the headers that all answers have; it keeps the status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self.request_id = send, request_id

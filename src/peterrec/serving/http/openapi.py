@@ -63,7 +63,7 @@ def _add_limits(document: dict[str, Any], limits: LimitsConfig) -> None:
 
 
 def _add_faults(document: dict[str, Any]) -> None:
-    """Add what may be said of any request before an address is looked at."""
+    """Add the errors that any request may get before its address is looked at."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorReply"}}}
     for operation in _operations(document):
         for status, meaning in FAULTS.items():

@@ -22,7 +22,7 @@ class Fault(BaseModel):
 
 
 class ErrorReply(BaseModel):
-    """Every error has this form."""
+    """Body of every error."""
 
     error: Fault
 
@@ -60,7 +60,7 @@ class UserReply(BaseModel):
 
 
 class ErasedReply(BaseModel):
-    """Number of erased events; 0 for someone who is not known."""
+    """Number of erased events; 0 for a user who is not stored."""
 
     erased: int
     complete: bool = Field(description="false: files of the store may still hold them; see GET /v1/erasures")
@@ -125,13 +125,13 @@ class DroppedReply(BaseModel):
 
 
 class StatusReply(BaseModel):
-    """Whether the service is there."""
+    """Sign that the process answers."""
 
     status: str = Field(examples=["ok"])
 
 
 class ReadyReply(BaseModel):
-    """Whether to send requests here."""
+    """Readiness for requests."""
 
     status: Literal["ok", "degraded"] = Field(description="degraded: some bundles do not answer, all else does")
     failed: list[str] = Field(description="names of bundles that could not be loaded after a restart")

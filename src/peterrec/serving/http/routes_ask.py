@@ -1,4 +1,4 @@
-"""Questions about users whose events come with them, and what may be asked."""
+"""Routes of questions about users whose events come with them, and of the tasks that may be asked for."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Limit = Annotated[int, Query(ge=1, le=100, description="items")]
     "/items", response_model=ItemsReply, responses=faults(429, 504, body=False), summary="Search in the catalogue"
 )
 async def items(service: ServiceOf, q: Wanted = "", limit: Limit = 20) -> Response:
-    """Find items by id or title, whatever the case; without `q`, the most frequent."""
+    """Find items by id or title, upper or lower case; without `q`, the most frequent."""
     matches = await service.call(lambda: service.parts.items.search(q, limit))
     listed = [FoundItem(item=match.item, title=match.title, count=match.count) for match in matches]
     return reply(ItemsReply, ItemsReply(items=listed))

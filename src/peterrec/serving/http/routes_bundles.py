@@ -1,4 +1,4 @@
-"""Bundles, for operators."""
+"""Routes of bundles, for operators."""
 
 from __future__ import annotations
 

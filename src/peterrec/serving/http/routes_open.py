@@ -77,7 +77,7 @@ async def healthz() -> Response:
     summary="Say whether to send requests here",
 )
 async def readyz(service: ServiceOf) -> Response:
-    """Say whether events can be kept, bundles answer, and the service is not stopping."""
+    """Return whether events can be kept, bundles answer, and the service is not stopping."""
     failed = sorted(service.bundles.failed)
     if not await service.ready():
         message = "the service is stopping" if service.stopping else "the store of events cannot be written"

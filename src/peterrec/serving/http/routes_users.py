@@ -1,4 +1,4 @@
-"""Users whose events the service keeps."""
+"""Routes of users whose events the service keeps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
     summary="Ask tasks about a stored user",
 )
 async def predict(user: User, service: ServiceOf, body: AskBody | None = None) -> Response:
-    """Answer any tasks about a user by the events that are kept; someone who is not known has none."""
+    """Answer any tasks about a user by the stored events; a user who is not stored has none."""
     body = body or AskBody()
     _check_id(user, service)
     check_limits(body, service.limits)
@@ -115,7 +115,7 @@ async def erase(user: User, service: ServiceOf) -> Response:
     summary="Show which erasures are pending",
 )
 async def erasures(service: ServiceOf) -> Response:
-    """Say how many erased users files of the store may still hold, and since when; nobody knows who they were."""
+    """Return the number of erased users that files of the store may still hold, and since when; not who they were."""
     erasures = await service.erasures()
     return reply(ErasuresReply, ErasuresReply(pending=erasures.pending, since=erasures.since))
 

@@ -52,7 +52,7 @@ class Bound:
     measure: Literal["list", "text", "number"]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Have the length of a list checked first, where the settings are known; `check_limits` does the rest."""
+        """Return a schema that checks the length of a list first; `check_limits` does the rest."""
         schema = handler(source)
         return core_schema.no_info_before_validator_function(self._check, schema) if self.measure == "list" else schema
 
@@ -79,7 +79,7 @@ class Body(BaseModel):
 
 
 class AskBody(Body):
-    """Question about a user."""
+    """Question about a user, and options."""
 
     tasks: Annotated[
         Literal["*"] | Annotated[list[TextId], Field(fail_fast=True, min_length=1, max_length=MAX_TASKS)],
@@ -121,7 +121,7 @@ class PredictBody(Body):
 
 
 class ExplainBody(Body):
-    """A question which events mattered for a task."""
+    """Question about the contribution of each event to the answer of a task."""
 
     items: Annotated[History, Bound("explained", "list")]
     task: TextId = Field(description="name of a loaded bundle")
@@ -133,7 +133,7 @@ class ExplainBody(Body):
 
 
 class EventBody(Body):
-    """Something a user did."""
+    """Event of a user."""
 
     id: Annotated[TextId, Field(description="the user's own; the same twice is kept once"), Bound("id_length", "text")]
     user: Annotated[TextId, Field(description="who"), Bound("id_length", "text")]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from peterrec.arguments import checked
 from peterrec.config import ServeConfig
@@ -100,7 +100,7 @@ def open_service(
     check_store(config.store)
     show_engine_log(log)
     with contextlib.ExitStack() as undo:
-        lock = undo.enter_context(lock_state_folder(state)) if state.exists() else None
+        lock = lock_state_folder(state, undo) if state.exists() else None
         model = UserModel.from_pretrained(backbone)
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine)
@@ -111,7 +111,7 @@ def open_service(
         except PeterRecError as error:
             log.write("first answer", "error", message=error.message, remedy=error.remedy)
         # Only now, so that a mistake leaves nothing behind.
-        lock = lock or undo.enter_context(lock_state_folder(state))
+        lock = lock or lock_state_folder(state, undo)
         store = open_store(config.store, state, config.limits.keep_events)
         undo.callback(store.close)
         for warning in getattr(store, "warnings", ()):
@@ -121,29 +121,36 @@ def open_service(
     return service
 
 
-def lock_state_folder(state: Path) -> IO[bytes]:
-    """Take a folder of state for this process, until the file that is returned is closed or the process ends.
+def lock_state_folder(state: Path, undo: contextlib.ExitStack) -> FileLock:
+    """Take a folder of state for this process, until the lock is released or the process ends, however it ends.
+
+    Args:
+        state: the folder; it is made where it is not there.
+        undo: releases the lock when it is unwound.
+
+    Returns:
+        The lock, held; any thread may release it.
 
     Raises:
         ConfigError: another service has it.
         StorageError: the folder cannot be made or written.
     """
+    lock = FileLock(state / LOCK, thread_local=False)
     try:
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / LOCK).open("ab")
-    except OSError as error:
-        raise StorageError(
-            f"cannot be written ({error.strerror})", remedy="give a folder for the state that may be", path=state
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+        (state / LOCK).touch()
+        lock.acquire(blocking=False)
+    except Timeout as error:
         raise ConfigError(
             "another service uses this folder",
             remedy="stop it, or give this one a --state of its own (services that share users need --store redis://...)",
             path=state,
         ) from error
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror})", remedy="give a folder for the state that may be", path=state
+        ) from error
+    undo.callback(lock.release)
     return lock
 
 

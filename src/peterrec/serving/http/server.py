@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -18,6 +17,11 @@ from peterrec.errors import ConfigError
 from peterrec.serving.http.app import make_app
 from peterrec.serving.http.logs import redirect_server_logs
 from peterrec.serving.http.service import Service
+
+try:
+    import resource
+except ModuleNotFoundError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
 
 OTHER_FILES = 128  # open beside connections: the store, libraries
 MIN_CONNECTIONS = 8  # however few files may be open
@@ -83,12 +87,12 @@ class Server(uvicorn.Server):
         self._service, self._on_started = service, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Listen on the socket, and call `started`."""
         await super().startup(sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, finish, close."""
+        """Stop listening, finish the requests in flight, and close the application with the service."""
         self._service.stopping = True
         self._service.log.write("stopping")
         await super().shutdown(sockets)
@@ -131,8 +135,13 @@ def share_cores(config: ServeConfig) -> None:
 
 
 def open_files_for_connections(service: Service) -> int:
-    """Raise the limit on open files as far as connections need it, and return how many connections fit."""
+    """Raise the limit on open files as far as connections need it, and return how many connections fit.
+
+    All of `LimitsConfig.connections` fit where the system has no such limit.
+    """
     wanted = service.limits.connections
+    if resource is None:
+        return wanted
     needed = wanted + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
 from peterrec.data.catalogue import ItemId
@@ -23,6 +23,8 @@ from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from peterrec.serving.batch_plan import Prepared
     from peterrec.serving.engine import Engine
     from peterrec.serving.keys import Keys
@@ -59,12 +61,12 @@ class Parts:
     items: ItemSearch
     bundles: Bundles
     keys: Keys | None
-    lock: IO[bytes] | None = None
+    lock: FileLock | None = None
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A question, or (with a task) the question which events mattered."""
+    """A question, or (with a task) one about the contribution of each event."""
 
     prepared: Prepared
     task: str | None = None
@@ -128,7 +130,7 @@ class Service:
         return (await self._ask([_Job(fetched)]))[0]
 
     async def explain(self, request: Request, task: str) -> Explanation:
-        """Tell which events mattered."""
+        """Explain an answer by the contribution of each event."""
         self._check_tasks([request.question])
         prepared = self.parts.engine.prepare(request)
         jobs = [(_Job(prepared, task), len(request.items) + 1)]
@@ -170,7 +172,7 @@ class Service:
         return [next(answers) if job.task is None else self._explain(job) for job in jobs]
 
     def _run_together(self, prepared: list[Prepared]) -> list[Answer | Exception]:
-        """Answer together; where that fails, one by one, so that who is not at fault has an answer."""
+        """Answer together; where that fails, one by one, so that questions without a fault have an answer."""
         run = self.parts.users.run
         try:
             answers: list[Answer | Exception] = list(run(prepared)) if prepared else []
@@ -228,7 +230,7 @@ class Service:
         return await self.call(self.parts.store.erasures)
 
     async def follow_erasures(self) -> None:
-        """Every second, go on with erasures that are pending and forget who was erased by another service."""
+        """Continue pending erasures every second, and drop copies of users that another service erased."""
         while not self._closed:
             try:
                 erasures = await self.call(self.parts.users.follow_erasures)
@@ -267,7 +269,7 @@ class Service:
             raise too_slow(seconds, remedy) from None
 
     async def ready(self) -> bool:
-        """Say whether events can be kept and questions answered.
+        """Return whether events can be kept and questions answered.
 
         The store may have room for a check and not for events, so that events that it could not keep count too.
         """
@@ -302,7 +304,7 @@ class Service:
             self.hanging = True
         self.parts.store.close()
         if self.parts.lock is not None:
-            self.parts.lock.close()
+            self.parts.lock.release()
         self.log.write("stopped")
 
     def _queues(self) -> dict[str, int]:

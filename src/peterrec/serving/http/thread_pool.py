@@ -19,7 +19,7 @@ OPEN_SECONDS = 1.0  # for which nobody else waits for it then
 
 
 class CircuitBreaker:
-    """Fails calls at once for a moment after the store hung: it opens on a slow failure, not on a number of them."""
+    """Circuit breaker that fails calls at once for a moment after the store hung; one slow failure opens it."""
 
     def __init__(self) -> None:
         self._open_until = 0.0
@@ -42,7 +42,7 @@ class CircuitBreaker:
 
 
 class BoundedThreadPool:
-    """Runs calls in some threads, through a circuit breaker; past a bound they are refused.
+    """Threads that run calls through a circuit breaker; past a bound calls are refused.
 
     Args:
         max_pending: calls that may wait or run at a time.
