@@ -38,7 +38,7 @@ def tables_of(grid: Grid, answer: Answer) -> list[Table]:
     makers: dict[str, Callable[[], list[Table]]] = {
         "metrics": lambda: [*_headline(grid, answer), *_metrics(grid, question)],
         "costs": lambda: _costs(grid, question),
-        "shares": lambda: _shares(grid, question),
+        "label_fractions": lambda: _shares(grid, question),
         "events": lambda: _strata(grid, question),
     }
     tables = [table for name in question.sections if name in makers for table in makers[name]()]
