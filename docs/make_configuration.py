@@ -75,7 +75,7 @@ def _kinds() -> str:
 
 def _section(model: type[config.Config]) -> str:
     verb = VERBS.get(model.__name__)
-    lines = [f"## {model.__name__}" + (f": {verb}" if verb else ""), "", inspect.getdoc(model) or "", ""]
+    lines = [f"## {model.__name__}", *(["", f"Of {verb}."] if verb else []), "", inspect.getdoc(model) or "", ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         cells = (f"`{name}`", _type(field.annotation), _default(field), field.description or "")

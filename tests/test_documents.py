@@ -278,3 +278,13 @@ def test_the_map_of_the_code_has_every_module_and_no_other() -> None:
         assert modules <= named[folder], f"{folder} has modules that the map lacks"
         verbs = set(VERBS) | {"run", "predict"}
         assert named[folder] - modules <= verbs, f"the map names modules that {folder} lacks"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_a_heading_lead_to_one(page: Path) -> None:
+    links = re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text())
+    for name, anchor in links:
+        text = (page.parent / name if name else page).read_text()
+        headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in anchors, f"{name}#{anchor}"

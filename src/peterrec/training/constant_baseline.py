@@ -14,6 +14,7 @@ from peterrec.config import AdaptConfig
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import IntArray
 from peterrec.nn.heads import log_share
+from peterrec.nn.readout import readout_named
 from peterrec.training.task_loss import Sums, add_up, metric_sums
 
 ROWS_AT_ONCE = 256
@@ -119,7 +120,7 @@ def settings_to_try(config: AdaptConfig, best_epoch: int) -> tuple[str, ...]:
         settings.append(f"epochs={2 * config.epochs}")
     elif best_epoch == 0:
         settings.append(f"optim.lr={config.optim.lr / 4:g}")
-    if config.readout == "token":
+    if readout_named(config.readout).token_only:
         settings.append("readout=pooled")
     if config.event_dropout == 0.0:
         settings.append("event_dropout=0.5")

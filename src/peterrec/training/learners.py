@@ -17,7 +17,7 @@ from peterrec.data.batching import inference_batches
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import IntArray
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.readout import represent
+from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
@@ -96,13 +96,13 @@ def standardise(
     """Scale the input of a head that reads sums of states by their size among some of the train users.
 
     Args:
-        head: of the task; that of readout `token` stays as it is: LayerNorm has seen to it.
+        head: of the task; it stays as it is where the readout is not standardised.
         config: says what is read.
         users: to train on.
         read: from tokens to representations, before anything is trained.
         device: where the backbone is.
     """
-    if config.readout == "token":
+    if not readout_named(config.readout).standardised:
         return
     sample = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
     batches = inference_batches(sample, STANDARD_BATCH, config.max_length)

@@ -239,7 +239,7 @@ def test_a_data_set_is_fetched_only_where_it_is_not_there(tmp_path: Path, monkey
     }
     data = {"films": {"fetch": "ml-1m", "prepare": prepare}}
     config = small_grid(data=data, data_root=str(tmp_path), questions=[question("patch")])
-    runner._fetch(config, tmp_path / "out", print)
+    runner._fetch(config, tmp_path / "out")
     assert fetched == [tmp_path / "ml-1m"]
-    runner._fetch(config, tmp_path / "out", print)  # the user's own copy may lie there as well
+    runner._fetch(config, tmp_path / "out")  # the user's own copy may lie there as well
     assert len(fetched) == 1

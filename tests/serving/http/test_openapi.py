@@ -115,7 +115,10 @@ def test_schemas_have_meanings_and_limits(described: dict[str, Any]) -> None:
         assert schemas[name]["description"]
         for field, document in schemas[name]["properties"].items():
             assert document["description"], f"{name}.{field}"
-    assert "`value` minus the value without event t" in schemas["Explanation"]["properties"]["contributions"]["description"]
+    assert (
+        "`value` minus the value without event t"
+        in schemas["Explanation"]["properties"]["contributions"]["description"]
+    )
     fields = {name: schemas[name]["properties"] for name in schemas if "properties" in schemas[name]}
     assert fields["PredictBody"]["requests"]["maxItems"] == 256
     assert fields["RequestBody"]["items"]["maxItems"] == 10_000
