@@ -36,7 +36,7 @@ POOLED: dict[str, Any] = {**FOLDS, "strategy": "all", "readout": "pooled", "opti
 
 
 def folds_of(model: UserModel, corpus: Corpus, task: str, config: AdaptConfig) -> list[Fold]:
-    run = AdaptationRun(model, corpus, [task], Path("nowhere"), config.model_copy(update={"cache": "off"}), print)
+    run = AdaptationRun(model, corpus, [task], Path("nowhere"), config.model_copy(update={"cache": "off"}))
     return make_folds(run, config.folds)
 
 

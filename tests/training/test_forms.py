@@ -28,7 +28,8 @@ def test_a_form_is_used_and_gives_the_same_bits(
         shapes.append(tuple(arguments[1].shape[:2]))
         return real(*arguments)
 
-    monkeypatch.setattr(f"peterrec.nn.backbone.{form}d_run", spy)
+    name = "recomputed_run" if form == "gradient_checkpointing" else "compiled_run"
+    monkeypatch.setattr(f"peterrec.nn.backbone.{name}", spy)
 
     def whole_job(folder: Path, **settings: bool) -> list[tuple[int, str]]:
         """Return, after each training, how often the form was used and what came out."""

@@ -112,7 +112,7 @@ def test_a_backbone_that_does_change_is_noticed(
 ) -> None:
     class Meddles(Callback):
         def on_train_end(self, trainer: Any, module: Any) -> None:
-            module.backbone.embedding.weight.data[7, 3] += 1e-6
+            module.backbones[0].embedding.weight.data[7, 3] += 1e-6
 
     watched(Meddles())
     with pytest.raises(PeterRecError, match="the pre-trained backbone changed while adapting"):

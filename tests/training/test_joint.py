@@ -201,7 +201,7 @@ def test_the_loss_of_a_step_is_the_mean_over_users_of_whatever_task(
             return torch.tensor(self.value)
 
     config = adapt_config(strategy="joint")
-    learners: Any = AdaptationRun(model, corpus, TASKS, tmp_path, config, print).learners
+    learners: Any = AdaptationRun(model, corpus, TASKS, tmp_path, config).learners
     module = JointModule(learners, config)
     module.losses = torch.nn.ModuleList(Says(value) for value in (2.0, 10.0))
     three_users, one_user = ({"tokens": torch.full((users, 4), 5)} for users in (3, 1))
