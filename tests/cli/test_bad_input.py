@@ -174,7 +174,7 @@ def test_artifacts_that_are_damaged_or_do_not_belong(job: Job, tmp_path: Path, r
     (bundle / "adapter_model.safetensors").write_bytes(content)
     meta = json.loads((bundle / "adapter_config.json").read_text())
     (bundle / "adapter_config.json").write_text(json.dumps(meta | {"format_version": 99}))
-    assert "has format version 99; this release reads version 1" in refused(*arguments)
+    assert "has format version 99; this release reads version 2" in refused(*arguments)
     (bundle / "adapter_config.json").write_text(json.dumps(meta | {"backbone_fingerprint": "of-another"}))
     message = refused(*arguments)
     assert "was made for the backbone of-another, but this backbone is " + meta["backbone_fingerprint"] in message
