@@ -190,19 +190,20 @@ def print_table(data: Data, evaluations: list[TaskEvaluation], variants: list[st
 
 def difference(evaluations: list[TaskEvaluation], name: str, reference: str, metric: str) -> str:
     """Return the mean paired difference to the default, with the mean of its limits over users."""
-    all_verdicts = [
-        verdict
+    comparisons = [
+        comparison
         for evaluation in evaluations
-        for verdict in evaluation.verdicts
-        if (verdict.method, verdict.reference, verdict.metric) in ((name, reference, metric), (reference, name, metric))
+        for comparison in evaluation.comparisons
+        if (comparison.method, comparison.reference, comparison.metric)
+        in ((name, reference, metric), (reference, name, metric))
     ]
-    if not all_verdicts:
+    if not comparisons:
         return ""
     # Every pair of models is compared both ways; a baseline only as a reference, with the sign turned.
-    direct = [verdict for verdict in all_verdicts if verdict.method == name]
-    sign, chosen = (1, direct) if direct else (-1, all_verdicts)
-    limits = sorted(sign * mean(getattr(verdict, side) or 0.0 for verdict in chosen) for side in ("low", "high"))
-    return f"{sign * mean(verdict.difference for verdict in chosen):+.4f} [{limits[0]:+.4f}, {limits[1]:+.4f}]"
+    direct = [comparison for comparison in comparisons if comparison.method == name]
+    sign, chosen = (1, direct) if direct else (-1, comparisons)
+    limits = sorted(sign * mean(getattr(comparison, side) or 0.0 for comparison in chosen) for side in ("low", "high"))
+    return f"{sign * mean(comparison.difference for comparison in chosen):+.4f} [{limits[0]:+.4f}, {limits[1]:+.4f}]"
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ PADDINGS = [(0, 0), (4, 0), (0, 3), (2, 5)]
 def traits_of(backbone: str, patch: str) -> list[object]:
     """What must be met together: a backbone, and each setting of a patch; and the patch by name."""
     config = PATCHES[patch]
-    settings = config.model_dump(exclude={"kind", "insertion", "position", *config.sizes})
+    settings = config.model_dump(exclude={"kind", "insertion", "position", *config.shape_fields})
     place = (config.kind, config.insertion, config.position)
     return [("backbone", backbone), ("place", place), *settings.items()]
 

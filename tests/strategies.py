@@ -58,7 +58,7 @@ def patch_configs(draw: st.DrawFn, backbone: BackboneConfig, *, kind: str | None
     """Any patch that is possible on a backbone."""
     kind = kind or draw(st.sampled_from(KINDS))
     settings = draw(st.sampled_from(places_of(kind)))
-    for width in PATCH_SETTINGS[kind].sizes:
+    for width in PATCH_SETTINGS[kind].shape_fields:
         channels = backbone.channels
         share = st.floats(0.01, (channels - 1) / channels)
         settings[width] = draw(st.integers(1, channels - 1) | share)

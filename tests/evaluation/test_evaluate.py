@@ -34,7 +34,7 @@ def right_scores(task: Task) -> np.ndarray:
 
 
 def verdicts(evaluation: TaskEvaluation, method: str, metric: str) -> dict[str, str]:
-    return {v.reference: v.verdict for v in evaluation.verdicts if (v.method, v.metric) == (method, metric)}
+    return {v.reference: v.verdict for v in evaluation.comparisons if (v.method, v.metric) == (method, metric)}
 
 
 def test_classification_table(class_task: MakeTask, fixed: Callable, logged: list[str]) -> None:
@@ -80,7 +80,7 @@ def test_binary_tasks_are_compared_by_auc_too(class_task: MakeTask, fixed: Calla
     task = class_task(classes=2)
     result = evaluate_task(task, {"patch": fixed(right_classes(task))}, CONFIG)
     assert result.metrics[-1] == "auc"
-    assert {v.metric for v in result.verdicts} == {"accuracy", "auc"}
+    assert {v.metric for v in result.comparisons} == {"accuracy", "auc"}
     assert set(verdicts(result, "patch", "auc").values()) == {"better"}
     assert "On auc, patch (1.000)" in result.sentence
 
@@ -129,13 +129,13 @@ def test_two_methods_with_the_same_scores_get_the_same_numbers(rank_task: MakeTa
     config = CONFIG.model_copy(update={"sampled_negatives": 7, "baselines": False})
     result = evaluate_task(task, {"a": fixed(scores), "b": fixed(scores.copy())}, config)
     assert result.methods[0].values == result.methods[1].values
-    assert {v.difference for v in result.verdicts} == {0.0}
+    assert {v.difference for v in result.comparisons} == {0.0}
 
 
 def test_without_baselines_and_alone(class_task: MakeTask, fixed: Callable) -> None:
     task, config = class_task(), CONFIG.model_copy(update={"baselines": False})
     result = evaluate_task(task, {"patch": fixed(right_classes(task))}, config)
-    assert result.verdicts == []
+    assert result.comparisons == []
     assert result.sentence == "On accuracy, patch is 1.000; there is nothing to compare it with."
     with pytest.raises(TaskError, match="nothing to evaluate"):
         evaluate_task(task, {}, config)

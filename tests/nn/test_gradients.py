@@ -191,7 +191,7 @@ RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_no
 @pytest.mark.parametrize(("backbone", "name"), pairs_of_backbone_and_patch(SMALL))
 def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     config = PATCHES[name]
-    narrow = config.model_copy(update=dict.fromkeys(config.sizes, 2))
+    narrow = config.model_copy(update=dict.fromkeys(config.shape_fields, 2))
     check(everything(SMALL[backbone], narrow), "candidates")
 
 

@@ -102,7 +102,7 @@ def test_the_sizes_of_all_kinds_by_hand():
 def test_at_the_start_only_what_lies_before_the_last_map_is_drawn(name):
     """Else nothing could ever learn: zeros on both sides have no gradient."""
     wide = BackboneConfig(channels=64, dilations=(1, 2))
-    config = PATCHES[name].model_copy(update=dict.fromkeys(PATCHES[name].sizes, 32))
+    config = PATCHES[name].model_copy(update=dict.fromkeys(PATCHES[name].shape_fields, 32))
     identity = Patch(config, wide, torch.Generator().manual_seed(0), ITEMS).state_dict()
     drawn = {name for name, tensor in identity.items() if tensor.abs().sum() > 0}
     assert drawn == {name for name in identity if name.endswith(("down.weight", "task_items.up"))}

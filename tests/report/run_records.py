@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peterrec.evaluation.results import Comparison, MethodResult, Protocol, TaskEvaluation, Value
+from peterrec.evaluation.results import Comparison, EvaluationProtocol, MethodResult, MetricEstimate, TaskEvaluation
 from peterrec.evaluation.sentence import describe
 from peterrec.report.run.record import (
     BackboneFacts,
@@ -27,7 +27,7 @@ from peterrec.report.run.record import (
     TaskRecord,
 )
 
-PROTOCOL = Protocol(k=5, sampled_negatives=99, bootstrap=1000, confidence=0.95, seed=0)
+PROTOCOL = EvaluationProtocol(k=5, sampled_negatives=99, bootstrap=1000, confidence=0.95, seed=0)
 BACKBONE = 1_134_592
 PATCH = 19_584
 LOWER = ("log_loss",)
@@ -55,17 +55,17 @@ def evaluation(
             trainable=10 if name in models else None,
             trainable_fraction=0.02 if name in models else None,
             settings=(settings or {}).get(name, {}),
-            values={metric: Value(value=v, low=v - half, high=v + half) for metric, (v, half) in row.items()},
+            values={metric: MetricEstimate(value=v, low=v - half, high=v + half) for metric, (v, half) in row.items()},
         )
         for name, row in table.items()
     ]
     metrics = list(next(iter(table.values())))
     about = [primary] + (["auc"] if "auc" in metrics else [])
-    verdicts = []
+    comparisons = []
     for name, metric, reference in product([m for m in table if m in models], about, table):
         if name != reference:
             (value, half), (reference_value, half_other) = table[name][metric], table[reference][metric]
-            verdicts.append(comparison(name, reference, metric, value - reference_value, 0.5 * (half + half_other)))
+            comparisons.append(comparison(name, reference, metric, value - reference_value, 0.5 * (half + half_other)))
     return TaskEvaluation(
         task=task,
         kind=kind,
@@ -77,8 +77,8 @@ def evaluation(
         primary=primary,
         lower_is_better=[metric for metric in metrics if metric in LOWER],
         methods=methods,
-        verdicts=verdicts,
-        sentence=describe(methods, verdicts, primary),
+        comparisons=comparisons,
+        sentence=describe(methods, comparisons, primary),
     )
 
 

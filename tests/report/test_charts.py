@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from peterrec.evaluation.results import TaskEvaluation, Value
+from peterrec.evaluation.results import MetricEstimate, TaskEvaluation
 from peterrec.report.charts import histogram
 from peterrec.report.run.figures import adapt_panel, curve_panel, pretrain_panels, result_panels
 from peterrec.report.run.record import Curve, Histogram, RunRecord, TaskRecord
@@ -76,7 +76,9 @@ def test_a_method_without_limits_is_a_dot_without_an_interval(record: RunRecord)
     evaluation = record.tasks[1].evaluation
     bars = dot_plot(record.tasks[1], "accuracy").count("stroke-opacity: 0.55")
     methods = [
-        method.model_copy(update={"values": method.values | {"accuracy": Value(value=0.3, low=None, high=None)}})
+        method.model_copy(
+            update={"values": method.values | {"accuracy": MetricEstimate(value=0.3, low=None, high=None)}}
+        )
         for method in evaluation.methods
     ]
     without = dot_plot(record.tasks[1], "accuracy", evaluation.model_copy(update={"methods": methods}))
@@ -155,7 +157,7 @@ def test_names_that_are_formulas_or_markup_are_only_names(record: RunRecord) -> 
         method.model_copy(update={"name": name})
         for method, name in zip(evaluation.methods, ["$x^2$", "<b>&", "職業", "x" * 80, "é"], strict=True)
     ]
-    svg = dot_plot(record.tasks[0], "accuracy", evaluation.model_copy(update={"methods": renamed, "verdicts": []}))
+    svg = dot_plot(record.tasks[0], "accuracy", evaluation.model_copy(update={"methods": renamed, "comparisons": []}))
     texts = words(svg)
     assert {"$x^2$", "<b>&", "職業", "é", "x" * 33 + "…"} <= set(texts)
 

@@ -112,7 +112,7 @@ def test_the_summary_of_other_outcomes(make_record: Callable[..., RunRecord]) ->
     assert summary_of(shop).endswith("every baseline on new-department.")
     assert summary_of(age).endswith("every baseline on none (age).")
     assert summary_of(returns, age).endswith("every baseline on none of them (returns and age).")
-    models = age.evaluation.model_copy(update={"methods": age.evaluation.methods[:2], "verdicts": []})
+    models = age.evaluation.model_copy(update={"methods": age.evaluation.methods[:2], "comparisons": []})
     alone = age.model_copy(update={"evaluation": models})
     assert summary_of(alone).endswith("; there was no baseline to compare with.")
     assert summary_of(shop, alone).endswith("on new-department (1 task without a baseline).")

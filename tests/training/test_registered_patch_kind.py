@@ -30,7 +30,7 @@ HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], [], ["s0003"] * 12]
 class GateConfig(PatchConfig):
     """A gate for each channel after the activation."""
 
-    refused = {"bottleneck": "a gate has no bottleneck"}  # noqa: RUF012
+    unsupported = {"bottleneck": "a gate has no bottleneck"}  # noqa: RUF012
 
     kind: Literal["gate"] = "gate"
     insertion: Literal["serial"] = "serial"

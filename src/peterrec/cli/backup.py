@@ -15,7 +15,7 @@ def command(
 ) -> None:
     """Copy the state of a service while it runs: events, and which bundles are loaded.
 
-    Files that are copied one by one lack what stands in the log of the events.
+    A plain copy of the files misses the store's write-ahead log.
     """
     from peterrec.serving.backup import backup
 

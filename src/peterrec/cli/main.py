@@ -71,10 +71,10 @@ def options(
     ] = False,
 ) -> None:
     """Take the options of every verb."""
-    state["debug"] = debug
+    cli_options["debug"] = debug
 
 
-state = {"debug": False}
+cli_options = {"debug": False}
 STOPPED = 130
 
 
@@ -86,7 +86,7 @@ def run() -> None:
 
 def execute(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
-    state["debug"] = False
+    cli_options["debug"] = False
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="peterrec", standalone_mode=False)
         if status == STOPPED:  # newer typer answers Ctrl-C by itself, without a word
@@ -110,7 +110,7 @@ def execute(arguments: list[str]) -> int:
 
 
 def _failed(message: str, status: int) -> int:
-    if state["debug"]:
+    if cli_options["debug"]:
         raise  # noqa: PLE0704 - called from an except clause
     errors.print(f"error: {message}", markup=False)
     return status

@@ -29,9 +29,9 @@ class PatchConfig(Config):
     `PatchConfig(kind=...)` makes the settings of that kind, which has more of its own.
     """
 
-    refused: ClassVar[dict[str, str]] = {}
+    unsupported: ClassVar[dict[str, str]] = {}
     """Why a setting that other kinds have, or a value of it, is not possible here."""
-    sizes: ClassVar[frozenset[str]] = frozenset()
+    shape_fields: ClassVar[frozenset[str]] = frozenset()
     """Settings that say nothing but the shapes of the weights."""
 
     kind: str = Field(
@@ -83,21 +83,23 @@ class PatchConfig(Config):
                 shown = repr(kind) if isinstance(kind, str) else describe(kind)
                 raise ValueError(f"{shown} is no kind of patch: choose one of {', '.join(PATCH_SETTINGS)}")
             return cast("Self", PATCH_SETTINGS[kind].model_validate(settings))
-        return handler(cls._without_refused(settings))
+        return handler(cls._without_unsupported(settings))
 
     @classmethod
-    def _without_refused(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _without_unsupported(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """Refuse what this kind does not have; what is off anyway (`activation: null`) is left out instead."""
-        for name, reason in cls.refused.items():
+        for name, reason in cls.unsupported.items():
             field = cls.model_fields.get(name)
             off = (None, False) if field is None else (field.default,)
             if name in settings and settings[name] not in off:
                 raise ValueError(reason)
-        return {name: value for name, value in settings.items() if name not in cls.refused or name in cls.model_fields}
+        return {
+            name: value for name, value in settings.items() if name not in cls.unsupported or name in cls.model_fields
+        }
 
     @model_serializer(mode="wrap")
-    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what came later and is off: what was made before is then still made with the same settings."""
+    def _omit_unset_item_rank(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `item_rank` where it is None: files written before this setting existed then compare equal."""
         tree: dict[str, Any] = dump(self)
         if tree.get("item_rank") is None:
             tree.pop("item_rank", None)
@@ -116,7 +118,7 @@ NO_INNER_SKIP = "inner_skip is of parallel bottlenecks: a serial one always has 
 class BottleneckConfig(PatchConfig):
     """Settings of the paper's patch: two 1x1 convolutions with an activation between them (section 3.3)."""
 
-    sizes = frozenset({"bottleneck"})
+    shape_fields = frozenset({"bottleneck"})
 
     kind: Literal["bottleneck"] = Field(default="bottleneck", description=THIS_KIND)
     bottleneck: Width = Field(
@@ -131,7 +133,7 @@ class BottleneckConfig(PatchConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _not_missing(cls, settings: Any) -> Any:
+    def _reject_null(cls, settings: Any) -> Any:
         if not isinstance(settings, dict):
             return settings
         if settings.get("bottleneck", 1) is None:
@@ -141,7 +143,7 @@ class BottleneckConfig(PatchConfig):
         return settings
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_placement(self) -> Self:
         if self.insertion == "serial" and self.position == "post_act":
             raise ValueError(
                 "a serial patch after the activation would stand before the next convolution or the block's sum, where "
@@ -155,14 +157,14 @@ class BottleneckConfig(PatchConfig):
 class LoraConfig(PatchConfig):
     """Settings of LoRA (Hu et al., ICLR 2022): a low-rank convolution beside the convolution; alpha / rank is 1."""
 
-    refused: ClassVar = {
+    unsupported: ClassVar = {
         "insertion": "LoRA is a low-rank convolution beside the convolution: insertion can only be parallel",
         "position": "LoRA adds to the convolution's output: position can only be pre_norm",
         "bottleneck": "LoRA has no bottleneck: its width is the setting rank",
         "activation": "LoRA is linear: it has no activation",
         "inner_skip": NO_INNER_SKIP,
     }
-    sizes = frozenset({"rank"})
+    shape_fields = frozenset({"rank"})
 
     kind: Literal["lora"] = Field(default="lora", description=THIS_KIND)
     insertion: Literal["parallel"] = Field(default="parallel", description=ONLY_PLACE)
@@ -173,7 +175,7 @@ class LoraConfig(PatchConfig):
 class ScaleShiftConfig(PatchConfig):
     """Settings of SSF (Lian et al., NeurIPS 2022): a gain and a shift for each normalised channel."""
 
-    refused: ClassVar = {
+    unsupported: ClassVar = {
         "insertion": "scale-shift changes what passes it: insertion can only be serial",
         "position": "scale-shift acts on the normalised activations: position can only be pre_act",
         "bottleneck": "scale-shift has one gain and one shift per channel: it has no bottleneck",

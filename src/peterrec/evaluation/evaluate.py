@@ -15,7 +15,14 @@ from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
 from peterrec.evaluation.outcomes import method_outcome, outcome_statistics, primary_metric, test_users_of
-from peterrec.evaluation.results import Comparison, MethodResult, Protocol, TaskEvaluation, Value, finite_or_none
+from peterrec.evaluation.results import (
+    Comparison,
+    EvaluationProtocol,
+    MethodResult,
+    MetricEstimate,
+    TaskEvaluation,
+    finite_or_none,
+)
 from peterrec.evaluation.scorers import Scorer, settings_of
 from peterrec.evaluation.sentence import describe
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
@@ -146,12 +153,12 @@ def _report(
         users=users,
         rows=first.rows,
         candidates=len(task.targets) if task.targets is not None else None,
-        protocol=Protocol(**config.model_dump(include=set(Protocol.model_fields))),
+        protocol=EvaluationProtocol(**config.model_dump(include=set(EvaluationProtocol.model_fields))),
         metrics=list(first.statistics),
         primary=primary,
         lower_is_better=[metric for metric in first.statistics if metric in LOWER_IS_BETTER],
         methods=results,
-        verdicts=comparisons,
+        comparisons=comparisons,
         sentence=describe(results, comparisons, primary, notes),
     )
 
@@ -170,7 +177,10 @@ def _result(
         trainable=method.trainable,
         trainable_fraction=method.trainable_fraction,
         settings=settings_of(method),
-        values={m: Value.from_interval(estimates[name, m].interval(config.confidence)) for m in evaluated.statistics},
+        values={
+            m: MetricEstimate.from_interval(estimates[name, m].interval(config.confidence))
+            for m in evaluated.statistics
+        },
     )
 
 

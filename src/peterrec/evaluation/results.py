@@ -15,7 +15,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Value(_Frozen):
+class MetricEstimate(_Frozen):
     """A metric with its interval over users. The limits are None where they are undefined."""
 
     value: float
@@ -28,7 +28,7 @@ class Value(_Frozen):
         return cls(value=interval.value, low=finite_or_none(interval.low), high=finite_or_none(interval.high))
 
 
-class Protocol(_Frozen):
+class EvaluationProtocol(_Frozen):
     """Settings of the evaluation: cut-off, sampled negatives, bootstrap resamples, confidence and seed."""
 
     k: int
@@ -46,7 +46,7 @@ class MethodResult(_Frozen):
     trainable: int | None
     trainable_fraction: float | None
     settings: dict[str, Any] = Field(default_factory=dict)
-    values: dict[str, Value]
+    values: dict[str, MetricEstimate]
 
 
 class Comparison(_Frozen):
@@ -70,26 +70,29 @@ class TaskEvaluation(_Frozen):
         candidates: size of the target catalogue; None for classification.
         metrics: order of the table's columns.
         primary: the metric that the sentence is about.
+        comparisons: in files under the key `verdicts`.
         notes: what is to be known about the comparison; the sentence ends with them.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     task: str
     kind: Literal["classification", "ranking"]
     users: int
     rows: int
     candidates: int | None
-    protocol: Protocol
+    protocol: EvaluationProtocol
     metrics: list[str]
     primary: str
     lower_is_better: list[str]
     methods: list[MethodResult]
-    verdicts: list[Comparison]
+    comparisons: list[Comparison] = Field(alias="verdicts")
     sentence: str
     notes: list[str] = Field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `json.dumps` takes."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> Self:

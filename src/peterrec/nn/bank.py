@@ -70,7 +70,7 @@ class PatchBank(nn.Module):
 
 def stack_key(patch: Patch) -> object:
     """Return a key that patches of one bank share: all settings but the initial weights, and the shapes of weights."""
-    settings = patch.config.model_dump(exclude={"init", *patch.config.sizes}, mode="json")
+    settings = patch.config.model_dump(exclude={"init", *patch.config.shape_fields}, mode="json")
     return str(settings), tuple((name, tuple(tensor.shape)) for name, tensor in patch.state_dict().items())
 
 

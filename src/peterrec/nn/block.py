@@ -10,7 +10,7 @@ from peterrec.config import BackboneConfig
 from peterrec.nn.conv import DilatedConv
 from peterrec.nn.insertion import AdapterHooks, ConvInput
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.receptive_field import BlockSteps, Step
+from peterrec.nn.receptive_field import BlockSteps, ConvGeometry
 
 
 class ConvSublayer(nn.Module):
@@ -28,7 +28,7 @@ class ConvSublayer(nn.Module):
         x: Float[Tensor, "B T C"],
         keep: Bool[Tensor, "B T 1"] | None,
         patch: AdapterHooks | None,
-        step: Step | None = None,
+        step: ConvGeometry | None = None,
     ) -> Float[Tensor, "B n C"]:
         """Apply the sublayer; positions where `keep` is false feed zeros to the convolution and to the patch."""
         layer_input = ConvInput(x if keep is None else x * keep, step or self.conv.step(x.shape[1]))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from peterrec.nn.receptive_field import Step
+from peterrec.nn.receptive_field import ConvGeometry
 
 
 class DilatedConv(nn.Module):
@@ -50,11 +50,11 @@ class DilatedConv(nn.Module):
         total = (self.weight.shape[2] - 1) * self.dilation
         return (total, 0) if self.causal else (total // 2, total // 2)
 
-    def step(self, length: int) -> Step:
-        """Return the step that computes every position of so many."""
-        return Step(self.dilation, 1, self.reach, length)
+    def step(self, length: int) -> ConvGeometry:
+        """Return the geometry that computes every position of so many."""
+        return ConvGeometry(self.dilation, 1, self.reach, length)
 
-    def forward(self, x: Float[Tensor, "B T C"], step: Step | None = None) -> Float[Tensor, "B n D"]:
+    def forward(self, x: Float[Tensor, "B T C"], step: ConvGeometry | None = None) -> Float[Tensor, "B n D"]:
         """Convolve over time; output t depends on inputs t - reach[0] .. t + reach[1].
 
         Args:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from peterrec.nn.conv import DilatedConv
-from peterrec.nn.receptive_field import Step
+from peterrec.nn.receptive_field import ConvGeometry
 
 
 class SublayerShape(Protocol):
@@ -68,7 +68,7 @@ class ConvInput:
     """
 
     x: Tensor
-    step: Step
+    step: ConvGeometry
 
     @property
     def current(self) -> Float[Tensor, "B n C"]:

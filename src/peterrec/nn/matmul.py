@@ -24,12 +24,12 @@ def _setting() -> Any:
     return setting if hasattr(setting, "fp32_precision") else None
 
 
-class _Use:
+class _PrecisionOverride:
     """Number of callers inside `onednn_matmul` at the moment, and the setting that the first of them met."""
 
     lock = threading.Lock()
     inside = 0
-    before: Any = None
+    saved_precision: Any = None
 
 
 @contextmanager
@@ -48,14 +48,14 @@ def onednn_matmul(device: torch.device | str = "cpu") -> Iterator[None]:
     if setting is None:
         yield
         return
-    with _Use.lock:
-        if _Use.inside == 0:
-            _Use.before, setting.fp32_precision = setting.fp32_precision, "bf16"
-        _Use.inside += 1
+    with _PrecisionOverride.lock:
+        if _PrecisionOverride.inside == 0:
+            _PrecisionOverride.saved_precision, setting.fp32_precision = setting.fp32_precision, "bf16"
+        _PrecisionOverride.inside += 1
     try:
         yield
     finally:
-        with _Use.lock:
-            _Use.inside -= 1
-            if _Use.inside == 0:
-                setting.fp32_precision = _Use.before
+        with _PrecisionOverride.lock:
+            _PrecisionOverride.inside -= 1
+            if _PrecisionOverride.inside == 0:
+                setting.fp32_precision = _PrecisionOverride.saved_precision

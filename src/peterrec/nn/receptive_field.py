@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Step:
-    """Step of one convolution from the positions of its input, evenly spaced, to those that it computes.
+class ConvGeometry:
+    """Geometry of one convolution: from the positions of its input, evenly spaced, to those that it computes.
 
     The last of both is the same position. Distances count in given positions.
 
@@ -29,12 +29,12 @@ class Step:
     outputs: int
 
     def at_outputs(self, x: Shaped[Tensor, "B T C"]) -> Shaped[Tensor, "B n C"]:
-        """Return what is given at the positions that are computed; a view."""
+        """Return the inputs at the output positions; a view."""
         first = x.shape[1] - 1 - (self.outputs - 1) * self.stride
         return x[:, first :: self.stride]
 
 
-BlockSteps = tuple[Step, Step]
+BlockSteps = tuple[ConvGeometry, ConvGeometry]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ReceptiveField:
     Attributes:
         spacing: distance between the tokens that are read.
         count: how many of them, the last one included.
-        steps: of both sublayers of each block.
+        steps: geometry of both sublayers of each block.
         counts: positions that each block is given.
     """
 
@@ -70,17 +70,19 @@ def receptive_field_of_last(dilations: tuple[int, ...], kernel_size: int, length
     steps: list[BlockSteps] = []
     counts: list[int] = []
     for dilation in reversed(dilations):
-        second, spacing, count = _below(2 * dilation, kernel_size, length, spacing, count)
-        first, spacing, count = _below(dilation, kernel_size, length, spacing, count)
+        second, spacing, count = _required_inputs(2 * dilation, kernel_size, length, spacing, count)
+        first, spacing, count = _required_inputs(dilation, kernel_size, length, spacing, count)
         steps.append((first, second))
         counts.append(count)
     return ReceptiveField(spacing, count, tuple(reversed(steps)), tuple(reversed(counts)))
 
 
-def _below(dilation: int, kernel_size: int, length: int, spacing: int, count: int) -> tuple[Step, int, int]:
-    """Return the step to positions that are asked for, and spacing and count of those it must be given."""
-    finer = math.gcd(spacing, dilation)
-    stride, taps = max(1, spacing // finer), dilation // finer
-    needed = (count - 1) * stride + (kernel_size - 1) * taps + 1
-    inputs = min(needed, (length - 1) // finer + 1)
-    return Step(taps, stride, (needed - inputs, 0), count), finer, inputs
+def _required_inputs(
+    dilation: int, kernel_size: int, length: int, spacing: int, count: int
+) -> tuple[ConvGeometry, int, int]:
+    """Return the geometry to the positions that are asked for, and spacing and count of the inputs these need."""
+    input_spacing = math.gcd(spacing, dilation)
+    stride, relative_dilation = max(1, spacing // input_spacing), dilation // input_spacing
+    needed = (count - 1) * stride + (kernel_size - 1) * relative_dilation + 1
+    inputs = min(needed, (length - 1) // input_spacing + 1)
+    return ConvGeometry(relative_dilation, stride, (needed - inputs, 0), count), input_spacing, inputs

@@ -19,10 +19,10 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.block import Block, ConvSublayer
 from peterrec.nn.insertion import ConvInput
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.receptive_field import Step
+from peterrec.nn.receptive_field import ConvGeometry
 from peterrec.nn.tokens import PAD, TCL, end_of
 
-ONE_POSITION = Step(dilation=1, stride=1, pad=(0, 0), outputs=1)  # from the taps, one beside the other
+ONE_POSITION = ConvGeometry(dilation=1, stride=1, pad=(0, 0), outputs=1)  # from the taps, one beside the other
 
 
 @dataclass(frozen=True)
@@ -269,11 +269,11 @@ class Stream:
                 h = self._sublayers[sublayer](h, mask, adapter, self._step(sublayer, h.shape[1]))
             x = x[:, -h.shape[1] :] + h
 
-    def _step(self, sublayer: int, inputs: int) -> Step:
-        """Return the step to those of the last positions that the sublayers above a sublayer need."""
+    def _step(self, sublayer: int, inputs: int) -> ConvGeometry:
+        """Return the geometry to those of the last positions that the sublayers above a sublayer need."""
         conv = self._sublayers[sublayer].conv
         outputs = min(inputs, self.positions - self._starts[sublayer + 1])
-        return Step(conv.dilation, 1, (outputs + conv.reach[0] - inputs, 0), outputs)
+        return ConvGeometry(conv.dilation, 1, (outputs + conv.reach[0] - inputs, 0), outputs)
 
 
 def _sublayers_of(backbone: Backbone) -> list[ConvSublayer]:

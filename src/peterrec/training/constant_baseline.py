@@ -15,7 +15,7 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import IntArray
 from peterrec.nn.heads import log_share
 from peterrec.nn.readout import readout_named
-from peterrec.training.task_loss import Sums, add_up, metric_sums
+from peterrec.training.task_loss import MetricTotals, mean_metrics, metric_sums
 
 ROWS_AT_ONCE = 256
 SETTINGS_NAMED = 3
@@ -26,7 +26,7 @@ Metrics = dict[str, float]
 
 def constant_answer_sums(
     task: Task, train: TaskPart, part: TaskPart, rows: IntArray, weights: Tensor | None
-) -> list[Sums]:
+) -> list[MetricTotals]:
     """Return the sums of the metrics of the constant answer on some users, as `metric_sums` does.
 
     It is the class shares of the train users (as the loss weighs them; for the accuracy the largest class), or the
@@ -54,7 +54,7 @@ def constant_answer_sums(
 
 def constant_answer_metrics(task: Task, train: TaskPart, part: TaskPart, weights: Tensor | None) -> Metrics:
     """Return the metrics of the constant answer on all users of a part, as `constant_answer_sums`."""
-    return add_up(constant_answer_sums(task, train, part, np.arange(len(part)), weights))
+    return mean_metrics(constant_answer_sums(task, train, part, np.arange(len(part)), weights))
 
 
 def _chunks(rows: IntArray) -> Iterator[IntArray]:

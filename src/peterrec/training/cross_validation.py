@@ -20,7 +20,7 @@ from peterrec.training.constant_baseline import constant_answer_sums
 from peterrec.training.learners import AdaptModule, Learner, Read, StepSource, ValidBatches, new_learner
 from peterrec.training.loop import Plan
 from peterrec.training.strategies import build
-from peterrec.training.task_loss import Sums, add_up
+from peterrec.training.task_loss import MetricTotals, mean_metrics
 from peterrec.training.task_source import VALID_BATCH, Batch
 from peterrec.training.work_folder import WorkFolder
 
@@ -39,7 +39,7 @@ class Fold:
     rows: IntArray
     held_out: IntArray
     learner: Learner
-    constant: list[Sums]
+    constant: list[MetricTotals]
 
 
 def make_folds(run: AdaptationRun, count: int) -> list[Fold]:
@@ -133,7 +133,7 @@ def cross_validate(run: AdaptationRun, folds: list[Fold], plan: Plan, work: Work
         "users": len(users),
         "best_epoch": int(curve.best["epoch"]),
         "metrics": {name: curve.best[name] for name in plan.shown},
-        "constant": add_up([sums for fold in folds for sums in fold.constant]),
+        "constant": mean_metrics([sums for fold in folds for sums in fold.constant]),
         "curve": curve.rows,
     }
 

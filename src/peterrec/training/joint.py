@@ -17,7 +17,7 @@ from peterrec.config import AdaptConfig
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.learners import AdaptModule, Learner, TaskReader
 from peterrec.training.loop import TrainedModule
-from peterrec.training.task_loss import add_up, metric_names, metric_sums
+from peterrec.training.task_loss import mean_metrics, metric_names, metric_sums
 from peterrec.training.task_source import Batch
 
 MONITOR = "relative"
@@ -66,7 +66,7 @@ class JointModule(AdaptModule):
         relative: list[float] = []
         named: dict[str, float] = {}
         for learner, start, sums in zip(self.learners, self.uninformed, self._sums, strict=True):
-            metrics = add_up(sums)
+            metrics = mean_metrics(sums)
             relative.append(relative_to(start, metrics, metric_names(learner.task)[0]))
             named |= {metric_in_joint(name, learner.task.name): value for name, value in metrics.items()}
         self.log_dict({MONITOR: float(np.mean(relative)), **named})
@@ -78,7 +78,7 @@ def uninformed_metric(learner: Learner) -> float:
     bias = learner.parts.head.bias.detach().cpu()
     scores = bias.expand(len(learner.valid), -1).clone()
     sums = metric_sums(scores, learner.valid, np.arange(len(learner.valid)), learner.loss.weights)
-    return add_up([sums])[metric_names(learner.task)[0]]
+    return mean_metrics([sums])[metric_names(learner.task)[0]]
 
 
 def relative_to(start: float, metrics: dict[str, float], name: str) -> float:

@@ -24,7 +24,7 @@ from peterrec.training.callbacks import require_finite
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients
 from peterrec.training.strategies import Trainable
-from peterrec.training.task_loss import Sums, TaskLoss, add_up, class_weights, metric_sums
+from peterrec.training.task_loss import MetricTotals, TaskLoss, class_weights, mean_metrics, metric_sums
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
 
 STANDARD_USERS = 2048  # enough for a mean and a deviation
@@ -220,7 +220,7 @@ class AdaptModule(TrainedModule):
         self.trunk = None if cache is None else cache.trunk.backbone
         self.readers = nn.ModuleList(self.build_readers(config))
         self.losses = nn.ModuleList(learner.loss for learner in learners)
-        self._sums: list[list[Sums]] = [[] for _ in learners]
+        self._sums: list[list[MetricTotals]] = [[] for _ in learners]
 
     def trained_modules(self, learners: Sequence[Learner]) -> nn.Module:
         """Return all that is trained, and nothing else."""
@@ -276,5 +276,5 @@ class AdaptModule(TrainedModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all valid users, each by the network that did not learn from it."""
-        self.log_dict(add_up([sums for learner_sums in self._sums for sums in learner_sums]))
+        self.log_dict(mean_metrics([sums for learner_sums in self._sums for sums in learner_sums]))
         self._sums = [[] for _ in self.learners]

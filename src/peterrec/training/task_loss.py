@@ -15,7 +15,7 @@ from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.losses import bce_loss, bpr_loss, candidate_softmax_loss
 
-Sums = dict[str, tuple[float, float]]
+MetricTotals = dict[str, tuple[float, float]]
 """By metric: a sum, and what it is to be divided by."""
 
 
@@ -91,7 +91,7 @@ def metric_names(task: Task) -> tuple[str, ...]:
     return ("mrr",) if task.kind == "ranking" else ("log_loss", "accuracy")
 
 
-def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor | None = None) -> Sums:
+def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor | None = None) -> MetricTotals:
     """Return the sums of the validation metrics over the given rows of a part, and what to divide them by.
 
     Log-loss and accuracy of users; or, for ranking, the reciprocal rank of (user, target) pairs in the whole ranking.
@@ -105,16 +105,18 @@ def metric_sums(scores: Tensor, part: TaskPart, rows: IntArray, weights: Tensor 
     """
     if part.labels is not None:
         labels = torch.from_numpy(part.labels[rows])
-        divisor = weights.double().cpu() if weights is not None else torch.ones(scores.shape[1], dtype=torch.float64)
-        loss = F.cross_entropy(scores.double(), labels, weight=divisor, reduction="sum")
+        ones = torch.ones(scores.shape[1], dtype=torch.float64)
+        weight_per_class = ones if weights is None else weights.double().cpu()
+        loss = F.cross_entropy(scores.double(), labels, weight=weight_per_class, reduction="sum")
+        weight_sum = float(weight_per_class[labels].sum())
         hits = float((scores.argmax(1) == labels).sum())
-        return {"log_loss": (float(loss), float(divisor[labels].sum())), "accuracy": (hits, float(len(rows)))}
+        return {"log_loss": (float(loss), weight_sum), "accuracy": (hits, float(len(rows)))}
     assert part.targets is not None
     targets = part.targets.take(rows)
     pairs = len(targets.items)
     return {"mrr": (mean_reciprocal_rank([scores.numpy()], targets) * pairs, float(pairs))}
 
 
-def add_up(sums: list[Sums]) -> dict[str, float]:
-    """Return each metric over all the given sums."""
-    return {name: sum(part[name][0] for part in sums) / sum(part[name][1] for part in sums) for name in sums[0]}
+def mean_metrics(totals: list[MetricTotals]) -> dict[str, float]:
+    """Return the mean of each metric: its sums added up, divided by what they are to be divided by, added up."""
+    return {name: sum(part[name][0] for part in totals) / sum(part[name][1] for part in totals) for name in totals[0]}

@@ -44,14 +44,14 @@ class TaskSource:
         self.states = states
         self.max_length = config.max_length
         self.event_dropout = config.event_dropout
-        self.config = config.negatives
-        self.corrected = config.ranking_loss == "sampled-softmax"
+        self.negatives_config = config.negatives
+        self.logq_correction = config.ranking_loss == "sampled-softmax"
         self.sampler = None
         if part.targets is not None:
             assert task.targets is not None
-            popular = self.config.sampling == "popularity"
+            popular, power = config.negatives.sampling == "popularity", config.negatives.power
             counts = task.targets.counts
-            weights = popularity_weights(counts, self.config.power) if popular else uniform_weights(len(counts))
+            weights = popularity_weights(counts, power) if popular else uniform_weights(len(counts))
             self.sampler = Negatives(part.targets, weights)
 
     @property
@@ -81,10 +81,11 @@ class TaskSource:
         assert self.sampler is not None
         targets: Sequences = self.part.targets.take(rows)
         out: dict[str, Any] = {"user": targets.repeat(), "positive": targets.items.astype(np.int64)}
-        count = self.config.candidates if self.config.sampling == "hard" else self.config.count
+        negatives = self.negatives_config
+        count = negatives.candidates if negatives.sampling == "hard" else negatives.count
         users = rows[out["user"]]
         out["negatives"] = self.sampler.sample(users, count, rng)
-        if self.corrected:
+        if self.logq_correction:
             out["log_expected"] = self.sampler.log_expected(users, out["negatives"])
         return out
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peterrec.evaluation.results import TaskEvaluation, Value
+from peterrec.evaluation.results import MetricEstimate, TaskEvaluation
 from peterrec.report.run.page import paragraphs, render, write_report
 from peterrec.report.run.record import ClassFacts, Curve, RunRecord, TaskRecord
 from report.html_page import Page
@@ -23,7 +23,7 @@ def odd_record(make_record: MakeRecord, make_evaluation: Callable[..., TaskEvalu
     values = {"accuracy": (0.31, 0.02), "macro_f1": (0.05, 0.01), "log_loss": (2.7, 0.1)}
     evaluation = make_evaluation(name, "classification", "accuracy", {"patch": values}, users=12, outputs=21)
     method = evaluation.methods[0]
-    undefined = {key: Value(value=v.value, low=None, high=None) for key, v in method.values.items()}
+    undefined = {key: MetricEstimate(value=v.value, low=None, high=None) for key, v in method.values.items()}
     evaluation = evaluation.model_copy(update={"methods": [method.model_copy(update={"values": undefined})]})
     age = make_record().tasks[1]
     classes = [ClassFacts(name=f"<b>class {i}</b> $x$ 職業", users=10 + i) for i in range(21)]
@@ -120,7 +120,7 @@ def test_every_result_is_on_the_page(record: RunRecord, text: str) -> None:
                 # every value with its interval
                 pattern = rf"{value.value:.{digits}f} (\(best\) )?{value.low:.{digits}f} to {value.high:.{digits}f}"
                 assert re.search(pattern, text), (task.name, method.name, name)
-        for comparison in task.evaluation.verdicts:
+        for comparison in task.evaluation.comparisons:
             assert comparison.verdict in text
 
 

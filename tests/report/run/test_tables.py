@@ -94,24 +94,24 @@ def test_a_model_is_marked_by_what_it_does_not_beat(tasks: list[TaskRecord]) -> 
 
 def test_losses_and_ties_are_both_marked(tasks: list[TaskRecord]) -> None:
     evaluation = tasks[0].evaluation
-    verdicts = [
-        verdict.model_copy(
-            update={"verdict": {"majority": "worse", "history length": "better"}.get(verdict.reference, "worse")}
+    comparisons = [
+        comparison.model_copy(
+            update={"verdict": {"majority": "worse", "history length": "better"}.get(comparison.reference, "worse")}
         )
-        if verdict.method == "patch"
-        else verdict
-        for verdict in evaluation.verdicts
+        if comparison.method == "patch"
+        else comparison
+        for comparison in evaluation.comparisons
     ]
-    verdicts[1] = verdicts[1].model_copy(update={"verdict": "no clear difference"})
-    marks = against_baselines(evaluation.model_copy(update={"verdicts": verdicts}), "patch", "accuracy")
+    comparisons[1] = comparisons[1].model_copy(update={"verdict": "no clear difference"})
+    marks = against_baselines(evaluation.model_copy(update={"comparisons": comparisons}), "patch", "accuracy")
     assert [mark.symbol for mark in marks] == ["▼", "≈"]
 
 
 def test_beating_another_model_is_not_beating_a_baseline(tasks: list[TaskRecord]) -> None:
     assert [beats_all(task.evaluation, "patch") for task in tasks] == [False, False, True]
     shop = tasks[2].evaluation
-    against_head = [comparison for comparison in shop.verdicts if comparison.reference == "head"]
-    only_models = shop.model_copy(update={"methods": shop.methods[:2], "verdicts": against_head})
+    against_head = [comparison for comparison in shop.comparisons if comparison.reference == "head"]
+    only_models = shop.model_copy(update={"methods": shop.methods[:2], "comparisons": against_head})
     assert against_head[0].verdict == "better"
     assert beats_all(only_models, "patch") is None
 
@@ -191,7 +191,7 @@ def test_differences_keep_their_sign(tasks: list[TaskRecord]) -> None:
     comparison = Comparison(
         method="head", reference="patch", metric="auc", difference=-0.018, low=None, high=None, verdict="worse"
     )
-    assert difference_row(evaluation.model_copy(update={"verdicts": [comparison]})) == [
+    assert difference_row(evaluation.model_copy(update={"comparisons": [comparison]})) == [
         Cell("AUC"),
         Cell("\u22120.018", "no interval"),
         Cell("", marks=[Mark("▼", "worse", "worse")]),
@@ -199,4 +199,4 @@ def test_differences_keep_their_sign(tasks: list[TaskRecord]) -> None:
     (_, difference, _) = difference_row(evaluation)
     assert difference is not None
     assert difference.value == "+0.012"
-    assert difference_table(evaluation.model_copy(update={"verdicts": []})) is None
+    assert difference_table(evaluation.model_copy(update={"comparisons": []})) is None

@@ -33,7 +33,7 @@ def check_place(out: Path, complaint: str, *, overwrite: bool) -> bool:
 
     Args:
         out: where tables are to be written.
-        what: the complaint, if they cannot be.
+        complaint: message of the error, if they cannot be.
         overwrite: what was written here before may be replaced; an empty folder always may.
 
     Raises:

@@ -22,7 +22,7 @@ from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.strategies import build_head, count_parameters
-from peterrec.training.task_loss import TaskLoss, add_up, metric_names, metric_sums
+from peterrec.training.task_loss import TaskLoss, mean_metrics, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
 
 RELATIVE = "relative"
@@ -109,7 +109,7 @@ def _job(spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Ge
     users, valid = train_and_valid(spec)
     head = build_head(spec, users, config.hidden, generator)
     without_users = head.bias.detach().expand(len(valid), -1).clone()
-    start = add_up([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
+    start = mean_metrics([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
     stream = EpochStream(TaskSource(spec, users, adapt), config.batch_size, adapt.seed)
     return _Job(spec, stream, valid, head, TaskLoss(adapt, None), start)
 
@@ -157,7 +157,7 @@ class _Training(nn.Module):
         for batch in self.valid[number]:
             scores = job.head(self.encoder(batch["tokens"].to(self.device))).cpu()
             sums.append(metric_sums(scores, job.valid, batch["rows"].numpy()))
-        return add_up(sums)
+        return mean_metrics(sums)
 
 
 def _endless(stream: EpochStream[Batch]) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from peterrec.report.tables import Cell, Mark, Row, Table, best_names, differenc
 
 def compared_metrics(evaluation: TaskEvaluation) -> list[str]:
     """Return the metrics that verdicts are about: the primary one, and AUC where there is one."""
-    names = {verdict.metric for verdict in evaluation.verdicts}
+    names = {comparison.metric for comparison in evaluation.comparisons}
     return [evaluation.primary, *(name for name in evaluation.metrics if name in names - {evaluation.primary})]
 
 
@@ -72,19 +72,19 @@ def _cell(evaluation: TaskEvaluation, method: MethodResult, name: str, **extra: 
 def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> list[Mark]:
     """Return how a model stands against all baselines: those that it does not beat, or that it beats all."""
     baselines = {reference.name for reference in evaluation.methods if reference.family == "baseline"}
-    verdicts = [
-        verdict
-        for verdict in evaluation.verdicts
-        if (verdict.method, verdict.metric) == (method, name) and verdict.reference in baselines
+    comparisons = [
+        comparison
+        for comparison in evaluation.comparisons
+        if (comparison.method, comparison.metric) == (method, name) and comparison.reference in baselines
     ]
-    if not verdicts:
+    if not comparisons:
         return []
-    worse = [verdict.reference for verdict in verdicts if verdict.verdict == "worse"]
-    unclear = [verdict.reference for verdict in verdicts if verdict.verdict == "no clear difference"]
+    worse = [comparison.reference for comparison in comparisons if comparison.verdict == "worse"]
+    unclear = [comparison.reference for comparison in comparisons if comparison.verdict == "no clear difference"]
     marks = [Mark.from_verdict("worse", f"worse than {join(worse)}")] if worse else []
     if unclear:
         marks.append(Mark.from_verdict("no clear difference", f"no clear difference from {join(unclear)}"))
-    beaten = "the baseline" if len(verdicts) == 1 else f"all {plural(len(verdicts), 'baseline')}"
+    beaten = "the baseline" if len(comparisons) == 1 else f"all {plural(len(comparisons), 'baseline')}"
     return marks or [Mark.from_verdict("better", f"better than {beaten}")]
 
 
@@ -99,10 +99,10 @@ def method_table(task: TaskRecord) -> Table:
     evaluation = task.evaluation
     rows = []
     for method in evaluation.methods:
-        verdicts = [verdict for verdict in evaluation.verdicts if verdict.method == method.name]
+        comparisons = [comparison for comparison in evaluation.comparisons if comparison.method == method.name]
         cells = []
         for name in evaluation.metrics:
-            marks = [Mark.from_verdict(v.verdict, v.reference) for v in verdicts if v.metric == name]
+            marks = [Mark.from_verdict(c.verdict, c.reference) for c in comparisons if c.metric == name]
             cells.append(_cell(evaluation, method, name, marks=marks))
         baseline = method.family == "baseline"
         rows.append(Row(method.name, cells, _describe_method(task, method), quiet=baseline))
@@ -114,13 +114,12 @@ def method_table(task: TaskRecord) -> Table:
 def difference_table(evaluation: TaskEvaluation) -> Table | None:
     """Return every comparison with its interval; None if there are none."""
     rows = []
-    for verdict in evaluation.verdicts:
-        values = [method.values[verdict.metric].value for method in evaluation.methods]
-        difference = difference_cell(verdict.difference, verdict.low, verdict.high, values)
-        mark = Cell("", marks=[Mark.from_verdict(verdict.verdict, verdict.verdict)])
-        rows.append(
-            Row(f"{verdict.method} {DASH} {verdict.reference}", [Cell(metric(verdict.metric)), difference, mark])
-        )
+    for comparison in evaluation.comparisons:
+        values = [method.values[comparison.metric].value for method in evaluation.methods]
+        difference = difference_cell(comparison.difference, comparison.low, comparison.high, values)
+        mark = Cell("", marks=[Mark.from_verdict(comparison.verdict, comparison.verdict)])
+        compared = f"{comparison.method} {DASH} {comparison.reference}"
+        rows.append(Row(compared, [Cell(metric(comparison.metric)), difference, mark]))
     heads = [("metric", ""), ("difference", "interval"), ("verdict", "")]
     caption = "Method minus reference, over the same resamples of users"
     return Table(caption, "method and reference", heads, [("", rows)], folded=True) if rows else None
