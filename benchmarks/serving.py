@@ -218,9 +218,8 @@ def search(options: argparse.Namespace) -> list[dict[str, Any]]:
 
         weight, bias, users = draw(options.targets), torch.randn(options.targets, generator=generator), draw(64)
         config = EngineConfig(approximate_above=0, least_recall=0.0)
-        lines: list[str] = []
-        graph, exact = build_index(weight, bias, config, lambda u=users: u, lines.append), ItemIndex(weight, bias)
-        print(f"| targets {kind}: {lines[0]} | | | |", flush=True)
+        graph, exact = build_index(weight, bias, config, lambda u=users: u), ItemIndex(weight, bias)
+        print(f"| targets {kind}: recall {graph.describe()['recall']:.1%} | | | |", flush=True)
         sides: dict[str, Side] = {
             f"targets {kind}: all scored": lambda x=exact, u=users: [
                 x.search(u[i : i + 1], 10, [[]]) for i in range(8)

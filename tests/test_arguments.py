@@ -267,8 +267,8 @@ CASES: list[Case] = [
     (
         "Engine",
         lambda m: Engine,
-        lambda m: {"model": m.model, "config": None, "report": None},
-        {"model": [LIST, TEXT, NONE, DICT], "config": [LIST, TEXT, DICT], "report": [TEXT, LIST]},
+        lambda m: {"model": m.model, "config": None},
+        {"model": [LIST, TEXT, NONE, DICT], "config": [LIST, TEXT, DICT]},
     ),
     (
         "Engine.predict",

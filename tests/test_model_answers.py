@@ -212,7 +212,7 @@ def test_unknown_items_are_skipped_or_keep_their_place():
     with_unk = model.represent([history], unknown="unk")
     np.testing.assert_allclose(with_unk, vectors_by_hand(model, [[5, UNK, 6, UNK]], None), atol=1e-5)
     assert not np.allclose(with_unk, model.represent([known_items]), atol=1e-3)
-    assert model.encode([history, known_items]).unknown.tolist() == [2, 0]
+    assert model.encode([history, known_items]).unknown_counts.tolist() == [2, 0]
     with pytest.raises(UnknownItemsError, match="2 of 4 items"):
         model.recommend([history], unknown="error")
     for unknown in ("skip", "unk", None):

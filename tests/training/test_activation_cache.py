@@ -36,7 +36,8 @@ HISTORIES = [[4 + (user + step) % 9 for step in range(user % 12)] for user in ra
 
 
 def patch(**settings: Any) -> dict[str, Any]:
-    return {"patch": {"bottleneck": 2} | settings}
+    width = "rank" if settings.get("kind") == "lora" else "bottleneck"
+    return {"patch": {width: 2} | settings}
 
 
 SHARED: dict[str, tuple[int, dict[str, Any]]] = {

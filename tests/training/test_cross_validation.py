@@ -154,7 +154,7 @@ def test_all_users_are_trained_on_up_to_the_best_epoch_for_those_held_out(
     assert cross_validation["metrics"] == {
         name: cross_validation["curve"][best][name] for name in bundle.metrics["valid"]
     }
-    is_equal = {name: torch.equal(value, weights.after[best][name]) for name, value in bundle.tensors().items()}
+    is_equal = {name: torch.equal(value, weights.after[best][f"0.{name}"]) for name, value in bundle.tensors().items()}
     # As if it had been known from the start: the same schedule, the same batches.
     assert all(is_equal.values()), is_equal
 

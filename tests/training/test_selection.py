@@ -67,7 +67,8 @@ def test_the_best_epoch_of_a_task(
     assert bundle.metrics["monitor"] == monitor
     assert values[best] == better(values) == bundle.metrics["valid"][monitor]
     assert values[best] != values[-1]
-    assert equal(weights.snapshots[best], {name: tensor for name, tensor in bundle.tensors().items()})
+    # Of the learners, there is one.
+    assert equal(weights.snapshots[best], {f"0.{name}": tensor for name, tensor in bundle.tensors().items()})
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from peterrec.experiments.grid.run_cell import Job
 from peterrec.experiments.grid.runner import _write_synthetic_data
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, read_cell, read_users
+from peterrec.storage import DESCRIPTIONS
 from peterrec.training.adapt import adapt
 
 from .small_grid import question, small_grid
@@ -53,6 +55,17 @@ def out(tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig) -> P
             assert work.do(Job(unit, folder, config.evaluate)).status == "done"
             assert state.is_done(folder, unit)
     return folder
+
+
+def test_what_another_release_wrote_is_made_again(config: ExperimentConfig, out: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    units = [unit for unit in units_of(config, copy) if not unit.cells]
+    assert units
+    for unit in units:
+        assert state.is_done(copy, unit)
+        path = copy / unit.place / DESCRIPTIONS[unit.kind]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+        assert not state.is_done(copy, unit)
 
 
 def unit_of(config: ExperimentConfig, out: Path, method: str, task: str, share: float = 1.0) -> Unit:

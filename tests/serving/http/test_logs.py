@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from peterrec.serving.http.logs import Log, ServerLogHandler
+from peterrec.serving.http.logs import Log, ServerLogHandler, engine_log_shown
 
 LINES = 3_000  # more than a pipe holds
 # Writes more than the pipe holds, and ends; the log's flush must not wait for ever.
@@ -139,3 +139,22 @@ def test_a_process_ends_though_nobody_reads() -> None:
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE)
     with process:
         assert process.wait(30) == 0
+
+
+def test_the_log_of_the_engine_is_written_while_it_is_shown_and_a_users_handlers_stay() -> None:
+    logger, mine = logging.getLogger("peterrec.serving"), logging.NullHandler()
+    logger.addHandler(mine)
+    stream = io.StringIO()
+    log = Log(stream)
+    before = logger.level
+    try:
+        with engine_log_shown(log):
+            logging.getLogger("peterrec.serving.index").info("400 targets")
+        logging.getLogger("peterrec.serving.index").info("not of the service")
+        assert logger.handlers == [mine]
+        assert (logger.level, logger.propagate) == (before, True)
+    finally:
+        logger.removeHandler(mine)
+    log.flush()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines if line["event"] == "engine"] == ["400 targets"]

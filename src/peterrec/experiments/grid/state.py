@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from peterrec.errors import ArtifactError
 from peterrec.experiments.grid.plan import Unit
 from peterrec.report.grid.cells import CellKey
-from peterrec.storage import DESCRIPTIONS, read_json, storage_errors, write_json
+from peterrec.storage import DESCRIPTIONS, FORMAT_VERSION, read_json, storage_errors, write_json
 
 Note = Literal["skipped", "failed"]
 NOTES: tuple[Note, ...] = ("skipped", "failed")
@@ -79,8 +79,7 @@ def is_done(out: Path, unit: Unit) -> bool:
     """Return whether all of a unit is there, made with the same inputs, or known to be impossible with them."""
     if unit.cells:
         return all(_settled(out, key, unit) for key in unit.cells)
-    file = DESCRIPTIONS[unit.kind]
-    return _inputs(out / unit.marker) == unit.inputs and (out / unit.place / file).is_file()
+    return _inputs(out / unit.marker) == unit.inputs and _is_readable(out / unit.place / DESCRIPTIONS[unit.kind])
 
 
 def mark(out: Path, unit: Unit) -> None:
@@ -91,20 +90,30 @@ def mark(out: Path, unit: Unit) -> None:
 def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
     """Return whether a cell has a result of the same inputs, and the test users with it."""
     folder = out / key.folder
-    return (folder / "users.parquet").is_file() and bool(_inputs(folder / DESCRIPTIONS["cell"]) == unit.inputs)
+    file = folder / DESCRIPTIONS["cell"]
+    return (folder / "users.parquet").is_file() and _is_readable(file) and bool(_inputs(file) == unit.inputs)
 
 
 def _settled(out: Path, key: CellKey, unit: Unit) -> bool:
     return is_finished(out, key, unit) or _inputs(_note_path(out, key, "skipped")) == unit.inputs
 
 
+def _is_readable(path: Path) -> bool:
+    """Return whether a description is there and of this release's format; what another wrote is made again."""
+    return path.is_file() and _read(path).get("format_version") == FORMAT_VERSION
+
+
 def _inputs(path: Path) -> Any:
+    return _read(path).get("inputs")
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return None
+        return {}
     try:
-        return read_json(path).get("inputs")
+        return read_json(path)
     except ArtifactError:
-        return None  # damaged: made again
+        return {}  # damaged: made again
 
 
 def note(out: Path, unit: Unit, kind: Note, reason: str, trace: str = "") -> None:

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, TextIO
@@ -20,6 +22,8 @@ from typing import Any, TextIO
 MAX_WAITING = 10_000  # lines
 FLUSH_SECONDS = 1.0
 CHECK_SECONDS = 0.005
+# Of the server about a request for an upgrade, which is answered as if it did not ask; no client fills the log so.
+UPGRADE_ADVICE = ("Unsupported upgrade request", "No supported WebSocket library")
 REPEAT_SECONDS = 10.0  # between two lines of the server with the same message
 MAX_MESSAGES = 1_000  # that are remembered for it
 
@@ -189,6 +193,8 @@ class ServerLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record: its template, without its arguments; the same one no more than once in some seconds."""
+        if str(record.msg).startswith(UPGRADE_ADVICE):
+            return
         lines = str(record.msg).splitlines()
         fields: dict[str, Any] = {"logger": record.name, "message": lines[0][:200] if lines else ""}
         error = record.exc_info[1] if record.exc_info else None
@@ -234,8 +240,17 @@ class EngineLines(logging.Handler):
         self._log.write("engine", record.levelname.lower(), message=record.getMessage())
 
 
-def show_engine_log(log: Log) -> None:
-    """Redirect the loggers of `peterrec.serving` to `log`."""
-    logger = logging.getLogger("peterrec.serving")
-    logger.handlers = [EngineLines(log)]
+@contextmanager
+def engine_log_shown(log: Log) -> Iterator[None]:
+    """Write what the engine logs within the block as lines of the service, and only there."""
+    logger, handler = logging.getLogger("peterrec.serving"), EngineLines(log)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -19,7 +19,7 @@ from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
 from peterrec.serving.http.bundles import Bundles
-from peterrec.serving.http.logs import Log, show_engine_log
+from peterrec.serving.http.logs import Log, engine_log_shown
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
 from peterrec.serving.journal import BundleJournal
@@ -58,7 +58,7 @@ def serve(
     keys = _read_keys(config, log)
     bundle_folders = parse_bundles(bundles)
     listener = bind(config.host, config.port)
-    try:
+    with contextlib.closing(listener), engine_log_shown(log):
         service = open_service(backbone, bundle_folders, config, keys, log)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -77,8 +77,6 @@ def serve(
                 say(f"the page is at {address}/ (Ctrl-C stops it); next: {example}")
 
         run(service, listener, started)
-    finally:
-        listener.close()
 
 
 def open_service(
@@ -98,7 +96,6 @@ def open_service(
     """
     state = Path(config.state)
     check_store(config.store)
-    show_engine_log(log)
     with contextlib.ExitStack() as undo:
         lock = lock_state_folder(state, undo) if state.exists() else None
         model = UserModel.from_pretrained(backbone)
