@@ -149,7 +149,7 @@ def test_the_lengths_are_asked_for_once():
     source = Counted([])
     stream = EpochStream(source, 2, seed=0)
     assert [len(list(stream)), len(list(stream)), len(stream)] == [3, 3, 3]
-    assert source.asked == 1  # of a task it is a pass over all users
+    assert source.reads == 1  # of a task it is a pass over all users
 
 
 def test_a_state_of_other_data_is_refused():
