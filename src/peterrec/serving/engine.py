@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 from peterrec.data.ids import as_history
-from peterrec.data.ties import FloatArray
-from peterrec.errors import AnswerError, ArtifactError, DataError, RequestError
+from peterrec.errors import ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.batch_plan import History, Prepared, RowReader, Streams
 from peterrec.serving.bundle_groups import RegistrySnapshot
@@ -27,20 +25,17 @@ from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.registry import BundleRegistry, Staged
 from peterrec.serving.requests import (
     Answer,
-    ClassAnswer,
-    ItemsAnswer,
     Question,
     Request,
-    TaskAnswer,
     TaskInfo,
     VersionInfo,
     check_question,
+    times_and_domains,
 )
+from peterrec.serving.task_answers import NO_NUMBERS, TRAIN_AGAIN, answer_from
 from peterrec.serving.versions import VersionHistory
 
 SAMPLED_USERS = 64  # random ones, to measure an index on
-NO_NUMBERS = "answers with NaN or infinity"
-TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
 CHECKED_USERS = 4  # random ones, to see that a bundle answers with numbers
 
 
@@ -53,10 +48,6 @@ class Engine:
     Args:
         model: the backbone, its device and precision; bundles that are loaded on it are there from the start.
         config: window, batches, search; None: the defaults.
-
-    Attributes:
-        model: as given.
-        config: as given.
 
     Raises:
         ConfigError: usearch is needed for the number of targets, and not installed.
@@ -114,7 +105,7 @@ class Engine:
         except DataError as error:
             raise RequestError(error.message, remedy=error.remedy) from error
         snapshot, question = self.snapshot, request.question
-        times, domains = _times_and_domains(request)
+        times, domains = times_and_domains(request)
         events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
         return Prepared(snapshot, question, snapshot.chosen(question), History(items, events))
 
@@ -139,27 +130,7 @@ class Engine:
             ConfigError: the process was forked, and the GPU was in use before.
         """
         vectors = self._reader.read(prepared, streams)
-        answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
-        classes: dict[RegistrySnapshot, list[tuple[int, LoadedBundle, Tensor]]] = {}
-        items: dict[tuple[int, int, bool], list[tuple[int, LoadedBundle, Tensor]]] = {}
-        for i, (query, query_vectors) in enumerate(zip(prepared, vectors, strict=True)):
-            history = query.history
-            assert history is not None
-            for task, vector in zip(query.tasks, query_vectors, strict=True):
-                if task.answers_without_events and history.read_by(task.reader).known_items == 0:
-                    answers[i][task.name] = _answer_without_events(task, query)
-                elif task.index is None:
-                    classes.setdefault(query.snapshot, []).append((i, task, vector))
-                else:
-                    key = (id(task), query.question.k, _excludes_seen(task, query.question))
-                    items.setdefault(key, []).append((i, task, vector))
-        for snapshot, rows in classes.items():
-            shares = snapshot.class_heads.probabilities([vector for *_, vector in rows], [task for _, task, _ in rows])
-            for (i, task, _), values in zip(rows, shares, strict=True):
-                answers[i][task.name] = _class_answer(task, values)
-        for (_, k, exclude), rows in items.items():
-            self._rank(prepared, answers, rows, k, exclude=exclude)
-        return [_assemble(query, query_answers) for query, query_answers in zip(prepared, answers, strict=True)]
+        return answer_from(prepared, vectors)
 
     def represent(self, prepared: Sequence[Prepared]) -> Float[Tensor, "N R"]:
         """Compute the representation that the head reads, of N questions with one task each (paper, section 3.3).
@@ -174,27 +145,6 @@ class Engine:
             ConfigError: the process was forked, and the GPU was in use before.
         """
         return torch.stack([vectors[0] for vectors in self._reader.read(prepared, None)])
-
-    def _rank(
-        self,
-        prepared: Sequence[Prepared],
-        answers: list[dict[str, TaskAnswer]],
-        rows: list[tuple[int, LoadedBundle, Tensor]],
-        k: int,
-        *,
-        exclude: bool,
-    ) -> None:
-        task = rows[0][1]
-        targets = task.bundle.targets
-        assert targets is not None
-        assert task.index is not None
-        histories = [prepared[i].history if exclude else None for i, *_ in rows]
-        excluded = [[] if history is None else seen_targets(task, history) for history in histories]
-        best = task.index.search(torch.stack([vector for *_, vector in rows]), k, excluded)
-        for (i, *_), (places, scores) in zip(rows, best, strict=True):
-            check_numbers(task.name, scores)
-            names = targets.decode(np.asarray(places, dtype=np.int64))
-            answers[i][task.name] = ItemsAnswer(task.version, names, scores)
 
     # ------------------------------------------------------------ bundles
 
@@ -446,74 +396,3 @@ class Engine:
         snapshot = RegistrySnapshot(self.model.network.backbone, [loaded])
         random_histories = [History([], UserEvents(tokens)) for tokens in histories]
         return self.represent([Prepared(snapshot, Question(), (loaded,), history) for history in random_histories])
-
-
-def check_numbers(task: str, values: Iterable[float]) -> None:
-    """Refuse probabilities or scores that are no numbers.
-
-    Raises:
-        AnswerError: one of them is NaN or infinite.
-    """
-    if not all(map(math.isfinite, values)):
-        raise AnswerError(f"the bundle {task!r} {NO_NUMBERS}", remedy=TRAIN_AGAIN)
-
-
-def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
-    names = task.bundle.class_names
-    check_numbers(task.name, values)
-    return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
-
-
-def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer:
-    """Answer a user without known events: with the class shares or the popularity among the train users."""
-    bundle, question = task.bundle, prepared.question
-    if bundle.targets is None or bundle.popularity is None:
-        return _class_answer(task, task.class_priors)
-    assert prepared.history is not None
-    seen_positions = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
-    positions, scores = bundle.popularity.best(question.k, seen_positions)
-    return ItemsAnswer(task.version, bundle.targets.decode(np.asarray(positions, dtype=np.int64)), scores)
-
-
-def _assemble(query: Prepared, answers: Mapping[str, TaskAnswer]) -> Answer:
-    history = query.history
-    assert history is not None
-    readings = [history.read_by(task.reader) for task in query.tasks]
-    known_events = min((reading.known_items for reading in readings), default=len(history.items) - history.unknown)
-    assumed = tuple(dict.fromkeys(line for reading in readings for line in reading.assumptions))
-    tasks = {task.name: answers[task.name] for task in query.tasks}
-    return Answer(tasks, len(history.items), history.unknown, known_events, assumed)
-
-
-def seen_targets(task: LoadedBundle, history: History) -> list[int]:
-    """Return the positions of targets that a user has, by the events that the task reads: as the offline verbs do."""
-    assert task.bundle.targets is not None
-    items = [item for item, read in zip(history.items, task.reader.chosen(history.events), strict=True) if read]
-    return [place for place in task.bundle.targets.find(items) if place >= 0]
-
-
-def _excludes_seen(task: LoadedBundle, question: Question) -> bool:
-    return task.bundle.exclude_seen if question.exclude_seen is None else question.exclude_seen
-
-
-def _times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
-    """Return the times and the domains of a request.
-
-    Raises:
-        RequestError: they are not such, or not one for each item.
-    """
-    for name, values in (("times", request.times), ("domains", request.domains)):
-        if values is not None and len(values) != len(request.items):
-            message = f"there are {len(request.items):,} items, and {len(values):,} {name}"
-            raise RequestError(message, remedy=f"give one for each item, or leave `{name}` out")
-    if request.times is None:
-        return None, request.domains
-    try:
-        times = np.asarray(request.times, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        times = np.full(len(request.items), np.nan)
-    if not np.isfinite(times).all():
-        raise RequestError("a time is not a finite number", remedy="send seconds since 1970")
-    if (times[1:] < times[:-1]).any():
-        raise RequestError("the times decrease", remedy="send the oldest event first")
-    return times, request.domains

@@ -10,8 +10,9 @@ import torch
 from peterrec.data.catalogue import ItemId
 from peterrec.errors import RequestError
 from peterrec.serving.batch_plan import Prepared
-from peterrec.serving.engine import Engine, check_numbers
+from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Explanation
+from peterrec.serving.task_answers import check_numbers
 
 
 @torch.inference_mode()

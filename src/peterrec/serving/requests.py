@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from peterrec.arguments import describe
 from peterrec.data.catalogue import ItemId
+from peterrec.data.ties import FloatArray
 from peterrec.errors import RequestError
 
 EVERY_TASK = "*"
@@ -223,3 +226,26 @@ class FailedBundle:
     message: str
     remedy: str
     path: str
+
+
+def times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str | None] | None]:
+    """Return the times and the domains of a request.
+
+    Raises:
+        RequestError: they are not such, or not one for each item.
+    """
+    for name, values in (("times", request.times), ("domains", request.domains)):
+        if values is not None and len(values) != len(request.items):
+            message = f"there are {len(request.items):,} items, and {len(values):,} {name}"
+            raise RequestError(message, remedy=f"give one for each item, or leave `{name}` out")
+    if request.times is None:
+        return None, request.domains
+    try:
+        times = np.asarray(request.times, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        times = np.full(len(request.items), np.nan)
+    if not np.isfinite(times).all():
+        raise RequestError("a time is not a finite number", remedy="send seconds since 1970")
+    if (times[1:] < times[:-1]).any():
+        raise RequestError("the times decrease", remedy="send the oldest event first")
+    return times, request.domains

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,8 +78,7 @@ def write_grid_report(
     """
     grid = load(config, cells, lambda key: read_users(out / key.folder))
     answers = conclude(grid)
-    present = {*grid.cells, *(key for key, _ in skipped)}
-    missing = [key for key in expected_cells(config) if key not in present]
+    missing = _missing_cells(config, {*grid.cells, *dict(skipped)})
     date = last_finished(list(grid.cells.values()))
     context = {
         "config": config,
@@ -145,6 +145,10 @@ def protocol(config: ExperimentConfig) -> list[tuple[str, str]]:
     paragraphs = render_template("protocol.txt", context).strip().split("\n\n")
     pairs = (re.sub(r"[ \n]+", " ", paragraph.strip()).partition(": ") for paragraph in paragraphs)
     return [(term, words) for term, _, words in pairs]
+
+
+def _missing_cells(config: ExperimentConfig, present: AbstractSet[CellKey]) -> list[CellKey]:
+    return [key for key in expected_cells(config) if key not in present]
 
 
 def _merge_cells(config: ExperimentConfig, keys: list[tuple[CellKey, str]]) -> list[dict[str, str]]:
