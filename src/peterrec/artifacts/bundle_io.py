@@ -27,7 +27,7 @@ from peterrec.config import (
 )
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
-from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError
+from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
@@ -204,8 +204,6 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -
         )
     meta = read_json(path / "adapter_config.json")
     check_format(meta, "bundle", path)
-    if "start" in (meta.get("patch") or {}):  # the name that `init` had: the names of weights were others, too
-        raise FormatVersionError("has a patch made by an older version", remedy="adapt the task again", path=path)
     with description_errors(path / "adapter_config.json"):
         check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
