@@ -68,7 +68,7 @@ def represent(sizes: Sizes) -> Job:
 
 
 def _score_every_position(backbone: Backbone, tokens: Tensor) -> Tensor:
-    """As `represent`, but with every position computed: what the cone is compared with."""
+    """As `represent`, but with every position computed: compared with the receptive field alone."""
     longer, position = append_token(tokens, TCL)
     return read_at(backbone(longer), position.unsqueeze(1))
 

@@ -76,9 +76,9 @@ class Share:
     precision: str
 
     def fractions(self, limits: Limits) -> tuple[float, float]:
-        """Return the share by the work of the whole window, and by that of the cone."""
+        """Return the share by the work of the whole window, and by that of the receptive field."""
         possible = limits.rate(self.precision) * self.seconds
-        return self.work.window / possible, self.work.cone / possible
+        return self.work.window / possible, self.work.receptive_field / possible
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,10 @@ class Line:
     def _share_text(self, limits: Limits | None) -> str:
         if self.share is None or limits is None:
             return ""
-        window, cone = self.share.fractions(limits)
-        is_same = self.share.work.window == self.share.work.cone
-        return f"{window:.0%}" if is_same else f"{window:.0%} of the window, {cone:.0%} of the cone"
+        window, receptive_field = self.share.fractions(limits)
+        if self.share.work.window == self.share.work.receptive_field:
+            return f"{window:.0%}"
+        return f"{window:.0%} of the window, {receptive_field:.0%} of the receptive field"
 
 
 class Run:

@@ -14,11 +14,11 @@ class Work:
 
     Attributes:
         window: with every position of the window computed.
-        cone: with those alone that the result depends on; the same where it depends on all.
+        receptive_field: with those alone that the result depends on; the same where it depends on all.
     """
 
     window: float
-    cone: float
+    receptive_field: float
 
 
 def window_positions(sizes: Sizes, length: int) -> list[int]:
@@ -26,7 +26,7 @@ def window_positions(sizes: Sizes, length: int) -> list[int]:
     return [length] * (2 * len(sizes.dilations))
 
 
-def cone_positions(sizes: Sizes, length: int) -> list[int]:
+def receptive_field_positions(sizes: Sizes, length: int) -> list[int]:
     """Return at how many positions each convolution is needed for the last of `length`, from the bottom up."""
     needed = {length - 1}
     counts: list[int] = []
@@ -47,16 +47,16 @@ def represent(sizes: Sizes) -> Work:
     """One user's vector each: the state at [TCL], which stands after the events."""
     length = sizes.events + 1
     window = sum(window_positions(sizes, length))
-    cone = window if sizes.full_pass else sum(cone_positions(sizes, length))
-    return Work(_convolutions(sizes, window), _convolutions(sizes, cone))
+    receptive_field = window if sizes.full_pass else sum(receptive_field_positions(sizes, length))
+    return Work(_convolutions(sizes, window), _convolutions(sizes, receptive_field))
 
 
 def rank(sizes: Sizes) -> Work:
     """The state at the last event, and the scores of all items."""
     scores = sizes.batch * _product(sizes.channels, sizes.items)
     window = sum(window_positions(sizes, sizes.events))
-    cone = sum(cone_positions(sizes, sizes.events))
-    return Work(_convolutions(sizes, window) + scores, _convolutions(sizes, cone) + scores)
+    receptive_field = sum(receptive_field_positions(sizes, sizes.events))
+    return Work(_convolutions(sizes, window) + scores, _convolutions(sizes, receptive_field) + scores)
 
 
 def pretrain(sizes: Sizes) -> Work:
@@ -65,15 +65,17 @@ def pretrain(sizes: Sizes) -> Work:
     scored = sizes.items if sizes.loss == "full" else _distinct_draws(sizes)
     scores = 3 * targets * _product(sizes.channels, scored)
     window = 3 * _convolutions(sizes, sum(window_positions(sizes, sizes.events)))
-    positions = cone_positions(sizes, sizes.events) if sizes.last_only else window_positions(sizes, sizes.events)
+    positions = (
+        receptive_field_positions(sizes, sizes.events) if sizes.last_only else window_positions(sizes, sizes.events)
+    )
     return Work(window + scores, 3 * _convolutions(sizes, sum(positions)) + scores)
 
 
 def adapt(sizes: Sizes) -> Work:
     """A step of adapting. Frozen convolutions have gradients of their inputs only, the lowest not even those."""
     length = sizes.events + 1
-    window, cone = window_positions(sizes, length), cone_positions(sizes, length)
-    return Work(_adapting(sizes, window), _adapting(sizes, cone))
+    window, receptive_field = window_positions(sizes, length), receptive_field_positions(sizes, length)
+    return Work(_adapting(sizes, window), _adapting(sizes, receptive_field))
 
 
 def _adapting(sizes: Sizes, positions: list[int]) -> float:

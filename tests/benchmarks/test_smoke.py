@@ -115,7 +115,7 @@ from work import adapt, cone_positions, represent, window_positions
 from worker import Sizes
 small = Sizes(dilations=(1,), channels=2, batch=1, events=8)
 print(window_positions(small, 9), cone_positions(small, 9), cone_positions(small, 4))
-print(represent(small).window, represent(small).cone)
+print(represent(small).window, represent(small).receptive_field)
 print(cone_positions(Sizes(), 51)[-1], max(cone_positions(Sizes(), 51)) <= 51)
 """
     lines = run(code=code).splitlines()

@@ -107,8 +107,8 @@ def load_backbone(path: Path) -> PretrainedBackbone:
         load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
         pretrained = PretrainedBackbone(
             network, catalogue, meta["max_length"], meta["unknown"], meta["training"],
-            preprocessing=load_optional(PreprocessingConfig, meta.get("preprocessing")),
-            exclude_seen=meta.get("exclude_seen", True),
+            preprocessing=load_optional(PreprocessingConfig, meta["preprocessing"]),
+            exclude_seen=meta["exclude_seen"],
         )  # fmt: skip
         expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
     actual = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}

@@ -245,7 +245,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
     )
     _check_sizes(meta, len(names) if targets is None else len(targets))
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
-    readout: ReadoutName = meta.get("readout", "token")  # bundles of before there was a choice lack it
+    readout: ReadoutName = meta["readout"]
     width = readout_named(readout).width(backbone.config.channels)
     unshared = UnsharedModules(**meta["unshared"]) if meta["unshared"] is not None else None
     bundle = Bundle(
@@ -266,9 +266,9 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         unshared=unshared,
         readout=readout,
         metrics=read_json(path / "metrics.json"),
-        exclude_seen=meta.get("exclude_seen", True),  # bundles of earlier releases lack these
-        exclude_seen_reason=meta.get("exclude_seen_reason", ""),
-        provenance=_load_provenance(meta.get("provenance")),
+        exclude_seen=meta["exclude_seen"],
+        exclude_seen_reason=meta["exclude_seen_reason"],
+        provenance=_load_provenance(meta["provenance"]),
         class_priors=priors,
     )
     load_into(bundle.modules(), tensors, path)

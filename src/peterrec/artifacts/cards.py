@@ -39,7 +39,7 @@ decisions about people rest on it.
 def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the model card of a bundle, from its adapter_config.json and metrics.json."""
     verb = "recommend" if meta["kind_of_task"] == "ranking" else "predict"
-    constant = metrics.get("constant", {})  # bundles of before it was measured lack it
+    constant = metrics.get("constant", {})  # not of bundles that were trained elsewhere
     rows = "".join(
         f"| {name} | {_number(value)} | {_number(constant.get(name, '?'))} |\n"
         for name, value in metrics.get("valid", {}).items()
