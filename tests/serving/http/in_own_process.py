@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,23 +14,11 @@ from typing import Any
 import httpx
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
+from forked import ForkedCommand
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 
 from .in_process import until
-
-# Past the limit of a file's size writing is an error (Python ignores the signal): what a full disk does.
-# SIGHUP is not as the tests have it: under nohup they ignore it, and so would their children.
-START = """
-import json, resource, signal, sys
-hangup, limits = json.loads(sys.argv.pop(1))
-signal.signal(signal.SIGHUP, signal.Handlers(hangup))
-for name, size in limits.items():
-    resource.setrlimit(getattr(resource, name), (size, size))
-from peterrec.cli.main import run
-run()
-"""
-QUICK = {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def write_artifacts(folder: Path) -> Path:
@@ -63,13 +48,15 @@ class ServiceProcess:
         hangup: signal.Handlers = signal.SIG_DFL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        # Past the limit of a file's size writing is an error (Python ignores the signal): what a full disk does.
         limits = {"RLIMIT_FSIZE": largest_file, "RLIMIT_NOFILE": open_files}
-        start = json.dumps([hangup, {name: size for name, size in limits.items() if size is not None}])
-        command = [sys.executable, "-c", START, start, "serve", str(artifacts / "base"), "--port", "0"]
-        command += ["--state", str(state), "--bundle-root", str(artifacts), *options]
-
-        self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env=os.environ | QUICK | (environment or {})
+        arguments = ["serve", str(artifacts / "base"), "--port", "0"]
+        arguments += ["--state", str(state), "--bundle-root", str(artifacts), *options]
+        self.process = ForkedCommand(
+            arguments,
+            limits={name: size for name, size in limits.items() if size is not None},
+            hangup=hangup,
+            environment=environment,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -81,7 +68,6 @@ class ServiceProcess:
         self.client = httpx.Client(base_url=self.address, timeout=20)
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line)
 
@@ -118,5 +104,4 @@ def process(artifacts: Path, state: Path, *options: str, **settings: Any) -> Ite
         if service.process.poll() is None:
             service.process.kill()
         service.join()
-        assert service.process.stderr is not None
         service.process.stderr.close()
