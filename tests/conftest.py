@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import Phase, settings
 
 from log_lines import log_lines
+from pairwise import FULL
 
 # Property tests run the same examples every time (CI must not depend on luck), without deadlines (shared machines).
-settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40 if FULL else 15)
 # Where it is known that a test fails (tests/paper_mutations.py): the first example that does is enough.
 settings.register_profile("unshrunk", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("ci")
@@ -20,6 +22,22 @@ settings.load_profile("ci")
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and their children, which some tests stop so.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before slow ones are deselected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark cases of a test as slow, all but as many as its `quick_cases` says: evenly spread, the first among them."""
+    cases: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("quick_cases"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for same_test in cases.values():
+        (count,) = same_test[0].get_closest_marker("quick_cases").args  # type: ignore[union-attr]
+        quick = {index * len(same_test) // count for index in range(count)}
+        for index, item in enumerate(same_test):
+            if index not in quick:
+                item.add_marker(pytest.mark.slow)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

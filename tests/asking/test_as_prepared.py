@@ -69,6 +69,7 @@ def plain_corpora(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[b
     return {rare: prepared(folder / str(rare), log, RARE if rare else {}) for rare in (False, True)}
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("name", "value"), [("", None), *CHANGING], ids=str)
 def test_raw_events_are_read_as_they_were_prepared(
     name: str, value: Any, tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
@@ -87,6 +88,7 @@ def test_all_at_once(tmp_path: Path, log: Path) -> None:
     assert_asking_equals_evaluating(tmp_path, prepared(tmp_path, log, settings))
 
 
+@pytest.mark.slow
 def test_a_log_without_a_header_line(tmp_path: Path) -> None:
     """Its columns are known from preparation; a file with a header line is understood too."""
     log = write_csv(tmp_path / "log.csv", ROWS, None)
@@ -132,6 +134,7 @@ def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path, caplog
     )
 
 
+@pytest.mark.slow
 def test_a_setting_of_the_preparation_can_be_replaced(
     tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
 ) -> None:

@@ -28,6 +28,7 @@ def log_in(unit: int) -> list[tuple[Any, ...]]:
     return [(user, item, (START + 60 * time) * unit, *columns) for user, item, time, *columns in log_rows()]
 
 
+@pytest.mark.slow
 def test_the_same_log_in_any_unit_is_the_same_corpus(tmp_path: Path) -> None:
     """Ties too: their hash is of seconds."""
     corpora = {
@@ -39,6 +40,7 @@ def test_the_same_log_in_any_unit_is_the_same_corpus(tmp_path: Path) -> None:
     assert sequences == sequences[:1] * len(UNITS)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_unit_is_refused_where_its_times_matter(tmp_path: Path) -> None:
     milliseconds = write_csv(tmp_path / "ms.csv", log_in(1000), HEADER)
     seconds = write_csv(tmp_path / "s.csv", log_in(1), HEADER)
@@ -76,6 +78,7 @@ def test_times_of_several_units_are_warned_of(tmp_path: Path) -> None:
     assert prepare_log(write_csv(tmp_path / "b.csv", counters), tmp_path / "out").manifest["warnings"] == []
 
 
+@pytest.mark.slow
 def test_another_order_of_events_is_a_difference(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", log_rows(), HEADER)
     plain, ordered = (

@@ -23,6 +23,7 @@ def rows(script: str, *arguments: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.slow
 def test_memory_has_a_row_for_each_catalogue_and_way_of_training():
     table = rows("memory.py", "--tiny")
     assert [row[0] for row in table] == [
@@ -32,6 +33,7 @@ def test_memory_has_a_row_for_each_catalogue_and_way_of_training():
     assert all(float(row[1]) > 0 for row in table if row[0])
 
 
+@pytest.mark.slow
 def test_quality_compares_every_setting():
     heading, *table = rows("quality.py", "--tiny")
     assert [row[0] for row in table] == ["dense AdamW, fp32", "touched rows, fp32", "dense AdamW, bf16"]

@@ -31,6 +31,7 @@ def numbers(cells: list[str]) -> list[float]:
     return [float(cell.replace(",", "")) for cell in cells]
 
 
+@pytest.mark.slow
 def test_loading_prints_both_tables_and_leaves_nothing_behind(tmp_path: Path) -> None:
     rows = run(str(BENCHMARKS / "loading.py"), "--tiny", cwd=tmp_path)
     starts, loader = rows[:3], rows[3:]
@@ -48,6 +49,7 @@ def test_loading_prints_both_tables_and_leaves_nothing_behind(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_prepare_prints_a_row_of_each_side(tmp_path: Path) -> None:
     pytest.importorskip("polars")
     rows = run(str(BENCHMARKS / "prepare.py"), "--tiny", cwd=tmp_path)
@@ -63,6 +65,7 @@ def test_prepare_skips_polars_where_it_is_not_installed(tmp_path: Path) -> None:
     assert rows[2][1:3] == [POLARS, "skipped: polars is not installed"]
 
 
+@pytest.mark.slow
 def test_both_sides_make_the_same_sequences(tmp_path: Path) -> None:
     pytest.importorskip("polars")
     code = """

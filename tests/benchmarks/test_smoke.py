@@ -36,6 +36,7 @@ def run(*arguments: str, code: str | None = None, stdin: str | None = None) -> s
     return process.stdout
 
 
+@pytest.mark.slow
 def test_limits_are_positive_rates():
     limits = json.loads(run("limits.py", "--tiny", "--json"))
     assert set(limits) == {"fp32", "bf16", "bandwidth", "threads"}
@@ -50,11 +51,13 @@ def speed(tmp_path_factory):
     return printed, cells[2:], out
 
 
+@pytest.mark.slow
 def test_the_table_has_every_row(speed):
     _, cells, _ = speed
     assert list(dict.fromkeys(row[0] for row in cells)) == list(ROWS)
 
 
+@pytest.mark.slow
 def test_ratios_and_shares_are_finite_and_positive(speed):
     _, cells, _ = speed
     measured = [row for row in cells if MEASURED.fullmatch(row[3])]
@@ -64,6 +67,7 @@ def test_ratios_and_shares_are_finite_and_positive(speed):
     assert all("%" in row[4] and row[3] == "" for row in cells if row[0] in (ROWS[3], ROWS[4]))
 
 
+@pytest.mark.slow
 def test_only_recbole_is_skipped_and_says_why(speed):
     _, cells, _ = speed
     skipped = [row for row in cells if row[3].startswith("skipped")]
@@ -71,6 +75,7 @@ def test_only_recbole_is_skipped_and_says_why(speed):
     assert all("recbole is left out" in row[3] and row[1].startswith("RecBole") for row in skipped)
 
 
+@pytest.mark.slow
 def test_the_table_and_all_times_are_written(speed):
     printed, cells, out = speed
     assert out.with_suffix(".md").read_text().strip() == printed.strip()
@@ -79,6 +84,7 @@ def test_the_table_and_all_times_are_written(speed):
     assert all(row["skipped"] or min(row["data"]["b"]) > 0 for row in tree["rows"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "jobs"),
     [
@@ -96,6 +102,7 @@ def test_a_worker_answers_every_request(script, jobs):
     assert all(len(answer["seconds"]) == 2 and min(answer["seconds"]) > 0 for answer in answers[4::2])
 
 
+@pytest.mark.slow
 def test_sides_take_turns_and_are_compared():
     code = f"""
 from sides import FOLDER, Side, interleave, ratio

@@ -24,6 +24,7 @@ def write(root: Path, users: list[str], right: list[float], *, seed: int, share:
     write_cell(root, result, pa.table(table | {"accuracy": right}))
 
 
+@pytest.mark.slow
 def test_only_test_users_of_the_first_split_count(tmp_path: Path) -> None:
     users = [f"user-{i}" for i in range(200)]
     test = assign_parts(id_hash(users), SplitConfig(salt="chosen")) == 2

@@ -114,6 +114,7 @@ def labels(folder: Path, users: list[str], values: list[str]) -> str:
 USERS = [f"u{i}" for i in range(60)]
 
 
+@pytest.mark.slow
 def test_labels_that_cannot_be_learned(tmp_path: Path, refused: Refused) -> None:
     events = events_file(tmp_path)
 
@@ -140,6 +141,7 @@ def part_of(user: str) -> int:
     return int(assign_parts(id_hash([user]), SplitConfig())[0])
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -108,6 +108,7 @@ def test_recbole_through_prepare(working_folder: Path) -> None:
     assert peterrec.Corpus.open("corpus").task("gender").class_names == ("F", "M")
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_documents_work_as_written(working_folder: Path) -> None:
     section = (ROOT / "docs" / "data.md").read_text().partition("## Other formats")[2].partition("\n## ")[0]
     text = section.replace("\\\n", " ")

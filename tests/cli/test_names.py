@@ -52,6 +52,7 @@ def test_two_columns_of_one_name_are_told_by_it(tmp_path: Path, capsys: pytest.C
     assert "two tasks have the name '性别': name one otherwise" in capsys.readouterr().err
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("name", ["", "plan="])
 def test_a_path_may_have_an_equals_sign(

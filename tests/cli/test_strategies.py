@@ -21,6 +21,7 @@ def run_verb(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_joint_training_of_two_tasks(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "joint")
     stderr = run_verb(
@@ -83,6 +84,7 @@ def test_the_strategy_may_stand_in_the_settings(job: Job, tmp_path: Path, capsys
     assert "patch-random" in message
 
 
+@pytest.mark.slow
 def test_the_whole_job_without_a_causal_backbone(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backbone, bundle = str(tmp_path / "backbone"), str(tmp_path / "bundle")
     shape = ["-s", "backbone.kind=noncausal", "-s", "backbone.channels=8", "-s", "backbone.dilations=[1,2]"]

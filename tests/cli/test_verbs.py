@@ -185,6 +185,7 @@ def test_inspect_tells_each_kind_and_json_has_all(job: Job, capsys: pytest.Captu
         assert description == peterrec.inspect(path)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(job: Job, tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
     path.write_text("".join(json.dumps({"user": n, "items": ["s0001"]}) + "\n" for n in range(5000)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from data.prepare.logs import bound
 from data.prepare.oracle import Oracle, RefusedError, Row, TaskSettings
 from data.prepare.test_against_oracle import Case
+from pairwise import FULL
 from peterrec.config import ColumnsConfig, FirstTargetConfig, PreprocessingConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
@@ -61,7 +62,7 @@ def target_time(case: Case, first: TaskSettings | None, user: str) -> int | None
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=150, phases=[Phase.explicit, Phase.generate])  # a seed has no simpler one
+@settings(max_examples=150 if FULL else 30, phases=[Phase.explicit, Phase.generate])  # a seed has no simpler one
 def test_any_user_is_read_as_the_oracle_does(seed: int) -> None:
     case = Case(seed)
     try:
@@ -83,7 +84,7 @@ def test_any_user_is_read_as_the_oracle_does(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=60 if FULL else 15, phases=[Phase.explicit, Phase.generate])
 def test_later_events_add_to_the_tokens_or_take_from_their_end(seed: int) -> None:
     """What a state was made from is how the tokens start, or there are fewer of them."""
     case = Case(seed)

@@ -36,6 +36,7 @@ def test_settings_have_defaults_and_unknown_ones_are_refused(name: str) -> None:
         baseline_settings(name, {"no_such_setting": 1})
 
 
+@pytest.mark.slow
 def test_listing_baselines_imports_no_training() -> None:
     code = (
         "import sys, peterrec.evaluation.baselines as b; b.baseline_settings('dupn', {}); "

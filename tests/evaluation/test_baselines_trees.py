@@ -36,6 +36,7 @@ def installed() -> None:
         pytest.skip(f"LightGBM cannot be used here: {error}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_trees_learn_and_are_the_same_every_time(make_class_part: Make) -> None:
     train, valid, test = (make_class_part(900 if seed == 0 else 300, seed) for seed in range(3))
@@ -65,6 +66,7 @@ def test_threads_change_nothing(make_class_part: Make, monkeypatch: pytest.Monke
     assert np.array_equal(*result)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("present", [(0, 2), (0, 2, 3)])
 def test_classes_that_train_users_lack_get_nothing(present: tuple[int, ...]) -> None:

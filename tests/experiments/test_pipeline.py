@@ -100,6 +100,7 @@ def test_overrides_of_tasks_that_are_not_there_are_refused_first(folder: Path, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) -> None:
     overrides = ("strategies=[last1,all,joint]", "task_overrides.shop.seed=5")
     stage_names = ["prepare", "pretrain", "adapt all tasks (joint)",

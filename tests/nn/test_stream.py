@@ -20,6 +20,7 @@ from contracts import (
     pairs_of_backbone_and_patch,
     some_items,
 )
+from pairwise import FULL
 from peterrec.config import BackboneConfig
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
@@ -95,7 +96,7 @@ def test_one_patch_for_all_rows(backbone_config, config):
     assert_same_states(stream.peek(states, rows, patch=patch), expected(backbone, tokens.tolist(), patch))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 if FULL else 15, deadline=None)
 @given(st.data(), backbone_configs(kind="causal"), user_histories(ITEMS, longest=50))
 def test_any_backbone_any_patch_any_way_to_get_there(data, config, users):
     backbone = lively_backbone(config)

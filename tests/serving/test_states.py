@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from torch import Tensor
 
 from contracts import ITEMS, PATCHES, lively_backbone, lively_patch, padded
+from pairwise import FULL
 from peterrec.config import BackboneConfig
 from peterrec.data.sequences import IntArray
 from peterrec.errors import ConfigError
@@ -137,7 +138,7 @@ class Pool(RuleBasedStateMachine):
         assert len(self.pool) == 3 - len(self.pool._free)
 
 
-Pool.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+Pool.TestCase.settings = settings(max_examples=60 if FULL else 10, stateful_step_count=20, deadline=None)
 TestPool = Pool.TestCase
 
 

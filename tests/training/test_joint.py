@@ -295,6 +295,7 @@ def test_the_same_seed_gives_the_same_result(
     assert result(joint(backbone, corpus, tmp_path / "b", seed=1)) != result(joint_run[1])
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("start", ["pretrained", "random"])
 def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, start: str

@@ -123,6 +123,7 @@ def test_every_ranking_loss_beats_popularity(
     assert bundle.metrics["curve"][0]["train_loss"] != default.metrics["curve"][0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_training_more_reaches_more_than_a_head(structured: Corpus, tmp_path: Path) -> None:
     """On a backbone that has hardly learned anything yet; from scratch with the same data, too."""
     config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_fraction=0.2, optim={"lr": 0.005})

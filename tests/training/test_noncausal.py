@@ -51,6 +51,7 @@ def held_out(corpus: Corpus) -> list[np.ndarray]:
 # ---------------------------------------------------------------- what it learns
 
 
+@pytest.mark.slow
 def test_pretraining_beats_its_start_and_popularity(structured: Corpus, tmp_path: Path) -> None:
     def metrics(**settings: Any) -> dict[str, float]:
         pretrain_settings = config(backbone=WIDER, valid_fraction=0.2, batch_size=32, **settings)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pairwise import FULL
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import OptimConfig
 from peterrec.data.corpus import Corpus
@@ -89,7 +90,7 @@ def uninterrupted(runs: Callable[..., Any]) -> Callable[[str], Any]:
     return cache(runs)
 
 
-@pytest.mark.slow
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("case", [*PRETRAIN, *ADAPT])
 @given(hook=st.sampled_from(HOOKS), n=st.integers(1, 12), checkpoint_every=st.integers(1, 5))
 @example(hook="batch end", n=1, checkpoint_every=1)  # nothing is saved yet
@@ -99,7 +100,7 @@ def uninterrupted(runs: Callable[..., Any]) -> Callable[[str], Any]:
 @example(hook="batch start", n=5, checkpoint_every=100)  # right after the point of an epoch
 @example(hook="batch end", n=10, checkpoint_every=1)  # in the last epoch
 @example(hook="end", n=1, checkpoint_every=2)  # everything is trained, nothing is written
-@settings(max_examples=6)
+@settings(max_examples=6 if FULL else 1)
 def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
     runs: Callable[..., Any], uninterrupted: Callable[[str], Any], case: str, hook: str, n: int, checkpoint_every: int
 ) -> None:

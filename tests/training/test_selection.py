@@ -56,6 +56,7 @@ def test_the_best_weights_are_kept_not_the_last(corpus: Corpus, watched: Callabl
     assert training["metrics"] == {name: training["curve"][best][name] for name in ("valid_loss", "hr@10", "mrr@10")}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("task", "monitor", "better"), [("cluster", "log_loss", min), ("shop", "mrr", max)])
 def test_the_best_epoch_of_a_task(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str, monitor: str, better: Any

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from data.prepare.logs import COLUMNS, items_of, parts_of, prepare_log, sequences_of, write_csv, write_parquet
 from data.prepare.logs import settings as build
 from data.prepare.oracle import tie_of
+from pairwise import FULL
 from peterrec import storage
 from peterrec.data.hashing import id_hash
 from peterrec.data.prepare import event_sequences as sequences_module
@@ -72,6 +73,7 @@ def fingerprint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 999),
     threads=st.sampled_from([1, 2, 3]),
@@ -79,7 +81,7 @@ def fingerprint(tmp_path_factory: pytest.TempPathFactory) -> str:
     forms=st.lists(st.sampled_from(["csv", "parquet", "csv.gz"]), min_size=1, max_size=3),
     at_once=st.sampled_from([30, 200, 10**9]),
 )
-@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])  # a seed has no simpler one
+@settings(max_examples=10 if FULL else 2, phases=[Phase.explicit, Phase.generate])  # a seed has no simpler one
 def test_the_same_events_are_the_same_corpus(
     fingerprint: str, seed: int, threads: int, cuts: list[int], forms: list[str], at_once: int
 ) -> None:

@@ -111,6 +111,7 @@ TYPES: dict[str, pa.DataType] = {
 PREPARED = {"int32", "double", "decimal128(22, 3)", "decimal128(38, 19)", "string", "timestamp[us]", "timestamp[ns]"}
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", TYPES)
 def test_the_type_of_the_times_changes_nothing(tmp_path: Path, name: str) -> None:
     type_ = TYPES[name]
@@ -155,6 +156,7 @@ FINE: dict[str, tuple[list[Any], pa.DataType | None]] = {
 }
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", FINE)
 def test_times_that_differ_stay_different(tmp_path: Path, name: str) -> None:
     values, type_ = FINE[name]
@@ -181,7 +183,7 @@ def test_times_that_differ_stay_different(tmp_path: Path, name: str) -> None:
         unique_by=Decimal,
     )
 )
-@settings(max_examples=100 if FULL else 15)
+@settings(max_examples=100 if FULL else 8)
 def test_any_numbers_are_in_their_order_or_refused(texts: list[str]) -> None:
     ordered = sorted(texts, key=Decimal)
     rows = numbered(ordered)
@@ -195,6 +197,7 @@ def test_any_numbers_are_in_their_order_or_refused(texts: list[str]) -> None:
     assert items == wanted(len(texts))
 
 
+@pytest.mark.slow
 def test_files_of_numbers_are_compared_exactly_or_refused(tmp_path: Path) -> None:
     large = write_parquet(tmp_path / "a.parquet", [("u", "a", 2**53 + 1)])
     decimals = write_csv(tmp_path / "b.csv", [("u", "b", "9007199254740992.5")])
@@ -206,6 +209,7 @@ def test_files_of_numbers_are_compared_exactly_or_refused(tmp_path: Path) -> Non
             order_of(floats, path)
 
 
+@pytest.mark.slow
 def test_microseconds_and_nanoseconds_in_one_log(tmp_path: Path) -> None:
     paths = [
         write_parquet(tmp_path / "a.parquet", [("u", "c", MOMENT + timedelta(microseconds=1))]),
@@ -282,6 +286,7 @@ BOUNDS: list[tuple[list[Any], pa.DataType | None, str, int]] = [
 ]
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("values", "type_", "bound", "before"), BOUNDS)
 def test_a_bound_is_compared_exactly(
     tmp_path: Path, values: list[Any], type_: pa.DataType | None, bound: str, before: int
@@ -315,6 +320,7 @@ def test_a_bound_that_the_times_cannot_be_is_refused(
 LINES = [("u", "i8", "8"), ("u", "i9", "9"), ("u", "i10", "10")]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("lines", "odd"),
     [
@@ -340,6 +346,7 @@ def test_one_odd_value_to_order_by_is_an_error_with_its_row(tmp_path: Path, line
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6}
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("read_as", ["ms", "us", "ns"])
 def test_times_of_1970_are_told(tmp_path: Path, unit: str, read_as: str) -> None:

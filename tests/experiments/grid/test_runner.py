@@ -133,6 +133,7 @@ def test_what_needs_something_that_failed_is_not_tried(
     assert {reason for _, reason in reports.skipped} == {"failed: what it needs failed: small backbone base, seed 0"}
 
 
+@pytest.mark.slow
 def test_cells_side_by_side_are_the_same(tmp_path: Path, reports: Reports) -> None:
     config = small_grid(questions=[FEW])
     run(config, tmp_path / "one")
@@ -146,6 +147,7 @@ def test_cells_side_by_side_are_the_same(tmp_path: Path, reports: Reports) -> No
     assert {cell.cost.jobs for cell in reports.cells} == {2}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_a_cell_that_failed(tmp_path: Path) -> None:
     class Killer(Recorder):
         def started(self, unit: Any) -> None:

@@ -53,6 +53,7 @@ def pending(served: ServiceProcess) -> int:
     return answer.json()["pending"] if answer.status_code == 200 else -1
 
 
+@pytest.mark.slow
 def test_connections_past_the_open_files_are_refused_and_others_answered(artifacts: Path, tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with process(artifacts, tmp_path / "state", open_files=256) as served, contextlib.ExitStack() as stack:
@@ -98,6 +99,7 @@ def test_sighup_is_ignored_under_nohup(artifacts: Path, tmp_path: Path) -> None:
         assert served.stop() == 0
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("fault", ["kill of the server", "kill of the service", "killed rewrite"])
 def test_an_erasure_in_redis_comes_to_its_end_whatever_dies(artifacts: Path, tmp_path: Path, fault: str) -> None:
     (tmp_path / "redis").mkdir()

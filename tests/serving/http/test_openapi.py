@@ -9,6 +9,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
+from pairwise import FULL
+
 from .in_process import FakeSite
 from .test_auth import ROUTES
 
@@ -45,7 +47,7 @@ def test_every_answer_is_as_the_document_says(
         return
 
     @given(operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12 if FULL else 4, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
         served.engine.__init__()  # a bundle that was dropped is there again
         sent = case.as_transport_kwargs(base_url="http://localhost")
