@@ -113,6 +113,7 @@ def test_columns_may_be_called_otherwise_where_that_is_said(tmp_path: Path, plai
     assert predict(backbone, bundles["group"], str(path), options=AnswerOptions(events=events)).equals(plain)
 
 
+@pytest.mark.slow
 def test_what_a_file_lacks_is_assumed_and_said(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "peterrec")
     corpus = prepared(tmp_path, log, {"source.before": "9", "columns.order": "n"})

@@ -70,6 +70,7 @@ def test_the_service_is_sent_seconds_whatever_the_log_had(tmp_path: Path) -> Non
     np.testing.assert_allclose(predicted, offline["p(a)"].to_numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_times_of_several_units_are_warned_of(tmp_path: Path) -> None:
     rows = [(f"u{n % 9}", "ab"[n % 2], START + n if n % 3 else (START + n) * 1000) for n in range(90)]
     (warning,) = prepare_log(write_csv(tmp_path / "a.csv", rows), tmp_path / "out").manifest["warnings"]

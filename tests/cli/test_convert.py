@@ -73,6 +73,7 @@ def targets(corpus: str, task: str) -> list[int]:
     return item_ids
 
 
+@pytest.mark.slow
 def test_authors_files_through_prepare(working_folder: Path) -> None:
     files = ["coldrec2_pre.csv", "coldrec2_fine.csv"]
     assert execute(["convert", "peterrec", *files, "--targets", "items", "-o", "rec", "-q"]) == 0

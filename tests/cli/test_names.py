@@ -37,6 +37,7 @@ def prepared(out: Path, events: str, *classify: str) -> list[str]:
     return Corpus.open(out).task_names
 
 
+@pytest.mark.slow
 def test_columns_of_any_script_name_tasks_and_folders(tmp_path: Path) -> None:
     events, users = tables(tmp_path / "in")
     names = prepared(tmp_path / "out", events, *(f"{users}:{column}" for column in COLUMNS))

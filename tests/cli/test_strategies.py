@@ -70,6 +70,7 @@ def test_tasks_of_a_joint_training_that_cannot_be(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_strategy_may_stand_in_the_settings(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, options in (("a", ["--set", "strategy=last1"]), ("b", ["--set", "strategy=head", "--strategy", "last1"])):
         out = str(tmp_path / name)

@@ -109,6 +109,7 @@ def test_predict_from_a_file_and_from_standard_input(
     assert answer(capsys, [*arguments, "-", "--quiet"]) == (printed, "")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("verb", ["predict", "recommend", "embed"])
 def test_a_file_without_a_header_is_asked_about_as_it_is_prepared(
     job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str

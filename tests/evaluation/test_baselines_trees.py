@@ -103,6 +103,7 @@ def test_without_valid_users_of_known_classes_the_rounds_are_fixed(labels: list[
     assert fitted.probabilities(Sequences.from_rows([[5]])).argmax() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_rare_items_are_left_out_and_no_item_is_enough() -> None:
     """No item has 20 users; the length of the history tells all."""

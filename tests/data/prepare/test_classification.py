@@ -43,6 +43,7 @@ def steps_of(corpus: Corpus) -> list[tuple[str, int, int]]:
     return [(step["what"], step["users"], step["dropped"]) for step in corpus.manifest["tasks"][0]["steps"]]
 
 
+@pytest.mark.slow
 def test_labels_meet_users_whatever_the_type_of_either(tmp_path: Path) -> None:
     wanted = {user: "even" if int(user) % 2 == 0 else "odd" for user in USERS}
     text = list(wanted.items())
@@ -66,6 +67,7 @@ def test_labels_meet_users_whatever_the_type_of_either(tmp_path: Path) -> None:
     assert all(parts_of(corpus, name) == first for name in corpus.task_names)
 
 
+@pytest.mark.slow
 def test_users_of_csv_events_meet_labels_when_ids_are_text_with_zeros(tmp_path: Path) -> None:
     rows = [(f"{n:03}", item, 1) for n in range(30) for item in "ab"]
     table = write_csv(tmp_path / "users.csv", [(f"{n:03}", n % 2) for n in range(30)], ("user_id", "group"))
@@ -99,6 +101,7 @@ def test_who_is_left_out_and_why(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
@@ -117,6 +120,7 @@ def test_classes_are_in_order_of_numbers_or_of_text(tmp_path: Path, values: list
     assert labels_of(corpus) == {user: values[int(user) % 3] for user in USERS}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("type_", "values", "wanted"),
     [
@@ -148,6 +152,7 @@ def test_a_class_nobody_can_learn_is_refused_and_the_remedy_works(tmp_path: Path
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -166,6 +171,7 @@ def test_tables_that_are_no_task(tmp_path: Path, table: list[tuple[str, Any]], m
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("setting", "value"), [("min_user_events", 9), ("min_class_users", 50)])
 def test_settings_that_leave_nobody_are_named(tmp_path: Path, setting: str, value: int) -> None:
     with pytest.raises(TaskError, match=r"no user is left for task 'group': .*fewer than") as caught:
@@ -194,6 +200,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_a_part_with_one_class_is_told(tmp_path: Path, part: str) -> None:
     table = [(user, "a" if PART[user] == part else "ab"[int(user) % 2]) for user in USERS]
@@ -229,6 +236,7 @@ def test_activity_is_an_event_of_any_domain_or_item_in_the_period(tmp_path: Path
     assert {user for user, label in labels_of(corpus).items() if label == "0"} == set(USERS[20:])
 
 
+@pytest.mark.slow
 def test_a_source_that_reaches_into_the_period_is_refused_and_the_remedy_works(tmp_path: Path) -> None:
     rows = [*LOG, *((user, "late", 9) for user in USERS[::2])]
     path = write_parquet(tmp_path / "log.parquet", [(str(user), *columns) for user, *columns in rows])

@@ -26,6 +26,7 @@ def warnings_of(folder: Path, *paths: Path) -> list[str]:
     return warnings
 
 
+@pytest.mark.slow
 def test_a_file_that_is_named_twice_is_read_once_and_told(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "in" / "log.csv", SMALL)
     (tmp_path / "in" / "link.csv").symlink_to("log.csv")
@@ -89,6 +90,7 @@ def test_files_without_rows_and_files_of_one_size_or_name_are_no_duplicates(tmp_
     assert warnings_of(tmp_path, tmp_path / "in") == []
 
 
+@pytest.mark.slow
 def test_one_log_in_two_forms_is_told(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "in" / "a.csv", SMALL, separator=";")
     second = write_csv(tmp_path / "in" / "b.tsv", sorted(SMALL), separator="\t")

@@ -59,6 +59,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("function", ["pq.write_table", "SequenceFile.append", "SequenceFile.close"])
 def test_a_disk_that_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", SMALL)
@@ -73,6 +74,7 @@ def test_a_disk_that_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_any_line_leaves_nothing(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", SMALL)
     lines: list[str] = []
@@ -92,6 +94,7 @@ def test_ctrl_c_at_any_line_leaves_nothing(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_engine_works_is_ctrl_c(tmp_path: Path) -> None:
     """DuckDB makes a RuntimeError of it."""
     write_random_events(tmp_path / "a.parquet", 400_000, users=150_000)
@@ -178,6 +181,7 @@ def expressions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return collected
 
 
+@pytest.mark.slow
 def test_every_expression_compiles_for_spark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expressions: list[Any]
 ) -> None:

@@ -76,6 +76,7 @@ def test_unknown_items_that_are_kept_are_told(tmp_path: Path) -> None:
     assert "41 events of all items (1 of them as [UNK]: the item has fewer than 2 events)" in lines
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_the_corpus_is(tmp_path: Path) -> None:
     corpus = everything(tmp_path)
     manifest = json.loads((corpus.path / "manifest.json").read_text())
@@ -111,6 +112,7 @@ def test_years_that_python_does_not_know(tmp_path: Path) -> None:
     assert prepare_log(path, tmp_path / "out").manifest["shape"]["last"].startswith("29349-")
 
 
+@pytest.mark.slow
 def test_the_identity_of_the_input_changes_with_any_file(tmp_path: Path) -> None:
     everything(tmp_path)
     config = load_config(PrepareConfig, tmp_path / "out" / "config.yaml")

@@ -37,6 +37,7 @@ def text_file(folder: Path, text: str, name: str = "log.csv") -> Path:
     return path
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("separator", "name", "end"),
     pairwise([*product([",", "\t", ";", "|", "::"], ["log.csv", "log.txt.gz"], ["\n", "\r\n", "\r"])], enumerate),
@@ -46,11 +47,13 @@ def test_separators_are_found(tmp_path: Path, separator: str, name: str, end: st
     assert histories(write_csv(tmp_path / name, ROWS, separator=separator, end=end)) == WANTED
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("separator", "setting"), [("#", "#"), (" -> ", " -> "), ("\t", r"\t"), (",", ",")])
 def test_separators_are_said(tmp_path: Path, separator: str, setting: str) -> None:
     assert histories(write_csv(tmp_path / "log.csv", ROWS, separator=separator), separator=setting) == WANTED
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("name", "separator"), [("ratings.dat", "::"), ("r.tsv", "\t"), ("r.csv.gz", ",")])
 def test_without_a_header_line(tmp_path: Path, name: str, separator: str) -> None:
     rows = [(user, item, 5, time) for user, item, time in ROWS]
@@ -58,6 +61,7 @@ def test_without_a_header_line(tmp_path: Path, name: str, separator: str) -> Non
     assert histories(path, columns=("user_id", "item_id", "rating", "timestamp")) == WANTED
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("name", "header", "mark"),
     pairwise([*product(["log.csv", "log.csv.gz"], [True, False], ["", "\ufeff"])], enumerate),
@@ -86,6 +90,7 @@ def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
         assert histories(path) == {item: [item] for item in ids}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("ids", ["auto", "text", "integer"])
 def test_what_ids_are_can_be_said(tmp_path: Path, ids: Any) -> None:
     plain = histories(write_csv(tmp_path / "a.csv", [(7, 5, 1), (7, -6, 2)]), ids=ids)
@@ -108,6 +113,7 @@ def test_integers_of_64_bits_are_integers_and_longer_ones_text(tmp_path: Path) -
         assert histories(path) == {"u": [str(largest + 1), "5"]}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "type_", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
 )
@@ -116,6 +122,7 @@ def test_text_ids_of_parquet_are_text_also_where_they_are_digits(tmp_path: Path,
     assert histories(write_parquet(tmp_path / "a.parquet", rows, user_id=type_, item_id=type_)) == {"1": ["4", "30"]}
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "type_", [pa.int8(), pa.uint8(), pa.int32(), pa.uint64(), pa.int64(), pa.dictionary(pa.int8(), pa.int32())], ids=str
 )
@@ -128,6 +135,7 @@ def test_integer_ids_of_parquet(tmp_path: Path, type_: pa.DataType) -> None:
     assert out.catalogue.ids.type == pa.int64()
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 @pytest.mark.parametrize(
     "kind", ["integer", "float", "decimal", "date", "text", "zone", "s", "ms", "us", "ns", "float32", "dictionary"]
@@ -163,6 +171,7 @@ def test_offsets_count_and_text_without_one_is_utc(tmp_path: Path) -> None:
     assert histories(text_file(tmp_path, HEADER + body)) == {"a": ["first", "second", "third", "fourth", "fifth"]}
 
 
+@pytest.mark.slow
 def test_a_time_format_is_used_for_text_only(tmp_path: Path) -> None:
     rows = [("a", "x", "03/01/2001 10:00 +0200"), ("a", "y", "03/01/2001 09:00 +0000")]
     wanted = {"time_format": "%d/%m/%Y %H:%M %z"}
@@ -173,6 +182,7 @@ def test_a_time_format_is_used_for_text_only(tmp_path: Path) -> None:
     assert histories(write_parquet(tmp_path / "c.parquet", [("a", "z", 5)]), **wanted) == {"a": ["z"]}
 
 
+@pytest.mark.slow
 def test_files_may_differ_in_form_columns_and_kind_of_time(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [(1, "x", "a", 3)], ("timestamp", "item_id", "user_id", "more"))
     write_csv(tmp_path / "b.tsv.gz", [("a", "y", 1.5)], separator="\t")
@@ -204,6 +214,7 @@ def test_files_folders_and_globs_each_file_once(tmp_path: Path, monkeypatch: pyt
     assert histories(*all_names) == WANTED
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", ["a[1].csv", "b*.csv", "c?.csv", "{d}.csv", "e'e.csv", "f f.csv", "g[1]/a.csv"])
 def test_a_name_is_no_pattern_where_it_is_a_file(tmp_path: Path, name: str) -> None:
     write_csv(tmp_path / name, ROWS)
@@ -226,6 +237,7 @@ def test_one_column_may_be_two_things(tmp_path: Path) -> None:
     assert histories(path, user="who", item="what", time="what", order="what") == {"1": [2, 3]}
 
 
+@pytest.mark.slow
 def test_the_time_zone_of_the_machine_changes_nothing(tmp_path: Path) -> None:
     moments = [datetime(2001, 2, 1, hour, tzinfo=UTC) for hour in range(24)]
     write_parquet(tmp_path / "in" / "a.parquet", [(f"u{t.hour % 8}", "abc"[t.hour % 3], t) for t in moments])

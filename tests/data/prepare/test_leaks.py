@@ -39,6 +39,7 @@ def refused(folder: Path, source: Path, own_path: Path, **values: Any) -> TaskEr
     return caught.value
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("history", ["all", "before-first-target"])
 @pytest.mark.parametrize("after", [None, "10"])
 def test_the_log_itself_is_refused_as_the_file_of_the_targets(tmp_path: Path, history: str, after: str | None) -> None:
@@ -52,6 +53,7 @@ def test_the_log_itself_is_refused_as_the_file_of_the_targets(tmp_path: Path, hi
         corpus_of(tmp_path, log, log, history=history, after=after, limits={"before": "10"})
 
 
+@pytest.mark.slow
 def test_a_copy_in_another_form_and_one_event_of_an_overlapping_export_are_refused(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", [*OLD, *NEW])
     copy = write_parquet(tmp_path / "copy.parquet", [*OLD, *NEW])
@@ -76,6 +78,7 @@ SOME_FORMS = [(SOURCE_FORMS[number % 3], form) for number, form in enumerate(OWN
 SOME_FORMS += [("seconds", "float"), ("seconds", "timestamp"), ("timestamp", "timestamp")]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(("source", "own_form"), [*product(SOURCE_FORMS, OWN_FORMS)] if FULL else SOME_FORMS)
 def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, source: str, own_form: str) -> None:
     def write(name: str, form: str, item: Any) -> Path:
@@ -94,6 +97,7 @@ def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, so
     assert "120 target events" in refused(tmp_path, log, own_path).message
 
 
+@pytest.mark.slow
 def test_events_of_another_domain_are_others_and_so_is_what_has_another_user_item_or_time(tmp_path: Path) -> None:
     columns = (*COLUMNS, "where")
     rows = [(user, item, time, "shop") for user, item, time in OLD]
@@ -117,6 +121,7 @@ def test_events_of_another_domain_are_others_and_so_is_what_has_another_user_ite
     })  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_source_later_than_the_start_of_the_targets_is_refused_whatever_file_they_come_from(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", [*OLD, *((user, "e", 12) for user in USERS[:5])])
     own_path = write_csv(tmp_path / "own.csv", NEW)
@@ -129,6 +134,7 @@ def test_a_source_later_than_the_start_of_the_targets_is_refused_whatever_file_t
     corpus_of(tmp_path, log, dates, after="2001-02-01")  # a bound that means nothing to the source
 
 
+@pytest.mark.slow
 def test_a_period_that_starts_in_the_source_is_seen_however_times_are_written(tmp_path: Path) -> None:
     """Times of the source are numbers, those of the task's file are text: the bound is of the text."""
     start = 1_600_646_400  # 2020-09-21
@@ -139,6 +145,7 @@ def test_a_period_that_starts_in_the_source_is_seen_however_times_are_written(tm
     corpus_of(tmp_path, log, own_path, after="2020-09-21 10:00:00", limits={"before": str(start + 36000)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["seconds", "timestamp"])
 def test_a_copy_that_tells_only_the_day_is_compared_by_day(tmp_path: Path, form: str) -> None:
     start = datetime(2020, 9, 21, 1)
@@ -151,6 +158,7 @@ def test_a_copy_that_tells_only_the_day_is_compared_by_day(tmp_path: Path, form:
     corpus_of(tmp_path, log, write_csv(tmp_path / "apart.csv", apart))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("repeated", [9, 10, 20])
 def test_that_most_targets_are_items_of_the_user_already_is_told(tmp_path: Path, repeated: int) -> None:
     log = write_csv(tmp_path / "log.csv", OLD)

@@ -19,6 +19,7 @@ FULL = ("u", "x", "2022-01-01", "1", "shop")
 USERS = [f"u{n}" for n in range(40)]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("write", "name"), [(write_csv, "a.csv"), (write_parquet, "a.parquet")], ids=["csv", "parquet"]
 )
@@ -63,6 +64,7 @@ def test_rows_with_marks_are_counted(tmp_path: Path) -> None:
     assert corpus.manifest["warnings"] == []
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_ids_that_look_missing_are_told(tmp_path: Path, form: str) -> None:
     rows = [(*row, "shop") for row in SMALL]
@@ -85,6 +87,7 @@ def owners(counts: list[int]) -> list[int]:
     return [owner for owner, count in enumerate(counts) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_a_user_or_an_item_with_an_implausible_share_is_told(tmp_path: Path) -> None:
     one_of_many = owners([300, *[10] * 40])
     rows = [(f"u{owner}", place % 30, place) for place, owner in enumerate(one_of_many)]
@@ -95,6 +98,7 @@ def test_a_user_or_an_item_with_an_implausible_share_is_told(tmp_path: Path) -> 
     assert item.startswith("the item 'i0' has 43 % of the source events")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "counts",
     [
@@ -120,6 +124,7 @@ def labelled(folder: Path, path: Path, **labels: Any) -> tuple[Any, list[dict[st
 MARKS = ["nan", "NaN", "NAN", "NULL", "null", "NA", "n/a", "<NA>", r"\N", ""]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_marks_are_no_classes(tmp_path: Path, form: str) -> None:
     table = [(user, MARKS[n] if n < len(MARKS) else "xy"[n % 2]) for n, user in enumerate(USERS)]
@@ -133,6 +138,7 @@ def test_marks_are_no_classes(tmp_path: Path, form: str) -> None:
     assert labelled(tmp_path, path, missing=())[0] == (("nan", "x", "y"), 40)
 
 
+@pytest.mark.slow
 def test_numbers_may_be_marks_of_labels_and_nan_is_none(tmp_path: Path) -> None:
     values = [math.nan, -1.0, 1.0, 2.0]
     table = [(user, values[n % 4]) for n, user in enumerate(USERS)]

@@ -95,6 +95,7 @@ def test_the_same_events_are_the_same_corpus(
         assert corpus.manifest["fingerprint"] == fingerprint
 
 
+@pytest.mark.slow
 def test_users_beyond_the_first_batch_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path / "a.parquet", [(f"u{n}", "ab"[n % 2], n) for n in range(5000)])
     at_once = prepare_log(path, tmp_path / "whole")
@@ -115,6 +116,7 @@ def by_hash(user: str, seconds: float, items: str) -> str:
     return "".join(sorted(items, key=lambda item: tie_of(user, seconds, item)))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("order", [None, "n"])
 def test_ties_in_time_are_broken_by_order_and_then_by_a_hash(tmp_path: Path, order: str | None) -> None:
     wanted = "d" + (by_hash("u", 1, "abcÉ") if order is None else by_hash("u", 1, "cÉ") + "ba") + "a"
@@ -126,6 +128,7 @@ def test_ties_in_time_are_broken_by_order_and_then_by_a_hash(tmp_path: Path, ord
     assert "".join(items[users.index("u")]) == wanted
 
 
+@pytest.mark.slow
 def test_integers_are_ordered_as_numbers_and_order_may_be_of_any_kind(tmp_path: Path) -> None:
     rows = [("u", item, 1, order) for item, order in [(10, "b"), (9, "a"), (-1, "b"), (100, "B")]]
     paths = [write_csv(tmp_path / "a.csv", rows, (*COLUMNS, "n"))]
@@ -136,6 +139,7 @@ def test_integers_are_ordered_as_numbers_and_order_may_be_of_any_kind(tmp_path: 
         assert read_event_histories(build(path, events={"order": "n"}).events)[1] == [ordered]
 
 
+@pytest.mark.slow
 def test_lines_break_ties_where_that_is_said(tmp_path: Path) -> None:
     """Over several files of two forms, in the order in which they are named, and in any number of threads."""
     rows = [(f"u{n % 7}", f"i{n * 7919 % 1000}", n // 500) for n in range(9000)]
@@ -185,6 +189,7 @@ def test_an_unknown_item_keeps_its_place_among_ties(tmp_path: Path) -> None:
     assert [item if item != "[UNK]" else "?" for item in items_of(corpus)["u"]] == list(wanted)
 
 
+@pytest.mark.slow
 def test_two_unknown_items_in_a_row_are_no_repeat(tmp_path: Path) -> None:
     rows = [("u", item, time) for time, item in enumerate("aaxxyyxa")] + [(f"u{n}", "a", 0) for n in range(5)]
     path = write_parquet(tmp_path / "a.parquet", rows)

@@ -66,6 +66,7 @@ def test_the_first_time_of_a_target_is_one_event_and_not_the_least_of_each_colum
     assert answers(corpus_of(tmp_path, [*OLD, *NEW, *further_rows]))["u00"] == ("abcd", "yx")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("repeats", ["keep", "drop"])
 @pytest.mark.parametrize("at_once", [1, 10**6])
 def test_histories_end_strictly_before_the_first_target(
@@ -102,6 +103,7 @@ def test_a_user_who_is_not_in_the_corpus_is_in_no_task(tmp_path: Path) -> None:
         assert_steps_add_up(corpus)
 
 
+@pytest.mark.slow
 def test_an_item_needs_distinct_users_and_counts_are_of_train_users(tmp_path: Path) -> None:
     often = [("u00", "often", time, "food", 0) for time in range(20, 40)]
     three = [(user, "three", 30, "food", 0) for user in USERS[:3]]
@@ -123,6 +125,7 @@ def test_a_later_time_without_domains(tmp_path: Path) -> None:
     assert task_answers == dict.fromkeys(USERS, ("abcd", "xy"))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("source", "task", "leaks"),
     [
@@ -152,6 +155,7 @@ def test_a_source_with_the_answers_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_targets_from_files_of_their_own(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", [row[:3] for row in OLD], None, separator=";")
     own_path = write_csv(
@@ -179,6 +183,7 @@ def test_targets_from_files_of_their_own(tmp_path: Path) -> None:
         prepare_log(log, tmp_path / "out", events=events, tasks=[task])
 
 
+@pytest.mark.slow
 def test_targets_may_have_ids_of_another_kind_but_not_times(tmp_path: Path) -> None:
     log = write_parquet(tmp_path / "log.parquet", [row[:3] for row in OLD])
     numbers = [(user, 7 + place, f"2001-02-0{place + 1}") for user in USERS for place in range(2)]

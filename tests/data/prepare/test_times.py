@@ -361,6 +361,7 @@ def test_times_of_1970_are_told(tmp_path: Path, unit: str, read_as: str) -> None
     assert not warnings or "pd.to_datetime" in warnings[0]
 
 
+@pytest.mark.slow
 def test_times_of_1970_in_the_files_of_a_task_are_told(tmp_path: Path) -> None:
     rows = [(f"u{n}", item, datetime(2022, 1, 1, n % 20)) for n in range(40) for item in "ab"]
     path = write_parquet(tmp_path / "a.parquet", rows)

@@ -110,6 +110,7 @@ def test_small_groups_of_users_are_pale(grid: Grid) -> None:
     assert "unseen" in words(panel)
 
 
+@pytest.mark.slow
 def test_every_figure_says_in_words_what_it_shows(grid: Grid) -> None:
     ids = []
     for at, question in enumerate(grid.config.questions):

@@ -183,6 +183,7 @@ def test_the_json_has_all_that_was_promised(written_demo: tuple[str, str, dict[s
     assert value["mean"] == pytest.approx(sum(value["seeds"].values()) / 3)
 
 
+@pytest.mark.slow
 def test_the_same_cells_give_the_same_bytes(
     demo: tuple[Path, ExperimentConfig, list[CellResult]], written_demo: tuple[str, str, dict[str, Any]]
 ) -> None:

@@ -98,6 +98,7 @@ def test_figures_are_named_for_those_who_cannot_see_them(html: str) -> None:
     assert '<html lang="en">' in html
 
 
+@pytest.mark.quick_cases(1)
 def test_the_same_record_gives_the_same_bytes_also_after_json(any_record: RunRecord, any_html: str) -> None:
     assert any_html == render(RunRecord.model_validate_json(any_record.model_dump_json()))
 

@@ -60,6 +60,7 @@ def test_every_route_has_its_scope() -> None:
     assert operations == {route: scope for route, (scope, _) in ROUTES.items()}
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("key", [*KEYS, "wrong-key", "", "reader-key\u00e9"])
 def test_who_may_do_what(locked: FakeSite, key: str) -> None:
     scopes = KEYS[key][1] if key in KEYS else None

@@ -152,6 +152,7 @@ def test_more_than_is_allowed_names_the_limit(site: FakeSite, path: str, body: o
 WRONG = 100_000
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -73,6 +73,7 @@ def test_connections_past_the_open_files_are_refused_and_others_answered(artifac
         assert lines < 100, "it wrote without end"
 
 
+@pytest.mark.slow
 def test_sighup_finishes_what_is_in_flight(artifacts: Path, tmp_path: Path) -> None:
     body = b'{"requests": [{"items": ["item-1"], "tasks": ["age"]}]}'
     head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -89,6 +90,7 @@ def test_sighup_finishes_what_is_in_flight(artifacts: Path, tmp_path: Path) -> N
         assert served.log("stopped")
 
 
+@pytest.mark.slow
 def test_sighup_is_ignored_under_nohup(artifacts: Path, tmp_path: Path) -> None:
     options = ["--bundle", f"age={artifacts / 'age'}"]
     with process(artifacts, tmp_path / "state", *options, hangup=signal.SIG_IGN) as served:
@@ -158,6 +160,7 @@ def test_what_one_service_erased_leaves_the_others_within_seconds(artifacts: Pat
         server.kill()
 
 
+@pytest.mark.slow
 def test_no_byte_of_an_erased_user_is_left_in_any_file_of_a_service(artifacts: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with process(artifacts, state, "--bundle", f"age={artifacts / 'age'}") as served:

@@ -45,6 +45,7 @@ def load(served: ServiceProcess, name: str) -> str:
     return answer.json()["version"]
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_changes_nothing_and_what_was_withdrawn_stays_so(artifacts: Path, tmp_path: Path) -> None:
     state, options = tmp_path / "state", ["--bundle", f"age={artifacts / 'age'}"]
     with process(artifacts, state, *options) as served:

@@ -149,6 +149,7 @@ def test_a_bundle_is_replaced_under_load(served: ServiceProcess) -> None:
     assert len(dict(versions)) == 2, "a version had two answers"
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_at_once(served: ServiceProcess) -> None:
     host, port = served.address.removeprefix("http://").split(":")
     body = json.dumps(question("item-1"))
@@ -259,6 +260,7 @@ def fill(service: ServiceProcess, run: int) -> httpx.Response:
     return service.post("/v1/events", {"events": events})
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_store(artifacts: Path, tmp_path: Path) -> None:
     bundles = ["--bundle", f"age={artifacts / 'age'}"]
     with process(artifacts, tmp_path, *bundles, largest_file=2_500_000) as service:
@@ -279,6 +281,7 @@ def test_a_full_disk_under_the_store(artifacts: Path, tmp_path: Path) -> None:
         assert service.client.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(artifacts: Path, tmp_path: Path) -> None:
     with process(artifacts, tmp_path / "state", "-s", "limits.body_seconds=30") as service:
         host, port = service.address.removeprefix("http://").split(":")
@@ -294,6 +297,7 @@ def test_a_second_signal_ends_it_at_once(artifacts: Path, tmp_path: Path) -> Non
             assert time.monotonic() - began < 15  # a request has 30 s to arrive
 
 
+@pytest.mark.slow
 def test_logs_are_json_and_name_nobody(artifacts: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.yaml"
     keys.write_text(json.dumps([{"name": "web", "key": "k" * 20, "scopes": ["read", "write"]}]))

@@ -83,6 +83,7 @@ def test_what_was_rolled_back_to_answers_though_its_folder_has_something_else(tm
     site.close(service)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("keep_versions", "step"),
     [(3, "first copy"), (3, "second copy"), (3, "journal"), (1, "first copy"), (1, "journal")],
@@ -240,6 +241,7 @@ def no_bundle(copy: Path) -> None:
     copy.write_text("a file")
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "mishap",
     [

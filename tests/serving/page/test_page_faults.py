@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
+
 from serving.page.conftest import Opener
 from serving.page.fake_api import Fakes, Fault, refusal
+
+pytestmark = pytest.mark.slow
 
 PREDICT = "/v1/predict"
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from serving.page.conftest import Opener
 from serving.page.fake_api import FILMS, HUGE, Fakes
 from serving.page.steps import history, pick, settled
+
+pytestmark = pytest.mark.slow
 
 
 def test_history_is_ordered_moved_cleared_and_outlives_a_reload(opened: Opener) -> None:

@@ -10,6 +10,8 @@ import pytest
 from serving.page.conftest import Opener
 from serving.page.fake_api import PAGE, Fakes
 
+pytestmark = pytest.mark.slow
+
 # Lowest ratio of any text to what is behind it (WCAG 2, relative luminance), with the text it is of.
 CONTRAST = """() => {
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
