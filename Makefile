@@ -14,9 +14,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term
 
-# Every combination of parameters, where `make test` takes every pair of values.
+# Slow tests too, and every combination of parameters, where `make test` takes every pair of values: most of an hour.
 test-full: $(VENV)/.installed-dev
 	PETERREC_FULL=1 $(BIN)/pytest -n 2
 

@@ -31,6 +31,7 @@ def test_fetch_from_a_file_and_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "choose one of: ml-1m, ta-feng" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_does_everything_and_says_what_to_try_next(
     job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

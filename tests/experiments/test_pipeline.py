@@ -133,6 +133,7 @@ def test_strategies_that_train_the_backbone_and_all_tasks_at_once(folder: Path) 
     assert {"evaluate cluster", "evaluate shop"} <= set(rerun_stages)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_noncausal_backbone_says_what_it_learned(folder: Path) -> None:
     config = settings(folder, "pretrain.backbone.kind=noncausal", "strategies=[head]")
     run(config, folder / "noncausal")

@@ -255,6 +255,7 @@ def runs(backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path:
     return run
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("case", RESUMED)
 def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case: str, tmp_path: Path) -> None:
     uninterrupted = runs(case)

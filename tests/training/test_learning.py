@@ -70,6 +70,7 @@ def test_adapting_beats_the_majority_on_users_it_never_saw(
         assert accuracy(trained, name, test) > 0.85  # 0.95 at most: a twentieth of the labels are wrong
 
 
+@pytest.mark.slow
 def test_a_patch_reaches_what_a_head_alone_cannot(structured: Corpus, tmp_path: Path) -> None:
     """On a backbone that has hardly learned anything yet."""
     config = pretrain_config(backbone=CHANNELS, epochs=1, batch_size=32, valid_fraction=0.2, optim={"lr": 0.005})
@@ -96,6 +97,7 @@ def test_ranking_beats_popularity_on_users_it_never_saw(structured: Corpus, trai
         assert actual > 2 * mean_reciprocal_rank([popular], test.targets)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -244,6 +244,7 @@ def test_a_noncausal_backbone_is_adapted_like_any_other(
         assert masked.recommend(HISTORIES, "memory", 8) == second_model.recommend(HISTORIES, "disk", 8)
 
 
+@pytest.mark.slow
 def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
     settings = config(backbone=WIDER, epochs=4, valid_fraction=0.2, **LEARNS)
     model = pretrain(structured, tmp_path / "backbone", settings)
@@ -292,6 +293,7 @@ def test_empty_histories_and_unknown_items_are_answered(
     assert not np.allclose(rows[0], rows[1], atol=1e-4), "three unknown events are not none"
 
 
+@pytest.mark.slow
 def test_windows_of_unknown_items_alone_do_no_harm(tmp_path: Path) -> None:
     """One window a step: some have nothing that could be hidden."""
     histories = [[4, *[UNK] * 40, 4 + n % 5, 4 + (n + 1) % 5, *[UNK] * 9] for n in range(60)] + [[4, UNK]] * 9

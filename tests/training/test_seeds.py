@@ -108,6 +108,7 @@ def test_batches_large_enough_for_several_threads_give_the_same_bits(tmp_path: P
     assert len(actual) == 1
 
 
+@pytest.mark.slow
 def test_every_setting_that_draws_draws_from_the_seed(train: Train, corpus: Corpus) -> None:
     """The initial weights, the order, the negatives and the masks each change with the seed."""
     results = {train("sampled", seed=seed)[0] for seed in range(3)}

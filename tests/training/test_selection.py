@@ -43,6 +43,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_not_the_last(corpus: Corpus, watched: Callable[..., None], tmp_path: Path) -> None:
     watched(weights := Weights())
     model = pretrain(corpus, tmp_path / "out", pretrain_config(epochs=9, patience=2, optim=STEEP))

@@ -206,6 +206,7 @@ def test_rows_of_a_small_catalogue_are_refused_before_anything_is_written(corpus
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_training_on_rows_learns(corpus: Corpus, tmp_path: Any) -> None:
     actual = {}
     for updates in ("dense", "rows"):

@@ -84,6 +84,7 @@ def test_quiet_says_nothing_but_warnings(
     assert [line.split(" users")[0] for line in lines(output.err)] == ["warning: 5 held-out", "warning: 49 held-out"]
 
 
+@pytest.mark.slow
 def test_no_warning_escapes(corpus: Corpus, backbone: Path, tmp_path: Path) -> None:
     """Neither as a warning nor into the filters of the program that calls."""
     filters = list(warnings.filters)

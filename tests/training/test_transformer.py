@@ -109,6 +109,7 @@ def test_states_below_are_shared_only_where_nothing_is_changed(
     torch.testing.assert_close(*actual, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("backbone", [{}, {"architecture": "transformer"}, {"architecture": "transformer", "heads": 1}])
 def test_both_architectures_learn_what_is_next_and_a_patch_learns_the_task(
     backbone: dict[str, Any], structured: Corpus, tmp_path: Path

@@ -134,6 +134,7 @@ def test_another_task_or_backbone_is_refused(
     adapt(backbone, corpus, "shop", tmp_path / "out", config, resume=True)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "no zip"])
 def test_a_damaged_resume_point(corpus: Corpus, unfinished: Path, tmp_path: Path, damage: str) -> None:
     good = bytearray((tmp_path / POINT).read_bytes())

@@ -96,6 +96,7 @@ def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Report
     assert run(small_grid(questions=[FEW]), out, overwrite=True).done_places == first.done_places
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_does_not_stop_the_others(
     tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
