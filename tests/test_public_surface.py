@@ -68,6 +68,7 @@ def test_classes_are_documented(name: str) -> None:
         assert [field for field, info in fields if not info.description] == []
 
 
+@pytest.mark.slow
 def test_importing_needs_no_posix() -> None:
     code = f"""
 import sys

@@ -126,6 +126,7 @@ def test_it_equals_the_reference_in_chunks_of_the_true_size(name, rows):
     assert_agrees(name, make(name, rows, 700, 16, 400, 1, torch.float32), 1e-5)
 
 
+@pytest.mark.quick_cases(1)
 @every_loss
 @given(**sizes)
 def test_its_gradients_are_those_of_differences(name, rows, items, negatives, chunk, seed):

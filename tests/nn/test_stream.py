@@ -65,6 +65,7 @@ def push_all(
 # ---------------------------------------------------------------- what it says
 
 
+@pytest.mark.quick_cases(10)
 @every_causal_pair
 def test_pushed_and_filled_states_say_what_whole_histories_say(backbone_config, config):
     backbone = lively_backbone(backbone_config)

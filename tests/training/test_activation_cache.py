@@ -166,6 +166,7 @@ def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch:
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("case", NOT_SHARED)
 def test_nothing_is_kept_where_the_task_changes_all(deep: UserModel, corpus: Corpus, tmp_path: Path, case: str) -> None:
     settings = NOT_SHARED[case] | {"epochs": 1}
@@ -239,6 +240,7 @@ class Look(Callback):
         self.files = [path.name for path in Path(trainer.default_root_dir).iterdir()]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("case", ["head", "last2", "parallel"])
 def test_on_disk_it_is_the_same_to_the_bit_and_nothing_stays(
     deep: UserModel, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, case: str
@@ -286,6 +288,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("case", "cache"), [("head", "memory"), ("last1", "disk"), ("random trunk", "auto")])
 def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
     deep: UserModel, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, case: str, cache: str

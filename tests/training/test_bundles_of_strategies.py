@@ -67,6 +67,7 @@ def test_the_pretrained_backbone_never_changes(
     assert files(backbone) == on_disk
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_save_load_predict_is_bit_equal(

@@ -94,6 +94,7 @@ def test_no_fold_ever_sees_a_user_it_holds_out(model: UserModel, corpus: Corpus,
         assert sorted(rows) == list(range(len(fold.rows)))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("task", "settings"), [("cluster", POOLED), ("shop", {**POOLED, "strategy": "patch"})])
 def test_each_fold_learns_what_it_would_alone(
     backbone: Path, model: UserModel, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str,
@@ -135,6 +136,7 @@ def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: Ad
 # ---------------------------------------------------------------- the epoch
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("task", "better"), [("cluster", min), ("shop", max)])
 def test_all_users_are_trained_on_up_to_the_best_epoch_for_those_held_out(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str, better: Any
@@ -197,6 +199,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 def test_any_strategy(backbone: Path, corpus: Corpus, tmp_path: Path, task: str, case: str) -> None:

@@ -168,6 +168,7 @@ def test_invalid_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     assert "%d/%m/%Y" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_rows_of_very_many_bad_files_are_all_counted(tmp_path: Path) -> None:
     for number in range(1100):
         (tmp_path / f"{number}.csv").write_text(f"{HEADER}a,x,1\n,x,{number}\n")
@@ -201,6 +202,7 @@ def test_ids_that_are_integers_in_one_file_and_text_in_another(tmp_path: Path) -
         read_event_histories(EventsConfig(paths=(str(text_ids), str(times)), ids="text"))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 def test_any_damage_to_parquet_is_an_error_of_the_project_or_none(tmp_path: Path, compression: str) -> None:
     path, dice = tmp_path / "a.parquet", random.Random(compression)
@@ -221,6 +223,7 @@ def test_any_damage_to_parquet_is_an_error_of_the_project_or_none(tmp_path: Path
     assert [message for message in messages if not message.startswith(f"{path}: ")] == []
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("time", "bound", "message"),
     [

@@ -57,6 +57,7 @@ def written(moment: datetime, form: int) -> str:
     return forms[form % len(forms)]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32), files=st.integers(1, 3))
 @settings(max_examples=3, phases=[Phase.explicit, Phase.generate])
 def test_no_form_of_a_time_changes_another_row_however_many_there_are(seed: int, files: int) -> None:
@@ -77,6 +78,7 @@ BAD = [
 ]  # fmt: skip
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("bad", BAD)
 def test_a_time_that_is_not_read_is_shown_with_its_row(tmp_path: Path, bad: str) -> None:
     good = [("u", f"i{n}", f"2022-01-27 0{n % 9}:00:00", f"2022-01-27 0{n % 9}:00:00+01:00") for n in range(9)]
@@ -171,6 +173,7 @@ def test_times_that_differ_stay_different(tmp_path: Path, name: str) -> None:
     assert order_of(write(path, ties, columns, **types), order="types") == wanted(len(values))
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.one_of(

@@ -127,6 +127,7 @@ def test_a_message_never_repeats_what_was_sent(site: FakeSite) -> None:
     assert "\x1b" not in named["message"]
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     ("path", "body", "limit"),
     [

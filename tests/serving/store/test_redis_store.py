@@ -350,6 +350,7 @@ print(new)
 """
 
 
+@pytest.mark.slow
 def test_several_processes_append_at_once(store: RedisStore, url: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(PUSH), url]
     processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE) for name in "ab"]
