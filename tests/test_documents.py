@@ -238,6 +238,7 @@ print(vectors.shape, vectors.isfinite().all(), sum(parameter.numel() for paramet
 """
 
 
+@pytest.mark.slow
 def test_a_patch_kind_and_a_readout_are_added_as_the_page_shows() -> None:
     blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs" / "model.md").read_text(), flags=re.MULTILINE | re.DOTALL

@@ -94,6 +94,7 @@ def texts(value: ast.AST) -> Iterator[str]:
             yield f"{node.value} "
 
 
+@pytest.mark.slow
 def test_every_option_is_one_of_each_verb_that_raises_the_remedy() -> None:
     wrong, checked = [], 0
     for module, text in remedies():

@@ -52,6 +52,7 @@ def test_trees_learn_and_are_the_same_every_time(make_class_part: Make) -> None:
     assert np.array_equal(refitted.probabilities(test.sequences), result)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_threads_change_nothing(make_class_part: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid = make_class_part(150, 0), make_class_part(50, 1)

@@ -122,6 +122,7 @@ def test_every_setting_is_looked_at() -> None:
     assert set(SETTINGS) == set(SourceConfig.model_fields)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", ["as they are", *SETTINGS])
 def test_stored_users_are_answered_as_the_corpus_says(tmp_path: Path, name: str) -> None:
     rows = log()
@@ -140,6 +141,7 @@ def test_stored_users_are_answered_as_the_corpus_says(tmp_path: Path, name: str)
     assert all(answer.assumptions == () for answer in answers.values())
 
 
+@pytest.mark.slow
 def test_over_http_too(tmp_path: Path) -> None:
     rows = log(1)
     corpus = prepared(tmp_path, rows, rare_items="unk", repeats="drop", before=SETTINGS["before"])

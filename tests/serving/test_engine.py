@@ -92,6 +92,7 @@ def assert_alone(model: UserModel, request: Request, answer: Answer) -> None:
             np.testing.assert_allclose(task_answer.scores, best.scores[0], atol=1e-5)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("batch_size", [3, 256])
 def test_every_row_of_a_mixed_batch_is_what_it_is_alone(model, batch_size):
     engine = Engine(model, EngineConfig(batch_size=batch_size))

@@ -53,6 +53,7 @@ def backbone_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_pretrained_backbone_never_changes(
     backbone: Path, model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str

@@ -243,6 +243,7 @@ def test_the_command_line_says_it_below_all_else(
     assert capsys.readouterr().err.splitlines() == [output[-1]]
 
 
+@pytest.mark.slow
 def test_a_good_model_is_not_warned_of(
     trained: UserModel, structured: Corpus, tmp_path: Path, logged: list[str]
 ) -> None:

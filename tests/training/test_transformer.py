@@ -38,6 +38,7 @@ def some_users(model: UserModel) -> Sequences:
     return Sequences.from_rows([(4 + rng.integers(0, len(model.catalogue), n)).tolist() for n in (5, 0, 1, 9)])
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_leaves_the_backbone_as_it_is_and_its_bundle_answers_the_same_when_read(
@@ -109,6 +110,7 @@ def test_states_below_are_shared_only_where_nothing_is_changed(
     torch.testing.assert_close(*actual, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("backbone", [{}, {"architecture": "transformer"}, {"architecture": "transformer", "heads": 1}])
 def test_both_architectures_learn_what_is_next_and_a_patch_learns_the_task(

@@ -227,6 +227,7 @@ class Fills(Callback):
         resource.setrlimit(resource.RLIMIT_FSIZE, self.limit)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_end", "on_train_end"])
 def test_what_was_saved_before_the_disk_was_full_goes_on(
     corpus: Corpus, watched: Callable[..., None], tmp_path: Path, hook: str

@@ -93,6 +93,7 @@ def check_sums(cell: CellResult, users: pa.Table) -> None:
         assert users[name].to_numpy().sum() / rows.sum() == pytest.approx(cell.metrics[name], abs=1e-12), name
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("task", ["cluster", "target"])
 def test_an_adapted_cell_is_adapt_and_evaluate(config: ExperimentConfig, out: Path, tmp_path: Path, task: str) -> None:
     unit = unit_of(config, out, "patch", task)
@@ -150,6 +151,7 @@ def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) 
     check_sums(cell, users)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "neural-baseline")])
 def test_what_trains_all_tasks_gives_a_cell_of_each(
     config: ExperimentConfig, out: Path, method: str, family: str
@@ -171,6 +173,7 @@ def test_seconds_of_a_neural_baseline_are_of_each_epoch(out: Path) -> None:
     assert len(cell.curve) == 3
 
 
+@pytest.mark.slow
 def test_large_bundles_are_not_kept(config: ExperimentConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = unit_of(config, out, "head", "target")
     monkeypatch.setattr(methods, "LARGE", 10)
@@ -258,6 +261,7 @@ def test_the_users_of_pretraining_are_those_that_it_takes(tmp_path: Path, rare: 
     assert nobody_held_out(pa.array(names)).tolist() == has_items, "it is of no use to pre-training, but it can be said"
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_that_of_what_is_watched() -> None:
     once = memory.watch_memory()
     if once() is None:

@@ -42,6 +42,7 @@ def equal_curves(first: TrainedBaseline, second: TrainedBaseline) -> bool:
     return plain(first) == plain(second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNS)
 def test_it_finds_the_taste_of_users_it_has_no_targets_of(name: str, structured: Corpus) -> None:
     task = structured.task("shop")

@@ -77,6 +77,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_whole_calls_and_is_forgotten_when_there_is_space_again(path: Path) -> None:
     finished = run(FULL, path)
     assert finished.returncode == 0, finished.stderr
