@@ -50,7 +50,7 @@ def _adaptation(tasks: Sequence[TaskRecord]) -> str:
 
 def _patch_shares(tasks: Sequence[TaskRecord], strategy: str) -> str:
     bundles = [bundle for task in tasks if (bundle := task.bundle(strategy)) is not None]
-    shares = sorted(bundle.patch_share for bundle in bundles if bundle.patch_params)
+    shares = sorted(bundle.share(bundle.patch_params) for bundle in bundles if bundle.patch_params)
     if not shares:
         return ""
     low, high = percent(shares[0]), percent(shares[-1])

@@ -138,10 +138,16 @@ def _trained_shares(method: MethodResult, bundle: BundleFacts | None) -> list[st
     if bundle is None:
         return [f"{percent(method.trainable_fraction)} trained"] if method.trainable_fraction is not None else []
     if bundle.backbone_params:
-        return [f"backbone {percent(bundle.backbone_share)}", f"with head {percent(bundle.trainable_fraction)}"]
+        return [
+            f"backbone {percent(bundle.share(bundle.backbone_params))}",
+            f"with head {percent(bundle.share(bundle.trained_params))}",
+        ]
     if not bundle.patch_params:
-        return [f"head {percent(bundle.head_share)}"]
-    return [f"patch {percent(bundle.patch_share)}", f"with head {percent(bundle.trainable_fraction)}"]
+        return [f"head {percent(bundle.share(bundle.head_params))}"]
+    return [
+        f"patch {percent(bundle.share(bundle.patch_params))}",
+        f"with head {percent(bundle.share(bundle.trained_params))}",
+    ]
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
