@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from peterrec.report.run.record import Histogram
-
 NBSP = "\u00a0"  # a number and its unit stay on one line
 MINUS = "\u2212"
 DASH = "\u2013"  # between two numbers
@@ -102,9 +100,8 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def bins(histogram: Histogram) -> list[str]:
-    """Return the bins' names: 1, 2, 3–4, 5–9, 10+."""
-    edges = histogram.edges
+def bins(edges: Sequence[int]) -> list[str]:
+    """Return the names of bins by their lower bounds: 1, 2, 3–4, 5–9, 10+."""
     closed = [
         count(low) if following == low + 1 else f"{count(low)}{DASH}{count(following - 1)}"
         for low, following in pairwise(edges)

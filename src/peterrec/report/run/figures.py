@@ -10,9 +10,9 @@ from peterrec.report.charts import (
     MONITORS,
     Dot,
     Panel,
+    curves_panel,
     dot_panel,
-    draw_learning_curves,
-    histogram,
+    histogram_panel,
     learning_curve,
 )
 from peterrec.report.formatting import join, metric, sentence_case
@@ -66,7 +66,7 @@ def data_panels(data: DataFacts) -> list[Panel]:
         ("data-history", "Users by length of their history, in events", data.history_length),
         ("data-items", "Items by how many events they have", data.item_events),
     ]
-    return [Panel(histogram(key, caption, bars), caption) for key, caption, bars in figures if bars is not None]
+    return [histogram_panel(key, caption, bars) for key, caption, bars in figures if bars is not None]
 
 
 def curve_panel(
@@ -81,5 +81,4 @@ def curve_panel(
         learning_curve(name, style_of(at), curve.rows, value, curve.best_epoch)
         for at, (name, curve, value) in enumerate(lines)
     ]
-    svg = draw_learning_curves(key, f"{task}: {caption}" if task else caption, curves)
-    return Panel(svg, caption, hint, task, [(series.name, series.style) for series in curves], note)
+    return curves_panel(key, caption, curves, task=task, hint=hint, note=note)
