@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from peterrec.report import formatting as wording
+from peterrec.report.run.page import summary
 from peterrec.report.run.record import RunRecord
-from peterrec.report.run.summary import summary
 
 
 @pytest.mark.parametrize(

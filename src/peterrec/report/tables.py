@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peterrec.evaluation.intervals import Verdict
-from peterrec.report.formatting import digits_for, limits, signed
+from peterrec.report.formatting import digits_for, limits, number, signed
 
 SYMBOLS: dict[Verdict, str] = {"better": "▲", "no clear difference": "≈", "worse": "▼"}
 CLASSES: dict[Verdict, str] = {"better": "better", "no clear difference": "same", "worse": "worse"}
+Interval = tuple[float, float | None, float | None]  # a value and its limits
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,27 @@ class Table:
         return any(title for title, _ in self.groups)
 
 
-def best_names(values: Mapping[str, float], *, lower: bool) -> frozenset[str]:
-    """Return the names with the best value: more than one if equal, none if there is only one name."""
-    if len(values) < 2:
-        return frozenset()
-    goal = (min if lower else max)(values.values())
-    return frozenset(name for name, value in values.items() if value == goal)
+def value_cells(values: Mapping[str, Interval], *, lower: bool, no_interval: str = "no interval") -> dict[str, Cell]:
+    """Return the cells of a column by method, in digits that tell them apart; the best of several stands out.
+
+    Args:
+        values: with the limits of their intervals.
+        lower: whether lower values are better.
+        no_interval: shown where there are no limits.
+    """
+    means = [value for value, _, _ in values.values()]
+    digits, best = digits_for(means), (min if lower else max)(means, default=None)
+    return {
+        name: Cell(
+            number(value, digits),
+            limits(low, high, digits) if low is not None else no_interval,
+            best=value == best and len(values) > 1,
+        )
+        for name, (value, low, high) in values.items()
+    }
 
 
-def difference_cell(difference: float, low: float | None, high: float | None, compared: Sequence[float]) -> Cell:
+def difference_cell(interval: Interval, compared: Iterable[float]) -> Cell:
     """Return a difference with its interval, in as many digits as the compared values need."""
-    digits = digits_for(compared)
+    digits, (difference, low, high) = digits_for(compared), interval
     return Cell(signed(difference, digits), limits(low, high, digits, sign=True))

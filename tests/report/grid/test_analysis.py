@@ -43,7 +43,7 @@ def grid_of(
 
 def value_of(results: QuestionResults, metric: str = "", stratum: str = "") -> Measured | None:
     """The value of `patch` on `demo/gender`."""
-    return results.column("demo/gender", 1.0, metric, stratum).get("patch")
+    return results.column("demo/gender", metric, stratum).get("patch")
 
 
 def share_of(right: int) -> list[float]:
@@ -74,12 +74,14 @@ def test_a_metric_that_is_no_sum_over_users_has_no_interval() -> None:
     key = CellKey("demo", "gender", "patch", 0)
     table = users_table(IDS, {"accuracy": share_of(30)})
     config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
-    grid = load(config, [cell(key, table, metrics={"auc": 0.7})], {key: table}.__getitem__)
-    value = value_of(QuestionResults(grid, config.questions[0]), "auc")
+    cells = [cell(place, table, metrics={"auc": 0.7}) for place in (key, CellKey("demo", "gender", "head", 0))]
+    results = QuestionResults(load(config, cells, lambda key: table), config.questions[0])
+    value = value_of(results, "auc")
     assert value is not None
     assert (value.mean, value.low, value.high, value.users) == (0.7, None, None, None)
-    assert grid.metrics("demo/gender") == ["accuracy", "auc"]
-    assert grid.metrics("demo/gender", paired=True) == ["accuracy"]
+    assert results.metrics("demo/gender") == ["accuracy", "auc"]
+    assert results.pair("demo/gender", 1.0, "patch", "head", "accuracy") is not None
+    assert results.pair("demo/gender", 1.0, "patch", "head", "auc") is None
 
 
 def test_groups_of_users_by_events_and_by_pre_training() -> None:

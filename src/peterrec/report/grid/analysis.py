@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pyarrow as pa
@@ -67,22 +67,6 @@ class Grid:
     cells: dict[CellKey, CellResult]
     estimates: dict[Group, dict[Name, SeedEstimate]]
 
-    def primary(self, task: str) -> str:
-        """Return the metric that verdicts on a task are about."""
-        return next(cell.primary for key, cell in self.cells.items() if key.task_path == task)
-
-    def metrics(self, task: str, *, paired: bool = False) -> list[str]:
-        """Return the metrics that tables show of a task, the primary one first.
-
-        Args:
-            task: DATA/TASK.
-            paired: only those that methods can be compared on, user by user.
-        """
-        names = {name for key, cell in self.cells.items() if key.task_path == task for name in cell.metrics}
-        estimated = {name for group, by_name in self.estimates.items() if group[0] == task for name, _ in by_name}
-        ordered = dict.fromkeys([self.primary(task), *shown(names)])
-        return [name for name in ordered if name in estimated or not paired]
-
 
 @dataclass(frozen=True)
 class QuestionResults:
@@ -103,20 +87,23 @@ class QuestionResults:
 
     @property
     def largest(self) -> float:
-        """The largest share of the labels."""
+        """The largest share of the labels: the one that is meant where none is named."""
         return max(self.question.label_fractions)
 
     @cached_property
     def cells(self) -> dict[Group, list[CellResult]]:
         """The finished cells by seed, of each task, method and share that has any, in the order of the question."""
         groups: dict[Group, list[CellResult]] = defaultdict(list)
-        for task in question_tasks(self.config, self.question):
-            for method in self.question.methods:
-                for share in sorted(set(self.question.label_fractions)):
-                    for seed in self.seeds:
-                        cell = self.grid.cells.get(CellKey.from_path(task, method, seed, share))
-                        if cell is not None:
-                            groups[task, method, share].append(cell)
+        places = product(
+            question_tasks(self.config, self.question),
+            self.question.methods,
+            sorted(self.question.label_fractions),
+            self.seeds,
+        )
+        for task, method, share, seed in places:
+            cell = self.grid.cells.get(CellKey.from_path(task, method, seed, share))
+            if cell is not None:
+                groups[task, method, share].append(cell)
         return dict(groups)
 
     @property
@@ -124,9 +111,19 @@ class QuestionResults:
         """The tasks that have any cell."""
         return list(dict.fromkeys(task for task, _, _ in self.cells))
 
-    def methods(self, task: str, share: float | None = None) -> list[str]:
-        """Return the methods that have a cell of a task (and share), in the order of the question."""
-        return list(dict.fromkeys(name for place, name, part in self.cells if place == task and share in (None, part)))
+    def methods(self, task: str, shares: Sequence[float] = ()) -> list[str]:
+        """Return the methods that have a cell of a task at one of the shares, in the order of the question."""
+        groups = (group for group in self.cells if group[2] in (shares or [self.largest]))
+        return list(dict.fromkeys(method for place, method, _ in groups if place == task))
+
+    def primary(self, task: str) -> str:
+        """Return the metric that verdicts on a task are about."""
+        return next(cell.primary for key, cell in self.grid.cells.items() if key.task_path == task)
+
+    def metrics(self, task: str) -> list[str]:
+        """Return the metrics that tables show of a task, the primary one first."""
+        names = {name for key, cell in self.grid.cells.items() if key.task_path == task for name in cell.metrics}
+        return list(dict.fromkeys([self.primary(task), *shown(names)]))
 
     @cached_property
     def values(self) -> list[Measured]:
@@ -140,17 +137,18 @@ class QuestionResults:
             values += [value for name in names if (value := self._measure(group, name)) is not None]
         return values
 
-    def column(self, task: str, share: float, metric: str = "", stratum: str = "") -> dict[str, Measured]:
-        """Return a metric by method, at one share of labels.
+    def column(self, task: str, metric: str = "", stratum: str = "", share: float | None = None) -> dict[str, Measured]:
+        """Return a metric by method: the primary one, of all users, at the largest share if nothing else is named."""
+        key = (task, metric or self.primary(task), stratum, share or self.largest)
+        return {v.method: v for v in self.values if (v.task, v.metric, v.stratum, v.share) == key}
 
-        Args:
-            task: DATA/TASK; it has cells.
-            share: of the labelled train users.
-            metric: the primary one if not named.
-            stratum: a group of users, for the primary metric only.
-        """
-        key = (task, share, metric or self.grid.primary(task), stratum)
-        return {v.method: v for v in self.values if (v.task, v.share, v.metric, v.stratum) == key}
+    def by_share(self, task: str) -> dict[float, dict[str, Measured]]:
+        """Return the primary metric by share of the labels, then by method."""
+        return {share: self.column(task, share=share) for share in sorted(self.question.label_fractions)}
+
+    def by_stratum(self, task: str) -> dict[str, dict[str, Measured]]:
+        """Return the primary metric by group of users, then by method."""
+        return {name: self.column(task, stratum=name) for name in strata_names(self.config)}
 
     def pair(self, task: str, share: float, method: str, reference: str, metric: str) -> Paired | None:
         """Return method minus reference over the question's seeds that both have; None if there are none."""

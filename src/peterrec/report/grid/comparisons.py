@@ -13,7 +13,7 @@ from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import holm
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
 from peterrec.report.grid.analysis import QuestionResults
-from peterrec.report.grid.cells import Kind, kind_of
+from peterrec.report.grid.cells import Kind, task_kinds
 
 Role = Literal["asked", "constant", "best", "baseline"]
 CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
@@ -74,9 +74,9 @@ def question_comparisons(results: QuestionResults) -> list[Comparison]:
         for task in results.tasks
         for share in sorted(results.question.label_fractions, reverse=True)
         for method, reference in results.question.compare
-        for metric in results.grid.metrics(task, paired=True)
+        for metric in results.metrics(task)
     )
-    return _compare(results, "asked", pairs, lambda pair: (kind_of(results.config, pair.task), pair.metric))
+    return _compare(results, "asked", pairs, lambda pair: (task_kinds(results.config)[pair.task], pair.metric))
 
 
 def against_constant(results: QuestionResults, task: str) -> list[Comparison]:
@@ -87,8 +87,8 @@ def against_constant(results: QuestionResults, task: str) -> list[Comparison]:
     constant = constant_baseline(results.config, task)
     pairs = (
         Pair(task, results.largest, method, constant, metric)
-        for method in results.methods(task, results.largest)
-        for metric in results.grid.metrics(task, paired=True)
+        for method in results.methods(task)
+        for metric in results.metrics(task)
         if constant is not None and method != constant
     )
     return _compare(results, "constant", pairs)
@@ -101,8 +101,8 @@ def against_best(results: QuestionResults, task: str) -> list[Comparison]:
     """
     best = best_method(results, task)
     pairs = (
-        Pair(task, results.largest, method, best, results.grid.primary(task))
-        for method in results.methods(task, results.largest)
+        Pair(task, results.largest, method, best, results.primary(task))
+        for method in results.methods(task)
         if best is not None and method != best
     )
     return _compare(results, "best", pairs)
@@ -115,26 +115,26 @@ def against_baselines(results: QuestionResults) -> list[Comparison]:
     """
     config = results.config
     pairs = (
-        Pair(task, results.largest, method, reference, results.grid.primary(task))
+        Pair(task, results.largest, method, reference, results.primary(task))
         for task in results.tasks
-        for method in results.methods(task, results.largest)
-        for reference in results.methods(task, results.largest)
+        for method in results.methods(task)
+        for reference in results.methods(task)
         if is_patch(config, method) and config.methods[reference].adapt is None
         if reference != constant_baseline(config, task) and (method, reference) not in results.question.compare
     )
-    return _compare(results, "baseline", pairs, lambda pair: kind_of(config, pair.task))
+    return _compare(results, "baseline", pairs, lambda pair: task_kinds(config)[pair.task])
 
 
 def best_method(results: QuestionResults, task: str) -> str | None:
     """Return the method with the best mean of the primary metric at the largest share; the first of equal ones."""
-    values = results.column(task, results.largest)
-    choose = min if results.grid.primary(task) in LOWER_IS_BETTER else max
+    values = results.column(task)
+    choose = min if results.primary(task) in LOWER_IS_BETTER else max
     return choose(values, key=lambda method: values[method].mean) if values else None
 
 
 def constant_baseline(config: ExperimentConfig, task: str) -> str | None:
     """Return the name of the method that is the constant baseline of a task; None if the grid has none."""
-    baseline = CONSTANT[kind_of(config, task)]
+    baseline = CONSTANT[task_kinds(config)[task]]
     return next((name for name, method in config.methods.items() if method.baseline == baseline), None)
 
 
@@ -159,7 +159,7 @@ def _compare(
         Comparison(
             question=results.question.name,
             role=role,
-            kind=kind_of(results.config, pair.task),
+            kind=task_kinds(results.config)[pair.task],
             **pair._asdict(),
             difference=paired.difference.value,
             low=finite_or_none(paired.difference.low),

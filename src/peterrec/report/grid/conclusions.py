@@ -10,8 +10,8 @@ from peterrec.config.experiment import ExperimentConfig, QuestionConfig
 from peterrec.evaluation.intervals import Verdict
 from peterrec.report.formatting import counted, digits_for, join, metric, number, p_value, plural, share, signed
 from peterrec.report.grid import comparisons as comparing
-from peterrec.report.grid.analysis import Grid, QuestionResults, label, strata_names
-from peterrec.report.grid.cells import kind_of, suits, task_paths
+from peterrec.report.grid.analysis import Grid, QuestionResults, label
+from peterrec.report.grid.cells import suits, task_kinds
 from peterrec.report.grid.comparisons import Comparison
 
 MANY_PAIRS = 4  # more of them are only counted in the one-line answer
@@ -91,7 +91,7 @@ def _compare_with_constant(results: QuestionResults, task: str, comparisons: Seq
     """Return a sentence on a task where no method is better than giving everybody the same answer; else none."""
     if not comparisons:
         return []
-    config, primary = results.config, results.grid.primary(task)
+    config, primary = results.config, results.primary(task)
     claim = f"no method is better than {label(config, comparisons[0].reference)} by"
     by_metric = defaultdict(list)
     for comparison in _better(comparisons):
@@ -103,7 +103,7 @@ def _compare_with_constant(results: QuestionResults, task: str, comparisons: Seq
         return []
     other_metrics = "; ".join(
         f"by {metric(name)}, {join(by_metric[name])} {'is' if len(by_metric[name]) == 1 else 'are'}"
-        for name in results.grid.metrics(task)
+        for name in results.metrics(task)
         if name in by_metric
     )
     return [f"On {task}, {claim} {metric(primary)}; {other_metrics}."]
@@ -112,7 +112,7 @@ def _compare_with_constant(results: QuestionResults, task: str, comparisons: Seq
 def _short_name(config: ExperimentConfig, task_path: str) -> str:
     """Return the name of a task without its data set, unless another data set has a task of that name."""
     name = task_path.split("/")[1]
-    return name if [path.split("/")[1] for path in task_paths(config)].count(name) == 1 else task_path
+    return name if [path.split("/")[1] for path in task_kinds(config)].count(name) == 1 else task_path
 
 
 def _counts(results: QuestionResults, comparisons: Sequence[Comparison], pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -122,7 +122,7 @@ def _counts(results: QuestionResults, comparisons: Sequence[Comparison], pairs: 
         verdicts = {c.task: c.verdict for c in _main(results, comparisons) if (c.method, c.reference) == pair}
         by_verdict = {verdict: [task for task in verdicts if verdicts[task] == verdict] for verdict in VERDICTS}
         parts = [counted({verdict: tasks for verdict, tasks in by_verdict.items() if tasks}, len(verdicts))]
-        suited = [task for task in results.tasks if all(suits(config, name, kind_of(config, task)) for name in pair)]
+        suited = [task for task in results.tasks if all(suits(config, name, task) for name in pair)]
         absent = [task for task in suited if task not in verdicts]
         if absent:
             parts.append(f"not compared on {join(absent)}, where no seed has both")
@@ -136,7 +136,7 @@ def _against(config: ExperimentConfig, method: str, reference: str) -> str:
 
 
 def _main(results: QuestionResults, comparisons: Sequence[Comparison]) -> list[Comparison]:
-    return [c for c in comparisons if c.share == results.largest and c.metric == results.grid.primary(c.task)]
+    return [c for c in comparisons if c.share == results.largest and c.metric == results.primary(c.task)]
 
 
 def _pairs(results: QuestionResults, comparisons: Sequence[Comparison]) -> list[str]:
@@ -194,10 +194,8 @@ def _best(results: QuestionResults, task: str, comparisons: Sequence[Comparison]
     config, name = results.config, comparing.best_method(results, task)
     if name is None:
         return f"On {task}, nothing is computed yet with {share(results.largest)} of the labels."
-    mean = results.column(task, results.largest)[name].mean
-    best = (
-        f"{label(config, name)} has the best {metric(results.grid.primary(task))} ({number(mean, digits_for([mean]))})"
-    )
+    mean = results.column(task)[name].mean
+    best = f"{label(config, name)} has the best {metric(results.primary(task))} ({number(mean, digits_for([mean]))})"
     equal = join([label(config, c.method) for c in comparisons if c.verdict != "worse"], limit=12)
     rivals = f"not clearly worse: {equal}" if equal else "all others are clearly worse"
     return f"On {task}, {best}; {rivals if comparisons else 'there is no other method to compare it with'}."
@@ -221,15 +219,14 @@ def _strata(results: QuestionResults) -> list[str]:
     """Describe one method by the number of the users' source events: the first patch, or else the first method."""
     lines, config = [], results.config
     for task in results.tasks if "events" in results.question.sections else ():
-        methods = results.methods(task, results.largest)
+        methods = results.methods(task)
         patches = [name for name in methods if comparing.is_patch(config, name)]
         chosen = next(iter(patches or methods), "")
-        columns = {name: results.column(task, results.largest, stratum=name) for name in strata_names(config)}
-        values = {name: column[chosen] for name, column in columns.items() if chosen in column}
+        values = {name: column[chosen] for name, column in results.by_stratum(task).items() if chosen in column}
         digits = digits_for([value.mean for value in values.values()])
         parts = [f"{number(value.mean, digits)} for {name} ({value.users})" for name, value in values.items()]
         if parts:
-            subject = f"{metric(results.grid.primary(task))} of {label(config, chosen)} by source events of the user"
+            subject = f"{metric(results.primary(task))} of {label(config, chosen)} by source events of the user"
             note = "users in brackets; described, not tested"
             lines.append(f"On {task}, {subject} ({note}): {', '.join(parts)}.")
     return lines

@@ -28,7 +28,6 @@ from peterrec.report.grid.analysis import (
     Measured,
     QuestionResults,
     label,
-    strata_names,
 )
 from peterrec.report.grid.cells import CellResult
 from peterrec.report.grid.tables import FEW_USERS, users_of
@@ -64,10 +63,10 @@ def panels_of(results: QuestionResults, key: str) -> list[list[Panel]]:
 
 def dots(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return a plot of the primary metric of all methods at the largest share."""
-    config, by_method, primary = results.config, styles(results.config), results.grid.primary(task)
+    config, by_method, primary = results.config, styles(results.config), results.primary(task)
     rows = [
         Dot(label(config, name), v.mean, v.low, v.high, config.methods[name].baseline is None, by_method[name])
-        for name, v in results.column(task, results.largest).items()
+        for name, v in results.column(task).items()
     ]
     lower = primary in LOWER_IS_BETTER
     return [dot_panel(key, task, primary, rows, lower=lower, show_task=True)] if rows else []
@@ -102,11 +101,11 @@ def _curves(results: QuestionResults, cells: Sequence[CellResult], monitor: str,
 
 def shares(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the share of the labelled train users, with intervals."""
-    parts = sorted(results.question.label_fractions)
-    columns = {share(part): results.column(task, part) for part in parts}
+    columns = {share(part): column for part, column in results.by_share(task).items()}
+    parts = list(results.by_share(task))
     lines = [
         _line(results, method, columns, [100 * part * 1.035**offset for part in parts])
-        for method, offset in _offsets(results.methods(task)).items()
+        for method, offset in _offsets(results.methods(task, parts)).items()
     ]
 
     def arrange(axes: Any) -> None:
@@ -123,9 +122,9 @@ def shares(results: QuestionResults, task: str, key: str) -> list[Panel]:
 
 def strata(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the number of source events, and of users seen in pre-training or not."""
-    columns = {name: results.column(task, results.largest, stratum=name) for name in strata_names(results.config)}
+    columns = results.by_stratum(task)
     places = [at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(columns)]
-    methods = results.methods(task, results.largest)
+    methods = results.methods(task)
     apart = 0.6 / max(6, len(methods))
     lines = [
         _line(results, method, columns, [place + apart * offset for place in places])
@@ -171,4 +170,4 @@ def _offsets(methods: Sequence[str]) -> dict[str, float]:
 
 
 def _metric_name(results: QuestionResults, task: str) -> str:
-    return sentence_case(metric(results.grid.primary(task)))
+    return sentence_case(metric(results.primary(task)))

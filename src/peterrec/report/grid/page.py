@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,12 +15,12 @@ from peterrec.config.experiment import ExperimentConfig
 from peterrec.evaluation.baselines import find_baseline
 from peterrec.report.formatting import NBSP, join, share
 from peterrec.report.grid.analysis import Grid, label, load
-from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users, task_paths
+from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users, task_kinds
 from peterrec.report.grid.comparisons import Comparison
 from peterrec.report.grid.conclusions import Answer, conclude
 from peterrec.report.grid.figures import panels_of
 from peterrec.report.grid.tables import tables_of
-from peterrec.report.page import render_template
+from peterrec.report.page import render_paragraphs, render_template
 from peterrec.report.run.record import Machine
 from peterrec.storage import write_file, write_json
 
@@ -68,7 +67,7 @@ def write_grid_report(
         "machine": machine,
         "command": command,
         "date": date,
-        "tasks": task_paths(config),
+        "tasks": task_kinds(config),
         "cells": len(grid.cells),
         "seconds": sum(cell.cost.seconds or 0.0 for cell in grid.cells.values()),
         "skipped": _merge_cells(config, skipped),
@@ -141,8 +140,7 @@ def protocol(config: ExperimentConfig) -> list[tuple[str, str]]:
         "splits": sorted({f"{100 * s.train:g}/{100 * s.valid:g}/{100 * s.test:g}" for s in splits}),
         "shows_events": any("events" in question.sections for question in config.questions),
     }
-    paragraphs = render_template("protocol.txt", context).strip().split("\n\n")
-    pairs = (re.sub(r"[ \n]+", " ", paragraph.strip()).partition(": ") for paragraph in paragraphs)
+    pairs = (paragraph.partition(": ") for paragraph in render_paragraphs("protocol.txt", context))
     return [(term, words) for term, _, words in pairs]
 
 

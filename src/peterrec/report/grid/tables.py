@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import get_args
 
 from peterrec.evaluation.baselines import find_baseline
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
@@ -12,7 +14,6 @@ from peterrec.report.formatting import (
     compact,
     digits_for,
     duration,
-    limits,
     metric,
     number,
     percent,
@@ -20,13 +21,12 @@ from peterrec.report.formatting import (
     size,
 )
 from peterrec.report.grid.analysis import Measured, QuestionResults, label, strata_names
-from peterrec.report.grid.cells import CellResult, kind_of
+from peterrec.report.grid.cells import CellResult, Kind, task_kinds
 from peterrec.report.grid.comparisons import CONSTANT, Comparison
 from peterrec.report.grid.conclusions import Answer
-from peterrec.report.tables import Cell, Mark, Row, Table, best_names, difference_cell
+from peterrec.report.tables import Cell, Mark, Row, Table, difference_cell, value_cells
 
 FEW_USERS = 30  # values of so few users are greyed
-KINDS = ("classification", "ranking")
 TASKS_ABREAST = 5  # in one table
 COSTS = [
     ("trained parameters", "share of all"),
@@ -57,18 +57,15 @@ def _headline(answer: Answer) -> list[Table]:
 
     Tasks that do not fit into one table are shown by kind.
     """
-    results = answer.results
-    config, tasks, largest = results.config, results.tasks, results.largest
-    by_kind = [[task for task in tasks if kind_of(config, task) == kind] for kind in KINDS]
-    confidence = share(config.evaluate.confidence)
+    results, tasks = answer.results, answer.results.tasks
+    confidence = share(results.config.evaluate.confidence)
     caption = f"On the test users: mean over the seeds, {confidence} interval over users, range over the seeds"
     tables = []
-    for abreast in [tasks] if len(tasks) <= TASKS_ABREAST else by_kind:
-        computed = {name for task in abreast for name in results.methods(task, largest)}
+    for abreast in [tasks] if len(tasks) <= TASKS_ABREAST else _by_kind(results).values():
+        computed = {name for task in abreast for name in results.methods(task)}
         methods = [name for name in results.question.methods if name in computed]
-        columns = [results.column(task, largest) for task in abreast]
-        heads = [(task, metric(results.grid.primary(task))) for task in abreast]
-        rows = _rows(results, methods, columns, answer.comparisons)
+        heads = [(task, metric(results.primary(task))) for task in abreast]
+        rows = _rows(results, methods, [results.column(task) for task in abreast], answer.comparisons)
         tables.append(Table(f"{caption}{_labels_phrase(results)}", "method", heads, [("", rows)]))
     return tables
 
@@ -76,41 +73,39 @@ def _headline(answer: Answer) -> list[Table]:
 def _metrics(results: QuestionResults) -> list[Table]:
     """Return every metric at the largest share; a table for each kind of task."""
     tables = []
-    for kind in KINDS:
-        tasks = [task for task in results.tasks if kind_of(results.config, task) == kind]
-        names = list(dict.fromkeys(name for task in tasks for name in results.grid.metrics(task)))
-        groups = []
-        for task in tasks:
-            columns = [results.column(task, results.largest, name) for name in names]
-            groups.append((task, _rows(results, results.methods(task, results.largest), columns)))
+    for kind, tasks in _by_kind(results).items():
+        names = list(dict.fromkeys(name for task in tasks for name in results.metrics(task)))
         heads = [(metric(name), "lower is better" if name in LOWER_IS_BETTER else "") for name in names]
+        columns = {task: [results.column(task, name) for name in names] for task in tasks}
+        groups = [(task, _rows(results, results.methods(task), columns[task])) for task in tasks]
         caption = f"All metrics of {kind}{_labels_phrase(results)}"
         tables.append(Table(caption, "method", heads, groups, folded=True))
     return tables
 
 
+def _by_kind(results: QuestionResults) -> dict[str, list[str]]:
+    kinds = task_kinds(results.config)
+    return {kind: [task for task in results.tasks if kinds[task] == kind] for kind in get_args(Kind)}
+
+
 def _differences(answer: Answer) -> Table:
     """Return every comparison that the question asks for."""
+    config, question = answer.results.config, answer.results.question
     heads = [("metric", ""), ("difference", "interval"), ("p", "after Holm"), ("seeds", ""), ("verdict", "")]
     groups: dict[str, list[Row]] = {}
-    for comparison in answer.comparisons:
-        groups.setdefault(comparison.task, []).append(_difference(answer.results, comparison))
+    for c in answer.comparisons:
+        cells = [
+            Cell(metric(c.metric)),
+            difference_cell((c.difference, c.low, c.high), c.means),
+            Cell("< 0.001" if c.p_adjusted < 0.001 else f"{c.p_adjusted:.3f}"),
+            Cell(str(len(c.seeds))),
+            Cell("", marks=[Mark.from_verdict(c.verdict, c.verdict)]),
+        ]
+        names = f"{label(config, c.method)} {DASH} {label(config, c.reference)}"
+        note = f"{share(c.share)} of the labels" if len(question.label_fractions) > 1 else ""
+        groups.setdefault(c.task, []).append(Row(names, cells, note, quiet=bool(note)))
     caption = "Every difference: method minus reference, on the same test users"
     return Table(caption, "method and reference", heads, list(groups.items()), folded=True)
-
-
-def _difference(results: QuestionResults, comparison: Comparison) -> Row:
-    p = comparison.p_adjusted
-    cells = [
-        Cell(metric(comparison.metric)),
-        difference_cell(comparison.difference, comparison.low, comparison.high, comparison.means),
-        Cell("< 0.001" if p < 0.001 else f"{p:.3f}"),
-        Cell(str(len(comparison.seeds))),
-        Cell("", marks=[Mark.from_verdict(comparison.verdict, comparison.verdict)]),
-    ]
-    names = f" {DASH} ".join(label(results.config, name) for name in (comparison.method, comparison.reference))
-    note = f"{share(comparison.share)} of the labels" if len(results.question.label_fractions) > 1 else ""
-    return Row(names, cells, note, quiet=bool(note))
 
 
 def _costs(results: QuestionResults) -> Table:
@@ -153,27 +148,26 @@ def _epochs(count: float) -> str:
 
 def _shares(results: QuestionResults) -> Table:
     """Return the primary metric by share of the labelled train users."""
-    shares = sorted(results.question.label_fractions)
-    groups = []
+    groups, shares = [], sorted(results.question.label_fractions)
     for task in results.tasks:
-        rows = _rows(results, results.methods(task), [results.column(task, part) for part in shares])
-        groups.append((f"{task}, {metric(results.grid.primary(task))}", rows))
+        rows = _rows(results, results.methods(task, shares), results.by_share(task).values())
+        groups.append((f"{task}, {metric(results.primary(task))}", rows))
     caption = "By the share of the labelled train users that are used"
     return Table(caption, "method", [(share(part), "") for part in shares], groups, folded=True)
 
 
 def _strata(results: QuestionResults) -> Table:
     """Return the primary metric by the number of source events of the user, and by whether pre-training saw them."""
-    names = strata_names(results.config)
     groups = []
     for task in results.tasks:
-        columns = [results.column(task, results.largest, stratum=name) for name in names]
+        columns = results.by_stratum(task).values()
         users = [users_of(column) for column in columns]
         muted = frozenset(at for at, count in enumerate(users) if count < FEW_USERS)
-        rows = _rows(results, results.methods(task, results.largest), columns, muted=muted)
         counts = Row("test users", [Cell(f"{count:,}") for count in users], muted=muted)
-        groups.append((f"{task}, {metric(results.grid.primary(task))}", [counts, *rows]))
-    heads = [(name, "events" if name not in names[-2:] else "") for name in names]
+        rows = _rows(results, results.methods(task), columns, muted=muted)
+        groups.append((f"{task}, {metric(results.primary(task))}", [counts, *rows]))
+    *by_events, in_pretraining, not_in_it = strata_names(results.config)
+    heads = [*((name, "events") for name in by_events), (in_pretraining, ""), (not_in_it, "")]
     caption = f"By the number of source events of the user; grey: fewer than {FEW_USERS} users. Described, not tested."
     return Table(caption, "method", heads, groups, folded=True)
 
@@ -186,7 +180,7 @@ def users_of(column: Mapping[str, Measured]) -> int:
 def _rows(
     results: QuestionResults,
     methods: Iterable[str],
-    columns: Sequence[Mapping[str, Measured]],
+    columns: Iterable[Mapping[str, Measured]],
     comparisons: Sequence[Comparison] = (),
     muted: frozenset[int] = frozenset(),
 ) -> list[Row]:
@@ -198,13 +192,12 @@ def _rows(
 def _cells(
     results: QuestionResults, values: Mapping[str, Measured], comparisons: Sequence[Comparison]
 ) -> dict[str, Cell]:
-    """Return the cells of one column by method: the best of them stands out, all have the same digits."""
-    means = {name: value.mean for name, value in values.items()}
+    """Return the cells of one column by method, with the range over the seeds."""
+    intervals = {name: (value.mean, value.low, value.high) for name, value in values.items()}
     lower = any(value.metric in LOWER_IS_BETTER for value in values.values())
-    digits, best = digits_for(means.values()), best_names(means, lower=lower)
-    cells = {}
+    digits = digits_for(value.mean for value in values.values())
+    cells = value_cells(intervals, lower=lower, no_interval="")
     for name, value in values.items():
-        interval = limits(value.low, value.high, digits) if value.low is not None else ""
         marks = [
             Mark.from_verdict(c.verdict, label(results.config, c.reference))
             for c in comparisons
@@ -214,7 +207,7 @@ def _cells(
         if value.sd is not None:
             low, high = (number(extreme(value.seeds.values()), digits) for extreme in (min, max))
             spread.append(f"seeds {low}{DASH}{high}, sd {number(value.sd, digits)}")
-        cells[name] = Cell(number(value.mean, digits), interval, name in best, marks, spread)
+        cells[name] = replace(cells[name], marks=marks, notes=spread)
     return cells
 
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from peterrec.report.page import render_template
+from peterrec.report.formatting import percent
+from peterrec.report.page import render_paragraphs, render_template
 from peterrec.report.run import tables
 from peterrec.report.run.figures import adapt_panel, data_panels, pretrain_panels, result_panels
 from peterrec.report.run.record import RunRecord, TaskRecord
-from peterrec.report.run.summary import summary
 from peterrec.storage import write_file
 
 
@@ -56,6 +56,23 @@ def render(record: RunRecord) -> str:
 def paragraphs(sentence: str) -> list[str]:
     """Split the sentences about a task into one paragraph for each model and metric."""
     return re.split(r"(?<=\.)\s+(?=On )", sentence)
+
+
+def summary(record: RunRecord) -> list[str]:
+    """Return one sentence about pre-training and one about the tasks, with the numbers of the record."""
+    names = tables.strategies(record.tasks)
+    main = "patch" if "patch" in names else next(iter(names), "")
+    bundles = [bundle for task in record.tasks if (bundle := task.bundle(main)) is not None]
+    shares = sorted(bundle.share(bundle.patch_params) for bundle in bundles if bundle.patch_params)
+    verdicts = {task.name: tables.beats_all(task.evaluation, main) for task in record.tasks}
+    context = {
+        "run": record,
+        "strategy": main,
+        "shares": list(dict.fromkeys(percent(share) for share in (shares[:1] + shares[-1:]))),
+        "won": [name for name, verdict in verdicts.items() if verdict],
+        "lost": [name for name, verdict in verdicts.items() if verdict is False],
+    }
+    return render_paragraphs("summary.txt", context)
 
 
 def _result(index: int, task: TaskRecord) -> dict[str, Any]:
