@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, NamedTuple
 
 from peterrec.config.experiment import ExperimentConfig
@@ -69,14 +70,8 @@ class Comparison:
 
 def question_comparisons(results: QuestionResults) -> list[Comparison]:
     """Return the question's pairs on all its tasks, shares and metrics; a family is one kind of task and metric."""
-    pairs = (
-        Pair(task, share, method, reference, metric)
-        for task in results.tasks
-        for share in sorted(results.question.label_fractions, reverse=True)
-        for method, reference in results.question.compare
-        for metric in results.metrics(task)
-    )
-    return _compare(results, "asked", pairs, lambda pair: (task_kinds(results.config)[pair.task], pair.metric))
+    shares = sorted(results.question.label_fractions, reverse=True)
+    return _compare(results, "asked", {task: results.question.compare for task in results.tasks}, shares)
 
 
 def against_constant(results: QuestionResults, task: str) -> list[Comparison]:
@@ -85,13 +80,8 @@ def against_constant(results: QuestionResults, task: str) -> list[Comparison]:
     All metrics and methods are one family: `better` on any of them says that something can be told at all.
     """
     constant = constant_baseline(results.config, task)
-    pairs = (
-        Pair(task, results.largest, method, constant, metric)
-        for method in results.methods(task)
-        for metric in results.metrics(task)
-        if constant is not None and method != constant
-    )
-    return _compare(results, "constant", pairs)
+    pairs = [(method, constant) for method in results.methods(task) if constant is not None and method != constant]
+    return _compare(results, "constant", {task: pairs})
 
 
 def against_best(results: QuestionResults, task: str) -> list[Comparison]:
@@ -100,12 +90,8 @@ def against_best(results: QuestionResults, task: str) -> list[Comparison]:
     The best is chosen with the numbers it is then compared by, which flatters it a little.
     """
     best = best_method(results, task)
-    pairs = (
-        Pair(task, results.largest, method, best, results.primary(task))
-        for method in results.methods(task)
-        if best is not None and method != best
-    )
-    return _compare(results, "best", pairs)
+    pairs = [(method, best) for method in results.methods(task) if best is not None and method != best]
+    return _compare(results, "best", {task: pairs})
 
 
 def against_baselines(results: QuestionResults) -> list[Comparison]:
@@ -113,16 +99,13 @@ def against_baselines(results: QuestionResults) -> list[Comparison]:
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
-    config = results.config
-    pairs = (
-        Pair(task, results.largest, method, reference, results.primary(task))
-        for task in results.tasks
-        for method in results.methods(task)
-        for reference in results.methods(task)
-        if is_patch(config, method) and config.methods[reference].adapt is None
-        if reference != constant_baseline(config, task) and (method, reference) not in results.question.compare
-    )
-    return _compare(results, "baseline", pairs, lambda pair: task_kinds(config)[pair.task])
+    pairs = {}
+    for task in results.tasks:
+        methods, constant = results.methods(task), constant_baseline(results.config, task)
+        patches = [name for name in methods if is_patch(results.config, name)]
+        baselines = [name for name in methods if results.config.methods[name].adapt is None and name != constant]
+        pairs[task] = [pair for pair in product(patches, baselines) if pair not in results.question.compare]
+    return _compare(results, "baseline", pairs)
 
 
 def best_method(results: QuestionResults, task: str) -> str | None:
@@ -145,13 +128,20 @@ def is_patch(config: ExperimentConfig, method: str) -> bool:
 
 
 def _compare(
-    results: QuestionResults, role: Role, pairs: Iterable[Pair], family: Callable[[Pair], Hashable] = lambda _: ()
+    results: QuestionResults, role: Role, names: Mapping[str, Sequence[tuple[str, str]]], shares: Sequence[float] = ()
 ) -> list[Comparison]:
-    """Compare the pairs that have cells, correct p-values within each family, and give the verdicts."""
+    """Compare the pairs of each task that have cells, correct p-values within each family, and give the verdicts."""
+    pairs = (
+        Pair(task, share, method, reference, metric)
+        for task, pairs_of_task in names.items()
+        for share in shares or [results.largest]
+        for method, reference in pairs_of_task
+        for metric in (results.metrics(task) if role in ("asked", "constant") else [results.primary(task)])
+    )
     differences = {pair: paired for pair in pairs if (paired := results.pair(*pair)) is not None}
-    families: dict[Hashable, list[Pair]] = defaultdict(list)
+    kinds, families = task_kinds(results.config), defaultdict(list)
     for pair in differences:
-        families[family(pair)].append(pair)
+        families[() if role == "constant" else (kinds[pair.task], pair.metric)].append(pair)
     adjusted: dict[Pair, float] = {}
     for members in families.values():
         adjusted |= zip(members, holm([differences[pair].p for pair in members]), strict=True)
@@ -159,7 +149,7 @@ def _compare(
         Comparison(
             question=results.question.name,
             role=role,
-            kind=task_kinds(results.config)[pair.task],
+            kind=kinds[pair.task],
             **pair._asdict(),
             difference=paired.difference.value,
             low=finite_or_none(paired.difference.low),
