@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from peterrec.evaluation.intervals import Estimate, Interval, Resamples, paired_difference
+from peterrec.evaluation.intervals import Estimate, Interval, Resamples, paired_difference, ratios
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -75,7 +75,7 @@ class SeedEstimate:
         values = [value for value in self.values.values() if not math.isnan(value)]
         defined = ~np.isnan(self.replicates)
         total = np.where(defined, self.replicates, 0.0).sum(axis=1)
-        means = _ratios(total, defined.sum(axis=1).astype(np.float64))
+        means = ratios(total, defined.sum(axis=1).astype(np.float64))
         return Estimate(float(np.mean(values)) if values else math.nan, means, self.resamples)
 
 
@@ -114,7 +114,7 @@ def estimate_all(sums: Mapping[Name, Mapping[int, UserSums]], resamples: Resampl
     above = np.stack([cell.above for cell in flat], axis=1)  # (users, n)
     below = np.stack(list(shared.values()), axis=1)  # (users, cells)
     replicates = np.concatenate(
-        [_ratios(weights @ above, (weights @ below)[:, columns]) for weights in resamples.blocks()]
+        [ratios(weights @ above, (weights @ below)[:, columns]) for weights in resamples.blocks()]
     )
     stops = accumulate(len(by_seed) for by_seed in ordered.values())
     return {
@@ -167,7 +167,3 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(raw))
     adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(raw), 0, -1) * raw[order]))
     return [float(value) for value in adjusted]
-
-
-def _ratios(above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    return np.asarray(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))

@@ -29,7 +29,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval, marks and notes below it; `absent` values are words on why there is none."""
+    """A value with its interval, marks and notes below it.
+
+    `absent` values are words on why there is none; those of `few` users are greyed.
+    """
 
     value: str
     limits: str = ""
@@ -37,22 +40,20 @@ class Cell:
     marks: list[Mark] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     absent: bool = False
+    few: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """A row: its head, a word on what it is, and a cell for each column; None where there is nothing.
 
-    Attributes:
-        quiet: whether the head stands back, as those of baselines do.
-        muted: columns whose values are greyed.
+    The head of a `quiet` one stands back, as those of baselines do.
     """
 
     head: str
     cells: Sequence[Cell | None]
     note: str = ""
     quiet: bool = False
-    muted: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ class Table:
         caption: what it shows.
         stub: heading of the rows' heads.
         columns: their heads, with a hint.
-        groups: rows under a title each; one group without a title is a plain table.
-        group_heading: heading of the groups' titles.
+        groups: rows under a title each, the task; one group without a title is a plain table.
         folded: may be folded away.
         css: class of the table.
     """
@@ -73,7 +73,6 @@ class Table:
     stub: str
     columns: Sequence[tuple[str, str]]
     groups: Sequence[tuple[str, Sequence[Row]]]
-    group_heading: str = "task"
     folded: bool = False
     css: str = "grid"
 
@@ -84,13 +83,7 @@ class Table:
 
 
 def value_cells(values: Mapping[str, Interval], *, lower: bool, no_interval: str = "no interval") -> dict[str, Cell]:
-    """Return the cells of a column by method, in digits that tell them apart; the best of several stands out.
-
-    Args:
-        values: with the limits of their intervals.
-        lower: whether lower values are better.
-        no_interval: shown where there are no limits.
-    """
+    """Return the cells of a column by method, in digits that tell them apart; the best of several stands out."""
     means = [value for value, _, _ in values.values()]
     digits, best = digits_for(means), (min if lower else max)(means, default=None)
     return {

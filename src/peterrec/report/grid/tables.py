@@ -162,9 +162,8 @@ def _strata(results: QuestionResults) -> Table:
     for task in results.tasks:
         columns = results.by_stratum(task).values()
         users = [users_of(column) for column in columns]
-        muted = frozenset(at for at, count in enumerate(users) if count < FEW_USERS)
-        counts = Row("test users", [Cell(f"{count:,}") for count in users], muted=muted)
-        rows = _rows(results, results.methods(task), columns, muted=muted)
+        counts = Row("test users", [Cell(f"{count:,}", few=count < FEW_USERS) for count in users])
+        rows = _rows(results, results.methods(task), columns)
         groups.append((f"{task}, {metric(results.primary(task))}", [counts, *rows]))
     *by_events, in_pretraining, not_in_it = strata_names(results.config)
     heads = [*((name, "events") for name in by_events), (in_pretraining, ""), (not_in_it, "")]
@@ -182,11 +181,10 @@ def _rows(
     methods: Iterable[str],
     columns: Iterable[Mapping[str, Measured]],
     comparisons: Sequence[Comparison] = (),
-    muted: frozenset[int] = frozenset(),
 ) -> list[Row]:
     """Return a row for each method, with the verdicts of some comparisons as marks of what they are about."""
     cells = [_cells(results, column, comparisons) for column in columns]
-    return [_row(results, name, [column.get(name) for column in cells], muted) for name in methods]
+    return [_row(results, name, [column.get(name) for column in cells]) for name in methods]
 
 
 def _cells(
@@ -196,6 +194,7 @@ def _cells(
     intervals = {name: (value.mean, value.low, value.high) for name, value in values.items()}
     lower = any(value.metric in LOWER_IS_BETTER for value in values.values())
     digits = digits_for(value.mean for value in values.values())
+    few = any(value.stratum for value in values.values()) and users_of(values) < FEW_USERS
     cells = value_cells(intervals, lower=lower, no_interval="")
     for name, value in values.items():
         marks = [
@@ -207,17 +206,17 @@ def _cells(
         if value.sd is not None:
             low, high = (number(extreme(value.seeds.values()), digits) for extreme in (min, max))
             spread.append(f"seeds {low}{DASH}{high}, sd {number(value.sd, digits)}")
-        cells[name] = replace(cells[name], marks=marks, notes=spread)
+        cells[name] = replace(cells[name], marks=marks, notes=spread, few=few)
     return cells
 
 
-def _row(results: QuestionResults, name: str, cells: Sequence[Cell | None], muted: frozenset[int] = frozenset()) -> Row:
+def _row(results: QuestionResults, name: str, cells: Sequence[Cell | None]) -> Row:
     """Return the row of a method, with a note on baselines."""
     note, baseline = "", results.config.methods[name].baseline
     if baseline is not None:
         neural, constant = find_baseline(baseline).family == "neural", baseline in CONSTANT.values()
         note = "neural baseline" if neural else "constant baseline" if constant else "baseline"
-    return Row(label(results.config, name), cells, note, bool(note), muted)
+    return Row(label(results.config, name), cells, note, bool(note))
 
 
 def _labels_phrase(results: QuestionResults) -> str:
