@@ -6,23 +6,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from peterrec.report.formatting import bins, compact, digits_for, limits, metric, number, percent, sentence_case
 from peterrec.report.run.record import Histogram
-from peterrec.report.svg import ACCENT, BASELINE, GRID, INK, MUTED, SURFACE, TEXT, Style, draw
+from peterrec.report.svg import ACCENT, GRID, INK, MUTED, SURFACE, TEXT, Style, draw
 
-Interval = tuple[float | None, float | None]
-Point = tuple[float, float]
 TimeAxis = Literal["epoch", "seconds"]
 ROW = 42.0  # height of one method in a dot plot
 BAR = 23.0
 LONGEST_NAME = 34  # letters of a method's name that surely fit beside its value
 MANY_POINTS = 40  # the markers of more would hide the line
-MODEL_STYLE, BASELINE_STYLE = Style(ACCENT, (), "o"), Style(BASELINE, (), "D")
 MONITORS = {
     "log_loss": ("Log-loss of the validation users", "lower is better"),
     "mrr": ("MRR of the validation users", "whole ranking, higher is better"),
@@ -41,18 +38,29 @@ class Dot:
     style: Style
 
 
+class Point(NamedTuple):
+    """A point of a series with its interval and the name of its place; no line leads to a `loose` one.
+
+    Of few users' values, a `faint` one is drawn pale.
+    """
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    place: str = ""
+    faint: bool = False
+    loose: bool = False
+
+
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart.
+    """A line of a chart, in the same style for a method wherever it is drawn.
 
     Attributes:
         name: of the series.
-        style: the same for a method wherever it is drawn.
-        points: (x, y), in order.
-        intervals: of each point, or none at all.
-        places: names of the points, for the description.
-        faint: points that few users tell, drawn pale.
-        loose: points that no line leads to.
+        style: of its line and markers.
+        points: in order.
         thin: a repetition that stands behind the others.
         ringed: the point of the epoch that was kept.
     """
@@ -60,10 +68,6 @@ class Series:
     name: str
     style: Style
     points: list[Point]
-    intervals: list[Interval] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
-    faint: frozenset[int] = frozenset()
-    loose: frozenset[int] = frozenset()
     thin: bool = False
     ringed: int | None = None
 
@@ -158,8 +162,8 @@ def series_panel(
 def describe_points(series: Series, digits: int) -> str:
     """Return the points of a series in words."""
     parts = [
-        f"{number(y, digits)}{f' ({limits(low, high, digits)})' if low is not None else ''} at {place}"
-        for place, (_, y), (low, high) in zip(series.places, series.points, series.intervals, strict=True)
+        f"{number(p.y, digits)}{f' ({limits(p.low, p.high, digits)})' if p.low is not None else ''} at {p.place}"
+        for p in series.points
     ]
     return f"{series.name}: {', '.join(parts) or 'no value'}"
 
@@ -168,24 +172,23 @@ def _paint_series(axes: Any, series: Series) -> None:
     style, points = series.style, series.points
 
     def plot(selected: Sequence[Point], kind: str, **look: Any) -> None:
-        xs, ys = zip(*selected, strict=True) if selected else ((), ())
-        axes.plot(xs, ys, gid=f"series:{kind}{series.name}", **look)
+        axes.plot([p.x for p in selected], [p.y for p in selected], gid=f"series:{kind}{series.name}", **look)
 
     line = {"color": style.color} | ({"dashes": style.dashes} if style.dashes else {})
     if series.thin:
         plot(points, "again ", lw=0.8, alpha=0.4, zorder=2, **line)
         return
-    plot([point for at, point in enumerate(points) if at not in series.loose], "line ", lw=1.8, zorder=3, **line)
-    for at, ((x, _), (low, high)) in enumerate(zip(points, series.intervals, strict=bool(series.intervals))):
-        if low is not None and high is not None:
-            alpha = 0.25 if at in series.faint else 0.6
-            axes.plot([x, x], [low, high], color=style.color, lw=1.2, alpha=alpha, zorder=2.5)
+    plot([p for p in points if not p.loose], "line ", lw=1.8, zorder=3, **line)
+    for p in points:
+        if p.low is not None and p.high is not None:
+            alpha = 0.25 if p.faint else 0.6
+            axes.plot([p.x, p.x], [p.low, p.high], color=style.color, lw=1.2, alpha=alpha, zorder=2.5)
     size = min(5.0, 60 / max(1, len(points))) if len(points) <= MANY_POINTS else 0.0
     marker = {"clip_on": False, "ls": "none"}
     dots = {"color": style.color, "marker": style.marker, "ms": size, "mec": SURFACE, "mew": 0.7, "zorder": 4, **marker}
-    plot([point for at, point in enumerate(points) if at not in series.faint], "", **dots)
-    if series.faint:
-        plot([point for at, point in enumerate(points) if at in series.faint], "few ", alpha=0.4, **dots)
+    plot([p for p in points if not p.faint], "", **dots)
+    if any(p.faint for p in points):
+        plot([p for p in points if p.faint], "few ", alpha=0.4, **dots)
     if series.ringed is not None:
         ring = {"marker": "o", "ms": 11, "mfc": "none", "mec": style.color, "mew": 1.5, "zorder": 4.5, **marker}
         plot([points[series.ringed]], "kept ", **ring)
@@ -206,16 +209,16 @@ def learning_curve(
     points: list[Point] = []
     ringed = None
     for row, total in zip(rows, seconds, strict=True):
-        value = row.get(metric)
+        value, epoch = row.get(metric), row.get("epoch")
         if value is not None and math.isfinite(value):
-            ringed = len(points) if row.get("epoch") == best_epoch else ringed
-            points.append((total if axis == "seconds" else (row.get("epoch") or 0.0) + 1.0, value))
-    return Series(name, style, points, thin=thin, ringed=ringed)
+            ringed = len(points) if epoch == best_epoch else ringed
+            points.append(Point(total if axis == "seconds" else (epoch or 0.0) + 1.0, value))
+    return Series(name, style, points, thin, ringed)
 
 
 def curves_panel(key: str, caption: str, curves: Sequence[Series], axis: TimeAxis = "epoch", **about: str) -> Panel:
     """Return learning curves over epochs or seconds of training; `about` are `task`, `hint` and `note` of the panel."""
-    last = int(max((x for series in curves for x, _ in series.points), default=1))
+    last = int(max((p.x for series in curves for p in series.points), default=1))
 
     def arrange(axes: Any) -> None:
         steps = [1, 2, 5, 10]
@@ -238,12 +241,11 @@ def _describe_course(series: Series, axis: TimeAxis) -> str:
     if not series.points:
         return f"{series.name}: no value"
     unit = "epoch {:g}" if axis == "epoch" else "{:.1f} seconds"
-    (_, begin), (last, end) = series.points[0], series.points[-1]
-    best = ""
+    first, last, best = series.points[0], series.points[-1], ""
     if series.ringed is not None:
-        x, value = series.points[series.ringed]
-        best = f", {number(value)} at {unit.format(x)}, which was kept"
-    return f"{series.name}: from {number(begin)} to {number(end)} at {unit.format(last)}{best}"
+        ringed = series.points[series.ringed]
+        best = f", {number(ringed.y)} at {unit.format(ringed.x)}, which was kept"
+    return f"{series.name}: from {number(first.y)} to {number(last.y)} at {unit.format(last.x)}{best}"
 
 
 def histogram_panel(key: str, caption: str, data: Histogram) -> Panel:

@@ -13,6 +13,7 @@ from peterrec.report.charts import (
     MONITORS,
     Dot,
     Panel,
+    Point,
     Series,
     TimeAxis,
     curves_panel,
@@ -101,73 +102,62 @@ def _curves(results: QuestionResults, cells: Sequence[CellResult], monitor: str,
 
 def shares(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the share of the labelled train users, with intervals."""
-    columns = {share(part): column for part, column in results.by_share(task).items()}
-    parts = list(results.by_share(task))
-    lines = [
-        _line(results, method, columns, [100 * part * 1.035**offset for part in parts])
-        for method, offset in _offsets(results.methods(task, parts)).items()
-    ]
+    by_share = results.by_share(task)
+    columns, ticks = {share(part): column for part, column in by_share.items()}, [100 * part for part in by_share]
+    lines = _lines(results, results.methods(task, list(by_share)), columns, lambda at, shift: ticks[at] * 1.035**shift)
 
     def arrange(axes: Any) -> None:
         axes.set_xscale("log")
-        axes.set_xticks([100 * part for part in parts], list(columns))
+        axes.set_xticks(ticks, list(columns))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("share of the labelled train users")
 
-    digits = digits_for([y for line in lines for _, y in line.points])
+    digits = digits_for(p.y for line in lines for p in line.points)
     words = ". ".join(describe_points(line, digits) for line in lines)
-    caption, note = f"{_metric_name(results, task)} by share of labels", "Whiskers: intervals over users."
+    caption, note = (
+        f"{sentence_case(metric(results.primary(task)))} by share of labels",
+        "Whiskers: intervals over users.",
+    )
     return [series_panel(key, caption, words, lines, arrange, 280, task=task, note=note)]
 
 
 def strata(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the number of source events, and of users seen in pre-training or not."""
-    columns = results.by_stratum(task)
-    places = [at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(columns)]
-    methods = results.methods(task)
+    columns, methods = results.by_stratum(task), results.methods(task)
+    ticks = [at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(columns)]
     apart = 0.6 / max(6, len(methods))
-    lines = [
-        _line(results, method, columns, [place + apart * offset for place in places])
-        for method, offset in _offsets(methods).items()
-    ]
+    lines = _lines(results, methods, columns, lambda at, shift: ticks[at] + apart * shift)
     if not any(line.points for line in lines):
         return []
 
     def arrange(axes: Any) -> None:
         names = [f"{SHORT.get(name, name)}\n({users_of(column):,})" for name, column in columns.items()]
-        axes.set_xticks(places, names)
+        axes.set_xticks(ticks, names)
         axes.set_xlabel("source events of the user, and in pre-training (test users)")
 
-    words = ". ".join(describe_points(line, digits_for([y for _, y in line.points])) for line in lines)
-    caption = f"{_metric_name(results, task)} by what is known of the user"
+    words = ". ".join(describe_points(line, digits_for(p.y for p in line.points)) for line in lines)
+    caption = f"{sentence_case(metric(results.primary(task)))} by what is known of the user"
     note = f"Whiskers: intervals over users. Pale: fewer than {FEW_USERS} users."
     return [series_panel(key, caption, words, lines, arrange, 290, task=task, note=note)]
 
 
-def _line(
-    results: QuestionResults, method: str, columns: Mapping[str, Mapping[str, Measured]], xs: Sequence[float]
-) -> Series:
-    """Return the values of a method in some columns, by their names, as a series."""
-    places = [
-        (x, name, column[method]) for x, (name, column) in zip(xs, columns.items(), strict=True) if method in column
-    ]
-    return Series(
-        label(results.config, method),
-        styles(results.config)[method],
-        [(x, value.mean) for x, _, value in places],
-        [(value.low, value.high) for _, _, value in places],
-        [name for _, name, _ in places],
-        faint=frozenset(
-            at for at, (*_, value) in enumerate(places) if value.stratum and (value.users or 0) < FEW_USERS
-        ),
-        loose=frozenset(at for at, (_, name, _) in enumerate(places) if name in SHORT),
-    )
+def _lines(
+    results: QuestionResults,
+    methods: Sequence[str],
+    columns: Mapping[str, Mapping[str, Measured]],
+    place: Callable[[int, float], float],
+) -> list[Series]:
+    """Return the values of each method in some columns; they are named like the columns.
 
-
-def _offsets(methods: Sequence[str]) -> dict[str, float]:
-    """Return how far beside its place each series is drawn, so that whiskers do not hide each other."""
-    return {name: at - (len(methods) - 1) / 2 for at, name in enumerate(methods)}
-
-
-def _metric_name(results: QuestionResults, task: str) -> str:
-    return sentence_case(metric(results.primary(task)))
+    `place` gives the x of the number of a column, shifted so that the whiskers of methods do not hide each other.
+    """
+    by_method, lines = styles(results.config), []
+    for row, method in enumerate(methods):
+        shift = row - (len(methods) - 1) / 2
+        points = []
+        for at, (name, column) in enumerate(columns.items()):
+            if (value := column.get(method)) is not None:
+                few = value.stratum != "" and (value.users or 0) < FEW_USERS
+                points.append(Point(place(at, shift), value.mean, value.low, value.high, name, few, name in SHORT))
+        lines.append(Series(label(results.config, method), by_method[method], points))
+    return lines

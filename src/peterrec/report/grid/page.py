@@ -133,12 +133,8 @@ def protocol(config: ExperimentConfig) -> list[tuple[str, str]]:
     splits = {data.prepare.split for data in config.data.values()}
     context = {
         "config": config,
-        "judge": config.evaluate,
-        "confidence": share(config.evaluate.confidence),
-        "level": share(round(1 - config.evaluate.confidence, 6)),
-        "kinds": {task.kind for data in config.data.values() for task in data.prepare.tasks},
+        "kinds": task_kinds(config).values(),
         "splits": sorted({f"{100 * s.train:g}/{100 * s.valid:g}/{100 * s.test:g}" for s in splits}),
-        "shows_events": any("events" in question.sections for question in config.questions),
     }
     pairs = (paragraph.partition(": ") for paragraph in render_paragraphs("protocol.txt", context))
     return [(term, words) for term, _, words in pairs]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peterrec.report.charts import (
-    BASELINE_STYLE,
-    MODEL_STYLE,
     MONITORS,
     Dot,
     Panel,
@@ -18,7 +16,9 @@ from peterrec.report.charts import (
 from peterrec.report.formatting import join, metric, sentence_case
 from peterrec.report.run.record import BackboneFacts, Curve, DataFacts, TaskRecord
 from peterrec.report.run.tables import compared_metrics
-from peterrec.report.svg import style_of
+from peterrec.report.svg import ACCENT, BASELINE, Style, style_of
+
+MODEL_STYLE, BASELINE_STYLE = Style(ACCENT, (), "o"), Style(BASELINE, (), "D")
 
 
 def result_panels(index: int, task: TaskRecord) -> list[Panel]:
@@ -28,9 +28,8 @@ def result_panels(index: int, task: TaskRecord) -> list[Panel]:
     for at, name in enumerate(compared_metrics(evaluation)):
         dots = []
         for method in evaluation.methods:
-            value, model = method.values[name], method.family == "model"
-            style = MODEL_STYLE if model else BASELINE_STYLE
-            dots.append(Dot(method.name, value.value, value.low, value.high, model, style))
+            v, model = method.values[name], method.family == "model"
+            dots.append(Dot(method.name, v.value, v.low, v.high, model, MODEL_STYLE if model else BASELINE_STYLE))
         lower = name in evaluation.lower_is_better
         panels.append(dot_panel(f"task{index}-dots{at}", evaluation.task, name, dots, lower=lower))
     return panels
