@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -205,9 +205,8 @@ def label(config: ExperimentConfig, method: str) -> str:
 
 def shown(names: Iterable[str]) -> list[str]:
     """Return the metrics that tables show: all of a classification; HR and MRR of a ranking, full before sampled."""
-    unique = set(names)
-    ranks = sorted((name for name in unique if name.startswith(("hr@", "mrr@"))), key=lambda name: (" " in name, name))
-    return [*(name for name in ORDER if name in unique), *ranks]
+    ordered = sorted(set(names), key=lambda name: (" " in name, name))
+    return [*(name for name in ORDER if name in ordered), *(n for n in ordered if n.startswith(("hr@", "mrr@")))]
 
 
 def strata_names(config: ExperimentConfig) -> list[str]:
@@ -222,12 +221,7 @@ def _estimate_task(grid: Grid, task: str, tables: Mapping[CellKey, pa.Table]) ->
         return
     settings = grid.config.evaluate
     resamples = Resamples(len(pool), settings.bootstrap, settings.seed)
-    by_events = {
-        name
-        for question in grid.config.questions
-        if "events" in question.sections and task in question_tasks(grid.config, question)
-        for name in question.methods
-    }
+    by_events = [q for q in grid.config.questions if "events" in q.sections and task in question_tasks(grid.config, q)]
     metrics: dict[tuple[Group, Name], dict[int, UserSums]] = defaultdict(dict)
     strata: dict[tuple[Group, Name], dict[int, UserSums]] = defaultdict(dict)
     for key, table in tables.items():
@@ -235,9 +229,10 @@ def _estimate_task(grid: Grid, task: str, tables: Mapping[CellKey, pa.Table]) ->
         names = [name for name in table.column_names if name not in USER_COLUMNS]
         for name, sums in _user_sums(table, pool, names).items():
             metrics[group, (name, "")][key.seed] = sums
-        for stratum, mask in _strata(grid.config, table).items() if key.method in by_events else ():
-            for name, sums in _user_sums(table.filter(pa.array(mask)), pool, [primary]).items():
-                strata[group, (name, stratum)][key.seed] = sums
+        for stratum, mask in _strata(grid.config, table).items():
+            if any(key.method in question.methods for question in by_events) and primary in names:
+                sums = _user_sums(table.filter(pa.array(mask)), pool, [primary])[primary]
+                strata[group, (primary, stratum)][key.seed] = sums
     for sums_by_name in (metrics, strata):
         for (group, metric), estimate in estimate_all(sums_by_name, resamples).items():
             grid.estimates.setdefault(group, {})[metric] = estimate
@@ -251,11 +246,11 @@ def _user_sums(table: pa.Table, pool: pa.Array, names: Sequence[str]) -> dict[st
         return np.bincount(places, weights=table[name].to_numpy(), minlength=len(pool))
 
     rows = spread("rows")
-    return {name: UserSums(spread(name), rows) for name in names if name in table.column_names}
+    return {name: UserSums(spread(name), rows) for name in names}
 
 
 def _strata(config: ExperimentConfig, table: pa.Table) -> dict[str, Bool[np.ndarray, " rows"]]:
     events, in_pretraining = table["events"].to_numpy(), table["seen"].to_numpy().astype(bool)
-    bounds = [*sorted(set(config.event_strata)), np.iinfo(np.int64).max]
-    masks = [(events >= low) & (events < high) for low, high in pairwise(bounds)]
+    bounds = sorted(set(config.event_strata))
+    masks = list(np.digitize(events, bounds) == np.arange(1, len(bounds) + 1)[:, None])
     return dict(zip(strata_names(config), [*masks, in_pretraining, ~in_pretraining], strict=True))

@@ -73,7 +73,7 @@ def _answer(results: QuestionResults, constants: dict[str, list[Comparison]]) ->
     else:
         against_best = {task: comparing.against_best(results, task) for task in tasks}
         further += [comparison for comparisons in against_best.values() for comparison in comparisons]
-        noise = [task for task in tasks if constants[task] and not _better(constants[task])]
+        noise = [task for task in tasks if constants[task] and all(c.verdict != "better" for c in constants[task])]
         informative = [task for task in tasks if task not in noise]
         short = _best_short(results, informative, noise)
         sentences = [_best(results, task, against_best[task]) for task in informative]
@@ -83,10 +83,6 @@ def _answer(results: QuestionResults, constants: dict[str, list[Comparison]]) ->
     return Answer(results, short, sentences, requested, further)
 
 
-def _better(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    return [comparison for comparison in comparisons if comparison.verdict == "better"]
-
-
 def _compare_with_constant(results: QuestionResults, task: str, comparisons: Sequence[Comparison]) -> list[str]:
     """Return a sentence on a task where no method is better than giving everybody the same answer; else none."""
     if not comparisons:
@@ -94,8 +90,9 @@ def _compare_with_constant(results: QuestionResults, task: str, comparisons: Seq
     config, primary = results.config, results.primary(task)
     claim = f"no method is better than {label(config, comparisons[0].reference)} by"
     by_metric = defaultdict(list)
-    for comparison in _better(comparisons):
-        by_metric[comparison.metric].append(label(config, comparison.method))
+    for c in comparisons:
+        if c.verdict == "better":
+            by_metric[c.metric].append(label(config, c.method))
     if not by_metric:
         metrics = " or ".join(metric(name) for name in dict.fromkeys(c.metric for c in comparisons))
         return [f"Nothing can be told about {_short_name(config, task)} from these histories: {claim} {metrics}."]
