@@ -17,17 +17,7 @@ from peterrec.config import RunConfig, dump_yaml
 from peterrec.data.corpus import Corpus
 from peterrec.evaluation.results import TaskEvaluation
 from peterrec.model import UserModel
-from peterrec.report.run.record import (
-    BackboneFacts,
-    BundleFacts,
-    DataFacts,
-    Machine,
-    RunRecord,
-    Stage,
-    TaskFacts,
-    TaskRecord,
-    bundle_folder,
-)
+from peterrec.report.run import record
 
 
 def assemble(
@@ -38,7 +28,7 @@ def assemble(
     evaluations: list[dict[str, Any]],
     stages: list[dict[str, Any]],
     command: str,
-) -> RunRecord:
+) -> record.RunRecord:
     """Gather all that the report shows.
 
     Args:
@@ -55,7 +45,7 @@ def assemble(
     """
     manifest = corpus.manifest
     shape, ties = manifest.get("shape", {}), manifest.get("ties", {})
-    return RunRecord(
+    return record.RunRecord(
         title=config.title,
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -66,17 +56,17 @@ def assemble(
             "adaptation": config.adapt.seed,
             "evaluation": config.evaluate.seed,
         },
-        stages=[Stage(**stage) for stage in stages],
-        data=DataFacts.model_validate({**manifest, **shape, "tied_fraction": ties.get("fraction", 0.0)}),
+        stages=[record.Stage(**stage) for stage in stages],
+        data=record.DataFacts.model_validate({**manifest, **shape, "tied_fraction": ties.get("fraction", 0.0)}),
         backbone=_backbone(inspect(out / "backbone"), model),
         tasks=[_task(config, manifest, out, TaskEvaluation.from_json(tree)) for tree in evaluations],
         config=dump_yaml(config),
     )
 
 
-def machine_of(device: torch.device) -> Machine:
+def machine_of(device: torch.device) -> record.Machine:
     """Return a record of the machine and of the device that torch computes on."""
-    return Machine(
+    return record.Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -98,29 +88,29 @@ def _cpu() -> str:
     return next(names, "") or platform.processor() or platform.machine() or "unknown"
 
 
-def _backbone(meta: dict[str, Any], model: UserModel) -> BackboneFacts:
+def _backbone(meta: dict[str, Any], model: UserModel) -> record.BackboneFacts:
     training, backbone, head = meta["training"], model.network.backbone, model.network.head
     derived = {
         "item_table": backbone.embedding.weight.numel() + (head.weight.numel() if head is not None else 0),
         "receptive_field": backbone.receptive_field,
         "curve": {"monitor": "valid_loss", **training},
     }
-    return BackboneFacts.model_validate({**meta, **training, **meta["backbone"], **derived})
+    return record.BackboneFacts.model_validate({**meta, **training, **meta["backbone"], **derived})
 
 
-def _task(config: RunConfig, manifest: dict[str, Any], out: Path, evaluation: TaskEvaluation) -> TaskRecord:
+def _task(config: RunConfig, manifest: dict[str, Any], out: Path, evaluation: TaskEvaluation) -> record.TaskRecord:
     name = evaluation.task
     facts = next(task for task in manifest["tasks"] if task["name"] == name)
     seed = config.task_overrides.get(name, {}).get("seed", config.adapt.seed)
     bundles = [
         # Settings of one task are not those of a joint training.
-        _bundle(inspect(out / bundle_folder(name, s)), s, config.adapt.seed if s == "joint" else seed)
+        _bundle(inspect(out / record.bundle_folder(name, s)), s, config.adapt.seed if s == "joint" else seed)
         for s in config.strategies
     ]
-    return TaskRecord(facts=TaskFacts.model_validate(facts), bundles=bundles, evaluation=evaluation)
+    return record.TaskRecord(facts=record.TaskFacts.model_validate(facts), bundles=bundles, evaluation=evaluation)
 
 
-def _bundle(meta: dict[str, Any], strategy: str, seed: int) -> BundleFacts:
+def _bundle(meta: dict[str, Any], strategy: str, seed: int) -> record.BundleFacts:
     metrics, trained = meta["metrics"], meta["trained"]
     derived = {
         "strategy": strategy,
@@ -129,4 +119,4 @@ def _bundle(meta: dict[str, Any], strategy: str, seed: int) -> BundleFacts:
         "curve": metrics,
         "warnings": metrics.get("warnings", []),
     }
-    return BundleFacts.model_validate({**meta, **derived})
+    return record.BundleFacts.model_validate({**meta, **derived})

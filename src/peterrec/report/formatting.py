@@ -10,13 +10,10 @@ MINUS = "\u2212"
 DASH = "\u2013"  # between two numbers
 NONE = DASH  # where there is no number
 METRICS = {
-    "auc": "AUC",
-    "macro_f1": "macro-F1",
-    "log_loss": "log-loss",
-    "train_loss": "train loss",
-    "valid_loss": "valid loss",
+    **{"auc": "AUC", "macro_f1": "macro-F1", "log_loss": "log-loss"},
+    **{"train_loss": "train loss", "valid_loss": "valid loss"},
+    **{"hr": "HR", "mrr": "MRR", "ndcg": "NDCG"},
 }
-RANKING = {"hr": "HR", "mrr": "MRR", "ndcg": "NDCG"}
 
 
 def count(value: float) -> str:
@@ -87,11 +84,9 @@ def limits(low: float | None, high: float | None, digits: int = 3, *, sign: bool
 
 def metric(name: str) -> str:
     """Return a metric's name as people write it: `mrr@5 sampled-99` is MRR@5, sampled."""
-    if name in METRICS:
-        return METRICS[name]
     short, _, suffix = name.partition(" ")
     kind, at, k = short.partition("@")
-    label = RANKING.get(kind, kind) + at + k
+    label = METRICS.get(kind, kind) + at + k
     return f"{label}, {suffix.partition('-')[0]}" if suffix else label
 
 

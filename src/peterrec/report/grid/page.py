@@ -56,7 +56,6 @@ def write_grid_report(
     answers = conclude(grid)
     absent = {*grid.cells, *dict(skipped)}
     missing = [key for key in expected_cells(config) if key not in absent]
-    date = last_finished(list(grid.cells.values()))
     context = {
         "config": config,
         "sections": [
@@ -66,7 +65,7 @@ def write_grid_report(
         "first": FIRST,
         "machine": machine,
         "command": command,
-        "date": date,
+        "date": last_finished(list(grid.cells.values())),
         "tasks": task_kinds(config),
         "cells": len(grid.cells),
         "seconds": sum(cell.cost.seconds or 0.0 for cell in grid.cells.values()),
@@ -79,13 +78,7 @@ def write_grid_report(
         "yaml": _dump(config.model_dump(mode="json", exclude_unset=True)),
     }
     page, markdown = render_template("grid.html", context), render_template("grid.md", context)
-    results = {
-        "title": config.title,
-        "date": date.isoformat(),
-        "machine": machine.model_dump(),
-        "command": command,
-        "seeds": config.seeds,
-        **_results(answers),
+    results = _results(context, answers) | {
         "skipped": [_key_values(key) | {"reason": reason} for key, reason in skipped],
         "missing": [_key_values(key) for key in missing],
     }
@@ -95,10 +88,15 @@ def write_grid_report(
     return out / "report.html"
 
 
-def _results(answers: list[Answer]) -> dict[str, Any]:
+def _results(context: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
     """Return all numbers and conclusions, as plain values for `results.json`."""
     values = [asdict(value) for answer in answers for value in answer.results.values]
     return {
+        "title": context["config"].title,
+        "date": context["date"].isoformat(),
+        "machine": context["machine"].model_dump(),
+        "command": context["command"],
+        "seeds": context["config"].seeds,
         "values": [{k: v for k, v in value.items() if k != "stratum"} for value in values if not value["stratum"]],
         "comparisons": [_comparison(comparison) for answer in answers for comparison in answer.comparisons],
         "further_comparisons": [_comparison(comparison) for answer in answers for comparison in answer.further],
