@@ -1,6 +1,7 @@
 """The record of a whole run: plain values, enough to draw the report again from `run.json` alone.
 
 Corpora, backbones and bundles describe themselves in JSON; what the report shows of that is validated from it directly.
+Much has a default: a report after hours of training must not fail because of a fact that is only shown.
 """
 
 from __future__ import annotations

@@ -67,19 +67,17 @@ def _column(evaluation: TaskEvaluation, name: str) -> dict[str, Cell]:
 def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> list[Mark]:
     """Return how a model stands against all baselines: those that it does not beat, or that it beats all."""
     baselines = {reference.name for reference in evaluation.methods if reference.family == "baseline"}
-    comparisons = [
-        comparison
-        for comparison in evaluation.comparisons
-        if (comparison.method, comparison.metric) == (method, name) and comparison.reference in baselines
+    compared = [
+        c for c in evaluation.comparisons if (c.method, c.metric) == (method, name) and c.reference in baselines
     ]
-    if not comparisons:
+    if not compared:
         return []
-    worse = [comparison.reference for comparison in comparisons if comparison.verdict == "worse"]
-    unclear = [comparison.reference for comparison in comparisons if comparison.verdict == "no clear difference"]
+    worse = [c.reference for c in compared if c.verdict == "worse"]
+    unclear = [c.reference for c in compared if c.verdict == "no clear difference"]
     marks = [Mark.from_verdict("worse", f"worse than {join(worse)}")] if worse else []
     if unclear:
         marks.append(Mark.from_verdict("no clear difference", f"no clear difference from {join(unclear)}"))
-    beaten = "the baseline" if len(comparisons) == 1 else f"all {plural(len(comparisons), 'baseline')}"
+    beaten = "the baseline" if len(compared) == 1 else f"all {plural(len(compared), 'baseline')}"
     return marks or [Mark.from_verdict("better", f"better than {beaten}")]
 
 
