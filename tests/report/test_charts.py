@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from peterrec.evaluation.results import MetricEstimate, TaskEvaluation
-from peterrec.report.charts import histogram
+from peterrec.report.charts import histogram_panel
 from peterrec.report.run.figures import adapt_panel, curve_panel, pretrain_panels, result_panels
 from peterrec.report.run.record import Curve, Histogram, RunRecord, TaskRecord
 from peterrec.report.run.tables import compared_metrics
@@ -120,7 +120,7 @@ def test_an_epoch_without_a_value_is_left_out() -> None:
 
 
 def test_a_bar_for_each_bin_as_long_as_its_count() -> None:
-    svg = histogram("k", "title", Histogram(edges=[0, 1, 2, 5, 10], counts=[0, 10, 40, 0, 20]))
+    svg = histogram_panel("k", "title", Histogram(edges=[0, 1, 2, 5, 10], counts=[0, 10, 40, 0, 20])).svg
     groups = [group for group in ET.fromstring(svg).iter("g") if group.get("data-series")]
     assert [group.get("data-series") for group in groups] == ["1", "2\u20134", "5\u20139", "10+"]
     widths = []
@@ -165,8 +165,8 @@ def test_names_that_are_formulas_or_markup_are_only_names(record: RunRecord) -> 
 def test_the_legend_names_the_series_that_are_drawn(record: RunRecord) -> None:
     panel = adapt_panel(0, record.tasks[0])
     assert panel is not None
-    assert [name for name, _ in panel.legend] == ["patch", "head"]
-    assert [style.variable for _, style in panel.legend] == ["s1", "s2"]
+    assert [series.name for series in panel.legend] == ["patch", "head"]
+    assert [series.style.variable for series in panel.legend] == ["s1", "s2"]
     assert panel.note == "Ringed: the epoch that was kept (patch 5 and head 8)."
     assert all(style_of(index).legend_path for index in range(20))
 

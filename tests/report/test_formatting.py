@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from peterrec.report import formatting as wording
-from peterrec.report.run.record import Histogram, RunRecord
-from peterrec.report.run.summary import summary
+from peterrec.report.run.page import summary
+from peterrec.report.run.record import RunRecord
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_numbers_and_counts() -> None:
 
 
 def test_bins_are_closed_but_for_the_last() -> None:
-    assert wording.bins(Histogram(edges=[0, 1, 3, 1000], counts=[1, 1, 1, 1])) == [
+    assert wording.bins([0, 1, 3, 1000]) == [
         "0",
         "1\u20132",
         "3\u2013999",
         "1,000+",
     ]
-    assert wording.bins(Histogram(edges=[], counts=[])) == []
+    assert wording.bins([]) == []
 
 
 @pytest.mark.parametrize(

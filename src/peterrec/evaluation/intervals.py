@@ -111,6 +111,11 @@ def verdict(difference: Interval, *, lower_is_better: bool = False) -> Verdict:
     return "no clear difference"
 
 
+def ratios(above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Return above / below, NaN where below is 0: such a resample has no user that the metric is of."""
+    return np.asarray(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+
+
 def _percentiles(value: float, replicates: Float[np.ndarray, " count"], confidence: float) -> Interval:
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):

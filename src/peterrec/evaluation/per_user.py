@@ -11,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Bool
 
 from peterrec.config import EvaluateConfig, PretrainConfig
-from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.corpus import Corpus, Task
 from peterrec.data.hashing import id_hash
 from peterrec.data.pretraining_users import split_users
 from peterrec.evaluation.outcomes import method_outcome, outcome_statistics, primary_metric, test_users_of
@@ -62,6 +62,10 @@ def evaluate_users(
     else:
         sums = ranking_sums(outcome, k=config.k, sampled_negatives=config.sampled_negatives)
         rows = pairs_of(outcome)
+    classes: dict[str, int] = {}
+    if test.labels is not None:
+        counts = np.bincount(test.labels, minlength=len(task.class_names)).tolist()
+        classes = dict(zip(task.class_names, counts, strict=True))
     ones = np.ones((1, len(test)))
     values = {name: float(statistic(ones)[0]) for name, statistic in statistics.items()}
     columns = {
@@ -74,16 +78,9 @@ def evaluate_users(
         metrics={name: value for name, value in values.items() if math.isfinite(value)},
         primary=primary_metric(task, config),
         users=pa.table(columns | {name: pa.array(values) for name, values in sums.items()}),
-        classes=_class_counts(task, test),
+        classes=classes,
         candidates=None if task.targets is None else len(task.targets),
     )
-
-
-def _class_counts(task: Task, test: TaskPart) -> dict[str, int]:
-    if test.labels is None:
-        return {}
-    counts = np.bincount(test.labels, minlength=len(task.class_names)).tolist()
-    return dict(zip(task.class_names, counts, strict=True))
 
 
 def pretraining_users(corpus: Corpus, config: PretrainConfig) -> Callable[[pa.Array], Bool[np.ndarray, " users"]]:

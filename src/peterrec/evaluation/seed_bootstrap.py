@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from peterrec.evaluation.intervals import Estimate, Interval, Resamples, paired_difference
+from peterrec.evaluation.intervals import Estimate, Interval, Resamples, paired_difference, ratios
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -44,63 +45,55 @@ class SeedEstimate:
     """A metric of a method for each seed: on the users as they are, and on every resample.
 
     Attributes:
-        seeds: in ascending order.
-        sums: of each seed.
+        sums: by seed, in ascending order.
         replicates: (count, seeds); NaN where no test user of the seed was drawn.
         resamples: what they were drawn with; only estimates from the same resamples can be paired.
     """
 
-    seeds: tuple[int, ...]
-    sums: tuple[UserSums, ...]
+    sums: dict[int, UserSums]
     replicates: Float[np.ndarray, "count seeds"]
     resamples: Resamples
 
     @property
     def values(self) -> dict[int, float]:
         """The metric of each seed; NaN where the seed has no rows."""
-        return dict(zip(self.seeds, (sums.metric for sums in self.sums), strict=True))
+        return {seed: sums.metric for seed, sums in self.sums.items()}
 
     @property
     def users(self) -> int:
         """Distinct test users of all seeds."""
-        return int(np.count_nonzero(np.sum([sums.below for sums in self.sums], axis=0)))
+        return int(np.count_nonzero(np.sum([sums.below for sums in self.sums.values()], axis=0)))
 
     def select(self, seeds: Sequence[int]) -> SeedEstimate | None:
         """Return the estimate of only some of its seeds; None if it has none of them."""
-        places = [at for at, seed in enumerate(self.seeds) if seed in seeds]
-        if not places:
-            return None
-        names, sums = tuple(self.seeds[at] for at in places), tuple(self.sums[at] for at in places)
-        return replace(self, seeds=names, sums=sums, replicates=self.replicates[:, places])
+        places = [at for at, seed in enumerate(self.sums) if seed in seeds]
+        selected = {seed: sums for seed, sums in self.sums.items() if seed in seeds}
+        return SeedEstimate(selected, self.replicates[:, places], self.resamples) if places else None
 
     def over_seeds(self) -> Estimate:
         """Return the mean over the seeds; where a resample left a seed without users, over the others."""
         values = [value for value in self.values.values() if not math.isnan(value)]
         defined = ~np.isnan(self.replicates)
         total = np.where(defined, self.replicates, 0.0).sum(axis=1)
-        means = _ratios(total, defined.sum(axis=1).astype(np.float64))
+        means = ratios(total, defined.sum(axis=1).astype(np.float64))
         return Estimate(float(np.mean(values)) if values else math.nan, means, self.resamples)
-
-    def interval(self, confidence: float) -> Interval:
-        """Return the percentile interval of the mean over the seeds."""
-        return self.over_seeds().interval(confidence)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Method minus reference over the seeds that both have.
+    """Method minus reference over the seeds that both have, judged on the same users.
 
     Attributes:
         difference: with its percentile interval.
         p: two-sided, of no difference.
-        seeds: that both have, judged on the same users.
-        by_seed: the difference of each of them.
+        by_seed: the difference of each seed.
+        means: of the method and of the reference over these seeds.
     """
 
     difference: Interval
     p: float
-    seeds: tuple[int, ...]
-    by_seed: tuple[float, ...]
+    by_seed: dict[int, float]
+    means: tuple[float, float]
 
 
 def estimate_all(sums: Mapping[Name, Mapping[int, UserSums]], resamples: Resamples) -> dict[Name, SeedEstimate]:
@@ -110,7 +103,8 @@ def estimate_all(sums: Mapping[Name, Mapping[int, UserSums]], resamples: Resampl
         sums: by name, then by seed.
         resamples: of the users of the pool.
     """
-    flat = [by_seed[seed] for by_seed in sums.values() for seed in sorted(by_seed)]
+    ordered = {name: dict(sorted(by_seed.items())) for name, by_seed in sums.items()}
+    flat = [cell for by_seed in ordered.values() for cell in by_seed.values()]
     if not flat:
         return {}
     # Metrics of one cell share the array of their rows: it is multiplied once.
@@ -120,18 +114,13 @@ def estimate_all(sums: Mapping[Name, Mapping[int, UserSums]], resamples: Resampl
     above = np.stack([cell.above for cell in flat], axis=1)  # (users, n)
     below = np.stack(list(shared.values()), axis=1)  # (users, cells)
     replicates = np.concatenate(
-        [_ratios(weights @ above, (weights @ below)[:, columns]) for weights in resamples.blocks()]
+        [ratios(weights @ above, (weights @ below)[:, columns]) for weights in resamples.blocks()]
     )
-    estimates: dict[Name, SeedEstimate] = {}
-    start = 0
-    for name, by_seed in sums.items():
-        seeds = tuple(sorted(by_seed))
-        stop = start + len(seeds)
-        if seeds:
-            values = tuple(by_seed[seed] for seed in seeds)
-            estimates[name] = SeedEstimate(seeds, values, replicates[:, start:stop], resamples)
-        start = stop
-    return estimates
+    stops = accumulate(len(by_seed) for by_seed in ordered.values())
+    return {
+        name: SeedEstimate(by_seed, replicates[:, stop - len(by_seed) : stop], resamples)
+        for (name, by_seed), stop in zip(ordered.items(), stops, strict=True)
+    }
 
 
 def paired(first: SeedEstimate, second: SeedEstimate, confidence: float) -> Paired | None:
@@ -141,21 +130,20 @@ def paired(first: SeedEstimate, second: SeedEstimate, confidence: float) -> Pair
     replicates. So it is not bounded by the number of resamples; and it is never below what a sign test could give with
     as few users as differ, for which the normal form is too sure of itself.
     """
-    sums = [dict(zip(estimate.seeds, estimate.sums, strict=True)) for estimate in (first, second)]
-    common = [
-        seed
-        for seed in sorted(sums[0].keys() & sums[1].keys())
-        if np.array_equal(sums[0][seed].below, sums[1][seed].below)
-    ]
+    pairs = {seed: (sums, second.sums[seed]) for seed, sums in first.sums.items() if seed in second.sums}
+    common = [seed for seed, (sums, reference) in pairs.items() if np.array_equal(sums.below, reference.below)]
     minuend, subtrahend = first.select(common), second.select(common)
     if minuend is None or subtrahend is None:
         return None
-    differing = np.any([sums[0][seed].above != sums[1][seed].above for seed in common], axis=0)
-    over_seeds = minuend.over_seeds(), subtrahend.over_seeds()
-    difference = paired_difference(*over_seeds, confidence)
-    p = p_value(difference.value, over_seeds[0].replicates - over_seeds[1].replicates, int(differing.sum()))
-    by_seed = tuple(minuend.values[seed] - subtrahend.values[seed] for seed in common)
-    return Paired(difference, p, minuend.seeds, by_seed)
+    differing = np.any([pairs[seed][0].above != pairs[seed][1].above for seed in common], axis=0)
+    method, reference = minuend.over_seeds(), subtrahend.over_seeds()
+    difference = paired_difference(method, reference, confidence)
+    return Paired(
+        difference,
+        p_value(difference.value, method.replicates - reference.replicates, int(differing.sum())),
+        {seed: value - subtrahend.values[seed] for seed, value in minuend.values.items()},
+        (method.value, reference.value),
+    )
 
 
 def p_value(difference: float, replicates: Float[np.ndarray, " count"], differing: int) -> float:
@@ -179,7 +167,3 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(raw))
     adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(raw), 0, -1) * raw[order]))
     return [float(value) for value in adjusted]
-
-
-def _ratios(above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    return np.asarray(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from peterrec.evaluation.intervals import Statistic
+from peterrec.evaluation.intervals import Statistic, ratios
 from peterrec.evaluation.metrics import hit_rate, mrr, ndcg, row_log_loss
 from peterrec.evaluation.protocols import ClassificationOutcome, RankingOutcome
 
@@ -48,14 +48,14 @@ def classification_statistics(outcome: ClassificationOutcome) -> dict[str, Stati
     classes = outcome.probabilities.shape[1]
     ones, sums = np.ones(outcome.users), classification_sums(outcome)
     statistics: dict[str, Statistic] = {
-        "accuracy": partial(_ratio, sums["accuracy"], ones),
+        "accuracy": partial(_weighted_mean, sums["accuracy"], ones),
         "macro_f1": partial(
             _macro_f1,
             _one_hot(labels, classes),
             _one_hot(predicted, classes),
             _one_hot(labels, classes, keep=predicted == labels),
         ),
-        "log_loss": partial(_ratio, sums["log_loss"], ones),
+        "log_loss": partial(_weighted_mean, sums["log_loss"], ones),
     }
     if classes == 2 and 0 < labels.sum() < len(labels):
         statistics["auc"] = _auc_statistic(outcome.probabilities[:, 1], labels)
@@ -69,14 +69,13 @@ def ranking_statistics(outcome: RankingOutcome, *, k: int, sampled_negatives: in
     """
     pairs = pairs_of(outcome).astype(np.float64)
     sums = ranking_sums(outcome, k=k, sampled_negatives=sampled_negatives)
-    return {name: partial(_ratio, gains, pairs) for name, gains in sums.items()}
+    return {name: partial(_weighted_mean, gains, pairs) for name, gains in sums.items()}
 
 
-def _ratio(
-    numerator: Float[np.ndarray, " users"], denominator: Float[np.ndarray, " users"], weights: Float[np.ndarray, "b u"]
+def _weighted_mean(
+    sums: Float[np.ndarray, " users"], rows: Float[np.ndarray, " users"], weights: Float[np.ndarray, "b u"]
 ) -> Float[np.ndarray, " b"]:
-    above, below = weights @ numerator, weights @ denominator
-    return np.asarray(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+    return ratios(weights @ sums, weights @ rows)
 
 
 def _one_hot(
@@ -121,4 +120,4 @@ def _auc(
     below = np.cumsum(negatives, axis=1) - negatives
     wins = (positives * (below + negatives / 2.0)).sum(axis=1)
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.asarray(np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0))
+    return ratios(wins, pairs)

@@ -6,39 +6,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from peterrec.report.formatting import bins, compact, digits_for, limits, metric, number, percent, sentence_case
 from peterrec.report.run.record import Histogram
-from peterrec.report.svg import ACCENT, BASELINE, GRID, INK, MUTED, SURFACE, TEXT, Style, draw
+from peterrec.report.svg import ACCENT, GRID, INK, MUTED, SURFACE, TEXT, Style, draw
 
-Interval = tuple[float | None, float | None]
-Point = tuple[float, float]
 TimeAxis = Literal["epoch", "seconds"]
 ROW = 42.0  # height of one method in a dot plot
 BAR = 23.0
 LONGEST_NAME = 34  # letters of a method's name that surely fit beside its value
 MANY_POINTS = 40  # the markers of more would hide the line
-MODEL_STYLE, BASELINE_STYLE = Style(ACCENT, (), "o"), Style(BASELINE, (), "D")
 MONITORS = {
     "log_loss": ("Log-loss of the validation users", "lower is better"),
     "mrr": ("MRR of the validation users", "whole ranking, higher is better"),
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A figure on the page, with its legend. `task` is the one that it is about, where no heading says so."""
-
-    svg: Markup
-    caption: str
-    hint: str = ""
-    task: str = ""
-    legend: list[tuple[str, Style]] = field(default_factory=list)
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,17 +38,29 @@ class Dot:
     style: Style
 
 
+class Point(NamedTuple):
+    """A point of a series with its interval and the name of its place; no line leads to a `loose` one.
+
+    Of few users' values, a `faint` one is drawn pale.
+    """
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    place: str = ""
+    faint: bool = False
+    loose: bool = False
+
+
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart.
+    """A line of a chart, in the same style for a method wherever it is drawn.
 
     Attributes:
         name: of the series.
-        style: the same for a method wherever it is drawn.
-        points: (x, y), in order.
-        intervals: of each point, or none at all.
-        faint: points that few users tell, drawn pale.
-        loose: points that no line leads to.
+        style: of its line and markers.
+        points: in order.
         thin: a repetition that stands behind the others.
         ringed: the point of the epoch that was kept.
     """
@@ -71,25 +68,26 @@ class Series:
     name: str
     style: Style
     points: list[Point]
-    intervals: list[Interval] = field(default_factory=list)
-    faint: frozenset[int] = frozenset()
-    loose: frozenset[int] = frozenset()
     thin: bool = False
     ringed: int | None = None
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A figure on the page, with the series of its legend. `task` is that of the figure, where no heading says so."""
+
+    svg: Markup
+    caption: str
+    hint: str = ""
+    task: str = ""
+    legend: list[Series] = field(default_factory=list)
+    note: str = ""
+
+
 def dot_panel(key: str, task: str, name: str, dots: Sequence[Dot], *, lower: bool, show_task: bool = False) -> Panel:
-    """Return a row for each method: its name, a dot with its interval, and its value.
+    """Return a row for each method, from the top down: its name, a dot with its interval, and its value.
 
-    A dashed line marks the best baseline: what a model has to beat.
-
-    Args:
-        key: unique on the page.
-        task: that the values are of.
-        name: of the metric.
-        dots: from the top down; at least one.
-        lower: whether lower values are better.
-        show_task: name the task above the figure.
+    A dashed line marks the best baseline, by the lowest or the highest value: what a model has to beat.
     """
     digits = digits_for([dot.value for dot in dots])
     goal = (min if lower else max)([dot.value for dot in dots if not dot.model], default=None)
@@ -126,18 +124,26 @@ def _paint_dot(axes: Any, row: int, dot: Dot, digits: int) -> None:
     axes.text(1.03, row, number(dot.value, digits), va="center", **text)  # a column of its own: never under a dot
 
 
-def draw_series(
-    key: str, title: str, words: str, lines: Sequence[Series], arrange: Callable[[Any], None], height: float = 250
-) -> Markup:
-    """Draw series with their intervals.
+def series_panel(
+    key: str,
+    caption: str,
+    words: str,
+    lines: Sequence[Series],
+    arrange: Callable[[Any], None],
+    height: float,
+    /,
+    **about: str,
+) -> Panel:
+    """Return series with their intervals.
 
     Args:
         key: unique on the page.
-        title: what a screen reader calls the figure.
-        words: what the figure shows.
+        caption: of the figure.
+        words: what the figure shows, for who cannot see it.
         lines: drawn in this order, thin ones first.
         arrange: sets up the axes.
         height: in units of the drawing, of which there are 400 across.
+        about: `task`, `hint` and `note` of the panel.
     """
 
     def paint(axes: Any) -> None:
@@ -148,45 +154,44 @@ def draw_series(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         arrange(axes)
 
-    return draw(key, title, words, height, paint)
+    title = ": ".join(filter(None, (about.get("task"), caption)))
+    svg = draw(key, title, words, height, paint)
+    return Panel(svg, caption, legend=[series for series in lines if not series.thin], **about)
 
 
-def describe_points(series: Series, names: Sequence[str], digits: int) -> str:
+def describe_points(series: Series, digits: int) -> str:
     """Return the points of a series in words."""
-    intervals: Sequence[Interval] = series.intervals or [(None, None)] * len(series.points)
     parts = [
-        f"{number(y, digits)}{f' ({limits(*interval, digits)})' if interval[0] is not None else ''} at {name}"
-        for name, (_, y), interval in zip(names, series.points, intervals, strict=True)
+        f"{number(p.y, digits)}{f' ({limits(p.low, p.high, digits)})' if p.low is not None else ''} at {p.place}"
+        for p in series.points
     ]
     return f"{series.name}: {', '.join(parts) or 'no value'}"
 
 
 def _paint_series(axes: Any, series: Series) -> None:
-    style, points, name = series.style, series.points, series.name
+    style, points = series.style, series.points
+
+    def plot(selected: Sequence[Point], kind: str, **look: Any) -> None:
+        axes.plot([p.x for p in selected], [p.y for p in selected], gid=f"series:{kind}{series.name}", **look)
+
     line = {"color": style.color} | ({"dashes": style.dashes} if style.dashes else {})
     if series.thin:
-        axes.plot(*_columns(points), lw=0.8, alpha=0.4, zorder=2, gid=f"series:again {name}", **line)
+        plot(points, "again ", lw=0.8, alpha=0.4, zorder=2, **line)
         return
-    joined = [point for at, point in enumerate(points) if at not in series.loose]
-    axes.plot(*_columns(joined), lw=1.8, zorder=3, gid=f"series:line {name}", **line)
-    for at, ((x, _), (low, high)) in enumerate(zip(points, series.intervals, strict=bool(series.intervals))):
-        if low is not None and high is not None:
-            alpha = 0.25 if at in series.faint else 0.6
-            axes.plot([x, x], [low, high], color=style.color, lw=1.2, alpha=alpha, zorder=2.5)
+    plot([p for p in points if not p.loose], "line ", lw=1.8, zorder=3, **line)
+    for p in points:
+        if p.low is not None and p.high is not None:
+            alpha = 0.25 if p.faint else 0.6
+            axes.plot([p.x, p.x], [p.low, p.high], color=style.color, lw=1.2, alpha=alpha, zorder=2.5)
     size = min(5.0, 60 / max(1, len(points))) if len(points) <= MANY_POINTS else 0.0
-    markers = {"color": style.color, "marker": style.marker, "ms": size, "mec": SURFACE, "mew": 0.7, "ls": "none"}
-    sure = [point for at, point in enumerate(points) if at not in series.faint]
-    pale = [point for at, point in enumerate(points) if at in series.faint]
-    axes.plot(*_columns(sure), clip_on=False, zorder=4, gid=f"series:{name}", **markers)
-    if pale:
-        axes.plot(*_columns(pale), clip_on=False, zorder=4, alpha=0.4, gid=f"series:few {name}", **markers)
+    marker = {"clip_on": False, "ls": "none"}
+    dots = {"color": style.color, "marker": style.marker, "ms": size, "mec": SURFACE, "mew": 0.7, "zorder": 4, **marker}
+    plot([p for p in points if not p.faint], "", **dots)
+    if any(p.faint for p in points):
+        plot([p for p in points if p.faint], "few ", alpha=0.4, **dots)
     if series.ringed is not None:
-        ring = {"marker": "o", "ms": 11, "mfc": "none", "mec": style.color, "mew": 1.5, "ls": "none"}
-        axes.plot(*_columns([points[series.ringed]]), clip_on=False, zorder=4.5, gid=f"series:kept {name}", **ring)
-
-
-def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+        ring = {"marker": "o", "ms": 11, "mfc": "none", "mec": style.color, "mew": 1.5, "zorder": 4.5, **marker}
+        plot([points[series.ringed]], "kept ", **ring)
 
 
 def learning_curve(
@@ -204,16 +209,16 @@ def learning_curve(
     points: list[Point] = []
     ringed = None
     for row, total in zip(rows, seconds, strict=True):
-        value = row.get(metric)
+        value, epoch = row.get(metric), row.get("epoch")
         if value is not None and math.isfinite(value):
-            ringed = len(points) if row.get("epoch") == best_epoch else ringed
-            points.append((total if axis == "seconds" else (row.get("epoch") or 0.0) + 1.0, value))
-    return Series(name, style, points, thin=thin, ringed=ringed)
+            ringed = len(points) if epoch == best_epoch else ringed
+            points.append(Point(total if axis == "seconds" else (epoch or 0.0) + 1.0, value))
+    return Series(name, style, points, thin, ringed)
 
 
-def draw_learning_curves(key: str, title: str, curves: Sequence[Series], axis: TimeAxis = "epoch") -> Markup:
-    """Draw learning curves over epochs or seconds of training."""
-    last = int(max((x for series in curves for x, _ in series.points), default=1))
+def curves_panel(key: str, caption: str, curves: Sequence[Series], axis: TimeAxis = "epoch", **about: str) -> Panel:
+    """Return learning curves over epochs or seconds of training; `about` are `task`, `hint` and `note` of the panel."""
+    last = int(max((p.x for series in curves for p in series.points), default=1))
 
     def arrange(axes: Any) -> None:
         steps = [1, 2, 5, 10]
@@ -229,25 +234,24 @@ def draw_learning_curves(key: str, title: str, curves: Sequence[Series], axis: T
             axes.set_xticks([1])
 
     words = ". ".join(_describe_course(series, axis) for series in curves if not series.thin)
-    return draw_series(key, title, words, curves, arrange)
+    return series_panel(key, caption, words, curves, arrange, 250, **about)
 
 
 def _describe_course(series: Series, axis: TimeAxis) -> str:
     if not series.points:
         return f"{series.name}: no value"
     unit = "epoch {:g}" if axis == "epoch" else "{:.1f} seconds"
-    (_, begin), (last, end) = series.points[0], series.points[-1]
-    best = ""
+    first, last, best = series.points[0], series.points[-1], ""
     if series.ringed is not None:
-        x, value = series.points[series.ringed]
-        best = f", {number(value)} at {unit.format(x)}, which was kept"
-    return f"{series.name}: from {number(begin)} to {number(end)} at {unit.format(last)}{best}"
+        ringed = series.points[series.ringed]
+        best = f", {number(ringed.y)} at {unit.format(ringed.x)}, which was kept"
+    return f"{series.name}: from {number(first.y)} to {number(last.y)} at {unit.format(last.x)}{best}"
 
 
-def histogram(key: str, title: str, data: Histogram) -> Markup:
-    """Draw a bar for each bin, with its count and share, from the first bin that holds anything."""
+def histogram_panel(key: str, caption: str, data: Histogram) -> Panel:
+    """Return a bar for each bin, with its count and share, from the first bin that holds anything."""
     start = next((index for index, count in enumerate(data.counts) if count), 0)
-    labels, counts = bins(data)[start:], data.counts[start:]
+    labels, counts = bins(data.edges)[start:], data.counts[start:]
     texts = [f"{compact(count)} ({percent(count / max(1, sum(counts)))})" for count in counts]
 
     def paint(axes: Any) -> None:
@@ -263,4 +267,4 @@ def histogram(key: str, title: str, data: Histogram) -> Markup:
         axes.spines["left"].set(visible=True, color=GRID)
 
     words = "; ".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
-    return draw(key, title, words, BAR * len(labels) + 12, paint)
+    return Panel(draw(key, caption, words, BAR * len(labels) + 12, paint), caption)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from peterrec.report.run.record import Histogram
-
 NBSP = "\u00a0"  # a number and its unit stay on one line
 MINUS = "\u2212"
 DASH = "\u2013"  # between two numbers
 NONE = DASH  # where there is no number
 METRICS = {
-    "auc": "AUC",
-    "macro_f1": "macro-F1",
-    "log_loss": "log-loss",
-    "train_loss": "train loss",
-    "valid_loss": "valid loss",
+    **{"auc": "AUC", "macro_f1": "macro-F1", "log_loss": "log-loss"},
+    **{"train_loss": "train loss", "valid_loss": "valid loss"},
+    **{"hr": "HR", "mrr": "MRR", "ndcg": "NDCG"},
 }
-RANKING = {"hr": "HR", "mrr": "MRR", "ndcg": "NDCG"}
 
 
 def count(value: float) -> str:
@@ -89,11 +84,9 @@ def limits(low: float | None, high: float | None, digits: int = 3, *, sign: bool
 
 def metric(name: str) -> str:
     """Return a metric's name as people write it: `mrr@5 sampled-99` is MRR@5, sampled."""
-    if name in METRICS:
-        return METRICS[name]
     short, _, suffix = name.partition(" ")
     kind, at, k = short.partition("@")
-    label = RANKING.get(kind, kind) + at + k
+    label = METRICS.get(kind, kind) + at + k
     return f"{label}, {suffix.partition('-')[0]}" if suffix else label
 
 
@@ -102,9 +95,8 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def bins(histogram: Histogram) -> list[str]:
-    """Return the bins' names: 1, 2, 3–4, 5–9, 10+."""
-    edges = histogram.edges
+def bins(edges: Sequence[int]) -> list[str]:
+    """Return the names of bins by their lower bounds: 1, 2, 3–4, 5–9, 10+."""
     closed = [
         count(low) if following == low + 1 else f"{count(low)}{DASH}{count(following - 1)}"
         for low, following in pairwise(edges)

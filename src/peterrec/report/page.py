@@ -22,6 +22,12 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
     return _environment().get_template(name).render(context)
 
 
+def render_paragraphs(name: str, context: Mapping[str, Any]) -> list[str]:
+    """Draw a template of text; return its paragraphs, without the line breaks within them."""
+    paragraphs = render_template(name, context).strip().split("\n\n")
+    return [re.sub(r"[ \n]+", " ", paragraph.strip()) for paragraph in paragraphs]
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

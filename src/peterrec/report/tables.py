@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peterrec.evaluation.intervals import Verdict
-from peterrec.report.formatting import digits_for, limits, signed
+from peterrec.report.formatting import digits_for, limits, number, signed
 
 SYMBOLS: dict[Verdict, str] = {"better": "▲", "no clear difference": "≈", "worse": "▼"}
 CLASSES: dict[Verdict, str] = {"better": "better", "no clear difference": "same", "worse": "worse"}
+Interval = tuple[float, float | None, float | None]  # a value and its limits
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval, marks and notes below it; `absent` values are words on why there is none."""
+    """A value with its interval, marks and notes below it.
+
+    `absent` values are words on why there is none; those of `few` users are greyed.
+    """
 
     value: str
     limits: str = ""
@@ -36,22 +40,20 @@ class Cell:
     marks: list[Mark] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     absent: bool = False
+    few: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """A row: its head, a word on what it is, and a cell for each column; None where there is nothing.
 
-    Attributes:
-        quiet: whether the head stands back, as those of baselines do.
-        muted: columns whose values are greyed.
+    The head of a `quiet` one stands back, as those of baselines do.
     """
 
     head: str
     cells: Sequence[Cell | None]
     note: str = ""
     quiet: bool = False
-    muted: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class Table:
         caption: what it shows.
         stub: heading of the rows' heads.
         columns: their heads, with a hint.
-        groups: rows under a title each; one group without a title is a plain table.
-        group_heading: heading of the groups' titles.
+        groups: rows under a title each, the task; one group without a title is a plain table.
         folded: may be folded away.
         css: class of the table.
     """
@@ -72,7 +73,6 @@ class Table:
     stub: str
     columns: Sequence[tuple[str, str]]
     groups: Sequence[tuple[str, Sequence[Row]]]
-    group_heading: str = "task"
     folded: bool = False
     css: str = "grid"
 
@@ -82,15 +82,21 @@ class Table:
         return any(title for title, _ in self.groups)
 
 
-def best_names(values: Mapping[str, float], *, lower: bool) -> frozenset[str]:
-    """Return the names with the best value: more than one if equal, none if there is only one name."""
-    if len(values) < 2:
-        return frozenset()
-    goal = (min if lower else max)(values.values())
-    return frozenset(name for name, value in values.items() if value == goal)
+def value_cells(values: Mapping[str, Interval], *, lower: bool, no_interval: str = "no interval") -> dict[str, Cell]:
+    """Return the cells of a column by method, in digits that tell them apart; the best of several stands out."""
+    means = [value for value, _, _ in values.values()]
+    digits, best = digits_for(means), (min if lower else max)(means, default=None)
+    return {
+        name: Cell(
+            number(value, digits),
+            limits(low, high, digits) if low is not None else no_interval,
+            best=value == best and len(values) > 1,
+        )
+        for name, (value, low, high) in values.items()
+    }
 
 
-def difference_cell(difference: float, low: float | None, high: float | None, compared: Sequence[float]) -> Cell:
+def difference_cell(interval: Interval, compared: Iterable[float]) -> Cell:
     """Return a difference with its interval, in as many digits as the compared values need."""
-    digits = digits_for(compared)
+    digits, (difference, low, high) = digits_for(compared), interval
     return Cell(signed(difference, digits), limits(low, high, digits, sign=True))

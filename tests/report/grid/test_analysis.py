@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from peterrec.report.grid import comparisons as comparing
-from peterrec.report.grid.analysis import NOT_PRETRAINED_ON, PRETRAINED_ON, Grid, Group, load, shown, strata_names
+from peterrec.report.grid.analysis import (
+    NOT_PRETRAINED_ON,
+    PRETRAINED_ON,
+    Measured,
+    QuestionResults,
+    load,
+    shown,
+    strata_names,
+)
 from peterrec.report.grid.cells import CellKey, expected_cells
 from report.grid.grid_cells import CLASSIFICATION, METHODS, RANKING, cell, grid_config, users_table
 
@@ -22,14 +30,20 @@ def grid_of(
     question: Mapping[str, Any] | None = None,
     metric: str = "accuracy",
     **about_users: Any,
-) -> Grid:
-    """A grid of one task, `demo/gender`; by method and seed, the value of each user."""
+) -> QuestionResults:
+    """The results of a grid of one task, `demo/gender`; by method and seed, the value of each user."""
     tables = {
         CellKey("demo", "gender", method, seed): users_table(IDS, {metric: values}, **about_users)
         for (method, seed), values in right.items()
     }
     config = grid_config([QUESTION | dict(question or {})], tasks={"gender": CLASSIFICATION})
-    return load(config, [cell(key, table, primary=metric) for key, table in tables.items()], tables.__getitem__)
+    grid = load(config, [cell(key, table, primary=metric) for key, table in tables.items()], tables.__getitem__)
+    return QuestionResults(grid, config.questions[0])
+
+
+def value_of(results: QuestionResults, metric: str = "", stratum: str = "") -> Measured | None:
+    """The value of `patch` on `demo/gender`."""
+    return results.column("demo/gender", metric, stratum).get("patch")
 
 
 def share_of(right: int) -> list[float]:
@@ -37,8 +51,7 @@ def share_of(right: int) -> list[float]:
 
 
 def test_mean_spread_and_interval() -> None:
-    grid = grid_of({("patch", seed): share_of(right) for seed, right in ((0, 30), (1, 36), (2, 45))})
-    value = grid.measured(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "accuracy")
+    value = value_of(grid_of({("patch", seed): share_of(right) for seed, right in ((0, 30), (1, 36), (2, 45))}))
     assert value is not None
     assert value.seeds == pytest.approx({0: 0.5, 1: 0.6, 2: 0.75})
     assert value.mean == pytest.approx(1.85 / 3)
@@ -52,8 +65,7 @@ def test_mean_spread_and_interval() -> None:
 
 def test_a_question_with_fewer_seeds_has_the_mean_of_those() -> None:
     right = {("patch", seed): share_of(30 + 6 * seed) for seed in range(3)}
-    grid = grid_of(right, {"seeds": (1,)})
-    value = grid.measured(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "accuracy")
+    value = value_of(grid_of(right, {"seeds": (1,)}))
     assert value is not None
     assert (value.mean, value.sd, list(value.seeds)) == (0.6, None, [1])
 
@@ -62,22 +74,23 @@ def test_a_metric_that_is_no_sum_over_users_has_no_interval() -> None:
     key = CellKey("demo", "gender", "patch", 0)
     table = users_table(IDS, {"accuracy": share_of(30)})
     config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
-    grid = load(config, [cell(key, table, metrics={"auc": 0.7})], {key: table}.__getitem__)
-    value = grid.measured(config.questions[0], Group("demo/gender", "patch", 1.0), "auc")
+    cells = [cell(place, table, metrics={"auc": 0.7}) for place in (key, CellKey("demo", "gender", "head", 0))]
+    results = QuestionResults(load(config, cells, lambda key: table), config.questions[0])
+    value = value_of(results, "auc")
     assert value is not None
     assert (value.mean, value.low, value.high, value.users) == (0.7, None, None, None)
-    assert grid.metrics("demo/gender") == ["accuracy", "auc"]
-    assert grid.paired_metrics("demo/gender") == ["accuracy"]
+    assert results.metrics("demo/gender") == ["accuracy", "auc"]
+    assert results.pair("demo/gender", 1.0, "patch", "head", "accuracy") is not None
+    assert results.pair("demo/gender", 1.0, "patch", "head", "auc") is None
 
 
 def test_groups_of_users_by_events_and_by_pre_training() -> None:
     events = [1] * 10 + [2] * 10 + [5] * 10 + [6] * 10 + [20] * 10 + [21] * 10
     right = [1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 20 + [1.0] * 10
     in_pretraining = [True] * 15 + [False] * 45
-    grid = grid_of({("patch", 0): right}, {"sections": ["events"]}, events=events, seen=in_pretraining)
-    assert strata_names(grid.config) == ["1", "2\u20135", "6\u201320", "21+", PRETRAINED_ON, NOT_PRETRAINED_ON]
-    question, group = grid.config.questions[0], Group("demo/gender", "patch", 1.0)
-    strata = [grid.stratum(question, group, name) for name in strata_names(grid.config)]
+    results = grid_of({("patch", 0): right}, {"sections": ["events"]}, events=events, seen=in_pretraining)
+    assert strata_names(results.config) == ["1", "2\u20135", "6\u201320", "21+", PRETRAINED_ON, NOT_PRETRAINED_ON]
+    strata = [value_of(results, stratum=name) for name in strata_names(results.config)]
     assert [(measured.mean, measured.users) for measured in strata if measured] == [
         (1.0, 10),
         (0.5, 20),
@@ -89,38 +102,39 @@ def test_groups_of_users_by_events_and_by_pre_training() -> None:
 
 
 def test_an_empty_group_of_users_has_no_value() -> None:
-    grid = grid_of({("patch", 0): share_of(30)}, {"sections": ["events"]}, events=[1] * 60)
-    assert grid.stratum(grid.config.questions[0], Group("demo/gender", "patch", 1.0), "21+") is None
+    results = grid_of({("patch", 0): share_of(30)}, {"sections": ["events"]}, events=[1] * 60)
+    assert value_of(results, stratum="1") is not None
+    assert value_of(results, stratum="21+") is None
 
 
 def test_the_order_of_cells_changes_nothing() -> None:
     right = {("patch", 0): share_of(30), ("head", 0): share_of(40), ("patch", 1): share_of(20)}
-    group = Group("demo/gender", "patch", 1.0)
-    grids = [grid_of(right), grid_of(dict(reversed(list(right.items()))))]
-    first, second = (grid.measured(grid.config.questions[0], group, "accuracy") for grid in grids)
+    first, second = (value_of(grid_of(cells)) for cells in (right, dict(reversed(list(right.items())))))
     assert first == second
+    assert first is not None
 
 
 def test_the_order_of_users_changes_nothing() -> None:
     rows = users_table(IDS, {"accuracy": [at**2 / 3600 for at in range(60)]})
     config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
-    key, group = CellKey("demo", "gender", "patch", 0), Group("demo/gender", "patch", 1.0)
+    key = CellKey("demo", "gender", "patch", 0)
     grids = [
         load(config, [cell(key, rows)], lambda _, t=table: t)
         for table in (rows, rows.sort_by([("user_id", "descending")]))
     ]
-    first, second = (grid.measured(config.questions[0], group, "accuracy") for grid in grids)
+    first, second = (value_of(QuestionResults(grid, config.questions[0])) for grid in grids)
     assert first == second
+    assert first is not None
 
 
 def test_without_test_users_and_with_undefined_metrics_there_are_no_values() -> None:
-    key, group = CellKey("demo", "gender", "patch", 0), Group("demo/gender", "patch", 1.0)
+    key = CellKey("demo", "gender", "patch", 0)
     table = users_table([], {"accuracy": []})
     config = grid_config([QUESTION], tasks={"gender": CLASSIFICATION})
     result = cell(key, users_table(["a"], {"accuracy": [1.0]}), metrics={"auc": float("nan"), "accuracy": float("nan")})
-    grid = load(config, [result], {key: table}.__getitem__)
-    assert grid.measured(config.questions[0], group, "auc") is None
-    assert grid.measured(config.questions[0], group, "accuracy") is None
+    results = QuestionResults(load(config, [result], {key: table}.__getitem__), config.questions[0])
+    assert results.methods("demo/gender") == ["patch"]
+    assert results.values == []
 
 
 def test_the_order_of_metrics() -> None:
@@ -141,8 +155,7 @@ def test_the_order_of_metrics() -> None:
 )
 def test_verdicts(patch: int, head: int, metric: str, verdict: str) -> None:
     right = {(name, seed): share_of(n) for name, n in (("patch", patch), ("head", head)) for seed in range(3)}
-    grid = grid_of(right, {"compare": [("patch", "head")]}, metric)
-    (comparison,) = comparing.question_comparisons(grid, grid.config.questions[0])
+    (comparison,) = comparing.question_comparisons(grid_of(right, {"compare": [("patch", "head")]}, metric))
     assert comparison.verdict == verdict
     assert comparison.difference == pytest.approx((patch - head) / 60)
     assert (comparison.seeds, comparison.p_adjusted) == ((0, 1, 2), comparison.p)
@@ -155,23 +168,21 @@ def test_pairs_over_common_seeds_only() -> None:
         ("head", 1): share_of(30),
         ("head", 2): share_of(0),
     }
-    grid = grid_of(right, {"compare": [("patch", "head")]})
-    (comparison,) = comparing.question_comparisons(grid, grid.config.questions[0])
+    (comparison,) = comparing.question_comparisons(grid_of(right, {"compare": [("patch", "head")]}))
     assert comparison.seeds == (1,)
     assert comparison.difference == pytest.approx(10 / 60)
     alone = grid_of({("patch", 0): share_of(60), ("head", 1): share_of(30)}, {"compare": [("patch", "head")]})
-    assert comparing.question_comparisons(alone, alone.config.questions[0]) == []
+    assert comparing.question_comparisons(alone) == []
 
 
 def test_p_values_are_corrected_within_the_question() -> None:
     right = {("patch", 0): share_of(30), ("head", 0): share_of(24), ("majority", 0): share_of(21)}
     pairs = [("patch", "head"), ("patch", "majority"), ("head", "majority")]
-    grid = grid_of(right, {"compare": pairs})
-    corrected = comparing.question_comparisons(grid, grid.config.questions[0])
+    corrected = comparing.question_comparisons(grid_of(right, {"compare": pairs}))
     raw = sorted(comparison.p for comparison in corrected)
     assert sorted(comparison.p_adjusted for comparison in corrected)[0] == pytest.approx(3 * raw[0])
     alone = grid_of(right, {"compare": [("patch", "head")]})
-    (comparison,) = comparing.question_comparisons(alone, alone.config.questions[0])
+    (comparison,) = comparing.question_comparisons(alone)
     assert comparison.verdict == "better"  # p = 0.03, which does not last among three
     assert corrected[0].p == comparison.p
     assert corrected[0].p_adjusted > 0.05
@@ -180,12 +191,10 @@ def test_p_values_are_corrected_within_the_question() -> None:
 
 def test_the_constant_baseline_is_that_of_the_kind_of_task() -> None:
     config = grid_config([QUESTION])
-    grid = load(config, [], lambda key: pytest.fail(str(key)))
-    assert comparing.constant_baseline(grid, "demo/gender") == "majority"
-    assert comparing.constant_baseline(grid, "demo/food") == "popularity"
+    assert comparing.constant_baseline(config, "demo/gender") == "majority"
+    assert comparing.constant_baseline(config, "demo/food") == "popularity"
     methods = {name: method for name, method in METHODS.items() if name != "popularity"}
-    bare = load(grid_config([QUESTION], methods=methods), [], lambda key: pytest.fail(str(key)))
-    assert comparing.constant_baseline(bare, "demo/food") is None
+    assert comparing.constant_baseline(grid_config([QUESTION], methods=methods), "demo/food") is None
 
 
 def test_baselines_are_expected_only_where_they_suit() -> None:

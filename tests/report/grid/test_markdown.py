@@ -25,7 +25,7 @@ def test_every_line_of_every_table_has_as_many_cells() -> None:
     cells = demonstration_cells(config, users=60)
     tables = {cell.key: table for cell, table in cells}
     grid = load(config, [cell for cell, _ in cells], tables.__getitem__)
-    shown = [table for answer in conclude(grid) for table in tables_of(grid, answer)]
+    shown = [table for answer in conclude(grid) for table in tables_of(answer)]
     assert len(shown) == 14
     for table in shown:
         lines = [line for line in table_lines(table) if line.startswith("|")]

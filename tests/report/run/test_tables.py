@@ -173,8 +173,7 @@ def test_shares_are_those_of_the_bundle(tasks: list[TaskRecord]) -> None:
     assert rows["head"].note == "head 5.48\u00a0%"
     assert rows["popularity"].note == "baseline"
     bundle = tasks[2].bundles[0]
-    assert bundle.patch_share + bundle.head_share == pytest.approx(bundle.trainable_fraction)
-    assert bundle.patch_share == 19_584 / (1_134_592 + 19_584 + 65_780)
+    assert bundle.share(bundle.patch_params) == 19_584 / (1_134_592 + 19_584 + 65_780)
 
 
 def test_a_strategy_that_trains_the_backbone_tells_its_share(tasks: list[TaskRecord]) -> None:
@@ -183,7 +182,7 @@ def test_a_strategy_that_trains_the_backbone_tells_its_share(tasks: list[TaskRec
     full = tasks[2].bundles[1].model_copy(update={"strategy": "patch", "backbone_params": table})
     row = rows_of(tasks[2].model_copy(update={"bundles": [full]}))["patch"]
     assert row.note == "backbone 93.3\u00a0% · with head 98.8\u00a0%"
-    assert (full.backbone_share, full.trained_params) == (table / everything, table + 65_780)
+    assert (full.share(full.backbone_params), full.trained_params) == (table / everything, table + 65_780)
 
 
 def test_differences_keep_their_sign(tasks: list[TaskRecord]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from peterrec.config.experiment import ExperimentConfig, QuestionConfig
 from peterrec.errors import ArtifactError
@@ -48,11 +48,7 @@ class CellKey:
         return f"{self.data}/{self.task}"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Cost(_Frozen):
+class Cost(BaseModel, frozen=True, extra="forbid"):
     """Cost of a method in parameters, bytes and seconds; a value is None where it is not measured or does not apply.
 
     Attributes:
@@ -65,7 +61,7 @@ class Cost(_Frozen):
         jobs: cells that were computed at the same time; times compare only between cells of the same number.
     """
 
-    trained: dict[str, int] = Field(default_factory=dict)
+    trained: dict[str, int] = {}
     all_params: int | None = None
     stored_bytes: int | None = None
     seconds: float | None = None
@@ -74,20 +70,17 @@ class Cost(_Frozen):
     jobs: int = 1
 
 
-class CellResult(_Frozen):
+class CellResult(BaseModel, frozen=True, extra="forbid"):
     """Result of a cell: metrics on the test users, with the settings and the cost that gave them.
 
     Attributes:
         data, task, method, seed, share: its key.
         inputs: fingerprints and settings that decide what comes out; a finished cell is reused where they are the same.
-        task_kind: of the task.
-        family: of the method.
         users: by part, after the share was taken.
         classes: names with the number of test users, of a classification task.
         candidates: targets that are ranked, of a ranking task.
         metrics: on the test users, by name; also those that no sum over users gives (AUC, macro-F1).
         primary: `accuracy` or `mrr@K`.
-        cost: what it took.
         monitor: metric of the curve that chose the epoch.
         curve: a row an epoch: `epoch` (from 0), `seconds`, losses and metrics of the valid users.
         best_epoch: from 0.
@@ -105,16 +98,16 @@ class CellResult(_Frozen):
     task_kind: Kind
     family: Family
     users: dict[str, int]
-    classes: dict[str, int] = Field(default_factory=dict)
+    classes: dict[str, int] = {}
     candidates: int | None = None
     metrics: dict[str, float]
     primary: str
     cost: Cost = Cost()
     monitor: str | None = None
-    curve: list[dict[str, float | None]] = Field(default_factory=list)
+    curve: list[dict[str, float | None]] = []
     best_epoch: int | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
-    notes: list[str] = Field(default_factory=list)
+    settings: dict[str, Any] = {}
+    notes: list[str] = []
     finished: str = ""
 
     @property
@@ -177,30 +170,24 @@ def expected_cells(config: ExperimentConfig) -> list[CellKey]:
         for question in config.questions
         for task_path in question_tasks(config, question)
         for method in question.methods
-        if suits(config, method, kind_of(config, task_path))
+        if suits(config, method, task_path)
         for share in question.label_fractions
         for seed in (config.seeds if question.seeds is None else question.seeds)
     )
     return list(dict.fromkeys(keys))
 
 
-def task_paths(config: ExperimentConfig) -> list[str]:
-    """Return DATA/TASK of every task, in the order of the data sets."""
-    return [f"{name}/{task.name}" for name, data in config.data.items() for task in data.prepare.tasks]
+def task_kinds(config: ExperimentConfig) -> dict[str, Kind]:
+    """Return the kind of every task by its DATA/TASK, in the order of the data sets."""
+    return {f"{name}/{task.name}": task.kind for name, data in config.data.items() for task in data.prepare.tasks}
 
 
 def question_tasks(config: ExperimentConfig, question: QuestionConfig) -> list[str]:
     """Return the tasks of a question, in the order of the data sets."""
-    return [path for path in task_paths(config) if not question.tasks or path in question.tasks]
+    return [path for path in task_kinds(config) if not question.tasks or path in question.tasks]
 
 
-def kind_of(config: ExperimentConfig, task_path: str) -> Kind:
-    """Return the kind of a task: `classification` or `ranking`."""
-    data, name = task_path.split("/")
-    return next(task.kind for task in config.data[data].prepare.tasks if task.name == name)
-
-
-def suits(config: ExperimentConfig, method: str, kind: Kind) -> bool:
-    """Return whether a method exists for a kind of task."""
-    settings = config.methods[method]
-    return settings.baseline is None or settings.baseline in baseline_names(kind)
+def suits(config: ExperimentConfig, method: str, task_path: str) -> bool:
+    """Return whether a method exists for the kind of a task."""
+    baseline = config.methods[method].baseline
+    return baseline is None or baseline in baseline_names(task_kinds(config)[task_path])

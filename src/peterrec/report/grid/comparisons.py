@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, NamedTuple
 
-from peterrec.config.experiment import ExperimentConfig, QuestionConfig
-from peterrec.evaluation.intervals import Interval, Verdict, verdict
+from peterrec.config.experiment import ExperimentConfig
+from peterrec.evaluation.intervals import Verdict, verdict
 from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import holm
-from peterrec.report.grid.analysis import Grid, Group, lower_is_better
-from peterrec.report.grid.cells import Kind, kind_of
+from peterrec.evaluation.statistics import LOWER_IS_BETTER
+from peterrec.report.grid.analysis import QuestionResults
+from peterrec.report.grid.cells import Kind, task_kinds
 
 Role = Literal["asked", "constant", "best", "baseline"]
-Pair = tuple[str, float, str, str, str]  # task, share, method, reference, metric
-Family = Callable[["Comparison"], Hashable]
 CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
 """By kind of task: the baseline that gives every user the same answer."""
+
+
+class Pair(NamedTuple):
+    """Two methods that are compared."""
+
+    task: str
+    share: float
+    method: str
+    reference: str
+    metric: str
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A method against a reference on one task, share of labels and metric: method minus reference, on the same users.
+
+    In `results.json` under the same names, without the means.
 
     Attributes:
         question: its name.
@@ -34,6 +46,7 @@ class Comparison:
         verdict: clear only if the adjusted p-value is below 1 - confidence and the interval leaves out zero.
         seeds: that both have.
         by_seed: the difference of each.
+        means: of the method and of the reference over these seeds.
     """
 
     question: str
@@ -51,78 +64,61 @@ class Comparison:
     p_adjusted: float
     verdict: Verdict
     seeds: tuple[int, ...]
-    by_seed: tuple[float, ...]
+    by_seed: dict[int, float]
+    means: tuple[float, float]
 
 
-def question_comparisons(grid: Grid, question: QuestionConfig) -> list[Comparison]:
+def question_comparisons(results: QuestionResults) -> list[Comparison]:
     """Return the question's pairs on all its tasks, shares and metrics; a family is one kind of task and metric."""
-    pairs = (
-        (task, share, method, reference, metric)
-        for task in grid.tasks(question)
-        for share in sorted(question.label_fractions, reverse=True)
-        for method, reference in question.compare
-        for metric in grid.paired_metrics(task)
-    )
-    return _compare(grid, question, "asked", pairs, lambda comparison: (comparison.kind, comparison.metric))
+    shares = sorted(results.question.label_fractions, reverse=True)
+    return _compare(results, "asked", {task: results.question.compare for task in results.tasks}, shares)
 
 
-def against_constant(grid: Grid, question: QuestionConfig, task: str) -> list[Comparison]:
+def against_constant(results: QuestionResults, task: str) -> list[Comparison]:
     """Return every method of a question against the constant baseline of a task, at the largest share.
 
     All metrics and methods are one family: `better` on any of them says that something can be told at all.
     """
-    share, constant = max(question.label_fractions), constant_baseline(grid, task)
-    pairs = (
-        (task, share, method, constant, metric)
-        for method in grid.methods(question, task, share)
-        for metric in grid.paired_metrics(task)
-        if constant is not None and method != constant
-    )
-    return _compare(grid, question, "constant", pairs)
+    constant = constant_baseline(results.config, task)
+    pairs = [(method, constant) for method in results.methods(task) if constant is not None and method != constant]
+    return _compare(results, "constant", {task: pairs})
 
 
-def against_best(grid: Grid, question: QuestionConfig, task: str) -> list[Comparison]:
+def against_best(results: QuestionResults, task: str) -> list[Comparison]:
     """Return every method against the one with the best mean of the primary metric; a family is the task.
 
     The best is chosen with the numbers it is then compared by, which flatters it a little.
     """
-    share, best = max(question.label_fractions), best_method(grid, question, task)
-    pairs = (
-        (task, share, method, best, grid.primary(task))
-        for method in grid.methods(question, task, share)
-        if best is not None and method != best
-    )
-    return _compare(grid, question, "best", pairs)
+    best = best_method(results, task)
+    pairs = [(method, best) for method in results.methods(task) if best is not None and method != best]
+    return _compare(results, "best", {task: pairs})
 
 
-def against_baselines(grid: Grid, question: QuestionConfig) -> list[Comparison]:
+def against_baselines(results: QuestionResults) -> list[Comparison]:
     """Return each patch of a question against its baselines, as far as the question does not ask for it.
 
     On the primary metric, at the largest share; a family is a kind of task.
     """
-    share, methods = max(question.label_fractions), grid.config.methods
-    pairs = (
-        (task, share, method, reference, grid.primary(task))
-        for task in grid.tasks(question)
-        for method in grid.methods(question, task, share)
-        for reference in grid.methods(question, task, share)
-        if is_patch(grid.config, method) and methods[reference].adapt is None
-        if reference != constant_baseline(grid, task) and (method, reference) not in question.compare
-    )
-    return _compare(grid, question, "baseline", pairs, lambda comparison: comparison.kind)
+    pairs = {}
+    for task in results.tasks:
+        methods, constant = results.methods(task), constant_baseline(results.config, task)
+        patches = [name for name in methods if is_patch(results.config, name)]
+        baselines = [name for name in methods if results.config.methods[name].adapt is None and name != constant]
+        pairs[task] = [pair for pair in product(patches, baselines) if pair not in results.question.compare]
+    return _compare(results, "baseline", pairs)
 
 
-def best_method(grid: Grid, question: QuestionConfig, task: str) -> str | None:
+def best_method(results: QuestionResults, task: str) -> str | None:
     """Return the method with the best mean of the primary metric at the largest share; the first of equal ones."""
-    values = grid.measured_methods(question, task, max(question.label_fractions))
-    choose = min if lower_is_better(grid.primary(task)) else max
+    values = results.column(task)
+    choose = min if results.primary(task) in LOWER_IS_BETTER else max
     return choose(values, key=lambda method: values[method].mean) if values else None
 
 
-def constant_baseline(grid: Grid, task: str) -> str | None:
+def constant_baseline(config: ExperimentConfig, task: str) -> str | None:
     """Return the name of the method that is the constant baseline of a task; None if the grid has none."""
-    baseline = CONSTANT[kind_of(grid.config, task)]
-    return next((name for name, method in grid.config.methods.items() if method.baseline == baseline), None)
+    baseline = CONSTANT[task_kinds(config)[task]]
+    return next((name for name, method in config.methods.items() if method.baseline == baseline), None)
 
 
 def is_patch(config: ExperimentConfig, method: str) -> bool:
@@ -132,33 +128,42 @@ def is_patch(config: ExperimentConfig, method: str) -> bool:
 
 
 def _compare(
-    grid: Grid, question: QuestionConfig, role: Role, pairs: Iterable[Pair], family: Family = lambda _: ()
+    results: QuestionResults, role: Role, names: Mapping[str, Sequence[tuple[str, str]]], shares: Sequence[float] = ()
 ) -> list[Comparison]:
-    """Compare the pairs that have cells, correct p-values within each family, and give the verdicts."""
-    comparisons = [comparison for pair in pairs if (comparison := _difference(grid, question, role, pair))]
-    families: dict[Hashable, list[int]] = defaultdict(list)
-    for at, comparison in enumerate(comparisons):
-        families[family(comparison)].append(at)
-    for places in families.values():
-        for at, p in zip(places, holm([comparisons[at].p for at in places]), strict=True):
-            adjusted = replace(comparisons[at], p_adjusted=p)
-            comparisons[at] = replace(adjusted, verdict=_verdict(adjusted, grid.config.evaluate.confidence))
-    return comparisons
-
-
-def _difference(grid: Grid, question: QuestionConfig, role: Role, pair: Pair) -> Comparison | None:
-    task, share, method, reference, metric = pair
-    paired = grid.pair(question, Group(task, method, share), Group(task, reference, share), metric)
-    if paired is None:
-        return None
-    difference, p = paired.difference, paired.p
-    low, high = finite_or_none(difference.low), finite_or_none(difference.high)
-    names = question.name, role, task, kind_of(grid.config, task), share, method, reference, metric
-    return Comparison(*names, difference.value, low, high, p, p, "no clear difference", paired.seeds, paired.by_seed)
-
-
-def _verdict(comparison: Comparison, confidence: float) -> Verdict:
-    if comparison.p_adjusted >= 1.0 - confidence or comparison.low is None or comparison.high is None:
-        return "no clear difference"
-    difference = Interval(comparison.difference, comparison.low, comparison.high)
-    return verdict(difference, lower_is_better=lower_is_better(comparison.metric))
+    """Compare the pairs of each task that have cells, correct p-values within each family, and give the verdicts."""
+    pairs = (
+        Pair(task, share, method, reference, metric)
+        for task, pairs_of_task in names.items()
+        for share in shares or [results.largest]
+        for method, reference in pairs_of_task
+        for metric in (results.metrics(task) if role in ("asked", "constant") else [results.primary(task)])
+    )
+    differences = {pair: paired for pair in pairs if (paired := results.pair(*pair)) is not None}
+    kinds, families = task_kinds(results.config), defaultdict(list)
+    for pair in differences:
+        families[() if role == "constant" else (kinds[pair.task], pair.metric)].append(pair)
+    adjusted: dict[Pair, float] = {}
+    for members in families.values():
+        adjusted |= zip(members, holm([differences[pair].p for pair in members]), strict=True)
+    return [
+        Comparison(
+            question=results.question.name,
+            role=role,
+            kind=kinds[pair.task],
+            **pair._asdict(),
+            difference=paired.difference.value,
+            low=finite_or_none(paired.difference.low),
+            high=finite_or_none(paired.difference.high),
+            p=paired.p,
+            p_adjusted=adjusted[pair],
+            verdict=(
+                verdict(paired.difference, lower_is_better=pair.metric in LOWER_IS_BETTER)
+                if adjusted[pair] < 1.0 - results.config.evaluate.confidence
+                else "no clear difference"
+            ),
+            seeds=tuple(paired.by_seed),
+            by_seed=paired.by_seed,
+            means=paired.means,
+        )
+        for pair, paired in differences.items()
+    ]

@@ -1,29 +1,37 @@
-"""The figures of a grid, with what stands around them."""
+"""The figures of a grid, with what stands about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.ticker import NullLocator
 
-from peterrec.config.experiment import ExperimentConfig, QuestionConfig
+from peterrec.config.experiment import ExperimentConfig
+from peterrec.evaluation.statistics import LOWER_IS_BETTER
 from peterrec.report.charts import (
     MONITORS,
     Dot,
     Panel,
+    Point,
     Series,
     TimeAxis,
+    curves_panel,
     describe_points,
     dot_panel,
-    draw_learning_curves,
-    draw_series,
     learning_curve,
+    series_panel,
 )
 from peterrec.report.formatting import digits_for, metric, sentence_case, share
-from peterrec.report.grid.analysis import NOT_PRETRAINED_ON, PRETRAINED_ON, Grid, Group, lower_is_better, strata_names
-from peterrec.report.grid.conclusions import label
-from peterrec.report.grid.tables import FEW_USERS
+from peterrec.report.grid.analysis import (
+    NOT_PRETRAINED_ON,
+    PRETRAINED_ON,
+    Measured,
+    QuestionResults,
+    label,
+)
+from peterrec.report.grid.cells import CellResult
+from peterrec.report.grid.tables import FEW_USERS, users_of
 from peterrec.report.svg import BASELINE, Style, style_of
 
 SHORT = {PRETRAINED_ON: "seen", NOT_PRETRAINED_ON: "unseen"}
@@ -32,136 +40,124 @@ AXES: dict[TimeAxis, str] = {"epoch": "by epochs", "seconds": "by seconds of tra
 
 def styles(config: ExperimentConfig) -> dict[str, Style]:
     """Return how each method is drawn, the same on the whole page: models in colour, baselines in grey."""
-    models = [name for name in config.methods if _is_model(config, name)]
-    baselines = [name for name in config.methods if not _is_model(config, name)]
+    models = [name for name, method in config.methods.items() if method.baseline is None]
+    baselines = [name for name in config.methods if name not in models]
     in_grey = {name: style_of(at + 1, color=BASELINE) for at, name in enumerate(baselines)}
     return {name: style_of(at) for at, name in enumerate(models)} | in_grey
 
 
-def panels_of(grid: Grid, question: QuestionConfig, key: str) -> list[list[Panel]]:
+def panels_of(results: QuestionResults, key: str) -> list[list[Panel]]:
     """Return the figures of a question by what they show; ids begin with `key`."""
-    makers: dict[str, Callable[[Grid, QuestionConfig, str, str], list[Panel]]] = {
+    makers: dict[str, Callable[[QuestionResults, str, str], list[Panel]]] = {
         "metrics": dots,
         "curves": curves,
         "label_fractions": shares,
         "events": strata,
     }
-    tasks = list(enumerate(grid.tasks(question)))
     panels = [
-        [panel for at, task in tasks for panel in makers[name](grid, question, task, f"{key}-{name}{at}")]
-        for name in question.sections
+        [panel for at, task in enumerate(results.tasks) for panel in makers[name](results, task, f"{key}-{name}{at}")]
+        for name in results.question.sections
         if name in makers
     ]
     return [shown for shown in panels if shown]
 
 
-def dots(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
+def dots(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return a plot of the primary metric of all methods at the largest share."""
-    config, by_method = grid.config, styles(grid.config)
+    config, by_method, primary = results.config, styles(results.config), results.primary(task)
     rows = [
-        Dot(label(config, name), value.mean, value.low, value.high, _is_model(config, name), by_method[name])
-        for name, value in grid.measured_methods(question, task, max(question.label_fractions)).items()
+        Dot(label(config, name), v.mean, v.low, v.high, config.methods[name].baseline is None, by_method[name])
+        for name, v in results.column(task).items()
     ]
-    primary = grid.primary(task)
-    return [dot_panel(key, task, primary, rows, lower=lower_is_better(primary), show_task=True)] if rows else []
+    lower = primary in LOWER_IS_BETTER
+    return [dot_panel(key, task, primary, rows, lower=lower, show_task=True)] if rows else []
 
 
-def curves(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
+def curves(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the learning curves of all methods, against epochs and seconds; other seeds than the first are thin."""
-    largest = max(question.label_fractions)
-    methods = grid.methods(question, task, largest)
-    cells = [cell for name in methods for cell in grid.cells_of(question, Group(task, name, largest))]
+    groups = [cells for (name, _, part), cells in results.cells.items() if (name, part) == (task, results.largest)]
+    monitors = dict.fromkeys(cell.monitor for cells in groups for cell in cells if cell.curve and cell.monitor)
     panels = []
-    for at, monitor in enumerate(dict.fromkeys(cell.monitor for cell in cells if cell.curve and cell.monitor)):
+    for at, monitor in enumerate(monitors):
         caption, hint = MONITORS.get(monitor, (sentence_case(metric(monitor)), ""))
         for axis, words in AXES.items():
-            lines = [line for name in methods for line in _curves(grid, question, task, name, monitor, axis)]
-            if not lines:
-                continue
-            main = [line for line in lines if not line.thin]
-            svg = draw_learning_curves(f"{key}-{at}{axis[0]}", f"{task}: {caption}, {words}", lines, axis)
-            thin = len(lines) > len(main)
+            lines = [line for cells in groups for line in _curves(results, cells, monitor, axis)]
+            thin = any(line.thin for line in lines)
             note = "Ringed: the epoch that was kept. Thin: the other seeds." if thin else "Ringed: kept."
-            panels.append(Panel(svg, f"{caption}, {words}", hint, task, _legend(main), note))
+            about = {"task": task, "hint": hint, "note": note}
+            if lines:
+                panels.append(curves_panel(f"{key}-{at}{axis[0]}", f"{caption}, {words}", lines, axis, **about))
     return panels
 
 
-def _curves(grid: Grid, question: QuestionConfig, task: str, method: str, monitor: str, axis: TimeAxis) -> list[Series]:
-    style, name = styles(grid.config)[method], label(grid.config, method)
+def _curves(results: QuestionResults, cells: Sequence[CellResult], monitor: str, axis: TimeAxis) -> list[Series]:
     lines: list[Series] = []
-    for cell in grid.cells_of(question, Group(task, method, max(question.label_fractions))):
+    for cell in cells:
         if cell.monitor == monitor:
+            name, style = label(results.config, cell.method), styles(results.config)[cell.method]
             line = learning_curve(name, style, cell.curve, monitor, cell.best_epoch, axis=axis, thin=bool(lines))
             lines += [line] if line.points else []
     return lines
 
 
-def shares(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
+def shares(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the share of the labelled train users, with intervals."""
-    ticks, by_method = sorted(set(question.label_fractions)), styles(grid.config)
-    by_share = {part: grid.measured_methods(question, task, part) for part in ticks}
-    methods, lines, words = grid.methods(question, task), [], []
-    digits = digits_for([value.mean for values in by_share.values() for value in values.values()])
-    for at, name in enumerate(methods):
-        values = {part: by_share[part][name] for part in ticks if name in by_share[part]}
-        shift = 1.035 ** _offset(at, len(methods))
-        points = [(100 * part * shift, value.mean) for part, value in values.items()]
-        intervals = [(value.low, value.high) for value in values.values()]
-        lines.append(Series(label(grid.config, name), by_method[name], points, intervals))
-        words.append(describe_points(lines[-1], [share(part) for part in values], digits))
+    by_share = results.by_share(task)
+    columns, ticks = {share(part): column for part, column in by_share.items()}, [100 * part for part in by_share]
+    lines = _lines(results, results.methods(task, list(by_share)), columns, lambda at, shift: ticks[at] * 1.035**shift)
 
     def arrange(axes: Any) -> None:
         axes.set_xscale("log")
-        axes.set_xticks([100 * part for part in ticks], [share(part) for part in ticks])
+        axes.set_xticks(ticks, list(columns))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("share of the labelled train users")
 
-    caption = f"{sentence_case(metric(grid.primary(task)))} by share of labels"
-    svg = draw_series(key, f"{task}: {caption}", ". ".join(words), lines, arrange, 280)
-    return [Panel(svg, caption, "", task, _legend(lines), "Whiskers: intervals over users.")]
+    digits = digits_for(p.y for line in lines for p in line.points)
+    words = ". ".join(describe_points(line, digits) for line in lines)
+    caption, note = (
+        f"{sentence_case(metric(results.primary(task)))} by share of labels",
+        "Whiskers: intervals over users.",
+    )
+    return [series_panel(key, caption, words, lines, arrange, 280, task=task, note=note)]
 
 
-def strata(grid: Grid, question: QuestionConfig, task: str, key: str) -> list[Panel]:
+def strata(results: QuestionResults, task: str, key: str) -> list[Panel]:
     """Return the primary metric against the number of source events, and of users seen in pre-training or not."""
-    names, largest, by_method = strata_names(grid.config), max(question.label_fractions), styles(grid.config)
-    places = {name: at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(names)}
-    by_stratum = {name: grid.measured_methods(question, task, largest, stratum=name) for name in names}
-    methods, lines, words = grid.methods(question, task, largest), [], []
-    for at, method in enumerate(methods):
-        values = {name: by_stratum[name][method] for name in names if method in by_stratum[name]}
-        shift = 0.6 / max(6, len(methods)) * _offset(at, len(methods))
-        line = Series(
-            label(grid.config, method),
-            by_method[method],
-            [(places[name] + shift, value.mean) for name, value in values.items()],
-            [(value.low, value.high) for value in values.values()],
-            faint=frozenset(at for at, value in enumerate(values.values()) if (value.users or 0) < FEW_USERS),
-            loose=frozenset(at for at, name in enumerate(values) if name in SHORT),
-        )
-        lines.append(line)
-        words.append(describe_points(line, list(values), digits_for([value.mean for value in values.values()])))
+    columns, methods = results.by_stratum(task), results.methods(task)
+    ticks = [at + (0.4 if name in SHORT else 0.0) for at, name in enumerate(columns)]
+    apart = 0.6 / max(6, len(methods))
+    lines = _lines(results, methods, columns, lambda at, shift: ticks[at] + apart * shift)
     if not any(line.points for line in lines):
         return []
-    users = {name: max((value.users or 0 for value in by_stratum[name].values()), default=0) for name in names}
 
     def arrange(axes: Any) -> None:
-        axes.set_xticks(list(places.values()), [f"{SHORT.get(name, name)}\n({users[name]:,})" for name in names])
+        names = [f"{SHORT.get(name, name)}\n({users_of(column):,})" for name, column in columns.items()]
+        axes.set_xticks(ticks, names)
         axes.set_xlabel("source events of the user, and in pre-training (test users)")
 
-    caption = f"{sentence_case(metric(grid.primary(task)))} by what is known of the user"
-    svg = draw_series(key, f"{task}: {caption}", ". ".join(words), lines, arrange, 290)
+    words = ". ".join(describe_points(line, digits_for(p.y for p in line.points)) for line in lines)
+    caption = f"{sentence_case(metric(results.primary(task)))} by what is known of the user"
     note = f"Whiskers: intervals over users. Pale: fewer than {FEW_USERS} users."
-    return [Panel(svg, caption, "", task, _legend(lines), note)]
+    return [series_panel(key, caption, words, lines, arrange, 290, task=task, note=note)]
 
 
-def _is_model(config: ExperimentConfig, method: str) -> bool:
-    return config.methods[method].baseline is None
+def _lines(
+    results: QuestionResults,
+    methods: Sequence[str],
+    columns: Mapping[str, Mapping[str, Measured]],
+    place: Callable[[int, float], float],
+) -> list[Series]:
+    """Return the values of each method in some columns; they are named like the columns.
 
-
-def _offset(at: int, count: int) -> float:
-    """Return how far beside its place a series is drawn, so that whiskers do not hide each other."""
-    return at - (count - 1) / 2
-
-
-def _legend(lines: list[Series]) -> list[tuple[str, Style]]:
-    return [(line.name, line.style) for line in lines]
+    `place` gives the x of the number of a column, shifted so that the whiskers of methods do not hide each other.
+    """
+    by_method, lines = styles(results.config), []
+    for row, method in enumerate(methods):
+        shift = row - (len(methods) - 1) / 2
+        points = []
+        for at, (name, column) in enumerate(columns.items()):
+            if (value := column.get(method)) is not None:
+                few = value.stratum != "" and (value.users or 0) < FEW_USERS
+                points.append(Point(place(at, shift), value.mean, value.low, value.high, name, few, name in SHORT))
+        lines.append(Series(label(results.config, method), by_method[method], points))
+    return lines

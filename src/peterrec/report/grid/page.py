@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,40 +13,18 @@ import yaml
 
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.evaluation.baselines import find_baseline
-from peterrec.report.charts import Panel
 from peterrec.report.formatting import NBSP, join, share
-from peterrec.report.grid.analysis import Grid, load
-from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users, task_paths
-from peterrec.report.grid.conclusions import Answer, conclude, label
+from peterrec.report.grid.analysis import Grid, label, load
+from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users, task_kinds
+from peterrec.report.grid.comparisons import Comparison
+from peterrec.report.grid.conclusions import Answer, conclude
 from peterrec.report.grid.figures import panels_of
-from peterrec.report.grid.results_json import key_values, results_of
 from peterrec.report.grid.tables import tables_of
-from peterrec.report.page import render_template
+from peterrec.report.page import render_paragraphs, render_template
 from peterrec.report.run.record import Machine
-from peterrec.report.tables import Table
 from peterrec.storage import write_file, write_json
 
 FIRST = 6  # sentences of a question that are seen at once
-
-
-@dataclass(frozen=True)
-class Section:
-    """The answer to one question with its tables and figures; HTML and Markdown are written from it."""
-
-    answer: Answer
-    tables: list[Table]
-    panels: list[list[Panel]]
-
-
-@dataclass(frozen=True)
-class MethodFacts:
-    """A method at the end of the report: a description, the settings that make it, and all settings of one cell."""
-
-    label: str
-    description: str
-    changes: str
-    cell: str
-    settings: str
 
 
 def write_grid_report(
@@ -78,19 +54,19 @@ def write_grid_report(
     """
     grid = load(config, cells, lambda key: read_users(out / key.folder))
     answers = conclude(grid)
-    missing = _missing_cells(config, {*grid.cells, *dict(skipped)})
-    date = last_finished(list(grid.cells.values()))
+    absent = {*grid.cells, *dict(skipped)}
+    missing = [key for key in expected_cells(config) if key not in absent]
     context = {
         "config": config,
         "sections": [
-            Section(answer, tables_of(grid, answer), panels_of(grid, answer.question, f"q{at}"))
+            {"answer": answer, "tables": tables_of(answer), "panels": panels_of(answer.results, f"q{at}")}
             for at, answer in enumerate(answers)
         ],
         "first": FIRST,
         "machine": machine,
         "command": command,
-        "date": date,
-        "tasks": task_paths(config),
+        "date": last_finished(list(grid.cells.values())),
+        "tasks": task_kinds(config),
         "cells": len(grid.cells),
         "seconds": sum(cell.cost.seconds or 0.0 for cell in grid.cells.values()),
         "skipped": _merge_cells(config, skipped),
@@ -102,20 +78,40 @@ def write_grid_report(
         "yaml": _dump(config.model_dump(mode="json", exclude_unset=True)),
     }
     page, markdown = render_template("grid.html", context), render_template("grid.md", context)
-    results = {
-        "title": config.title,
-        "date": date.isoformat(),
-        "machine": machine.model_dump(),
-        "command": command,
-        "seeds": list(config.seeds),
-        **results_of(grid, answers),
-        "skipped": [key_values(key) | {"reason": reason} for key, reason in skipped],
-        "missing": [key_values(key) for key in missing],
+    results = _results(context, answers) | {
+        "skipped": [_key_values(key) | {"reason": reason} for key, reason in skipped],
+        "missing": [_key_values(key) for key in missing],
     }
     write_json(out / "results.json", results)
     write_file(out / "results.md", markdown.replace(NBSP, " ").encode())
     write_file(out / "report.html", page.encode())
     return out / "report.html"
+
+
+def _results(context: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
+    """Return all numbers and conclusions, as plain values for `results.json`."""
+    values = [asdict(value) for answer in answers for value in answer.results.values]
+    return {
+        "title": context["config"].title,
+        "date": context["date"].isoformat(),
+        "machine": context["machine"].model_dump(),
+        "command": context["command"],
+        "seeds": context["config"].seeds,
+        "values": [{k: v for k, v in value.items() if k != "stratum"} for value in values if not value["stratum"]],
+        "comparisons": [_comparison(comparison) for answer in answers for comparison in answer.comparisons],
+        "further_comparisons": [_comparison(comparison) for answer in answers for comparison in answer.further],
+        "strata": [value for value in values if value["stratum"]],
+        "answers": {answer.results.question.name: answer.short for answer in answers},
+        "conclusions": {answer.results.question.name: answer.sentences for answer in answers},
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {name: value for name, value in asdict(comparison).items() if name != "means"}
+
+
+def _key_values(key: CellKey) -> dict[str, Any]:
+    return {"task": key.task_path, "method": key.method, "seed": key.seed, "share": key.share}
 
 
 def last_finished(cells: Sequence[CellResult]) -> datetime:
@@ -135,20 +131,11 @@ def protocol(config: ExperimentConfig) -> list[tuple[str, str]]:
     splits = {data.prepare.split for data in config.data.values()}
     context = {
         "config": config,
-        "judge": config.evaluate,
-        "confidence": share(config.evaluate.confidence),
-        "level": share(round(1 - config.evaluate.confidence, 6)),
-        "kinds": {task.kind for data in config.data.values() for task in data.prepare.tasks},
+        "kinds": task_kinds(config).values(),
         "splits": sorted({f"{100 * s.train:g}/{100 * s.valid:g}/{100 * s.test:g}" for s in splits}),
-        "shows_events": any("events" in question.sections for question in config.questions),
     }
-    paragraphs = render_template("protocol.txt", context).strip().split("\n\n")
-    pairs = (re.sub(r"[ \n]+", " ", paragraph.strip()).partition(": ") for paragraph in paragraphs)
+    pairs = (paragraph.partition(": ") for paragraph in render_paragraphs("protocol.txt", context))
     return [(term, words) for term, _, words in pairs]
-
-
-def _missing_cells(config: ExperimentConfig, present: AbstractSet[CellKey]) -> list[CellKey]:
-    return [key for key in expected_cells(config) if key not in present]
 
 
 def _merge_cells(config: ExperimentConfig, keys: list[tuple[CellKey, str]]) -> list[dict[str, str]]:
@@ -166,7 +153,8 @@ def _merge_cells(config: ExperimentConfig, keys: list[tuple[CellKey, str]]) -> l
     return rows
 
 
-def _method_facts(grid: Grid, name: str) -> MethodFacts:
+def _method_facts(grid: Grid, name: str) -> dict[str, str]:
+    """Return a method at the end of the report: a description, the settings that make it, all settings of one cell."""
     method = grid.config.methods[name]
     strategy = (grid.config.adapt | (method.adapt or {})).get("strategy", "patch")
     description = f"strategy {strategy}, backbone {method.backbone}"
@@ -175,10 +163,12 @@ def _method_facts(grid: Grid, name: str) -> MethodFacts:
         description = f"{'neural baseline' if neural else 'baseline'}: {method.baseline}"
     changes = method.adapt if method.adapt is not None else method.settings
     flow = yaml.safe_dump(changes, default_flow_style=True, allow_unicode=True, width=10_000).strip() if changes else ""
+    facts = {"label": label(grid.config, name), "description": description, "changes": flow, "settings": ""}
     cell = next((cell for key, cell in grid.cells.items() if key.method == name and cell.settings), None)
-    which = f"{cell.data}/{cell.task}, seed {cell.seed}, {share(cell.share)} of the labels" if cell is not None else ""
-    settings = _dump(cell.settings) if cell is not None else ""
-    return MethodFacts(label(grid.config, name), description, flow, which, settings)
+    if cell is not None:
+        facts["cell"] = f"{cell.key.task_path}, seed {cell.seed}, {share(cell.share)} of the labels"
+        facts["settings"] = _dump(cell.settings)
+    return facts
 
 
 def _notes(grid: Grid) -> list[str]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peterrec.report.charts import (
-    BASELINE_STYLE,
-    MODEL_STYLE,
     MONITORS,
     Dot,
     Panel,
+    curves_panel,
     dot_panel,
-    draw_learning_curves,
-    histogram,
+    histogram_panel,
     learning_curve,
 )
 from peterrec.report.formatting import join, metric, sentence_case
 from peterrec.report.run.record import BackboneFacts, Curve, DataFacts, TaskRecord
 from peterrec.report.run.tables import compared_metrics
-from peterrec.report.svg import style_of
+from peterrec.report.svg import ACCENT, BASELINE, Style, style_of
+
+MODEL_STYLE, BASELINE_STYLE = Style(ACCENT, (), "o"), Style(BASELINE, (), "D")
 
 
 def result_panels(index: int, task: TaskRecord) -> list[Panel]:
@@ -28,9 +28,8 @@ def result_panels(index: int, task: TaskRecord) -> list[Panel]:
     for at, name in enumerate(compared_metrics(evaluation)):
         dots = []
         for method in evaluation.methods:
-            value, model = method.values[name], method.family == "model"
-            style = MODEL_STYLE if model else BASELINE_STYLE
-            dots.append(Dot(method.name, value.value, value.low, value.high, model, style))
+            v, model = method.values[name], method.family == "model"
+            dots.append(Dot(method.name, v.value, v.low, v.high, model, MODEL_STYLE if model else BASELINE_STYLE))
         lower = name in evaluation.lower_is_better
         panels.append(dot_panel(f"task{index}-dots{at}", evaluation.task, name, dots, lower=lower))
     return panels
@@ -66,7 +65,7 @@ def data_panels(data: DataFacts) -> list[Panel]:
         ("data-history", "Users by length of their history, in events", data.history_length),
         ("data-items", "Items by how many events they have", data.item_events),
     ]
-    return [Panel(histogram(key, caption, bars), caption) for key, caption, bars in figures if bars is not None]
+    return [histogram_panel(key, caption, bars) for key, caption, bars in figures if bars is not None]
 
 
 def curve_panel(
@@ -81,5 +80,4 @@ def curve_panel(
         learning_curve(name, style_of(at), curve.rows, value, curve.best_epoch)
         for at, (name, curve, value) in enumerate(lines)
     ]
-    svg = draw_learning_curves(key, f"{task}: {caption}" if task else caption, curves)
-    return Panel(svg, caption, hint, task, [(series.name, series.style) for series in curves], note)
+    return curves_panel(key, caption, curves, task=task, hint=hint, note=note)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from peterrec.report.page import render_template
+from peterrec.report.formatting import percent
+from peterrec.report.page import render_paragraphs, render_template
 from peterrec.report.run import tables
 from peterrec.report.run.figures import adapt_panel, data_panels, pretrain_panels, result_panels
-from peterrec.report.run.record import RunRecord, TaskRecord
-from peterrec.report.run.summary import summary
+from peterrec.report.run.record import RunRecord
 from peterrec.storage import write_file
 
 
@@ -40,7 +39,19 @@ def render(record: RunRecord) -> str:
         "date": datetime.fromisoformat(record.date),
         "summary": summary(record),
         "headline": tables.headline(record.tasks),
-        "results": [_result(index, task) for index, task in enumerate(record.tasks)],
+        "results": [
+            {
+                "task": task,
+                "evaluation": task.evaluation,
+                "sentences": paragraphs(task.evaluation.sentence),
+                "compared": tables.compared_metrics(task.evaluation),
+                "methods": tables.method_table(task),
+                "differences": tables.difference_table(task.evaluation),
+                "panels": result_panels(index, task),
+                "curve": adapt_panel(index, task),
+            }
+            for index, task in enumerate(record.tasks)
+        ],
         "protocol": evaluations[0].protocol if evaluations else None,
         "k": next((evaluation.protocol.k for evaluation in evaluations if evaluation.kind == "ranking"), 10),
         "kinds": {evaluation.kind for evaluation in evaluations},
@@ -58,14 +69,18 @@ def paragraphs(sentence: str) -> list[str]:
     return re.split(r"(?<=\.)\s+(?=On )", sentence)
 
 
-def _result(index: int, task: TaskRecord) -> dict[str, Any]:
-    return {
-        "task": task,
-        "evaluation": task.evaluation,
-        "sentences": paragraphs(task.evaluation.sentence),
-        "compared": tables.compared_metrics(task.evaluation),
-        "methods": tables.method_table(task),
-        "differences": tables.difference_table(task.evaluation),
-        "panels": result_panels(index, task),
-        "curve": adapt_panel(index, task),
+def summary(record: RunRecord) -> list[str]:
+    """Return one sentence about pre-training and one about the tasks, with the numbers of the record."""
+    names = tables.strategies(record.tasks)
+    main = "patch" if "patch" in names else next(iter(names), "")
+    bundles = [bundle for task in record.tasks if (bundle := task.bundle(main)) is not None]
+    shares = sorted(bundle.share(bundle.patch_params) for bundle in bundles if bundle.patch_params)
+    verdicts = {task.name: tables.beats_all(task.evaluation, main) for task in record.tasks}
+    context = {
+        "run": record,
+        "strategy": main,
+        "shares": list(dict.fromkeys(percent(share) for share in (shares[:1] + shares[-1:]))),
+        "won": [name for name, verdict in verdicts.items() if verdict],
+        "lost": [name for name, verdict in verdicts.items() if verdict is False],
     }
+    return render_paragraphs("summary.txt", context)

@@ -1,20 +1,29 @@
-"""The record of a whole run: plain values, enough to draw the report again from `run.json` alone."""
+"""The record of a whole run: plain values, enough to draw the report again from `run.json` alone.
+
+Corpora, backbones and bundles describe themselves in JSON; what the report shows of that is validated from it directly.
+Much has a default: a report after hours of training must not fail because of a fact that is only shown.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from peterrec.evaluation.results import TaskEvaluation
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+FiniteOrNone = Annotated[float | None, AfterValidator(lambda value: value if math.isfinite(value or 0.0) else None)]
 
 
-class Machine(_Frozen):
+class _Facts(BaseModel):
+    """Base of what is shown of an artifact: other keys of its description are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True, populate_by_name=True)
+
+
+class Machine(_Facts):
     """The machine of a run. `device` is the one that torch computed on; `cores` those the process may use."""
 
     cpu: str
@@ -27,7 +36,7 @@ class Machine(_Frozen):
     peterrec: str
 
 
-class Stage(_Frozen):
+class Stage(_Facts):
     """One stage of the run; `seconds` of a reused stage are those of finding it there."""
 
     name: str
@@ -35,12 +44,12 @@ class Stage(_Frozen):
     reused: bool
 
 
-class Curve(_Frozen):
+class Curve(_Facts):
     """A learning curve: one row per epoch, and which epoch was kept (counted from 0)."""
 
     monitor: str
     best_epoch: int
-    rows: list[dict[str, float | None]]
+    rows: list[dict[str, FiniteOrNone]] = Field(validation_alias=AliasChoices("rows", "curve"))
 
     @property
     def best(self) -> dict[str, float | None]:
@@ -53,55 +62,50 @@ class Curve(_Frozen):
         return sum(row.get("seconds") or 0.0 for row in self.rows)
 
 
-class InputFile(_Frozen):
+class InputFile(_Facts):
     """A file that the corpus was made from."""
 
     path: str
     bytes: int | None = None
 
 
-class Step(_Frozen):
-    """One step of preparing: its name, how many (events or users) were left and dropped, and the reason.
-
-    In `run.json` the keys are those of the corpus's manifest: `what`, `left`, `why`.
-    """
-
-    model_config = ConfigDict(populate_by_name=True)
+class Step(_Facts):
+    """One step of preparing: its name, how many (events or users) were left and dropped, and the reason."""
 
     description: str = Field(alias="what")
-    remaining: int = Field(alias="left")
+    remaining: int = Field(validation_alias=AliasChoices("left", "events", "users"), serialization_alias="left")
     dropped: int
     reason: str = Field(default="", alias="why")
 
 
-class Histogram(_Frozen):
+class Histogram(_Facts):
     """Counts per bin. `edges` are the bins' lower bounds; the last bin is open."""
 
     edges: list[int]
-    counts: list[int]
+    counts: list[int] = Field(validation_alias=AliasChoices("counts", "users", "items"))
 
 
-class ClassFacts(_Frozen):
+class ClassFacts(_Facts):
     """A class of a task and how many users, of all parts together, have it."""
 
     name: str
     users: int
 
 
-class TaskFacts(_Frozen):
+class TaskFacts(_Facts):
     """A task as prepared. `users` by part; `classes` of a classification; `targets` and `pairs` of a ranking."""
 
     name: str
     kind: Literal["classification", "ranking"]
-    users: dict[str, int]
+    users: dict[str, int] = {}
     median_history: float | None = None
-    classes: list[ClassFacts] = Field(default_factory=list)
+    classes: list[ClassFacts] = []
     targets: int | None = None
     pairs: int | None = None
-    steps: list[Step] = Field(default_factory=list)
+    steps: list[Step] = []
 
 
-class DataFacts(_Frozen):
+class DataFacts(_Facts):
     """The corpus: sizes, where it came from, what was kept, and its shape."""
 
     fingerprint: str
@@ -110,19 +114,19 @@ class DataFacts(_Frozen):
     events: int
     items: int
     rare_items: str
-    inputs: list[InputFile] = Field(default_factory=list)
-    steps: list[Step] = Field(default_factory=list)
+    inputs: list[InputFile] = []
+    steps: list[Step] = []
     history_length: Histogram | None = None
     item_events: Histogram | None = None
     median_history: float | None = None
-    top_share: dict[str, float] = Field(default_factory=dict)
+    top_share: dict[str, float] = {}
     first: str | None = None
     last: str | None = None
     tied_fraction: float = 0.0  # of the source events: nothing in the log orders them
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[str] = []
 
 
-class BackboneFacts(_Frozen):
+class BackboneFacts(_Facts):
     """The backbone: its shape, and how it was pre-trained. `item_table` are the parameters of item embeddings.
 
     `kernel_size` and `dilations` are of dilated ones, `layers` and `heads` of transformers.
@@ -132,8 +136,8 @@ class BackboneFacts(_Frozen):
     parameters: int
     item_table: int
     channels: int
-    kernel_size: int | None
-    dilations: list[int]
+    kernel_size: int | None = None
+    dilations: list[int] = []
     layers: int | None = None
     heads: int | None = None
     receptive_field: int
@@ -146,8 +150,8 @@ class BackboneFacts(_Frozen):
     curve: Curve
 
 
-class BundleFacts(_Frozen):
-    """A bundle: one strategy trained on one task. All shares are of backbone, patch and head together."""
+class BundleFacts(_Facts):
+    """A bundle: one strategy trained on one task."""
 
     strategy: str
     patch_params: int
@@ -162,29 +166,13 @@ class BundleFacts(_Frozen):
     warnings: list[str] = []
 
     @property
-    def patch_share(self) -> float:
-        """Share of the patch alone."""
-        return self.patch_params / self.all_params
-
-    @property
-    def head_share(self) -> float:
-        """Share of the head alone; for a ranking task that is a whole item table."""
-        return self.head_params / self.all_params
-
-    @property
-    def backbone_share(self) -> float:
-        """Share of what was trained of the task's own copy of the backbone."""
-        return self.backbone_params / self.all_params
-
-    @property
     def trained_params(self) -> int:
-        """All that was trained."""
+        """All that was trained: of the backbone that of the task's own copy, of a ranking head a whole item table."""
         return self.backbone_params + self.patch_params + self.head_params
 
-    @property
-    def trainable_fraction(self) -> float:
-        """Share of all that was trained."""
-        return self.trained_params / self.all_params
+    def share(self, params: int) -> float:
+        """Return the share of some of the parameters in those of backbone, patch and head together."""
+        return params / self.all_params
 
 
 def bundle_folder(task: str, strategy: str) -> Path:
@@ -192,7 +180,7 @@ def bundle_folder(task: str, strategy: str) -> Path:
     return Path("joint", task) if strategy == "joint" else Path("bundles", task, strategy)
 
 
-class TaskRecord(_Frozen):
+class TaskRecord(_Facts):
     """One task: the data, what was trained on it, and how that did on the test users."""
 
     facts: TaskFacts
@@ -209,7 +197,7 @@ class TaskRecord(_Frozen):
         return next((bundle for bundle in self.bundles if bundle.strategy == strategy), None)
 
 
-class RunRecord(_Frozen):
+class RunRecord(_Facts):
     """A whole run.
 
     Attributes:

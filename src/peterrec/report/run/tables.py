@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from peterrec.evaluation.results import MethodResult, TaskEvaluation
-from peterrec.report.formatting import DASH, digits_for, join, limits, metric, number, percent, plural
-from peterrec.report.run.record import BundleFacts, TaskRecord
-from peterrec.report.tables import Cell, Mark, Row, Table, best_names, difference_cell
+from peterrec.report.formatting import DASH, join, metric, percent, plural
+from peterrec.report.run.record import TaskRecord
+from peterrec.report.tables import Cell, Mark, Row, Table, difference_cell, value_cells
 
 
 def compared_metrics(evaluation: TaskEvaluation) -> list[str]:
@@ -32,59 +33,51 @@ def best_baseline(evaluation: TaskEvaluation, name: str) -> MethodResult | None:
 
 def headline(tasks: Sequence[TaskRecord]) -> Table:
     """Return each task's compared metrics: a column for each strategy and for the best baseline."""
-    columns = strategies(tasks)
+    models = strategies(tasks)
     groups = []
     for task in tasks:
-        models = {method.name: method for method in task.evaluation.methods if method.family == "model"}
-        rows: list[Row] = []
-        for name in compared_metrics(task.evaluation):
-            cells = [_headline_cell(task, models.get(column), name, first=not rows) for column in columns]
-            rows.append(Row(metric(name), [*cells, _baseline_cell(task.evaluation, name)]))
-        groups.append((task.name, rows))
-    heads = [(name, "") for name in [*columns, "best baseline"]]
+        names = compared_metrics(task.evaluation)
+        groups.append((task.name, [_headline_row(task, name, models, first=name == names[0]) for name in names]))
+    heads = [(name, "") for name in [*models, "best baseline"]]
     return Table("Tasks and methods", "metric", heads, groups, css="headline")
 
 
-def _headline_cell(task: TaskRecord, method: MethodResult | None, name: str, *, first: bool) -> Cell:
-    if method is None:
-        return Cell("not tried", absent=True)
-    notes = _trained_shares(method, task.bundle(method.name)) if first else []
-    marks = against_baselines(task.evaluation, method.name, name)
-    return _cell(task.evaluation, method, name, marks=marks, notes=[" · ".join(notes)] if notes else [])
+def _headline_row(task: TaskRecord, name: str, models: Sequence[str], *, first: bool) -> Row:
+    evaluation, column = task.evaluation, _column(task.evaluation, name)
+    shares = {method.name: _trained_shares(task, method) for method in evaluation.methods if method.family == "model"}
+    cells = []
+    for model in models:
+        if model in shares:
+            notes = [shares[model]] if first and shares[model] else []
+            cells.append(replace(column[model], marks=against_baselines(evaluation, model, name), notes=notes))
+        else:
+            cells.append(Cell("not tried", absent=True))
+    best = best_baseline(evaluation, name)
+    absent = Cell("none was fitted", absent=True)
+    cells.append(absent if best is None else replace(column[best.name], notes=[best.name]))
+    return Row(metric(name), cells)
 
 
-def _baseline_cell(evaluation: TaskEvaluation, name: str) -> Cell:
-    baseline = best_baseline(evaluation, name)
-    if baseline is None:
-        return Cell("none was fitted", absent=True)
-    return _cell(evaluation, baseline, name, notes=[baseline.name])
-
-
-def _cell(evaluation: TaskEvaluation, method: MethodResult, name: str, **extra: Any) -> Cell:
-    values = {reference.name: reference.values[name].value for reference in evaluation.methods}
-    best = best_names(values, lower=name in evaluation.lower_is_better)
-    value = method.values[name]
-    digits = digits_for(list(values.values()))
-    interval = limits(value.low, value.high, digits)
-    return Cell(number(value.value, digits), interval, method.name in best, **extra)
+def _column(evaluation: TaskEvaluation, name: str) -> dict[str, Cell]:
+    values = {method.name: method.values[name] for method in evaluation.methods}
+    intervals = {method: (value.value, value.low, value.high) for method, value in values.items()}
+    return value_cells(intervals, lower=name in evaluation.lower_is_better)
 
 
 def against_baselines(evaluation: TaskEvaluation, method: str, name: str) -> list[Mark]:
     """Return how a model stands against all baselines: those that it does not beat, or that it beats all."""
     baselines = {reference.name for reference in evaluation.methods if reference.family == "baseline"}
-    comparisons = [
-        comparison
-        for comparison in evaluation.comparisons
-        if (comparison.method, comparison.metric) == (method, name) and comparison.reference in baselines
+    compared = [
+        c for c in evaluation.comparisons if (c.method, c.metric) == (method, name) and c.reference in baselines
     ]
-    if not comparisons:
+    if not compared:
         return []
-    worse = [comparison.reference for comparison in comparisons if comparison.verdict == "worse"]
-    unclear = [comparison.reference for comparison in comparisons if comparison.verdict == "no clear difference"]
+    worse = [c.reference for c in compared if c.verdict == "worse"]
+    unclear = [c.reference for c in compared if c.verdict == "no clear difference"]
     marks = [Mark.from_verdict("worse", f"worse than {join(worse)}")] if worse else []
     if unclear:
         marks.append(Mark.from_verdict("no clear difference", f"no clear difference from {join(unclear)}"))
-    beaten = "the baseline" if len(comparisons) == 1 else f"all {plural(len(comparisons), 'baseline')}"
+    beaten = "the baseline" if len(compared) == 1 else f"all {plural(len(compared), 'baseline')}"
     return marks or [Mark.from_verdict("better", f"better than {beaten}")]
 
 
@@ -97,15 +90,17 @@ def beats_all(evaluation: TaskEvaluation, method: str) -> bool | None:
 def method_table(task: TaskRecord) -> Table:
     """Return the full table of a task: every method, every metric, marked by the verdicts against every reference."""
     evaluation = task.evaluation
+    columns = {name: _column(evaluation, name) for name in evaluation.metrics}
     rows = []
     for method in evaluation.methods:
         comparisons = [comparison for comparison in evaluation.comparisons if comparison.method == method.name]
         cells = []
-        for name in evaluation.metrics:
+        for name, column in columns.items():
             marks = [Mark.from_verdict(c.verdict, c.reference) for c in comparisons if c.metric == name]
-            cells.append(_cell(evaluation, method, name, marks=marks))
-        baseline = method.family == "baseline"
-        rows.append(Row(method.name, cells, _describe_method(task, method), quiet=baseline))
+            cells.append(replace(column[method.name], marks=marks))
+        model, settings = method.family == "model", _settings(method.settings)
+        note = _trained_shares(task, method) if model else ": ".join(filter(None, ("baseline", settings)))
+        rows.append(Row(method.name, cells, note, quiet=not model))
     lower = evaluation.lower_is_better
     heads = [(metric(name), "lower is better" if name in lower else "") for name in evaluation.metrics]
     return Table(f"All methods on {evaluation.task}", "method", heads, [("", rows)], css="methods")
@@ -114,34 +109,25 @@ def method_table(task: TaskRecord) -> Table:
 def difference_table(evaluation: TaskEvaluation) -> Table | None:
     """Return every comparison with its interval; None if there are none."""
     rows = []
-    for comparison in evaluation.comparisons:
-        values = [method.values[comparison.metric].value for method in evaluation.methods]
-        difference = difference_cell(comparison.difference, comparison.low, comparison.high, values)
-        mark = Cell("", marks=[Mark.from_verdict(comparison.verdict, comparison.verdict)])
-        compared = f"{comparison.method} {DASH} {comparison.reference}"
-        rows.append(Row(compared, [Cell(metric(comparison.metric)), difference, mark]))
+    for c in evaluation.comparisons:
+        values = [method.values[c.metric].value for method in evaluation.methods]
+        difference = difference_cell((c.difference, c.low, c.high), values)
+        mark = Cell("", marks=[Mark.from_verdict(c.verdict, c.verdict)])
+        rows.append(Row(f"{c.method} {DASH} {c.reference}", [Cell(metric(c.metric)), difference, mark]))
     heads = [("metric", ""), ("difference", "interval"), ("verdict", "")]
     caption = "Method minus reference, over the same resamples of users"
     return Table(caption, "method and reference", heads, [("", rows)], folded=True) if rows else None
 
 
-def _describe_method(task: TaskRecord, method: MethodResult) -> str:
-    """Describe a method: the parts that were trained, or the chosen settings of a baseline."""
-    if method.family == "model":
-        return " · ".join(_trained_shares(method, task.bundle(method.name)))
-    settings = _settings(method.settings)
-    return f"baseline: {settings}" if settings else "baseline"
-
-
-def _trained_shares(method: MethodResult, bundle: BundleFacts | None) -> list[str]:
+def _trained_shares(task: TaskRecord, method: MethodResult) -> str:
     """Return shares of patch and head apart, for the head of a ranking task is a whole item table."""
+    bundle = task.bundle(method.name)
     if bundle is None:
-        return [f"{percent(method.trainable_fraction)} trained"] if method.trainable_fraction is not None else []
-    if bundle.backbone_params:
-        return [f"backbone {percent(bundle.backbone_share)}", f"with head {percent(bundle.trainable_fraction)}"]
-    if not bundle.patch_params:
-        return [f"head {percent(bundle.head_share)}"]
-    return [f"patch {percent(bundle.patch_share)}", f"with head {percent(bundle.trainable_fraction)}"]
+        return f"{percent(method.trainable_fraction)} trained" if method.trainable_fraction is not None else ""
+    parts = {"backbone": bundle.backbone_params, "patch": bundle.patch_params, "head": bundle.head_params}
+    part = next((name for name, params in parts.items() if params), "head")
+    text = f"{part} {percent(bundle.share(parts[part]))}"
+    return text if part == "head" else f"{text} · with head {percent(bundle.share(bundle.trained_params))}"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
