@@ -69,7 +69,7 @@ def plain_corpora(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[b
     return {rare: prepared(folder / str(rare), log, RARE if rare else {}) for rare in (False, True)}
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(("name", "value"), [("", None), *CHANGING], ids=str)
 def test_raw_events_are_read_as_they_were_prepared(
     name: str, value: Any, tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]
@@ -82,6 +82,7 @@ def test_raw_events_are_read_as_they_were_prepared(
     assert_asking_equals_evaluating(tmp_path, corpus)
 
 
+@pytest.mark.slow
 def test_all_at_once(tmp_path: Path, log: Path) -> None:
     settings = {"source.before": "10", "source.after": "1", "source.repeats": "drop", "source.rare_items": "unk"}
     settings |= {"source.min_item_events": 40, "source.max_history": 5, "columns.order": "n"}

@@ -18,6 +18,7 @@ def write_grid(folder: Path, *overrides: str) -> str:
     return str(folder / "grid.yaml")
 
 
+@pytest.mark.slow
 def test_it_computes_says_and_concludes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid, out = write_grid(tmp_path), tmp_path / "out"
     arguments = ["experiment", grid, "-o", str(out), "-j", "1", "--set", "title=Ours & theirs"]

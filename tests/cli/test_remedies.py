@@ -138,6 +138,7 @@ def top_level_sections() -> set[str]:
     } | {*SETTINGS}
 
 
+@pytest.mark.slow
 def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
     wrong, checked = [], 0
     sections = "|".join(sorted(top_level_sections()))

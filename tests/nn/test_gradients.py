@@ -188,7 +188,7 @@ SMALL = {
 RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_norms=True, train_task_token=True)
 
 
-@pytest.mark.quick_cases(8)
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize(("backbone", "name"), pairs_of_backbone_and_patch(SMALL))
 def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     config = PATCHES[name]

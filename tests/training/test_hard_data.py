@@ -85,6 +85,7 @@ def test_very_long_histories_are_read_in_windows(tmp_path: Path) -> None:
     assert training["metrics"]["valid_loss"] < 0.2  # a cycle is easy
 
 
+@pytest.mark.slow
 def test_unknown_items_are_nothing_to_predict(tmp_path: Path) -> None:
     """Users of whom nothing else is known are passed over; windows without anything to predict do no harm."""
     histories = [[4, *[UNK] * 40, *history, *[UNK] * 9] for history in cycles(60, 5)]

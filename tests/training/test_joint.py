@@ -230,6 +230,7 @@ def test_relative_is_the_mean_of_how_much_better_each_task_is_than_without_looki
         assert rows[0]["relative"] == rows[1]["relative"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_both_tasks(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
     bundles = joint(backbone, corpus, tmp_path / "out", epochs=12, patience=12, optim={"lr": 0.02})
     rows = {task: bundle.metrics["curve"] for task, bundle in bundles.items()}
@@ -295,6 +296,7 @@ def test_the_same_seed_gives_the_same_result(
     assert result(joint(backbone, corpus, tmp_path / "b", seed=1)) != result(joint_run[1])
 
 
+@pytest.mark.slow
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("start", ["pretrained", "random"])
 def test_a_joint_training_that_was_stopped_goes_on_as_if_it_never_was(

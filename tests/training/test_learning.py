@@ -39,6 +39,7 @@ def test_pretraining_beats_popularity_on_users_it_never_saw(structured: Corpus, 
     assert curve[-1]["train_loss"] < curve[0]["train_loss"] - 0.5
 
 
+@pytest.mark.slow
 def test_the_sampled_loss_learns_the_same(structured: Corpus, trained: UserModel, tmp_path: Path) -> None:
     config = pretrain_config(backbone=CHANNELS, epochs=6, valid_fraction=0.2, loss="sampled", negatives=1000, **LEARNS)
     sampled = pretrain(structured, tmp_path / "out", config).pretrained.training["metrics"]

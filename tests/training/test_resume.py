@@ -113,6 +113,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
     assert runs(case, checkpoint_every, resume=True) == uninterrupted(case)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "case",
     ["sampled", "stops early", "masked items", "patch, ranking", "last block, hard", "random trunk, weights"],

@@ -51,6 +51,7 @@ def global_states() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), random.getstate(), name, keys.tolist(), place
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_seed_gives_the_same_result_whatever_happened_before(train: Train, case: str) -> None:
     torch.manual_seed(1)

@@ -83,6 +83,7 @@ def test_it_is_read_bit_by_bit_as_it_was_written_and_its_card_says_what_it_is(
     assert "3 blocks of self-attention\n(2 heads; 512 positions from the last event back), 8 channels, 24 items" in card
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("settings", "changed"),
     [

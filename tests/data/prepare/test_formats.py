@@ -198,6 +198,7 @@ def test_files_may_differ_in_form_columns_and_kind_of_time(tmp_path: Path) -> No
     assert histories(other_folder) == {"a": ["y", "z", "x", "w"]}
 
 
+@pytest.mark.slow
 def test_files_folders_and_globs_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "day=1" / "events.parquet"
     write_parquet(folder / "part-0.snappy.parquet", ROWS[:2])

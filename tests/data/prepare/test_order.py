@@ -214,6 +214,7 @@ def test_the_catalogue_is_in_order_of_frequency_and_then_of_id(tmp_path: Path) -
     assert corpus.catalogue.ids.to_pylist() == [-1, 9, 10]
 
 
+@pytest.mark.slow
 def test_parts_are_of_users_alone_and_the_same_for_all_tasks(tmp_path: Path) -> None:
     rows = [(f"u{n}", item, time) for n in range(60) for time, item in enumerate("abcde" if n % 3 else "bd")]
     path = write_parquet(tmp_path / "a.parquet", rows)

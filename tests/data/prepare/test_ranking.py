@@ -95,6 +95,7 @@ def test_histories_end_strictly_before_the_first_target(
     assert answers(later)["u02"] == (("ccdd", "y") if repeats == "keep" else ("abcd", "y"))
 
 
+@pytest.mark.slow
 def test_a_user_who_is_not_in_the_corpus_is_in_no_task(tmp_path: Path) -> None:
     rows = [*OLD, *NEW, ("short", "a", 1, "shop", 0), ("short", "x", 10, "food", 0)]
     for history in ("all", "before-first-target"):
@@ -197,6 +198,7 @@ def test_targets_may_have_ids_of_another_kind_but_not_times(tmp_path: Path) -> N
     assert "history: all" in caught.value.remedy
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("rows", "task", "message"),
     [

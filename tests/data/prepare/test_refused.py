@@ -80,6 +80,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_cases(10)
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_file_is_named_and_nothing_is_written(tmp_path: Path, case: str) -> None:
     name, write, message = CASES[case]
@@ -148,6 +149,7 @@ def test_paths_that_lead_nowhere(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_invalid_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     bad = [("", "a", 1), ("u0", "", 2), ("u1", "a", "soon"), ("", "", ""), ("u2", "b", "nan"), ("u2", "b", "-inf")]
     write_csv(tmp_path / "in" / "a.csv", [*SMALL, *bad], end="\r\n")

@@ -125,6 +125,7 @@ def test_an_adapted_cell_is_adapt_and_evaluate(config: ExperimentConfig, out: Pa
         assert sum(cell.classes.values()) == len(users)
 
 
+@pytest.mark.slow
 def test_a_share_trains_on_fewer_and_is_judged_on_the_same(config: ExperimentConfig, out: Path) -> None:
     [(full, users)], [(half, half_users)] = (
         do(config, out, unit_of(config, out, "head", "cluster", share)) for share in (1.0, 0.5)

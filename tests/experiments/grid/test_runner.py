@@ -56,6 +56,7 @@ def run(config: ExperimentConfig, out: Path, **options: Any) -> Recorder:
     return recorder
 
 
+@pytest.mark.slow
 def test_finished_cells_are_never_computed_again(tmp_path: Path, reports: Reports) -> None:
     out, config = tmp_path / "grid", small_grid(questions=[FEW])
     first = run(config, out, command="peterrec experiment x")
@@ -203,6 +204,7 @@ def test_bad_input_is_told_before_anything_is_written(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_data_that_nobody_asks_about_may_be_absent(tmp_path: Path) -> None:
     data = small_grid().model_dump(mode="json", exclude_unset=True)["data"]
     data["absent"] = {key: value for key, value in data["small"].items() if key != "synthetic"}

@@ -33,6 +33,7 @@ def test_what_a_kill_left_within_what_it_left_is_cleared_away(tmp_path: Path) ->
     assert list(leftovers.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_backbone_made_in_between_with_other_settings_is_not_taken_for_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def raw(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
+@pytest.mark.slow
 def test_who_is_erased_is_in_no_byte_of_the_files(store: SqliteStore, path: Path) -> None:
     # Many users whose events come mixed and late: SQLite moves rows between pages, and leaves copies behind.
     rng = random.Random(1)
@@ -143,6 +144,7 @@ def test_only_the_owner_may_read_the_files(store: SqliteStore, path: Path) -> No
     assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
 
 
+@pytest.mark.slow
 def test_the_log_does_not_grow_while_somebody_is_always_reading(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_full_disk_refuses_whole_calls_and_is_forgotten_when_there_is_space_ag
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start(path: Path) -> None:
     code = """
         import sys, pathlib
