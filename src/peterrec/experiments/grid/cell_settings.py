@@ -58,19 +58,18 @@ def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
 def prepare_settings(config: ExperimentConfig, data: str, seed: int, out: Path) -> PrepareConfig:
     """Return how a data set is prepared: paths under its root, and the seed's own split of users."""
     root, settings = data_root(config, data, out), config.data[data].prepare
-    tasks = []
-    for task in settings.tasks:
-        sources = {name: getattr(task, name, None) for name in ("labels", "events")}
-        tasks.append(
-            task.model_copy(update={name: _under_root(source, root) for name, source in sources.items() if source})
-        )
     changes = {
         "events": _under_root(settings.events, root),
-        "tasks": tuple(tasks),
+        "tasks": tuple(_task_under_root(task, root) for task in settings.tasks),
         "split": settings.split.model_copy(update={"salt": f"{settings.split.salt}-{seed}"}),
         "catalogue": None if settings.catalogue is None else str(root / settings.catalogue),
     }
     return settings.model_copy(update=changes)
+
+
+def _task_under_root(task: Any, root: Path) -> Any:
+    sources = {name: getattr(task, name, None) for name in ("labels", "events")}
+    return task.model_copy(update={name: _under_root(source, root) for name, source in sources.items() if source})
 
 
 def _under_root(source: Any, root: Path) -> Any:

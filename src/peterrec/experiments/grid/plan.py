@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,8 +92,8 @@ class _Plan:
         method = self.config.methods[key.method]
         together = resolve.trains_all(self.config, key.data, key.method)
         tasks = self._task_names(key) if together else [key.task]
-        cells = tuple(CellKey(key.data, task, key.method, key.seed, key.share) for task in tasks)
-        folder = CellKey(key.data, ALL_TASKS if together else key.task, key.method, key.seed, key.share).folder
+        cells = tuple(replace(key, task=task) for task in tasks)
+        folder = replace(key, task=ALL_TASKS).folder if together else key.folder
         place = str(Path("bundles", *folder.parts[1:]))
         if place in self.units:
             return

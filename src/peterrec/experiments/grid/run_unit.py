@@ -107,33 +107,24 @@ def do(job: Job) -> Outcome:
     return Outcome(status, line, time.perf_counter() - start)
 
 
-def _clear(job: Job) -> None:
-    """Remove what is there and was made otherwise, or is damaged; resume points lie beside it.
+def _make_shared(job: Job) -> str:
+    """Prepare a corpus or pre-train a backbone, in place of what was made otherwise or is damaged.
 
-    The file that says how it was made goes first: a kill in between must not leave it beside something else.
+    Resume points lie beside it. The file that says how it was made goes first: a kill in between must not leave it
+    beside something else.
     """
-    (job.out / job.unit.marker).unlink(missing_ok=True)
-    shutil.rmtree(job.out / job.unit.place, ignore_errors=True)
-
-
-def _prepare_corpus(job: Job) -> str:
-    unit, settings = job.unit, job.unit.settings
-    assert isinstance(settings, PrepareConfig)
-    if settings.threads is None and job.threads is not None:
-        settings = settings.model_copy(update={"threads": job.threads})
-    _clear(job)
-    corpus = prepare(settings, job.out / unit.place)
+    unit, place, settings = job.unit, job.out / job.unit.place, job.unit.settings
+    (job.out / unit.marker).unlink(missing_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    if isinstance(settings, PrepareConfig):
+        corpus = prepare(settings.model_copy(update={"threads": settings.threads or job.threads}), place)
+        line = f"{corpus.manifest['users']:,} users, {corpus.manifest['items']:,} items"
+    else:
+        assert isinstance(settings, PretrainConfig)
+        model = pretrain(job.out / unit.needs[0], place, settings, resume=True, overwrite=True)
+        line = ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
     state.mark(job.out, unit)
-    return f"{corpus.manifest['users']:,} users, {corpus.manifest['items']:,} items"
-
-
-def _pretrain_backbone(job: Job) -> str:
-    unit = job.unit
-    assert isinstance(unit.settings, PretrainConfig)
-    _clear(job)
-    model = pretrain(job.out / unit.needs[0], job.out / unit.place, unit.settings, resume=True, overwrite=True)
-    state.mark(job.out, unit)
-    return ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
+    return line
 
 
 @contextlib.contextmanager
@@ -289,8 +280,8 @@ def _write(job: Job, corpus: Corpus, key: CellKey, task: Task, scorer: Scorer, *
 
 
 _DO: dict[str, Callable[[Job], str]] = {
-    "corpus": _prepare_corpus,
-    "backbone": _pretrain_backbone,
+    "corpus": _make_shared,
+    "backbone": _make_shared,
     "adapt": _adapt_cells,
     "joint": _adapt_cells,
     "baseline": _baseline_cells,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from peterrec.config import dump_yaml
 from peterrec.config.experiment import ExperimentConfig, GridDataConfig
 from peterrec.data.sources import fetch
 from peterrec.data.synthetic import planted
-from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun, PeterRecError
+from peterrec.errors import ArtifactError, ConfigError, DataError, PeterRecError
 from peterrec.experiments.assemble import machine_of
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.cell_settings import check_settings
@@ -89,7 +88,7 @@ def experiment(
     state.check_folder(out)
     _fetch(config)
     units = units_of(config, out)
-    with _resumable(out), state.locked(out), stoppable():
+    with stoppable(out), state.locked(out):
         state.open_folder(out, overwrite=overwrite)
         _write_synthetic_data(config, out)
         write_file(out / "config.yaml", dump_yaml(config).encode())
@@ -99,9 +98,11 @@ def experiment(
             return _write_report(config, out, units, machine, command)
         with contextlib.suppress(ArtifactError):  # no cell is finished
             _write_report(config, out, units, machine, command)
-    raise FailedCells(
-        _failure_message(failures), remedy="run the same command again: only what is missing is computed", path=out
-    )
+    steps = f"{len(failures)} step{'s' if len(failures) > 1 else ''} of the grid failed; the rest is in its report"
+    shown = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
+    overflow = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+    remedy = "run the same command again: only what is missing is computed"
+    raise FailedCells(f"{steps}{''.join(shown)}{overflow}", remedy=remedy, path=out)
 
 
 def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "") -> Path:
@@ -224,18 +225,3 @@ def _write_report(
             path=out,
         )
     return write_grid_report(config, cells, out, machine=machine, command=command, skipped=skipped)
-
-
-def _failure_message(failures: list[Failure]) -> str:
-    shown = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
-    overflow = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
-    steps = f"{len(failures)} step{'s' if len(failures) > 1 else ''} of the grid failed; the rest is in its report"
-    return f"{steps}{''.join(shown)}{overflow}"
-
-
-@contextlib.contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, InterruptedRun) as error:
-        raise InterruptedRun("stopped by the user", remedy="run the same command again to go on", path=out) from error

@@ -28,11 +28,9 @@ def check_folder(out: Path) -> None:
     Raises:
         ArtifactError: it is one of those.
     """
-    if out.is_dir() and (
-        (out / MARKER).is_file() or not any(path.name not in (LOCK, HOLDER) for path in out.iterdir())
-    ):
+    if (out / MARKER).is_file() or not out.exists():
         return
-    if out.exists():
+    if not out.is_dir() or any(path.name not in (LOCK, HOLDER) for path in out.iterdir()):
         raise ArtifactError("is there and is not a grid of experiments", remedy="choose another folder", path=out)
 
 

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from peterrec.errors import InterruptedRun
 from peterrec.process import tune_process  # nothing here imports torch: a worker sets its threads first
 
 RETRY_SECONDS = 0.02  # seconds until a signal is tried again
@@ -70,10 +72,9 @@ class Worker:
         if not isinstance(error, BrokenProcessPool):
             return f"its process was stopped ({type(error).__name__})"
         self.close()  # waits for it
-        code = self.processes[0].exitcode
-        ending = (
-            f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
-        )
+        code = self.processes[0].exitcode if self.processes else None
+        killed = code is not None and code < 0
+        ending = f"its process died of signal {-code}" if killed else f"its process ended ({code})"
         return f"{ending}\n  What to do: it may have needed more memory than there is: run again with fewer --jobs"
 
     def close(self) -> None:
@@ -115,17 +116,20 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM too, and never where Python would only print it, where signals can be."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def stoppable(out: Path) -> Iterator[None]:
+    """Raise `InterruptedRun` for Ctrl-C and SIGTERM, and never where Python would only print it.
+
+    In another thread than the main one signals are left as they are.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if in_main_thread}
     try:
         for number, handler in before.items():
             if number == signal.SIGTERM or handler is signal.default_int_handler:  # not where it is ignored
                 signal.signal(number, raising_handler(KeyboardInterrupt()))
         yield
+    except (KeyboardInterrupt, InterruptedRun) as error:
+        raise InterruptedRun("stopped by the user", remedy="run the same command again to go on", path=out) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class _MultiTask(nn.Module):
         self.tasks = tasks
         self.device = device
         self.steps = max(len(task.stream) for task in tasks)
-        self.batches = [_endless(task.stream) for task in tasks]
+        self.batches = [chain.from_iterable(repeat(task.stream)) for task in tasks]
         self.to(device)
 
     def losses(self) -> Iterator[Tensor]:
@@ -141,11 +142,6 @@ class _MultiTask(nn.Module):
             relative.append(relative_to(task.uninformed, metrics, metric_names(task.spec)[0]))
             named |= {metric_in_joint(name, task.spec.name): value for name, value in metrics.items()}
         return metrics if len(self.tasks) == 1 else {MONITOR: float(np.mean(relative)), **named}
-
-
-def _endless(stream: EpochStream[Batch]) -> Iterator[Batch]:
-    while True:
-        yield from stream
 
 
 @dataclass(frozen=True)
