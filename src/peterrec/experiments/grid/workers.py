@@ -73,8 +73,9 @@ class Worker:
             return f"its process was stopped ({type(error).__name__})"
         self.close()  # waits for it
         code = self.processes[0].exitcode if self.processes else None
-        killed = code is not None and code < 0
-        ending = f"its process died of signal {-code}" if killed else f"its process ended ({code})"
+        ending = f"its process ended ({code})"
+        if code is not None and code < 0:
+            ending = f"its process died of signal {-code}"
         return f"{ending}\n  What to do: it may have needed more memory than there is: run again with fewer --jobs"
 
     def close(self) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError, TrainingError
@@ -117,7 +115,15 @@ def train_epochs(
     clock = time.perf_counter()
     for epoch in range(config.epochs):
         network.train()
-        total = sum(_step(network, loss, optimizer, schedule, config.optim.clip_norm) for loss in losses())
+        total = 0.0
+        for loss in losses():
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if config.optim.clip_norm is not None:
+                clip_gradients(network.parameters(), config.optim.clip_norm)
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach())
         network.eval()
         with torch.inference_mode():
             row = {"epoch": float(epoch), "train_loss": total / steps, **validate()}
@@ -136,15 +142,3 @@ def train_epochs(
         if curve.finished(config.patience):
             break
     network.load_state_dict(best_weights)
-
-
-def _step(
-    network: nn.Module, loss: Tensor, optimizer: Optimizer, schedule: LRScheduler, clip_norm: float | None
-) -> float:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    if clip_norm is not None:
-        clip_gradients(network.parameters(), clip_norm)
-    optimizer.step()
-    schedule.step()
-    return float(loss.detach())
