@@ -16,6 +16,7 @@ from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRu
 from peterrec.experiments.grid import run_unit as work
 from peterrec.experiments.grid import runner, state
 from peterrec.experiments.grid.runner import FailedCells, experiment, report_only
+from peterrec.experiments.grid.workers import Worker
 from peterrec.report.grid.cells import CellKey, CellResult
 
 from .small_grid import Recorder, cells_on_disk, question, small_grid, workers_of
@@ -159,6 +160,11 @@ def test_a_worker_that_dies_is_a_cell_that_failed(tmp_path: Path) -> None:
         experiment(config, out, jobs=2, watch=recorder)
     assert cells_on_disk(out) == ["small/target/popularity/seed-0-share-100"]
     assert run(config, out).done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
+
+
+def test_a_worker_that_others_stop_says_so() -> None:
+    error = InterruptedRun("stopped by the user", remedy="continue with --resume")
+    assert Worker(None).death(error) == "its process was stopped (InterruptedRun)"
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ def _train(corpus: Corpus, task: Task, config: ConetConfig, seed: int, say: Say)
     generator = torch.Generator().manual_seed(seed)
     n_items, n_targets = len(corpus.catalogue), len(task.targets)
     network = CrossNetwork(len(sources), n_items, n_targets, config.channels, config.layers, generator).to(device)
-    judged = PartScorer.of(network, valid, histories[1], len(train), device)
-    scorer = PartScorer.of(network, test, histories[2], len(train) + len(valid), device)
+    judged = PartScorer.build(network, valid, histories[1], len(train), device)
+    scorer = PartScorer.build(network, test, histories[2], len(train) + len(valid), device)
     stream = EpochStream(_Pairs(sources, train, n_items, n_targets, config.negatives), config.batch_size, seed)
     curve = Curve("mrr", "max")
 
@@ -253,7 +253,7 @@ class PartScorer:
     trainable_fraction: float = 1.0
 
     @classmethod
-    def of(
+    def build(
         cls, network: CrossNetwork, part: TaskPart, histories: list[IntArray], first: int, device: torch.device
     ) -> PartScorer:
         """Return the scorer of a part whose users have these source items."""
@@ -288,12 +288,6 @@ class PartScorer:
         targets = torch.arange(self.network.target.items, device=self.device)
         widest = max(layer.out_features for layer in self.network.target.layers if isinstance(layer, nn.Linear))
         step = max(1, _BLOCK // max(1, len(targets) * widest))
-        blocks = []
-        for start in range(0, len(rows), step):
-            block_rows = rows[start : start + step]
-            users, context = (
-                torch.from_numpy(values)[:, None].to(self.device)
-                for values in (self.first + block_rows, self.context[block_rows])
-            )
-            blocks.append(self.network(users, context, targets)[1].cpu().numpy())
-        return np.concatenate(blocks)
+        users = torch.from_numpy(np.stack([self.first + rows, self.context[rows]]))[..., None].to(self.device)
+        blocks = torch.split(users, step, dim=1)  # each (2, b, 1): embedding and context
+        return np.concatenate([self.network(*block, targets)[1].cpu().numpy() for block in blocks])
