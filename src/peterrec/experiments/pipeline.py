@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from peterrec.arguments import checked
 from peterrec.artifacts.inspection import inspect
-from peterrec.config import AdaptConfig, EvaluateConfig, RunConfig, build_config, dump_yaml, same_settings
+from peterrec.config import AdaptConfig, RunConfig, build_config, dump_yaml, same_settings
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import input_files, prepare
 from peterrec.data.sources import fetch
@@ -99,11 +99,12 @@ def _run(config: RunConfig, out: str | Path, overwrite: bool, command: str) -> P
     state = RunState(config, Path(out), overwrite)
     _check_overrides(config)
     _fetch(state)
-    corpus = state.stage("prepare", _same_corpus(state), lambda: Corpus.open(_corpus(state)), lambda: _prepare(state))
+    corpus = _prepare(state)
     model = _pretrain(state, corpus)
-    _joint(state, model, corpus)
-    evaluations = [_task(state, model, corpus, task) for task in corpus.task_names]
-    record = assemble(state.config, corpus, model, state.out, evaluations, state.stages, command)
+    if "joint" in config.strategies:
+        _adapt_jointly(state, model, corpus)
+    evaluations = [_adapt_and_evaluate(state, model, corpus, task) for task in corpus.task_names]
+    record = assemble(config, corpus, model, state.out, evaluations, state.stages, command)
     write_json(state.out / "run.json", json.loads(record.model_dump_json(by_alias=True)))
     write_file(state.out / "config.yaml", dump_yaml(config).encode())
     return write_report(record, state.out / "report.html")
@@ -119,62 +120,6 @@ def adapt_config(config: RunConfig, task: str, strategy: str) -> AdaptConfig:
     return build_config(AdaptConfig, merge_settings(tree, config.task_overrides.get(task, {})))
 
 
-def _joint(state: RunState, model: UserModel, corpus: Corpus) -> None:
-    if "joint" not in state.config.strategies:
-        return
-    out, tasks = state.out / "joint", corpus.task_names
-    settings = build_config(AdaptConfig, state.config.adapt.model_dump(exclude_unset=True) | {"strategy": "joint"})
-    meta = description(out)
-    reusable = (
-        meta is not None
-        and meta["tasks"] == tasks
-        and meta["backbone_fingerprint"] == model.fingerprint
-        and meta["corpus_fingerprint"] == corpus.manifest["fingerprint"]
-        and same_settings(out / "config.yaml", settings)
-        and all(
-            (description(out / task) or {}).get("fingerprint") == meta.get("bundles", {}).get(task, "")
-            for task in tasks
-        )
-    )
-    state.stage(
-        "adapt all tasks (joint)", reusable, lambda: None,
-        lambda: adapt_jointly(
-            model, corpus, tasks, out, settings, resume=not state.overwrite, overwrite=True
-        ) and None,
-    )  # fmt: skip
-
-
-def _task(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[str, Any]:
-    paths: dict[str, Path] = {s: state.out / bundle_folder(task, s) for s in state.config.strategies}
-    for strategy, path in paths.items():
-        if strategy == "joint":
-            continue
-        settings = adapt_config(state.config, task, strategy)
-        state.stage(
-            f"adapt {task} ({strategy})", same_bundle(path, settings, model, corpus), lambda: None,
-            lambda path=path, settings=settings: adapt(  # type: ignore[misc]
-                model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True
-            ),
-        )  # fmt: skip
-    evaluation_path = state.out / "evaluations" / f"{task}.json"
-    key = _evaluation_key(state.config.evaluate, paths, corpus)
-    return state.stage(
-        f"evaluate {task}", evaluation_path.exists() and read_json(evaluation_path).get("key") == key,
-        lambda: read_json(evaluation_path)["evaluation"],
-        lambda: _evaluate(state, model, corpus, paths, evaluation_path, key),
-    )  # fmt: skip
-
-
-def _evaluate(
-    state: RunState, model: UserModel, corpus: Corpus, paths: dict[str, Path], out: Path, key: dict[str, Any]
-) -> dict[str, Any]:
-    evaluation = evaluate(model, corpus, paths, config=state.config.evaluate).to_json()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {"key": key, "evaluation": evaluation})
-    logger.info(evaluation["sentence"])
-    return evaluation
-
-
 def _fetch(state: RunState) -> None:
     name, data = state.config.fetch, Path(state.config.data)
     if name is None:
@@ -187,49 +132,74 @@ def _fetch(state: RunState) -> None:
     state.stages.append({"name": "fetch", "seconds": time.perf_counter() - start, "reused": was_there})
 
 
-def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
-    out = state.out / "backbone"
+def _prepare(state: RunState) -> Corpus:
+    path, settings = state.out / "corpus", state.config.prepare
+    manifest = description(path)
+    reusable = manifest.get("config") == settings.model_dump(mode="json") and manifest["inputs"] == [
+        file.identity() for file in input_files(settings)
+    ]
     return state.stage(
-        "pretrain", _same_backbone(state, corpus), lambda: UserModel.from_pretrained(out),
-        lambda: pretrain(
-            corpus, out, state.config.pretrain, resume=not state.overwrite, overwrite=True
-        ),
+        "prepare", reusable, lambda: Corpus.open(path),
+        lambda: prepare(settings, path, overwrite=True, report=logger.info),
     )  # fmt: skip
 
 
-def _corpus(state: RunState) -> Path:
-    return state.out / "corpus"
+def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
+    path, settings = state.out / "backbone", state.config.pretrain
+    made_from = description(path).get("training", {}).get("corpus_fingerprint")
+    reusable = made_from == corpus.manifest["fingerprint"] and same_settings(path / "config.yaml", settings)
+    return state.stage(
+        "pretrain", reusable, lambda: UserModel.from_pretrained(path),
+        lambda: pretrain(corpus, path, settings, resume=not state.overwrite, overwrite=True),
+    )  # fmt: skip
 
 
-def _prepare(state: RunState) -> Corpus:
-    return prepare(state.config.prepare, _corpus(state), overwrite=True, report=logger.info)
-
-
-def _same_corpus(state: RunState) -> bool:
-    manifest = description(_corpus(state))
-    if manifest is None or manifest["config"] != state.config.prepare.model_dump(mode="json"):
-        return False
-    return bool(manifest["inputs"] == [file.identity() for file in input_files(state.config.prepare)])
-
-
-def _same_backbone(state: RunState, corpus: Corpus) -> bool:
-    path = state.out / "backbone"
-    meta = description(path)
-    return (
-        meta is not None
-        and meta["training"].get("corpus_fingerprint") == corpus.manifest["fingerprint"]
-        and same_settings(path / "config.yaml", state.config.pretrain)
+def _adapt_jointly(state: RunState, model: UserModel, corpus: Corpus) -> None:
+    path, tasks = state.out / "joint", corpus.task_names
+    settings = build_config(AdaptConfig, state.config.adapt.model_dump(exclude_unset=True) | {"strategy": "joint"})
+    reusable = description(path).get("tasks") == tasks and all(
+        same_bundle(path / task, settings, model, corpus) for task in tasks
     )
+    state.stage(
+        "adapt all tasks (joint)", reusable, lambda: None,
+        lambda: adapt_jointly(
+            model, corpus, tasks, path, settings, resume=not state.overwrite, overwrite=True
+        ) and None,
+    )  # fmt: skip
 
 
-def _evaluation_key(config: EvaluateConfig, paths: dict[str, Path], corpus: Corpus) -> dict[str, Any]:
-    bundles = {strategy: inspect(path)["fingerprint"] for strategy, path in paths.items()}
-    return {
-        "config": config.model_dump(mode="json"),
-        "bundles": bundles,
+def _adapt_and_evaluate(state: RunState, model: UserModel, corpus: Corpus, task: str) -> dict[str, Any]:
+    paths: dict[str, Path] = {
+        strategy: state.out / bundle_folder(task, strategy) for strategy in state.config.strategies
+    }
+    for strategy, path in paths.items():
+        if strategy == "joint":
+            continue
+        settings = adapt_config(state.config, task, strategy)
+        state.stage(
+            f"adapt {task} ({strategy})", same_bundle(path, settings, model, corpus), lambda: None,
+            lambda path=path, settings=settings: adapt(  # type: ignore[misc]
+                model, corpus, task, path, settings, resume=not state.overwrite, overwrite=True
+            ),
+        )  # fmt: skip
+    file = state.out / "evaluations" / f"{task}.json"
+    key = {
+        "config": state.config.evaluate.model_dump(mode="json"),
+        "bundles": {strategy: inspect(path)["fingerprint"] for strategy, path in paths.items()},
         "corpus": corpus.manifest["fingerprint"],
         "format": EVALUATION_FORMAT,
     }
+
+    def evaluate_bundles() -> dict[str, Any]:
+        evaluation = evaluate(model, corpus, paths, config=state.config.evaluate).to_json()
+        write_json(file, {"key": key, "evaluation": evaluation})
+        logger.info(evaluation["sentence"])
+        return evaluation
+
+    return state.stage(
+        f"evaluate {task}", file.exists() and read_json(file).get("key") == key,
+        lambda: read_json(file)["evaluation"], evaluate_bundles,
+    )  # fmt: skip
 
 
 def _check_overrides(config: RunConfig) -> None:

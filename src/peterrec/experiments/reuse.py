@@ -30,22 +30,19 @@ def merge_settings(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> 
     return tree
 
 
-def description(path: Path) -> dict[str, Any] | None:
-    """Return the metadata of an artifact; None where there is none that can be used."""
-    if not path.exists():
-        return None
+def description(path: Path) -> dict[str, Any]:
+    """Return the metadata of an artifact; empty where there is none that can be used."""
     try:
         return inspect(path)
     except ArtifactError:
-        return None  # damaged, or of another format: made again
+        return {}  # not there, damaged, or of another format: made again
 
 
 def same_bundle(path: Path, settings: AdaptConfig, model: UserModel, corpus: Corpus) -> bool:
     """Return whether a bundle is what adapting with these settings would give."""
     meta = description(path)
     return (
-        meta is not None
-        and meta["backbone_fingerprint"] == model.fingerprint
+        meta.get("backbone_fingerprint") == model.fingerprint
         and meta["metrics"].get("corpus_fingerprint") == corpus.manifest["fingerprint"]
         and same_settings(path / "config.yaml", settings)
     )

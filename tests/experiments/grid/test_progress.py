@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from peterrec.experiments.grid.plan import Unit
-from peterrec.experiments.grid.progress import Lines, LiveTable, Tally, Watch, duration
+from peterrec.experiments.grid.progress import Lines, LiveTable, Watch
 from peterrec.experiments.grid.run_unit import Outcome
 from peterrec.report.grid.cells import CellKey
 
@@ -51,83 +51,84 @@ def test_a_line_for_each_unit(logged: list[str]) -> None:
     ]
 
 
-def test_the_time_left_is_told_from_units_of_the_same_method() -> None:
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=90, height=30, color_system=None)
+
+
+def picture(watch: LiveTable) -> list[list[str]]:
+    """The words of each line that is shown now."""
+    assert watch.live is not None
+    console = Console(file=io.StringIO(), width=90)
+    console.print(watch.live.get_renderable())
+    return [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_a_row_for_each_task_and_method_those_with_something_to_do_first(console: Console) -> None:
+    watch = LiveTable(console)
+    watch.begin(UNITS, CELLS[2:], 1)
+    assert picture(watch)[1:] == [["demo/age", "head", "0/2"], ["demo/age", "patch", "2/2"]]
+    watch.close()
+    watch.begin(UNITS, CELLS[1:], 1)
+    assert picture(watch)[1:] == [["demo/age", "patch", "1/2"], ["demo/age", "head", "0/2"]]
+    watch.started(CELLS[2])
+    assert picture(watch)[1] == ["demo/age", "head,", "seed", "0", "0:00:00"], "what runs stands first"
+    watch.ended(CELLS[2], Outcome("failed", "no", 1.0))
+    watch.ended(CELLS[1], FINISHED)
+    assert picture(watch)[1:] == [["demo/age", "head", "0/2", "1", "failed"], ["demo/age", "patch", "2/2"]]
+    watch.close()
+
+
+def test_the_time_left_is_told() -> None:
     now = [100.0]
-    tally = Tally(UNITS, CELLS, 1, clock=lambda: now[0])
-    assert tally.remaining() is None
-    for unit, seconds in ((CELLS[0], 10.0), (CELLS[2], 2.0)):
-        tally.started(unit)
-        now[0] += seconds
-        tally.ended(unit, Outcome("done", "", seconds))
-    assert tally.elapsed == 12.0
-    assert tally.remaining() == pytest.approx(10 + 2), "a patch and a head are left"
-    tally.started(CELLS[1])
-    now[0] += 4
-    assert tally.remaining() == pytest.approx(6 + 2), "the running one has come some way"
-    now[0] += 100
-    assert tally.remaining() == pytest.approx(2), "and is not below zero when it takes longer"
-    two = Tally(UNITS, CELLS, 2, clock=lambda: now[0])
-    two.ended(CELLS[0], FINISHED)
-    assert two.remaining() == pytest.approx((10 + 10 + 10) / 2), "two at a time; of heads nothing is known yet"
-    assert two.line() == "1 of 4 steps in 0 s, about 15 s left"
+    watch = LiveTable(Console(file=io.StringIO(), force_terminal=True, width=90, get_time=lambda: now[0]))
+    watch.begin(UNITS, CELLS, 1)
+    for unit in CELLS[:3]:
+        now[0] += 60
+        watch.ended(unit, FINISHED)
+    assert picture(watch)[0][-3:] == ["3/4", "0:03:00", "0:01:00"], "steps, time so far, time left"
+    watch.close()
 
 
-def shown(tally: Tally, height: int = 40) -> str:
-    console = Console(file=io.StringIO(), width=80, height=height)
-    console.print(tally.table(height))
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
-
-
-def test_a_row_for_each_task_and_method() -> None:
-    tally = Tally(UNITS, CELLS[1:], 1)
-    rows = [line.split() for line in shown(tally).splitlines()]
-    assert rows == [
-        ["task", "method", "done"], ["demo/age", "patch", "1/2"], ["demo/age", "head", "0/2"]
-    ]  # fmt: skip
-    tally.started(CELLS[2])
-    assert shown(tally).splitlines()[1].split() == ["demo/age", "head", "0/2", "running"], "what runs stands first"
-    tally.ended(CELLS[2], Outcome("failed", "no", 1.0))
-    tally.ended(CELLS[1], FINISHED)
-    rows = [line.split() for line in shown(tally).splitlines()[1:]]
-    assert rows == [["demo/age", "head", "0/2", "1", "failed"], ["demo/age", "patch", "2/2"]]
-
-
-def test_a_table_fits_on_the_terminal() -> None:
+def test_what_does_not_fit_on_the_terminal_is_cut_off() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=90, height=10, color_system=None)
+    watch = LiveTable(console)
     units = [cell(f"method-{number}") for number in range(50)]
-    tally = Tally(units, units[:30], 1)
-    lines = shown(tally, height=20).splitlines()
-    assert len(lines) <= 20 - 6
-    assert lines[-1].strip() == f"and {50 - 12} more, 20 of them done"
+    watch.begin(units, units[:30], 1)
+    watch.started(units[0])
+    assert watch.live is not None
+    watch.live.refresh()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    watch.close()
+    assert "0/30" in shown
+    assert "demo/age method-0, seed 0" in shown
+    assert "method-7" not in shown
 
 
-def test_methods_with_brackets_are_no_markup() -> None:
-    assert "[bold]patch" in shown(Tally([cell("[bold]patch")], [], 1))
+def test_methods_with_brackets_are_no_markup(console: Console) -> None:
+    watch = LiveTable(console)
+    watch.begin([cell("[bold]patch")], [cell("[bold]patch")], 1)
+    watch.started(cell("[bold]patch"))
+    assert [line[1] for line in picture(watch)[1:]] == ["[bold]patch,", "[bold]patch"]
+    watch.close()
 
 
-def test_the_table_lives_on_a_terminal_and_leaves_a_line() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=90, height=30)
+def test_the_table_lives_on_a_terminal_and_leaves_a_line(console: Console) -> None:
     watch = LiveTable(console)
     watch.begin(UNITS, CELLS, 1)
     watch.started(CELLS[0])
     assert watch.live is not None
     watch.live.refresh()
-    picture = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "demo/age patch, seed 0 (0 s)" in picture
-    assert "0/2" in picture
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "demo/age patch, seed 0 0:00:00" in shown
+    assert "0/2" in shown
     watch.ended(CELLS[0], Outcome("skipped", "too few", 1.0))
     watch.close()
     watch.close()
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "skipped: too few" in text
-    assert "1 of 4 steps in 0 s" in text
+    assert text.splitlines()[-1].split()[-3:-1] == ["1/4", "0:00:00"]
     nothing = LiveTable(console)
     nothing.begin(UNITS, [], 1)
     nothing.close()
     assert "0 to compute" in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (7500, "2 h 05 min")]
-)
-def test_times_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

@@ -24,11 +24,10 @@ from peterrec.evaluation import per_user
 from peterrec.evaluation.baselines import fit_baseline
 from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.grid import peak_memory as memory
-from peterrec.experiments.grid import run_cell as methods
 from peterrec.experiments.grid import run_unit as work
 from peterrec.experiments.grid import state
 from peterrec.experiments.grid.plan import Unit, units_of
-from peterrec.experiments.grid.run_cell import Job
+from peterrec.experiments.grid.run_unit import Job
 from peterrec.experiments.grid.runner import _write_synthetic_data
 from peterrec.model import UserModel
 from peterrec.report.grid.cells import CellResult, read_cell, read_users
@@ -139,7 +138,7 @@ def test_a_share_trains_on_fewer_and_is_judged_on_the_same(config: ExperimentCon
 def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) -> None:
     [(cell, users)] = do(config, out, unit_of(config, out, "popularity", "target", 0.5))
     corpus = Corpus.open(out / "corpora/small/seed-0")
-    train = methods.with_share(corpus, 0.5, 0).task("target").part("train")
+    train = work.with_share(corpus, 0.5, 0).task("target").part("train")
     fitted = fit_baseline("popularity", train, train, n_targets=12)
     assert not isinstance(fitted, str)
     results = per_user.evaluate_users(
@@ -177,7 +176,7 @@ def test_seconds_of_a_neural_baseline_are_of_each_epoch(out: Path) -> None:
 @pytest.mark.slow
 def test_large_bundles_are_not_kept(config: ExperimentConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = unit_of(config, out, "head", "target")
-    monkeypatch.setattr(methods, "LARGE", 10)
+    monkeypatch.setattr(work, "LARGE", 10)
     do(config, out, unit)
     assert not (out / unit.place).exists()
     assert state.is_done(out, unit)
@@ -191,7 +190,7 @@ def test_a_bundle_that_is_there_is_not_trained_again(
 ) -> None:
     unit = unit_of(config, out, "patch", "target")
     [(before, _)] = do(config, out, unit)
-    monkeypatch.setattr(methods, "adapt", None)
+    monkeypatch.setattr(work, "adapt", None)
     [(after, _)] = do(config, out, unit)
     assert after.metrics == before.metrics
 
@@ -212,7 +211,7 @@ def test_what_cannot_be_had_is_skipped_with_the_reason(out: Path) -> None:
         assert outcome.status == "skipped"
         assert words in outcome.line
         assert state.is_done(out, skipped_unit), "it is not tried again"
-        assert words in (state.reason(out, skipped_unit.cells[0], skipped_unit, "skipped") or "")
+        assert words in state.why_missing(out, skipped_unit.cells[0], skipped_unit)
         assert not state.is_done(out, replace(skipped_unit, inputs=skipped_unit.inputs | {"seed": 9})), (
             "unless something changed"
         )
@@ -228,14 +227,14 @@ def test_an_error_is_noted_and_forgotten_when_it_goes_well(
     def broken(*_: Any, **__: Any) -> None:
         raise TrainingError("it diverged", remedy="lower the rate")
 
-    monkeypatch.setattr(methods, "adapt", broken)
+    monkeypatch.setattr(work, "adapt", broken)
     outcome = work.do(Job(failing_unit, out, config.evaluate))
     assert outcome.status == "failed"
     assert "it diverged" in outcome.line
     note = out / key.folder.with_name(f"{key.folder.name}.failed.json")
     assert "broken" in "".join(json.loads(note.read_text())["trace"])
     assert not state.is_done(out, failing_unit), "it is tried again"
-    monkeypatch.setattr(methods, "adapt", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(work, "adapt", lambda *_, **__: 1 / 0)
     assert "unexpected ZeroDivisionError" in work.do(Job(failing_unit, out, config.evaluate)).line
     monkeypatch.undo()
     do(config, out, failing_unit)

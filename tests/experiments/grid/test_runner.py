@@ -13,9 +13,10 @@ import pytest
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.synthetic import synthetic
 from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun
-from peterrec.experiments.grid import run_cell as methods
+from peterrec.experiments.grid import run_unit as work
 from peterrec.experiments.grid import runner, state
 from peterrec.experiments.grid.runner import FailedCells, experiment, report_only
+from peterrec.experiments.grid.workers import Worker
 from peterrec.report.grid.cells import CellKey, CellResult
 
 from .small_grid import Recorder, cells_on_disk, question, small_grid, workers_of
@@ -102,14 +103,14 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, config = tmp_path / "grid", small_grid(questions=[FEW])
-    plain = methods.adapt
+    plain = work.adapt
 
     def broken(model: Any, corpus: Any, task: str, *options: Any, **shares_config: Any) -> Any:
         if task == "target" and options[1].strategy == "patch":
             raise ValueError("by accident")
         return plain(model, corpus, task, *options, **shares_config)
 
-    monkeypatch.setattr(methods, "adapt", broken)
+    monkeypatch.setattr(work, "adapt", broken)
     recorder = run(config, out)
     bad = "small/target/patch/seed-0-share-100"
     assert cells_on_disk(out) == [cell for cell in CELLS if cell != bad]
@@ -165,6 +166,11 @@ def test_a_worker_that_dies_is_a_cell_that_failed(tmp_path: Path) -> None:
     assert run(config, out).done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
 
 
+def test_a_worker_that_others_stop_says_so() -> None:
+    error = InterruptedRun("stopped by the user", remedy="continue with --resume")
+    assert Worker(None).death(error) == "its process was stopped (InterruptedRun)"
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "grid"
     with state.locked(out), pytest.raises(ArtifactError, match=rf"another run \(process {os.getpid()}\) is at work"):
@@ -178,7 +184,7 @@ def test_stopped_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(methods, "fit_baseline", interrupted)
+    monkeypatch.setattr(work, "fit_baseline", interrupted)
     with pytest.raises(InterruptedRun, match="run the same command again to go on"):
         experiment(small_grid(questions=[question("majority")]), tmp_path / "grid", jobs=1)
 
@@ -244,7 +250,7 @@ def test_a_data_set_is_fetched_only_where_it_is_not_there(tmp_path: Path, monkey
     }
     data = {"films": {"fetch": "ml-1m", "prepare": prepare}}
     config = small_grid(data=data, data_root=str(tmp_path), questions=[question("patch")])
-    runner._fetch(config, tmp_path / "out")
+    runner._fetch(config)
     assert fetched == [tmp_path / "ml-1m"]
-    runner._fetch(config, tmp_path / "out")  # the user's own copy may lie there as well
+    runner._fetch(config)  # the user's own copy may lie there as well
     assert len(fetched) == 1

@@ -8,7 +8,6 @@ import pytest
 
 from peterrec.errors import ArtifactError
 from peterrec.evaluation.baselines import Unavailable
-from peterrec.experiments.grid import run_cell as methods
 from peterrec.experiments.grid import run_unit as work
 from peterrec.experiments.grid import runner, state
 from peterrec.experiments.grid.runner import FailedCells, experiment
@@ -60,7 +59,7 @@ def test_a_cell_without_its_users_is_computed_again(tmp_path: Path) -> None:
 def test_what_only_has_to_be_installed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_grid(questions=[CONSTANT])
     with monkeypatch.context() as missing:
-        missing.setattr(methods, "fit_baseline", lambda *args, **options: Unavailable("trees: install them"))
+        missing.setattr(work, "fit_baseline", lambda *args, **options: Unavailable("trees: install them"))
         with pytest.raises(FailedCells, match="trees: install them"):
             experiment(config, tmp_path, jobs=1)
     recorder = Recorder()
@@ -69,6 +68,6 @@ def test_what_only_has_to_be_installed_is_tried_again(tmp_path: Path, monkeypatc
 
 
 def test_without_any_cell_it_is_said_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "fit_baseline", lambda *args, **options: "it is too large")
+    monkeypatch.setattr(work, "fit_baseline", lambda *args, **options: "it is too large")
     with pytest.raises(ArtifactError, match=r"no finished cell of this grid \(it is too large\)"):
         experiment(small_grid(questions=[CONSTANT]), tmp_path, jobs=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,7 @@ from peterrec.data.sequences import UNK, Sequences
 from peterrec.errors import DataError
 from peterrec.evaluation.baselines.settings import DupnConfig
 from peterrec.experiments.neural_baselines import conet, train_neural_baseline
-from peterrec.experiments.neural_baselines.conet import PartScorer, _Pairs
-from peterrec.experiments.neural_baselines.conet_network import CrossNetwork
+from peterrec.experiments.neural_baselines.conet import CrossNetwork, PartScorer, _Pairs
 from peterrec.experiments.neural_baselines.dupn import UserEncoder
 from training.small import corpus_of
 
@@ -157,8 +157,13 @@ def test_conet_scores_only_the_users_it_was_trained_for(tiny: Corpus) -> None:
 def test_conet_scores_users_by_their_own_embeddings(tiny: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part's rows of the table decide its scores, and no others do."""
     judged: list[PartScorer] = []
-    judge = conet._validate
-    monkeypatch.setattr(conet, "_validate", lambda scorer, valid: judged.append(scorer) or judge(scorer, valid))
+
+    class Recorded(PartScorer):
+        def __init__(self, *values: Any) -> None:
+            super().__init__(*values)
+            judged.append(self)
+
+    monkeypatch.setattr(conet, "PartScorer", Recorded)
     trained = train_neural_baseline("conet", tiny, ["shop"], {"epochs": 1, "channels": 8, "layers": [16, 8]}, 0)["shop"]
     parts = {name: tiny.task("shop").part(name) for name in ("train", "valid", "test")}
     end = np.cumsum([len(part) for part in parts.values()])
@@ -196,7 +201,7 @@ def test_empty_histories_and_unknown_items_are_no_trouble(name: str, tmp_path: P
 
 def test_dupn_gives_classes_to_nobody_and_to_somebody_without_events(tiny: Corpus) -> None:
     trained = train_neural_baseline("dupn", tiny, ["cluster"], SMALL | {"epochs": 1}, 0)["cluster"]
-    assert trained.history.monitor == "log_loss"
+    assert trained.curve.monitor == "log_loss"
     assert trained.scorer.probabilities(Sequences.from_rows([])).shape == (0, 4)
     outputs = trained.scorer.probabilities(Sequences.from_rows([[], [UNK], [4, 5]]))
     assert outputs.sum(axis=1) == pytest.approx(1.0)

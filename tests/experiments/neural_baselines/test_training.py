@@ -19,6 +19,7 @@ from peterrec.evaluation.baselines.settings import ConetConfig, DupnConfig, Neur
 from peterrec.evaluation.validation import mean_reciprocal_rank
 from peterrec.experiments.neural_baselines import TrainedBaseline, train_neural_baseline
 from peterrec.experiments.neural_baselines.train import train_epochs
+from peterrec.training.callbacks import Curve
 
 QUICK = {"batch_size": 32, "epochs": 2, "device": "cpu"}  # on a GPU sums come in any order
 SMALL: dict[str, dict[str, Any]] = {
@@ -37,7 +38,7 @@ def mrr_of(trained: TrainedBaseline, part: TaskPart) -> float:
 
 def equal_curves(first: TrainedBaseline, second: TrainedBaseline) -> bool:
     def plain(trained: TrainedBaseline) -> list[dict[str, float | None]]:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in trained.history.rows]
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in trained.curve.rows]
 
     return plain(first) == plain(second)
 
@@ -74,13 +75,10 @@ def test_what_is_told_of_it(name: str, tiny: Corpus) -> None:
     assert list(trained.trained) == ["embedding", "network", "head"]
     assert min(trained.trained.values()) > 0
     assert sum(trained.trained.values()) == trained.all_params == trained.scorer.trainable
-    assert [row["epoch"] for row in trained.history.rows] == [0, 1]
-    assert trained.history.seconds == trained.history.rows[-1]["seconds"] > trained.history.rows[0]["seconds"] > 0
-    assert trained.history.seconds_per_epoch == pytest.approx(
-        trained.history.rows[1]["seconds"] - trained.history.rows[0]["seconds"]
-    )
-    assert trained.history.monitor == "mrr"
-    assert trained.history.best_epoch == int(np.argmax([row["mrr"] for row in trained.history.rows]))
+    assert [row["epoch"] for row in trained.curve.rows] == [0, 1]
+    assert min(row["seconds"] for row in trained.curve.rows) > 0
+    assert trained.curve.monitor == "mrr"
+    assert trained.curve.best["epoch"] == np.argmax([row["mrr"] for row in trained.curve.rows])
     assert trained.settings["batch_size"] == 32
     assert trained.settings["patience"] == 4
     assert len(messages) == 2
@@ -103,9 +101,9 @@ def test_nobody_looks_at_the_targets_of_valid_and_test_users(
 
     monkeypatch.setattr(type(task), "part", changed)
     after = train_neural_baseline(name, tiny, ["shop"], SMALL[name], 0)["shop"]
-    losses = [[row["train_loss"] for row in trained.history.rows] for trained in (before, after)]
+    losses = [[row["train_loss"] for row in trained.curve.rows] for trained in (before, after)]
     assert losses[0] == losses[1]
-    assert [row["mrr"] for row in before.history.rows] != [row["mrr"] for row in after.history.rows]
+    assert [row["mrr"] for row in before.curve.rows] != [row["mrr"] for row in after.curve.rows]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +144,7 @@ def test_a_gpu_comes_close_to_the_cpu(name: str, tiny: Corpus) -> None:
         train_neural_baseline(name, tiny, ["shop"], SMALL[name] | {"device": device}, 0)["shop"]
         for device in ("cpu", "cuda")
     )
-    for row, cuda_row in zip(on_cpu.history.rows, on_cuda.history.rows, strict=True):
+    for row, cuda_row in zip(on_cpu.curve.rows, on_cuda.curve.rows, strict=True):
         assert row["train_loss"] == pytest.approx(cuda_row["train_loss"], rel=0.02)
     assert mrr_of(on_cuda, tiny.task("shop").part("test")) == pytest.approx(
         mrr_of(on_cpu, tiny.task("shop").part("test")), abs=0.05
@@ -172,13 +170,13 @@ def test_dupn_learns_several_tasks_at_once(structured: Corpus) -> None:
     assert probabilities.sum(axis=1) == pytest.approx(1.0)
     assert accuracy_score(test.labels, probabilities.argmax(axis=1)) > 0.8
     assert mrr_of(baselines["shop"], shop.part("test")) > 0.35
-    rows = {name: trained.history.rows[trained.history.best_epoch] for name, trained in baselines.items()}
+    rows = {name: trained.curve.best for name, trained in baselines.items()}
     assert set(rows["cluster"]) == {"epoch", "train_loss", "relative", "log_loss", "accuracy", "seconds"}
     assert set(rows["shop"]) == {"epoch", "train_loss", "relative", "mrr", "seconds"}
-    assert baselines["shop"].history.monitor == baselines["cluster"].history.monitor == "relative"
-    relative = [row["relative"] for row in baselines["shop"].history.rows]
-    assert baselines["shop"].history.best_epoch == baselines["cluster"].history.best_epoch == int(np.argmin(relative))
-    assert relative[baselines["shop"].history.best_epoch] < 0.8
+    assert baselines["shop"].curve.monitor == baselines["cluster"].curve.monitor == "relative"
+    relative = [row["relative"] for row in baselines["shop"].curve.rows]
+    assert baselines["shop"].curve.best["epoch"] == baselines["cluster"].curve.best["epoch"] == np.argmin(relative)
+    assert min(relative) < 0.8
     assert baselines["shop"].trained["embedding"] == baselines["cluster"].trained["embedding"]
 
 
@@ -202,27 +200,22 @@ class Steps:
 
     def train(self, mode: Any, **settings: Any) -> Any:
         config = NeuralBaselineConfig(optim=OptimConfig(lr=0.1, schedule="constant"), **settings)
-        return train_epochs(
-            self.network, self.losses, 1, self.validate, config, monitor="score", mode=mode, say=lambda _: None
-        )
+        curve = Curve("score", mode)
+        train_epochs(self.network, self.losses, 1, self.validate, config, curve, lambda _: None)
+        return curve
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1.0), ("min", -1.0)])
 def test_it_stops_when_patience_ends_and_goes_back_to_the_best_epoch(mode: str, sign: float) -> None:
     steps = Steps([sign * value for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
-    history = steps.train(mode, patience=2, epochs=9)
-    assert len(history.rows) == 4
-    assert history.best_epoch == 1, "the first of equals"
+    curve = steps.train(mode, patience=2, epochs=9)
+    assert len(curve.rows) == 4
+    assert curve.best["epoch"] == 1, "the first of equals"
     assert float(steps.network.weight.detach()) == steps.weights[1] != steps.weights[3]
 
 
 def test_it_stops_at_the_last_epoch() -> None:
     assert len(Steps([1.0, 2.0, 3.0]).train("max", epochs=3).rows) == 3
-
-
-def test_one_epoch_is_its_own_mean() -> None:
-    history = Steps([1.0]).train("max", epochs=1)
-    assert history.seconds_per_epoch == history.seconds > 0
 
 
 def test_a_training_that_diverges_is_stopped() -> None:

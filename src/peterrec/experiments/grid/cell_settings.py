@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from peterrec.config import AdaptConfig, Config, EvaluateConfig, PrepareConfig, PretrainConfig, build_config
-from peterrec.config.experiment import ExperimentConfig, MethodConfig
+from peterrec.config import AdaptConfig, Config, PrepareConfig, PretrainConfig, build_config
+from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.prepare import input_files
 from peterrec.data.sources import SOURCES
 from peterrec.errors import ConfigError
@@ -17,8 +18,6 @@ from peterrec.evaluation.baselines import baseline_settings, find_baseline
 from peterrec.experiments.reuse import merge_settings
 
 Json = dict[str, Any]
-Task = Any  # of PrepareConfig.tasks
-C = TypeVar("C", bound=Config)
 
 QUIET = {"runner": {"progress": False}}  # cells run side by side: bars would write over each other
 
@@ -30,7 +29,8 @@ def backbone_settings(config: ExperimentConfig, data: str, name: str, seed: int)
         ConfigError: a key or value is wrong.
     """
     changes = (config.data[data].pretrain, config.backbones[name], {"seed": seed}, QUIET)
-    return _build_named(f"backbone {name!r} on {data!r}", PretrainConfig, merge_settings(config.pretrain, *changes))
+    with _errors_name(f"backbone {name!r} on {data!r}"):
+        return build_config(PretrainConfig, merge_settings(config.pretrain, *changes))
 
 
 def method_settings(config: ExperimentConfig, data: str, task: str | None, method: str, seed: int) -> AdaptConfig:
@@ -43,7 +43,8 @@ def method_settings(config: ExperimentConfig, data: str, task: str | None, metho
     task_changes = data_config.task_overrides.get(task, {}) if task is not None else {}
     changes = (data_config.adapt, task_changes, config.methods[method].adapt or {}, {"seed": seed}, QUIET)
     scope = data if task is None else f"{data}/{task}"
-    return _build_named(f"method {method!r} on {scope!r}", AdaptConfig, merge_settings(config.adapt, *changes))
+    with _errors_name(f"method {method!r} on {scope!r}"):
+        return build_config(AdaptConfig, merge_settings(config.adapt, *changes))
 
 
 def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
@@ -56,20 +57,19 @@ def trains_all(config: ExperimentConfig, data: str, method: str) -> bool:
 
 def prepare_settings(config: ExperimentConfig, data: str, seed: int, out: Path) -> PrepareConfig:
     """Return how a data set is prepared: paths under its root, and the seed's own split of users."""
-    root = data_root(config, data, out)
-    prepare_config = config.data[data].prepare
-    events = _under_root(prepare_config.events, root)
-    tasks = []
-    for task in prepare_config.tasks:
-        sources = {name: getattr(task, name, None) for name in ("labels", "events")}
-        tasks.append(
-            task.model_copy(update={name: _under_root(source, root) for name, source in sources.items() if source})
-        )
-    split = prepare_config.split.model_copy(update={"salt": f"{prepare_config.split.salt}-{seed}"})
-    catalogue = None if prepare_config.catalogue is None else str(root / prepare_config.catalogue)
-    return prepare_config.model_copy(
-        update={"events": events, "tasks": tuple(tasks), "split": split, "catalogue": catalogue}
-    )
+    root, settings = data_root(config, data, out), config.data[data].prepare
+    changes = {
+        "events": _under_root(settings.events, root),
+        "tasks": tuple(_task_under_root(task, root) for task in settings.tasks),
+        "split": settings.split.model_copy(update={"salt": f"{settings.split.salt}-{seed}"}),
+        "catalogue": None if settings.catalogue is None else str(root / settings.catalogue),
+    }
+    return settings.model_copy(update=changes)
+
+
+def _task_under_root(task: Any, root: Path) -> Any:
+    sources = {name: getattr(task, name, None) for name in ("labels", "events")}
+    return task.model_copy(update={name: _under_root(source, root) for name, source in sources.items() if source})
 
 
 def _under_root(source: Any, root: Path) -> Any:
@@ -120,13 +120,10 @@ def _check_seeds(config: ExperimentConfig) -> None:
 def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
     method_config = config.methods[method]
     if method_config.baseline is not None:
-        try:
+        with _errors_name(f"method {method!r}"):
             baseline_settings(method_config.baseline, method_config.settings)
-        except ConfigError as error:
-            raise ConfigError(f"method {method!r}: {error.message}", remedy=error.remedy) from error
-    if method_config.adapt is None:
         return
-    joint = method_settings(config, data, None, method, 0).strategy == "joint"
+    joint = trains_all(config, data, method)
     for task in config.data[data].prepare.tasks:
         if (method_settings(config, data, task.name, method, 0).strategy == "joint") != joint:
             raise ConfigError(
@@ -135,62 +132,47 @@ def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
             )
 
 
-def deciding_settings(method: MethodConfig) -> Json:
-    """Return all settings of a baseline, but for the device, which does not change the result."""
-    assert method.baseline is not None
-    return baseline_settings(method.baseline, method.settings).model_dump(mode="json", exclude={"device"})
-
-
-def _build_named(subject: str, settings_class: type[C], tree: Json) -> C:
+@contextlib.contextmanager
+def _errors_name(subject: str) -> Iterator[None]:
     try:
-        return build_config(settings_class, tree)
+        yield
     except ConfigError as error:
         raise ConfigError(f"{subject}: {error.message}", remedy=error.remedy) from error
 
 
-def source_inputs(config: ExperimentConfig, data: str, seed: int, out: Path) -> Json:
-    """Return the inputs that decide the sequences and the catalogue of a corpus, not its tasks.
+def source_inputs(config: ExperimentConfig, data: str, out: Path) -> Json:
+    """Return the inputs that decide the sequences and the catalogue of a corpus, the same for all seeds.
 
     Raises:
         DataError, ArtifactError: a file is missing or cannot be read.
     """
-    prepare_inputs = config.data[data].prepare.model_dump(mode="json", include={"events", "source", "catalogue"})
-    return prepare_inputs | _file_inputs(config, data, (), seed, out)
+    inputs = config.data[data].prepare.model_dump(mode="json", include={"events", "source", "catalogue"})
+    return inputs | _file_inputs(config, data, None, out)
 
 
 def task_inputs(config: ExperimentConfig, data: str, task: str, seed: int, out: Path) -> Json:
     """Return the inputs that decide the labelled users of a task and their parts; errors of `source_inputs`."""
-    prepare_config = config.data[data].prepare
-    task_config = next(task_config for task_config in prepare_config.tasks if task_config.name == task)
-    split = prepare_config.split.model_dump(mode="json")
-    return {"task": task_config.model_dump(mode="json"), "split": split, "seed": seed} | _file_inputs(
-        config, data, (task_config,), seed, out
-    )
+    settings = config.data[data].prepare.model_dump(mode="json", include={"tasks", "split"})
+    task_settings = next(tree for tree in settings["tasks"] if tree["name"] == task)
+    return {"task": task_settings, "split": settings["split"], "seed": seed} | _file_inputs(config, data, task, out)
 
 
-def _file_inputs(config: ExperimentConfig, data: str, tasks: Sequence[Task], seed: int, out: Path) -> Json:
+def _file_inputs(config: ExperimentConfig, data: str, task: str | None, out: Path) -> Json:
     made_up = config.data[data].synthetic
     if made_up is not None:  # its files may be made anew, and be the same
         return {"synthetic": made_up.model_dump(mode="json")}
-    root = data_root(config, data, out)
-    names = [task.name for task in tasks]
-    settings = prepare_settings(config, data, seed, out)
-    chosen = tuple(task for task in settings.tasks if task.name in names)
-    files = [file.identity() for file in input_files(settings.model_copy(update={"tasks": chosen}))]
+    root, settings = data_root(config, data, out), prepare_settings(config, data, config.seeds[0], out)
+    tasks = tuple(task_config for task_config in settings.tasks if task_config.name == task)
+    files = [file.identity() for file in input_files(settings.model_copy(update={"tasks": tasks}))]
     for file in files:
         path = Path(str(file["path"]))
         file["path"] = str(path.relative_to(root) if path.is_relative_to(root) else path)
     return {"files": files}
 
 
-def without_runner(settings: Config) -> Json:
+def deciding_settings(settings: Config) -> Json:
     """Return settings as plain values, but for how the machine is used, which does not change the result."""
-    return settings.model_dump(mode="json", exclude={"runner"})
-
-
-def evaluation_inputs(config: EvaluateConfig) -> Json:
-    """Return the settings of `evaluate` that change the metrics of a cell; the rest is of the report."""
-    return config.model_dump(mode="json", include={"k", "sampled_negatives"})
+    return settings.model_dump(mode="json", exclude={"runner", "device"})
 
 
 def digest(value: Any) -> str:

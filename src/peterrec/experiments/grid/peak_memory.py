@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,8 @@ def watch_memory() -> Callable[[], int | None]:
     system keeps no such peak (other systems than Linux, some containers).
     """
     gc.collect()
-    _give_back()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         CLEAR.write_text(FORGET_PEAK)
     except OSError:
@@ -32,17 +35,6 @@ def watch_memory() -> Callable[[], int | None]:
     return growth
 
 
-def _give_back() -> None:
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-
-
 def _bytes(name: str) -> int | None:
-    try:
-        lines = STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    match = next((line for line in lines if line.startswith(f"{name}:")), None)
-    return None if match is None else 1024 * int(match.split()[1])
+    match = re.search(rf"^{name}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    return None if match is None else 1024 * int(match[1])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from peterrec.config import AdaptConfig, PrepareConfig, PretrainConfig
 from peterrec.config.experiment import ExperimentConfig
+from peterrec.evaluation.baselines import baseline_settings
 from peterrec.experiments.grid import cell_settings as resolve
 from peterrec.report.grid.cells import CellKey, expected_cells
 
@@ -25,7 +25,7 @@ class Unit:
         kind: what it is.
         place: folder of its files, in the folder of the grid; no two units have the same.
         inputs: plain values that decide the result.
-        needs: places of the units that must be there before.
+        needs: places of all units that must be there before, the corpus first.
         cells: that it gives; none of a corpus or backbone.
         data, seed: whose split and whose weights.
         name: of the baseline.
@@ -50,7 +50,7 @@ class Unit:
         return f"{self.place}.json"
 
     def __str__(self) -> str:
-        if self.kind in ("corpus", "backbone"):
+        if not self.cells:
             which = f" {Path(self.place).parent.name}" if self.kind == "backbone" else ""
             return f"{self.data} {self.kind}{which}, seed {self.seed}"
         first = self.cells[0]
@@ -74,8 +74,7 @@ def units_of(config: ExperimentConfig, out: Path) -> list[Unit]:
         DataError, ArtifactError: an input file is missing or cannot be read.
     """
     plan = _Plan(config, out)
-    keys = sorted(expected_cells(config), key=lambda key: config.seeds.index(key.seed))
-    for key in keys:
+    for key in sorted(expected_cells(config), key=lambda key: config.seeds.index(key.seed)):
         plan.add(key)
     order: dict[UnitKind, int] = {"corpus": 0, "backbone": 1}
     return sorted(plan.units.values(), key=lambda unit: order.get(unit.kind, 2))
@@ -86,97 +85,79 @@ class _Plan:
         self.config = config
         self.out = out
         self.units: dict[str, Unit] = {}
-        self._digests: dict[tuple[str, ...], str] = {}
+        self._digests: dict[tuple[Any, ...], str] = {}
 
     def add(self, key: CellKey) -> None:
-        """Add the unit that gives a cell, unless it is there."""
+        """Add the unit that gives a cell, and those it needs, unless they are there."""
+        method = self.config.methods[key.method]
         together = resolve.trains_all(self.config, key.data, key.method)
-        place = self._place(key, ALL_TASKS if together else key.task)
+        tasks = self._task_names(key) if together else [key.task]
+        cells = tuple(replace(key, task=task) for task in tasks)
+        folder = replace(key, task=ALL_TASKS).folder if together else key.folder
+        place = str(Path("bundles", *folder.parts[1:]))
         if place in self.units:
             return
-        tasks = [task.name for task in self.config.data[key.data].prepare.tasks] if together else [key.task]
-        inputs = {
-            "source": self._source(key),
-            "tasks": {task: self._task(key, task) for task in tasks},
+        inputs = self._corpus_inputs(key, tasks) | {
             "share": key.share,
             "seed": key.seed,
-            "evaluate": resolve.evaluation_inputs(self.config.evaluate),
+            "evaluate": self.config.evaluate.model_dump(mode="json", include={"k", "sampled_negatives"}),
         }
-        cells = tuple(CellKey(key.data, task, key.method, key.seed, key.share) for task in tasks)
-        unit = Unit("baseline", place, inputs, (self._corpus(key),), cells, key.data, key.seed)
-        if self.config.methods[key.method].adapt is None:
-            self.units[place] = self._baseline(unit, key)
-        else:
-            self.units[place] = self._adapt(unit, key, together)
-
-    def _adapt(self, unit: Unit, key: CellKey, together: bool) -> Unit:
-        """Return a unit that adapts a backbone to a task, or to all together."""
-        task = None if together else key.task
-        settings = resolve.method_settings(self.config, key.data, task, key.method, key.seed)
-        backbone = self._backbone(key, self.config.methods[key.method].backbone)
-        assert isinstance(backbone.settings, PretrainConfig)
-        inputs = {"backbone": resolve.digest(backbone.inputs), "adapt": resolve.without_runner(settings)}
-        return replace(
-            unit,
-            kind="joint" if together else "adapt",
-            inputs=_plain(unit.inputs | inputs),
-            needs=(*unit.needs, backbone.place),
-            settings=settings,
-            seen_by=backbone.settings,
+        corpus = self._corpus(key)
+        if method.adapt is not None:
+            backbone, seen_by = self._backbone(key, method.backbone)
+            settings = resolve.method_settings(
+                self.config, key.data, None if together else key.task, key.method, key.seed
+            )
+            inputs |= {"backbone": resolve.digest(backbone.inputs), "adapt": resolve.deciding_settings(settings)}
+            self.units[place] = Unit(
+                "joint" if together else "adapt", place, inputs, (corpus, backbone.place), cells,
+                key.data, key.seed, settings=settings, seen_by=seen_by,
+            )  # fmt: skip
+            return
+        assert method.baseline is not None
+        # Which users were seen is told by the backbone `base`, or the first.
+        name = "base" if "base" in self.config.backbones else next(iter(self.config.backbones))
+        seen_by = resolve.backbone_settings(self.config, key.data, name, key.seed)
+        inputs |= {"seen": {"valid_fraction": seen_by.valid_fraction}, "baseline": method.baseline}
+        if deciding := resolve.deciding_settings(baseline_settings(method.baseline, method.settings)):
+            inputs["settings"] = deciding
+        self.units[place] = Unit(
+            "baseline", place, inputs, (corpus,), cells, key.data, key.seed, method.baseline, method.settings, seen_by
         )
 
-    def _baseline(self, unit: Unit, key: CellKey) -> Unit:
-        """Return a unit of a baseline: which users were seen is told by the first backbone, or `base`."""
-        method = self.config.methods[key.method]
-        backbone = "base" if "base" in self.config.backbones else next(iter(self.config.backbones))
-        seen_by = resolve.backbone_settings(self.config, key.data, backbone, key.seed)
-        inputs: dict[str, Any] = unit.inputs | {"seen": {"valid_fraction": seen_by.valid_fraction}}
-        assert method.baseline is not None
-        inputs |= {"baseline": method.baseline}
-        if settings := resolve.deciding_settings(method):
-            inputs |= {"settings": settings}
-        return replace(unit, inputs=_plain(inputs), name=method.baseline, settings=method.settings, seen_by=seen_by)
+    def _task_names(self, key: CellKey) -> list[str]:
+        return [task.name for task in self.config.data[key.data].prepare.tasks]
 
-    def _place(self, key: CellKey, task: str) -> str:
-        return str(Path("bundles", *CellKey(key.data, task, key.method, key.seed, key.share).folder.parts[1:]))
+    def _corpus_inputs(self, key: CellKey, tasks: Sequence[str]) -> dict[str, Any]:
+        return {
+            "source": self._digest(resolve.source_inputs, key.data),
+            "tasks": {task: self._digest(resolve.task_inputs, key.data, task, key.seed) for task in tasks},
+        }
+
+    def _digest(self, inputs: Callable[..., dict[str, Any]], *which: Any) -> str:
+        """Return the digest of what decides a corpus or task; its files are looked at only once."""
+        if which not in self._digests:
+            self._digests[which] = resolve.digest(inputs(self.config, *which, self.out))
+        return self._digests[which]
 
     def _corpus(self, key: CellKey) -> str:
         place = f"corpora/{key.data}/seed-{key.seed}"
         if place not in self.units:
-            tasks = [task.name for task in self.config.data[key.data].prepare.tasks]
-            inputs = {"source": self._source(key), "tasks": {task: self._task(key, task) for task in tasks}}
+            inputs = self._corpus_inputs(key, self._task_names(key))
             settings = resolve.prepare_settings(self.config, key.data, key.seed, self.out)
-            self.units[place] = Unit("corpus", place, _plain(inputs), data=key.data, seed=key.seed, settings=settings)
+            self.units[place] = Unit("corpus", place, inputs, data=key.data, seed=key.seed, settings=settings)
         return place
 
-    def _backbone(self, key: CellKey, name: str) -> Unit:
+    def _backbone(self, key: CellKey, name: str) -> tuple[Unit, PretrainConfig]:
         place = f"backbones/{key.data}/{name}/seed-{key.seed}"
+        settings = resolve.backbone_settings(self.config, key.data, name, key.seed)
         if place not in self.units:
-            settings = resolve.backbone_settings(self.config, key.data, name, key.seed)
-            inputs = {"source": self._source(key), "pretrain": resolve.without_runner(settings)}
+            source = self._digest(resolve.source_inputs, key.data)
             self.units[place] = Unit(
-                "backbone", place, _plain(inputs), (self._corpus(key),),
-                data=key.data, seed=key.seed, settings=settings,
+                "backbone", place, {"source": source, "pretrain": resolve.deciding_settings(settings)},
+                (self._corpus(key),), data=key.data, seed=key.seed, settings=settings,
             )  # fmt: skip
-        return self.units[place]
-
-    def _source(self, key: CellKey) -> str:
-        name = (key.data,)  # the same for all seeds: the split is of the tasks
-        if name not in self._digests:
-            self._digests[name] = resolve.digest(resolve.source_inputs(self.config, key.data, key.seed, self.out))
-        return self._digests[name]
-
-    def _task(self, key: CellKey, task: str) -> str:
-        name = (key.data, task, str(key.seed))
-        if name not in self._digests:
-            self._digests[name] = resolve.digest(resolve.task_inputs(self.config, key.data, task, key.seed, self.out))
-        return self._digests[name]
-
-
-def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return inputs as they come back from a file, so that the two can be compared."""
-    plain: dict[str, Any] = json.loads(json.dumps(inputs))
-    return plain
+        return self.units[place], settings
 
 
 def needed(units: Sequence[Unit], is_there: Sequence[bool]) -> list[Unit]:
@@ -186,13 +167,6 @@ def needed(units: Sequence[Unit], is_there: Sequence[bool]) -> list[Unit]:
         units: as `units_of` returns them.
         is_there: whether each is.
     """
-    is_done = {unit.place: unit_done for unit, unit_done in zip(units, is_there, strict=True)}
-    by_place = {unit.place: unit for unit in units}
-    places: set[str] = set()
-    stack = [unit.place for unit in units if unit.cells and not is_done[unit.place]]
-    while stack:
-        place = stack.pop()
-        if place not in places and not is_done[place]:
-            places.add(place)
-            stack += by_place[place].needs
-    return [unit for unit in units if unit.place in places]
+    missing = [unit for unit, unit_is_there in zip(units, is_there, strict=True) if not unit_is_there]
+    wanted = {place for unit in missing if unit.cells for place in (unit.place, *unit.needs)}
+    return [unit for unit in missing if unit.place in wanted]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,15 +14,14 @@ from peterrec.config import dump_yaml
 from peterrec.config.experiment import ExperimentConfig, GridDataConfig
 from peterrec.data.sources import fetch
 from peterrec.data.synthetic import planted
-from peterrec.errors import ArtifactError, ConfigError, DataError, InterruptedRun, PeterRecError
+from peterrec.errors import ArtifactError, ConfigError, DataError, PeterRecError
 from peterrec.experiments.assemble import machine_of
 from peterrec.experiments.grid import state
-from peterrec.experiments.grid.cell_settings import check_settings, source_inputs, task_inputs
+from peterrec.experiments.grid.cell_settings import check_settings
 from peterrec.experiments.grid.plan import Unit, needed, units_of
 from peterrec.experiments.grid.progress import Lines, Watch
-from peterrec.experiments.grid.run_cell import Job
-from peterrec.experiments.grid.run_unit import Outcome
-from peterrec.experiments.grid.workers import SameProcess, WorkerProcesses, Workers, stoppable
+from peterrec.experiments.grid.run_unit import Job, Outcome, do
+from peterrec.experiments.grid.workers import Worker, stop, stoppable
 from peterrec.nn.device import find_device
 from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_cell
 from peterrec.report.grid.page import write_grid_report
@@ -82,28 +80,29 @@ def experiment(
         InterruptedRun: Ctrl-C or SIGTERM; running again goes on.
         FetchError, StorageError: a data set cannot be fetched; the place is not writable.
     """
-    out, watch = Path(out), watch or Lines()
-    jobs = jobs if jobs is not None else config.jobs or _cores()
+    out, watch, machine = Path(out), watch or Lines(), machine_of(find_device("auto"))
+    jobs = jobs if jobs is not None else config.jobs or machine.cores
     if jobs < 1:
         raise ConfigError(f"{jobs} cells at a time cannot be computed", remedy="give --jobs 1 or more")
     check_settings(config)
     state.check_folder(out)
-    _fetch(config, out)
-    with _resumable(out), state.locked(out), stoppable():
+    _fetch(config)
+    units = units_of(config, out)
+    with stoppable(out), state.locked(out):
         state.open_folder(out, overwrite=overwrite)
         _write_synthetic_data(config, out)
         write_file(out / "config.yaml", dump_yaml(config).encode())
-        machine = machine_of(find_device("auto"))
         write_json(out / "machine.json", machine.model_dump())
-        units = units_of(config, out)
-        failures = _compute(config, out, units, jobs, watch)
+        failures = _compute(config, out, units, jobs, machine.cores, watch)
         if not failures:
             return _write_report(config, out, units, machine, command)
         with contextlib.suppress(ArtifactError):  # no cell is finished
             _write_report(config, out, units, machine, command)
-    raise FailedCells(
-        _failure_message(failures), remedy="run the same command again: only what is missing is computed", path=out
-    )
+    steps = f"{len(failures)} step{'s' if len(failures) > 1 else ''} of the grid failed; the rest is in its report"
+    shown = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
+    overflow = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+    remedy = "run the same command again: only what is missing is computed"
+    raise FailedCells(f"{steps}{''.join(shown)}{overflow}", remedy=remedy, path=out)
 
 
 def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "") -> Path:
@@ -129,15 +128,12 @@ def report_only(config: ExperimentConfig, out: str | Path, *, command: str = "")
     return _write_report(config, out, units, machine, command)
 
 
-def _fetch(config: ExperimentConfig, out: Path) -> None:
-    """Fetch data sets that are to be fetched and are not there, and refuse those of which a file is missing."""
-    for name, data in _used_data_sets(config):
+def _fetch(config: ExperimentConfig) -> None:
+    """Fetch data sets that are to be fetched and are not there."""
+    for _, data in _used_data_sets(config):
         place = Path(config.data_root) / (data.fetch or "")
         if data.fetch is not None and not place.exists():  # what is there may be the user's own copy
             fetch(data.fetch, place, report=logger.info)
-        source_inputs(config, name, config.seeds[0], out)
-        for task in data.prepare.tasks:
-            task_inputs(config, name, task.name, config.seeds[0], out)
 
 
 def _used_data_sets(config: ExperimentConfig) -> list[tuple[str, GridDataConfig]]:
@@ -160,101 +156,72 @@ def _write_synthetic_data(config: ExperimentConfig, out: Path) -> None:
             write_json(new / "synthetic.json", settings)
 
 
-def _compute(config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, watch: Watch) -> list[Failure]:
+def _compute(
+    config: ExperimentConfig, out: Path, units: list[Unit], jobs: int, cores: int, watch: Watch
+) -> list[Failure]:
     """Run all units that are not done, in order, each once its inputs are there; return those that failed."""
     remaining = needed(units, [state.is_done(out, unit) for unit in units])
     jobs = max(1, min(jobs, len(remaining)))
-    threads = max(1, _cores() // jobs)
-    workers: Workers = SameProcess() if jobs == 1 else WorkerProcesses(jobs, threads)
-    watch.begin(units, remaining, jobs)
-    waiting, missing, running = list(remaining), {unit.place for unit in remaining}, 0
+    threads = None if jobs == 1 else max(1, cores // jobs)
+    workers = [Worker(threads) for _ in range(jobs)]
+    running: dict[Future[Outcome], tuple[Unit, Worker]] = {}
+    waiting, missing = list(remaining), {unit.place for unit in remaining}
     failures: list[Failure] = []
+    watch.begin(units, remaining, jobs)
     try:
         while waiting or running:
-            for unit in _ready(waiting, missing)[: workers.free]:
+            idle = [worker for worker in workers if not worker.busy]
+            ready = [unit for unit in waiting if missing.isdisjoint(unit.needs)]
+            for unit, worker in zip(ready, idle, strict=False):
                 waiting.remove(unit)
                 watch.started(unit)
-                workers.start(Job(unit, out, config.evaluate, jobs, None if jobs == 1 else threads))
-                running += 1
-            for job, outcome in workers.results(WAIT):
-                running -= 1
-                watch.ended(job.unit, outcome)
-                missing.discard(job.unit.place)
+                running[worker.submit(do, Job(unit, out, config.evaluate, jobs, threads))] = unit, worker
+            for future in wait(running, WAIT, FIRST_COMPLETED).done:
+                unit, worker = running.pop(future)
+                error = future.exception()
+                outcome = future.result() if error is None else Outcome("failed", worker.death(error))
+                worker.busy = False
+                missing.discard(unit.place)
+                failed = [(unit, outcome)]
                 if outcome.status == "failed":
-                    dependents = _dependents(job.unit, waiting)
-                    failures += [(job.unit, outcome), *dependents]
-                    waiting = [unit for unit in waiting if all(unit is not dependent for dependent, _ in dependents)]
-                    for unit, outcome_of_dependent in dependents:
-                        state.note(out, unit, "failed", outcome_of_dependent.line)
-                        watch.ended(unit, outcome_of_dependent)
+                    failed += _failed_with(unit, out, waiting)
+                    failures += failed
+                for ended, its_outcome in failed:
+                    watch.ended(ended, its_outcome)
     finally:
-        workers.close()
+        stop(workers, running)
         watch.close()
     return failures
 
 
-def _ready(waiting: Sequence[Unit], missing: set[str]) -> list[Unit]:
-    return [unit for unit in waiting if not missing.intersection(unit.needs)]
-
-
-def _dependents(failed: Unit, waiting: Sequence[Unit]) -> list[Failure]:
-    """Return the units that can no longer be done, with the reason."""
-    failed_places = [failed.place]
-    dependents = []
-    for unit in waiting:  # in the order of what they need
-        if set(failed_places).intersection(unit.needs):
-            failed_places.append(unit.place)
-            dependents.append((unit, Outcome("failed", f"what it needs failed: {failed}", 0.0)))
-    return dependents
+def _failed_with(failed: Unit, out: Path, waiting: list[Unit]) -> list[Failure]:
+    """Take the units that can no longer be done out of those that wait, note the reason, and return them with it."""
+    outcome = Outcome("failed", f"what it needs failed: {failed}")
+    dependents = [unit for unit in waiting if failed.place in unit.needs]
+    for unit in dependents:
+        waiting.remove(unit)
+        state.note(out, unit, "failed", outcome.line)
+    return [(unit, outcome) for unit in dependents]
 
 
 def _write_report(
     config: ExperimentConfig, out: Path, units: list[Unit] | None, machine: Machine, command: str
 ) -> Path:
-    keys = expected_cells(config)
     by_cell = {key: unit for unit in units or () for key in unit.cells}
     cells: list[CellResult] = []
     skipped: list[tuple[CellKey, str]] = []
-    for key in keys:
+    for key in expected_cells(config):
         unit = by_cell.get(key)
         finished = (out / key.folder / "cell.json").is_file() if unit is None else state.is_finished(out, key, unit)
         if finished:
             cells.append(read_cell(out / key.folder))
-        elif unit is not None:
-            skipped += [(key, text) for text in [_missing_reason(out, key, unit)] if text]
+        elif unit is not None and (reason := state.why_missing(out, key, unit)):
+            skipped.append((key, reason))
     if not cells:
-        reasons = "; ".join(sorted({text for _, text in skipped})[:MOST_REASONS])
+        reasons = "; ".join(sorted({reason for _, reason in skipped})[:MOST_REASONS])
         raise ArtifactError(
             "has no finished cell of this grid" + (f" ({reasons})" if reasons else ""),
             remedy="change what cannot be had" if reasons else "run it without --report-only",
             path=out,
         )
     return write_grid_report(config, cells, out, machine=machine, command=command, skipped=skipped)
-
-
-def _missing_reason(out: Path, key: CellKey, unit: Unit) -> str:
-    """Return why a cell is not there; empty if nobody tried."""
-    skipped = state.reason(out, key, unit, "skipped")
-    if skipped is not None:
-        return skipped
-    failed = state.reason(out, key, unit, "failed")
-    return "" if failed is None else f"failed: {failed.splitlines()[0]}"
-
-
-def _failure_message(failures: list[Failure]) -> str:
-    shown = [f"\n  {unit}: {outcome.line.splitlines()[0]}" for unit, outcome in failures[:SHOWN]]
-    overflow = f"\n  and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
-    steps = f"{len(failures)} step{'s' if len(failures) > 1 else ''} of the grid failed; the rest is in its report"
-    return f"{steps}{''.join(shown)}{overflow}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, InterruptedRun) as error:
-        raise InterruptedRun("stopped by the user", remedy="run the same command again to go on", path=out) from error

@@ -28,11 +28,9 @@ def check_folder(out: Path) -> None:
     Raises:
         ArtifactError: it is one of those.
     """
-    if out.is_dir() and (
-        (out / MARKER).is_file() or not any(path.name not in (LOCK, HOLDER) for path in out.iterdir())
-    ):
+    if (out / MARKER).is_file() or not out.exists():
         return
-    if out.exists():
+    if not out.is_dir() or any(path.name not in (LOCK, HOLDER) for path in out.iterdir()):
         raise ArtifactError("is there and is not a grid of experiments", remedy="choose another folder", path=out)
 
 
@@ -78,42 +76,33 @@ def open_folder(out: Path, *, overwrite: bool) -> None:
 def is_done(out: Path, unit: Unit) -> bool:
     """Return whether all of a unit is there, made with the same inputs, or known to be impossible with them."""
     if unit.cells:
-        return all(_settled(out, key, unit) for key in unit.cells)
-    return _inputs(out / unit.marker) == unit.inputs and _is_readable(out / unit.place / DESCRIPTIONS[unit.kind])
-
-
-def mark(out: Path, unit: Unit) -> None:
-    """Note with which inputs a corpus or backbone was made."""
-    write_json(out / unit.marker, {"inputs": unit.inputs})
+        return all(is_finished(out, key, unit) or _has_note(out, key, unit, "skipped") for key in unit.cells)
+    made_with = _read(out / unit.marker).get("inputs")
+    return bool(made_with == unit.inputs) and _is_current(_read(out / unit.place / DESCRIPTIONS[unit.kind]))
 
 
 def is_finished(out: Path, key: CellKey, unit: Unit) -> bool:
     """Return whether a cell has a result of the same inputs, and the test users with it."""
     folder = out / key.folder
-    file = folder / DESCRIPTIONS["cell"]
-    return (folder / "users.parquet").is_file() and _is_readable(file) and bool(_inputs(file) == unit.inputs)
+    cell = _read(folder / DESCRIPTIONS["cell"])
+    return (folder / "users.parquet").is_file() and _is_current(cell) and bool(cell.get("inputs") == unit.inputs)
 
 
-def _settled(out: Path, key: CellKey, unit: Unit) -> bool:
-    return is_finished(out, key, unit) or _inputs(_note_path(out, key, "skipped")) == unit.inputs
-
-
-def _is_readable(path: Path) -> bool:
+def _is_current(description: dict[str, Any]) -> bool:
     """Return whether a description is there and of this release's format; what another wrote is made again."""
-    return path.is_file() and _read(path).get("format_version") == FORMAT_VERSION
-
-
-def _inputs(path: Path) -> Any:
-    return _read(path).get("inputs")
+    return description.get("format_version") == FORMAT_VERSION
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     try:
         return read_json(path)
     except ArtifactError:
-        return {}  # damaged: made again
+        return {}  # not there, or damaged: made again
+
+
+def mark(out: Path, unit: Unit) -> None:
+    """Note with which inputs a corpus or backbone was made."""
+    write_json(out / unit.marker, {"inputs": unit.inputs})
 
 
 def note(out: Path, unit: Unit, kind: Note, reason: str, trace: str = "") -> None:
@@ -128,10 +117,17 @@ def remove_notes(out: Path, key: CellKey) -> None:
         _note_path(out, key, kind).unlink(missing_ok=True)
 
 
-def reason(out: Path, key: CellKey, unit: Unit, kind: Note) -> str | None:
-    """Return why a cell cannot be had or how it failed with the same inputs; None if that is not so."""
-    path = _note_path(out, key, kind)
-    return str(read_json(path).get("reason", "")) if _inputs(path) == unit.inputs else None
+def why_missing(out: Path, key: CellKey, unit: Unit) -> str:
+    """Return why a cell cannot be had or how it failed with the same inputs; empty if nobody tried."""
+    if _has_note(out, key, unit, "skipped"):
+        return str(_read(_note_path(out, key, "skipped"))["reason"])
+    if _has_note(out, key, unit, "failed"):
+        return f"failed: {_read(_note_path(out, key, 'failed'))['reason'].splitlines()[0]}"
+    return ""
+
+
+def _has_note(out: Path, key: CellKey, unit: Unit, kind: Note) -> bool:
+    return bool(_read(_note_path(out, key, kind)).get("inputs") == unit.inputs)
 
 
 def _note_path(out: Path, key: CellKey, kind: Note) -> Path:

@@ -1,10 +1,8 @@
 """Processes that do units of a grid: side by side, none of them outliving the one that started them for long.
 
-Why not the executor of loky (joblib) or of concurrent.futures:
-- A worker that is killed breaks the whole executor, and all units that run are lost. Here one unit fails, and says so.
-- Their exception says how workers died, but not which unit the dead one had: all that ran would have to be tried again.
-- Stopping kills loky's workers at once. Here they get SIGTERM and time to save a resume point.
-- Their workers do not look whether the parent is still there while they are busy. Here they end with it.
+Each worker is an executor with one process. A process that is killed breaks its executor, which loses all that it runs:
+here that is one unit, and it is known which. Executors neither tell workers to save a resume point when they are to
+stop, nor let them end with their parent while they are busy: SIGTERM and a thread do that.
 """
 
 from __future__ import annotations
@@ -15,160 +13,100 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from peterrec.errors import InterruptedRun
-from peterrec.process import tune_process
-
-if TYPE_CHECKING:  # torch must not be imported before a worker has set its threads
-    from peterrec.experiments.grid.run_cell import Job
-    from peterrec.experiments.grid.run_unit import Outcome
+from peterrec.process import tune_process  # nothing here imports torch: a worker sets its threads first
 
 RETRY_SECONDS = 0.02  # seconds until a signal is tried again
 GRACE = 15.0  # seconds to save a resume point in, when told to stop
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch and DuckDB may hang
 
-
-class SameProcess:
-    """Worker in this process, which does one job at a time."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
-
-    @property
-    def free(self) -> int:
-        """Number of jobs that may be started now: 1, or 0 while there is a job."""
-        return 1 - len(self._jobs)
-
-    def start(self, job: Job) -> None:
-        """Take the job."""
-        self._jobs.append(job)
-
-    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Run the job to its end, and return it with its result."""
-        job = self._jobs.popleft()
-        return [(job, _do(job))]
-
-    def close(self) -> None:
-        """Return at once: there is no other process."""
+T = TypeVar("T")
+JobT = TypeVar("JobT")
 
 
-@dataclass
-class _Worker:
-    process: Any
-    connection: Connection
-    job: Job | None = None
-
-
-class WorkerProcesses:
-    """Worker processes, each with its share of the cores.
+class Worker:
+    """Worker that does one job at a time.
 
     Args:
-        count: how many processes at most; each is started when it is first needed.
-        threads: of each.
+        threads: of its own process, which is started when it is first needed, and anew when it died; None: jobs are
+            done in this process.
+
+    Attributes:
+        busy: whether it has a job.
+        processes: its own one, once it is started.
     """
 
-    def __init__(self, count: int, threads: int) -> None:
-        self.count = count
+    def __init__(self, threads: int | None) -> None:
         self.threads = threads
-        self._workers: list[_Worker] = []
+        self.busy = False
+        self.processes: list[BaseProcess] = []
+        self._executor: ProcessPoolExecutor | None = None
 
-    @property
-    def free(self) -> int:
-        """Number of jobs that may be started now."""
-        return self.count - sum(worker.job is not None for worker in self._workers)
+    def submit(self, work: Callable[[JobT], T], job: JobT) -> Future[T]:
+        """Start a job; in this process do it."""
+        self.busy = True
+        if self.threads is None:
+            future: Future[T] = Future()
+            future.set_result(work(job))
+            return future
+        if self._executor is not None:
+            with contextlib.suppress(BrokenProcessPool):
+                return self._executor.submit(work, job)
+        self._executor = ProcessPoolExecutor(1, SPAWN, start_worker, (self.threads,))
+        before = multiprocessing.active_children()
+        try:
+            return self._executor.submit(work, job)
+        finally:
+            self.processes = [process for process in multiprocessing.active_children() if process not in before]
 
-    def start(self, job: Job) -> None:
-        """Start a job in a process that has none."""
-        alive = (worker for worker in self._workers if worker.job is None and worker.process.is_alive())
-        worker = next(alive, None) or self._new()
-        worker.job = job
-        with contextlib.suppress(OSError):  # it died just now: `results` finds that out
-            worker.connection.send(job)
-
-    def _new(self) -> _Worker:
-        parent_end, worker_end = SPAWN.Pipe()
-        process = SPAWN.Process(target=_work, args=(worker_end, self.threads), daemon=True)
-        process.start()
-        worker_end.close()
-        self._workers.append(_Worker(process, parent_end))
-        return self._workers[-1]
-
-    def results(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Wait until something is done, or for so many seconds; return what is. A process that died has failed."""
-        busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
-        finished = []
-        for connection in wait(list(busy), timeout):
-            worker = busy[connection]  # type: ignore[index]
-            job, worker.job = worker.job, None
-            assert job is not None
-            try:
-                finished.append((job, worker.connection.recv()))
-            except (EOFError, OSError):
-                finished.append((job, self._died(worker)))
-        return finished
-
-    def _died(self, worker: _Worker) -> Outcome:
-        self._workers.remove(worker)
-        worker.process.join(GRACE)
-        code = worker.process.exitcode
-        ending = (
-            f"its process died of signal {-code}" if code is not None and code < 0 else f"its process ended ({code})"
-        )
-        remedy = "it may have needed more memory than there is: run again with fewer --jobs"
-        outcome: type[Outcome] = importlib.import_module("peterrec.experiments.grid.run_unit").Outcome
-        return outcome("failed", f"{ending}\n  What to do: {remedy}", 0.0)
+    def death(self, error: BaseException) -> str:
+        """Return what became of the process, where a job ended with an error."""
+        if not isinstance(error, BrokenProcessPool):
+            return f"its process was stopped ({type(error).__name__})"
+        self.close()  # waits for it
+        code = self.processes[0].exitcode if self.processes else None
+        ending = f"its process ended ({code})"
+        if code is not None and code < 0:
+            ending = f"its process died of signal {-code}"
+        return f"{ending}\n  What to do: it may have needed more memory than there is: run again with fewer --jobs"
 
     def close(self) -> None:
-        """Stop all workers; they have a moment to save their resume points."""
-        for worker in self._workers:
-            worker.connection.close()  # ends those that wait for a job
-            if worker.job is not None:
-                worker.process.terminate()
-        deadline = time.monotonic() + GRACE
-        for worker in self._workers:
-            worker.process.join(max(0.1, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self._workers.clear()
+        """End the process, after its job."""
+        if self._executor is not None:
+            self._executor.shutdown()
 
 
-def _do(job: Job) -> Outcome:
-    outcome: Outcome = importlib.import_module("peterrec.experiments.grid.run_unit").do(job)
-    return outcome
+def stop(workers: Sequence[Worker], running: Iterable[Future[Any]]) -> None:
+    """Stop all workers; those that have a job have a moment to save its resume point."""
+    busy = [process for worker in workers if worker.busy for process in worker.processes]
+    for process in busy:
+        process.terminate()
+    try:
+        wait(running, GRACE)
+    finally:
+        for process in busy:
+            process.kill()
+        for worker in workers:
+            worker.close()
 
 
-def _work(connection: Connection, threads: int) -> None:
-    """Run jobs as they come, until the other end is closed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def start_worker(threads: int) -> None:
+    """Make this process ready for jobs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
-    signals: list[int] = []
-    stop = raising_handler(SystemExit(128 + signal.SIGTERM))
-
-    def stop_at(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        stop(number, frame)
-
-    signal.signal(signal.SIGTERM, stop_at)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     tune_process()
     importlib.import_module("torch").set_num_threads(threads)
-    try:
-        while True:
-            connection.send(_do(connection.recv()))
-    except (InterruptedRun, EOFError, OSError):
-        pass  # it was told to stop, and what it can go on from is saved; or nobody is at the other end
-    except BaseException:
-        # Where the signal hit, its error may have become another one: whoever asked it to stop need not read that.
-        if not signals:
-            raise
+    importlib.import_module("peterrec.experiments.grid.run_unit")  # before a signal could hit an import
+    signal.signal(signal.SIGTERM, raising_handler(SystemExit(128 + signal.SIGTERM)))
 
 
 def _end_with_parent() -> None:
@@ -179,17 +117,20 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM too, and never where Python would only print it, where signals can be."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def stoppable(out: Path) -> Iterator[None]:
+    """Raise `InterruptedRun` for Ctrl-C and SIGTERM, and never where Python would only print it.
+
+    In another thread than the main one signals are left as they are.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if in_main_thread}
     try:
         for number, handler in before.items():
             if number == signal.SIGTERM or handler is signal.default_int_handler:  # not where it is ignored
                 signal.signal(number, raising_handler(KeyboardInterrupt()))
         yield
+    except (KeyboardInterrupt, InterruptedRun) as error:
+        raise InterruptedRun("stopped by the user", remedy="run the same command again to go on", path=out) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -210,6 +151,3 @@ def raising_handler(error: BaseException) -> Callable[[int, FrameType | None], N
         raise error
 
     return handle
-
-
-Workers = SameProcess | WorkerProcesses

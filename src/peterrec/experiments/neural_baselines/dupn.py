@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import AdaptConfig
-from peterrec.data.batching import EpochStream, last_events
+from peterrec.data.batching import EpochStream, FixedBatches, last_events
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.sequences import FIRST_ITEM, PAD, Sequences
 from peterrec.evaluation.baselines.settings import DupnConfig
-from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, TrainingHistory, train_epochs
+from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.training.adaptation_run import train_and_valid
+from peterrec.training.callbacks import Curve
+from peterrec.training.joint import MONITOR, metric_in_joint, relative_to
 from peterrec.training.strategies import build_head, count_parameters
 from peterrec.training.task_loss import TaskLoss, mean_metrics, metric_names, metric_sums
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
 
-RELATIVE = "relative"
 SCORED = 256  # users of a batch of class probabilities
 
 
@@ -68,19 +69,26 @@ class UserEncoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Job:
+class _LearnedTask:
     """A task of the network: users, head, loss, and its first metric without looking at users."""
 
     spec: Task
     stream: EpochStream[Batch]
     valid: TaskPart
+    valid_batches: FixedBatches[Batch]
     head: ClassificationHead | ItemHead
     loss: TaskLoss
-    start: float
+    uninformed: float
 
-    def relative(self, value: float) -> float:
-        """Return the metric by its start: below 1 is better than without looking at users, whatever the kind."""
-        return self.start / value if self.spec.kind == "ranking" else value / self.start
+    @classmethod
+    def build(cls, spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _LearnedTask:
+        train, valid = train_and_valid(spec)
+        head = build_head(spec, train, config.hidden, generator)
+        without_users = head.bias.detach().expand(len(valid), -1).clone()
+        uninformed = mean_metrics([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
+        stream = EpochStream(TaskSource(spec, train, adapt), config.batch_size, adapt.seed)
+        batches = valid_batches(valid, config.max_length)
+        return cls(spec, stream, valid, batches, head, TaskLoss(adapt, None), uninformed)
 
 
 def train_dupn(
@@ -93,76 +101,47 @@ def train_dupn(
     adapt = AdaptConfig(
         ranking_loss="sampled-softmax", negatives=config.negatives, max_length=config.max_length, seed=seed
     )
-    jobs = [_job(corpus.task(name), adapt, config, generator) for name in tasks]
-    training = _Training(encoder, jobs, config, device)
-    monitor = RELATIVE if len(jobs) > 1 else metric_names(jobs[0].spec)[0]
-    history = train_epochs(
-        training, training.epoch, training.steps, training.validate, config,
-        monitor=monitor, mode="max" if monitor == "mrr" else "min", say=say,
-    )  # fmt: skip
-    return {
-        job.spec.name: _trained_baseline(encoder, job, history, config, device, alone=len(jobs) == 1) for job in jobs
-    }
+    learned = [_LearnedTask.build(corpus.task(name), adapt, config, generator) for name in tasks]
+    network = _MultiTask(encoder, learned, device)
+    monitor = MONITOR if len(learned) > 1 else metric_names(learned[0].spec)[0]
+    curve = Curve(monitor, "max" if monitor == "mrr" else "min")
+    train_epochs(network, network.losses, network.steps, network.validate, config, curve, say)
+    return {task.spec.name: _trained_baseline(encoder, task, curve, config, device) for task in learned}
 
 
-def _job(spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _Job:
-    users, valid = train_and_valid(spec)
-    head = build_head(spec, users, config.hidden, generator)
-    without_users = head.bias.detach().expand(len(valid), -1).clone()
-    start = mean_metrics([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
-    stream = EpochStream(TaskSource(spec, users, adapt), config.batch_size, adapt.seed)
-    return _Job(spec, stream, valid, head, TaskLoss(adapt, None), start)
-
-
-class _Training(nn.Module):
-    def __init__(self, encoder: UserEncoder, jobs: Sequence[_Job], config: DupnConfig, device: torch.device) -> None:
+class _MultiTask(nn.Module):
+    def __init__(self, encoder: UserEncoder, tasks: Sequence[_LearnedTask], device: torch.device) -> None:
         super().__init__()
         self.encoder = encoder
-        self.heads = nn.ModuleList(job.head for job in jobs)
-        self.jobs = jobs
+        self.heads = nn.ModuleList(task.head for task in tasks)
+        self.tasks = tasks
         self.device = device
-        self.valid = [list(valid_batches(job.valid, config.max_length)) for job in jobs]
-        self.steps = max(len(job.stream) for job in jobs)
-        self.batches = [_endless(job.stream) for job in jobs]
+        self.steps = max(len(task.stream) for task in tasks)
+        self.batches = [chain.from_iterable(repeat(task.stream)) for task in tasks]
         self.to(device)
 
-    def epoch(self) -> Iterator[Tensor]:
+    def losses(self) -> Iterator[Tensor]:
         """Yield the sum of the tasks' losses on a batch of each; an epoch is one of the task with the most users."""
         for _ in range(self.steps):
             losses = []
-            for job, batches in zip(self.jobs, self.batches, strict=True):
+            for task, batches in zip(self.tasks, self.batches, strict=True):
                 batch = {name: value.to(self.device) for name, value in next(batches).items()}
-                losses.append(job.loss(job.head, self.encoder(batch["tokens"]), batch))
+                losses.append(task.loss(task.head, self.encoder(batch["tokens"]), batch))
             yield torch.stack(losses).sum()
 
     def validate(self) -> dict[str, float]:
         """Return the metrics of the valid users, by task where there are several."""
-        if len(self.jobs) == 1:
-            return self._metrics(0)
-        task_metrics = [self._metrics(number) for number in range(len(self.jobs))]
-        relative = [
-            job.relative(metrics[metric_names(job.spec)[0]])
-            for job, metrics in zip(self.jobs, task_metrics, strict=True)
-        ]
-        named = {
-            f"{name} ({job.spec.name})": value
-            for job, metrics in zip(self.jobs, task_metrics, strict=True)
-            for name, value in metrics.items()
-        }
-        return {RELATIVE: float(np.mean(relative)), **named}
-
-    def _metrics(self, number: int) -> dict[str, float]:
-        job = self.jobs[number]
-        sums = []
-        for batch in self.valid[number]:
-            scores = job.head(self.encoder(batch["tokens"].to(self.device))).cpu()
-            sums.append(metric_sums(scores, job.valid, batch["rows"].numpy()))
-        return mean_metrics(sums)
-
-
-def _endless(stream: EpochStream[Batch]) -> Iterator[Batch]:
-    while True:
-        yield from stream
+        relative: list[float] = []
+        named: dict[str, float] = {}
+        for task in self.tasks:
+            sums = []
+            for batch in task.valid_batches:
+                scores = task.head(self.encoder(batch["tokens"].to(self.device))).cpu()
+                sums.append(metric_sums(scores, task.valid, batch["rows"].numpy()))
+            metrics = mean_metrics(sums)
+            relative.append(relative_to(task.uninformed, metrics, metric_names(task.spec)[0]))
+            named |= {metric_in_joint(name, task.spec.name): value for name, value in metrics.items()}
+        return metrics if len(self.tasks) == 1 else {MONITOR: float(np.mean(relative)), **named}
 
 
 @dataclass(frozen=True)
@@ -174,48 +153,35 @@ class DupnScorer:
     max_length: int
     device: torch.device
     settings: dict[str, Any]
-
-    @cached_property
-    def trainable(self) -> int:
-        """Parameters trained for the task: all of them."""
-        return count_parameters(self.encoder) + count_parameters(self.head)
-
-    @property
-    def trainable_fraction(self) -> float:
-        """All of the network."""
-        return 1.0
-
-    @torch.inference_mode()
-    def _outputs(self, sequences: Sequences, rows: np.ndarray) -> Tensor:
-        tokens = torch.from_numpy(last_events(sequences, rows, self.max_length)).to(self.device)
-        scores: Tensor = self.head(self.encoder(tokens))
-        return scores
+    trainable: int
+    trainable_fraction: float = 1.0
 
     def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
         """Return class probabilities, one row a user."""
-        values = np.zeros((len(sequences), len(self.head.bias)))
-        for start in range(0, len(sequences), SCORED):
-            rows = np.arange(start, min(start + SCORED, len(sequences)))
-            values[rows] = self._outputs(sequences, rows).double().softmax(1).cpu().numpy()
-        return values
+        nobody = np.zeros((0, len(self.head.bias)), dtype=np.float32)
+        scores = np.concatenate([nobody, *self.score_batches(sequences, SCORED)])
+        probabilities: np.ndarray = torch.from_numpy(scores).double().softmax(1).numpy()
+        return probabilities
 
     def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[Float[np.ndarray, "B n_targets"]]:
         """Yield scores of all users in row order."""
         for start in range(0, len(sequences), batch_size):
             rows = np.arange(start, min(start + batch_size, len(sequences)))
-            yield self._outputs(sequences, rows).cpu().numpy()
+            tokens = torch.from_numpy(last_events(sequences, rows, self.max_length)).to(self.device)
+            with torch.inference_mode():
+                scores = self.head(self.encoder(tokens)).cpu().numpy()
+            yield scores
 
 
 def _trained_baseline(
-    encoder: UserEncoder, job: _Job, history: TrainingHistory, config: DupnConfig, device: torch.device, *, alone: bool
+    encoder: UserEncoder, task: _LearnedTask, curve: Curve, config: DupnConfig, device: torch.device
 ) -> TrainedBaseline:
-    embedding, head = count_parameters(encoder.embedding), count_parameters(job.head)
-    columns = {name: name if alone else f"{name} ({job.spec.name})" for name in metric_names(job.spec)}
-    columns |= {name: name for name in ("epoch", "train_loss", "seconds", *(() if alone else (RELATIVE,)))}
-    rows = [{name: row[column] for name, column in columns.items()} for row in history.rows]
-    return TrainedBaseline(
-        scorer=DupnScorer(encoder, job.head, config.max_length, device, {"network": "DUPN"}),
-        trained={"embedding": embedding, "network": count_parameters(encoder) - embedding, "head": head},
-        history=replace(history, rows=rows),
-        settings=config.model_dump(mode="json"),
-    )
+    embedding, head = count_parameters(encoder.embedding), count_parameters(task.head)
+    trained = {"embedding": embedding, "network": count_parameters(encoder) - embedding, "head": head}
+    names = metric_names(task.spec)
+    columns = {metric_in_joint(name, task.spec.name) if curve.monitor == MONITOR else name: name for name in names}
+    columns |= {name: name for name in ("epoch", "train_loss", "seconds", MONITOR)}
+    task_curve = Curve(curve.monitor, curve.mode)
+    task_curve.rows = [{name: row[key] for key, name in columns.items() if key in row} for row in curve.rows]
+    scorer = DupnScorer(encoder, task.head, config.max_length, device, {"network": "DUPN"}, sum(trained.values()))
+    return TrainedBaseline(scorer, trained, task_curve, config.model_dump(mode="json"))

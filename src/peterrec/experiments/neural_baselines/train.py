@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,35 +17,10 @@ from peterrec.errors import ConfigError, TrainingError
 from peterrec.evaluation.baselines import baseline_settings, find_baseline
 from peterrec.evaluation.baselines.settings import NeuralBaselineConfig
 from peterrec.evaluation.scorers import Scorer
+from peterrec.training.callbacks import Curve
 from peterrec.training.optim import clip_gradients, make_optimizer, make_schedule
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TrainingHistory:
-    """Curve of a training, and its best epoch.
-
-    Attributes:
-        rows: one for each epoch: `epoch` (from 0), `train_loss`, metrics of the valid users, `seconds` since the start.
-        monitor: metric that chose the best epoch.
-        best_epoch: from 0.
-    """
-
-    rows: list[dict[str, float]]
-    monitor: str
-    best_epoch: int
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all epochs. One training of several tasks counts in full for each."""
-        return self.rows[-1]["seconds"]
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Mean over the epochs but the first, which also warms up; of the first if it is alone."""
-        ends = [row["seconds"] for row in self.rows]
-        return float(np.diff(ends).mean()) if len(ends) > 1 else ends[0]
 
 
 @dataclass(frozen=True)
@@ -55,13 +30,13 @@ class TrainedBaseline:
     Attributes:
         scorer: of the task's test users.
         trained: trained parameters by group, with the head of this task alone.
-        history: of the training.
+        curve: of the training. One training of several tasks counts in full for each.
         settings: all, with defaults.
     """
 
     scorer: Scorer
     trained: dict[str, int]
-    history: TrainingHistory
+    curve: Curve
     settings: dict[str, Any]
 
     @property
@@ -117,12 +92,10 @@ def train_epochs(
     steps: int,
     validate: Callable[[], dict[str, float]],
     config: NeuralBaselineConfig,
-    *,
-    monitor: str,
-    mode: Literal["min", "max"],
+    curve: Curve,
     say: Say,
-) -> TrainingHistory:
-    """Train a network until the valid users' metric no longer improves, and leave it at its best epoch.
+) -> None:
+    """Train until the valid users' metric no longer improves, and leave the network at its best epoch.
 
     Args:
         network: all that is trained.
@@ -130,60 +103,42 @@ def train_epochs(
         steps: of an epoch.
         validate: returns the metrics of the valid users, with the network in evaluation mode.
         config: epochs, patience, optimiser.
-        monitor: the metric that decides.
-        mode: whether its lower or higher values are better.
+        curve: gets a row for each epoch, and says which is best.
         say: receives a line for each epoch.
 
     Raises:
         TrainingError: a loss or metric is not finite.
     """
-    train_step = _TrainStep(network, config, steps)
-    rows: list[dict[str, float]] = []
-    best, best_weights = 0, copy.deepcopy(network.state_dict())
-    start = time.perf_counter()
+    optimizer = make_optimizer(network.parameters(), config.optim)
+    schedule = make_schedule(optimizer, config.optim, steps * config.epochs)
+    best_weights: dict[str, Tensor] = {}
+    clock = time.perf_counter()
     for epoch in range(config.epochs):
         network.train()
-        total = sum(train_step(loss) for loss in losses())
+        total = 0.0
+        for loss in losses():
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if config.optim.clip_norm is not None:
+                clip_gradients(network.parameters(), config.optim.clip_norm)
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach())
         network.eval()
         with torch.inference_mode():
-            metrics = validate()
-        row = {"epoch": float(epoch), "train_loss": total / steps, **metrics}
-        _require_finite(row)
-        rows.append(row | {"seconds": time.perf_counter() - start})
+            row = {"epoch": float(epoch), "train_loss": total / steps, **validate()}
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"training diverged: {name} of epoch {epoch + 1} is not finite",
+                    remedy="lower optim.lr, or keep optim.clip_norm set",
+                )
         say(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "epoch"))
-        better = row[monitor] < rows[best][monitor] if mode == "min" else row[monitor] > rows[best][monitor]
-        if epoch == 0 or better:
-            best, best_weights = epoch, copy.deepcopy(network.state_dict())
-        if epoch - best >= config.patience:
+        now = time.perf_counter()
+        curve.rows.append(row | {"seconds": now - clock})
+        clock = now
+        if curve.waited == 0:
+            best_weights = copy.deepcopy(network.state_dict())
+        if curve.finished(config.patience):
             break
     network.load_state_dict(best_weights)
-    network.eval()
-    return TrainingHistory(rows, monitor, best)
-
-
-class _TrainStep:
-    """One step of optimiser and schedule down a loss; returns the value of the loss."""
-
-    def __init__(self, network: nn.Module, config: NeuralBaselineConfig, steps: int) -> None:
-        self.network = network
-        self.clip_norm = config.optim.clip_norm
-        self.optimizer = make_optimizer(network.parameters(), config.optim)
-        self.schedule = make_schedule(self.optimizer, config.optim, steps * config.epochs)
-
-    def __call__(self, loss: Tensor) -> float:
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.clip_norm is not None:
-            clip_gradients(self.network.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        return float(loss.detach())
-
-
-def _require_finite(row: dict[str, float]) -> None:
-    for name, value in row.items():
-        if not np.isfinite(value):
-            raise TrainingError(
-                f"training diverged: {name} of epoch {row['epoch'] + 1:.0f} is not finite",
-                remedy="lower optim.lr, or keep optim.clip_norm set",
-            )
