@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import resource
@@ -80,4 +81,7 @@ def _run(
     from peterrec.cli.main import run
 
     sys.argv = ["peterrec", *arguments]
-    run()
+    try:
+        run()
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing ends its processes without

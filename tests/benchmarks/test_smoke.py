@@ -118,12 +118,12 @@ print(len(first.rounds), len(second.rounds), found.low > 0, found.value == 2 * h
 
 def test_work_counts_what_the_last_position_depends_on():
     code = """
-from work import adapt, cone_positions, represent, window_positions
+from work import adapt, receptive_field_positions, represent, window_positions
 from worker import Sizes
 small = Sizes(dilations=(1,), channels=2, batch=1, events=8)
-print(window_positions(small, 9), cone_positions(small, 9), cone_positions(small, 4))
+print(window_positions(small, 9), receptive_field_positions(small, 9), receptive_field_positions(small, 4))
 print(represent(small).window, represent(small).receptive_field)
-print(cone_positions(Sizes(), 51)[-1], max(cone_positions(Sizes(), 51)) <= 51)
+print(receptive_field_positions(Sizes(), 51)[-1], max(receptive_field_positions(Sizes(), 51)) <= 51)
 """
     lines = run(code=code).splitlines()
     # The second convolution reads 8, 6, 4 of the first, which reads these, one and two before each: 8 .. 2.

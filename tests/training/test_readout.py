@@ -12,7 +12,7 @@ import torch
 from peterrec.config import AdaptConfig, Strategy
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
-from peterrec.storage import read_json, write_json
+from peterrec.storage import read_json
 from peterrec.training.activation_cache import changed_blocks
 from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.strategies import build
@@ -55,19 +55,6 @@ def test_users_of_whom_nothing_is_known_get_an_answer(model: UserModel, corpus: 
     model.load_bundle(tmp_path / "out", "pooled")
     assert np.isfinite(model.predict([[], ["s0004"]], "pooled").probabilities).all()
     assert model.predict([], "pooled").probabilities.shape == (0, 4)
-
-
-def test_a_bundle_of_before_there_was_a_choice_reads_the_token(
-    model: UserModel, corpus: Corpus, tmp_path: Path
-) -> None:
-    bundle = adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(epochs=1))
-    meta = read_json(tmp_path / "out" / "adapter_config.json")
-    assert meta.pop("readout") == "token"
-    write_json(tmp_path / "out" / "adapter_config.json", meta)
-    model.load_bundle(tmp_path / "out", "old")
-    model.add_bundle(bundle, "new")
-    histories = corpus.task("cluster").part("test").sequences
-    np.testing.assert_array_equal(model.probabilities(histories, "old"), model.probabilities(histories, "new"))
 
 
 def test_joint_training_reads_the_same_and_says_so(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:

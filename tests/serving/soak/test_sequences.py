@@ -33,6 +33,7 @@ def starter() -> Iterator[Starter]:
     starter.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900 + 2 * SOAK_SECONDS)
 @pytest.mark.parametrize("machine", [SqliteMachine, RedisMachine])
 def test_any_sequence_of_requests_operations_and_faults(
