@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["forked", "peterrec.cli.main", "peterrec.serving.http.serve"])
+PRELOAD = ["forked", "peterrec.cli.main", "peterrec.serving.http.serve"]
 
 
 class ForkedCommand:
@@ -43,6 +43,7 @@ class ForkedCommand:
             pipe = Path(folder) / "stderr"
             os.mkfifo(pipe)
             options = (arguments, str(pipe), dict(limits or {}), int(hangup), dict(environment or {}))
+            CONTEXT.set_forkserver_preload(PRELOAD)  # here: tests/paper/worker.py has a list of its own
             self._process = CONTEXT.Process(target=_run, args=options)
             self._process.start()
             self.stderr: IO[str] = pipe.open()  # waits for the other end
