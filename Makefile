@@ -4,16 +4,24 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test test-full test-lowest test-newest test-paper soak clean bench
+.PHONY: demo test lint tests test-full test-lowest test-newest test-paper soak clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
 
+# Without compiled files each of many processes would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 lint tests
+
+lint:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+tests:
 	$(BIN)/pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term
 
 # Slow tests too, and every combination of parameters, where `make test` takes every pair of values: most of an hour.

@@ -118,7 +118,7 @@ def run(program: str, *arguments: str, timeout: float = 200) -> Any:
     return json.loads(completed.stdout.splitlines()[-1])
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [FORKED, LOADER], ids=["multiprocessing", "DataLoader"])
 def test_forked_processes_answer_as_their_parent_does(program: str) -> None:
     expected, actual, threads = run(program)

@@ -28,5 +28,6 @@ def test_no_circle_of_modules(imports: list[tuple[str, str]]) -> None:
     assert len(imports) > 500
 
 
+@pytest.mark.slow
 def test_a_circle_is_seen() -> None:
     assert circles([("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]) == [["a", "b", "c"]]

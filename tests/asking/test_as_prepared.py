@@ -152,6 +152,7 @@ def test_a_setting_of_the_preparation_can_be_replaced(
     assert unfiltered.manifest["events"] >= sum(all_of.to_pylist())
 
 
+@pytest.mark.slow
 def test_ids_are_those_of_the_catalogue_whatever_the_file_makes_of_them(tmp_path: Path) -> None:
     """Text ids in Parquet, integers in CSV (case f5): the same events, the same answers."""
     rows = [(user, item.removeprefix("i"), *columns) for user, item, *columns in ROWS]

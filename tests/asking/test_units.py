@@ -55,6 +55,7 @@ def test_a_file_of_another_unit_is_refused_where_its_times_matter(tmp_path: Path
     assert known_events[0].equals(known_events[1])
 
 
+@pytest.mark.slow
 def test_the_service_is_sent_seconds_whatever_the_log_had(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "ms.csv", log_in(1000), HEADER)
     corpus = prepared(tmp_path, path, {"source.before": str((START + 360) * 1000)})

@@ -63,6 +63,7 @@ BAD_EVENTS: list[tuple[str, dict[str, object], str]] = [
 ]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("name", "columns", "message"), BAD_EVENTS)
 def test_columns_of_the_wrong_type(
     tmp_path: Path, refused: Refused, name: str, columns: dict[str, object], message: str
@@ -97,6 +98,7 @@ def test_a_truncated_parquet_file(tmp_path: Path, refused: Refused) -> None:
     assert f"{path}: cannot be read as Parquet" in refused("prepare", str(path), "-o", str(tmp_path / "corpus"))
 
 
+@pytest.mark.slow
 def test_item_ids_that_are_numbers_in_one_file_and_text_in_another(tmp_path: Path, refused: Refused) -> None:
     first = events_file(tmp_path, "a.parquet", item_id=[i % 11 for i in range(600)])
     second = events_file(tmp_path, "b.csv", item_id=[f"0{i % 11}" for i in range(600)])
@@ -141,7 +143,7 @@ def part_of(user: str) -> int:
     return int(assign_parts(id_hash([user]), SplitConfig())[0])
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("line", "message"),
     [

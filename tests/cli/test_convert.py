@@ -92,6 +92,7 @@ def test_authors_files_through_prepare(working_folder: Path) -> None:
     assert catalogues[0] == catalogues[1]
 
 
+@pytest.mark.slow
 def test_tenrec_through_prepare(working_folder: Path) -> None:
     assert execute(["convert", "tenrec", "sbr_data_1M.csv", "QB-video.csv", "-o", "feeds", "-q"]) == 0
     tasks = ["--domain", "domain", "--rank", "QB-video", "--classify", "feeds/users.parquet:gender"]
@@ -101,6 +102,7 @@ def test_tenrec_through_prepare(working_folder: Path) -> None:
     assert targets("corpus", "QB-video") == [900, 901, 902, 903]
 
 
+@pytest.mark.slow
 def test_recbole_through_prepare(working_folder: Path) -> None:
     assert execute(["convert", "recbole", "ml-100k", "-o", "films", "-q"]) == 0
     classify = ["--classify", "films/users.parquet:gender"]

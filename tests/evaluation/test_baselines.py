@@ -218,6 +218,7 @@ def test_what_is_too_large_is_skipped_with_a_note(make_rank_part: Make, monkeypa
     assert messages[-1] == "fitting baseline: ridge across domains"
 
 
+@pytest.mark.slow
 def test_the_same_parts_give_the_same_baselines(make_class_part: Make) -> None:
     test = make_class_part(50, 2).sequences
     first, second = (

@@ -67,7 +67,7 @@ def test_threads_change_nothing(make_class_part: Make, monkeypatch: pytest.Monke
     assert np.array_equal(*result)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("present", [(0, 2), (0, 2, 3)])
 def test_classes_that_train_users_lack_get_nothing(present: tuple[int, ...]) -> None:

@@ -65,6 +65,7 @@ def test_classification_table(class_task: MakeTask, fixed: Callable, logged: lis
     assert "age: scoring 200 test users: patch" in logged
 
 
+@pytest.mark.slow
 def test_the_sentence_says_plainly_what_is_not_beaten(class_task: MakeTask, fixed: Callable) -> None:
     task = class_task()
     result = evaluate_task(task, {"patch": fixed(np.full((200, 3), 1 / 3))}, CONFIG)
@@ -182,6 +183,7 @@ def test_mistakes_are_named(
         evaluate_task(ranking, {"bad": fixed(np.zeros((300, 31)))}, config)
 
 
+@pytest.mark.slow
 def test_histories_may_be_empty(class_task: MakeTask, make_class_part: Callable[..., TaskPart]) -> None:
     part = make_class_part(60, 2)
     nobody = TaskPart(part.user_ids, Sequences.from_rows([[]] * 60), labels=part.labels)

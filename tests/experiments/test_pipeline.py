@@ -67,6 +67,7 @@ def done_again(folder: Path, config: RunConfig, stages_made: list[str] = STAGES)
     return [stage["name"] for stage in stages if not stage["reused"]]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_reused_and_what_changed_is_done_again(folder: Path) -> None:
     assert done_again(folder, settings(folder)) == STAGES
     page = (folder / "out" / "report.html").read_text()

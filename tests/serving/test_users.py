@@ -122,6 +122,7 @@ def test_events_that_others_wrote_that_came_late_and_twice_are_seen(tmp_path):
     other_store.close()
 
 
+@pytest.mark.slow
 def test_what_the_store_dropped_is_not_read(tmp_path):
     users = make(tmp_path, keep_events=8)
     for i in range(30):

@@ -150,6 +150,7 @@ def test_of_a_noncausal_backbone_only_the_representation_is_kept(
     assert Run(noncausal, corpus, "shop", tmp_path / "out", epochs=1, strategy="last1").line is None
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("changed", range(8))
 def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trunk, "USERS_AT_ONCE", 8)  # so that some are all short
@@ -188,6 +189,7 @@ def test_the_changed_blocks_are_counted_by_what_is_trained(deep: UserModel, corp
     assert changed_blocks(replace(parts, unshared=UnsharedModules(embedding=True, blocks=1))) is None
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("case", ["head", "last1", "patch, last block"])
 @pytest.mark.parametrize("cache", ["memory", "off"])
 def test_the_trunk_runs_once_for_each_user(

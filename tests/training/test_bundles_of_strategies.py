@@ -102,6 +102,7 @@ def test_a_bundle_made_on_one_model_shares_nothing_with_it_on_another(
     assert answers(second_model, "there", "cluster") == answers(model, "here", "cluster")
 
 
+@pytest.mark.slow
 def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
     model: UserModel, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ def other_backbone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("strategy", ["scratch", "patch-random", "all", "patch"])
 def test_only_strategies_from_scratch_do_not_depend_on_the_pretrained_weights(
     backbone: Path, other_backbone: Path, corpus: Corpus, tmp_path: Path, strategy: str

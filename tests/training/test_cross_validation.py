@@ -199,7 +199,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 def test_any_strategy(backbone: Path, corpus: Corpus, tmp_path: Path, task: str, case: str) -> None:
@@ -213,6 +213,7 @@ def test_any_strategy(backbone: Path, corpus: Corpus, tmp_path: Path, task: str,
     assert actual[0] == pytest.approx(actual[1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_states_on_disk_are_the_same_to_the_bit(backbone: Path, corpus: Corpus, tmp_path: Path) -> None:
     bundles = [
         adapt(backbone, corpus, "shop", tmp_path / cache, adapt_config(**FOLDS, strategy="last1", cache=cache))

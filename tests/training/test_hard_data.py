@@ -61,6 +61,7 @@ def test_one_user_to_train_on(tmp_path: Path) -> None:
     assert (training["users"], len(training["curve"])) == (1, 2)
 
 
+@pytest.mark.slow
 def test_two_items(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus", cycles(40, 2), 2)
     for loss in ("full", "sampled"):
@@ -146,6 +147,7 @@ def model(tmp_path: Path) -> UserModel:
     return pretrained(corpus_of(tmp_path / "source", cycles(40, 5), 5), tmp_path / "backbone")
 
 
+@pytest.mark.slow
 def test_another_catalogue(model: UserModel, tmp_path: Path) -> None:
     other_corpus = prepare_synthetic(tmp_path / "other", users=60, items=9, targets=8, seed=1)
     with pytest.raises(FingerprintError) as caught:

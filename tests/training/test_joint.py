@@ -287,6 +287,7 @@ def result(bundles: dict[str, Bundle]) -> Any:
     return [(name, fingerprint(b.tensors()), plain(b.metrics["curve"])) for name, b in bundles.items()]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result(
     backbone: Path, corpus: Corpus, joint_run: tuple[Path, dict[str, Bundle]], tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_does(
     assert load_backbone(out).fingerprint == load_backbone(tmp_path / "whole").fingerprint
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("hook", "step"), [("on_train_batch_start", 6), ("on_train_batch_end", 5)])
 def test_a_step_in_which_sigterm_comes_is_saved(
     corpus: Corpus, tmp_path: Path, watched: Callable[..., None], hook: str, step: int

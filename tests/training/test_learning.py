@@ -85,6 +85,7 @@ def test_a_patch_reaches_what_a_head_alone_cannot(structured: Corpus, tmp_path: 
     assert reached["head"] > 0.5
 
 
+@pytest.mark.slow
 def test_ranking_beats_popularity_on_users_it_never_saw(structured: Corpus, trained: UserModel, tmp_path: Path) -> None:
     task = structured.task("shop")
     test = task.part("test")

@@ -137,6 +137,7 @@ def runner(**settings: Any) -> RunnerConfig:
     return RunnerConfig(**({"accelerator": "cpu", "progress": False} | settings))
 
 
+@pytest.mark.slow
 def test_mixed_precision_runs_on_a_cpu_and_stays_finite(corpus: Corpus, tmp_path: Path) -> None:
     model = pretrain(corpus, tmp_path / "backbone", pretrain_config(runner=runner(precision="bf16-mixed")))
     exact = pretrain(corpus, tmp_path / "exact", pretrain_config())

@@ -69,6 +69,7 @@ def test_an_adaptation_that_nobody_watches(
     assert all(line.startswith(start) for line, start in zip(lines(output.err), starts, strict=True)), output.err
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing_but_warnings(
     corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_overwrite_starts_over(corpus: Corpus, unfinished: Path, tmp_path: Path)
     assert names(tmp_path) == ["fresh", "out"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"epochs": 4}, {"optim": {"lr": 0.1}}, {"masking": {"mask_fraction": 0.1}}]
 )
@@ -108,6 +109,7 @@ def test_the_runner_may_differ(corpus: Corpus, unfinished: Path) -> None:
     pretrain(corpus, unfinished, pretrain_config(checkpoint_every=1, runner=runner), resume=True)
 
 
+@pytest.mark.slow
 def test_another_corpus_with_the_same_settings_is_refused(corpus: Corpus, unfinished: Path, tmp_path: Path) -> None:
     """As many users, as many batches: nothing but the fingerprint tells them apart."""
     other_corpus = prepare_synthetic(tmp_path / "other", users=130, items=24, targets=8, mean_events=8, seed=4)

@@ -72,6 +72,7 @@ def test_integer_catalogues_and_ids_of_the_other_kind(tmp_path: Path) -> None:
     assert items_of(corpus)["8"] == [30]
 
 
+@pytest.mark.slow
 def test_what_has_no_catalogue_or_another_one(tmp_path: Path) -> None:
     path, out = write_parquet(tmp_path / "a.parquet", SMALL), tmp_path / "out"
     (tmp_path / "empty").mkdir()

@@ -179,6 +179,7 @@ def test_settings_that_leave_nobody_are_named(tmp_path: Path, setting: str, valu
     assert setting in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     log, out = write_parquet(tmp_path / "log.parquet", LOG), tmp_path / "out"
     good = [(user, int(user) % 2) for user in USERS]
@@ -200,7 +201,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_a_part_with_one_class_is_told(tmp_path: Path, part: str) -> None:
     table = [(user, "a" if PART[user] == part else "ab"[int(user) % 2]) for user in USERS]
@@ -215,6 +216,7 @@ def test_a_part_with_one_class_is_told(tmp_path: Path, part: str) -> None:
 ACTIVE = {"name": "group", "kind": "classification"}
 
 
+@pytest.mark.slow
 def test_activity_is_an_event_of_any_domain_or_item_in_the_period(tmp_path: Path) -> None:
     rows = [(user, "a", 1, "shop") for user in USERS]
     rows += [
@@ -248,6 +250,7 @@ def test_a_source_that_reaches_into_the_period_is_refused_and_the_remedy_works(t
     prepare_log(path, tmp_path / "out", source={"min_item_events": 1, "before": "2"}, tasks=[rule])
 
 
+@pytest.mark.slow
 def test_activity_that_is_no_task(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "log.parquet", SMALL)
     with pytest.raises(TaskError, match="all users of task 'group' have the label 'no'"):

@@ -34,6 +34,7 @@ def test_what_is_no_size_of_memory(tmp_path: Path, limit: str) -> None:
     assert {path_left.name for path_left in tmp_path.iterdir()} == {"a.parquet"}
 
 
+@pytest.mark.slow
 def test_too_little_memory_says_how_to_give_more(tmp_path: Path) -> None:
     path = write_random_events(tmp_path / "a.parquet", 200_000, users=2_000)
     with pytest.raises(ConfigError, match="do not fit in the memory") as caught:

@@ -152,6 +152,7 @@ split: {train: 0.5, valid: 0.25, test: 0.25}
 """
 
 
+@pytest.mark.slow
 def test_yaml_may_leave_quotes_out(tmp_path: Path) -> None:
     rows = [(f"u{n}", f"2001-02-{n + 1:02}", "a", domain) for n in range(28) for domain in ("53", "7", "x")]
     write_csv(tmp_path / "log.tsv", rows, ("1", "timestamp", "item_id", "where"), separator="\t")
@@ -175,6 +176,7 @@ def test_what_is_no_separator(separator: str) -> None:
         settings(Path("a.csv"), events={"separator": separator})
 
 
+@pytest.mark.slow
 def test_synthetic_data_make_a_corpus_with_every_kind_of_task(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 

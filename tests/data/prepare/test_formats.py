@@ -90,7 +90,7 @@ def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
         assert histories(path) == {item: [item] for item in ids}
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", ["auto", "text", "integer"])
 def test_what_ids_are_can_be_said(tmp_path: Path, ids: Any) -> None:
     plain = histories(write_csv(tmp_path / "a.csv", [(7, 5, 1), (7, -6, 2)]), ids=ids)
@@ -101,6 +101,7 @@ def test_what_ids_are_can_be_said(tmp_path: Path, ids: Any) -> None:
     assert zeros == ({"7": [5, 6]} if ids == "integer" else {"007": ["05", "+6"]})
 
 
+@pytest.mark.slow
 def test_integers_of_64_bits_are_integers_and_longer_ones_text(tmp_path: Path) -> None:
     largest = 2**63 - 1
     assert histories(write_csv(tmp_path / "a.csv", [("u", largest, 1), ("u", -largest, 2)])) == {
@@ -224,6 +225,7 @@ def test_a_name_is_no_pattern_where_it_is_a_file(tmp_path: Path, name: str) -> N
     assert histories(tmp_path / name) == WANTED
 
 
+@pytest.mark.slow
 def test_columns_that_are_not_asked_for_may_be_anything(tmp_path: Path) -> None:
     columns = ("", "", "User_id", "peterrec_file", *COLUMNS)
     rows = [(None, 1, "no", "no", *row) for row in ROWS]

@@ -158,7 +158,7 @@ def test_a_copy_that_tells_only_the_day_is_compared_by_day(tmp_path: Path, form:
     corpus_of(tmp_path, log, write_csv(tmp_path / "apart.csv", apart))
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("repeated", [9, 10, 20])
 def test_that_most_targets_are_items_of_the_user_already_is_told(tmp_path: Path, repeated: int) -> None:
     log = write_csv(tmp_path / "log.csv", OLD)

@@ -64,7 +64,7 @@ def test_rows_with_marks_are_counted(tmp_path: Path) -> None:
     assert corpus.manifest["warnings"] == []
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_ids_that_look_missing_are_told(tmp_path: Path, form: str) -> None:
     rows = [(*row, "shop") for row in SMALL]
@@ -124,7 +124,7 @@ def labelled(folder: Path, path: Path, **labels: Any) -> tuple[Any, list[dict[st
 MARKS = ["nan", "NaN", "NAN", "NULL", "null", "NA", "n/a", "<NA>", r"\N", ""]
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_marks_are_no_classes(tmp_path: Path, form: str) -> None:
     table = [(user, MARKS[n] if n < len(MARKS) else "xy"[n % 2]) for n, user in enumerate(USERS)]

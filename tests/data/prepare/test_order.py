@@ -203,6 +203,7 @@ def test_two_unknown_items_in_a_row_are_no_repeat(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_catalogue_is_in_order_of_frequency_and_then_of_id(tmp_path: Path) -> None:
     counts = {"b": 4, "a": 3, "É": 3, "B": 3, "z": 5, "rare": 2}
     rows = [(f"u{n}", item, n) for item, count in counts.items() for n in range(count)]

@@ -61,6 +61,7 @@ def test_all_of_the_history_and_the_targets_in_order_of_time_and_order(tmp_path:
     assert task_answers["u02"] == ("abcde", "xy")
 
 
+@pytest.mark.slow
 def test_the_first_time_of_a_target_is_one_event_and_not_the_least_of_each_column(tmp_path: Path) -> None:
     further_rows = [("u00", "x", 9, "food", 7), ("u00", "y", 9, "food", 5), ("u00", "x", 12, "food", 1)]
     assert answers(corpus_of(tmp_path, [*OLD, *NEW, *further_rows]))["u00"] == ("abcd", "yx")
@@ -118,6 +119,7 @@ def test_an_item_needs_distinct_users_and_counts_are_of_train_users(tmp_path: Pa
     assert corpus_of(tmp_path, [*OLD, *NEW, *often, *three], min_item_events=4).manifest["tasks"][0]["targets"] == 2
 
 
+@pytest.mark.slow
 def test_a_later_time_without_domains(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", [row[:3] for row in [*OLD, *NEW]])
     source = {"min_item_events": 1, "before": "10"}
@@ -218,6 +220,7 @@ def test_targets_that_are_no_task(tmp_path: Path, rows: list[Any], task: dict[st
     assert {path.name for path in tmp_path.iterdir()} == {"log.parquet"}
 
 
+@pytest.mark.slow
 def test_settings_of_a_ranking_task(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="say which events are targets"):
         build_config(RankingTaskConfig, {"name": "r", "kind": "ranking", "before": 5})

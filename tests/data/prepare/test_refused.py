@@ -112,6 +112,7 @@ def test_what_was_at_the_output_stays_when_the_new_one_fails(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"good.parquet", "bad.csv", "out"}
 
 
+@pytest.mark.slow
 def test_overwriting_spares_what_is_no_corpus_and_the_input(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "mine" / "good.parquet", SMALL)
     for out in (path, path.parent):
@@ -186,6 +187,7 @@ def test_a_time_format_that_is_none(tmp_path: Path, wrong: str) -> None:
     assert "time_format" in caught.value.remedy or wrong in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_ids_that_are_integers_in_one_file_and_text_in_another(tmp_path: Path) -> None:
     integer_ids, text_ids = (
         write_csv(tmp_path / "a.csv", [("u", 7, 1)]),
@@ -204,7 +206,7 @@ def test_ids_that_are_integers_in_one_file_and_text_in_another(tmp_path: Path) -
         read_event_histories(EventsConfig(paths=(str(text_ids), str(times)), ids="text"))
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 def test_any_damage_to_parquet_is_an_error_of_the_project_or_none(tmp_path: Path, compression: str) -> None:
     path, dice = tmp_path / "a.parquet", random.Random(compression)
@@ -256,6 +258,7 @@ def test_domains_that_are_not_there(tmp_path: Path) -> None:
     assert "'shop'" in caught.value.remedy
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("source", "message"),
     [

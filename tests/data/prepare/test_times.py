@@ -229,6 +229,7 @@ def test_microseconds_and_nanoseconds_in_one_log(tmp_path: Path) -> None:
         assert order_of(paths[0], far) in (["c", "z"], ["z", "c"])
 
 
+@pytest.mark.slow
 def test_nanoseconds_that_the_engine_would_cut_are_refused(tmp_path: Path) -> None:
     for unit, zone, old in (("a zone", "UTC", False), ("96 bits", None, True)):
         for nanosecond in (0, 1):
@@ -258,6 +259,7 @@ def test_decimals_that_the_engine_would_make_floats_are_refused(tmp_path: Path, 
         order_of(long)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("wrong", ["%Y-%m-%d %H:%M:%S %Z", "%Y %S.%n %z"])
 def test_formats_with_names_of_zones_are_refused(tmp_path: Path, wrong: str) -> None:
     path = write_csv(tmp_path / "a.csv", [("u", "a", "2022-01-27 12:00:00 BST")])
@@ -375,6 +377,7 @@ def test_times_of_1970_in_the_files_of_a_task_are_told(tmp_path: Path) -> None:
     assert len(warnings) == 2  # its pairs of user and item are in the source, too
 
 
+@pytest.mark.slow
 def test_one_row_of_1970_is_no_column_of_1970(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", numbered(["1970-01-01", *["2022-01-01"] * 5]))
     assert prepare_log(path, tmp_path / "out").manifest["warnings"] == []

@@ -166,6 +166,7 @@ def test_what_trains_all_tasks_gives_a_cell_of_each(
         check_sums(cell, users)
 
 
+@pytest.mark.slow
 def test_seconds_of_a_neural_baseline_are_of_each_epoch(out: Path) -> None:
     config = small_grid("methods.conet.settings.epochs=3", "methods.conet.settings.patience=3", questions=[SHARED])
     [(cell, _)] = do(config, out, unit_of(config, out, "conet", "target"))
@@ -185,6 +186,7 @@ def test_large_bundles_are_not_kept(config: ExperimentConfig, out: Path, monkeyp
     assert (out / unit.place).exists()
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_there_is_not_trained_again(
     config: ExperimentConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +277,7 @@ def test_the_peak_of_memory_is_that_of_what_is_watched() -> None:
     assert (second_growth() or 0) < 20_000_000, "the peak of before is forgotten"
 
 
+@pytest.mark.slow
 def test_memory_is_none_where_it_cannot_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CLEAR", Path("/nowhere/clear_refs"))
     assert memory.watch_memory()() is None

@@ -171,6 +171,7 @@ def test_a_worker_that_others_stop_says_so() -> None:
     assert Worker(None).death(error) == "its process was stopped (InterruptedRun)"
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "grid"
     with state.locked(out), pytest.raises(ArtifactError, match=rf"another run \(process {os.getpid()}\) is at work"):
@@ -224,6 +225,7 @@ def test_data_that_nobody_asks_about_may_be_absent(tmp_path: Path) -> None:
         run(small_grid(data=data, data_root=str(tmp_path), questions=[question("majority")]), tmp_path / "grid")
 
 
+@pytest.mark.slow
 def test_the_report_alone(tmp_path: Path, reports: Reports) -> None:
     out, config = tmp_path / "grid", small_grid(questions=[question("majority", "popularity", "head")])
     run(small_grid(questions=[question("majority", "popularity")]), out)

@@ -47,6 +47,7 @@ def test_a_backbone_made_in_between_with_other_settings_is_not_taken_for_the_fir
     assert "backbones/small/base/seed-0" in recorder.done_places, "it is made again, with the first settings"
 
 
+@pytest.mark.slow
 def test_a_cell_without_its_users_is_computed_again(tmp_path: Path) -> None:
     config = small_grid(questions=[CONSTANT])
     experiment(config, tmp_path, jobs=1)
@@ -56,6 +57,7 @@ def test_a_cell_without_its_users_is_computed_again(tmp_path: Path) -> None:
     assert recorder.done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
 
 
+@pytest.mark.slow
 def test_what_only_has_to_be_installed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_grid(questions=[CONSTANT])
     with monkeypatch.context() as missing:

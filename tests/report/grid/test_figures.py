@@ -58,6 +58,7 @@ def test_a_dot_for_each_method(questions: list[QuestionResults]) -> None:
     assert without.hint == ""
 
 
+@pytest.mark.slow
 def test_a_method_has_one_colour_on_the_whole_page(questions: list[QuestionResults]) -> None:
     pretraining, tuning, cold = questions
     figures = [

@@ -98,11 +98,12 @@ def test_figures_are_named_for_those_who_cannot_see_them(html: str) -> None:
     assert '<html lang="en">' in html
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes_also_after_json(any_record: RunRecord, any_html: str) -> None:
     assert any_html == render(RunRecord.model_validate_json(any_record.model_dump_json()))
 
 
+@pytest.mark.slow
 def test_the_report_is_written_where_it_was_asked_for(record: RunRecord, html: str, tmp_path: Path) -> None:
     path = write_report(record, str(tmp_path / "report.html"))
     assert path == tmp_path / "report.html"
@@ -201,6 +202,7 @@ def test_the_best_value_of_each_metric_is_marked(html: str) -> None:
     assert page.best.count("0.0712") == 2  # the headline, and the table of the task
 
 
+@pytest.mark.slow
 def test_a_seed_of_one_task_is_told(record: RunRecord, text: str) -> None:
     task = record.tasks[0]
     reseeded = [bundle.model_copy(update={"seed": 17}) for bundle in task.bundles]

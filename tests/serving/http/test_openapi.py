@@ -37,7 +37,7 @@ MODES = schemathesis.GenerationMode
 CAN_BE_WRONG = {"/v1/items", "/v1/bundles/{name}"}  # of those without a body; a user's id hardly can
 
 
-@pytest.mark.quick_cases(8)
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("mode", [MODES.POSITIVE, MODES.NEGATIVE], ids=["fits", "does-not-fit"])
 @pytest.mark.parametrize(("method", "path"), LISTED, ids=[" ".join(route) for route in LISTED])
 def test_every_answer_is_as_the_document_says(

@@ -11,6 +11,8 @@ from serving.page.conftest import Opener
 from serving.page.fake_api import AGES, FILMS, HOSTILE, Fakes
 from serving.page.steps import history, pick, settled, shares
 
+pytestmark = pytest.mark.slow
+
 
 def expected(fakes: Fakes, task: str, items: list[Any], patched: bool) -> dict[str, float]:
     return {

@@ -41,6 +41,7 @@ def start(path: Path, name: str, calls: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_several_processes_may_share_a_file_even_a_new_one(path: Path) -> None:
     processes = [start(path, name, 40) for name in "abc"]
     lines = [line for process in processes for line in process.communicate(timeout=120)[0].splitlines()]
@@ -51,6 +52,7 @@ def test_several_processes_may_share_a_file_even_a_new_one(path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_stores_that_open_a_file_at_once_do_not_take_it_for_a_copy(path: Path) -> None:
     def open_and_close(_: int) -> None:
         at_once.wait()
