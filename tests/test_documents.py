@@ -115,7 +115,7 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
     assert unknown == []
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
 def test_commands_have_options_that_exist(page: Path) -> None:
     text = page.read_text()

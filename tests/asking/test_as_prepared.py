@@ -69,7 +69,7 @@ def plain_corpora(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[b
     return {rare: prepared(folder / str(rare), log, RARE if rare else {}) for rare in (False, True)}
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("name", "value"), [("", None), *CHANGING], ids=str)
 def test_raw_events_are_read_as_they_were_prepared(
     name: str, value: Any, tmp_path: Path, log: Path, plain_corpora: dict[bool, Corpus]

@@ -66,6 +66,7 @@ def prepare_models(folder: Path, repeats: bool) -> Prepared:
     return Prepared(log, path, corpus, model, bundles["later"])
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("repeats", [False, True])
 def test_the_metric_is_that_of_the_list(repeats: bool, prepared: dict[bool, Prepared]) -> None:
     case = prepared[repeats]

@@ -188,7 +188,7 @@ SMALL = {
 RICH = PatchConfig(bottleneck=2, insertion="parallel", inner_skip=True, train_norms=True, train_task_token=True)
 
 
-@pytest.mark.quick_cases(5)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("backbone", "name"), pairs_of_backbone_and_patch(SMALL))
 def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     config = PATCHES[name]
@@ -196,14 +196,14 @@ def test_gradients_through_every_patch_are_the_slopes(name, backbone):
     check(everything(SMALL[backbone], narrow), "candidates")
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("backbone", SMALL)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_of_every_loss_are_the_slopes(loss, backbone):
     check(everything(SMALL[backbone], RICH), loss, coordinates=3)
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("loss", ["full", "sampled"])
 @pytest.mark.parametrize(("tie_weights", "output_relu"), [(False, False), (True, True), (False, True)])
 def test_gradients_of_every_way_to_score_items_are_the_slopes(loss, tie_weights, output_relu):

@@ -122,7 +122,7 @@ def test_every_setting_is_looked_at() -> None:
     assert set(SETTINGS) == set(SourceConfig.model_fields)
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", ["as they are", *SETTINGS])
 def test_stored_users_are_answered_as_the_corpus_says(tmp_path: Path, name: str) -> None:
     rows = log()

@@ -235,6 +235,7 @@ def test_the_whole_history_is_read_where_it_is_asked_for():
     assert_alone(model, Request(history), Answer({"age": whole_window["age"]}, 0, 0, 0))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("request_", "error", "match"),
     [

@@ -113,7 +113,7 @@ class Run:
             assert first == pytest.approx(second, abs=1e-5)
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 @pytest.mark.parametrize("case", SHARED)
 def test_training_on_what_was_kept_is_training_as_ever(
@@ -128,7 +128,7 @@ def test_training_on_what_was_kept_is_training_as_ever(
     assert f"{below} computed once for {labelled(corpus, task)} users (" in str(cached.line)
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("task", ["classification", "ranking"])
 @pytest.mark.parametrize("case", ["head", "last2", "patch, last block", "lora"])
 @pytest.mark.parametrize("length", [3, 100])

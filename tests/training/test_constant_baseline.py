@@ -272,6 +272,7 @@ def test_few_held_out_users_of_pre_training(noise: Corpus, tmp_path: Path, logge
     assert warning in (tmp_path / "other" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_enough_held_out_users_of_pre_training(structured: Corpus, tmp_path: Path) -> None:
     model = pretrain(structured, tmp_path / "out", pretrain_config(epochs=1, valid_fraction=0.3))
     assert model.pretrained.training["warnings"] == []

@@ -199,7 +199,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 def test_any_strategy(backbone: Path, corpus: Corpus, tmp_path: Path, task: str, case: str) -> None:
@@ -259,7 +259,7 @@ def runs(backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path:
     return run
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RESUMED)
 def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case: str, tmp_path: Path) -> None:
     uninterrupted = runs(case)

@@ -189,6 +189,7 @@ def test_a_validation_user_may_have_every_target(model: UserModel, tmp_path: Pat
     assert 0 < bundle.metrics["valid"]["mrr"] <= 1
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("strategy", ["patch", "head"])
 def test_users_without_any_history(model: UserModel, tmp_path: Path, strategy: str) -> None:
     """Nothing is known of them but that they are users of the task: the shares of the classes are the answer."""

@@ -59,6 +59,7 @@ def accuracy(model: UserModel, name: str, part: TaskPart) -> float:
     return float((model.probabilities(part.sequences, name).argmax(1) == part.labels).mean())
 
 
+@pytest.mark.slow
 def test_adapting_beats_the_majority_on_users_it_never_saw(
     structured: Corpus, trained: UserModel, tmp_path: Path
 ) -> None:
@@ -99,7 +100,7 @@ def test_ranking_beats_popularity_on_users_it_never_saw(structured: Corpus, trai
         assert actual > 2 * mean_reciprocal_rank([popular], test.targets)
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "settings",
     [

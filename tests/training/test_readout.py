@@ -21,7 +21,7 @@ from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "last1", "all", "patch", "patch-random")
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("readout", ["pooled", "both"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_bundle_answers_after_loading_as_before(

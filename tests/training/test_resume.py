@@ -90,7 +90,7 @@ def uninterrupted(runs: Callable[..., Any]) -> Callable[[str], Any]:
     return cache(runs)
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("case", [*PRETRAIN, *ADAPT])
 @given(hook=st.sampled_from(HOOKS), n=st.integers(1, 12), checkpoint_every=st.integers(1, 5))
 @example(hook="batch end", n=1, checkpoint_every=1)  # nothing is saved yet

@@ -201,6 +201,7 @@ class Poisons(Callback):
             next(iter(module.trained.parameters())).data[-1] = math.nan
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("hook", "quantity"), [("on_train_batch_start", "the training loss"), ("on_validation_start", "")]
 )

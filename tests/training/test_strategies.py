@@ -50,7 +50,7 @@ TRAINED = {
 }
 
 
-@pytest.mark.quick_cases(6)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("strategy", "per_block", "width"), [*((strategy, 2, 2) for strategy in TRAINED), ("patch", 1, 3)]
 )

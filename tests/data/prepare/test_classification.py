@@ -101,7 +101,7 @@ def test_who_is_left_out_and_why(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
@@ -139,6 +139,7 @@ def test_labels_of_other_types(tmp_path: Path, type_: pa.DataType, values: list[
     assert set(labels_of(corpus)) == {user for user in USERS if int(user) % 4 < 3}
 
 
+@pytest.mark.slow
 def test_a_class_nobody_can_learn_is_refused_and_the_remedy_works(tmp_path: Path) -> None:
     late = [user for user in USERS if PART[user] != "train"]
     table = [(user, "seen" if int(user) % 2 else "known") for user in USERS]
@@ -152,7 +153,7 @@ def test_a_class_nobody_can_learn_is_refused_and_the_remedy_works(tmp_path: Path
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -123,7 +123,7 @@ def test_text_ids_of_parquet_are_text_also_where_they_are_digits(tmp_path: Path,
     assert histories(write_parquet(tmp_path / "a.parquet", rows, user_id=type_, item_id=type_)) == {"1": ["4", "30"]}
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "type_", [pa.int8(), pa.uint8(), pa.int32(), pa.uint64(), pa.int64(), pa.dictionary(pa.int8(), pa.int32())], ids=str
 )
@@ -136,7 +136,7 @@ def test_integer_ids_of_parquet(tmp_path: Path, type_: pa.DataType) -> None:
     assert out.catalogue.ids.type == pa.int64()
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 @pytest.mark.parametrize(
     "kind", ["integer", "float", "decimal", "date", "text", "zone", "s", "ms", "us", "ns", "float32", "dictionary"]

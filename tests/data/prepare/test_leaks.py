@@ -78,7 +78,7 @@ SOME_FORMS = [(SOURCE_FORMS[number % 3], form) for number, form in enumerate(OWN
 SOME_FORMS += [("seconds", "float"), ("seconds", "timestamp"), ("timestamp", "timestamp")]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("source", "own_form"), [*product(SOURCE_FORMS, OWN_FORMS)] if FULL else SOME_FORMS)
 def test_the_same_events_with_ids_and_times_written_otherwise(tmp_path: Path, source: str, own_form: str) -> None:
     def write(name: str, form: str, item: Any) -> Path:

@@ -19,7 +19,7 @@ FULL = ("u", "x", "2022-01-01", "1", "shop")
 USERS = [f"u{n}" for n in range(40)]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("write", "name"), [(write_csv, "a.csv"), (write_parquet, "a.parquet")], ids=["csv", "parquet"]
 )

@@ -128,7 +128,7 @@ def test_a_later_time_without_domains(tmp_path: Path) -> None:
     assert task_answers == dict.fromkeys(USERS, ("abcd", "xy"))
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("source", "task", "leaks"),
     [
@@ -200,7 +200,7 @@ def test_targets_may_have_ids_of_another_kind_but_not_times(tmp_path: Path) -> N
     assert "history: all" in caught.value.remedy
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("rows", "task", "message"),
     [

@@ -80,7 +80,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.quick_cases(10)
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_file_is_named_and_nothing_is_written(tmp_path: Path, case: str) -> None:
     name, write, message = CASES[case]

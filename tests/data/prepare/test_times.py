@@ -78,7 +78,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("bad", BAD)
 def test_a_time_that_is_not_read_is_shown_with_its_row(tmp_path: Path, bad: str) -> None:
     good = [("u", f"i{n}", f"2022-01-27 0{n % 9}:00:00", f"2022-01-27 0{n % 9}:00:00+01:00") for n in range(9)]
@@ -113,7 +113,7 @@ TYPES: dict[str, pa.DataType] = {
 PREPARED = {"int32", "double", "decimal128(22, 3)", "decimal128(38, 19)", "string", "timestamp[us]", "timestamp[ns]"}
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", TYPES)
 def test_the_type_of_the_times_changes_nothing(tmp_path: Path, name: str) -> None:
     type_ = TYPES[name]
@@ -158,7 +158,7 @@ FINE: dict[str, tuple[list[Any], pa.DataType | None]] = {
 }
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", FINE)
 def test_times_that_differ_stay_different(tmp_path: Path, name: str) -> None:
     values, type_ = FINE[name]
@@ -291,7 +291,7 @@ BOUNDS: list[tuple[list[Any], pa.DataType | None, str, int]] = [
 ]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("values", "type_", "bound", "before"), BOUNDS)
 def test_a_bound_is_compared_exactly(
     tmp_path: Path, values: list[Any], type_: pa.DataType | None, bound: str, before: int
@@ -325,7 +325,7 @@ def test_a_bound_that_the_times_cannot_be_is_refused(
 LINES = [("u", "i8", "8"), ("u", "i9", "9"), ("u", "i10", "10")]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("lines", "odd"),
     [
@@ -351,7 +351,7 @@ def test_one_odd_value_to_order_by_is_an_error_with_its_row(tmp_path: Path, line
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6}
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("read_as", ["ms", "us", "ns"])
 def test_times_of_1970_are_told(tmp_path: Path, unit: str, read_as: str) -> None:

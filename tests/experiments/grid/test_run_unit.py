@@ -219,6 +219,7 @@ def test_what_cannot_be_had_is_skipped_with_the_reason(out: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_an_error_is_noted_and_forgotten_when_it_goes_well(
     config: ExperimentConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert reports.skipped == []
 
 
+@pytest.mark.slow
 def test_what_needs_something_that_failed_is_not_tried(
     tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:

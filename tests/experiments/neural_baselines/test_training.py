@@ -54,6 +54,7 @@ def test_it_finds_the_taste_of_users_it_has_no_targets_of(name: str, structured:
     assert mrr_of(trained, test) > blind + 0.15
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_the_seed_decides_everything(name: str, tiny: Corpus) -> None:
     torch.manual_seed(1)
@@ -162,6 +163,7 @@ def test_conet_is_not_for_classes(tiny: Corpus) -> None:
         train_neural_baseline("conet", tiny, ["shop", "cluster"], SMALL["conet"], 0)
 
 
+@pytest.mark.slow
 def test_dupn_learns_several_tasks_at_once(structured: Corpus) -> None:
     baselines = train_neural_baseline("dupn", structured, ["cluster", "shop"], LEARNS["dupn"], 0)
     task, shop = structured.task("cluster"), structured.task("shop")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from peterrec.report.grid.analysis import load
 from peterrec.report.grid.conclusions import conclude
 from peterrec.report.grid.tables import tables_of
@@ -20,6 +22,7 @@ def cells_in(line: str) -> int:
     return len(re.findall(r"(?<!\\)\|", line)) - 1
 
 
+@pytest.mark.slow
 def test_every_line_of_every_table_has_as_many_cells() -> None:
     config = demonstration()
     cells = demonstration_cells(config, users=60)
