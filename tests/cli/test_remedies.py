@@ -157,6 +157,7 @@ def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
     assert checked > 10
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("option", ["--columns", "--ids", "--domain", "--invalid-rows"])
 @pytest.mark.parametrize("verb", READERS)
 def test_what_reads_events_has_the_options_of_prepare(verb: str, option: str) -> None:

@@ -79,6 +79,7 @@ def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pyte
     assert f"trainable%: {100 * bundle['trainable_fraction']:.4f}" in line
 
 
+@pytest.mark.slow
 def test_evaluate_shows_bundles_beside_baselines(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "evaluation.json"
     bundles = [job.bundle("cluster"), job.bundle("cluster", "head")]

@@ -142,6 +142,7 @@ def test_distinct_keeps_the_first_of_each_in_order_however_it_comes() -> None:
     assert distinct.table()["a"].to_pylist() == [9, 1, 5, 7, 2, 0]
 
 
+@pytest.mark.slow
 def test_distinct_keeps_the_order_of_many_pieces_at_once() -> None:
     values = np.random.default_rng(0).integers(0, 300_000, 1_000_000)
     pieces = pa.chunked_array(np.array_split(values, 50))

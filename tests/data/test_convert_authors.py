@@ -144,6 +144,7 @@ def test_spaces_byte_order_marks_and_windows_lines(tmp_path: Path) -> None:
     assert events(out) == {("u1", "source"): [7, 8]}
 
 
+@pytest.mark.quick_cases(10)
 @pytest.mark.parametrize(
     ("content", "targets", "message"),
     [

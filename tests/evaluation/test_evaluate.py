@@ -101,6 +101,7 @@ def test_ranking_table(rank_task: MakeTask, fixed: Callable) -> None:
     assert set(verdicts(result, "constant", "mrr@5").values()) == {"worse"}
 
 
+@pytest.mark.slow
 def test_test_labels_change_no_baseline(class_task: MakeTask, make_class_part: Callable[..., TaskPart]) -> None:
     """Flip every test label: what the baselines answer, hence how sure they are, must stay the same."""
     part = make_class_part(200, 2)

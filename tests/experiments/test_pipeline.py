@@ -87,6 +87,7 @@ def test_what_is_there_is_reused_and_what_changed_is_done_again(folder: Path) ->
     assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == STAGES
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_made_again(folder: Path) -> None:
     config = settings(folder)
     done_again(folder, config)

@@ -77,7 +77,7 @@ def assert_follows(users: Users, user: str, question: Question = THREE) -> None:
     assert_same(answer(users, user, question), users.engine.predict([Request(items, question)])[0])
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("window", ["trained", "whole"])
 @pytest.mark.parametrize("states", [2, 100])
 def test_a_stored_user_is_answered_as_one_whose_events_are_given(tmp_path, window, states):

@@ -136,7 +136,7 @@ def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: Ad
 # ---------------------------------------------------------------- the epoch
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "better"), [("cluster", min), ("shop", max)])
 def test_all_users_are_trained_on_up_to_the_best_epoch_for_those_held_out(
     backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str, better: Any
@@ -311,6 +311,7 @@ def test_other_settings_do_not_go_on_with_folds(backbone: Path, corpus: Corpus, 
         adapt(backbone, corpus, "cluster", in_folds, adapt_config(seed=1))
 
 
+@pytest.mark.slow
 def test_a_damaged_result_of_the_folds_is_refused_or_replaced(runs: Callable[..., Any], tmp_path: Path) -> None:
     uninterrupted = runs("stops early")
     with pytest.raises(Stopped):

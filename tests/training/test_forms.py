@@ -17,7 +17,7 @@ from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, pretrain_config
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["compile", "gradient_checkpointing"])
 def test_a_form_is_used_and_gives_the_same_bits(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str

@@ -152,6 +152,7 @@ class Log(Callback):
         self.valid[-1].append({name: tensor.tolist() for name, tensor in batch.items()})
 
 
+@pytest.mark.slow
 def test_training_masks_are_fresh_each_epoch_and_validation_masks_are_not(
     corpus: Corpus, watched: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -258,6 +259,7 @@ def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- users of whom little is known
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("kind", ["causal", "noncausal"])
 def test_empty_histories_and_unknown_items_are_answered(
     masked: UserModel, model: UserModel, corpus: Corpus, tmp_path: Path, kind: str

@@ -108,6 +108,7 @@ def test_the_schedule_goes_over_all_steps_of_all_epochs(
     assert steps.rates == pytest.approx(rates(optim, 12))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("clip_norm", [1e-3, None])
 def test_the_gradient_is_clipped(
     corpus: Corpus, backbone: Path, watched: Callable[..., None], tmp_path: Path, clip_norm: float | None

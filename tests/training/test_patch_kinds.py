@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 def test_a_patch_of_any_kind_is_trained_saved_and_answers_the_same_when_loaded(

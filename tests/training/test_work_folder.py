@@ -46,6 +46,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_the_artifact_alone(corpus: Corpus, tmp_path: Path) -> None:
     model = pretrain(corpus, tmp_path / "out", pretrain_config(checkpoint_every=1))
     assert names(tmp_path) == ["out"]
@@ -120,6 +121,7 @@ def test_another_corpus_with_the_same_settings_is_refused(corpus: Corpus, unfini
     assert pretrain(other_corpus, unfinished, config, resume=True, overwrite=True).fingerprint == fresh.fingerprint
 
 
+@pytest.mark.slow
 def test_another_task_or_backbone_is_refused(
     corpus: Corpus, backbone: Path, watched: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_settings_that_are_gone_count_as_others(corpus: Corpus, unfinished: Path
         pretrain(corpus, unfinished, pretrain_config(checkpoint_every=1), resume=True)
 
 
+@pytest.mark.slow
 def test_where_nothing_was_saved_yet_any_settings_will_do(
     corpus: Corpus, watched: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ def given_of(corpus: Corpus) -> list[Any]:
     return list(zip(corpus.catalogue.ids.to_pylist(), corpus.catalogue.counts.tolist(), strict=True))
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("rare_items", "wanted"), [("drop", ["a", "b"]), ("unk", ["a", *["[UNK]"] * 2, "b", "[UNK]"])])
 def test_the_catalogue_of_a_corpus_is_used_as_it_is(tmp_path: Path, rare_items: str, wanted: list[str]) -> None:
     first = prepare_log(write_parquet(tmp_path / "a.parquet", SMALL), tmp_path / "first", source={"min_item_events": 2})

@@ -40,6 +40,7 @@ def everything(folder: Path, report: Any = None) -> Corpus:
     return prepare(settings(path, events=events, source=SOURCE, tasks=tasks), folder / "out", report=report)
 
 
+@pytest.mark.slow
 def test_the_account_says_what_was_kept_and_dropped_and_why(tmp_path: Path) -> None:
     lines: list[str] = []
     corpus = everything(tmp_path, lines.append)

@@ -69,6 +69,7 @@ def test_what_only_has_to_be_installed_is_tried_again(tmp_path: Path, monkeypatc
     assert recorder.done_places == ["bundles/small/cluster/majority/seed-0-share-100"]
 
 
+@pytest.mark.slow
 def test_without_any_cell_it_is_said_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "fit_baseline", lambda *args, **options: "it is too large")
     with pytest.raises(ArtifactError, match=r"no finished cell of this grid \(it is too large\)"):

@@ -26,6 +26,8 @@ from report.grid.grid_cells import (
 )
 from report.html_page import Page
 
+pytestmark = pytest.mark.slow
+
 COMMAND = "peterrec experiment demo.yaml --out <here>"
 HOSTILE = "<b>bold</b> | $x$ [a](b) `c`"
 

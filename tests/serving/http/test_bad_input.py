@@ -32,6 +32,7 @@ def refused(site: FakeSite, path: str, body: bytes | str, status: int, message: 
     return error
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     "body",
     [
@@ -53,6 +54,7 @@ def test_what_is_nested_too_deep_is_told(site: FakeSite, body: bytes) -> None:
     assert refused(site, "/v1/predict", body, 400, "the body is nested too deep")["remedy"]
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     "item",
     [
@@ -127,7 +129,7 @@ def test_a_message_never_repeats_what_was_sent(site: FakeSite) -> None:
     assert "\x1b" not in named["message"]
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("path", "body", "limit"),
     [
@@ -153,7 +155,7 @@ def test_more_than_is_allowed_names_the_limit(site: FakeSite, path: str, body: o
 WRONG = 100_000
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("path", "body"),
     [

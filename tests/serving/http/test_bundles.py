@@ -42,6 +42,7 @@ def test_a_bundle_may_have_a_name_in_any_script(site: FakeSite) -> None:
     assert answer.json()["error"]["message"].startswith("name: a name is made of letters and digits of any script")
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

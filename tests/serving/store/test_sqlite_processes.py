@@ -77,6 +77,7 @@ def test_a_file_is_in_use_until_the_last_store_of_it_is_closed(path: Path) -> No
     SqliteStore(shutil.copy(path, path.with_name("whole.sqlite")), 10).close()
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
     acknowledged: list[int] = []
     for attempt in range(3):
