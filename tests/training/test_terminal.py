@@ -153,7 +153,6 @@ def test_the_bar_is_removed_when_training_stops(
     output = terminal.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[?25l" in output  # the cursor was hidden
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")  # and is shown again
-    assert not terminal._live_stack
 
 
 def run_in_terminal(arguments: list[str]) -> tuple[int, str]:

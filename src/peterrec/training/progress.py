@@ -72,11 +72,15 @@ class ProgressBar(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the bar."""
-        self.bar.stop()
+        self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the bar."""
-        self.bar.stop()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.console.is_interactive:  # rich before 14.3 writes an empty line even for a bar that was never shown
+            self.bar.stop()
 
     def _description(self, trainer: Trainer) -> str:
         label = self.label if len(self.label) <= LABEL_WIDTH else self.label[: LABEL_WIDTH - 3] + "..."
