@@ -134,7 +134,8 @@ def run_pytest(folder: Path, tests: list[str], stop: bool, sender: Connection) -
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     outcome, output = Outcome(), io.StringIO()
     plugins = [option for name in ("no:cacheprovider", *PLUGINS) for option in ("-p", name)]
-    options = ["-q", *plugins, "--hypothesis-profile", "unshrunk", *(["-x"] if stop else [])]
+    quick = ["-m", "not slow"]  # what `make test` runs must notice
+    options = ["-q", *quick, *plugins, "--hypothesis-profile", "unshrunk", *(["-x"] if stop else [])]
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         status = pytest.main([*options, *tests], plugins=[outcome])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
