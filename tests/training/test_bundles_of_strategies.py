@@ -122,7 +122,6 @@ def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
 # ---------------------------------------------------------------- what a bundle holds
 
 
-@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("strategy", "blocks"),
     [("head", 0), ("patch", 0), ("last1", 1), ("last2", 2), ("all", 2), ("scratch", 2), ("patch-random", 2)],
