@@ -41,7 +41,7 @@ class Worker:
 
     Attributes:
         busy: whether it has a job.
-        processes: its own one, once it is started.
+        processes: its own process, once it is started.
     """
 
     def __init__(self, threads: int | None) -> None:

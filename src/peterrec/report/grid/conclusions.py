@@ -194,8 +194,8 @@ def _best(results: QuestionResults, task: str, comparisons: Sequence[Comparison]
     mean = results.column(task)[name].mean
     best = f"{label(config, name)} has the best {metric(results.primary(task))} ({number(mean, digits_for([mean]))})"
     equal = join([label(config, c.method) for c in comparisons if c.verdict != "worse"], limit=12)
-    rivals = f"not clearly worse: {equal}" if equal else "all others are clearly worse"
-    return f"On {task}, {best}; {rivals if comparisons else 'there is no other method to compare it with'}."
+    runners_up = f"not clearly worse: {equal}" if equal else "all others are clearly worse"
+    return f"On {task}, {best}; {runners_up if comparisons else 'there is no other method to compare it with'}."
 
 
 def _best_short(results: QuestionResults, tasks: Sequence[str], noise: Sequence[str]) -> str:
