@@ -122,6 +122,23 @@ def test_recomputing_changes_neither_states_nor_gradients_and_keeps_less(backbon
         assert torch.equal(backbone.recomputing()(tokens), backbone(tokens))
 
 
+@pytest.mark.parametrize("form", ["plain", "recomputing"])
+def test_dropout_zeroes_what_a_block_adds_and_scales_the_rest(backbone, form):
+    """The same seed drops the same, everything dropped leaves nothing, and evaluation drops nothing."""
+    tokens = items(4, 20)
+    network = backbone if form == "plain" else backbone.recomputing()
+    embedded = backbone.embed(tokens, None)
+    dropped, copies = network.dropping_out(0.5).train(), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        copies.append(dropped(tokens))
+    assert torch.equal(copies[0], copies[1])
+    assert not torch.equal(copies[0], copies[2])
+    nearly_all = backbone.dropping_out(1 - 1e-9).train()
+    assert torch.equal(nearly_all(tokens), torch.zeros_like(embedded))
+    assert torch.equal(network.dropping_out(0.5).eval()(tokens), backbone(tokens))
+
+
 def test_a_compiler_that_fails_is_the_users_to_know(backbone, monkeypatch):
     def broken():
         def fail(*arguments):

@@ -63,7 +63,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  'return NextItem(config, items) if config.backbone.kind != "causal" else'),
         Mutation("windows share no item, so that some are never predicted", "data/batching.py",
                  "starts = np.maximum(begin, end - max_length - 1)", "starts = np.maximum(begin, end - max_length)"),
-        Mutation("padding counts in the loss", "training/pretrain.py",
+        Mutation("padding counts in the loss", "training/pretrain_module.py",
                  'is_target = batch["targets"] != PAD\n        targets = batch["targets"][is_target]',
                  'is_target = batch["inputs"] != -1\n'
                  '        targets = batch["targets"][is_target].clamp(min=FIRST_ITEM)'),
@@ -103,7 +103,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "Full softmax where the catalogue is small": [
         Mutation("the small catalogue gets the sampled softmax", "config/training.py",
                  "items > self.full_softmax_limit", "items <= self.full_softmax_limit"),
-        Mutation("training always takes the full softmax", "training/pretrain.py",
+        Mutation("training always takes the full softmax", "training/pretrain_module.py",
                  "if self.sampler is None:\n            return chunked", "if True:\n            return chunked"),
         Mutation("the positive's part of the gradient is forgotten", "nn/chunked_losses.py",
                  "derivative = logits[positive] - 1.0", "derivative = logits[positive] * 1.0"),

@@ -87,15 +87,16 @@ def test_embeddings_start_there_and_stay_if_they_are_not_trained(corpus: Corpus,
     assert model.network.head is not None
     second_result = UserModel.from_pretrained(tmp_path / "frozen")
     assert torch.equal(second_result.network.backbone.embedding.weight, model.network.backbone.embedding.weight)
-    trained = pretrain(corpus, tmp_path / "trained", settings())
+    trained = pretrain(corpus, tmp_path / "trained", settings(train_item_embeddings=True))
     assert not np.allclose(table(trained), expected)
     near, far = np.abs(table(trained) - expected).mean(), np.abs(table(trained)).mean()
     assert near < far, "it began there"
 
 
-def test_a_frozen_table_of_sampled_softmax_stays_too(corpus: Corpus, tmp_path: Path) -> None:
-    config = settings(train_item_embeddings=False, loss="sampled", negatives=8, dense_table_limit=1)
-    assert not config.by_rows(24)
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_a_frozen_table_of_sampled_softmax_stays_too(corpus: Corpus, tmp_path: Path, limit: int) -> None:
+    config = settings(train_item_embeddings=False, loss="sampled", negatives=8, dense_table_limit=limit)
+    assert config.by_rows(24) == (limit == 1)
     model = pretrain(corpus, tmp_path / "out", config)
     rows, _ = _hold_out(corpus, config)
     np.testing.assert_array_equal(table(model), item_factors(corpus.sequences, rows, 24, 8, config.seed))
@@ -103,11 +104,13 @@ def test_a_frozen_table_of_sampled_softmax_stays_too(corpus: Corpus, tmp_path: P
 
 def test_a_table_that_scores_items_is_trained() -> None:
     with pytest.raises(ConfigError, match="tie_weights false"):
-        PretrainConfig(train_item_embeddings=False)
-    with pytest.raises(ConfigError, match="set train_item_embeddings"):
-        PretrainConfig(
-            backbone=BackboneConfig(tie_weights=False),
-            train_item_embeddings=False,
-            loss="sampled",
-            table_updates="rows",
-        )
+        PretrainConfig(train_item_embeddings=False, backbone=BackboneConfig(tie_weights=True))
+
+
+@pytest.mark.parametrize(
+    ("init", "tied", "trained"),
+    [("random", False, True), ("random", True, True), ("co-occurrence", True, True), ("co-occurrence", False, False)],
+)
+def test_factors_stay_as_they_are_unless_they_score_items(init: str, tied: bool, trained: bool) -> None:
+    config = PretrainConfig(item_init=init, backbone=BackboneConfig(tie_weights=tied))
+    assert config.trains_item_embeddings is trained

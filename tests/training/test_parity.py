@@ -34,7 +34,7 @@ from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
 from peterrec.training.learners import AdaptModule, Learner
 from peterrec.training.objectives import ExampleSource, objective_of
-from peterrec.training.pretrain import PretrainModule
+from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.strategies import Trainable
 from peterrec.training.task_loss import TaskLoss
 from training.small import adapt_config, pretrain_config

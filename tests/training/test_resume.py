@@ -34,6 +34,12 @@ PRETRAIN: dict[str, dict[str, Any]] = {
     "touched rows": {"loss": "sampled", "negatives": 9, "table_updates": "rows"},
     "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
     "masked items": {"backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)}},
+    "dropout and views": {"dropout": 0.3, "contrastive": {"weight": 0.5}, "monitor": "ndcg@10"},
+    "views alone": {
+        "backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)},
+        "prediction_weight": 0,
+        "contrastive": {"weight": 1.0, "readout": "token"},
+    },
     "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},
 }
 ADAPT: dict[str, tuple[str, dict[str, Any]]] = {

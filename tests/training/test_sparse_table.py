@@ -22,7 +22,8 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.sparse_table import TouchedRows
 from peterrec.nn.tokens import PAD, SPECIAL
 from peterrec.training.optim import clip_gradients, make_optimizer
-from peterrec.training.pretrain import PretrainModule, pretrain
+from peterrec.training.pretrain import pretrain
+from peterrec.training.pretrain_module import PretrainModule
 from training.small import pretrain_config
 
 ITEMS = 30

@@ -37,6 +37,7 @@ from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Windo
 from peterrec.config.training import (
     READOUTS,
     AdaptConfig,
+    ContrastiveConfig,
     MaskingConfig,
     NegativesConfig,
     OptimConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "ClassificationTaskConfig",
     "ColumnsConfig",
     "Config",
+    "ContrastiveConfig",
     "EngineConfig",
     "EvaluateConfig",
     "EventsConfig",

@@ -85,10 +85,39 @@ class MaskingConfig(Config):
         return self
 
 
+class ContrastiveConfig(Config):
+    """Contrastive pre-training (CoLES: Babaev et al., SIGMOD 2022): views of the same user are told from others'."""
+
+    weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="of the contrastive loss in the sum; 0: there is none"
+    )
+    views: Annotated[int, Field(ge=2)] = Field(default=2, description="of each user in a batch")
+    view: Literal["subset", "slice", "mixed"] = Field(
+        default="mixed",
+        description="subset: random events in their order; slice: consecutive events; mixed: either, drawn for each",
+    )
+    min_events: PositiveInt = Field(default=3, description="of a view, where the user has so many")
+    max_events: PositiveInt = Field(default=40, description="of a view; lengths are drawn log-uniformly")
+    temperature: Positive = Field(default=0.1, description="that cosines are divided by")
+    readout: ReadoutName = Field(default="both", description="the representation that is compared")
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.min_events > self.max_events:
+            raise ValueError("min_events is above max_events: no view has such a length")
+        return self
+
+
 class PretrainConfig(Config):
     """Settings of pre-training (paper, section 3.2): to predict the next item at every position, or masked items."""
 
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
+    prediction_weight: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="of the loss of next or masked items in the sum; 0: nothing is predicted"
+    )
+    contrastive: ContrastiveConfig = Field(
+        default=ContrastiveConfig(), description="to tell users from each other, beside predicting items or alone"
+    )
     loss: Literal["auto", "full", "sampled"] = Field(
         default="auto", description="auto: sampled softmax above `full_softmax_limit` items"
     )
@@ -98,7 +127,7 @@ class PretrainConfig(Config):
         default="auto",
         description="of the item tables: dense: AdamW; rows: only rows that a batch touches, without momentum and with "
         "one second moment a row, as fast and small for a million items as for ten thousand (sampled softmax only); "
-        "auto: rows above `dense_table_limit` items",
+        "auto: rows above `dense_table_limit` items, unless a contrastive loss trains item embeddings",
     )
     dense_table_limit: PositiveInt = Field(default=200_000, description="items")
     item_init: Literal["random", "co-occurrence"] = Field(
@@ -106,18 +135,28 @@ class PretrainConfig(Config):
         description="initial item embeddings; co-occurrence: factors of the users' TF-IDF rows, so that items that the "
         "same users have begin alike",
     )
-    train_item_embeddings: bool = Field(
-        default=True,
+    train_item_embeddings: bool | None = Field(
+        default=None,
         description="whether embeddings of items and special tokens are trained; if not, they stay as they start, and "
-        "items are scored with a table of their own (backbone.tie_weights false)",
+        "items are scored with a table of their own. If not given: where they start at random, or score items "
+        "themselves (backbone.tie_weights)",
     )
     masking: MaskingConfig = Field(
         default=MaskingConfig(), description="of input items in training; what a noncausal backbone predicts"
     )
     max_length: Annotated[int, Field(ge=2)] = Field(default=100, description="longest window fed to the network")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="fraction of the embeddings, and of what each block adds to its input, that is zeroed in a step",
+    )
     batch_size: PositiveInt = Field(default=128, description="windows")
     epochs: PositiveInt = Field(default=10, description="at most")
-    patience: PositiveInt = Field(default=3, description="epochs without a better validation loss before stopping")
+    monitor: Literal["auto", "valid_loss", "hr@10", "mrr@10", "ndcg@10", "contrastive_loss"] = Field(
+        default="auto",
+        description="what of the held-out users chooses the epoch; auto: contrastive_loss where nothing is predicted, "
+        "else valid_loss",
+    )
+    patience: PositiveInt = Field(default=3, description="epochs without a better `monitor` before stopping")
     valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
     max_valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
@@ -133,11 +172,39 @@ class PretrainConfig(Config):
             )
         if self.table_updates == "rows" and self.loss == "full":
             raise ValueError("the full softmax touches every row of the table: table_updates rows needs loss sampled")
-        if not self.train_item_embeddings and self.backbone.tie_weights:
+        if self.train_item_embeddings is False and self.backbone.tie_weights:
             raise ValueError("embeddings that stay as they are cannot score items: set backbone.tie_weights false")
-        if not self.train_item_embeddings and self.table_updates == "rows":
-            raise ValueError("table_updates rows is for tables that are trained: set train_item_embeddings, or dense")
         return self
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> Self:
+        predicts, contrasts = self.prediction_weight > 0, self.contrastive.weight > 0
+        if not predicts and not contrasts:
+            raise ValueError("nothing would be learned: set prediction_weight or contrastive.weight above 0")
+        if contrasts and self.trains_item_embeddings and self.table_updates == "rows":
+            raise ValueError(
+                "table_updates rows knows no contrastive loss that trains item embeddings: set table_updates dense, or "
+                "train_item_embeddings false"
+            )
+        if self.chosen_by == "contrastive_loss" and not contrasts:
+            raise ValueError("monitor contrastive_loss needs contrastive.weight above 0")
+        if self.chosen_by != "contrastive_loss" and not predicts:
+            raise ValueError(f"monitor {self.monitor} needs prediction_weight above 0")
+        return self
+
+    @property
+    def trains_item_embeddings(self) -> bool:
+        """Whether embeddings of items and special tokens are trained."""
+        if self.train_item_embeddings is not None:
+            return self.train_item_embeddings
+        return self.item_init == "random" or self.backbone.tie_weights
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric of held-out users that chooses the epoch."""
+        if self.monitor != "auto":
+            return self.monitor
+        return "valid_loss" if self.prediction_weight > 0 else "contrastive_loss"
 
     def sampled(self, items: int) -> bool:
         """Return whether the softmax over a catalogue is sampled.
@@ -159,7 +226,8 @@ class PretrainConfig(Config):
         Returns:
             Whether it is so.
         """
-        large = self.table_updates == "auto" and items > self.dense_table_limit and self.train_item_embeddings
+        possible = not (self.trains_item_embeddings and self.contrastive.weight > 0)
+        large = self.table_updates == "auto" and items > self.dense_table_limit and possible
         return self.sampled(items) and (large or self.table_updates == "rows")
 
     @property

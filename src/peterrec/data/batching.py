@@ -140,7 +140,13 @@ def leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:
     """
     real = tokens != PAD
     draw = np.where(real, rng.random(tokens.shape), np.inf)
-    stays = real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
+    return keep_events(
+        tokens, real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
+    )
+
+
+def keep_events(tokens: Tokens, stays: npt.NDArray[np.bool_]) -> Tokens:
+    """Return the same rows with some of their items only, which keep their order and move up; (B, W), padded."""
     order = np.argsort(~stays, axis=1, kind="stable")
     left_aligned = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
     return np.ascontiguousarray(left_aligned[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])
@@ -162,12 +168,14 @@ class Windows:
         items: the flat array the windows point into.
         starts: (W,) first position of each window.
         lengths: (W,) items in each window: at least 2, at most max_length + 1 (one more than the network reads).
+        users: (W,) the row of the sequences that each window is of.
         max_length: as the windows were cut.
     """
 
     items: IntArray
     starts: IntArray
     lengths: IntArray
+    users: IntArray
     max_length: int
 
     @classmethod
@@ -175,8 +183,8 @@ class Windows:
         """Cut the given rows into windows, the last one ending at the most recent item."""
         firsts = range(0, max(1, len(rows)), ROWS_AT_ONCE)
         cuts = [_cut(sequences, rows[first : first + ROWS_AT_ONCE], max_length) for first in firsts]
-        starts, lengths = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
-        return cls(sequences.items, starts, lengths, max_length)
+        starts, lengths, users = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
+        return cls(sequences.items, starts, lengths, users, max_length)
 
     def tokens(self, rows: IntArray) -> Tokens:
         """Return the windows, padded on the right; (B, W) int64."""
@@ -184,8 +192,8 @@ class Windows:
         return pad_windows(self.items, self.starts[rows], lengths, padded_width(lengths - 1, self.max_length) + 1)
 
 
-def _cut(sequences: Sequences, rows: IntArray, max_length: int) -> tuple[IntArray, IntArray]:
-    """Return starts (int64) and lengths (int32) of the windows of some rows."""
+def _cut(sequences: Sequences, rows: IntArray, max_length: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Return starts (int64), lengths (int32) and users (int64) of the windows of some rows."""
     lengths = sequences.lengths_of(rows)
     rows, lengths = rows[lengths >= 2], lengths[lengths >= 2]
     pieces = -(-(lengths - 1) // max_length)
@@ -194,4 +202,4 @@ def _cut(sequences: Sequences, rows: IntArray, max_length: int) -> tuple[IntArra
     begin = sequences.offsets[:-1][rows][which]
     end = sequences.offsets[1:][rows][which] - piece * max_length
     starts = np.maximum(begin, end - max_length - 1)
-    return starts, (end - starts).astype(np.int32)
+    return starts, (end - starts).astype(np.int32), rows[which]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(self._make_blocks(generator))
         self.compiled_shapes: frozenset[tuple[int, int]] = frozenset()
         self.recomputes = False
+        self.dropout = 0.0
 
     def _make_blocks(self, generator: torch.Generator) -> Iterable[nn.Module]:
         return (Block(self.config, dilation, generator) for dilation in self._taps[0])
@@ -151,7 +153,19 @@ class Backbone(nn.Module):
         run = compiled_run if tuple(x.shape[:2]) in self.compiled_shapes else run_blocks
         if self.recomputes and torch.is_grad_enabled():
             run = recomputed_run
-        return run(self.blocks, x, keep, patch, steps, first)
+        dropout = self.dropout if self.training else 0.0
+        if dropout > 0 and first == 0:
+            x = F.dropout(x, dropout)
+        return run(self.blocks, x, keep, patch, steps, first, dropout)
+
+    def dropping_out(self, fraction: float) -> Self:
+        """Return the same backbone with dropout of embeddings and of what each block adds, in training mode.
+
+        All modules are shared. Source: Srivastava et al., JMLR 2014. It draws from torch's own generator.
+        """
+        copied: Self = copy.copy(self)
+        copied.dropout = fraction
+        return copied
 
     def recomputing(self) -> Self:
         """Return the same backbone, which keeps less for the backward pass and computes it again. All is shared."""

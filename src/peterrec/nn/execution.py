@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,10 +28,19 @@ def run_blocks(
     patch: TaskPatch | None,
     steps: Sequence[BlockSteps | None],
     first: int,
+    dropout: float,
 ) -> Float[Tensor, "B n C"]:
-    """Run blocks from number `first`; arguments as in `Backbone.forward_blocks`."""
+    """Run blocks from number `first`; arguments as in `Backbone.forward_blocks`.
+
+    Args:
+        dropout: fraction of the numbers that a block adds to its input which are zeroed.
+    """
     for index, block_steps in enumerate(steps, first):
-        x = blocks[index](x, keep, patch, index, block_steps)
+        out = blocks[index](x, keep, patch, index, block_steps)
+        if dropout > 0:
+            residual = x if block_steps is None else at_outputs(x, block_steps)
+            out = residual + F.dropout(out - residual, dropout)
+        x = out
         keep = keep if keep is None or block_steps is None else at_outputs(keep, block_steps)
     return x
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from peterrec.config import PretrainConfig
 from peterrec.data.batching import FixedBatches, Windows, inference_batches
 from peterrec.data.masking import mask_items
 from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, IntArray, Sequences
+from peterrec.data.views import draw_views
 from peterrec.nn.losses import LogUniformSampler
 
 VALID_ROWS = 16  # held-out users read at once
@@ -99,15 +101,23 @@ def objective_of(config: PretrainConfig, items: int) -> Objective:
 
 
 class ExampleSource:
-    """Batches of windows as examples, with the negatives of the sampled softmax."""
+    """Batches of windows as examples, with the negatives of the sampled softmax and views of the windows' users.
+
+    Args:
+        objective: makes the examples.
+        windows: of the users to train on.
+        sampler: of negatives, or None for the full softmax.
+        sequences: histories that the windows were cut from.
+    """
 
     def __init__(
-        self, objective: Objective, windows: Windows, sampler: LogUniformSampler | None, negatives: int
+        self, objective: Objective, windows: Windows, sampler: LogUniformSampler | None, sequences: Sequences
     ) -> None:
         self.objective = objective
         self.data = windows
         self.sampler = sampler
-        self.negatives = negatives
+        self.sequences = sequences
+        self.config = objective.config
 
     @property
     def lengths(self) -> IntArray:
@@ -115,18 +125,38 @@ class ExampleSource:
         return self.data.lengths
 
     def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
-        """Return `inputs` and `targets` (B, T) and, for the sampled softmax, `negatives` (S,)."""
-        examples = self.objective.examples(self.data.tokens(rows), rng)
-        out = {"inputs": torch.from_numpy(examples.inputs), "targets": torch.from_numpy(examples.targets)}
-        if self.sampler is not None:
+        """Return `inputs`, `targets` (B, T), and `negatives` (S,) of a sampled softmax; `views` (U, V, W) of users."""
+        out: Batch = {}
+        if self.config.prediction_weight > 0:
+            examples = self.objective.examples(self.data.tokens(rows), rng)
+            out = {"inputs": torch.from_numpy(examples.inputs), "targets": torch.from_numpy(examples.targets)}
+        if self.config.prediction_weight > 0 and self.sampler is not None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            out["negatives"] = self.sampler.sample(self.negatives, generator)
+            out["negatives"] = self.sampler.sample(self.config.negatives, generator)
+        if self.config.contrastive.weight > 0:
+            out["views"] = views_of(self.sequences, np.unique(self.data.users[rows]), self.config, rng)
         return out
 
 
+def views_of(sequences: Sequences, rows: IntArray, config: PretrainConfig, rng: np.random.Generator) -> Tensor:
+    """Return views of some users; (U, V, W)."""
+    tokens = draw_views(sequences, rows, config.contrastive, rng)
+    return torch.from_numpy(tokens).view(len(rows), config.contrastive.views, -1)
+
+
 def valid_batches(objective: Objective, sequences: Sequences) -> FixedBatches[Batch]:
-    """Return the batches of held-out users: `inputs`, `targets`, `counted` (in the loss), `ranked`; all (B, T)."""
-    return FixedBatches(objective.valid(sequences))
+    """Return the batches of held-out users: `inputs`, `targets`, `counted` (in the loss), `ranked`; all (B, T).
+
+    For a contrastive loss there are batches with `views` too, the same in every epoch.
+    """
+    config = objective.config
+    batches = objective.valid(sequences) if config.prediction_weight > 0 else []
+    if config.contrastive.weight > 0:
+        rng = np.random.default_rng([config.seed, 4])
+        rows = np.arange(len(sequences))
+        groups = np.array_split(rows, math.ceil(len(rows) / config.batch_size))
+        batches += [{"views": views_of(sequences, group, config, rng)} for group in groups]
+    return FixedBatches(batches)
 
 
 def _items_of(tokens: Array) -> Array:

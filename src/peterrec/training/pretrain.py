@@ -9,8 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from peterrec.arguments import checked
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
@@ -18,20 +16,18 @@ from peterrec.config import PretrainConfig, dump_yaml
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
 from peterrec.data.pretraining_users import split_users
-from peterrec.data.sequences import FIRST_ITEM, PAD, IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.errors import ConfigError, DataError
-from peterrec.evaluation.validation import last_item_metrics, last_item_ranks
 from peterrec.model import UserModel
 from peterrec.nn.build import build_backbone
-from peterrec.nn.chunked_losses import chunked_full_softmax_loss, chunked_sampled_softmax_loss
-from peterrec.nn.heads import item_scores, log_share
+from peterrec.nn.heads import log_share
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.sparse_table import TouchedRows
-from peterrec.training.callbacks import Curve, require_finite
+from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
-from peterrec.training.loop import Plan, TrainedModule, backbone_for_runner, fit
+from peterrec.training.loop import Plan, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
+from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.selection import too_few
 from peterrec.training.work_folder import WorkFolder
 
@@ -39,104 +35,9 @@ FloatArray = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
-VALID_SCORES = 2**25  # scores of positions over the whole catalogue made at once: 128 MiB
-SHOWN = ("valid_loss", "hr@10", "mrr@10")
+PREDICTED = ("valid_loss", "hr@10", "mrr@10", "ndcg@10")
 REPEAT_USERS = 100_000  # enough to tell how often people come back to an item
 MOST_REPEATS = 0.01  # of the events, that `recommend` may leave out by default
-
-
-class PretrainModule(TrainedModule):
-    """Lightning module of a network that learns to predict the targets of an objective (paper, section 3.2)."""
-
-    trained: NextItemModel
-
-    def __init__(self, network: NextItemModel, config: PretrainConfig, sampler: LogUniformSampler | None) -> None:
-        super().__init__(network, config.optim)
-        self.sampler = sampler
-        self.by_rows = config.by_rows(network.backbone.items)
-        self.backbone = backbone_for_runner(network.backbone, config.runner, config.batch_size, [config.max_length])
-        self._touched: list[TouchedRows] = []
-        self._losses: list[Tensor] = []
-        self._ranks: list[FloatArray] = []
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss over all positions that are asked for."""
-        is_target = batch["targets"] != PAD
-        targets = batch["targets"][is_target]
-        if len(targets) == 0:  # nothing but [UNK] to say: there is no mean
-            table = self.trained.backbone.embedding.weight
-            x = F.embedding(batch["inputs"], table.detach() if self.by_rows else table)
-            nothing: Tensor = self.backbone.forward_embedded(x, batch["inputs"]).sum() * 0.0
-            return nothing
-        if self.by_rows:
-            return self._on_rows(batch, is_target, targets)
-        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[is_target])  # (N, C)
-        weight, bias = self.trained.output_table()
-        if self.sampler is None:
-            return chunked_full_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias)
-        negatives = batch["negatives"]
-        expected = self.sampler.log_expected(negatives, len(negatives))
-        return chunked_sampled_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias, negatives, expected)
-
-    def _on_rows(self, batch: dict[str, Tensor], is_target: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss, computed with copies of the rows that the batch touches in place of the tables."""
-        assert self.sampler is not None
-        inputs, negatives = batch["inputs"], batch["negatives"]
-        table, head = self.trained.backbone.embedding.weight, self.trained.head
-        if head is None:
-            input_rows = output_rows = TouchedRows.from_indices(table, inputs, targets, negatives + FIRST_ITEM)
-        else:
-            input_rows = TouchedRows.from_indices(table, inputs)
-            output_rows = TouchedRows.from_indices(head.weight, targets - FIRST_ITEM, negatives)
-        offset = FIRST_ITEM if head is None else 0  # from an item to its row
-        padding = input_rows.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
-        x = F.embedding(input_rows.find(inputs), input_rows.values, None if padding is None else int(padding))
-        hidden = self.trained.outgoing(self.backbone.forward_embedded(x, inputs)[is_target])
-        bias = self.trained.output_table()[1][(output_rows.rows - offset).clamp(min=0)]  # special tokens have none
-        expected = self.sampler.log_expected(negatives, len(negatives))
-        self._touched = [input_rows] if head is None else [input_rows, output_rows]
-        return chunked_sampled_softmax_loss(
-            hidden, output_rows.find(targets - FIRST_ITEM + offset), output_rows.values, bias,
-            output_rows.find(negatives + offset), expected,
-        )  # fmt: skip
-
-    def on_after_backward(self) -> None:
-        """Give the tables the gradients of the rows that were touched."""
-        for touched in self._touched:
-            touched.hand_over()
-        self._touched = []
-
-    def _hidden_and_positives(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        is_target = batch["targets"] != PAD
-        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[is_target])  # (N, C)
-        return hidden, batch["targets"][is_target] - FIRST_ITEM
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Add up the loss of the positions that count, and the ranks of those to rank, by full ranking."""
-        hidden, positives = self._hidden_and_positives(batch)
-        is_target = batch["targets"] != PAD
-        counted, ranked = batch["counted"][is_target], batch["ranked"][is_target]  # (N,)
-        at_once = max(1, VALID_SCORES // self.trained.backbone.items)
-        for start in range(0, len(positives), at_once):
-            piece = slice(start, start + at_once)
-            self._score(hidden[piece], positives[piece], counted[piece], ranked[piece])
-
-    def _score(self, hidden: Tensor, positives: Tensor, counted: Tensor, ranked: Tensor) -> None:
-        weight, bias = self.trained.output_table()
-        with self.full_precision():
-            scores = item_scores(hidden.float(), weight, bias)  # (N, V)
-        losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").cpu().double()
-        require_finite(losses, "the validation loss", self.current_epoch)
-        self._losses.append(losses[counted.cpu()])
-        self._ranks.append(last_item_ranks(scores[ranked].cpu().numpy(), positives[ranked].cpu().numpy()))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the loss over all positions, and HR@10, MRR@10 of the last items."""
-        ranked = last_item_metrics(np.concatenate(self._ranks), 10)
-        loss = float(torch.cat(self._losses).mean())
-        self._losses.clear()
-        self._ranks.clear()
-        self.log_dict({"valid_loss": loss, "hr@10": ranked["hr@10"], "mrr@10": ranked["mrr@10"]})
 
 
 @checked
@@ -188,18 +89,19 @@ def pretrain(
     logger.info(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
-    stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
+    source = ExampleSource(objective, windows, sampler, corpus.sequences)
+    stream = EpochStream(source, config.batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config, train_rows), config, sampler)
-        curve = fit(module, stream, valid, work, Plan.from_config(config, "pre-training", "min", SHOWN), config.runner)
+        curve = fit(module, stream, valid, work, _plan(config), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
         "objective": objective.name,
         "loss": loss,
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
-        **_outcome(curve),
+        **_outcome(curve, config),
         "warnings": _hold_out_warnings(len(valid_rows), config),
     }
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
@@ -257,12 +159,24 @@ def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItem
         factors = item_factors(corpus.sequences, rows, backbone.items, config.backbone.channels, config.seed)
         with torch.no_grad():
             backbone.embedding.weight[FIRST_ITEM:] = torch.from_numpy(factors)
-    backbone.embedding.requires_grad_(config.train_item_embeddings)
+    backbone.embedding.requires_grad_(config.trains_item_embeddings)
     return NextItemModel(backbone, popularity, seed=config.seed)
 
 
-def _outcome(curve: Curve) -> dict[str, Any]:
-    metrics = {name: curve.best[name] for name in SHOWN}
+def _plan(config: PretrainConfig) -> Plan:
+    mode = "min" if config.chosen_by.endswith("loss") else "max"
+    return Plan.from_config(config, "pre-training", mode, shown_metrics(config))
+
+
+def shown_metrics(config: PretrainConfig) -> tuple[str, ...]:
+    """Return the metrics of held-out users that a training of these settings has, the one that decides first."""
+    predicted = PREDICTED if config.prediction_weight > 0 else ()
+    contrasted = ("contrastive_loss",) if config.contrastive.weight > 0 else ()
+    return tuple(dict.fromkeys((config.chosen_by, *predicted, *contrasted)))
+
+
+def _outcome(curve: Curve, config: PretrainConfig) -> dict[str, Any]:
+    metrics = {name: curve.best[name] for name in shown_metrics(config)}
     return {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
 
 
