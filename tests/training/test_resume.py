@@ -48,6 +48,7 @@ ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
             "negatives": {"sampling": "hard", "count": 1, "candidates": 4},
         },
     ),
+    "prefixes, ranking": ("shop", {"prefix_fraction": 0.7, "event_dropout": 0.3}),
     "random trunk, weights": ("cluster", {"strategy": "patch-random", "class_weights": "balanced"}),
 }
 
@@ -116,7 +117,15 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "case",
-    ["sampled", "stops early", "masked items", "patch, ranking", "last block, hard", "random trunk, weights"],
+    [
+        "sampled",
+        "stops early",
+        "masked items",
+        "patch, ranking",
+        "last block, hard",
+        "prefixes, ranking",
+        "random trunk, weights",
+    ],
 )
 def test_a_training_that_was_stopped_many_times(
     runs: Callable[..., Any], uninterrupted: Callable[[str], Any], case: str

@@ -222,6 +222,11 @@ class AdaptConfig(Config):
         description="fraction of a user's events left out, anew in every epoch: a user is not to be known by one item; "
         "at least one stays",
     )
+    prefix_fraction: Fraction = Field(
+        default=0.0,
+        description="fraction of the train users whose history is cut to its first n events, anew in every epoch, n "
+        "drawn log-uniformly from 1 to its length: the patch then knows users of whom little is known yet, too",
+    )
     cache: Literal["auto", "memory", "disk", "off"] = Field(
         default="auto",
         description="where the states below all that the task changes are kept, computed once for each user; "
