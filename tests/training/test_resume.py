@@ -34,6 +34,7 @@ PRETRAIN: dict[str, dict[str, Any]] = {
     "touched rows": {"loss": "sampled", "negatives": 9, "table_updates": "rows"},
     "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
     "masked items": {"backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)}},
+    "probed": {"probe": {"tasks": ["cluster"], "every_n_epochs": 2, "stop": True}, "seed": 4},
     "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},
 }
 ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -121,6 +122,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
         "sampled",
         "stops early",
         "masked items",
+        "probed",
         "patch, ranking",
         "last block, hard",
         "prefixes, ranking",

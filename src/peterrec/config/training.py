@@ -85,6 +85,35 @@ class MaskingConfig(Config):
         return self
 
 
+class ProbeConfig(Config):
+    """Probes while pre-training: how well a linear model on the frozen representations tells labels, after an epoch.
+
+    The labels teach the backbone nothing; with `stop` they choose its epoch. Test users are never read.
+    """
+
+    tasks: tuple[str, ...] = Field(default=(), description="classification tasks of the corpus; none: no probes")
+    readout: ReadoutName = Field(default="both", description="what the linear model reads, as of `adapt`")
+    metric: Literal["auc", "log_loss"] = Field(
+        default="auc", description="of the valid users; where fewer than 100, of train users in 5-fold cross-validation"
+    )
+    every_n_epochs: PositiveInt = Field(
+        default=1, description="between probes; the first and the last planned epoch are probed"
+    )
+    max_users: PositiveInt = Field(default=2_000, description="train users of a task, and valid users, at most")
+    stop: bool = Field(
+        default=False,
+        description="whether the mean over the tasks stops the training and chooses the epoch, not the validation loss",
+    )
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("probe.tasks names a task twice")
+        if self.stop and not self.tasks:
+            raise ValueError("probe.stop needs something to stop by: name classification tasks under probe.tasks")
+        return self
+
+
 class PretrainConfig(Config):
     """Settings of pre-training (paper, section 3.2): to predict the next item at every position, or masked items."""
 
@@ -120,6 +149,9 @@ class PretrainConfig(Config):
     patience: PositiveInt = Field(default=3, description="epochs without a better validation loss before stopping")
     valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
     max_valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
+    probe: ProbeConfig = Field(
+        default=ProbeConfig(), description="what a linear model reads off the backbone, after an epoch"
+    )
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3), description="optimiser")
@@ -137,6 +169,8 @@ class PretrainConfig(Config):
             raise ValueError("embeddings that stay as they are cannot score items: set backbone.tie_weights false")
         if not self.train_item_embeddings and self.table_updates == "rows":
             raise ValueError("table_updates rows is for tables that are trained: set train_item_embeddings, or dense")
+        if self.probe.stop and self.probe.every_n_epochs > self.patience:
+            raise ValueError("probe.stop would end the training before the second probe: raise patience")
         return self
 
     def sampled(self, items: int) -> bool:

@@ -32,6 +32,7 @@ from peterrec.training.callbacks import Curve, require_finite
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.loop import Plan, TrainedModule, backbone_for_runner, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
+from peterrec.training.probe import Probe
 from peterrec.training.selection import too_few
 from peterrec.training.work_folder import WorkFolder
 
@@ -50,8 +51,15 @@ class PretrainModule(TrainedModule):
 
     trained: NextItemModel
 
-    def __init__(self, network: NextItemModel, config: PretrainConfig, sampler: LogUniformSampler | None) -> None:
+    def __init__(
+        self,
+        network: NextItemModel,
+        config: PretrainConfig,
+        sampler: LogUniformSampler | None,
+        probe: Probe | None = None,
+    ) -> None:
         super().__init__(network, config.optim)
+        self.probe = probe
         self.sampler = sampler
         self.by_rows = config.by_rows(network.backbone.items)
         self.backbone = backbone_for_runner(network.backbone, config.runner, config.batch_size, [config.max_length])
@@ -131,12 +139,14 @@ class PretrainModule(TrainedModule):
         self._ranks.append(last_item_ranks(scores[ranked].cpu().numpy(), positives[ranked].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss over all positions, and HR@10, MRR@10 of the last items."""
+        """Log the loss over all positions, HR@10 and MRR@10 of the last items, and what is probed."""
         ranked = last_item_metrics(np.concatenate(self._ranks), 10)
         loss = float(torch.cat(self._losses).mean())
         self._losses.clear()
         self._ranks.clear()
         self.log_dict({"valid_loss": loss, "hr@10": ranked["hr@10"], "mrr@10": ranked["mrr@10"]})
+        if self.probe is not None:
+            self.log_dict(self.probe.measure(self.trained.backbone, self.current_epoch))
 
 
 @checked
@@ -167,6 +177,7 @@ def pretrain(
 
     Raises:
         DataError: too few users with two events or more.
+        TaskError: a task to probe is not there, not of classes, or has too few train users.
         ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
         ConfigError: the unfinished run had other settings, those of the runner do not work on this machine, or
@@ -182,6 +193,7 @@ def pretrain(
     _check_updates(config, items)
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
+    probe = Probe.from_config(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
@@ -191,16 +203,16 @@ def pretrain(
     stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        module = PretrainModule(_network(corpus, config, train_rows), config, sampler)
-        curve = fit(module, stream, valid, work, Plan.from_config(config, "pre-training", "min", SHOWN), config.runner)
+        module = PretrainModule(_network(corpus, config, train_rows), config, sampler, probe)
+        curve = fit(module, stream, valid, work, _plan(config, probe), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
         "objective": objective.name,
         "loss": loss,
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
-        **_outcome(curve),
-        "warnings": _hold_out_warnings(len(valid_rows), config),
+        **_outcome(curve, probe),
+        "warnings": [] if config.probe.stop else _hold_out_warnings(len(valid_rows), config),
     }
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
@@ -208,6 +220,14 @@ def pretrain(
     for warning in training["warnings"]:
         logger.warning(warning)
     return UserModel(pretrained)
+
+
+def _plan(config: PretrainConfig, probe: Probe | None) -> Plan:
+    shown = SHOWN if probe is None else (*SHOWN, *probe.shown)
+    if probe is None or not config.probe.stop:
+        return Plan.from_config(config, "pre-training", "min", shown)
+    shown = (probe.mean_column, *(name for name in shown if name != probe.mean_column))
+    return Plan.from_config(config, "pre-training", "max" if config.probe.metric == "auc" else "min", shown)
 
 
 def _hold_out_warnings(held_out: int, config: PretrainConfig) -> list[str]:
@@ -261,9 +281,13 @@ def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItem
     return NextItemModel(backbone, popularity, seed=config.seed)
 
 
-def _outcome(curve: Curve) -> dict[str, Any]:
+def _outcome(curve: Curve, probe: Probe | None) -> dict[str, Any]:
     metrics = {name: curve.best[name] for name in SHOWN}
-    return {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
+    outcome = {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
+    if probe is None:
+        return outcome
+    metrics |= {name: curve.best[name] for name in probe.columns if name in curve.best}
+    return outcome | {"monitor": curve.monitor, "probe": probe.description()}
 
 
 def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
