@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.data import batching
-from peterrec.data.batching import EpochStream, Windows, inference_batches, last_events, leave_out
+from peterrec.data.batching import EpochStream, Windows, draw_prefixes, inference_batches, last_events, leave_out
 from peterrec.data.sequences import PAD, Sequences
 from peterrec.errors import ArtifactError
 
@@ -179,3 +179,24 @@ def test_the_share_is_left_out_on_average_and_none_where_it_is_zero():
     assert is_kept.sum() / (tokens != PAD).sum() == pytest.approx(0.7, abs=0.02)
     assert len(set(is_kept.sum(axis=1))) > 3, "drawn for each event, not for each row"
     assert (leave_out(tokens, 0.0, np.random.default_rng(0)) == tokens).all()
+
+
+@given(lengths, st.floats(0, 1), st.integers(0, 99))
+def test_any_prefix_is_of_the_first_items_and_its_last_ones_are_read(lengths, fraction, seed):
+    sequences, rows = numbered(lengths), np.arange(len(lengths))
+    prefixes = draw_prefixes(sequences.lengths_of(rows), fraction, np.random.default_rng(seed))
+    assert ((prefixes >= np.minimum(1, sequences.lengths)) & (prefixes <= sequences.lengths)).all()
+    tokens = last_events(sequences, rows, 5, prefixes)
+    for row, prefix in zip(rows, prefixes, strict=True):
+        first = sequences[row][:prefix].tolist()
+        assert tokens[row][tokens[row] != PAD].tolist() == first[-5:]
+
+
+def test_prefixes_are_log_uniform_and_of_that_fraction_of_the_rows():
+    prefixes = draw_prefixes(np.full(20_000, 15), 1.0, np.random.default_rng(0))
+    assert np.bincount(np.log2(prefixes).astype(int)) / 20_000 == pytest.approx([0.25] * 4, abs=0.02)
+    assert (np.bincount(prefixes, minlength=16)[1:] > 0).all()
+    some_cut = draw_prefixes(np.full(20_000, 10**9), 0.3, np.random.default_rng(0))
+    assert (some_cut < 10**9).mean() == pytest.approx(0.3, abs=0.02)
+    assert (draw_prefixes(np.arange(9), 0.0, np.random.default_rng(0)) == np.arange(9)).all()
+    assert draw_prefixes(np.zeros(9, np.int64), 1.0, np.random.default_rng(0)).tolist() == [0] * 9

@@ -62,6 +62,8 @@ def test_class_baselines_beat_the_majority(make_class_part: Make) -> None:
         "majority",
         "history length",
         "tf-idf + logistic regression",
+        "64 factors + logistic regression",
+        "256 factors + logistic regression",
     ]
     probabilities = [baseline.probabilities(test.sequences) for baseline in fitted.baselines]
     for rows in probabilities:

@@ -150,5 +150,5 @@ def test_the_verbs_fit_the_quick_ones_only(make_class_part: Make, make_rank_part
     messages: list[str] = []
     fit_baselines(make_class_part(100, 0), make_class_part(30, 1), classes=3, say=messages.append)
     fit_baselines(make_rank_part(100, 0), make_rank_part(30, 1), n_targets=30, say=messages.append)
-    assert len(messages) == 6
+    assert len(messages) == 8
     assert not any(name in " ".join(messages) for name in (NAME, "EASE", "user-to-user"))

@@ -46,9 +46,10 @@ def test_classification_table(class_task: MakeTask, fixed: Callable, logged: lis
     assert result.candidates is None
     assert result.metrics == ["accuracy", "macro_f1", "log_loss"]
     assert (result.primary, result.lower_is_better) == ("accuracy", ["log_loss"])
-    names = ["patch", "head", "majority", "history length", "tf-idf + logistic regression"]
+    regressions = [f"{features} + logistic regression" for features in ("tf-idf", "64 factors", "256 factors")]
+    names = ["patch", "head", "majority", "history length", *regressions]
     assert [method.name for method in result.methods] == names
-    assert [method.family for method in result.methods] == ["model"] * 2 + ["baseline"] * 3
+    assert [method.family for method in result.methods] == ["model"] * 2 + ["baseline"] * 5
     assert (result.methods[1].trainable, result.methods[1].trainable_fraction) == (3, 0.1)
     assert result.methods[4].trainable is None
     assert result.methods[0].settings == {"strategy": "patch"}
@@ -71,7 +72,7 @@ def test_the_sentence_says_plainly_what_is_not_beaten(class_task: MakeTask, fixe
     result = evaluate_task(task, {"patch": fixed(np.full((200, 3), 1 / 3))}, CONFIG)
     assert "worse than" in result.sentence
     assert "So patch does not beat" in result.sentence
-    assert "tf-idf + logistic regression on accuracy." in result.sentence
+    assert "256 factors + logistic regression on accuracy." in result.sentence
     perfect = evaluate_task(task, {"patch": fixed(right_classes(task))}, CONFIG)
     assert perfect.sentence.startswith("On accuracy, patch (1.000) is better than majority (")
     assert "does not beat" not in perfect.sentence
@@ -189,4 +190,4 @@ def test_histories_may_be_empty(class_task: MakeTask, make_class_part: Callable[
     part = make_class_part(60, 2)
     nobody = TaskPart(part.user_ids, Sequences.from_rows([[]] * 60), labels=part.labels)
     result = evaluate_task(class_task(test=nobody), {}, CONFIG)
-    assert len(result.methods) == 3
+    assert len(result.methods) == 5

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
 
 from peterrec.config import BackboneConfig, PretrainConfig
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
+from peterrec.evaluation.baselines import tfidf_factors
+from peterrec.evaluation.baselines.bag import bag
 from peterrec.model import UserModel
-from peterrec.training import co_occurrence
 from peterrec.training.co_occurrence import DEVIATION, item_factors
 from peterrec.training.pretrain import _hold_out, pretrain
 from training.small import pretrain_config
@@ -63,10 +66,24 @@ def test_only_the_given_users_and_so_many_are_looked_at(monkeypatch: pytest.Monk
     all_users = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
     single_taste = item_factors(TASTES, np.arange(4), 7, 2, seed=0)
     assert np.abs(single_taste[3:]).max() < DEVIATION / 10
-    monkeypatch.setattr(co_occurrence, "MAX_USERS", 4)
+    monkeypatch.setattr(tfidf_factors, "MAX_USERS", 4)
     fewer = item_factors(TASTES, np.arange(8), 7, 2, seed=0)
     assert not np.allclose(np.abs(fewer), np.abs(all_users))
     assert cosine(fewer[3], fewer[5]) > 0.9, "evenly spread ones: of both tastes"
+
+
+@pytest.mark.parametrize(("rows", "channels", "seed"), [(130, 8, 0), (40, 16, 7), (8, 24, 1)])
+def test_embeddings_are_the_same_bytes_as_ever(corpus: Corpus, rows: int, channels: int, seed: int) -> None:
+    """As before the factorisation moved: a backbone that is trained again from the same seed is the same."""
+    counts = bag(corpus.sequences.take(np.arange(rows)), 24)
+    weigh = TfidfTransformer().fit(counts)
+    expected = np.random.default_rng(seed).normal(scale=0.01 * DEVIATION, size=(24, channels))
+    factors = min(channels, 23, rows - 1)
+    components = TruncatedSVD(factors, n_iter=5, random_state=seed).fit(weigh.transform(counts)).components_.T
+    components = components * weigh.idf_[:, None] ** 2
+    expected[:, :factors] += components * (DEVIATION / max(float(components.std()), 1e-12))
+    actual = item_factors(corpus.sequences, np.arange(rows), 24, channels, seed)
+    assert actual.tobytes() == expected.astype(np.float32).tobytes()
 
 
 def settings(**overrides: object) -> PretrainConfig:

@@ -40,6 +40,7 @@ PRETRAIN: dict[str, dict[str, Any]] = {
         "prediction_weight": 0,
         "contrastive": {"weight": 1.0, "readout": "token"},
     },
+    "probed": {"probe": {"tasks": ["cluster"], "every_n_epochs": 2}, "monitor": "probe", "seed": 4},
     "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},
 }
 ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,6 +55,7 @@ ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
             "negatives": {"sampling": "hard", "count": 1, "candidates": 4},
         },
     ),
+    "prefixes, ranking": ("shop", {"prefix_fraction": 0.7, "event_dropout": 0.3}),
     "random trunk, weights": ("cluster", {"strategy": "patch-random", "class_weights": "balanced"}),
 }
 
@@ -122,7 +124,16 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "case",
-    ["sampled", "stops early", "masked items", "patch, ranking", "last block, hard", "random trunk, weights"],
+    [
+        "sampled",
+        "stops early",
+        "masked items",
+        "probed",
+        "patch, ranking",
+        "last block, hard",
+        "prefixes, ranking",
+        "random trunk, weights",
+    ],
 )
 def test_a_training_that_was_stopped_many_times(
     runs: Callable[..., Any], uninterrupted: Callable[[str], Any], case: str

@@ -9,12 +9,13 @@ def backbone_card(meta: dict[str, Any]) -> str:
     """Return the model card of a backbone, from its config.json."""
     config, training = meta["backbone"], meta["training"]
     metrics = "".join(f"| {name} | {_number(value)} |\n" for name, value in training.get("metrics", {}).items())
+    probed = ", `probe_...` of a linear model on the vectors of labelled users" if "probe" in training else ""
     return f"""# A peterrec backbone
 
 A {config["kind"]} user model: {_blocks(config)}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
 
 It was pre-trained to predict {_objective(training)}, on {training.get("users", "?")} users.
-On held-out users (`valid_loss` over all of their positions, the others for the last item of each):
+On held-out users (`valid_loss` over all of their positions{probed}, the others for the last item of each):
 
 | metric | value |
 |---|---|

@@ -108,6 +108,29 @@ class ContrastiveConfig(Config):
         return self
 
 
+class ProbeConfig(Config):
+    """Probes while pre-training: how well a linear model on the frozen representations tells labels, after an epoch.
+
+    The labels teach the backbone nothing; with `monitor: probe` they choose its epoch. Test users are never read.
+    """
+
+    tasks: tuple[str, ...] = Field(default=(), description="classification tasks of the corpus; none: no probes")
+    readout: ReadoutName = Field(default="both", description="what the linear model reads, as of `adapt`")
+    metric: Literal["auc", "log_loss"] = Field(
+        default="auc", description="of the valid users; where fewer than 100, of train users in 5-fold cross-validation"
+    )
+    every_n_epochs: PositiveInt = Field(
+        default=1, description="between probes; the first and the last planned epoch are probed"
+    )
+    max_users: PositiveInt = Field(default=2_000, description="train users of a task, and valid users, at most")
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("probe.tasks names a task twice")
+        return self
+
+
 class PretrainConfig(Config):
     """Settings of pre-training (paper, section 3.2): to predict the next item at every position, or masked items."""
 
@@ -151,14 +174,17 @@ class PretrainConfig(Config):
     )
     batch_size: PositiveInt = Field(default=128, description="windows")
     epochs: PositiveInt = Field(default=10, description="at most")
-    monitor: Literal["auto", "valid_loss", "hr@10", "mrr@10", "ndcg@10", "contrastive_loss"] = Field(
+    monitor: Literal["auto", "valid_loss", "hr@10", "mrr@10", "ndcg@10", "contrastive_loss", "probe"] = Field(
         default="auto",
-        description="what of the held-out users chooses the epoch; auto: contrastive_loss where nothing is predicted, "
-        "else valid_loss",
+        description="what of the held-out users chooses the epoch; probe: the mean over `probe.tasks`; auto: "
+        "contrastive_loss where nothing is predicted, else valid_loss",
     )
     patience: PositiveInt = Field(default=3, description="epochs without a better `monitor` before stopping")
     valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=0.03, description="users held out")
     max_valid_users: PositiveInt = Field(default=1_000, description="held-out users that are scored, at most")
+    probe: ProbeConfig = Field(
+        default=ProbeConfig(), description="what a linear model reads off the backbone, after an epoch"
+    )
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3), description="optimiser")
@@ -188,8 +214,16 @@ class PretrainConfig(Config):
             )
         if self.chosen_by == "contrastive_loss" and not contrasts:
             raise ValueError("monitor contrastive_loss needs contrastive.weight above 0")
-        if self.chosen_by != "contrastive_loss" and not predicts:
+        if self.chosen_by not in ("contrastive_loss", "probe") and not predicts:
             raise ValueError(f"monitor {self.monitor} needs prediction_weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_probe(self) -> Self:
+        if self.monitor == "probe" and not self.probe.tasks:
+            raise ValueError("monitor probe needs something to probe: name classification tasks under probe.tasks")
+        if self.monitor == "probe" and self.probe.every_n_epochs > self.patience:
+            raise ValueError("monitor probe would end the training before the second probe: raise patience")
         return self
 
     @property
@@ -289,6 +323,11 @@ class AdaptConfig(Config):
         default=0.0,
         description="fraction of a user's events left out, anew in every epoch: a user is not to be known by one item; "
         "at least one stays",
+    )
+    prefix_fraction: Fraction = Field(
+        default=0.0,
+        description="fraction of the train users whose history is cut to its first n events, anew in every epoch, n "
+        "drawn log-uniformly from 1 to its length: the patch then knows users of whom little is known yet, too",
     )
     cache: Literal["auto", "memory", "disk", "off"] = Field(
         default="auto",

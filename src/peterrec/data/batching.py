@@ -121,11 +121,37 @@ def padded_width(lengths: IntArray, max_width: int) -> int:
     return min(-(-longest // WIDTH_STEP) * WIDTH_STEP, max_width)
 
 
-def last_events(sequences: Sequences, rows: IntArray, max_length: int) -> Tokens:
-    """Return the most recent `max_length` items of the given rows, padded on the right; (B, W) int64."""
-    ends = sequences.offsets[1:][rows]
-    lengths = np.minimum(sequences.lengths_of(rows), max_length)
+def last_events(sequences: Sequences, rows: IntArray, max_length: int, histories: IntArray | None = None) -> Tokens:
+    """Return the most recent `max_length` items of the given rows, padded on the right; (B, W) int64.
+
+    Args:
+        sequences: of the users.
+        rows: (B,) users.
+        max_length: items of each, at most.
+        histories: (B,) first items of each row that there are, as far as this batch goes; None: all.
+    """
+    lengths = sequences.lengths_of(rows) if histories is None else histories
+    ends = sequences.offsets[:-1][rows] + lengths
+    lengths = np.minimum(lengths, max_length)
     return pad_windows(sequences.items, ends - lengths, lengths, padded_width(lengths, max_length))
+
+
+def draw_prefixes(lengths: IntArray, fraction: float, rng: np.random.Generator) -> IntArray:
+    """Return how many of its first items are left of each row: of that fraction of the rows 1 .. length, else all.
+
+    Drawn log-uniformly: a row of any length is as likely cut to 1 item as to 2 or 3, or to 4 .. 7.
+
+    Args:
+        lengths: (B,) items of each row; of none, none are left.
+        fraction: of the rows, on average; 0 .. 1.
+        rng: of the draws.
+
+    Returns:
+        (B,) int64.
+    """
+    is_cut = rng.random(len(lengths)) < fraction
+    first = np.exp(rng.random(len(lengths)) * np.log1p(lengths)).astype(np.int64)  # below length + 1, but for rounding
+    return np.where(is_cut, np.minimum(first, lengths), lengths)
 
 
 def leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:

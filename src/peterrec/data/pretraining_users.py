@@ -1,4 +1,4 @@
-"""Train and held-out users of pre-training."""
+"""Users of whom all may be learned but their labels: train and held-out users of pre-training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import numpy as np
 
 from peterrec.config import PretrainConfig
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import FIRST_ITEM, IntArray
+from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.data.splits import uniform
+
+
+def unlabelled_sequences(corpus: Corpus) -> Sequences:
+    """Return the histories that may be learned from without labels: those of all users."""
+    return corpus.sequences
 
 
 def split_users(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:

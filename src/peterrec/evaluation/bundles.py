@@ -11,6 +11,7 @@ from peterrec.arguments import checked
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Corpus
+from peterrec.data.pretraining_users import unlabelled_sequences
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ConfigError, FingerprintError
 from peterrec.evaluation.evaluate import evaluate_task
@@ -105,7 +106,7 @@ def evaluate(
         columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
         task, notes = comparable(corpus, task, list(task_bundles.values()), model.pretrained.training)
         scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
-        evaluation = evaluate_task(task, scorers, config, notes=notes)
+        evaluation = evaluate_task(task, scorers, config, notes=notes, unlabelled=unlabelled_sequences(corpus))
     finally:
         for key in loaded.values():
             model.delete_bundle(key)

@@ -11,6 +11,7 @@ import numpy as np
 
 from peterrec.config import EvaluateConfig
 from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.sequences import Sequences
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
@@ -46,6 +47,7 @@ def evaluate_task(
     config: EvaluateConfig,
     *,
     notes: Sequence[str] = (),
+    unlabelled: Sequences | None = None,
 ) -> TaskEvaluation:
     """Evaluate models on the test users of a task, next to baselines fitted on its train users (paper, section 4).
 
@@ -57,6 +59,8 @@ def evaluate_task(
             a ranking task `score_batches`.
         config: cut-off, resamples, whether to fit baselines.
         notes: in words, what is to be known about the comparison; the result has them.
+        unlabelled: histories that baselines may learn from without labels, such as those of all users of the corpus;
+            None: those of the train users.
 
     Raises:
         TaskError: no test users, a model with the name of a baseline, or one that cannot score this kind of task.
@@ -67,7 +71,7 @@ def evaluate_task(
         logger.info("%s: %s", task.name, step)
 
     test = test_users_of(task)
-    fitted = _baselines(task, config, log)
+    fitted = _baselines(task, config, unlabelled, log)
     methods: dict[str, Scorer] = dict(scorers)
     for baseline in fitted.baselines:
         if baseline.name in methods:
@@ -104,13 +108,16 @@ def _repeats(task: Task, test: TaskPart) -> list[str]:
     return [f"{total} are in the user's own history; such items are {treated}, as `recommend` does by default"]
 
 
-def _baselines(task: Task, config: EvaluateConfig, log: Callable[[str], None]) -> FittedBaselines:
+def _baselines(
+    task: Task, config: EvaluateConfig, unlabelled: Sequences | None, log: Callable[[str], None]
+) -> FittedBaselines:
     if not config.baselines:
         return FittedBaselines(())
     targets = len(task.targets) if task.targets is not None else 0
     return fit_baselines(
-        task.part("train"), task.part("valid"), classes=len(task.class_names), n_targets=targets, say=log
-    )
+        task.part("train"), task.part("valid"), classes=len(task.class_names), n_targets=targets,
+        unlabelled=unlabelled, say=log,
+    )  # fmt: skip
 
 
 def _evaluate_method(

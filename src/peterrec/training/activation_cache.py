@@ -175,7 +175,8 @@ class TrunkCache:
     ) -> TrunkCache | None:
         """Return the cache that is asked for, not filled yet; None if nothing can be shared, or is to be."""
         changed = changed_blocks(parts, config.readout)
-        if config.cache == "off" or changed is None or config.event_dropout > 0:
+        drawn_anew = config.event_dropout > 0 or config.prefix_fraction > 0  # what is read of a user, in each epoch
+        if config.cache == "off" or changed is None or drawn_anew:
             return None
         events = min(config.max_length, max(int(part.lengths.max(initial=0)) for part in (train, valid)))
         cache = cls(Trunk(parts.backbone, changed, events, config.readout), train, valid, config.cache)

@@ -58,10 +58,14 @@ class Curve(Callback):
 
     @property
     def best(self) -> Row:
-        """The row of the best epoch; the first of those that are equally good. Of a chosen one: the last until it."""
+        """The row of the best epoch; the first of those that are equally good. Of a chosen one: the last until it.
+
+        An epoch whose row lacks the monitor was not measured; the first one always is.
+        """
         if self.chosen is not None:
             return self.rows[: self.chosen + 1][-1]
-        return (min if self.mode == "min" else max)(self.rows, key=lambda row: row[self.monitor])
+        measured = [row for row in self.rows if self.monitor in row]
+        return (min if self.mode == "min" else max)(measured, key=lambda row: row[self.monitor])
 
     @property
     def waited(self) -> int:
@@ -111,6 +115,7 @@ class Curve(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the loss before the weights behind it are evaluated."""
         self.check(trainer.current_epoch)
+        trainer.callback_metrics.clear()  # what this epoch does not measure is no column of its row
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch's row.

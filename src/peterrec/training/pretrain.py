@@ -28,6 +28,7 @@ from peterrec.training.co_occurrence import item_factors
 from peterrec.training.loop import Plan, fit
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
+from peterrec.training.probe import Probe
 from peterrec.training.selection import too_few
 from peterrec.training.work_folder import WorkFolder
 
@@ -68,6 +69,7 @@ def pretrain(
 
     Raises:
         DataError: too few users with two events or more.
+        TaskError: a task to probe is not there, not of classes, or has too few train users.
         ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
         ConfigError: the unfinished run had other settings, those of the runner do not work on this machine, or
@@ -83,6 +85,7 @@ def pretrain(
     _check_updates(config, items)
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
+    probe = Probe.from_config(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
@@ -93,16 +96,16 @@ def pretrain(
     stream = EpochStream(source, config.batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        module = PretrainModule(_network(corpus, config, train_rows), config, sampler)
-        curve = fit(module, stream, valid, work, _plan(config), config.runner)
+        module = PretrainModule(_network(corpus, config, train_rows), config, sampler, probe)
+        curve = fit(module, stream, valid, work, _plan(config, probe), config.runner)
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
         "objective": objective.name,
         "loss": loss,
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
-        **_outcome(curve, config),
-        "warnings": _hold_out_warnings(len(valid_rows), config),
+        **_outcome(curve, config, probe),
+        "warnings": [] if config.monitor == "probe" else _hold_out_warnings(len(valid_rows), config),
     }
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
     save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
@@ -163,21 +166,30 @@ def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItem
     return NextItemModel(backbone, popularity, seed=config.seed)
 
 
-def _plan(config: PretrainConfig) -> Plan:
-    mode = "min" if config.chosen_by.endswith("loss") else "max"
-    return Plan.from_config(config, "pre-training", mode, shown_metrics(config))
-
-
-def shown_metrics(config: PretrainConfig) -> tuple[str, ...]:
+def shown_metrics(config: PretrainConfig, probe: Probe | None = None) -> tuple[str, ...]:
     """Return the metrics of held-out users that a training of these settings has, the one that decides first."""
     predicted = PREDICTED if config.prediction_weight > 0 else ()
     contrasted = ("contrastive_loss",) if config.contrastive.weight > 0 else ()
-    return tuple(dict.fromkeys((config.chosen_by, *predicted, *contrasted)))
+    probed = () if probe is None else probe.shown
+    monitor = config.chosen_by if probe is None or config.monitor != "probe" else probe.mean_column
+    return tuple(dict.fromkeys((monitor, *predicted, *contrasted, *probed)))
 
 
-def _outcome(curve: Curve, config: PretrainConfig) -> dict[str, Any]:
-    metrics = {name: curve.best[name] for name in shown_metrics(config)}
-    return {"best_epoch": int(curve.best["epoch"]), "metrics": metrics, "curve": curve.rows}
+def _plan(config: PretrainConfig, probe: Probe | None) -> Plan:
+    shown = shown_metrics(config, probe)
+    mode = "min" if shown[0].endswith("loss") else "max"
+    return Plan.from_config(config, "pre-training", mode, shown)
+
+
+def _outcome(curve: Curve, config: PretrainConfig, probe: Probe | None) -> dict[str, Any]:
+    names = (*shown_metrics(config, probe), *(() if probe is None else probe.columns))
+    outcome = {
+        "best_epoch": int(curve.best["epoch"]),
+        "monitor": curve.monitor,
+        "metrics": {name: curve.best[name] for name in names if name in curve.best},
+        "curve": curve.rows,
+    }
+    return outcome if probe is None else outcome | {"probe": probe.description()}
 
 
 def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:

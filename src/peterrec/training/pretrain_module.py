@@ -20,6 +20,7 @@ from peterrec.nn.readout import represent
 from peterrec.nn.sparse_table import TouchedRows
 from peterrec.training.callbacks import require_finite
 from peterrec.training.loop import TrainedModule, backbone_for_runner
+from peterrec.training.probe import Probe
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,8 +32,15 @@ class PretrainModule(TrainedModule):
 
     trained: NextItemModel
 
-    def __init__(self, network: NextItemModel, config: PretrainConfig, sampler: LogUniformSampler | None) -> None:
+    def __init__(
+        self,
+        network: NextItemModel,
+        config: PretrainConfig,
+        sampler: LogUniformSampler | None,
+        probe: Probe | None = None,
+    ) -> None:
         super().__init__(network, config.optim)
+        self.probe = probe
         self.config = config
         self.sampler = sampler
         self.by_rows = config.by_rows(network.backbone.items)
@@ -139,7 +147,7 @@ class PretrainModule(TrainedModule):
         self._ranks.append(last_item_ranks(scores[ranked].cpu().numpy(), positives[ranked].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss over all positions and HR@10, MRR@10, NDCG@10 of the last items; the contrastive loss."""
+        """Log the loss over all positions and HR@10, MRR@10, NDCG@10 of the last items; the rest."""
         metrics: dict[str, float] = {}
         if self._losses:
             ranked = last_item_metrics(np.concatenate(self._ranks), 10)
@@ -148,6 +156,8 @@ class PretrainModule(TrainedModule):
             metrics["contrastive_loss"] = float(torch.stack(self._contrastive_losses).mean())
         for values in (self._losses, self._ranks, self._contrastive_losses):
             values.clear()
+        if self.probe is not None:
+            metrics |= self.probe.measure(self.trained.backbone, self.current_epoch)
         self.log_dict(metrics)
 
 

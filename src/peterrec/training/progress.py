@@ -66,7 +66,7 @@ class ProgressBar(Callback):
         if self.console.is_interactive:
             return
         row = self.curve.rows[-1]
-        metrics = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", *self.shown))
+        metrics = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", *self.shown) if name in row)
         epoch = f"{self.label}, epoch {trainer.current_epoch + 1} of at most {trainer.max_epochs}"
         self.console.print(f"{epoch}: {metrics} ({row['seconds']:.1f} s)", markup=False, soft_wrap=True)
 
@@ -87,4 +87,5 @@ class ProgressBar(Callback):
         return f"{label}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
     def _metric(self) -> str:
-        return f"{self.shown[0]} {self.curve.rows[-1][self.shown[0]]:.4f}" if self.curve.rows else ""
+        values = [row[self.shown[0]] for row in self.curve.rows if self.shown[0] in row]
+        return f"{self.shown[0]} {values[-1]:.4f}" if values else ""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from peterrec.config import AdaptConfig
-from peterrec.data.batching import FixedBatches, inference_batches, last_events, leave_out
+from peterrec.data.batching import FixedBatches, draw_prefixes, inference_batches, last_events, leave_out
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.negatives import Negatives, popularity_weights, uniform_weights
 from peterrec.data.sequences import IntArray, Sequences
@@ -43,6 +43,7 @@ class TaskSource:
         self.part = part
         self.states = states
         self.max_length = config.max_length
+        self.prefix_fraction = config.prefix_fraction
         self.event_dropout = config.event_dropout
         self.negatives_config = config.negatives
         self.logq_correction = config.ranking_loss == "sampled-softmax"
@@ -56,7 +57,7 @@ class TaskSource:
 
     @property
     def lengths(self) -> IntArray:
-        """(users,) events read of each user."""
+        """(users,) events read of each user whose history is not cut."""
         return np.minimum(self.part.sequences.lengths, self.max_length)
 
     def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
@@ -69,7 +70,10 @@ class TaskSource:
         return read | {name: torch.from_numpy(value) for name, value in self._labels_or_pairs(rows, rng).items()}
 
     def _tokens(self, rows: IntArray, rng: np.random.Generator) -> Batch:
-        tokens = last_events(self.part.sequences, rows, self.max_length)
+        sequences, histories = self.part.sequences, None
+        if self.prefix_fraction > 0:
+            histories = draw_prefixes(sequences.lengths_of(rows), self.prefix_fraction, rng)
+        tokens = last_events(sequences, rows, self.max_length, histories)
         if self.event_dropout > 0:
             tokens = leave_out(tokens, self.event_dropout, rng)
         return {"tokens": torch.from_numpy(tokens)}

@@ -135,9 +135,19 @@ def test_a_share_trains_on_fewer_and_is_judged_on_the_same(config: ExperimentCon
     assert half.metrics["log_loss"] != full.metrics["log_loss"]
 
 
-def test_a_baseline_is_fitted_on_the_share(config: ExperimentConfig, out: Path) -> None:
+def test_a_baseline_is_fitted_on_the_share_and_on_all_that_has_no_label(
+    config: ExperimentConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+
+    def spy(*arguments: Any, unlabelled: Any, **options: Any) -> Any:
+        handed.append(unlabelled)
+        return fit_baseline(*arguments, unlabelled=unlabelled, **options)
+
+    monkeypatch.setattr(work, "fit_baseline", spy)
     [(cell, users)] = do(config, out, unit_of(config, out, "popularity", "target", 0.5))
     corpus = Corpus.open(out / "corpora/small/seed-0")
+    assert [len(sequences) for sequences in handed] == [corpus.manifest["users"]]
     train = work.with_share(corpus, 0.5, 0).task("target").part("train")
     fitted = fit_baseline("popularity", train, train, n_targets=12)
     assert not isinstance(fitted, str)

@@ -1,6 +1,6 @@
 """Baselines: cheap ones, fitted on the train part and set on the valid part, and networks of other papers.
 
-None is ever shown the test part.
+None is ever shown a label or a target of the test part.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,35 +71,62 @@ def bag_of_items(train: TaskPart, valid: TaskPart, classes: int) -> Classificati
     much a user did, too; then all are divided by one number, so that the same C mean about the same). Without valid
     users the rows keep their length, and C is 1.
     """
+    strengths = GRID if len(valid) else (1.0,)
     options = [
-        _best_strength(train, valid, classes, normalised) for normalised in (False, True)[: 1 + bool(len(valid))]
+        (best_regression(train, valid, classes, _tfidf(train.sequences, normalised), strengths), normalised)
+        for normalised in (False, True)[: 1 + bool(len(valid))]
     ]
-    _, model, features, normalised = min(options, key=lambda option: option[0])
-    settings = {
-        "C": model.C, "rows": "normalised" if normalised else "keep their length",
-        "chosen by": "log-loss of the valid users", "converged": _converged(model),
-    }  # fmt: skip
-    return ClassificationBaseline("tf-idf + logistic regression", _predictor(model, features, classes), settings)
+    fit, normalised = min(options, key=lambda option: option[0].loss)
+    settings = {"C": fit.model.C, "rows": "normalised" if normalised else "keep their length"} | fit.settings()
+    return ClassificationBaseline("tf-idf + logistic regression", fit.predict, settings)
 
 
-def _best_strength(
-    train: TaskPart, valid: TaskPart, classes: int, normalised: bool
-) -> tuple[float, LogisticRegression, Features, bool]:
-    """Walk the grid from strong to weak regularisation, each fit starting from the last, until the log-loss rises.
+@dataclass(frozen=True)
+class Regression:
+    """A logistic regression whose strength was chosen.
+
+    Attributes:
+        model: fitted on the train users.
+        predict: (N,) sequences to (N, C) probabilities.
+        loss: log-loss of the valid users; 0 where there are none.
+    """
+
+    model: LogisticRegression
+    predict: Callable[[Sequences], Float[np.ndarray, "N C"]]
+    loss: float
+
+    def settings(self) -> dict[str, Any]:
+        """Return what was chosen, and on what."""
+        return {"C": self.model.C, "chosen by": "log-loss of the valid users", "converged": _converged(self.model)}
+
+
+def best_regression(
+    train: TaskPart, valid: TaskPart, classes: int, features: Features, strengths: Sequence[float]
+) -> Regression:
+    """Walk a grid from strong to weak regularisation, each fit starting from the last, until the log-loss rises.
 
     It has one minimum in C for all practical purposes.
+
+    Args:
+        train: users to fit on.
+        valid: users to choose on; where there are none the first strength is taken.
+        classes: number of classes.
+        features: from N sequences to N rows, dense or sparse.
+        strengths: values of C, smallest first.
     """
-    features = _tfidf(train.sequences, normalised)
     inputs, labels = features(train.sequences), labels_of(train)
-    model = best = _new_model(1.0, warm_start=True)
-    best_loss = np.inf
-    for strength in GRID if len(valid) else (1.0,):
+    model = _new_model(strengths[0], warm_start=True)
+    best: Regression | None = None
+    for strength in strengths:
         _fit(model.set_params(C=strength), inputs, labels)
-        loss = log_loss(_predictor(model, features, classes)(valid.sequences), labels_of(valid)) if len(valid) else 0.0
-        if loss >= best_loss:
+        predict = _predictor(model, features, classes)
+        loss = log_loss(predict(valid.sequences), labels_of(valid)) if len(valid) else 0.0
+        if best is not None and loss >= best.loss:
             break
-        best, best_loss = copy.deepcopy(model), loss
-    return best_loss, best, features, normalised
+        fitted = copy.deepcopy(model)
+        best = Regression(fitted, _predictor(fitted, features, classes), loss)
+    assert best is not None
+    return best
 
 
 def _tfidf(sequences: Sequences, normalised: bool) -> Features:

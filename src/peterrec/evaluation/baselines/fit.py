@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peterrec.data.corpus import TaskPart
+from peterrec.data.sequences import Sequences
 from peterrec.errors import TaskError
 from peterrec.evaluation.baselines.classification import ClassificationBaseline, labels_of
 from peterrec.evaluation.baselines.ranking import RankingBaseline
@@ -30,7 +31,13 @@ class FittedBaselines:
 
 
 def fit_baseline(
-    name: str, train: TaskPart, valid: TaskPart, *, classes: int = 0, n_targets: int = 0
+    name: str,
+    train: TaskPart,
+    valid: TaskPart,
+    *,
+    classes: int = 0,
+    n_targets: int = 0,
+    unlabelled: Sequences | None = None,
 ) -> FittedBaseline | str:
     """Fit one cheap baseline.
 
@@ -40,6 +47,8 @@ def fit_baseline(
         valid: users to choose settings on; may be empty.
         classes: number of classes, for classification.
         n_targets: size of the target catalogue, for ranking.
+        unlabelled: histories of users, with a label or without, for baselines that learn from them; None: those of the
+            train part.
 
     Returns:
         The baseline, or why it was skipped: one sentence without a full stop.
@@ -53,7 +62,9 @@ def fit_baseline(
     needs_two_classes = kind == "classification" and name != "majority"
     if needs_two_classes and len(np.unique(labels_of(train))) < 2:
         return f"{name} was skipped: the train users have one class"
-    fitted: FittedBaseline | str = baseline.fit(train, valid, classes if kind == "classification" else n_targets)
+    options = {"unlabelled": train.sequences if unlabelled is None else unlabelled} if baseline.unlabelled else {}
+    outputs = classes if kind == "classification" else n_targets
+    fitted: FittedBaseline | str = baseline.fit(train, valid, outputs, **options)
     return fitted
 
 
@@ -63,6 +74,7 @@ def fit_baselines(
     *,
     classes: int = 0,
     n_targets: int = 0,
+    unlabelled: Sequences | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> FittedBaselines:
     """Fit the quick baselines of a classification task (labels in the train part) or of a ranking task (targets).
@@ -72,6 +84,8 @@ def fit_baselines(
         valid: users to choose settings on; may be empty.
         classes: number of classes, for classification.
         n_targets: size of the target catalogue, for ranking.
+        unlabelled: histories of users, with a label or without, for baselines that learn from them; None: those of the
+            train part.
         say: receives a line for each baseline before it is fitted.
 
     Raises:
@@ -85,7 +99,7 @@ def fit_baselines(
     baselines: list[FittedBaseline] = []
     for name in names:
         say(f"fitting baseline: {name}")
-        fitted = fit_baseline(name, train, valid, classes=classes, n_targets=n_targets)
+        fitted = fit_baseline(name, train, valid, classes=classes, n_targets=n_targets, unlabelled=unlabelled)
         if isinstance(fitted, str):
             notes.append(fitted)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from peterrec.config import Config
@@ -12,6 +13,7 @@ from peterrec.config.loading import build_config
 from peterrec.errors import ConfigError
 from peterrec.evaluation.baselines.classification import bag_of_items, history_length, majority
 from peterrec.evaluation.baselines.ease import ease
+from peterrec.evaluation.baselines.factors import factor_regression, factors_name
 from peterrec.evaluation.baselines.neighbours import user_to_user
 from peterrec.evaluation.baselines.ranking import item_to_item, popularity
 from peterrec.evaluation.baselines.ridge import ridge
@@ -32,12 +34,13 @@ class Baseline:
         name: in configurations; tables show cheap ones by it, too.
         kinds: of task that it applies to.
         fit: of a cheap one `fit(train, valid, outputs)`, with the number of classes or targets, returning the fitted
-            baseline or why it was skipped; of a neural one `fit(corpus, tasks, settings, seed, report)`, returning a
-            trained baseline for each task.
+            baseline or why it was skipped, where `unlabelled` is set with these sequences too; of a neural one
+            `fit(corpus, tasks, settings, seed, report)`, returning a trained baseline for each task.
         family: `cheap`: fitted in seconds to minutes; `neural`: a network of another paper, trained as ours are.
         settings: class of its settings.
         quick: whether `evaluate` fits it beside the bundles.
         all_tasks: whether one training is of all tasks of a data set together.
+        unlabelled: whether `fit` takes a keyword `unlabelled`: sequences of users, with a label or without.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Baseline:
     settings: type[Config] = NoSettings
     quick: bool = False
     all_tasks: bool = False
+    unlabelled: bool = False
 
 
 def _imported_late(path: str) -> Callable[..., Any]:
@@ -68,6 +72,12 @@ BASELINES: Mapping[str, Baseline] = {
         Baseline("majority", CLASSIFICATION, majority, quick=True),
         Baseline("history length", CLASSIFICATION, history_length, quick=True),
         Baseline("tf-idf + logistic regression", CLASSIFICATION, bag_of_items, quick=True),
+        *(
+            Baseline(
+                factors_name(count), CLASSIFICATION, partial(factor_regression, count), quick=True, unlabelled=True
+            )
+            for count in (64, 256)
+        ),
         Baseline("gradient-boosted trees", CLASSIFICATION, boosted_trees),
         Baseline("popularity", RANKING, popularity, quick=True),
         Baseline("item-to-item cosine", RANKING, item_to_item, quick=True),

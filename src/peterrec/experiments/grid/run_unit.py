@@ -20,6 +20,7 @@ from peterrec.artifacts.inspection import inspect
 from peterrec.config import AdaptConfig, EvaluateConfig, PrepareConfig, PretrainConfig
 from peterrec.data.corpus import PARTS, Corpus, Task
 from peterrec.data.prepare import prepare
+from peterrec.data.pretraining_users import unlabelled_sequences
 from peterrec.data.subset import with_share
 from peterrec.errors import ConfigError, InterruptedRun, PeterRecError, StorageError, TaskError
 from peterrec.evaluation.baselines import Unavailable, find_baseline, fit_baseline
@@ -246,7 +247,10 @@ def _cheap_cell(job: Job, corpus: Corpus, key: CellKey, task: Task) -> str:
     targets = 0 if task.targets is None else len(task.targets)
     memory_growth, start = watch_memory(), time.perf_counter()
     train, valid = train_and_valid(task)
-    fitted = fit_baseline(job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets)
+    fitted = fit_baseline(
+        job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets,
+        unlabelled=unlabelled_sequences(corpus),
+    )  # fmt: skip
     if isinstance(fitted, Unavailable):
         raise ConfigError(fitted, remedy="install what is missing, and run the same command again")
     if isinstance(fitted, str):
