@@ -41,11 +41,11 @@ def views(counts: list[int], config: ContrastiveConfig, seed: int = 0) -> list[l
     seed=st.integers(0, 99),
 )
 def test_a_view_is_events_of_its_user_in_their_order_and_as_many_as_asked_for(counts, kind, number, bounds, seed):
-    least, most = bounds[0], bounds[0] + bounds[1]
-    config = ContrastiveConfig(views=number, view=kind, min_events=least, max_events=most)
+    shortest, longest = bounds[0], bounds[0] + bounds[1]
+    config = ContrastiveConfig(views=number, view=kind, min_events=shortest, max_events=longest)
     for count, of_user in zip(counts, views(counts, config, seed), strict=True):
         for events in of_user:
-            assert min(count, least) <= len(events) <= min(count, most)
+            assert min(count, shortest) <= len(events) <= min(count, longest)
             assert events == sorted(set(events))
             assert all(FIRST_ITEM <= event < FIRST_ITEM + count for event in events)
 

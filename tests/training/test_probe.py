@@ -88,11 +88,8 @@ def test_a_probe_that_is_the_monitor_chooses_the_epoch_and_ends_the_training(
 ) -> None:
     scripted(monkeypatch, values)
     probe = {"tasks": ["cluster"], "metric": metric}
-    model = pretrain(
-        corpus,
-        tmp_path / "out",
-        pretrain_config(epochs=4, patience=2, valid_fraction=0.1, monitor="probe", probe=probe),
-    )
+    settings = {"epochs": 4, "valid_fraction": 0.1, "monitor": "probe", "probe": probe}
+    model = pretrain(corpus, tmp_path / "out", pretrain_config(patience=2, **settings))
     training = model.pretrained.training
     assert training["best_epoch"] == 1
     assert len(training["curve"]) == 4, "the last epoch with patience 2"

@@ -25,8 +25,8 @@ def contrastive_loss(views: Float[Tensor, "U V R"], temperature: float) -> Float
     unit = F.normalize(views.flatten(0, 1).float(), dim=1)  # (U * V, R)
     logits = unit @ unit.T / temperature
     owner = torch.arange(users, device=views.device).repeat_interleave(count)
-    same = owner.unsqueeze(0) == owner.unsqueeze(1)
-    others = torch.logsumexp(logits.masked_fill(same, -torch.inf), dim=1, keepdim=True)  # (U * V, 1)
-    losses = torch.logaddexp(logits, others) - logits
-    pairs = same & ~torch.eye(len(unit), dtype=torch.bool, device=views.device)
+    same_user = owner.unsqueeze(0) == owner.unsqueeze(1)
+    negatives = torch.logsumexp(logits.masked_fill(same_user, -torch.inf), dim=1, keepdim=True)  # (U * V, 1)
+    losses = torch.logaddexp(logits, negatives) - logits
+    pairs = same_user & ~torch.eye(len(unit), dtype=torch.bool, device=views.device)
     return losses[pairs].mean()
