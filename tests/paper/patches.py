@@ -103,7 +103,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "One user model is configured on the fly": [
         Mutation("all bundles of a group answer with the first one's patch", "serving/bundle_groups.py",
-                 "Place(group, slots[member.version]) for member in members", "Place(group, 0) for member in members"),
+                 "Place(group, slots[member.version], ", "Place(group, 0, "),
         Mutation("tasks of one pass are answered without their patch", "serving/bundle_groups.py",
                  "return self.bank.rows(torch.tensor(slots, device=device))", "return None"),
         Mutation("who asked before is answered by the bundles of now", "serving/engine.py",
