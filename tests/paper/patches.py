@@ -79,7 +79,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "Only patch and head are trained": [
         Mutation("the patch is not trained", "training/strategies.py", '"patch": self.patch, "head"',
                  '"patch": None, "head"'),
-        Mutation("the head is not trained", "training/strategies.py", '"head": self.head\n', '"head": None\n'),
+        Mutation("the head is not trained", "training/strategies.py", '"head": self.head, ', '"head": None, '),
         Mutation("a bundle loses its own blocks", "artifacts/bundle_io.py",
                  'parts["backbone"] = self.backbone.modules_of(self.unshared)', "pass"),
         Mutation("a bundle loses its patch", "artifacts/bundle_io.py", 'parts["patch"] = self.patch', "pass"),
