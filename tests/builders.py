@@ -26,7 +26,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import readout_named
+from peterrec.nn.readout import build_readout_module, readout_named
 from peterrec.training.strategies import group_counts
 
 needs_compiler = pytest.mark.skipif(
@@ -92,6 +92,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
         head: ClassificationHead | ItemHead = ClassificationHead(width, len(names), generator)
     else:
         head = ItemHead(width, len(targets), generator)
+    readout = build_readout_module(settings.get("readout", "token"), backbone.channels, generator)
     patch = Patch(patch_config, backbone, items=len(pretrained.catalogue)) if patch_config is not None else None
     if patch is not None:
         shaken(patch, seed + 1)
@@ -103,7 +104,8 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
         "backbone_fingerprint": pretrained.fingerprint,
         "catalogue_fingerprint": pretrained.catalogue.fingerprint,
         "all_params": 1000,
-        "trained": group_counts(None, patch, [head]),
+        "trained": group_counts(None, patch, [head], [] if readout is None else [readout]),
+        "readout_module": None if readout is None else shaken(readout, seed + 3),
         "metrics": {"valid": {"accuracy": 0.5}, "best_epoch": 3},
         "class_priors": tuple((np.arange(len(names), 0, -1) / sum(range(len(names) + 1))).tolist()) if names else None,
     }

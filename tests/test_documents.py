@@ -228,13 +228,15 @@ USE_OF_NEW_KINDS = """
 from peterrec.config import AdaptConfig, BackboneConfig, load_config
 from peterrec.nn.build import build_backbone
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import represent
+from peterrec.nn.readout import build_readout_module, represent
 
 settings = load_config(AdaptConfig, None, ["patch.kind=gate", "readout=max"])
 backbone = build_backbone(BackboneConfig(channels=8, dilations=(1,)), 5, seed=0)
 patch = Patch(settings.patch, backbone.config)
 vectors = represent(backbone, torch.tensor([[4, 5, 6], [0, 0, 0]]), patch, settings.readout)
 print(vectors.shape, vectors.isfinite().all(), sum(parameter.numel() for parameter in patch.parameters()))
+module = build_readout_module("gated", 8)
+print(represent(backbone, torch.tensor([[4, 5, 6], [0, 0, 0]]), patch, "gated", module).shape)
 """
 
 
@@ -244,11 +246,11 @@ def test_a_patch_kind_and_a_readout_are_added_as_the_page_shows() -> None:
         r"^```python\n(.*?)^```", (ROOT / "docs" / "model.md").read_text(), flags=re.MULTILINE | re.DOTALL
     )
     code = [block for block in blocks if "register_" in block]
-    assert len(code) == 2
+    assert len(code) == 3
     process = subprocess.run(  # of its own: what is registered stays
         [sys.executable, "-c", "\n".join([*code, USE_OF_NEW_KINDS])], capture_output=True, text=True, check=False
     )
-    assert process.stdout == "torch.Size([2, 8]) tensor(True) 16\n", process.stderr
+    assert process.stdout == "torch.Size([2, 8]) tensor(True) 16\ntorch.Size([2, 8])\n", process.stderr
 
 
 @pytest.mark.slow

@@ -135,12 +135,12 @@ class UserModel(SequenceModel):
 
         Args:
             histories: N sequences of external item ids, oldest first.
-            bundle: with this bundle's patch, and what its head reads: two or three times the channels where `readout`
-                is `pooled` or `both`. None for the plain backbone.
+            bundle: with this bundle's patch, and what its head reads: two, three or eight times the channels where
+                `readout` is `pooled`, `both` or `attention`. None for the plain backbone.
             options: `unknown` and `preprocessing`, as in `encode`; `batch_size`.
 
         Returns:
-            (N, channels) float32, or (N, 2 or 3 x channels) with such a bundle.
+            (N, channels) float32, or (N, 2, 3 or 8 x channels) with such a bundle.
 
         Raises:
             ConfigError: no bundle of that name is loaded.

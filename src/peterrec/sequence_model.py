@@ -143,7 +143,7 @@ class SequenceModel:
             batch_size: users at once.
 
         Returns:
-            (N, R) float32; R is the channels, or two or three times as many, by the readout.
+            (N, R) float32; R is the channels, or a multiple of them, by the readout.
 
         Raises:
             ConfigError: no bundle of that name is loaded.
@@ -153,7 +153,7 @@ class SequenceModel:
             length, width = self.pretrained.max_length, plain.config.channels
             return self.inference.vectors(sequences, represent, width, plain, length, batch_size)
         loaded = self.bundle(bundle)
-        read = partial(represent, patch=loaded.patch, readout=loaded.readout)
+        read = partial(represent, patch=loaded.patch, readout=loaded.readout, module=loaded.readout_module)
         width = readout_named(loaded.readout).width(plain.config.channels)
         return self.inference.vectors(sequences, read, width, loaded.backbone or plain, loaded.max_length, batch_size)
 

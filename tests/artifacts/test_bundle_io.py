@@ -20,6 +20,7 @@ from peterrec.data.catalogue import Catalogue
 from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, StorageError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.heads import ItemHead
+from peterrec.nn.readout import represent
 
 PRETRAINED = tiny_pretrained()
 OWNER = (PRETRAINED.fingerprint, PRETRAINED.catalogue.fingerprint)
@@ -30,6 +31,7 @@ MAKERS = {
     "head": lambda: tiny_bundle(PRETRAINED, strategy="head"),
     "ranking": lambda: tiny_bundle(PRETRAINED, targets=TARGETS),
     "ranking, head": lambda: tiny_bundle(PRETRAINED, targets=TARGETS, strategy="head"),
+    "attention": lambda: tiny_bundle(PRETRAINED, readout="attention"),
     "one piece a block": lambda: tiny_bundle(
         PRETRAINED, patch_config=PatchConfig(bottleneck=0.5, per_block=1, position="pre_act", activation="gelu")
     ),
@@ -90,10 +92,13 @@ def test_everything_comes_back(tmp_path, maker):
     if saved.targets is not None:
         assert read.targets.ids.equals(saved.targets.ids)
         assert read.targets.first == 0
-    tokens = torch.tensor([[4, 5, 1], [9, 15, 3]])
+    tokens = torch.tensor([[4, 5, 8], [9, 15, 3]])
     with torch.no_grad():
-        hidden = [BACKBONE(tokens, bundle.patch)[:, -1] for bundle in (saved, read)]
-        assert torch.equal(saved.head(hidden[0]), read.head(hidden[1]))
+        scores = [
+            bundle.head(represent(BACKBONE, tokens, bundle.patch, bundle.readout, bundle.readout_module))
+            for bundle in (saved, read)
+        ]
+        assert torch.equal(*scores)
 
 
 @pytest.mark.parametrize(("maker", "outputs"), [("patch", "labels.json"), ("ranking", "targets.parquet")])

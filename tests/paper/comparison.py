@@ -35,7 +35,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "cls([learner.source for learner in learners], places,",
                  "cls([learner.source for learner in learners[:1]], places[:1],"),
         Mutation("the backbone is not trained", "training/joint.py",
-                 'nn.ModuleDict({"backbone": backbone, "heads": heads})', 'nn.ModuleDict({"heads": heads})'),
+                 '{"backbone": backbone, "heads": heads, ', '{"heads": heads, '),
     ],
     "70 / 3 / 27 %": [
         Mutation("the default is 60 / 13 / 27", "config/data.py", SHARES,

@@ -79,7 +79,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "Only patch and head are trained": [
         Mutation("the patch is not trained", "training/strategies.py", '"patch": self.patch, "head"',
                  '"patch": None, "head"'),
-        Mutation("the head is not trained", "training/strategies.py", '"head": self.head\n', '"head": None\n'),
+        Mutation("the head is not trained", "training/strategies.py", '"head": self.head, ', '"head": None, '),
         Mutation("a bundle loses its own blocks", "artifacts/bundle_io.py",
                  'parts["backbone"] = self.backbone.modules_of(self.unshared)', "pass"),
         Mutation("a bundle loses its patch", "artifacts/bundle_io.py", 'parts["patch"] = self.patch', "pass"),
@@ -103,7 +103,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "One user model is configured on the fly": [
         Mutation("all bundles of a group answer with the first one's patch", "serving/bundle_groups.py",
-                 "Place(group, slots[member.version]) for member in members", "Place(group, 0) for member in members"),
+                 "Place(group, slots[member.version], ", "Place(group, 0, "),
         Mutation("tasks of one pass are answered without their patch", "serving/bundle_groups.py",
                  "return self.bank.rows(torch.tensor(slots, device=device))", "return None"),
         Mutation("who asked before is answered by the bundles of now", "serving/engine.py",

@@ -15,6 +15,7 @@ from peterrec.config import EngineConfig, PatchConfig
 from peterrec.errors import RequestError, UnknownTaskError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import UnsharedModules
+from peterrec.nn.readout import represent
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
 
@@ -54,8 +55,13 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "pooled": {"readout": "pooled", "seed": 1},
         "both": {"readout": "both", "targets": SHOP, "seed": 2},
         "head-both": {"readout": "both", "strategy": "head"},
+        "attention": {"readout": "attention", "seed": 1},
+        "attention-too": {"readout": "attention", "targets": SHOP, "seed": 2},
+        "head-attention": {"readout": "attention", "strategy": "head", "seed": 3},
+        "head-attention-too": {"readout": "attention", "strategy": "head", "seed": 4},
         "many": {"class_names": tuple(f"c{i}" for i in range(40))},
         "last1": {"strategy": "last1", "backbone": forked, "unshared": own_modules},
+        "last1-attention": {"strategy": "last1", "backbone": forked, "unshared": own_modules, "readout": "attention"},
         "last1-too": {"strategy": "last1", "backbone": second_fork, "unshared": own_modules},
         "last-token": {"patch_config": PatchConfig(bottleneck=3, blocks=1, train_task_token=True)},
     }
@@ -114,7 +120,8 @@ def test_every_row_of_a_mixed_batch_is_what_it_is_alone(model, batch_size):
 
 
 def test_a_noncausal_backbone_answers_as_well():
-    model = model_with(["age", "gender", "music", "lora", "head"], backbone={"kind": "noncausal"})
+    names = ["age", "gender", "music", "lora", "head", "attention", "head-attention", "head-attention-too"]
+    model = model_with(names, backbone={"kind": "noncausal"})
     request = Request(HISTORIES[0])
     assert_alone(model, request, Engine(model).predict([request])[0])
 
@@ -198,6 +205,15 @@ def test_a_user_is_read_once_for_tasks_without_a_patch(model, monkeypatch):
     assert passes == [(2, 2)]
 
 
+def test_a_user_is_read_once_for_tasks_that_attend_to_the_same_states(model):
+    engine = Engine(model_with(["head-attention", "head-attention-too"]))
+    rows: list[int] = []
+    first = engine.snapshot.places["head-attention"].group.backbone.blocks[0]
+    first.register_forward_hook(lambda module, inputs, out: rows.append(len(out)))
+    engine.predict([Request(HISTORIES[0]), Request(HISTORIES[3])])
+    assert rows == [2]
+
+
 def test_below_the_patched_blocks_a_user_is_read_once(model, monkeypatch):
     engine = Engine(model_with(["last", "last-too"]))
     group = engine.snapshot.places["last"].group
@@ -220,7 +236,12 @@ def test_without_its_patch_a_task_is_answered_from_the_plain_backbone(model):
         np.testing.assert_allclose(list(plain_answers[name].probabilities.values()), expected, atol=1e-5)
         patched = engine.predict([Request(HISTORIES[0], Question([name]))])[0].tasks[name]
         assert not np.allclose(list(patched.probabilities.values()), expected, atol=1e-3)
-    for name in ("head", "last1"):
+    bundle = model.bundle("attention")
+    tokens = torch.from_numpy(model.encode([HISTORIES[0]]).sequences.items).unsqueeze(0).long()
+    vector = represent(model.network.backbone, tokens, None, "attention", bundle.readout_module)
+    expected = bundle.head(vector).softmax(1)[0].tolist()
+    np.testing.assert_allclose(list(plain_answers["attention"].probabilities.values()), expected, atol=1e-5)
+    for name in ("head", "last1", "head-attention"):
         patched = engine.predict([Request(HISTORIES[0], Question([name]))])[0].tasks[name]
         probabilities = [list(answer.probabilities.values()) for answer in (plain_answers[name], patched)]
         np.testing.assert_allclose(*probabilities, atol=1e-6)

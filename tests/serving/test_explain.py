@@ -19,16 +19,18 @@ def engine() -> Engine:
     pretrained = tiny_pretrained()
     served = Engine(UserModel(pretrained))
     served.add(tiny_bundle(pretrained, name="age"))
+    served.add(tiny_bundle(pretrained, name="attention", readout="attention"))
     served.add(tiny_bundle(pretrained, name="shop", targets=tiny_catalogue(6, first=0)))
     return served
 
 
 @pytest.mark.parametrize("patched", [True, False])
-def test_of_a_class_it_is_what_its_probability_loses(engine, patched):
+@pytest.mark.parametrize("task", ["age", "attention"])
+def test_of_a_class_it_is_what_its_probability_loses(engine, task, patched):
     def ask(items):
-        return engine.predict([Request(items, Question(["age"], patched=patched))])[0].tasks["age"]
+        return engine.predict([Request(items, Question([task], patched=patched))])[0].tasks[task]
 
-    explanation = explain(engine, engine.prepare(Request(HISTORY, Question(patched=patched))), "age")
+    explanation = explain(engine, engine.prepare(Request(HISTORY, Question(patched=patched))), task)
     full_answer = ask(HISTORY)
     assert explanation.of == full_answer.label
     assert explanation.version == full_answer.version

@@ -35,6 +35,7 @@ def make(path: Path, *, keep_events: int = 1_000, **config) -> Users:
         "token": {"patch_config": PatchConfig(bottleneck=3, train_task_token=True), "max_length": LONG},
         "head": {"strategy": "head", "max_length": LONG},
         "pooled": {"readout": "pooled"},
+        "attention": {"readout": "attention"},
         "shop": {"targets": tiny_catalogue(9, first=0), "max_length": LONG},
     }.items():
         engine.add(tiny_bundle(pretrained, name=name, **settings))

@@ -22,7 +22,7 @@ STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "last1", "all", "patch", 
 
 
 @pytest.mark.quick_cases(2)
-@pytest.mark.parametrize("readout", ["pooled", "both"])
+@pytest.mark.parametrize("readout", ["pooled", "both", "attention"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_bundle_answers_after_loading_as_before(
     model: UserModel, corpus: Corpus, tmp_path: Path, strategy: Strategy, readout: str
@@ -30,7 +30,7 @@ def test_a_bundle_answers_after_loading_as_before(
     histories = corpus.task("cluster").part("test").sequences
     for task in ("cluster", "shop"):
         bundle = adapt(model, corpus, task, tmp_path / task, adapt_config(strategy=strategy, readout=readout, epochs=2))
-        assert bundle.head.weight.shape[1] == {"pooled": 2, "both": 3}[readout] * 8
+        assert bundle.head.weight.shape[1] == {"pooled": 2, "both": 3, "attention": 8}[readout] * 8
         assert read_json(tmp_path / task / "adapter_config.json")["readout"] == readout
         model.add_bundle(bundle, "made")
         model.load_bundle(tmp_path / task, "loaded")

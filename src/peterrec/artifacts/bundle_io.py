@@ -31,7 +31,7 @@ from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import readout_named
+from peterrec.nn.readout import build_readout_module, readout_named
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,
@@ -62,7 +62,8 @@ class Bundle:
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
         unshared: which modules these are.
         readout: what of the hidden states the head reads.
-        trained: parameters that were trained, by group: embedding, blocks, norms, patch, head.
+        readout_module: what it reads them by, where the readout is trained (`nn.readout.TrainedReadout`).
+        trained: parameters that were trained, by group: embedding, blocks, norms, patch, readout, head.
         max_length: most recent events read.
         backbone_fingerprint: of the only backbone it works on.
         catalogue_fingerprint: of that backbone's catalogue.
@@ -89,6 +90,7 @@ class Bundle:
     backbone: Backbone | None = None
     unshared: UnsharedModules | None = None
     readout: ReadoutName = "token"
+    readout_module: nn.Module | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     exclude_seen_reason: str = ""
@@ -111,6 +113,11 @@ class Bundle:
         return sum(p.numel() for p in self.head.parameters())
 
     @property
+    def readout_params(self) -> int:
+        """Parameters of the readout."""
+        return 0 if self.readout_module is None else sum(p.numel() for p in self.readout_module.parameters())
+
+    @property
     def trainable_params(self) -> int:
         """Parameters that were trained, of all groups."""
         return sum(self.trained.values())
@@ -122,16 +129,18 @@ class Bundle:
         return replace(self, backbone=backbone.graft(self.unshared, self.backbone.modules_of(self.unshared)))
 
     def modules(self) -> nn.ModuleDict:
-        """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `head`."""
+        """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `readout`, `head`."""
         parts: dict[str, nn.Module] = {"head": self.head}
         if self.patch is not None:
             parts["patch"] = self.patch
+        if self.readout_module is not None:
+            parts["readout"] = self.readout_module
         if self.backbone is not None and self.unshared is not None:
             parts["backbone"] = self.backbone.modules_of(self.unshared)
         return nn.ModuleDict(parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors, as `patch.*`, `head.*` and `backbone.*`."""
+        """Return all tensors, as `patch.*`, `readout.*`, `head.*` and `backbone.*`."""
         return dict(self.modules().state_dict())
 
 
@@ -158,6 +167,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "max_length": bundle.max_length,
         "readout": bundle.readout,
         "patch_params": bundle.patch_params,
+        **({} if bundle.readout_module is None else {"readout_params": bundle.readout_params}),
         "head_params": bundle.head_params,
         "trained": bundle.trained,
         "trainable_params": bundle.trainable_params,
@@ -265,6 +275,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         backbone=backbone.fork(unshared) if unshared is not None else None,
         unshared=unshared,
         readout=readout,
+        readout_module=build_readout_module(readout, backbone.config.channels),
         metrics=read_json(path / "metrics.json"),
         exclude_seen=meta["exclude_seen"],
         exclude_seen_reason=meta["exclude_seen_reason"],

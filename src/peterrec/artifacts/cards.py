@@ -55,7 +55,7 @@ On the validation users:
 | metric | value | the same answer for everybody |
 |---|---|---|
 {rows}{_cross_validation(metrics)}{_warnings(metrics)}
-- Works only on the backbone `{meta["backbone_fingerprint"]}`
+{_trained_readout(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
 - and the catalogue `{meta["catalogue_fingerprint"]}`.
 - Written by peterrec {meta["peterrec_version"]}.
 
@@ -67,6 +67,11 @@ model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
 answers = model.{verb}([["item-1", "item-2"]], bundle="{meta["name"]}")
 ```
 """
+
+
+def _trained_readout(meta: dict[str, Any]) -> str:
+    params = meta.get("readout_params")
+    return "" if params is None else f"- Its head reads `{meta['readout']}`, by {params:,} numbers of the task's own.\n"
 
 
 def _cross_validation(metrics: dict[str, Any]) -> str:

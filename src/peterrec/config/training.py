@@ -14,6 +14,7 @@ READOUTS = {
     "token": "the hidden state at [TCL] (the paper's)",
     "pooled": "embeddings and hidden states summed over the events, by the root of their number",
     "both": "one after the other",
+    "attention": "means of embeddings and hidden states over the events, weighted by four trained queries",
 }
 """Names of readouts and what they read; `peterrec.nn.readout.register_readout` adds one."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from peterrec import config
 from peterrec.config import ReadoutName
@@ -35,6 +37,14 @@ class FullPass:
     events: Bool[Tensor, "B T"]
     task_positions: Int[Tensor, "B n"]
 
+    def take(self, rows: Int[Tensor, " N"]) -> FullPass:
+        """Return the states of some rows, in any number and order."""
+        return FullPass(self.embedded[rows], self.hidden[rows], self.events[rows], self.task_positions[rows])
+
+
+ReadStates = Callable[[FullPass], Tensor]
+"""From the states of B rows to their representations, (B, R): the module of a trained readout, or `RowModules`."""
+
 
 class Readout(ABC):
     """Representation of users from hidden states.
@@ -57,6 +67,35 @@ class Readout(ABC):
     @abstractmethod
     def combine(self, states: FullPass) -> Float[Tensor, "B R"]:
         """Return the representation of each row."""
+
+
+class TrainedReadout(Readout):
+    """Readout with a module of each task's own, whose weights are trained and saved with the task's head.
+
+    It reads all events, and is not standardised unless it says so: a number that starts the same for everybody would
+    then never be heard by the head, nor its weights by the loss.
+    """
+
+    standardised = False
+
+    @abstractmethod
+    def build(self, channels: int, generator: torch.Generator | None) -> nn.Module:
+        """Return a fresh module for a task: called with the `FullPass` of B rows, it returns (B, R).
+
+        Args:
+            channels: of the backbone.
+            generator: draws the initial weights; None where they are to be replaced by saved ones.
+        """
+
+    def combine(self, states: FullPass) -> Float[Tensor, "B R"]:
+        """Refuse to read without a module.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "a trained readout reads by a module of the task's own", remedy="hand in the one of the bundle, or `build`"
+        )
 
 
 class TokenReadout(Readout):
@@ -107,6 +146,58 @@ class BothReadouts(Readout):
         return torch.cat([TokenReadout().combine(states), PooledReadout().combine(states)], dim=1)
 
 
+class AttentionPooling(nn.Module):
+    """Means of the events' embeddings and hidden states, weighted by a softmax of products with learned queries.
+
+    Source: Yang et al., NAACL 2016 (one query); Lin et al., ICLR 2017 (several). Keys are the hidden states after
+    LayerNorm. Queries start at zero, so that a fresh one is the plain mean. Who did nothing gets zeros.
+
+    Args:
+        queries: Q.
+        channels: C.
+    """
+
+    def __init__(self, queries: int, channels: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.zeros(queries, channels))
+
+    def forward(self, states: FullPass) -> Float[Tensor, "B 2QC"]:
+        """Return the mean embedding of each query, one after the other, then the mean hidden states."""
+        weights = self.weights(states)
+        means = [torch.einsum("bqt,btc->bqc", weights, x) for x in (states.embedded, states.hidden)]
+        return torch.cat([mean.flatten(1) for mean in means], dim=1)
+
+    def weights(self, states: FullPass) -> Float[Tensor, "B Q T"]:
+        """Return the weight of each position for each query: their sum is 1, or 0 where there is no event."""
+        channels = states.hidden.shape[2]
+        keys = F.layer_norm(states.hidden, (channels,)) / math.sqrt(channels)
+        scores = torch.einsum("btc,qc->bqt", keys, self.queries)
+        events = states.events.unsqueeze(1)
+        return scores.masked_fill(~events, torch.finfo(scores.dtype).min).softmax(dim=2) * events
+
+
+class AttentionReadout(TrainedReadout):
+    """Attention over the events with queries of the task's own (`AttentionPooling`).
+
+    Args:
+        queries: Q.
+    """
+
+    description = config.READOUTS["attention"]
+    standardised = True  # a mean of states differs from user to user from the start
+
+    def __init__(self, queries: int = 4) -> None:
+        self.queries = queries
+
+    def width(self, channels: int) -> int:
+        """Return the channels of embeddings and hidden states together, once for each query."""
+        return 2 * self.queries * channels
+
+    def build(self, channels: int, generator: torch.Generator | None) -> AttentionPooling:
+        """Return fresh queries; nothing is drawn."""
+        return AttentionPooling(self.queries, channels)
+
+
 _READOUTS: dict[str, Readout] = {}
 
 
@@ -116,7 +207,12 @@ def register_readout(name: str, readout: Readout) -> None:
     Args:
         name: its value.
         readout: reads the states.
+
+    Raises:
+        ConfigError: it is trained and `token_only`, although less is then computed than its module reads.
     """
+    if isinstance(readout, TrainedReadout) and readout.token_only:
+        raise ConfigError(f"the readout {name!r} is trained and token_only", remedy="leave token_only false")
     _READOUTS[name] = readout
     config.READOUTS[name] = readout.description
 
@@ -134,29 +230,86 @@ def readout_named(name: ReadoutName) -> Readout:
     return _READOUTS[name]
 
 
+def build_readout_module(
+    name: ReadoutName, channels: int, generator: torch.Generator | None = None
+) -> nn.Module | None:
+    """Return a fresh module for a task, None where the readout has none; arguments as of `TrainedReadout.build`.
+
+    Raises:
+        ConfigError: no readout has this name.
+    """
+    readout = readout_named(name)
+    return readout.build(channels, generator) if isinstance(readout, TrainedReadout) else None
+
+
 register_readout("token", TokenReadout())
 register_readout("pooled", PooledReadout())
 register_readout("both", BothReadouts())
+register_readout("attention", AttentionReadout())
 
 
 def represent(
-    backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None, readout: ReadoutName = "token"
+    backbone: Backbone,
+    tokens: Int[Tensor, "B T"],
+    patch: TaskPatch | None = None,
+    readout: ReadoutName = "token",
+    module: ReadStates | None = None,
 ) -> Float[Tensor, "B R"]:
     """Return each user's representation: what a head reads, `Readout.width` numbers.
 
     A causal backbone gets [TCL] after the last event; a noncausal one at both ends (paper, section 3.3).
+
+    Args:
+        backbone: the network.
+        tokens: events of B users.
+        patch: of the task, or of each row.
+        readout: what of the states is read.
+        module: of the task, or `RowModules`, where the readout is trained.
+
+    Raises:
+        ConfigError: the readout is trained, and there is no module.
     """
-    reader = readout_named(readout)
+    if readout_named(readout).token_only and backbone.config.kind == "causal":
+        longer, position = append_token(tokens, TCL)
+        return backbone.forward_last(longer, position, patch)
+    return read_states(full_pass(backbone, tokens, patch), readout, module)
+
+
+def full_pass(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> FullPass:
+    """Return all states of users, with [TCL] put in; arguments as of `represent`."""
     if backbone.config.kind == "causal":
         longer, position = append_token(tokens, TCL)
-        if reader.token_only:
-            return backbone.forward_last(longer, position, patch)
         positions = position.unsqueeze(1)
     else:
         longer, positions = enclose_in_task_tokens(tokens)
     embedded = backbone.embed(longer, patch)
     hidden = backbone.forward_embedded(embedded, longer, patch)
-    return reader.combine(FullPass(embedded, hidden, (longer != PAD) & (longer != TCL), positions))
+    return FullPass(embedded, hidden, (longer != PAD) & (longer != TCL), positions)
+
+
+def read_states(states: FullPass, readout: ReadoutName, module: ReadStates | None) -> Float[Tensor, "B R"]:
+    """Return the representation of each row; arguments and errors as of `represent`."""
+    return readout_named(readout).combine(states) if module is None else module(states)
+
+
+class RowModules:
+    """A module for each row of a batch: rows of one module are read together.
+
+    Args:
+        modules: of each of B rows.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.rows_of_module: dict[nn.Module, list[int]] = {}
+        for row, module in enumerate(modules):
+            self.rows_of_module.setdefault(module, []).append(row)
+
+    def __call__(self, states: FullPass) -> Float[Tensor, "B R"]:
+        """Return the representation of each row."""
+        device = states.hidden.device
+        rows = [torch.tensor(rows, device=device) for rows in self.rows_of_module.values()]
+        vectors = [module(states.take(rows[i])) for i, module in enumerate(self.rows_of_module)]
+        return torch.cat(vectors)[torch.cat(rows).argsort()]
 
 
 def pool(x: Float[Tensor, "B T C"], events: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:

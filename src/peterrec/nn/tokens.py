@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 PAD, TCL, MASK = 0, 1, 2
@@ -36,6 +36,20 @@ def enclose_in_task_tokens(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T
     first = (F.pad(tokens, (1, 0), value=PAD) != PAD).int().argmax(dim=1) - 1  # the place before the first real one
     positions = torch.stack([first.clamp(min=0), last], dim=1)
     return longer.scatter(1, positions, TCL), positions
+
+
+def places_beside(events: Bool[Tensor, "B T"], *, at_both_ends: bool) -> Int[Tensor, "B n"]:
+    """Return the places of [TCL] in rows where it was put in: next to the outermost events, or 0 (and 1).
+
+    Args:
+        events: True at events, neither padding nor [TCL].
+        at_both_ends: whether it stands at both ends, or after the last event only.
+    """
+    last = end_of(events.int())
+    if not at_both_ends:
+        return last.unsqueeze(1)
+    first = (events.int().argmax(dim=1) - 1).clamp(min=0)
+    return torch.stack([first, last.clamp(min=1)], dim=1)
 
 
 def read_at(hidden: Float[Tensor, "B T C"], positions: Int[Tensor, "B n"]) -> Float[Tensor, "B C"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -12,8 +13,16 @@ from peterrec.config import ReadoutName
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.block import at_outputs
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.readout import readout_named, represent
-from peterrec.nn.tokens import PAD, TCL, append_token, tokens_before
+from peterrec.nn.readout import (
+    FullPass,
+    ReadStates,
+    TrainedReadout,
+    full_pass,
+    read_states,
+    readout_named,
+    represent,
+)
+from peterrec.nn.tokens import PAD, TCL, append_token, places_beside, tokens_before
 
 
 def count_changed_blocks(
@@ -53,7 +62,8 @@ class Trunk:
 
     Attributes:
         backbone: causal, unless no block is changed.
-        changed: blocks above the cut, as `count_changed_blocks` counts them; 0: the states are the representations.
+        changed: blocks above the cut, as `count_changed_blocks` counts them; 0: the states are the representations, or
+            those that a trained readout reads.
         events: at most so many are read of a user.
         readout: what of the states is the representation; with changed blocks, that at [TCL].
     """
@@ -64,9 +74,19 @@ class Trunk:
     readout: ReadoutName = "token"
 
     @property
+    def reads_states(self) -> bool:
+        """True if no block is changed, but the readout is trained: it reads the states of all positions."""
+        return self.changed == 0 and isinstance(readout_named(self.readout), TrainedReadout)
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any."""
+        """Shape of a user's states: (n, C), at the positions that the blocks above need; (R,) without any.
+
+        For a trained readout (n, 2C): embeddings and hidden states of all events and [TCL].
+        """
         channels = self.backbone.config.channels
+        if self.reads_states:
+            return (self.events + (1 if self.backbone.config.kind == "causal" else 2), 2 * channels)
         if self.changed == 0:
             return (readout_named(self.readout).width(channels),)
         return (self.backbone.receptive_field_of_last(self.events + 1).counts[-self.changed], channels)
@@ -76,8 +96,13 @@ class Trunk:
 
         Returns:
             The states, at fewer than n positions those before are zeros; and which positions are no padding, None where
-            the states have none.
+            the states have none. For a trained readout: which positions are events.
         """
+        if self.reads_states:
+            all_states = full_pass(self.backbone, tokens[:, : self.events])
+            padding = (0, self.shape[0] - all_states.events.shape[1])
+            states = torch.cat([all_states.embedded, all_states.hidden], dim=2)
+            return F.pad(states, (0, 0, *padding)), F.pad(all_states.events, padding)
         if self.changed == 0:
             return represent(self.backbone, tokens, None, self.readout), None
         longer, position = append_token(tokens[:, : self.events], TCL)
@@ -94,15 +119,25 @@ class Trunk:
         return F.pad(states, (0, 0, missing, 0)), F.pad(real.squeeze(2), (missing, 0))
 
     def represent(
-        self, states: Float[Tensor, "B *n C"], keep: Bool[Tensor, "B n"] | None, patch: TaskPatch | None
+        self,
+        states: Float[Tensor, "B *n C"],
+        keep: Bool[Tensor, "B n"] | None,
+        patch: TaskPatch | None,
+        module: ReadStates | None = None,
     ) -> Float[Tensor, "B R"]:
         """Return representations.
 
         Args:
-            states: of `below`.
-            keep: which of their positions are no padding; None: all.
+            states: of `compute_states`.
+            keep: the second of `compute_states`; None: all of its positions.
             patch: in the changed blocks.
+            module: as of `represent`.
         """
+        if self.reads_states:
+            assert keep is not None, "[TCL] is no event"
+            positions = places_beside(keep, at_both_ends=self.backbone.config.kind != "causal")
+            embedded, hidden = states.chunk(2, dim=2)
+            return read_states(FullPass(embedded, hidden, keep, positions), self.readout, module)
         if self.changed == 0:
             return states
         real = None if keep is None else keep.unsqueeze(2)

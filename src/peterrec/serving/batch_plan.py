@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from peterrec.config import EngineConfig
 from peterrec.data.batching import last_events
@@ -89,7 +89,7 @@ class Prepared:
         return sum(min(self.question.k, len(task.index.bias)) for task in self.tasks if task.index is not None)
 
     def place_of(self, loaded: LoadedBundle) -> Place:
-        """Return the group and slot that compute a task's row."""
+        """Return the place that computes a task's row."""
         return self.snapshot.places[loaded.name] if self.question.patched else self.snapshot.without_patch(loaded.name)
 
 
@@ -109,12 +109,21 @@ class Streams(Protocol):
 
 
 class Row(NamedTuple):
-    """One row of the network: index of the question, key of the reader, number of last tokens, slot in the group."""
+    """One row of the network.
+
+    Attributes:
+        user: index of the question.
+        reader: key of the reader.
+        length: number of last tokens.
+        slot: of the patch in the group.
+        module: what the task reads by, where its readout is trained.
+    """
 
     user: int
     reader: str
     length: int
     slot: int
+    module: nn.Module | None
 
 
 class _Rows:
@@ -160,8 +169,8 @@ class RowReader:
             history, row_indices = query.history, []
             assert history is not None
             for task in query.tasks:
-                group, slot = query.place_of(task)
-                row = Row(user, task.reader.key, self.length_of(group, task), slot)
+                group, slot, module = query.place_of(task)
+                row = Row(user, task.reader.key, self.length_of(group, task), slot, module)
                 row_indices.append((group, groups[group].add(row, query, task, history.read_by(task.reader))))
             rows_of_query.append(row_indices)
         vectors = {group: self._vectors(group, rows, streams).unbind() for group, rows in groups.items()}
@@ -224,7 +233,11 @@ class RowReader:
         full = self.compiled and len(batch) == self.config.batch_size and tokens.shape[1] == longest
         with arithmetic(self.precision, self.device), onednn_matmul(self.device):
             representations = group.vectors(
-                torch.from_numpy(tokens).to(self.device), user_of_row, [row.slot for row, _ in batch], compiled=full
+                torch.from_numpy(tokens).to(self.device),
+                user_of_row,
+                [row.slot for row, _ in batch],
+                [row.module for row, _ in batch],
+                compiled=full,
             )
         return representations.float()
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from peterrec.config import ReadoutName
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.bank import PatchBank, is_identity_at_zero, stack_key
 from peterrec.nn.patch import Patch, TaskPatch
-from peterrec.nn.readout import readout_named, represent
+from peterrec.nn.readout import ReadStates, RowModules, readout_named, represent
 from peterrec.nn.trunk import Trunk, count_changed_blocks
 from peterrec.serving.class_heads import ClassHeads
 from peterrec.serving.loaded_bundle import LoadedBundle
@@ -63,7 +63,13 @@ class Group:
         return self.bank.rows(torch.tensor(slots, device=device))
 
     def vectors(
-        self, tokens: Int[Tensor, "U T"], users: Int[Tensor, " B"], slots: Sequence[int], *, compiled: bool = False
+        self,
+        tokens: Int[Tensor, "U T"],
+        users: Int[Tensor, " B"],
+        slots: Sequence[int],
+        modules: Sequence[nn.Module | None],
+        *,
+        compiled: bool = False,
     ) -> Float[Tensor, "B R"]:
         """Return the representation of each row.
 
@@ -71,24 +77,41 @@ class Group:
             tokens: histories of users.
             users: of each row, whose history it reads.
             slots: of each row, whose patch it goes through.
+            modules: of each row, what its task reads by where the readout is trained.
             compiled: whether torch may compile the network for a batch of this shape.
         """
-        patch = self.patch_of(slots)
+        patch, module = self.patch_of(slots), module_of_rows(modules)
         if self.changed is None or (patch is None and len(tokens) == len(users)):
             backbone = self.backbone.compiled(len(users), [tokens.shape[1] + 1]) if compiled else self.backbone
-            return represent(backbone, tokens[users], patch, self.readout)
+            return represent(backbone, tokens[users], patch, self.readout, module)
         # What is below the patched blocks is the same for all tasks of a user.
         trunk = Trunk(self.backbone, self.changed, tokens.shape[1], self.readout)
         states, real = trunk.compute_states(tokens)
         keep: Bool[Tensor, "B n"] | None = None if real is None or bool(real.all()) else real[users]
-        return trunk.represent(states[users], keep, patch)
+        return trunk.represent(states[users], keep, patch, module)
+
+
+def module_of_rows(modules: Sequence[nn.Module | None]) -> ReadStates | None:
+    """Return what some rows are read by: one module if it is the same for all of them, None if there is none."""
+    trained = [module for module in modules if module is not None]
+    if not trained:
+        return None
+    assert len(trained) == len(modules), "rows of a pass have one readout"
+    return trained[0] if len(set(trained)) == 1 else RowModules(trained)
 
 
 class Place(NamedTuple):
-    """The group that computes a bundle's rows, and the slot of its patch there."""
+    """Where a bundle's rows are computed.
+
+    Attributes:
+        group: computes them.
+        slot: of the bundle's patch there.
+        module: what the bundle reads by, where its readout is trained.
+    """
 
     group: Group
     slot: int
+    module: nn.Module | None = None
 
 
 class RegistrySnapshot:
@@ -123,7 +146,9 @@ class RegistrySnapshot:
             self._add(members, plain)
         for readout in {version.bundle.readout for version in self.loaded.values()}:
             place = self.plain.setdefault(readout, Place(Group(self._backbone, readout, [None]), 0))
-            self.places |= {version.name: place for version in plain.get(readout, ())}
+            self.places |= {
+                version.name: place._replace(module=version.bundle.readout_module) for version in plain.get(readout, ())
+            }
 
     def _add(self, members: list[LoadedBundle], plain: dict[ReadoutName, list[LoadedBundle]]) -> None:
         """Make a group; tasks without a patch join the first group that admits them."""
@@ -138,14 +163,18 @@ class RegistrySnapshot:
         joins = joins and bundle.patch is not None and is_identity_at_zero(bundle.patch)
         backbone, shared = bundle.backbone or self._backbone, bundle.backbone is None
         group = Group(backbone, bundle.readout, [*patches, None] if joins else patches, shared=shared)
-        self.places |= {member.name: Place(group, slots[member.version]) for member in members}
+        self.places |= {
+            member.name: Place(group, slots[member.version], member.bundle.readout_module) for member in members
+        }
         if joins:
             self.plain[bundle.readout] = Place(group, len(patches))
 
     def without_patch(self, name: str) -> Place:
-        """Return the group and slot that compute a task's rows without its patch."""
+        """Return the place that computes a task's rows without its patch."""
         bundle = self.loaded[name].bundle
-        return self.places[name] if bundle.backbone is not None else self.plain[bundle.readout]
+        if bundle.backbone is not None:
+            return self.places[name]
+        return self.plain[bundle.readout]._replace(module=bundle.readout_module)
 
     def chosen(self, question: Question) -> tuple[LoadedBundle, ...]:
         """Return the bundles of the tasks that a question names.

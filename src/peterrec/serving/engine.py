@@ -139,7 +139,7 @@ class Engine:
             prepared: N questions with a history, by `prepare`; the bundles have the same readout and backbone width.
 
         Returns:
-            (N, R) tensor on the device of the model. R is the channels, or two or three times as many, by the readout.
+            (N, R) tensor on the device of the model. R is the channels, or a multiple of them, by the readout.
 
         Raises:
             ConfigError: the process was forked, and the GPU was in use before.

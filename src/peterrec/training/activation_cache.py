@@ -70,7 +70,7 @@ class States:
         """
         shape = (len(self), *self.trunk.shape)
         self._order = np.empty(len(self), np.int64)
-        self._keep = np.empty(shape[:-1], bool) if self.trunk.changed else None
+        self._keep = np.empty(shape[:-1], bool) if len(shape) > 2 else None
         # Without a buffer, which would be written again, in vain, when a full disk ended it all.
         with nullcontext() if folder is None else tempfile.TemporaryFile(buffering=0, dir=folder) as file:
             store = _InMemory(shape) if file is None else _OnDisk(shape, file)
@@ -91,7 +91,7 @@ class States:
             users_done += len(rows)
 
     def __call__(self, rows: IntArray) -> Batch:
-        """Return `states` of some users, (B, n, C) or (B, C), and `keep` (B, n) where some of them are padding."""
+        """Return `states` of some users, as `Trunk.shape`, and `keep` (B, n) where some of them are not to be read."""
         places = self._place[rows]
         return _batch(self._states.take(places, axis=0), None if self._keep is None else self._keep.take(places, 0))
 

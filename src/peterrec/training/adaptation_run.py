@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import AdaptConfig
@@ -21,7 +22,7 @@ from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loop import Plan, TrainedModule, fit
-from peterrec.training.strategies import build_networks, count_parameters, group_counts
+from peterrec.training.strategies import build_networks, count_parameters, joint_counts
 from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -127,15 +128,16 @@ class AdaptationRun:
                 logger.info(f"class_weights are not used: {first.task.name!r} is a ranking task")
         if self.cache is not None:
             logger.info(self.cache.line)
-        heads = [learner.parts.head for learner in self.learners]
-        modules = [self.model.network, first.parts.patch, *heads]
+        networks = [learner.parts for learner in self.learners]
+        modules: list[nn.Module | None] = [self.model.network, first.parts.patch]
+        modules += [module for network in networks for module in (network.readout_module, network.head)]
         total = sum(count_parameters(module) for module in modules if module is not None)
-        logger.info(trainable_line(group_counts(first.parts.backbone_modules(), first.parts.patch, heads), total))
+        logger.info(trainable_line(joint_counts(networks), total))
 
     def new_bundle(self, learner: Learner, metrics: dict[str, Any]) -> Bundle:
         """Return the bundle of a task that was trained."""
         config, model, task, parts = self.config, self.model, learner.task, learner.parts
-        modules = [model.network, parts.patch, parts.head]
+        modules = [model.network, parts.patch, parts.readout_module, parts.head]
         labels = learner.train.labels
         return Bundle(
             name=task.name,
@@ -148,6 +150,7 @@ class AdaptationRun:
             targets=task.targets,
             max_length=config.max_length,
             readout=config.readout,
+            readout_module=parts.readout_module,
             backbone_fingerprint=model.fingerprint,
             catalogue_fingerprint=model.catalogue.fingerprint,
             all_params=sum(count_parameters(module) for module in modules if module is not None),

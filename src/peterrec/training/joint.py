@@ -41,15 +41,18 @@ class JointModule(AdaptModule):
         self.uninformed = [uninformed_metric(learner) for learner in learners]
 
     def trained_modules(self, learners: Sequence[Learner]) -> nn.Module:
-        """Return the backbone, once, and all heads."""
+        """Return the backbone, once, and all heads, with what they read by."""
         backbone = learners[0].parts.backbone_modules()
         heads = nn.ModuleList(learner.parts.head for learner in learners)
+        modules = [learner.parts.readout_module for learner in learners]
+        readouts = nn.ModuleList(module for module in modules if module is not None)
         assert backbone is not None
-        return nn.ModuleDict({"backbone": backbone, "heads": heads})
+        return nn.ModuleDict({"backbone": backbone, "heads": heads, "readouts": readouts})
 
     def build_readers(self, config: AdaptConfig) -> list[TaskReader]:
-        """Return one reader for all tasks: the backbone is compiled once."""
-        return [TaskReader(self.learners[0].parts, config, None)] * len(self.learners)
+        """Return readers with one backbone, which is compiled once."""
+        reader = TaskReader(self.learners[0].parts, config, None)
+        return [reader.with_readout_module(learner.parts.readout_module) for learner in self.learners]
 
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
         """Return the mean of the tasks' losses, weighted by their users in the batch."""

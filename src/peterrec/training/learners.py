@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,7 +81,8 @@ def new_learner(
     """
     parts.modules().to(device)
     parts.backbone.to(device)
-    standardise(parts.head, config, train, partial(represent, parts.backbone, patch=parts.patch), device)
+    read = partial(represent, parts.backbone, patch=parts.patch, module=parts.readout_module)
+    standardise(parts.head, config, train, read, device)
     loss = TaskLoss(config, class_weights(config, task, train))
     return Learner(task, train, valid, parts, TaskSource(task, train, config, states), loss)
 
@@ -94,6 +96,8 @@ def standardise(
     device: torch.device,
 ) -> None:
     """Scale the input of a head that reads sums of states by their size among some of the train users.
+
+    Of a trained readout by the size that it starts with: what it learns then grows or shrinks with it.
 
     Args:
         head: of the task; it stays as it is where the readout is not standardised.
@@ -125,13 +129,20 @@ class TaskReader(nn.Module):
         self.backbone = backbone_for_runner(parts.backbone, config.runner, config.batch_size, lengths)
         self.patch = parts.patch
         self.readout = config.readout
+        self.readout_module = parts.readout_module
         self.trunk = trunk
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return representations, (B, R)."""
         if self.trunk is not None:
-            return self.trunk.represent(batch["states"], batch.get("keep"), self.patch)
-        return represent(self.backbone, batch["tokens"], self.patch, self.readout)
+            return self.trunk.represent(batch["states"], batch.get("keep"), self.patch, self.readout_module)
+        return represent(self.backbone, batch["tokens"], self.patch, self.readout, self.readout_module)
+
+    def with_readout_module(self, module: nn.Module | None) -> TaskReader:
+        """Return the same reader, whose network is shared, by the module of another task's readout."""
+        reader = copy.copy(self)
+        reader._modules = self._modules | {"readout_module": module}
+        return reader
 
 
 class StepSource:

@@ -23,6 +23,7 @@ from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import log_share
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.readout import TrainedReadout, readout_named
 from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.loop import Plan, fit
@@ -72,8 +73,8 @@ def pretrain(
         TaskError: a task to probe is not there, not of classes, or has too few train users.
         ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
-        ConfigError: the unfinished run had other settings, those of the runner do not work on this machine, or
-            `table_updates` asks for rows of a catalogue with the full softmax.
+        ConfigError: the unfinished run had other settings, those of the runner do not work on this machine,
+            `table_updates` asks for rows of a catalogue with the full softmax, or a readout is trained with a task.
         TrainingError: the loss is not finite.
         InterruptedRun: Ctrl-C or SIGTERM; go on with `resume`.
         StorageError: the disk is full or the place is not writable.
@@ -82,7 +83,7 @@ def pretrain(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
     sampled = config.sampled(items)
-    _check_updates(config, items)
+    _check_settings(config, items)
     sampler = LogUniformSampler(items) if sampled else None
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)
@@ -146,7 +147,15 @@ def repeat_fraction(sequences: Sequences, rows: IntArray) -> float:
     return 1.0 - len(np.unique(items)) / max(1, len(items))
 
 
-def _check_updates(config: PretrainConfig, items: int) -> None:
+def _check_settings(config: PretrainConfig, items: int) -> None:
+    readouts = {"contrastive": config.contrastive.weight > 0, "probe": bool(config.probe.tasks)}
+    for name, used in readouts.items():
+        readout = getattr(config, name).readout
+        if used and isinstance(readout_named(readout), TrainedReadout):
+            raise ConfigError(
+                f"{name}.readout {readout} has weights of a task, which pre-training does not have",
+                remedy=f"set {name}.readout to token, pooled or both",
+            )
     if config.table_updates == "rows" and not config.sampled(items):
         raise ConfigError(
             f"table_updates rows needs the sampled softmax, but {items:,} items get the full one",

@@ -16,7 +16,7 @@ from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
 from peterrec.nn.patch import Patch
-from peterrec.nn.readout import readout_named
+from peterrec.nn.readout import build_readout_module, readout_named
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Trainable:
         unshared_trained: whether these are trained.
         patch: the task's patch, or None.
         head: the task's head.
+        readout_module: what the task's head reads by, where the readout is trained.
     """
 
     backbone: Backbone
@@ -66,6 +67,7 @@ class Trainable:
     unshared_trained: bool
     patch: Patch | None
     head: ClassificationHead | ItemHead
+    readout_module: nn.Module | None = None
 
     def backbone_modules(self) -> nn.ModuleDict | None:
         """Return what of the backbone is trained."""
@@ -76,17 +78,33 @@ class Trainable:
     def modules(self) -> nn.ModuleDict:
         """Return all that is trained, and nothing else."""
         parts: dict[str, nn.Module | None] = {
-            "backbone": self.backbone_modules(), "patch": self.patch, "head": self.head
+            "backbone": self.backbone_modules(), "patch": self.patch, "head": self.head, "readout": self.readout_module
         }  # fmt: skip
         return nn.ModuleDict({name: module for name, module in parts.items() if module is not None})
 
     def counts(self) -> dict[str, int]:
         """Return the number of trained parameters of each group, without groups that are not trained."""
-        return group_counts(self.backbone_modules(), self.patch, [self.head])
+        return joint_counts([self])
 
 
-def group_counts(backbone: nn.ModuleDict | None, patch: nn.Module | None, heads: Sequence[nn.Module]) -> dict[str, int]:
-    """Count parameters: `embedding`, `blocks` (convolutions), `norms`, `patch`, `head`; empty groups are left out."""
+def joint_counts(networks: Sequence[Trainable]) -> dict[str, int]:
+    """Return the `counts` of tasks that are trained together, whose networks share all but heads and readouts."""
+    readouts = [network.readout_module for network in networks if network.readout_module is not None]
+    first = networks[0]
+    return group_counts(first.backbone_modules(), first.patch, [network.head for network in networks], readouts)
+
+
+def group_counts(
+    backbone: nn.ModuleDict | None,
+    patch: nn.Module | None,
+    heads: Sequence[nn.Module],
+    readouts: Sequence[nn.Module] = (),
+) -> dict[str, int]:
+    """Count parameters of each group; empty groups are left out.
+
+    Returns:
+        `embedding`, `blocks` (convolutions), `norms`, `patch`, `readout` (modules of trained readouts), `head`.
+    """
     modules = list(backbone.modules()) if backbone is not None else []
     embedding = sum(count_parameters(module) for module in modules if isinstance(module, nn.Embedding))
     norms = sum(count_parameters(module) for module in modules if isinstance(module, nn.LayerNorm))
@@ -96,6 +114,7 @@ def group_counts(backbone: nn.ModuleDict | None, patch: nn.Module | None, heads:
         "blocks": everything - embedding - norms,
         "norms": norms,
         "patch": count_parameters(patch) if patch is not None else 0,
+        "readout": sum(count_parameters(readout) for readout in readouts),
         "head": sum(count_parameters(head) for head in heads),
     }
     return {name: count for name, count in counts.items() if count}
@@ -116,7 +135,7 @@ def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) 
 
 
 def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tuple[Task, TaskPart]]) -> list[Trainable]:
-    """Build the networks of tasks that are trained together: heads of their own over all else, which they share.
+    """Build the networks of tasks that are trained together: all else than heads, and what they read by, is shared.
 
     Args:
         config: strategy and patch.
@@ -132,7 +151,11 @@ def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tupl
     patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
     width = readout_named(config.readout).width(backbone.config.channels)
     heads = [build_head(task, train, width, generator) for task, train in tasks]
-    return [Trainable(network, unshared, plan.trained, patch, head) for head in heads]
+    modules = [build_readout_module(config.readout, backbone.config.channels, generator) for _ in tasks]
+    return [
+        Trainable(network, unshared, plan.trained, patch, head, module)
+        for head, module in zip(heads, modules, strict=True)
+    ]
 
 
 def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedModules | None]:

@@ -176,6 +176,12 @@ def test_shares_are_those_of_the_bundle(tasks: list[TaskRecord]) -> None:
     assert bundle.share(bundle.patch_params) == 19_584 / (1_134_592 + 19_584 + 65_780)
 
 
+def test_the_share_of_a_trained_readout_is_told(tasks: list[TaskRecord]) -> None:
+    head = tasks[2].bundles[1].model_copy(update={"strategy": "patch", "readout_params": 65_780})
+    task = tasks[2].model_copy(update={"bundles": [head]})
+    assert rows_of(task)["patch"].note == "readout 5.48\u00a0% · with head 11.0\u00a0%"
+
+
 def test_a_strategy_that_trains_the_backbone_tells_its_share(tasks: list[TaskRecord]) -> None:
     """All of it but the next-item biases, which no task trains."""
     table, everything = 1_134_592 - 14_630, 1_134_592 + 65_780

@@ -155,6 +155,7 @@ class BundleFacts(_Facts):
 
     strategy: str
     patch_params: int
+    readout_params: int = 0
     head_params: int
     backbone_params: int
     all_params: int
@@ -168,7 +169,7 @@ class BundleFacts(_Facts):
     @property
     def trained_params(self) -> int:
         """All that was trained: of the backbone that of the task's own copy, of a ranking head a whole item table."""
-        return self.backbone_params + self.patch_params + self.head_params
+        return self.backbone_params + self.patch_params + self.readout_params + self.head_params
 
     def share(self, params: int) -> float:
         """Return the share of some of the parameters in those of backbone, patch and head together."""

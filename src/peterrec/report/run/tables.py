@@ -124,7 +124,12 @@ def _trained_shares(task: TaskRecord, method: MethodResult) -> str:
     bundle = task.bundle(method.name)
     if bundle is None:
         return f"{percent(method.trainable_fraction)} trained" if method.trainable_fraction is not None else ""
-    parts = {"backbone": bundle.backbone_params, "patch": bundle.patch_params, "head": bundle.head_params}
+    parts = {
+        "backbone": bundle.backbone_params,
+        "patch": bundle.patch_params,
+        "readout": bundle.readout_params,
+        "head": bundle.head_params,
+    }
     part = next((name for name, params in parts.items() if params), "head")
     text = f"{part} {percent(bundle.share(parts[part]))}"
     return text if part == "head" else f"{text} · with head {percent(bundle.share(bundle.trained_params))}"
