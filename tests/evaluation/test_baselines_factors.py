@@ -113,7 +113,7 @@ def test_every_user_gets_an_answer_and_the_same_one_each_time() -> None:
 
 
 def test_factors_that_tell_no_train_user_apart_are_left_out() -> None:
-    train = labelled([[4, 4], [12, 4], [12], [4]], [0, 1, 1, 0])
+    train = labelled([[4, 5], [12, 13], [5, 4], [13, 12]], [0, 1, 0, 1])
     baseline = fitted(train=train)
     assert baseline.settings["factors"] == 2, "the third is rounding"
     assert baseline.probabilities(Sequences.from_rows([[9], [4], [12]]))[:, 0].min() > 0.3
