@@ -47,7 +47,7 @@ soak: $(VENV)/.installed-dev
 
 # The tables of docs/performance.md: about an hour, on a machine that does nothing else.
 bench: $(VENV)/.installed-bench
-	$(BIN)/python benchmarks/peers/install.py
+	$(BIN)/python benchmarks/peers/install.py --only recbole
 	$(BIN)/python benchmarks/speed.py --scaling
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py

@@ -1,6 +1,6 @@
 """Put what we are compared with into virtual environments of its own: python benchmarks/peers/install.py
 
-Where RecBole cannot be had, this says why and succeeds: `speed.py` then leaves out its rows.
+Where a library cannot be had, this says why and succeeds: `speed.py` and `next_item.py` then leave out its rows.
 """
 
 from __future__ import annotations
@@ -9,15 +9,46 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "runs" / "peers"
-# Without what it depends on: that would be ray, which has no build for newer versions of Python, and more that only its
-# tuning and its reports use. These are what the import of NextItNet asks for, in the versions RecBole 1.2.1 wants.
-RECBOLE = "recbole==1.2.1"
-NEEDED = ("numpy<2", "pandas", "tensorboard", "texttable", "colorlog==4.7.2", "colorama==0.4.4")
-IMPORT = "from recbole.model.sequential_recommender.nextitnet import NextItNet"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a library is installed.
+
+    Attributes:
+        package: with its version.
+        needed: what is installed before it.
+        options: of pip, for the package itself.
+        check: an import that fails where something is missing.
+    """
+
+    package: str
+    needed: tuple[str, ...]
+    options: tuple[str, ...]
+    check: str
+
+
+PEERS = {
+    # Without what it depends on: that would be ray, which has no build for newer versions of Python, and more that only
+    # its tuning and its reports use. These are what its models and its trainer ask for, in the versions RecBole 1.2.1
+    # wants; it fills in missing values in a way that pandas 3 has given up.
+    "recbole": Peer(
+        "recbole==1.2.1",
+        (
+            "numpy<2", "pandas<3", "scipy", "scikit-learn", "pyyaml", "tqdm", "tensorboard", "texttable",
+            "colorlog==4.7.2", "colorama==0.4.4",
+        ),
+        ("--no-deps",),
+        "from recbole.model.sequential_recommender.nextitnet import NextItNet; from recbole.config import Config; "
+        "from recbole.data import data_preparation; from recbole.utils import get_trainer; import recbole.trainer",
+    ),
+    "rectools": Peer("rectools[torch]==0.19.0", (), (), "from rectools.models import BERT4RecModel, SASRecModel"),
+}  # fmt: skip
 
 
 def python_of(peer: str, home: Path = HOME) -> Path:
@@ -33,11 +64,11 @@ def missing(peer: str, home: Path = HOME) -> str | None:
     return None if python_of(peer, home).exists() else "not installed: python benchmarks/peers/install.py"
 
 
-def install_recbole(home: Path = HOME) -> str | None:
-    """Install RecBole unless it is there; return why that failed, or None."""
-    python = python_of("recbole", home)
-    if python.exists() and _run([str(python), "-c", IMPORT]) is None:
-        _reason_file("recbole", home).unlink(missing_ok=True)
+def install(peer: str, home: Path = HOME) -> str | None:
+    """Install a peer unless it is there; return why that failed, or None."""
+    library, python = PEERS[peer], python_of(peer, home)
+    if python.exists() and _run([str(python), "-c", library.check]) is None:
+        _reason_file(peer, home).unlink(missing_ok=True)
         return None
     home.mkdir(parents=True, exist_ok=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -45,16 +76,16 @@ def install_recbole(home: Path = HOME) -> str | None:
         [sys.executable, "-m", "venv", str(python.parents[1])],
         # First and by exact version: some package indexes then give the small CPU build. The same torch on all sides.
         [*pip, _our_torch()],
-        [*pip, *NEEDED],
-        [*pip, "--no-deps", RECBOLE],
-        [str(python), "-c", IMPORT],
+        *([[*pip, *library.needed]] if library.needed else []),
+        [*pip, *library.options, library.package],
+        [str(python), "-c", library.check],
     ]
     for step in steps:
         reason = _run(step)
         if reason is not None:
-            _reason_file("recbole", home).write_text(f"{RECBOLE} could not be installed: {reason}\n")
+            _reason_file(peer, home).write_text(f"{library.package} could not be installed: {reason}\n")
             return reason
-    _reason_file("recbole", home).unlink(missing_ok=True)
+    _reason_file(peer, home).unlink(missing_ok=True)
     return None
 
 
@@ -80,9 +111,12 @@ def _run(command: list[str]) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=HOME, help="folder of the virtual environments")
+    parser.add_argument("--only", choices=list(PEERS), help="of the libraries")
     options = parser.parse_args()
-    reason = install_recbole(options.home.resolve())
-    print(f"{RECBOLE} is in {options.home}" if reason is None else f"RecBole's rows will be skipped: {reason}")
+    for peer in PEERS if options.only is None else (options.only,):
+        reason = install(peer, options.home.resolve())
+        package = PEERS[peer].package
+        print(f"{package} is in {options.home}" if reason is None else f"rows of {peer} will be skipped: {reason}")
 
 
 if __name__ == "__main__":
