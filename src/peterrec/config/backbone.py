@@ -11,7 +11,7 @@ from peterrec.config.base import Config, Positive
 # What only one architecture has. A setting that is None here does not exist for it, and is not written either.
 SHAPES: dict[str, dict[str, Any]] = {
     "dilated": {
-        "kernel_size": 3, "dilations": (1, 4, 1, 4, 1, 4, 1, 4), "layers": None, "heads": None, "positions": None
+        "kernel_size": 3, "dilations": (1, 4, 1, 4), "layers": None, "heads": None, "positions": None
     },
     "transformer": {"kernel_size": None, "dilations": None, "layers": 2, "heads": 2, "positions": 512},
 }  # fmt: skip
@@ -31,7 +31,7 @@ class BackboneConfig(Config):
         default=3, description="taps of a convolution; odd if noncausal; a transformer has none"
     )
     dilations: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
-        default=(1, 4, 1, 4, 1, 4, 1, 4),
+        default=(1, 4, 1, 4),
         description="one per block; its second convolution has twice that; a transformer has none",
     )
     layers: PositiveInt | None = Field(default=None, description="blocks of a transformer, 2 if not given")
@@ -44,7 +44,9 @@ class BackboneConfig(Config):
         "count as the oldest",
     )
     norm_eps: Positive = Field(default=1e-5, description="of LayerNorm, inside the root")
-    tie_weights: bool = Field(default=True, description="score items with the input embedding table")
+    tie_weights: bool = Field(
+        default=False, description="score items with the input embedding table, not with one of their own"
+    )
     output_relu: bool = Field(
         default=False,
         description="ReLU on the hidden states before pre-training scores items with them, as in the authors' full "

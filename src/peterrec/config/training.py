@@ -155,7 +155,7 @@ class PretrainConfig(Config):
     )
     dense_table_limit: PositiveInt = Field(default=200_000, description="items")
     item_init: Literal["random", "co-occurrence"] = Field(
-        default="random",
+        default="co-occurrence",
         description="initial item embeddings; co-occurrence: factors of the users' TF-IDF rows, so that items that the "
         "same users have begin alike",
     )
