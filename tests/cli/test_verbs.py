@@ -67,6 +67,17 @@ def test_prepare_says_what_it_kept_and_dropped(job: Job, tmp_path: Path, capsys:
     assert peterrec.Corpus.open(out).sequences.lengths.max() == 3
 
 
+def test_prepare_keeps_new_users_out(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "corpus")
+    _, stderr = answer(capsys, ["prepare", job.events, "--new-users", "valid,test", "-o", out])
+    corpus = peterrec.Corpus.open(out)
+    assert corpus.kept_out_users is not None
+    assert corpus.kept_out_users.parts == ("valid", "test")
+    assert f"new users: {corpus.new_users.sum()} of them" in stderr
+    assert execute(["prepare", job.events, "--new-users", "tests", "-o", out, "--overwrite"]) == 2
+    assert "new_users.parts.0" in capsys.readouterr().err
+
+
 def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, stderr = answer(
         capsys,

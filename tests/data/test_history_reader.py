@@ -29,7 +29,7 @@ def text_of(case: Case, value: int | None) -> str | None:
 def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig:
     source: dict[str, Any] = dict(vars(case.settings))
     source |= {"after": text_of(case, source["after"]), "before": text_of(case, source["before"])}
-    del source["split"], source["salt"]
+    source = {name: value for name, value in source.items() if name in SourceConfig.model_fields}
     target = None
     if first is not None:
         after, before = text_of(case, first.after), text_of(case, first.before)

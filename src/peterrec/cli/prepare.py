@@ -68,6 +68,14 @@ def command(
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
     ] = None,
+    new_users: Annotated[
+        str | None,
+        typer.Option(
+            "--new-users",
+            help="Parts of the split, such as test or valid,test, whose users are kept out of all that is learned "
+            "without labels: pre-training, catalogue, item factors.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     overwrite: OverwriteOption = False,
@@ -87,6 +95,8 @@ def command(
     values: dict[str, Any] = {"events": mapping}
     if catalogue is not None:
         values["catalogue"] = catalogue
+    if new_users is not None:
+        values["new_users"] = {"parts": new_users.split(",")}
     tasks = [_classification(text, user or "user_id") for text in classify]
     named = [_split_name(text) for text in rank]
     tasks += [{"kind": "ranking", "name": name or name_of(domain), "domains": [domain]} for name, domain in named]

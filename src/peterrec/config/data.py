@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
+from peterrec.config.base import Config, Fraction, LaterSettingsConfig, Name, Positive, Separator, Text
 
 
 def _as_mark(value: Any) -> Any:
@@ -194,13 +194,43 @@ class SplitConfig(Config):
         return self
 
 
-class PrepareConfig(Config):
+class NewUsersConfig(Config):
+    """Users who are kept out of all that is learned without labels, so that they are as new as tomorrow's users.
+
+    Nothing of them is in pre-training, in the catalogue and its counts, in item factors, or in what baselines learn of
+    unlabelled sequences. They have sequences, and are train, valid and test users of tasks as others are. Where several
+    settings are given, users of any of them are kept out.
+    """
+
+    parts: tuple[Literal["train", "valid", "test"], ...] = Field(
+        default=(), description="users of these parts of the split"
+    )
+    fraction: Fraction = Field(default=0.0, description="fraction of all users, drawn by a hash of the user id")
+    seed: int = Field(default=0, description="of that draw, which is independent of the split")
+    first_event_after: Text | None = Field(
+        default=None, description="users whose first source event is at or after this time"
+    )
+
+
+class KeptOutUsersConfig(NewUsersConfig):
+    """The new users that a backbone was not pre-trained on; kept with it and its bundles."""
+
+    split: SplitConfig = Field(description="whose parts are named")
+    users: int = Field(description="how many of the corpus of pre-training were kept out")
+
+
+class PrepareConfig(LaterSettingsConfig):
     """Settings of `prepare`: events, filters of the source, split of the users, and tasks."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"new_users"})
 
     events: EventsConfig = Field(description="where the events are")
     source: SourceConfig = Field(default=SourceConfig(), description="what is kept of them")
     tasks: tuple[TaskConfig, ...] = Field(default=(), description="what is to be learned of the users")
     split: SplitConfig = Field(default=SplitConfig(), description="of the users of every task")
+    new_users: NewUsersConfig = Field(
+        default=NewUsersConfig(), description="who is kept out of all that is learned without labels"
+    )
     catalogue: str | None = Field(
         default=None, description="a corpus or backbone whose catalogue is used as it is, instead of a new one"
     )

@@ -72,6 +72,10 @@ class Settings:
     rare_items: str = "drop"
     split: tuple[float, float] = (0.5, 0.25)  # train, valid
     salt: str = "peterrec"
+    new_parts: tuple[str, ...] = ()
+    new_fraction: float = 0.0
+    new_seed: int = 0
+    first_event_after: int | None = None
 
 
 @dataclass
@@ -100,8 +104,12 @@ def tie_of(user: str, seconds: float, item: Id) -> int:
     return mix(mix(hash_of(user) ^ mix(bits)) ^ hash_of(str(item)))
 
 
+def draw_of(user: str, salt: str) -> float:
+    return (mix(hash_of(user) ^ hash_of(f"salt:{salt}")) >> 11) * 2.0**-53
+
+
 def part_of(user: str, settings: Settings) -> str:
-    drawn = (mix(hash_of(user) ^ hash_of(f"salt:{settings.salt}")) >> 11) * 2.0**-53
+    drawn = draw_of(user, settings.salt)
     train, valid = settings.split
     return "train" if drawn < train else "valid" if drawn < train + valid else "test"
 
@@ -130,7 +138,10 @@ class Oracle:
             and row.domain not in settings.exclude_domains
             and within(row.time, settings.after, settings.before)
         ]
-        counts = Counter(row.item for row in self.chosen)
+        self.new_users = {row.user for row in self.chosen if self.is_new(row.user)}
+        if self.chosen and len(self.new_users) == len({row.user for row in self.chosen}):
+            raise RefusedError("nobody to pre-train on")
+        counts = Counter(row.item for row in self.chosen if row.user not in self.new_users)
         if catalogue is None:
             frequent = [item for item, count in counts.items() if count >= settings.min_item_events]
             self.catalogue = sorted(frequent, key=lambda item: (-counts[item], id_order(item)))
@@ -150,6 +161,17 @@ class Oracle:
         self.sequences = {user: items for user, items in histories.items() if len(items) >= settings.min_user_events}
         if not self.sequences:
             raise RefusedError("no user has enough events")
+        if set(self.sequences) <= self.new_users:
+            raise RefusedError("nobody with enough events to pre-train on")
+
+    def is_new(self, user: str) -> bool:
+        settings = self.settings
+        first = min(row.time for row in self.chosen if row.user == user)
+        return (
+            part_of(user, settings) in settings.new_parts
+            or draw_of(user, f"new-users-{settings.new_seed}") < settings.new_fraction
+            or (settings.first_event_after is not None and first >= settings.first_event_after)
+        )
 
     def history(self, events: list[Row], until: int | None = None) -> list[int]:
         read: list[Row] = []

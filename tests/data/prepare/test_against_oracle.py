@@ -84,6 +84,10 @@ class Case:
             repeats=draw.choice(["keep", "drop"]),
             rare_items=draw.choice(["drop", "unk"]),
             salt=str(draw.random()),
+            new_parts=draw.choice([(), (), ("test",), ("train", "valid")]),
+            new_fraction=draw.choice([0.0, 0.0, 0.3]),
+            new_seed=draw.randrange(3),
+            first_event_after=draw.choice([None, None, 2]),
         )
 
     def draw_tasks(self) -> list[TaskSettings]:
@@ -152,9 +156,20 @@ class Case:
             "salt": source_settings.salt,
         }
         events = {"order": "n" if self.has_order else None, "domain": "d" if self.has_domain else None}
+        new_users = {
+            "parts": source_settings.new_parts,
+            "fraction": source_settings.new_fraction,
+            "seed": source_settings.new_seed,
+            "first_event_after": bound(self.kind, source_settings.first_event_after),
+        }
         task_trees = [self._task(folder, task) for task in tasks]
         return build(
-            self.write(folder, self.rows, "events"), events=events, source=source, split=split, tasks=task_trees
+            self.write(folder, self.rows, "events"),
+            events=events,
+            source=source,
+            split=split,
+            new_users=new_users,
+            tasks=task_trees,
         )
 
     def _task(self, folder: Path, task: TaskSettings) -> dict[str, Any]:
@@ -196,6 +211,10 @@ def check(case: Case, oracle: Oracle, folder: Path) -> None:
     )
     assert sequences_of(corpus) == oracle.sequences
     assert list(sequences_of(corpus)) == sorted(oracle.sequences, key=str.encode)
+    new_users = [user in oracle.new_users for user in sequences_of(corpus)]
+    event(f"new users {any(new_users)}")
+    assert corpus.new_users.tolist() == new_users
+    assert corpus.pretraining_rows.tolist() == [row for row, is_new in enumerate(new_users) if not is_new]
     for name, task in expected.items():
         prepared_task = corpus.task(name)
         assert parts_of(corpus, name) == task.parts

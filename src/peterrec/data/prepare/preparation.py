@@ -17,11 +17,19 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
+from peterrec.data.new_users import NOBODY
 from peterrec.data.prepare.duckdb_engine import engine
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
-from peterrec.data.prepare.filter_summary import owner_warnings, sequence_steps, shape, summary_lines
+from peterrec.data.prepare.filter_summary import (
+    new_user_counts,
+    new_user_warnings,
+    owner_warnings,
+    sequence_steps,
+    shape,
+    summary_lines,
+)
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
@@ -59,7 +67,7 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
         The corpus at `out`, opened: item indices (int32, from 4 on) of all users, oldest first.
 
     Raises:
-        DataError: the events or a table of labels cannot be used as they are.
+        DataError: the events or a table of labels cannot be used as they are, or nobody is left to pre-train on.
         TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
         ConfigError: a time limit or domain does not fit the events, or the memory limit is too small.
         ArtifactError: `out` exists and `overwrite` is false; or it is not a corpus, or what is read lies in it.
@@ -166,12 +174,19 @@ class _Preparation:
                 early_lengths[name][piece.places] = np.where(enough, cut_off.lengths, 0)
         rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
         np.save(self.folder / "cache" / "user_hashes.npy", users.hashes[lengths > 0])
+        if self.config.new_users != NOBODY:
+            np.save(self.folder / "cache" / "new_users.npy", users.new[lengths > 0])
         all_users = np.arange(len(users))
         out = {"": UserHistories(main.close(), rows, lengths)}
         if not len(out[""].sequences):
             raise DataError(
                 f"no user has {self.config.source.min_user_events} source events",
                 remedy="lower source.min_user_events",
+            )
+        if users.new[lengths > 0].all():
+            raise DataError(
+                "all users with a sequence are new, so nobody is left to pre-train on",
+                remedy="keep out fewer users under `new_users`, or lower source.min_user_events",
             )
         return out | {name: UserHistories(file.close(), all_users, early_lengths[name]) for name, file in early.items()}
 
@@ -196,7 +211,7 @@ class _Preparation:
         task_warnings = [
             f"task {name}: {line}" for name, task_targets in targets.items() for line in task_targets.warnings
         ]
-        return [*events.warnings, *task_warnings, *owner_warnings(source)]
+        return [*events.warnings, *task_warnings, *owner_warnings(source), *new_user_warnings(source, self.config)]
 
     def _finish(
         self,
@@ -208,7 +223,7 @@ class _Preparation:
     ) -> None:
         source.catalogue.write(self.folder / "catalogue.parquet")
         steps = [*source.steps, *sequence_steps(source, main, self.config.source)]
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": "corpus",
             "format_version": FORMAT_VERSION,
             "peterrec_version": __version__,
@@ -217,6 +232,7 @@ class _Preparation:
             "items": len(source.catalogue),
             "fingerprint": self._fingerprint(source, entries),
             "catalogue_fingerprint": source.catalogue.fingerprint,
+            **new_user_counts(source, main, self.config.new_users),
             "rare_items": self.config.source.rare_items,
             "time_kind": events.time_kind,
             "units_per_second": source.units_per_second or 1.0,
@@ -239,7 +255,8 @@ class _Preparation:
 
     def _fingerprint(self, source: Source, entries: list[dict[str, Any]]) -> str:
         digest = hashlib.sha256(source.catalogue.fingerprint.encode())
-        for name in ("items", "offsets", "user_hashes"):
+        names = ("items", "offsets", "user_hashes", *(["new_users"] if self.config.new_users != NOBODY else []))
+        for name in names:
             digest.update(sha256_file(self.folder / "cache" / f"{name}.npy").encode())
         for entry in entries:
             digest.update(entry["fingerprint"].encode())
