@@ -68,6 +68,13 @@ def command(
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
     ] = None,
+    first: Annotated[
+        int | None, typer.Option("--first", help="The tasks named here read only so many of a user's first events.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", help="... only so many of the most recent ones (of the first, if given).")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="... only events before this time.")] = None,
     new_users: Annotated[
         str | None,
         typer.Option(
@@ -100,8 +107,15 @@ def command(
     tasks = [_classification(text, user or "user_id") for text in classify]
     named = [_split_name(text) for text in rank]
     tasks += [{"kind": "ranking", "name": name or name_of(domain), "domains": [domain]} for name, domain in named]
+    cut = {"first_events": first, "last_events": last, "until": until}
+    cut = {name: value for name, value in cut.items() if value is not None}
+    if cut and not tasks:
+        raise ConfigError(
+            "--first, --last and --until are of tasks, and none is named",
+            remedy="name tasks with --classify or --rank, or set first_events, ... of each task in a --config",
+        )
     if tasks:
-        values["tasks"] = tasks
+        values["tasks"] = [task | cut for task in tasks]
     if rank:
         values["source"] = {"exclude_domains": [domain for _, domain in named]}
     settings = load_config(PrepareConfig, config, set_, **values)

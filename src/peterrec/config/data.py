@@ -100,7 +100,27 @@ class ActivityConfig(Config):
         return self
 
 
-class ClassificationTaskConfig(Config):
+class HistoryCutConfig(LaterSettingsConfig):
+    """The events of a user's sequence that the model of a task reads, where these are not the most recent of all."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"first_events", "last_events", "until"})
+
+    until: Text | None = Field(default=None, description="read only events before this time")
+    first_events: PositiveInt | None = Field(
+        default=None, description="of those left by all filters, `until` and repeats, read only so many of the earliest"
+    )
+    last_events: PositiveInt | None = Field(default=None, description="of these, read only so many of the most recent")
+
+    @model_validator(mode="after")
+    def _check_cut(self) -> Self:
+        for name in ("first_events", "last_events"):
+            count = getattr(self, name)
+            if count is not None and getattr(self, "min_user_events", 1) > count:
+                raise ValueError(f"min_user_events is above {name}: no user would be left")
+        return self
+
+
+class ClassificationTaskConfig(HistoryCutConfig):
     """A task to predict an attribute of a user. Exactly one of `labels` and `activity` is given."""
 
     kind: Literal["classification"] = Field(default="classification", description="what tells this task from a ranking")
@@ -117,7 +137,7 @@ class ClassificationTaskConfig(Config):
         return self
 
 
-class RankingTaskConfig(Config):
+class RankingTaskConfig(HistoryCutConfig):
     """A task to recommend items of a target domain, of a later time, or of other files.
 
     With `history: before-first-target` the model sees only the events before the user's first target event, so that
@@ -157,11 +177,13 @@ class FirstTargetConfig(Config):
     )
 
 
-class PreprocessingConfig(Config):
+class PreprocessingConfig(LaterSettingsConfig):
     """Settings by which events became the sequences that a model was trained on.
 
     They are kept with every backbone and bundle, and applied to the events that these are asked about.
     """
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"cut"})
 
     columns: ColumnsConfig = Field(default=ColumnsConfig(), description="of the log that was prepared")
     time_kind: Literal["integer", "float", "decimal", "time", "text"] = Field(
@@ -173,6 +195,9 @@ class PreprocessingConfig(Config):
     source: SourceConfig = Field(default=SourceConfig(), description="which events the model reads")
     first_target: FirstTargetConfig | None = Field(
         default=None, description="the model reads what came before this event (history: before-first-target)"
+    )
+    cut: HistoryCutConfig = Field(
+        default=HistoryCutConfig(), description="which events of a sequence the model of a task reads"
     )
 
 
@@ -246,3 +271,13 @@ class PrepareConfig(LaterSettingsConfig):
         if twice:
             raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")
         return tasks
+
+    @model_validator(mode="after")
+    def _check_first_events(self) -> Self:
+        for task in self.tasks:
+            if (task.first_events or 0) > self.source.max_history:
+                raise ValueError(
+                    f"first_events of task {task.name!r} is {task.first_events}, and a model reads source.max_history "
+                    f"({self.source.max_history}) events: raise that, or lower first_events"
+                )
+        return self

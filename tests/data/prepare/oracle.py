@@ -55,6 +55,9 @@ class TaskSettings:
     min_item_events: int = 1
     min_user_events: int = 1
     min_class_users: int = 1
+    first_events: int | None = None
+    last_events: int | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -173,15 +176,24 @@ class Oracle:
             or (settings.first_event_after is not None and first >= settings.first_event_after)
         )
 
-    def history(self, events: list[Row], until: int | None = None) -> list[int]:
+    def history(self, events: list[Row], until: int | None = None, task: TaskSettings | None = None) -> list[int]:
         read: list[Row] = []
         for row in events:
             if until is not None and row.time >= until:
                 continue
+            if task is not None and task.until is not None and row.time >= task.until:
+                continue
             if self.settings.repeats == "drop" and read and read[-1].item == row.item:
                 continue
             read.append(row)
+        if task is not None and task.first_events is not None:
+            read = read[: task.first_events]
+        if task is not None and task.last_events is not None:
+            read = read[-task.last_events :]
         return [self.index.get(row.item, UNK) for row in read[-self.settings.max_history :]]
+
+    def task_histories(self, task: TaskSettings) -> dict[str, list[int]]:
+        return {user: self.history(self.events[user], None, task) for user in self.sequences}
 
     def task(self, task: TaskSettings) -> ExpectedTask:
         """Return the task as it must be.
@@ -205,7 +217,8 @@ class Oracle:
         with_events = {user: label for user, label in table if label is not None and user in self.events}
         if not with_events:
             raise RefusedError("nobody is labelled")
-        enough = {user: label for user, label in with_events.items() if self._long(self.sequences.get(user), task)}
+        histories = self.task_histories(task)
+        enough = {user: label for user, label in with_events.items() if self._long(histories.get(user), task)}
         if not task.activity:
             common = Counter(enough.values())
             enough = {user: label for user, label in enough.items() if common[label] >= task.min_class_users}
@@ -213,7 +226,7 @@ class Oracle:
         expected.class_names = ["no", "yes"] if task.activity else sorted(set(enough.values()), key=class_order(enough))
         for user, label in enough.items():
             code = expected.class_names.index(label)
-            expected.parts[part_of(user, self.settings)][user] = (self.sequences[user], code)
+            expected.parts[part_of(user, self.settings)][user] = (histories[user], code)
         self._check(expected)
         classes = [{label for _, label in users.values()} for users in expected.parts.values()]
         if len(set.union(*classes)) < 2 or classes[0] != set.union(*classes):
@@ -264,7 +277,7 @@ class Oracle:
         for user in {row.user for row in targets} & set(self.sequences):
             user_targets = [row for row in targets if row.user == user]
             first = min(row.time for row in user_targets)
-            history = self.history(self.events[user], first) if task.first_only else self.sequences[user]
+            history = self.history(self.events[user], first if task.first_only else None, task)
             if self._long(history, task):
                 histories[user] = history
                 wanted[user] = [row for row in user_targets if row.time == first or not task.first_only]

@@ -99,9 +99,23 @@ class Case:
         if draw.random() < 0.8:  # by chance alone, one of them is a source event in most logs
             contents = {row.content() for row in self.rows}
             own_events = tuple(row for row in own_events if row.content() not in contents)
-        ranking = {"min_user_events": least, "first_only": draw.random() < 0.6, "min_item_events": draw.randint(1, 3)}
+        longest = self.settings.max_history
+        cut = {
+            "first_events": draw.choice([None, min(longest, draw.randint(least, 6))]),
+            "last_events": draw.choice([None, None, draw.randint(least, 4)]),
+            "until": draw.choice([None, None, self.horizon // 2]),
+        }
+        if (cut["first_events"] or least) < least:
+            cut["first_events"] = None
+        ranking = cut | {
+            "min_user_events": least,
+            "first_only": draw.random() < 0.6,
+            "min_item_events": draw.randint(1, 3),
+        }
         tasks = [
-            TaskSettings("labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3)),
+            TaskSettings(
+                "labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3), **cut
+            ),
             TaskSettings("twice", labels=(*table, table[0])),
             TaskSettings("active", activity=True, after=later, before=draw.choice([None, later + 2])),
             TaskSettings("later", after=later, **ranking),
@@ -174,6 +188,8 @@ class Case:
 
     def _task(self, folder: Path, task: TaskSettings) -> dict[str, Any]:
         tree: dict[str, Any] = {"name": task.name, "min_user_events": task.min_user_events}
+        tree |= {"first_events": task.first_events, "last_events": task.last_events}
+        tree["until"] = bound(self.kind, task.until)
         period = {"after": bound(self.kind, task.after), "before": bound(self.kind, task.before)}
         if task.labels is not None:
             path = write_csv(folder / f"{task.name}.csv", task.labels, ("user_id", "group"), separator=";")

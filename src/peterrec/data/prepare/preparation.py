@@ -36,13 +36,15 @@ from peterrec.data.prepare.source_events import Source, catalogue_file, select_s
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
 from peterrec.data.prepare.tasks import (
     UserHistories,
+    cut_of,
     label_task,
     one_class_part_warnings,
     similar_class_warnings,
+    task_ends,
     to_lists,
     write_task,
 )
-from peterrec.data.shorten import shorten
+from peterrec.data.shorten import UNCUT, shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
 
@@ -122,7 +124,7 @@ class _Preparation:
         source = select_source(self.connection, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
         targets = self._targets(events, source)
-        histories = self._sequences(source, targets)
+        histories = self._sequences(events, source, targets)
         entries = [self._task(task, events, source, histories, targets) for task in self.config.tasks]
         self.warnings += self._warnings(events, source, targets)
         self._finish(events, source, histories[""], entries, inputs)
@@ -139,9 +141,13 @@ class _Preparation:
                 refuse_later_source(events, source.chosen, task)
         return targets
 
-    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, UserHistories]:
-        """Write the sequences; return those of the corpus as "", and those that end early by task."""
-        cuts = {name: task_targets.cut for name, task_targets in targets.items() if task_targets.cut is not None}
+    def _sequences(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> dict[str, UserHistories]:
+        """Write the sequences; return those of the corpus as "", and those of tasks that read others by task."""
+        cuts = {}
+        for task in self.config.tasks:
+            times = task_ends(self.connection, task, events, source, targets.get(task.name))
+            if times is not None or cut_of(task) != UNCUT:
+                cuts[task.name] = times
         with contextlib.ExitStack() as files:
             main = files.enter_context(SequenceFile(self.folder / "cache"))
             early = {
@@ -157,8 +163,10 @@ class _Preparation:
         (self.folder / "sequences").mkdir()
         lengths = np.zeros(len(source.users), dtype=np.int64)
         early_lengths = {name: np.zeros(len(source.users), dtype=np.int64) for name in cuts}
-        users = source.users
-        for number, piece in enumerate(pieces(source, list(cuts.values()))):
+        users, tasks = source.users, {task.name: cut_of(task) for task in self.config.tasks}
+        timed = [name for name, times in cuts.items() if times is not None]
+        for number, piece in enumerate(pieces(source, [cuts[name] for name in timed])):
+            ends = dict(zip(timed, piece.cuts, strict=True))
             self.tied_events += piece.tied_events
             sequences = shorten(piece.sequences, self.config.source)
             enough = sequences.lengths >= self.config.source.min_user_events
@@ -168,8 +176,8 @@ class _Preparation:
             user_ids = piece.user_ids.filter(pa.array(enough))
             table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen)})
             pq.write_table(table, self.folder / "sequences" / f"part-{number:05d}.parquet", compression="zstd")
-            for name, cut in zip(cuts, piece.cuts, strict=True):
-                cut_off = shorten(piece.sequences, self.config.source, cut)
+            for name in cuts:
+                cut_off = shorten(piece.sequences, self.config.source, ends.get(name), tasks[name])
                 early[name].append(cut_off)
                 early_lengths[name][piece.places] = np.where(enough, cut_off.lengths, 0)
         rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
