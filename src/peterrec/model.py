@@ -125,7 +125,8 @@ class UserModel(SequenceModel):
         if settings is None:
             return encode_histories(self.catalogue, histories, self.pretrained.unknown if unknown is None else unknown)
         prepared: Unknown = "unk" if settings.source.rare_items == "unk" else "skip"
-        return encode_histories(self.catalogue, histories, prepared if unknown is None else unknown, settings.source)
+        unknown = prepared if unknown is None else unknown
+        return encode_histories(self.catalogue, histories, unknown, settings.source, settings.cut)
 
     def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
         """Compute one vector per user: the hidden state at [TCL] (paper, section 3.3).

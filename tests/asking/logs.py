@@ -39,6 +39,9 @@ VARIATIONS: dict[str, Any] = {
     "columns.ids": "text",
     "columns.invalid_rows": "drop",
     "columns.missing": ["i3"],
+    "cut.until": "7",
+    "cut.first_events": 3,
+    "cut.last_events": 2,
 }
 
 
@@ -61,7 +64,8 @@ def prepared(folder: Path, log: Path, settings: dict[str, Any]) -> Corpus:
     tree: dict[str, Any] = {"source": {"min_item_events": 3}, "events": {"paths": [str(log)], "domain": "domain"}}
     for name, value in settings.items():
         section, _, key = name.partition(".")
-        tree["source" if section == "source" else "events"][key] = value
+        if section != "cut":
+            tree["source" if section == "source" else "events"][key] = value
     tree["events"].setdefault("invalid_rows", "drop")
     users = write_csv(folder / "users.csv", [(f"u{n}", "abc"[n % 3]) for n in range(60)], ("user_id", "group"))
     tree["tasks"] = [{"name": "group", "kind": "classification", "labels": {"path": str(users), "label": "group"}}]
@@ -70,6 +74,8 @@ def prepared(folder: Path, log: Path, settings: dict[str, Any]) -> Corpus:
     if settings.get("source.domains") is None:
         target = {"domains": ["toys"] if "source.exclude_domains" not in settings else ["food"], "min_item_events": 1}
         tree["tasks"].append({"name": "first", "kind": "ranking", "history": "before-first-target"} | target)
+    cut = {name.removeprefix("cut."): value for name, value in settings.items() if name.startswith("cut.")}
+    tree["tasks"] = [task | cut for task in tree["tasks"]]
     return prepare(
         build_config(PrepareConfig, tree | {"split": SPLIT, "threads": 1}), folder / "corpus", overwrite=True
     )

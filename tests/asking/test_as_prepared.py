@@ -11,7 +11,7 @@ import pytest
 
 from asking.logs import HEADER, VARIATIONS, log_rows, prepared, write_models
 from data.prepare.logs import write_csv, write_parquet
-from peterrec.config import ColumnsConfig, EventsConfig, SourceConfig
+from peterrec.config import ColumnsConfig, EventsConfig, HistoryCutConfig, SourceConfig
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
 from peterrec.serving.files import AnswerOptions, embed, predict, recommend
@@ -54,6 +54,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_setting_has_its_test() -> None:
     settings = {f"source.{name}" for name in SourceConfig.model_fields}
     settings |= {f"columns.{name}" for name in ColumnsConfig.model_fields}
+    settings |= {f"cut.{name}" for name in HistoryCutConfig.model_fields}
     assert settings == set(VARIATIONS)
 
 
@@ -86,6 +87,7 @@ def test_raw_events_are_read_as_they_were_prepared(
 def test_all_at_once(tmp_path: Path, log: Path) -> None:
     settings = {"source.before": "10", "source.after": "1", "source.repeats": "drop", "source.rare_items": "unk"}
     settings |= {"source.min_item_events": 40, "source.max_history": 5, "columns.order": "n"}
+    settings |= {"cut.until": "8", "cut.first_events": 4, "cut.last_events": 3}
     assert_asking_equals_evaluating(tmp_path, prepared(tmp_path, log, settings))
 
 

@@ -67,6 +67,35 @@ def test_prepare_says_what_it_kept_and_dropped(job: Job, tmp_path: Path, capsys:
     assert peterrec.Corpus.open(out).sequences.lengths.max() == 3
 
 
+def test_prepare_keeps_new_users_out(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "corpus")
+    _, stderr = answer(capsys, ["prepare", job.events, "--new-users", "valid,test", "-o", out])
+    corpus = peterrec.Corpus.open(out)
+    assert corpus.kept_out_users is not None
+    assert corpus.kept_out_users.parts == ("valid", "test")
+    assert f"new users: {corpus.new_users.sum()} of them" in stderr
+    assert execute(["prepare", job.events, "--new-users", "tests", "-o", out, "--overwrite"]) == 2
+    assert "new_users.parts.0" in capsys.readouterr().err
+
+
+def test_prepare_cuts_the_histories_of_the_tasks(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "corpus")
+    arguments = ["prepare", job.events, "--domain", "domain", "--first", "3", "--last", "2", "-o", out, "--overwrite"]
+    answer(capsys, [*arguments, "--classify", f"{job.users}:cluster", "--rank", "shop=target", "--until", "9999999999"])
+    corpus = peterrec.Corpus.open(out)
+    for name in ("cluster", "shop"):
+        assert set(corpus.task(name).part("train").sequences.lengths) == {2}
+        preprocessing = corpus.provenance(name).preprocessing
+        assert preprocessing is not None
+        assert preprocessing.cut.model_dump() == {"first_events": 3, "last_events": 2, "until": "9999999999"}
+    assert corpus.sequences.lengths.max() > 3
+    assert execute(arguments) == 2
+    assert "name tasks with --classify or --rank" in capsys.readouterr().err
+    too_many = ["--classify", f"{job.users}:cluster", "--set", "source.max_history=2"]
+    assert execute([*arguments, *too_many]) == 2
+    assert "first_events of task 'cluster' is 3" in capsys.readouterr().err
+
+
 def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, stderr = answer(
         capsys,

@@ -14,7 +14,7 @@ from data.prepare.logs import bound
 from data.prepare.oracle import Oracle, RefusedError, Row, TaskSettings
 from data.prepare.test_against_oracle import Case
 from pairwise import FULL
-from peterrec.config import ColumnsConfig, FirstTargetConfig, PreprocessingConfig, SourceConfig
+from peterrec.config import ColumnsConfig, FirstTargetConfig, HistoryCutConfig, PreprocessingConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 
@@ -29,7 +29,7 @@ def text_of(case: Case, value: int | None) -> str | None:
 def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig:
     source: dict[str, Any] = dict(vars(case.settings))
     source |= {"after": text_of(case, source["after"]), "before": text_of(case, source["before"])}
-    del source["split"], source["salt"]
+    source = {name: value for name, value in source.items() if name in SourceConfig.model_fields}
     target = None
     if first is not None:
         after, before = text_of(case, first.after), text_of(case, first.before)
@@ -37,7 +37,11 @@ def preprocessing(case: Case, first: TaskSettings | None) -> PreprocessingConfig
             domains=first.domains, after=after, before=before, separate_files=first.own_events is not None
         )
     kind: Any = KINDS.get(case.kind, "time")
-    return PreprocessingConfig(time_kind=kind, source=SourceConfig(**source), first_target=target)
+    cut = HistoryCutConfig()
+    if first is not None:
+        until = text_of(case, first.until)
+        cut = HistoryCutConfig(first_events=first.first_events, last_events=first.last_events, until=until)
+    return PreprocessingConfig(time_kind=kind, source=SourceConfig(**source), first_target=target, cut=cut)
 
 
 def events_of(case: Case, catalogue: Catalogue, rows: list[Row]) -> UserEvents:
@@ -76,7 +80,7 @@ def test_any_user_is_read_as_the_oracle_does(seed: int) -> None:
         for user in {row.user for row in case.rows}:
             rows = sorted((row for row in case.rows if row.user == user), key=Row.key)
             until = target_time(case, first, user)
-            expected = oracle.history(oracle.events.get(user, []), until)
+            expected = oracle.history(oracle.events.get(user, []), until, first)
             reading = reader.read(events_of(case, catalogue, rows))
             assert reading.tokens[-reader.max_history :].tolist() == expected
             assert reading.known_items == sum(token > 3 for token in expected)
@@ -155,9 +159,11 @@ def test_bounds_are_told_and_can_be_switched_off(bounds: FirstTargetConfig, expe
 
 
 def test_readers_that_read_the_same_have_one_key() -> None:
-    def key(unknown: Any = "skip", first: FirstTargetConfig | None = None, **source: Any) -> str:
+    def key(
+        unknown: Any = "skip", first: FirstTargetConfig | None = None, cut: dict[str, Any] | None = None, **source: Any
+    ) -> str:
         return HistoryReader.for_model(
-            PreprocessingConfig(source=SourceConfig(**source), first_target=first), unknown
+            PreprocessingConfig(source=SourceConfig(**source), first_target=first, cut=cut or {}), unknown
         ).key
 
     assert (
@@ -166,6 +172,7 @@ def test_readers_that_read_the_same_have_one_key() -> None:
     variations: list[dict[str, Any]] = [
         {"domains": ("a",)}, {"exclude_domains": ("a",)}, {"after": "2001-02-01"}, {"before": "2001-02-01"},
         {"max_history": 5}, {"repeats": "drop"}, {"rare_items": "unk"}, {"first": FirstTargetConfig(domains=("a",))},
+        {"cut": {"first_events": 3}}, {"cut": {"last_events": 3}}, {"cut": {"until": "2001-02-01"}},
     ]  # fmt: skip
     assert len({key(), *(key(**variation) for variation in variations)}) == 1 + len(variations)
     assert len({HistoryReader("skip").key, HistoryReader("unk").key, key()}) == 3

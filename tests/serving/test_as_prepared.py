@@ -17,7 +17,14 @@ from builders import tiny_bundle, tiny_pretrained
 from data.prepare.logs import prepare_log, seconds, times, write_csv, write_parquet
 from data.prepare.oracle import Row, hash_of
 from peterrec.artifacts.bundle_io import save_bundle
-from peterrec.config import EngineConfig, FirstTargetConfig, PreprocessingConfig, ServeConfig, SourceConfig
+from peterrec.config import (
+    EngineConfig,
+    FirstTargetConfig,
+    HistoryCutConfig,
+    PreprocessingConfig,
+    ServeConfig,
+    SourceConfig,
+)
 from peterrec.data.corpus import PARTS, Corpus, Provenance
 from peterrec.data.ties import tie_keys
 from peterrec.model import UserModel
@@ -42,6 +49,9 @@ SETTINGS: dict[str, Any] = {
     "max_history": 2,
     "repeats": "drop",
     "rare_items": "unk",
+    "until": "2001-02-03",
+    "first_events": 3,
+    "last_events": 2,
 }
 BASE = {"exclude_domains": ["53"], "min_item_events": 6}  # some items are rare; targets are not in the source
 QUESTION = Question(k=4, exclude_seen=False)
@@ -74,6 +84,8 @@ def prepared(folder: Path, rows: list[Row], **source: Any) -> Corpus:
             "min_item_events": 1,
         },
     ]  # fmt: skip
+    cut = {name: source.pop(name) for name in HistoryCutConfig.model_fields if name in source}
+    tasks = [task | cut for task in tasks]
     return prepare_log(path, folder / "corpus", events={"domain": "d"}, source=BASE | source, tasks=tasks)
 
 
@@ -119,7 +131,7 @@ def assert_as_prepared(model: UserModel, corpus: Corpus, answers: dict[str, Answ
 
 
 def test_every_setting_is_looked_at() -> None:
-    assert set(SETTINGS) == set(SourceConfig.model_fields)
+    assert set(SETTINGS) == set(SourceConfig.model_fields) | set(HistoryCutConfig.model_fields)
 
 
 @pytest.mark.quick_cases(1)
@@ -138,7 +150,7 @@ def test_stored_users_are_answered_as_the_corpus_says(tmp_path: Path, name: str)
     answers = {user: answer for user, answer in zip(everybody, results, strict=True) if isinstance(answer, Answer)}
     assert len(answers) == len(everybody)
     assert_as_prepared(model, corpus, answers)
-    assert all(answer.assumptions == () for answer in answers.values())
+    assert all(len(answer.assumptions) == (name == "first_events") for answer in answers.values())
 
 
 @pytest.mark.slow

@@ -11,7 +11,14 @@ import torch
 from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
 from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
-from peterrec.config import BackboneConfig, PreprocessingConfig, build_config, dump_optional, load_optional
+from peterrec.config import (
+    BackboneConfig,
+    KeptOutUsersConfig,
+    PreprocessingConfig,
+    build_config,
+    dump_optional,
+    load_optional,
+)
 from peterrec.data.catalogue import Catalogue
 from peterrec.errors import FingerprintError
 from peterrec.nn.build import build_backbone
@@ -39,6 +46,7 @@ class PretrainedBackbone:
         training: how it was made: corpus fingerprint, curve, metrics, seed. Plain values.
         preprocessing: how the sequences it was trained on were made of events; None where that is not known.
         exclude_seen: whether `recommend` leaves out items of the user's own history unless it is told otherwise.
+        new_users: who of its corpus was kept out of pre-training; None: nobody.
     """
 
     network: NextItemModel
@@ -48,6 +56,7 @@ class PretrainedBackbone:
     training: dict[str, Any] = field(default_factory=dict)
     preprocessing: PreprocessingConfig | None = None
     exclude_seen: bool = True
+    new_users: KeptOutUsersConfig | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -80,6 +89,8 @@ def save_backbone(
         "preprocessing": dump_optional(pretrained.preprocessing),
         "exclude_seen": pretrained.exclude_seen,
     }
+    if pretrained.new_users is not None:
+        meta["new_users"] = dump_optional(pretrained.new_users)
     with new_folder(path, overwrite=overwrite, kind="backbone") as folder:
         write_json(folder / "config.json", meta)
         write_tensors(folder / "model.safetensors", network.state_dict())
@@ -109,6 +120,7 @@ def load_backbone(path: Path) -> PretrainedBackbone:
             network, catalogue, meta["max_length"], meta["unknown"], meta["training"],
             preprocessing=load_optional(PreprocessingConfig, meta["preprocessing"]),
             exclude_seen=meta["exclude_seen"],
+            new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
         )  # fmt: skip
         expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
     actual = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}

@@ -17,6 +17,7 @@ from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.popularity import Popularity
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
 from peterrec.config import (
+    KeptOutUsersConfig,
     PatchConfig,
     PreprocessingConfig,
     ReadoutName,
@@ -72,6 +73,7 @@ class Bundle:
         exclude_seen: whether `recommend` leaves out items of the user's own history unless it is told otherwise.
         exclude_seen_reason: why, in words.
         provenance: corpus, split and preprocessing of the users it was trained on; None where that is not known.
+        new_users: who was kept out of the pre-training of the backbone; None: nobody.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Bundle:
     exclude_seen_reason: str = ""
     provenance: Provenance | None = None
     class_priors: tuple[float, ...] | None = None
+    new_users: KeptOutUsersConfig | None = None
 
     @cached_property
     def popularity(self) -> Popularity | None:
@@ -181,6 +184,8 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "exclude_seen_reason": bundle.exclude_seen_reason,
         "provenance": _dump_provenance(bundle.provenance),
     }
+    if bundle.new_users is not None:
+        meta["new_users"] = dump_optional(bundle.new_users)
     with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
         write_json(folder / "adapter_config.json", meta)
         write_tensors(folder / "adapter_model.safetensors", tensors)
@@ -281,6 +286,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         exclude_seen_reason=meta["exclude_seen_reason"],
         provenance=_load_provenance(meta["provenance"]),
         class_priors=priors,
+        new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
     )
     load_into(bundle.modules(), tensors, path)
     return bundle

@@ -21,7 +21,7 @@ On held-out users (`valid_loss` over all of their positions{probed}, the others 
 |---|---|
 {metrics}{_warnings(training)}
 - Reads at most the {meta["max_length"]} most recent events of a user; unknown items: {meta["unknown"]}.
-- Fingerprint: `{meta["fingerprint"]}`
+{_new_users(meta)}- Fingerprint: `{meta["fingerprint"]}`
 - Fingerprint of the catalogue: `{meta["catalogue_fingerprint"]}`
 - Written by peterrec {meta["peterrec_version"]}.
 
@@ -55,7 +55,7 @@ On the validation users:
 | metric | value | the same answer for everybody |
 |---|---|---|
 {rows}{_cross_validation(metrics)}{_warnings(metrics)}
-{_trained_readout(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
+{_trained_readout(meta)}{_new_users(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
 - and the catalogue `{meta["catalogue_fingerprint"]}`.
 - Written by peterrec {meta["peterrec_version"]}.
 
@@ -93,6 +93,18 @@ The epoch was chosen by {summary["folds"]}-fold cross-validation within the {sum
 def _warnings(metrics: dict[str, Any]) -> str:
     lines = metrics.get("warnings", ())
     return "".join(f"\n**Warning:** {line}.\n" for line in lines)
+
+
+def _new_users(meta: dict[str, Any]) -> str:
+    new = meta.get("new_users")
+    if new is None:
+        return ""
+    parts = [f"the {' and '.join(new['parts'])} users of the split `{new['split']['salt']}`"] if new["parts"] else []
+    if new["fraction"]:
+        parts.append(f"{100 * new['fraction']:g} % of all by a hash of their id")
+    if new["first_event_after"] is not None:
+        parts.append(f"those who came at or after {new['first_event_after']}")
+    return f"- Pre-trained without any event of {new['users']:,} new users: {', or '.join(parts)}.\n"
 
 
 def _blocks(config: dict[str, Any]) -> str:

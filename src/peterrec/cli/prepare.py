@@ -68,6 +68,21 @@ def command(
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
     ] = None,
+    first: Annotated[
+        int | None, typer.Option("--first", help="The tasks named here read only so many of a user's first events.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", help="... only so many of the most recent ones (of the first, if given).")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="... only events before this time.")] = None,
+    new_users: Annotated[
+        str | None,
+        typer.Option(
+            "--new-users",
+            help="Parts of the split, such as test or valid,test, whose users are kept out of all that is learned "
+            "without labels: pre-training, catalogue, item factors.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     overwrite: OverwriteOption = False,
@@ -87,11 +102,20 @@ def command(
     values: dict[str, Any] = {"events": mapping}
     if catalogue is not None:
         values["catalogue"] = catalogue
+    if new_users is not None:
+        values["new_users"] = {"parts": new_users.split(",")}
     tasks = [_classification(text, user or "user_id") for text in classify]
     named = [_split_name(text) for text in rank]
     tasks += [{"kind": "ranking", "name": name or name_of(domain), "domains": [domain]} for name, domain in named]
+    cut = {"first_events": first, "last_events": last, "until": until}
+    cut = {name: value for name, value in cut.items() if value is not None}
+    if cut and not tasks:
+        raise ConfigError(
+            "--first, --last and --until are of tasks, and none is named",
+            remedy="name tasks with --classify or --rank, or set first_events, ... of each task in a --config",
+        )
     if tasks:
-        values["tasks"] = tasks
+        values["tasks"] = [task | cut for task in tasks]
     if rank:
         values["source"] = {"exclude_domains": [domain for _, domain in named]}
     settings = load_config(PrepareConfig, config, set_, **values)

@@ -5,9 +5,19 @@ from __future__ import annotations
 import unicodedata
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from peterrec.arguments import describe, unordered
 from peterrec.errors import ConfigError
@@ -109,3 +119,21 @@ class Config(BaseModel, metaclass=_ConfigMeta):
                 if unordered(value):
                     raise ValueError(f"{name} is {describe(value)}, not a list")
         return values
+
+
+class LaterSettingsConfig(Config):
+    """Base of configurations that got settings after their first release.
+
+    These are left out of what is written where they have their default: files of before then compare equal, and what
+    does not use them stays byte for byte what it was.
+    """
+
+    later_settings: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _omit_unused_later_settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = dump(self)
+        for name in self.later_settings:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                tree.pop(name, None)
+        return tree

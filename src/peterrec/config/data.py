@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
+from peterrec.config.base import Config, Fraction, LaterSettingsConfig, Name, Positive, Separator, Text
 
 
 def _as_mark(value: Any) -> Any:
@@ -100,7 +100,27 @@ class ActivityConfig(Config):
         return self
 
 
-class ClassificationTaskConfig(Config):
+class HistoryCutConfig(LaterSettingsConfig):
+    """The events of a user's sequence that the model of a task reads, where these are not the most recent of all."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"first_events", "last_events", "until"})
+
+    until: Text | None = Field(default=None, description="read only events before this time")
+    first_events: PositiveInt | None = Field(
+        default=None, description="of those left by all filters, `until` and repeats, read only so many of the earliest"
+    )
+    last_events: PositiveInt | None = Field(default=None, description="of these, read only so many of the most recent")
+
+    @model_validator(mode="after")
+    def _check_cut(self) -> Self:
+        for name in ("first_events", "last_events"):
+            count = getattr(self, name)
+            if count is not None and getattr(self, "min_user_events", 1) > count:
+                raise ValueError(f"min_user_events is above {name}: no user would be left")
+        return self
+
+
+class ClassificationTaskConfig(HistoryCutConfig):
     """A task to predict an attribute of a user. Exactly one of `labels` and `activity` is given."""
 
     kind: Literal["classification"] = Field(default="classification", description="what tells this task from a ranking")
@@ -117,7 +137,7 @@ class ClassificationTaskConfig(Config):
         return self
 
 
-class RankingTaskConfig(Config):
+class RankingTaskConfig(HistoryCutConfig):
     """A task to recommend items of a target domain, of a later time, or of other files.
 
     With `history: before-first-target` the model sees only the events before the user's first target event, so that
@@ -157,11 +177,13 @@ class FirstTargetConfig(Config):
     )
 
 
-class PreprocessingConfig(Config):
+class PreprocessingConfig(LaterSettingsConfig):
     """Settings by which events became the sequences that a model was trained on.
 
     They are kept with every backbone and bundle, and applied to the events that these are asked about.
     """
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"cut"})
 
     columns: ColumnsConfig = Field(default=ColumnsConfig(), description="of the log that was prepared")
     time_kind: Literal["integer", "float", "decimal", "time", "text"] = Field(
@@ -173,6 +195,9 @@ class PreprocessingConfig(Config):
     source: SourceConfig = Field(default=SourceConfig(), description="which events the model reads")
     first_target: FirstTargetConfig | None = Field(
         default=None, description="the model reads what came before this event (history: before-first-target)"
+    )
+    cut: HistoryCutConfig = Field(
+        default=HistoryCutConfig(), description="which events of a sequence the model of a task reads"
     )
 
 
@@ -194,13 +219,43 @@ class SplitConfig(Config):
         return self
 
 
-class PrepareConfig(Config):
+class NewUsersConfig(Config):
+    """Users who are kept out of all that is learned without labels, so that they are as new as tomorrow's users.
+
+    Nothing of them is in pre-training, in the catalogue and its counts, in item factors, or in what baselines learn of
+    unlabelled sequences. They have sequences, and are train, valid and test users of tasks as others are. Where several
+    settings are given, users of any of them are kept out.
+    """
+
+    parts: tuple[Literal["train", "valid", "test"], ...] = Field(
+        default=(), description="users of these parts of the split"
+    )
+    fraction: Fraction = Field(default=0.0, description="fraction of all users, drawn by a hash of the user id")
+    seed: int = Field(default=0, description="of that draw, which is independent of the split")
+    first_event_after: Text | None = Field(
+        default=None, description="users whose first source event is at or after this time"
+    )
+
+
+class KeptOutUsersConfig(NewUsersConfig):
+    """The new users that a backbone was not pre-trained on; kept with it and its bundles."""
+
+    split: SplitConfig = Field(description="whose parts are named")
+    users: int = Field(description="how many of the corpus of pre-training were kept out")
+
+
+class PrepareConfig(LaterSettingsConfig):
     """Settings of `prepare`: events, filters of the source, split of the users, and tasks."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"new_users"})
 
     events: EventsConfig = Field(description="where the events are")
     source: SourceConfig = Field(default=SourceConfig(), description="what is kept of them")
     tasks: tuple[TaskConfig, ...] = Field(default=(), description="what is to be learned of the users")
     split: SplitConfig = Field(default=SplitConfig(), description="of the users of every task")
+    new_users: NewUsersConfig = Field(
+        default=NewUsersConfig(), description="who is kept out of all that is learned without labels"
+    )
     catalogue: str | None = Field(
         default=None, description="a corpus or backbone whose catalogue is used as it is, instead of a new one"
     )
@@ -216,3 +271,13 @@ class PrepareConfig(Config):
         if twice:
             raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")
         return tasks
+
+    @model_validator(mode="after")
+    def _check_first_events(self) -> Self:
+        for task in self.tasks:
+            if (task.first_events or 0) > self.source.max_history:
+                raise ValueError(
+                    f"first_events of task {task.name!r} is {task.first_events}, and a model reads source.max_history "
+                    f"({self.source.max_history}) events: raise that, or lower first_events"
+                )
+        return self

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.arguments import checked
-from peterrec.config import PreprocessingConfig, SplitConfig, build_config
+from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig, build_config
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.preprocessing import preprocessing_of
 from peterrec.data.sequences import IntArray, Sequences
@@ -192,6 +192,34 @@ class Corpus:
         hashes: npt.NDArray[np.uint64] = self._map_array("user_hashes.npy")
         self._check_cache(len(hashes) == self.manifest["users"])
         return hashes
+
+    @cached_property
+    def new_users(self) -> npt.NDArray[np.bool_]:
+        """(users,) whether each user is kept out of all that is learned without labels; errors as of `sequences`."""
+        if "new_users" not in self.manifest:
+            return np.zeros(self.manifest["users"], dtype=np.bool_)
+        new: npt.NDArray[np.bool_] = self._map_array("new_users.npy")
+        self._check_cache(len(new) == self.manifest["users"])
+        return new
+
+    @property
+    def pretraining_rows(self) -> IntArray:
+        """Rows of the users whose sequences may be learned from without labels, ascending; errors as of `sequences`."""
+        return np.flatnonzero(~self.new_users)
+
+    @property
+    def kept_out_users(self) -> KeptOutUsersConfig | None:
+        """By which settings users are kept out, and how many; None where nobody is.
+
+        Raises:
+            ArtifactError: the manifest is damaged.
+        """
+        if "new_users" not in self.manifest:
+            return None
+        with description_errors(self.path / "manifest.json"):
+            config, users = self.manifest["config"], self.manifest["new_users"]["users"]
+            tree = config["new_users"] | {"split": config["split"], "users": users}
+            return build_config(KeptOutUsersConfig, tree)
 
     @property
     def task_names(self) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from peterrec.config import SourceConfig
+from peterrec.config import HistoryCutConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.ids import as_histories
 from peterrec.data.sequences import UNK, IntArray, Sequences
-from peterrec.data.shorten import shorten
+from peterrec.data.shorten import UNCUT, shorten
 from peterrec.errors import ConfigError, UnknownItemsError
 
 Histories = Sequence[Sequence[ItemId]]
@@ -33,7 +33,11 @@ class Encoded:
 
 
 def encode_histories(
-    catalogue: Catalogue, histories: Histories, unknown: Unknown, source: SourceConfig | None = None
+    catalogue: Catalogue,
+    histories: Histories,
+    unknown: Unknown,
+    source: SourceConfig | None = None,
+    cut: HistoryCutConfig = UNCUT,
 ) -> Encoded:
     """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].
 
@@ -42,6 +46,7 @@ def encode_histories(
         histories: external ids.
         unknown: what is done with items that it does not know.
         source: what `prepare` did with repeats and long histories, which is done here too; None: nothing.
+        cut: which events of a history the model of a task reads; applied where there is a `source`.
 
     Raises:
         ConfigError: `unknown` is none of the three.
@@ -71,4 +76,4 @@ def encode_histories(
         return Encoded(Sequences(indices[keep].astype(np.int32), offsets), unknown_counts)
     codes = {text: -1 - place for place, text in enumerate({str(flat[row]) for row in np.flatnonzero(missing)})}
     indices[missing] = [codes[str(flat[row])] for row in np.flatnonzero(missing)]  # different ones are no repeat
-    return Encoded(shorten(Sequences(indices[keep], offsets), source), unknown_counts)
+    return Encoded(shorten(Sequences(indices[keep], offsets), source, cut=cut), unknown_counts)

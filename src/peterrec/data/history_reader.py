@@ -16,11 +16,11 @@ from typing import Literal
 
 import numpy as np
 
-from peterrec.config import FirstTargetConfig, PreprocessingConfig, SourceConfig
+from peterrec.config import FirstTargetConfig, HistoryCutConfig, PreprocessingConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue, ItemId
-from peterrec.data.preprocessing import assumptions
+from peterrec.data.preprocessing import assumptions, whole_history
 from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
-from peterrec.data.shorten import shorten
+from peterrec.data.shorten import UNCUT, shorten
 from peterrec.data.ties import BoolArray, FloatArray
 
 TimeKind = Literal["integer", "float", "decimal", "time", "text"]
@@ -144,16 +144,24 @@ class HistoryReader:
             return self.unknown
         source = self._source.model_dump(exclude={"min_item_events", "min_user_events", "rare_items"})
         first = None if self._first is None else self._first.model_dump()
-        content = json.dumps(
-            [self.unknown, self.preprocessing.time_kind, self.preprocessing.units_per_second, source, first],
-            sort_keys=True,
-        )
+        settings = [self.unknown, self.preprocessing.time_kind, self.preprocessing.units_per_second, source, first]
+        settings += [] if self._cut == UNCUT else [self._cut.model_dump()]
+        content = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
 
     @property
     def max_history(self) -> int:
         """The most recent tokens that the model was trained to read."""
-        return self._source.max_history
+        return min(self._source.max_history, self.last_events)
+
+    @property
+    def last_events(self) -> int:
+        """The most recent tokens that are read whatever the window, for the task is about no more."""
+        return self._cut.last_events or NO_LIMIT
+
+    @property
+    def _cut(self) -> HistoryCutConfig:
+        return UNCUT if self.preprocessing is None else self.preprocessing.cut
 
     @property
     def _source(self) -> SourceConfig:
@@ -179,6 +187,12 @@ class HistoryReader:
         kind, unit = self.preprocessing.time_kind, self.preprocessing.units_per_second
         return time_limit_seconds(config.after, kind, unit), time_limit_seconds(config.before, kind, unit)
 
+    @cached_property
+    def _until(self) -> float | None:
+        if self.preprocessing is None:
+            return None
+        return time_limit_seconds(self._cut.until, self.preprocessing.time_kind, self.preprocessing.units_per_second)
+
     def read(self, events: UserEvents, revision: str = "") -> Reading:
         """Return what the model reads, and what has to be assumed for that.
 
@@ -192,7 +206,7 @@ class HistoryReader:
         if self._source.repeats == "drop":
             unlimited = self._source.model_copy(update={"max_history": NO_LIMIT})
             codes = np.asarray(shorten(Sequences.from_rows([codes]), unlimited).items, dtype=np.int64)
-        tokens = np.where(codes < 0, UNK, codes)
+        tokens = np.where(codes < 0, UNK, codes)[: self._cut.first_events]
         known_items = int(np.count_nonzero(tokens[-self.max_history :] >= FIRST_ITEM))
         return Reading(tokens, known_items, self._assumptions(events, stored=bool(revision)), revision)
 
@@ -212,7 +226,7 @@ class HistoryReader:
             keep &= np.array(in_source, dtype=bool)
         if events.seconds is None:
             return keep
-        keep &= _within(events.seconds, self._period)
+        keep &= _within(events.seconds, self._period) & _within(events.seconds, (None, self._until))
         if first is not None and (first.domains is None or events.domains is not None):
             target = _within(events.seconds, self._target_period)
             if first.domains is not None:
@@ -228,6 +242,8 @@ class HistoryReader:
         lines = assumptions(
             self.preprocessing, times=seconds is not None, domains=domains is not None and None not in domains
         )
+        if self._cut.first_events is not None and seconds is not None:  # a store or a client may have fewer than all
+            lines += (whole_history(self._cut.first_events),)
         columns = self.preprocessing.columns
         if stored and seconds is not None and (columns.order is not None or columns.ties == "lines"):
             ordered = f"by the column {columns.order!r}" if columns.order is not None else "by their lines"
@@ -242,6 +258,8 @@ class HistoryReader:
             lines.append(f"events before {source.after} are left out (source.after)")
         if source.before is not None:
             lines.append(f"events at or after {source.before} are left out (source.before)")
+        if self._cut.until is not None:
+            lines.append(f"events at or after {self._cut.until} are left out (until)")
         if first is not None and (first.after is not None or first.before is not None):
             domains = "" if first.domains is None else f" of {', '.join(first.domains)}"
             since = "" if first.after is None else f" at or after {first.after}"
@@ -259,7 +277,8 @@ def without_time_filters(preprocessing: PreprocessingConfig) -> PreprocessingCon
     if first is not None and not first.separate_files:
         first = None if first.domains is None else first.model_copy(update=none)
     source = preprocessing.source.model_copy(update=none)
-    return preprocessing.model_copy(update={"source": source, "first_target": first})
+    cut = preprocessing.cut.model_copy(update={"until": None})
+    return preprocessing.model_copy(update={"source": source, "first_target": first, "cut": cut})
 
 
 def _within(seconds: FloatArray, period: tuple[float | None, float | None]) -> BoolArray:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from peterrec.config import ColumnsConfig, FirstTargetConfig, PreprocessingConfig, SourceConfig, build_config
+from peterrec.config import (
+    ColumnsConfig,
+    FirstTargetConfig,
+    HistoryCutConfig,
+    PreprocessingConfig,
+    SourceConfig,
+    build_config,
+)
 
 
 def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> PreprocessingConfig | None:
@@ -28,6 +35,7 @@ def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> Pr
         units_per_second=manifest.get("units_per_second", 1.0),
         source=build_config(SourceConfig, config["source"]),
         first_target=_first_target(config["tasks"], task),
+        cut=_cut(config["tasks"], task),
     )
 
 
@@ -39,9 +47,16 @@ def _first_target(tasks: list[dict[str, Any]], name: str | None) -> FirstTargetC
     return None
 
 
+def _cut(tasks: list[dict[str, Any]], name: str | None) -> HistoryCutConfig:
+    task = next((task for task in tasks if task["name"] == name), {})
+    return build_config(HistoryCutConfig, {key: task[key] for key in HistoryCutConfig.model_fields if key in task})
+
+
 def filters_times(preprocessing: PreprocessingConfig) -> bool:
     """Return whether which events are read depends on their time."""
     source, first = preprocessing.source, preprocessing.first_target
+    if preprocessing.cut.until is not None:
+        return True
     return source.after is not None or source.before is not None or (first is not None and not first.separate_files)
 
 
@@ -64,9 +79,18 @@ def assumptions(preprocessing: PreprocessingConfig | None, *, times: bool, domai
         since = f" at or after {source.after}" if source.after is not None else ""
         until = f" before {source.before}" if source.before is not None else ""
         lines.append(f"all events are{since}{' and' if since and until else ''}{until}: they tell no time")
+    if not times and preprocessing.cut.until is not None:
+        lines.append(f"all events are before {preprocessing.cut.until}: they tell no time")
+    if not times and preprocessing.cut.first_events is not None:
+        lines.append(whole_history(preprocessing.cut.first_events))
     if first is not None and (first.separate_files or not times or (not domains and first.domains is not None)):
         lines.append("all events are before the user's first target event: they do not tell which that is")
     return tuple(lines)
+
+
+def whole_history(first_events: int) -> str:
+    """Return the assumption of a model that reads the first events of a user: there may have been earlier ones."""
+    return f"the first events are the first ones that the user ever had: {first_events} of them are read"
 
 
 def differences(first: PreprocessingConfig | None, second: PreprocessingConfig | None) -> list[str]:

@@ -11,18 +11,18 @@ from peterrec.data.splits import uniform
 
 
 def unlabelled_sequences(corpus: Corpus) -> Sequences:
-    """Return the histories that may be learned from without labels: those of all users."""
-    return corpus.sequences
+    """Return the histories that may be learned from without labels: of all users but the new ones."""
+    return corpus.sequences.take(corpus.pretraining_rows) if corpus.new_users.any() else corpus.sequences
 
 
 def split_users(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArray]:
     """Return the rows of the users that pre-training learns from, and of those held out that are scored; both sorted.
 
     Held out are `valid_fraction` of them by a hash of their id with the seed, of whom `max_valid_users` are scored.
-    Users of whom there is nothing to predict, no known item after another event, are in neither.
+    Users of whom there is nothing to predict, no known item after another event, are in neither, nor are new users.
     """
     draw = uniform(corpus.user_hashes, f"pretrain-{config.seed}")
-    held_out, enough = draw < config.valid_fraction, corpus.sequences.lengths >= 2
+    held_out, enough = draw < config.valid_fraction, ~corpus.new_users & (corpus.sequences.lengths >= 2)
     train = _predictable(corpus, np.flatnonzero(enough & ~held_out))
     valid = _predictable(corpus, np.flatnonzero(enough & held_out), config.max_length + 1)
     # By their draw: the first ones in the corpus may be the oldest accounts.

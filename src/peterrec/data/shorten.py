@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from peterrec.config import SourceConfig
+from peterrec.config import HistoryCutConfig, SourceConfig
 from peterrec.data.sequences import UNK, IntArray, Sequences
 
+UNCUT = HistoryCutConfig()
 
-def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = None) -> Sequences:
+
+def shorten(
+    sequences: Sequences, config: SourceConfig, upto: IntArray | None = None, cut: HistoryCutConfig = UNCUT
+) -> Sequences:
     """Keep the first `upto` events of each row, drop consecutive repeats if asked, keep the most recent events.
+
+    With a cut these are the most recent of the first `first_events`; its `until` is not looked at.
 
     Only then are unknown items, distinct numbers below zero, made one, [UNK]: two of them in a row are no repeat.
     """
@@ -17,7 +23,9 @@ def shorten(sequences: Sequences, config: SourceConfig, upto: IntArray | None = 
     shortened = _slices(sequences, sequences.offsets[:-1], lengths)
     if config.repeats == "drop":
         shortened = _without_repeats(shortened)
-    lengths = np.minimum(shortened.lengths, config.max_history)
+    if cut.first_events is not None:
+        shortened = _slices(shortened, shortened.offsets[:-1], np.minimum(shortened.lengths, cut.first_events))
+    lengths = np.minimum(shortened.lengths, min(config.max_history, cut.last_events or config.max_history))
     shortened = _slices(shortened, shortened.offsets[1:] - lengths, lengths)
     return Sequences(np.where(shortened.items < 0, UNK, shortened.items).astype(np.int32), shortened.offsets)
 

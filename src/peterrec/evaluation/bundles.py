@@ -16,6 +16,7 @@ from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ConfigError, FingerprintError
 from peterrec.evaluation.evaluate import evaluate_task
 from peterrec.evaluation.matching import comparable, output_columns
+from peterrec.evaluation.new_users import describe_overlap, pretraining_overlap
 from peterrec.evaluation.results import TaskEvaluation
 from peterrec.model import UserModel
 from peterrec.storage import write_json
@@ -78,7 +79,7 @@ def evaluate(
     Returns:
         The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
         HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats), the differences of each bundle from all others on the
-        same users and resamples, and a few sentences about them.
+        same users and resamples, and a few sentences about them, with how many test users are new to the backbone.
 
     Raises:
         ConfigError: no bundle, the same one twice, or bundles of different tasks.
@@ -104,9 +105,15 @@ def evaluate(
         task = corpus.task(_one_task(model, loaded.values()))
         task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
         columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
-        task, notes = comparable(corpus, task, list(task_bundles.values()), model.pretrained.training)
+        pretrained = model.pretrained
+        task, notes = comparable(
+            corpus, task, list(task_bundles.values()), pretrained.training, new_users=pretrained.new_users
+        )
+        overlap = pretraining_overlap(corpus, task, pretrained)
+        notes = [describe_overlap(overlap), *notes]
         scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
         evaluation = evaluate_task(task, scorers, config, notes=notes, unlabelled=unlabelled_sequences(corpus))
+        evaluation = evaluation.model_copy(update={"pretraining_overlap": overlap})
     finally:
         for key in loaded.values():
             model.delete_bundle(key)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from peterrec.artifacts.bundle_io import Bundle
-from peterrec.config import PreprocessingConfig
+from peterrec.config import KeptOutUsersConfig, PreprocessingConfig
 from peterrec.data.corpus import PARTS, Corpus, Part, Task, TaskPart
 from peterrec.data.hashing import id_hash
+from peterrec.data.new_users import kept_out_by_id
 from peterrec.data.preprocessing import differences
 from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts, uniform
@@ -58,7 +59,12 @@ def _first_names(names: tuple[str, ...]) -> str:
 
 
 def comparable(
-    corpus: Corpus, task: Task, bundles: Sequence[Bundle], pretraining: Mapping[str, Any]
+    corpus: Corpus,
+    task: Task,
+    bundles: Sequence[Bundle],
+    pretraining: Mapping[str, Any],
+    *,
+    new_users: KeptOutUsersConfig | None = None,
 ) -> tuple[Task, list[str]]:
     """Return a task with the test users on whom bundles may be judged, and in words what is not as it was in training.
 
@@ -67,6 +73,7 @@ def comparable(
         task: as prepared.
         bundles: that are judged.
         pretraining: of the backbone, as its metadata have it.
+        new_users: who was kept out of it; None: nobody.
 
     Raises:
         FingerprintError: the events were prepared so that the sequences are of another kind.
@@ -84,7 +91,7 @@ def comparable(
     if any(bundle.provenance is None or bundle.provenance.split is None for bundle in bundles):
         notes.append("a bundle does not say on which split it was trained: test users here may be train users there")
     ids = task.part("test").user_ids
-    rows = np.flatnonzero(~_used_users(ids, task, bundles, pretraining))
+    rows = np.flatnonzero(~_used_users(ids, task, bundles, pretraining, new_users))
     if len(rows) == len(ids):
         return task, list(dict.fromkeys(notes))
     if not len(rows):
@@ -119,7 +126,11 @@ def check_preprocessing(corpus: Corpus, task: Task, trained: PreprocessingConfig
 
 
 def _used_users(
-    ids: pa.Array, task: Task, bundles: Sequence[Bundle], pretraining: Mapping[str, Any]
+    ids: pa.Array,
+    task: Task,
+    bundles: Sequence[Bundle],
+    pretraining: Mapping[str, Any],
+    new_users: KeptOutUsersConfig | None,
 ) -> npt.NDArray[np.bool_]:
     """Return which users a bundle of another split, or the choice of the backbone's epoch, was made on; (n,)."""
     used = np.zeros(len(ids), dtype=bool)
@@ -131,7 +142,8 @@ def _used_users(
     for split in other_splits:
         used |= assign_parts(hashes, split) != PARTS.index("test")
     if "valid_fraction" in pretraining:
-        used |= uniform(hashes, f"pretrain-{pretraining['seed']}") < pretraining["valid_fraction"]
+        held_out = uniform(hashes, f"pretrain-{pretraining['seed']}") < pretraining["valid_fraction"]
+        used |= held_out if new_users is None else held_out & ~kept_out_by_id(hashes, new_users, new_users.split)
     return used
 
 

@@ -61,6 +61,14 @@ class Comparison(_Frozen):
     verdict: Verdict
 
 
+class PretrainingOverlap(_Frozen):
+    """How many test users were kept out of pre-training, were in it without their labels, or may have been in it."""
+
+    new: int
+    pretrained: int
+    unknown: int
+
+
 class TaskEvaluation(_Frozen):
     """The result of `evaluate_task`: the table, the comparisons, and what they say in plain English.
 
@@ -72,6 +80,7 @@ class TaskEvaluation(_Frozen):
         primary: the metric that the sentence is about.
         comparisons: in files under the key `verdicts`.
         notes: what is to be known about the comparison; the sentence ends with them.
+        pretraining_overlap: how many test users were in pre-training; None where no backbone is evaluated.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -89,6 +98,7 @@ class TaskEvaluation(_Frozen):
     comparisons: list[Comparison] = Field(alias="verdicts")
     sentence: str
     notes: list[str] = Field(default_factory=list)
+    pretraining_overlap: PretrainingOverlap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `json.dumps` takes."""

@@ -27,7 +27,7 @@ from peterrec.storage import read_json, write_file, write_json
 from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.pretrain import pretrain
 
-EVALUATION_FORMAT = 2  # of the evaluations that are reused; 1 named the keys of comparisons otherwise
+EVALUATION_FORMAT = 3  # of the evaluations that are reused; 2 did not say which test users are new
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 

@@ -180,7 +180,7 @@ class RowReader:
         """Return how many of a user's last tokens are read."""
         if self.config.window == "trained" or not group.streamable:
             return min(task.bundle.max_length, task.reader.max_history)
-        return group.backbone.receptive_field - 1
+        return min(group.backbone.receptive_field - 1, task.reader.last_events)
 
     def _vectors(self, group: Group, rows: _Rows, streams: Streams | None) -> Float[Tensor, "N R"]:
         unique_rows = list(rows.places)

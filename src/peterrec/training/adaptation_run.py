@@ -161,6 +161,7 @@ class AdaptationRun:
             exclude_seen=task.exclude_seen,
             exclude_seen_reason=task.exclude_seen_reason,
             provenance=task.provenance,
+            new_users=model.pretrained.new_users,
             class_priors=None if labels is None else _class_shares(labels, len(task.class_names)),
         )
 

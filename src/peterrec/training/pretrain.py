@@ -91,6 +91,8 @@ def pretrain(
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     logger.info(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
+    if (new_users := int(corpus.new_users.sum())) > 0:
+        logger.info(f"{new_users:,} new users are kept out of it")
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, train_rows)
     source = ExampleSource(objective, windows, sampler, corpus.sequences)
@@ -136,6 +138,7 @@ def _pretrained_backbone(
         network, corpus.catalogue, config.max_length, unknown, training | origin,
         preprocessing=corpus.provenance().preprocessing,
         exclude_seen=training["repeat_fraction"] < MOST_REPEATS,
+        new_users=corpus.kept_out_users,
     )  # fmt: skip
 
 
@@ -206,7 +209,8 @@ def _hold_out(corpus: Corpus, config: PretrainConfig) -> tuple[IntArray, IntArra
     if len(train) == 0 or len(valid) == 0:
         raise DataError(
             f"{len(train)} users to train on and {len(valid)} held out have two events or more; both are needed",
-            remedy="prepare again with more users or a lower source.min_item_events, or raise valid_fraction",
+            remedy="prepare again with more users, a lower source.min_item_events or fewer new_users, or raise "
+            "valid_fraction",
             path=corpus.path,
         )
     return train, valid

@@ -55,6 +55,9 @@ class TaskSettings:
     min_item_events: int = 1
     min_user_events: int = 1
     min_class_users: int = 1
+    first_events: int | None = None
+    last_events: int | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Settings:
     rare_items: str = "drop"
     split: tuple[float, float] = (0.5, 0.25)  # train, valid
     salt: str = "peterrec"
+    new_parts: tuple[str, ...] = ()
+    new_fraction: float = 0.0
+    new_seed: int = 0
+    first_event_after: int | None = None
 
 
 @dataclass
@@ -100,8 +107,12 @@ def tie_of(user: str, seconds: float, item: Id) -> int:
     return mix(mix(hash_of(user) ^ mix(bits)) ^ hash_of(str(item)))
 
 
+def draw_of(user: str, salt: str) -> float:
+    return (mix(hash_of(user) ^ hash_of(f"salt:{salt}")) >> 11) * 2.0**-53
+
+
 def part_of(user: str, settings: Settings) -> str:
-    drawn = (mix(hash_of(user) ^ hash_of(f"salt:{settings.salt}")) >> 11) * 2.0**-53
+    drawn = draw_of(user, settings.salt)
     train, valid = settings.split
     return "train" if drawn < train else "valid" if drawn < train + valid else "test"
 
@@ -130,7 +141,10 @@ class Oracle:
             and row.domain not in settings.exclude_domains
             and within(row.time, settings.after, settings.before)
         ]
-        counts = Counter(row.item for row in self.chosen)
+        self.new_users = {row.user for row in self.chosen if self.is_new(row.user)}
+        if self.chosen and len(self.new_users) == len({row.user for row in self.chosen}):
+            raise RefusedError("nobody to pre-train on")
+        counts = Counter(row.item for row in self.chosen if row.user not in self.new_users)
         if catalogue is None:
             frequent = [item for item, count in counts.items() if count >= settings.min_item_events]
             self.catalogue = sorted(frequent, key=lambda item: (-counts[item], id_order(item)))
@@ -150,16 +164,36 @@ class Oracle:
         self.sequences = {user: items for user, items in histories.items() if len(items) >= settings.min_user_events}
         if not self.sequences:
             raise RefusedError("no user has enough events")
+        if set(self.sequences) <= self.new_users:
+            raise RefusedError("nobody with enough events to pre-train on")
 
-    def history(self, events: list[Row], until: int | None = None) -> list[int]:
+    def is_new(self, user: str) -> bool:
+        settings = self.settings
+        first = min(row.time for row in self.chosen if row.user == user)
+        return (
+            part_of(user, settings) in settings.new_parts
+            or draw_of(user, f"new-users-{settings.new_seed}") < settings.new_fraction
+            or (settings.first_event_after is not None and first >= settings.first_event_after)
+        )
+
+    def history(self, events: list[Row], until: int | None = None, task: TaskSettings | None = None) -> list[int]:
         read: list[Row] = []
         for row in events:
             if until is not None and row.time >= until:
                 continue
+            if task is not None and task.until is not None and row.time >= task.until:
+                continue
             if self.settings.repeats == "drop" and read and read[-1].item == row.item:
                 continue
             read.append(row)
+        if task is not None and task.first_events is not None:
+            read = read[: task.first_events]
+        if task is not None and task.last_events is not None:
+            read = read[-task.last_events :]
         return [self.index.get(row.item, UNK) for row in read[-self.settings.max_history :]]
+
+    def task_histories(self, task: TaskSettings) -> dict[str, list[int]]:
+        return {user: self.history(self.events[user], None, task) for user in self.sequences}
 
     def task(self, task: TaskSettings) -> ExpectedTask:
         """Return the task as it must be.
@@ -183,7 +217,8 @@ class Oracle:
         with_events = {user: label for user, label in table if label is not None and user in self.events}
         if not with_events:
             raise RefusedError("nobody is labelled")
-        enough = {user: label for user, label in with_events.items() if self._long(self.sequences.get(user), task)}
+        histories = self.task_histories(task)
+        enough = {user: label for user, label in with_events.items() if self._long(histories.get(user), task)}
         if not task.activity:
             common = Counter(enough.values())
             enough = {user: label for user, label in enough.items() if common[label] >= task.min_class_users}
@@ -191,7 +226,7 @@ class Oracle:
         expected.class_names = ["no", "yes"] if task.activity else sorted(set(enough.values()), key=class_order(enough))
         for user, label in enough.items():
             code = expected.class_names.index(label)
-            expected.parts[part_of(user, self.settings)][user] = (self.sequences[user], code)
+            expected.parts[part_of(user, self.settings)][user] = (histories[user], code)
         self._check(expected)
         classes = [{label for _, label in users.values()} for users in expected.parts.values()]
         if len(set.union(*classes)) < 2 or classes[0] != set.union(*classes):
@@ -242,7 +277,7 @@ class Oracle:
         for user in {row.user for row in targets} & set(self.sequences):
             user_targets = [row for row in targets if row.user == user]
             first = min(row.time for row in user_targets)
-            history = self.history(self.events[user], first) if task.first_only else self.sequences[user]
+            history = self.history(self.events[user], first if task.first_only else None, task)
             if self._long(history, task):
                 histories[user] = history
                 wanted[user] = [row for row in user_targets if row.time == first or not task.first_only]

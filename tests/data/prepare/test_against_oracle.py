@@ -84,6 +84,10 @@ class Case:
             repeats=draw.choice(["keep", "drop"]),
             rare_items=draw.choice(["drop", "unk"]),
             salt=str(draw.random()),
+            new_parts=draw.choice([(), (), ("test",), ("train", "valid")]),
+            new_fraction=draw.choice([0.0, 0.0, 0.3]),
+            new_seed=draw.randrange(3),
+            first_event_after=draw.choice([None, None, 2]),
         )
 
     def draw_tasks(self) -> list[TaskSettings]:
@@ -95,9 +99,23 @@ class Case:
         if draw.random() < 0.8:  # by chance alone, one of them is a source event in most logs
             contents = {row.content() for row in self.rows}
             own_events = tuple(row for row in own_events if row.content() not in contents)
-        ranking = {"min_user_events": least, "first_only": draw.random() < 0.6, "min_item_events": draw.randint(1, 3)}
+        longest = self.settings.max_history
+        cut = {
+            "first_events": draw.choice([None, min(longest, draw.randint(least, 6))]),
+            "last_events": draw.choice([None, None, draw.randint(least, 4)]),
+            "until": draw.choice([None, None, self.horizon // 2]),
+        }
+        if (cut["first_events"] or least) < least:
+            cut["first_events"] = None
+        ranking = cut | {
+            "min_user_events": least,
+            "first_only": draw.random() < 0.6,
+            "min_item_events": draw.randint(1, 3),
+        }
         tasks = [
-            TaskSettings("labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3)),
+            TaskSettings(
+                "labels", labels=tuple(table), min_user_events=least, min_class_users=draw.randint(1, 3), **cut
+            ),
             TaskSettings("twice", labels=(*table, table[0])),
             TaskSettings("active", activity=True, after=later, before=draw.choice([None, later + 2])),
             TaskSettings("later", after=later, **ranking),
@@ -152,13 +170,26 @@ class Case:
             "salt": source_settings.salt,
         }
         events = {"order": "n" if self.has_order else None, "domain": "d" if self.has_domain else None}
+        new_users = {
+            "parts": source_settings.new_parts,
+            "fraction": source_settings.new_fraction,
+            "seed": source_settings.new_seed,
+            "first_event_after": bound(self.kind, source_settings.first_event_after),
+        }
         task_trees = [self._task(folder, task) for task in tasks]
         return build(
-            self.write(folder, self.rows, "events"), events=events, source=source, split=split, tasks=task_trees
+            self.write(folder, self.rows, "events"),
+            events=events,
+            source=source,
+            split=split,
+            new_users=new_users,
+            tasks=task_trees,
         )
 
     def _task(self, folder: Path, task: TaskSettings) -> dict[str, Any]:
         tree: dict[str, Any] = {"name": task.name, "min_user_events": task.min_user_events}
+        tree |= {"first_events": task.first_events, "last_events": task.last_events}
+        tree["until"] = bound(self.kind, task.until)
         period = {"after": bound(self.kind, task.after), "before": bound(self.kind, task.before)}
         if task.labels is not None:
             path = write_csv(folder / f"{task.name}.csv", task.labels, ("user_id", "group"), separator=";")
@@ -196,6 +227,10 @@ def check(case: Case, oracle: Oracle, folder: Path) -> None:
     )
     assert sequences_of(corpus) == oracle.sequences
     assert list(sequences_of(corpus)) == sorted(oracle.sequences, key=str.encode)
+    new_users = [user in oracle.new_users for user in sequences_of(corpus)]
+    event(f"new users {any(new_users)}")
+    assert corpus.new_users.tolist() == new_users
+    assert corpus.pretraining_rows.tolist() == [row for row, is_new in enumerate(new_users) if not is_new]
     for name, task in expected.items():
         prepared_task = corpus.task(name)
         assert parts_of(corpus, name) == task.parts

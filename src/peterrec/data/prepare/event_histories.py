@@ -16,7 +16,7 @@ from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.ids import UserHistories
 from peterrec.data.prepare.duckdb_engine import EngineMemoryError, engine
-from peterrec.data.prepare.event_filters import source_filters, target_filter
+from peterrec.data.prepare.event_filters import earlier_than, source_filters, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files
 from peterrec.data.prepare.units import NAMES, units_per_second
@@ -106,6 +106,8 @@ def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> di
     if "domain" not in table.columns:
         source = source.model_copy(update={"domains": None, "exclude_domains": ()})
     conditions = [event_filter.condition for event_filter in source_filters(table, source, kind)]
+    if preprocessing.cut.until is not None:
+        conditions.append(earlier_than(table, preprocessing.cut.until, kind, "until"))
     if first is not None and not first.separate_files and (first.domains is None or "domain" in table.columns):
         target_time = target_filter(table, first, kind, "of the task").ifelse(table["time"], None)
         first_time = target_time.min().over(ibis.window(group_by="user"))

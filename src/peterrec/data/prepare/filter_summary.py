@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from peterrec.config import SourceConfig
+from peterrec.config import NewUsersConfig, PrepareConfig, SourceConfig
+from peterrec.data.new_users import NOBODY
 from peterrec.data.prepare.duckdb_engine import scalars
 from peterrec.data.prepare.plausibility import owner_warning
 from peterrec.data.prepare.source_events import Source, Step
@@ -38,6 +39,27 @@ def sequence_steps(source: Source, histories: UserHistories, config: SourceConfi
 
 def _join_reasons(reasons: list[str], dropped: int) -> str:
     return ", or ".join(reasons) if dropped else ""
+
+
+def new_user_counts(source: Source, histories: UserHistories, config: NewUsersConfig) -> dict[str, dict[str, int]]:
+    """Return users and events of the sequences that are kept out of what is learned without labels, as `new_users`.
+
+    Empty where the settings keep nobody out, as in corpora of before there were any.
+    """
+    if config == NOBODY:
+        return {}
+    lengths = histories.lengths[source.users.new]
+    return {"new_users": {"users": int((lengths > 0).sum()), "events": int(lengths.sum())}}
+
+
+def new_user_warnings(source: Source, config: PrepareConfig) -> list[str]:
+    """Return warnings where users are to be kept out: there is nobody of the kind, or the catalogue may know them."""
+    if config.new_users == NOBODY:
+        return []
+    if not source.users.new.any():
+        return ["new_users keeps nobody out: no user with source events is as it says"]
+    remark = "the catalogue was made elsewhere: events of new users may count in it, unless they were kept out there"
+    return [] if config.catalogue is None else [remark]
 
 
 def shape(source: Source, histories: UserHistories) -> dict[str, Any]:
@@ -93,6 +115,11 @@ def summary_lines(manifest: dict[str, Any]) -> list[str]:
     if manifest["ties"]["events"]:
         lines.append(tie_line(manifest["ties"]))
     lines.append(f"corpus: {manifest['users']:,} users, {manifest['events']:,} events, {manifest['items']:,} items")
+    if "new_users" in manifest:
+        lines.append(
+            f"new users: {manifest['new_users']['users']:,} of them, with {manifest['new_users']['events']:,} events, "
+            "are kept out of all that is learned without labels (pre-training, catalogue, item factors)"
+        )
     for task in manifest["tasks"]:
         lines += [_line(step["what"], step["users"], f"task {task['name']}: ", step) for step in task["steps"]]
         parts = ", ".join(f"{count:,} {part}" for part, count in task["users"].items())

@@ -119,7 +119,8 @@ def keep_users_with_history(
     """Keep the users with enough source events, and note how many have fewer."""
     remaining = rows.filter(pa.array(eligible[rows["place"].to_numpy()]))
     if len(remaining) < len(rows):
-        reason = f"fewer than {task.min_user_events} source events"
+        until = "" if task.until is None else f" before {task.until}"
+        reason = f"fewer than {task.min_user_events} source events{until}"
         steps.append(user_step("with a history", len(remaining), len(rows) - len(remaining), reason))
     return remaining
 

@@ -17,24 +17,34 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
+from peterrec.data.new_users import NOBODY
 from peterrec.data.prepare.duckdb_engine import engine
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
-from peterrec.data.prepare.filter_summary import owner_warnings, sequence_steps, shape, summary_lines
+from peterrec.data.prepare.filter_summary import (
+    new_user_counts,
+    new_user_warnings,
+    owner_warnings,
+    sequence_steps,
+    shape,
+    summary_lines,
+)
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
 from peterrec.data.prepare.tasks import (
     UserHistories,
+    cut_of,
     label_task,
     one_class_part_warnings,
     similar_class_warnings,
+    task_ends,
     to_lists,
     write_task,
 )
-from peterrec.data.shorten import shorten
+from peterrec.data.shorten import UNCUT, shorten
 from peterrec.errors import ArtifactError, DataError
 from peterrec.storage import FORMAT_VERSION, new_folder, sha256_file, write_file, write_json
 
@@ -59,7 +69,7 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
         The corpus at `out`, opened: item indices (int32, from 4 on) of all users, oldest first.
 
     Raises:
-        DataError: the events or a table of labels cannot be used as they are.
+        DataError: the events or a table of labels cannot be used as they are, or nobody is left to pre-train on.
         TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
         ConfigError: a time limit or domain does not fit the events, or the memory limit is too small.
         ArtifactError: `out` exists and `overwrite` is false; or it is not a corpus, or what is read lies in it.
@@ -114,7 +124,7 @@ class _Preparation:
         source = select_source(self.connection, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
         targets = self._targets(events, source)
-        histories = self._sequences(source, targets)
+        histories = self._sequences(events, source, targets)
         entries = [self._task(task, events, source, histories, targets) for task in self.config.tasks]
         self.warnings += self._warnings(events, source, targets)
         self._finish(events, source, histories[""], entries, inputs)
@@ -131,9 +141,13 @@ class _Preparation:
                 refuse_later_source(events, source.chosen, task)
         return targets
 
-    def _sequences(self, source: Source, targets: dict[str, TargetEvents]) -> dict[str, UserHistories]:
-        """Write the sequences; return those of the corpus as "", and those that end early by task."""
-        cuts = {name: task_targets.cut for name, task_targets in targets.items() if task_targets.cut is not None}
+    def _sequences(self, events: Events, source: Source, targets: dict[str, TargetEvents]) -> dict[str, UserHistories]:
+        """Write the sequences; return those of the corpus as "", and those of tasks that read others by task."""
+        cuts = {}
+        for task in self.config.tasks:
+            times = task_ends(self.connection, task, events, source, targets.get(task.name))
+            if times is not None or cut_of(task) != UNCUT:
+                cuts[task.name] = times
         with contextlib.ExitStack() as files:
             main = files.enter_context(SequenceFile(self.folder / "cache"))
             early = {
@@ -149,8 +163,10 @@ class _Preparation:
         (self.folder / "sequences").mkdir()
         lengths = np.zeros(len(source.users), dtype=np.int64)
         early_lengths = {name: np.zeros(len(source.users), dtype=np.int64) for name in cuts}
-        users = source.users
-        for number, piece in enumerate(pieces(source, list(cuts.values()))):
+        users, tasks = source.users, {task.name: cut_of(task) for task in self.config.tasks}
+        timed = [name for name, times in cuts.items() if times is not None]
+        for number, piece in enumerate(pieces(source, [cuts[name] for name in timed])):
+            ends = dict(zip(timed, piece.cuts, strict=True))
             self.tied_events += piece.tied_events
             sequences = shorten(piece.sequences, self.config.source)
             enough = sequences.lengths >= self.config.source.min_user_events
@@ -160,18 +176,25 @@ class _Preparation:
             user_ids = piece.user_ids.filter(pa.array(enough))
             table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen)})
             pq.write_table(table, self.folder / "sequences" / f"part-{number:05d}.parquet", compression="zstd")
-            for name, cut in zip(cuts, piece.cuts, strict=True):
-                cut_off = shorten(piece.sequences, self.config.source, cut)
+            for name in cuts:
+                cut_off = shorten(piece.sequences, self.config.source, ends.get(name), tasks[name])
                 early[name].append(cut_off)
                 early_lengths[name][piece.places] = np.where(enough, cut_off.lengths, 0)
         rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
         np.save(self.folder / "cache" / "user_hashes.npy", users.hashes[lengths > 0])
+        if self.config.new_users != NOBODY:
+            np.save(self.folder / "cache" / "new_users.npy", users.new[lengths > 0])
         all_users = np.arange(len(users))
         out = {"": UserHistories(main.close(), rows, lengths)}
         if not len(out[""].sequences):
             raise DataError(
                 f"no user has {self.config.source.min_user_events} source events",
                 remedy="lower source.min_user_events",
+            )
+        if users.new[lengths > 0].all():
+            raise DataError(
+                "all users with a sequence are new, so nobody is left to pre-train on",
+                remedy="keep out fewer users under `new_users`, or lower source.min_user_events",
             )
         return out | {name: UserHistories(file.close(), all_users, early_lengths[name]) for name, file in early.items()}
 
@@ -196,7 +219,7 @@ class _Preparation:
         task_warnings = [
             f"task {name}: {line}" for name, task_targets in targets.items() for line in task_targets.warnings
         ]
-        return [*events.warnings, *task_warnings, *owner_warnings(source)]
+        return [*events.warnings, *task_warnings, *owner_warnings(source), *new_user_warnings(source, self.config)]
 
     def _finish(
         self,
@@ -208,7 +231,7 @@ class _Preparation:
     ) -> None:
         source.catalogue.write(self.folder / "catalogue.parquet")
         steps = [*source.steps, *sequence_steps(source, main, self.config.source)]
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": "corpus",
             "format_version": FORMAT_VERSION,
             "peterrec_version": __version__,
@@ -217,6 +240,7 @@ class _Preparation:
             "items": len(source.catalogue),
             "fingerprint": self._fingerprint(source, entries),
             "catalogue_fingerprint": source.catalogue.fingerprint,
+            **new_user_counts(source, main, self.config.new_users),
             "rare_items": self.config.source.rare_items,
             "time_kind": events.time_kind,
             "units_per_second": source.units_per_second or 1.0,
@@ -239,7 +263,8 @@ class _Preparation:
 
     def _fingerprint(self, source: Source, entries: list[dict[str, Any]]) -> str:
         digest = hashlib.sha256(source.catalogue.fingerprint.encode())
-        for name in ("items", "offsets", "user_hashes"):
+        names = ("items", "offsets", "user_hashes", *(["new_users"] if self.config.new_users != NOBODY else []))
+        for name in names:
             digest.update(sha256_file(self.folder / "cache" / f"{name}.npy").encode())
         for entry in entries:
             digest.update(entry["fingerprint"].encode())

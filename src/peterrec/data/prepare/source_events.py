@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ibis
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
+from peterrec.data.new_users import NOBODY, kept_out_by_id
 from peterrec.data.prepare.duckdb_engine import scalars, upload
-from peterrec.data.prepare.event_filters import known_domains, source_filters
+from peterrec.data.prepare.event_filters import at_or_after, known_domains, source_filters
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
 from peterrec.data.prepare.units import units_per_second
 from peterrec.data.sequences import IntArray
@@ -36,12 +38,14 @@ class Users:
         hashes: (users,) `id_hash`.
         parts: (users,) part of event_filter.
         events: (users,) kept source events of event_filter.
+        new: (users,) who is kept out of all that is learned without labels.
     """
 
     table: Any
     hashes: UInt64Array
     parts: IntArray
     events: IntArray
+    new: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -75,14 +79,15 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
     """Choose the source events, number users and items, and keep the events as numbers.
 
     Raises:
-        DataError: nothing is left; the message says at which step.
+        DataError: nothing is left, or nobody to pre-train on; the message says at which step.
         ConfigError: a bound or a domain does not fit the events.
     """
     steps: list[Step] = [_step("rows of the input", events.rows + events.dropped, 0, "")]
     if events.dropped:
         steps.append(_step("rows that can be used", events.rows, events.dropped, events.drop_reason))
     chosen = _choose(events, config, steps)
-    items = _count_items(connection, chosen)
+    new_users = _new_users(connection, chosen, events, config)
+    items = _count_items(connection, chosen, new_users)
     catalogue = _catalogue(items, events, config)
     source_rows = chosen.inner_join(_number_items(connection, items, catalogue), "item")
     in_catalogue = source_rows["index"].notnull()
@@ -99,12 +104,13 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
         "the item is not in the catalogue that was given"
         if config.catalogue
         else f"the item has fewer than {config.source.min_item_events} events"
+        + (" of users who are not new" if new_users is not None else "")
     )
     if lost and keep_unknown:
         steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {reason}"))
     else:
         steps.append(_step("events of items in the catalogue", counts["known"], lost, reason if lost else ""))
-    users = _users(connection, source_rows, config)
+    users = _users(connection, source_rows, config, new_users)
     table = _indexed(connection, source_rows, users)
     unit = units_per_second(events.table)
     return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps), unit)
@@ -142,9 +148,43 @@ def _choose(events: Events, config: PrepareConfig, steps: list[Step]) -> Any:
     return table.filter(conditions)
 
 
-def _count_items(connection: Any, chosen: Any) -> Any:
-    """Return item, n (events) and rank (position of the id among all ids) of the chosen events."""
+def _new_users(connection: Any, chosen: Any, events: Events, config: PrepareConfig) -> Any | None:
+    """Return user and is_new (true) of those who are kept out of all that is learned without labels; None: nobody is.
+
+    Raises:
+        DataError: nobody else is left.
+        ConfigError: `first_event_after` is not of the kind of the times.
+    """
+    settings = config.new_users
+    if settings == NOBODY:
+        return None
+    first_events = chosen.group_by("user").aggregate(time=chosen["time"].min())
+    late = ibis.literal(False)
+    if settings.first_event_after is not None:
+        setting = "new_users.first_event_after"
+        late = at_or_after(first_events, settings.first_event_after, events.time_kind, setting)
+    schema = pa.schema([("user", pa.string()), ("is_new", pa.bool_())])
+    table = connection.create_table("new_users", schema=ibis.schema(schema), overwrite=True)
+    everybody = kept_out = 0
+    for batch in _user_batches(connection, first_events.select("user", late=late), "first_events"):
+        is_new = kept_out_by_id(id_hash(batch["user"].to_pylist()), settings, config.split) | batch["late"].to_numpy()
+        users = batch["user"].filter(pa.array(is_new))
+        connection.insert("new_users", pa.table([users, pa.array(is_new[is_new])], schema=schema))
+        everybody, kept_out = everybody + len(batch), kept_out + len(users)
+    if kept_out == everybody:
+        raise DataError(
+            f"all {everybody:,} users with source events are new, so nobody is left to pre-train on",
+            remedy="keep out fewer users under `new_users`",
+        )
+    return table
+
+
+def _count_items(connection: Any, chosen: Any, new_users: Any | None) -> Any:
+    """Return item, n (events of users who are not new) and rank (position of the id among all ids)."""
     counted = chosen.group_by("item").aggregate(n=chosen.count())
+    if new_users is not None:
+        marked = chosen.left_join(new_users, "user")
+        counted = marked.group_by("item").aggregate(n=marked["is_new"].isnull().cast("int64").sum())
     rank = ibis.row_number().over(ibis.window(order_by="item")).cast("int32")
     return connection.create_table("counted_items", counted.mutate(rank=rank), overwrite=True)
 
@@ -204,25 +244,38 @@ def _number_items(connection: Any, items: Any, catalogue: Catalogue) -> Any:
     return connection.create_table("items", joined, overwrite=True)
 
 
-def _users(connection: Any, events_table: Any, config: PrepareConfig) -> Users:
-    counted = events_table.group_by("user").aggregate(n=events_table.count())
-    placed = counted.mutate(place=ibis.row_number().over(ibis.window(order_by="user")))
-    placed = connection.create_table("placed_users", placed, overwrite=True)
+def _user_batches(connection: Any, users: Any, name: str) -> Iterator[pa.Table]:
+    """Yield a table of users with their place in the order of ids, some of them at a time; it is kept as `name`."""
+    placed = users.mutate(place=ibis.row_number().over(ibis.window(order_by="user")))
+    placed = connection.create_table(name, placed, overwrite=True)
     total = int(scalars(placed.aggregate(n=placed.count()))["n"])
-    hashes, parts, events = [], [], []
-    schema = pa.schema([("user", pa.string()), ("place", pa.int64()), ("part", pa.int8())])
-    table = connection.create_table("users", schema=ibis.schema(schema), overwrite=True)
     # One query for each batch: a stream of batches would end, without a word, at the first insertion.
     for start in range(0, total, USERS_AT_ONCE):
         chosen = placed.filter(placed["place"].between(start, start + USERS_AT_ONCE - 1))
-        batch = chosen.order_by("place").to_pyarrow()
+        yield chosen.order_by("place").to_pyarrow()
+
+
+def _users(connection: Any, events_table: Any, config: PrepareConfig, new_users: Any | None) -> Users:
+    counted = events_table.group_by("user").aggregate(n=events_table.count())
+    if new_users is None:
+        counted = counted.mutate(is_new=ibis.literal(False))
+    else:
+        marked = counted.left_join(new_users, "user")
+        counted = marked.select("user", "n", is_new=marked["is_new"].notnull())
+    hashes, parts, events, new = [], [], [], []
+    schema = pa.schema([("user", pa.string()), ("place", pa.int64()), ("part", pa.int8())])
+    table = connection.create_table("users", schema=ibis.schema(schema), overwrite=True)
+    for batch in _user_batches(connection, counted, "placed_users"):
         batch_hashes = id_hash(batch["user"].to_pylist())
         part = assign_parts(batch_hashes, config.split).astype(np.int8)
         hashes.append(batch_hashes)
         parts.append(part)
         events.append(batch["n"].to_numpy().astype(np.int64))
+        new.append(np.asarray(batch["is_new"].to_numpy(), dtype=np.bool_))
         connection.insert("users", pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema))
-    return Users(table, np.concatenate(hashes), np.concatenate(parts).astype(np.int64), np.concatenate(events))
+    numbers = (np.concatenate(part) for part in (hashes, parts, events, new))
+    all_hashes, all_parts, all_events, all_new = numbers
+    return Users(table, all_hashes, all_parts.astype(np.int64), all_events, all_new)
 
 
 def _indexed(connection: Any, events: Any, users: Users) -> Any:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.duckdb_engine import scalars, upload
-from peterrec.data.prepare.event_filters import known_domains, target_filter
+from peterrec.data.prepare.event_filters import earlier_than, known_domains, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
 from peterrec.data.prepare.source_events import Source, Users
@@ -73,7 +73,9 @@ def target_events(
     cut = None
     if task.history == "before-first-target":
         cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
-    return TargetEvents(task, own_events, table, cut, total, source.chosen, own_events.warnings if own_events else ())
+    # An event that comes after all that is read is no item that the user has seen.
+    read = source.chosen.filter(earlier_than(source.chosen, task.until, events.time_kind, f"until of {task.name!r}"))
+    return TargetEvents(task, own_events, table, cut, total, read, own_events.warnings if own_events else ())
 
 
 def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
@@ -114,6 +116,8 @@ def label_targets(connection: Any, events: TargetEvents, users: Users, eligible:
     reason = f"fewer than {task.min_user_events} source events"
     if events.cut is not None:
         reason += " before the first target"
+    if task.until is not None:
+        reason += f" before {task.until}"
     steps.append(user_step("with a history", remaining, with_source - remaining, reason))
     catalogue = _target_catalogue(pairs, task)
     places, user_ids, targets = _collect(connection, pairs, catalogue)

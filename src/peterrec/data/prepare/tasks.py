@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.config import ClassificationTaskConfig, EventsConfig, RankingTaskConfig
+from peterrec.config import ClassificationTaskConfig, EventsConfig, HistoryCutConfig, RankingTaskConfig
 from peterrec.data.corpus import PARTS
+from peterrec.data.prepare.event_filters import parse_time_limit
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
+from peterrec.data.prepare.sortable import in_nanoseconds
 from peterrec.data.prepare.source_events import Source, Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
 from peterrec.data.sequences import IntArray, Sequences
@@ -40,6 +43,28 @@ class UserHistories:
     sequences: Sequences
     rows: IntArray
     lengths: IntArray
+
+
+def cut_of(task: Task) -> HistoryCutConfig:
+    """Return which events of a sequence the model of a task reads."""
+    return HistoryCutConfig(**{name: getattr(task, name) for name in HistoryCutConfig.model_fields})
+
+
+def task_ends(connection: Any, task: Task, events: Events, source: Source, targets: TargetEvents | None) -> Any | None:
+    """Return place and cut, the time before which the events are that a task reads; None: all are.
+
+    Raises:
+        ConfigError: `until` is not of the kind of the times.
+    """
+    first_target = None if targets is None else targets.cut
+    if task.until is None:
+        return first_target
+    nanoseconds = in_nanoseconds(source.table["time"].type())
+    limit = parse_time_limit(task.until, events.time_kind, f"until of {task.name!r}", nanoseconds=nanoseconds)
+    if first_target is None:
+        return source.users.table.select("place", cut=limit)
+    places = source.users.table.select("place").left_join(first_target, "place")
+    return places.select("place", cut=ibis.least(ibis.coalesce(places["cut"], limit), limit))
 
 
 def label_task(
