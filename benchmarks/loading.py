@@ -36,7 +36,8 @@ from peterrec.nn.losses import LogUniformSampler
 from peterrec.storage import FORMAT_VERSION
 from peterrec.training.objectives import Batch, ExampleSource, objective_of
 from peterrec.training.optim import make_optimizer
-from peterrec.training.pretrain import PretrainModule, _hold_out, _network
+from peterrec.training.pretrain import _hold_out, _network
+from peterrec.training.pretrain_module import PretrainModule
 
 USERS_AT_ONCE = 1_000_000
 KINDS = ("causal", "noncausal")
@@ -130,8 +131,8 @@ def start_up(folder: Path, config: PretrainConfig) -> dict[str, float]:
     objective = objective_of(config, items)
     windows = objective.windows(corpus.sequences, rows)
     clock.append(time.perf_counter())
-    source = ExampleSource(objective, windows, LogUniformSampler(items), config.negatives)
-    next(iter(EpochStream(source, config.batch_size, config.seed)))
+    source = ExampleSource(objective, windows, LogUniformSampler(items), corpus.sequences)
+    next(iter(EpochStream(source, config.batch_size_for(0), config.seed)))
     clock.append(time.perf_counter())
     seconds = dict(zip(PARTS, np.diff(clock).tolist(), strict=True))
     return seconds | {"windows": len(windows.starts), "before": before, "peak": peak_memory()}
@@ -159,7 +160,8 @@ def in_turns(corpus: Corpus, config: PretrainConfig, options: argparse.Namespace
     objective, sampler = objective_of(config, items), LogUniformSampler(items)
     rows, _ = _hold_out(corpus, config)
     windows = objective.windows(corpus.sequences, rows)
-    stream = EpochStream(ExampleSource(objective, windows, sampler, config.negatives), config.batch_size, config.seed)
+    source = ExampleSource(objective, windows, sampler, corpus.sequences)
+    stream = EpochStream(source, config.batch_size_for(0), config.seed)
     module = PretrainModule(_network(corpus, config, rows), config, sampler)
     optimizer = make_optimizer(module.parameters(), config.optim)
     batches = chain.from_iterable(repeat(stream))  # epochs without end

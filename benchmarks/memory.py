@@ -32,9 +32,11 @@ class Steps:
         from peterrec.nn.losses import LogUniformSampler
         from peterrec.nn.next_item import NextItemModel
         from peterrec.training.optim import clip_gradients, make_optimizer
-        from peterrec.training.pretrain import PretrainModule
+        from peterrec.training.pretrain_module import PretrainModule
 
-        config = PretrainConfig(backbone=BackboneConfig(channels=channels), max_length=events, **settings)
+        backbone = BackboneConfig(channels=channels, tie_weights=True)
+        paper: dict[str, Any] = {"item_init": "random", "contrastive": {"weight": 0.0}, "dropout": 0.0}
+        config = PretrainConfig(backbone=backbone, max_length=events, **paper, **settings)
         self.network = NextItemModel(Backbone(config.backbone, items))
         self.sampler = LogUniformSampler(items) if config.loss == "sampled" else None
         self.module = PretrainModule(self.network, config, self.sampler)

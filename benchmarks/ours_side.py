@@ -31,7 +31,7 @@ from peterrec.training.learners import AdaptModule, Learner
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.optim import clip_gradients, make_optimizer
-from peterrec.training.pretrain import PretrainModule
+from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.strategies import build
 from peterrec.training.task_loss import TaskLoss
 from peterrec.training.task_source import TaskSource
@@ -82,6 +82,7 @@ def rank(sizes: Sizes) -> Job:
 def pretrain(sizes: Sizes) -> Job:
     """A step of pre-training."""
     config = PretrainConfig(
+        item_init="random", contrastive={"weight": 0.0}, dropout=0.0,  # as the other sides compute
         backbone=backbone_config(sizes), loss=_literal(sizes.loss), negatives=sizes.negatives,
         max_length=sizes.events, batch_size=sizes.batch, runner=_runner(sizes),
     )  # fmt: skip
@@ -93,8 +94,9 @@ def pretrain(sizes: Sizes) -> Job:
     batches = []
     for seed in range(BATCHES):
         rows = np.arange(sizes.batch)
-        windows = Windows.over(sequences_of(histories(sizes, 1, seed)), rows, config.max_length)
-        source = ExampleSource(objective, windows, sampler, config.negatives)
+        sequences = sequences_of(histories(sizes, 1, seed))
+        windows = Windows.over(sequences, rows, config.max_length)
+        source = ExampleSource(objective, windows, sampler, sequences)
         batch = source.batch(rows, np.random.default_rng(seed))
         batches.append(batch)
     return _step(module, batches, sizes)

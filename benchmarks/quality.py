@@ -68,7 +68,12 @@ def pretrained(corpus: peterrec.Corpus, folder: Path, settings: dict[str, Any], 
     """Pre-train, unless that was done before; returns the folder of the backbone."""
     if not folder.exists():
         runner = {"progress": False} | settings.get("runner", {})
-        tree = {"loss": "sampled", "epochs": epochs} | settings | {"runner": runner}
+        # Random items, which are trained: only then are there rows of them to touch.
+        tree = (
+            {"loss": "sampled", "epochs": epochs, "item_init": "random", "contrastive": {"weight": 0.0}}
+            | settings
+            | {"runner": runner}
+        )
         peterrec.pretrain(corpus, folder, peterrec.PretrainConfig.model_validate(tree), resume=True)
     return folder
 

@@ -67,7 +67,7 @@ def tiny_catalogue(items: int = 12, *, integers: bool = False, first: int = FIRS
 def tiny_pretrained(catalogue: Catalogue | None = None, *, seed: int = 0, **settings: Any) -> PretrainedBackbone:
     """An untrained backbone of 8 channels whose users and items differ visibly; `settings` of `PretrainedBackbone`."""
     catalogue = catalogue or tiny_catalogue()
-    config = BackboneConfig(channels=8, dilations=(1, 2), **settings.pop("backbone", {}))
+    config = BackboneConfig(channels=8, dilations=(1, 2), **({"tie_weights": True} | settings.pop("backbone", {})))
     network = NextItemModel(Backbone(config, len(catalogue), seed=seed), seed=seed)
     shaken(network, seed, scale=0.5)
     with torch.no_grad():

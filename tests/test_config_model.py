@@ -36,14 +36,13 @@ HARD = {"sampling": "hard", "count": 4, "candidates": 5}
             {"backbone": {"kind": "noncausal"}, "masking": {"mask_fraction": 0}},
             "masking.mask_fraction must be above 0",
         ),
-        (PretrainConfig, {"prediction_weight": 0}, "nothing would be learned"),
+        (PretrainConfig, {"prediction_weight": 0, "contrastive": {"weight": 0}}, "nothing would be learned"),
+        (PretrainConfig, {"contrastive": {"weight": 1, "min_events": 50}}, "min_events is above max_events"),
         (
             PretrainConfig,
-            {"contrastive": {"weight": 1}, "table_updates": "rows", "item_init": "random"},
-            "set table_updates dense",
+            {"monitor": "contrastive_loss", "contrastive": {"weight": 0}},
+            "needs contrastive.weight above 0",
         ),
-        (PretrainConfig, {"contrastive": {"weight": 1, "min_events": 50}}, "min_events is above max_events"),
-        (PretrainConfig, {"monitor": "contrastive_loss"}, "needs contrastive.weight above 0"),
         (
             PretrainConfig,
             {"contrastive": {"weight": 1}, "prediction_weight": 0, "monitor": "mrr@10"},
@@ -59,6 +58,12 @@ def test_settings_that_do_not_go_together_say_why(cls: type[Config], tree: dict[
     with pytest.raises(ConfigError, match="the configuration is not valid") as caught:
         build_config(cls, tree)
     assert reason in caught.value.message
+
+
+@pytest.mark.parametrize(("windows", "rows"), [(1, 32), (3_200, 32), (6_400, 64), (12_800, 128), (10**7, 128)])
+def test_few_windows_are_read_in_small_batches(windows: int, rows: int) -> None:
+    assert PretrainConfig().batch_size_for(windows) == rows
+    assert PretrainConfig(batch_size=7).batch_size_for(windows) == 7
 
 
 def test_classes_that_are_numbers_may_be_named_by_them() -> None:

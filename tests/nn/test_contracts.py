@@ -117,7 +117,7 @@ def test_a_default_patch_is_below_ten_percent_of_its_convolutions(kind):
     config = BackboneConfig()
     backbone = Backbone(config, 10)
     convolutions = sum(s.conv.weight.numel() for block in backbone.blocks for s in (block.first, block.second))
-    assert convolutions == 2 * 8 * 3 * 64 * 64
+    assert convolutions == 2 * 4 * 3 * 64 * 64
     assert sum(p.numel() for p in Patch(PatchConfig(kind=kind), config).parameters()) / convolutions < 0.10
 
 

@@ -202,7 +202,7 @@ def test_a_state_has_the_size_that_is_documented(config, capacity):
 
 def test_that_of_the_default_backbone():
     stream = Stream(Backbone(BackboneConfig(), ITEMS))
-    assert (stream.positions, stream.bytes_per_state) == (120, 120 * 64 * 4 + 8)
+    assert (stream.positions, stream.bytes_per_state) == (60, 60 * 64 * 4 + 8)
 
 
 @pytest.mark.parametrize("name", ["noncausal", "transformer"])

@@ -38,21 +38,23 @@ from peterrec.data.sequences import Sequences
 from peterrec.data.synthetic import synthetic
 
 QUIET = RunnerConfig(accelerator="cpu", progress=False)
-BACKBONE = BackboneConfig(channels=8, dilations=(1, 2))
+BACKBONE = BackboneConfig(channels=8, dilations=(1, 2), tie_weights=True)
 # For what is to learn something.
 LEARNS = {"batch_size": 32, "optim": OptimConfig(lr=0.01)}
-CHANNELS = BackboneConfig(channels=16, dilations=(1, 2))
+CHANNELS = BackboneConfig(channels=16, dilations=(1, 2), tie_weights=True)
 
 
 def pretrain_config(**settings: Any) -> PretrainConfig:
-    """Four steps an epoch on the tiny corpus."""
+    """Four steps an epoch on the tiny corpus, of the paper's objective on random items."""
     defaults = {"backbone": BACKBONE, "batch_size": 24, "epochs": 3, "valid_fraction": 0.3, "runner": QUIET}
+    defaults |= {"item_init": "random", "contrastive": {"weight": 0.0}, "dropout": 0.0}
     return PretrainConfig(**(defaults | settings))
 
 
 def adapt_config(**settings: Any) -> AdaptConfig:
     """Four steps an epoch on the tiny corpus, whose few valid users choose the epoch."""
     defaults = {"patch": PatchConfig(bottleneck=2), "selection": "valid", "batch_size": 24, "epochs": 3}
+    defaults["readout"] = "token"
     return AdaptConfig(**(defaults | {"runner": QUIET} | settings))
 
 

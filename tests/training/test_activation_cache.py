@@ -154,7 +154,7 @@ def test_of_a_noncausal_backbone_only_the_representation_is_kept(
 @pytest.mark.parametrize("changed", range(8))
 def test_above_what_was_kept_comes_the_representation(changed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trunk, "USERS_AT_ONCE", 8)  # so that some are all short
-    backbone = Backbone(BackboneConfig(channels=4), 9)
+    backbone = Backbone(BackboneConfig(channels=4, dilations=(1, 4) * 4), 9)
     rng = np.random.default_rng(changed)
     sequences = Sequences.from_rows([rng.integers(4, 13, length) for length in [*range(41), 300, 57, 50, 49]])
     cache = TrunkCache(Trunk(backbone, changed, 50), sequences, sequences, "memory")

@@ -160,7 +160,7 @@ def test_a_model_that_is_no_better(
     model_metrics: dict[str, float], constant: dict[str, float], settings: dict[str, Any], message: str | None
 ) -> None:
     metrics = {"valid": model_metrics, "constant": constant, "best_epoch": 3}
-    warnings = useless("job", metrics, 100, AdaptConfig(**settings))
+    warnings = useless("job", metrics, 100, AdaptConfig(readout="token", **settings))
     if message is None:
         assert warnings == ()
     else:

@@ -160,7 +160,7 @@ def test_mixed_precision_makes_no_ties(corpus: Corpus, tmp_path: Path, monkeypat
         score_batches.append(torch.from_numpy(scores))
         return last_item_ranks(scores, positives)
 
-    monkeypatch.setattr("peterrec.training.pretrain.last_item_ranks", ranks)
+    monkeypatch.setattr("peterrec.training.pretrain_module.last_item_ranks", ranks)
     model = pretrain(corpus, tmp_path / "b", pretrain_config(epochs=1, runner=runner(precision="bf16-mixed")))
 
     def rate(batches: Any, targets: Any) -> float:

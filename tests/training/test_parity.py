@@ -83,11 +83,12 @@ def network_of(kind: str, **settings: Any) -> NextItemModel:
 
 def training_loss(network: NextItemModel, negatives: int | None) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a step over all users, as `pretrain` makes it, and the batch that it is of."""
-    config = pretrain_config(backbone=network.backbone.config, max_length=7)
+    config = pretrain_config(backbone=network.backbone.config, max_length=7, negatives=negatives or 1)
     objective = objective_of(config, ITEMS)
-    windows = objective.windows(Sequences.from_rows(HISTORIES), np.arange(len(HISTORIES)))
+    sequences = Sequences.from_rows(HISTORIES)
+    windows = objective.windows(sequences, np.arange(len(HISTORIES)))
     sampler = None if negatives is None else LogUniformSampler(ITEMS)
-    source = ExampleSource(objective, windows, sampler, negatives or 0)
+    source = ExampleSource(objective, windows, sampler, sequences)
     batch = source.batch(np.arange(len(HISTORIES)), np.random.default_rng(4))
     return PretrainModule(network, config, sampler).training_step(batch, 0), batch
 

@@ -31,7 +31,7 @@ PRETRAIN: dict[str, dict[str, Any]] = {
         "masking": {"mask_fraction": 0.3},
         "optim": {"schedule": "constant"},
     },
-    "touched rows": {"loss": "sampled", "negatives": 9, "table_updates": "rows"},
+    "touched rows": {"loss": "sampled", "negatives": 9, "table_updates": "rows", "contrastive": {"weight": 0.2}},
     "stops early": {"epochs": 9, "patience": 1, "optim": STEEP},
     "masked items": {"backbone": {"kind": "noncausal", "channels": 8, "dilations": (1, 2)}},
     "dropout and views": {"dropout": 0.3, "contrastive": {"weight": 0.5}, "monitor": "ndcg@10"},

@@ -148,7 +148,7 @@ def test_positions_scored_in_pieces_give_the_same_metrics(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = pretrain(corpus, tmp_path / "a", pretrain_config(epochs=1)).pretrained.training["metrics"]
-    monkeypatch.setattr("peterrec.training.pretrain.VALID_SCORES", 24 * 7)  # seven positions of 24 items
+    monkeypatch.setattr("peterrec.training.pretrain_module.VALID_SCORES", 24 * 7)  # seven positions of 24 items
     actual = pretrain(corpus, tmp_path / "b", pretrain_config(epochs=1)).pretrained.training["metrics"]
     assert actual == pytest.approx(expected, rel=1e-6)
 

@@ -38,7 +38,8 @@ def sparse(rows: list[int], values: list[list[float]], size: tuple[int, int]) ->
 
 def module(updates: str, tie: bool, kind: str) -> PretrainModule:
     backbone = BackboneConfig(kind=kind, channels=6, dilations=(1, 2), tie_weights=tie)
-    config = PretrainConfig(loss="sampled", table_updates=updates, backbone=backbone)
+    paper = {"item_init": "random", "contrastive": {"weight": 0.0}, "dropout": 0.0}
+    config = PretrainConfig(loss="sampled", table_updates=updates, backbone=backbone, **paper)
     bias = torch.randn(ITEMS, generator=torch.Generator().manual_seed(0))
     network = NextItemModel(Backbone(backbone, ITEMS), bias).double()
     return PretrainModule(network, config, LogUniformSampler(ITEMS))

@@ -92,7 +92,7 @@ def test_the_line_reads_as_elsewhere() -> None:
 
 def test_a_patch_of_default_width_is_as_small_as_the_paper_says() -> None:
     """Below 10 % of the convolutions, and some 2 % of a model with ten thousand items."""
-    config = BackboneConfig()
+    config = BackboneConfig(dilations=(1, 4) * 4, tie_weights=True)
     network = NextItemModel(Backbone(config, 10_000))
     patch = sum(parameter.numel() for parameter in Patch(PatchConfig(), config).parameters())
     convolutions = sum(

@@ -42,7 +42,9 @@ def test_a_pretraining_that_nobody_watches_says_a_line_for_each_epoch(
     first, *epochs, wrote, following, warning = lines(output.err)
     assert first.startswith("pre-training on ")
     assert [re.sub(r"\d+\.\d s", "s", re.sub(NUMBER, "N", line)) for line in epochs] == [
-        f"pre-training, epoch {n} of at most 2: train_loss N, valid_loss N, hr@10 N, mrr@10 N (s)" for n in (1, 2)
+        f"pre-training, epoch {n} of at most 2: train_loss N, valid_loss N, hr@10 N, mrr@10 N, ndcg@10 N, "
+        "contrastive_loss N (s)"
+        for n in (1, 2)
     ]
     assert wrote.startswith(f"wrote {out} (valid_loss ")
     assert following.startswith("next: ")

@@ -90,7 +90,7 @@ class ContrastiveConfig(Config):
     """Contrastive pre-training (CoLES: Babaev et al., SIGMOD 2022): views of the same user are told from others'."""
 
     weight: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="of the contrastive loss in the sum; 0: there is none"
+        default=0.3, description="of the contrastive loss in the sum; 0: there is none"
     )
     views: Annotated[int, Field(ge=2)] = Field(default=2, description="of each user in a batch")
     view: Literal["subset", "slice", "mixed"] = Field(
@@ -151,7 +151,7 @@ class PretrainConfig(Config):
         default="auto",
         description="of the item tables: dense: AdamW; rows: only rows that a batch touches, without momentum and with "
         "one second moment a row, as fast and small for a million items as for ten thousand (sampled softmax only); "
-        "auto: rows above `dense_table_limit` items, unless a contrastive loss trains item embeddings",
+        "auto: rows above `dense_table_limit` items. With rows the contrastive loss does not train item embeddings",
     )
     dense_table_limit: PositiveInt = Field(default=200_000, description="items")
     item_init: Literal["random", "co-occurrence"] = Field(
@@ -170,10 +170,13 @@ class PretrainConfig(Config):
     )
     max_length: Annotated[int, Field(ge=2)] = Field(default=100, description="longest window fed to the network")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0,
+        default=0.1,
         description="fraction of the embeddings, and of what each block adds to its input, that is zeroed in a step",
     )
-    batch_size: PositiveInt = Field(default=128, description="windows")
+    batch_size: PositiveInt | None = Field(
+        default=None,
+        description="windows; if not given, a hundredth of them, between 32 and 128: few windows need many steps",
+    )
     epochs: PositiveInt = Field(default=10, description="at most")
     monitor: Literal["auto", "valid_loss", "hr@10", "mrr@10", "ndcg@10", "contrastive_loss", "probe"] = Field(
         default="auto",
@@ -208,11 +211,6 @@ class PretrainConfig(Config):
         predicts, contrasts = self.prediction_weight > 0, self.contrastive.weight > 0
         if not predicts and not contrasts:
             raise ValueError("nothing would be learned: set prediction_weight or contrastive.weight above 0")
-        if contrasts and self.trains_item_embeddings and self.table_updates == "rows":
-            raise ValueError(
-                "table_updates rows knows no contrastive loss that trains item embeddings: set table_updates dense, or "
-                "train_item_embeddings false"
-            )
         if self.chosen_by == "contrastive_loss" and not contrasts:
             raise ValueError("monitor contrastive_loss needs contrastive.weight above 0")
         if self.chosen_by not in ("contrastive_loss", "probe") and not predicts:
@@ -261,9 +259,19 @@ class PretrainConfig(Config):
         Returns:
             Whether it is so.
         """
-        possible = not (self.trains_item_embeddings and self.contrastive.weight > 0)
-        large = self.table_updates == "auto" and items > self.dense_table_limit and possible
+        large = self.table_updates == "auto" and items > self.dense_table_limit
         return self.sampled(items) and (large or self.table_updates == "rows")
+
+    def batch_size_for(self, windows: int) -> int:
+        """Return the windows of a batch.
+
+        Args:
+            windows: of an epoch.
+
+        Returns:
+            How many.
+        """
+        return self.batch_size or min(max(windows // 100, 32), 128)
 
     @property
     def mask_fraction(self) -> float:
@@ -304,7 +312,7 @@ class AdaptConfig(Config):
         default="pretrained", description="weights that strategy `joint` starts from"
     )
     readout: ReadoutName = Field(
-        default="token",
+        default="both",
         description="what the head reads: " + "; ".join(f"{name}: {meaning}" for name, meaning in READOUTS.items()),
     )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(

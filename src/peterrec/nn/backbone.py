@@ -167,6 +167,15 @@ class Backbone(nn.Module):
         copied.dropout = fraction
         return copied
 
+    def with_frozen_embedding(self) -> Self:
+        """Return the same backbone, whose embeddings have no gradient: they are this one's, also after a step."""
+        copied: Self = copy.copy(self)
+        table = self.embedding.weight.detach()
+        rows, channels = table.shape
+        frozen = nn.Embedding(rows, channels, padding_idx=PAD, _weight=table, _freeze=True)
+        copied._modules = {**self._modules, "embedding": frozen}
+        return copied
+
     def recomputing(self) -> Self:
         """Return the same backbone, which keeps less for the backward pass and computes it again. All is shared."""
         copied: Self = copy.copy(self)

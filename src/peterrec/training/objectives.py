@@ -19,6 +19,7 @@ from peterrec.data.views import draw_views
 from peterrec.nn.losses import LogUniformSampler
 
 VALID_ROWS = 16  # held-out users read at once
+VALID_USERS = 128  # held-out users told from each other, about
 
 Batch = dict[str, Tensor]
 Array = npt.NDArray[Any]
@@ -154,7 +155,7 @@ def valid_batches(objective: Objective, sequences: Sequences) -> FixedBatches[Ba
     if config.contrastive.weight > 0:
         rng = np.random.default_rng([config.seed, 4])
         rows = np.arange(len(sequences))
-        groups = np.array_split(rows, math.ceil(len(rows) / config.batch_size))
+        groups = np.array_split(rows, math.ceil(len(rows) / VALID_USERS))
         batches += [{"views": views_of(sequences, group, config, rng)} for group in groups]
     return FixedBatches(batches)
 

@@ -88,15 +88,18 @@ def pretrain(
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
+    settings = dump_yaml(config)
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
     logger.info(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
     if (new_users := int(corpus.new_users.sum())) > 0:
         logger.info(f"{new_users:,} new users are kept out of it")
+    windows = objective_of(config, items).windows(corpus.sequences, train_rows)
+    batch_size = config.batch_size_for(len(windows.lengths))
+    config = config.model_copy(update={"batch_size": batch_size})
     objective = objective_of(config, items)
-    windows = objective.windows(corpus.sequences, train_rows)
     source = ExampleSource(objective, windows, sampler, corpus.sequences)
-    stream = EpochStream(source, config.batch_size, config.seed)
+    stream = EpochStream(source, batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config, train_rows), config, sampler, probe)
@@ -104,6 +107,7 @@ def pretrain(
     training = {
         "users": len(train_rows),
         "windows": len(windows.lengths),
+        "batch_size": batch_size,
         "objective": objective.name,
         "loss": loss,
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
@@ -111,7 +115,7 @@ def pretrain(
         "warnings": [] if config.monitor == "probe" else _hold_out_warnings(len(valid_rows), config),
     }
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
-    save_backbone(out, pretrained, config_yaml=dump_yaml(config), overwrite=overwrite)
+    save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite)
     work.remove()
     for warning in training["warnings"]:
         logger.warning(warning)

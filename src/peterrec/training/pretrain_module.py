@@ -44,7 +44,8 @@ class PretrainModule(TrainedModule):
         self.config = config
         self.sampler = sampler
         self.by_rows = config.by_rows(network.backbone.items)
-        backbone = backbone_for_runner(network.backbone, config.runner, config.batch_size, [config.max_length])
+        rows = config.batch_size_for(0)
+        backbone = backbone_for_runner(network.backbone, config.runner, rows, [config.max_length])
         self.backbone = backbone.dropping_out(config.dropout)
         self._touched: list[TouchedRows] = []
         self._losses: list[Tensor] = []
@@ -67,7 +68,9 @@ class PretrainModule(TrainedModule):
 
     def _contrastive_loss(self, views: Tensor) -> Tensor:
         config = self.config.contrastive
-        vectors = represent(self.backbone, views.flatten(0, 1), readout=config.readout)
+        # A dense gradient of a table of which only touched rows are updated would cost more than all else.
+        backbone = self.backbone.with_frozen_embedding() if self.by_rows else self.backbone
+        vectors = represent(backbone, views.flatten(0, 1), readout=config.readout)
         return contrastive_loss(vectors.view(*views.shape[:2], -1), config.temperature)
 
     def _prediction_loss(self, batch: dict[str, Tensor]) -> Tensor:
