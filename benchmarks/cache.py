@@ -110,7 +110,9 @@ def epochs(
 
 
 def random_model(corpus: Corpus, options: argparse.Namespace) -> UserModel:
-    backbone = Backbone(BackboneConfig(channels=options.channels), options.items, seed=options.seed)
+    backbone = Backbone(
+        BackboneConfig(channels=options.channels, dilations=(1, 4) * 4), options.items, seed=options.seed
+    )
     return UserModel(PretrainedBackbone(NextItemModel(backbone), corpus.catalogue, options.events), "cpu")
 
 

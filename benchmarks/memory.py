@@ -34,7 +34,7 @@ class Steps:
         from peterrec.training.optim import clip_gradients, make_optimizer
         from peterrec.training.pretrain_module import PretrainModule
 
-        backbone = BackboneConfig(channels=channels, tie_weights=True)
+        backbone = BackboneConfig(channels=channels, dilations=(1, 4) * 4, tie_weights=True)
         paper: dict[str, Any] = {"item_init": "random", "contrastive": {"weight": 0.0}, "dropout": 0.0}
         config = PretrainConfig(backbone=backbone, max_length=events, **paper, **settings)
         self.network = NextItemModel(Backbone(config.backbone, items))

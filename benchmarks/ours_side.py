@@ -41,7 +41,8 @@ Batch = dict[str, Tensor]
 
 
 def backbone_config(sizes: Sizes) -> BackboneConfig:
-    return BackboneConfig(channels=sizes.channels, kernel_size=sizes.kernel, dilations=sizes.dilations)
+    size = {"channels": sizes.channels, "kernel_size": sizes.kernel, "dilations": sizes.dilations}
+    return BackboneConfig(**size, tie_weights=True)
 
 
 def user_model(sizes: Sizes) -> UserModel:
