@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peterrec.config import MaskingConfig, PretrainConfig
+from peterrec.config import ContrastiveConfig, MaskingConfig, PretrainConfig
 from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK, Sequences
-from peterrec.training.objectives import MaskedItems, NextItem, objective_of
+from peterrec.training.objectives import ExampleSource, MaskedItems, NextItem, objective_of
 
 ITEMS = 12
 MASKED = MaskingConfig(mask_fraction=0.5, mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0)
@@ -119,3 +119,32 @@ def test_each_row_that_has_an_item_is_asked_for_one() -> None:
     masking = MASKED.model_copy(update={"mask_fraction": 0.01})
     examples = MaskedItems(config_of("noncausal", masking), ITEMS).examples(TABLE, rng())
     assert (examples.targets != PAD).sum(axis=1).tolist() == [1, 1, 1]
+
+
+# ---------------------------------------------------------------- views of the users of a batch
+
+
+@pytest.mark.parametrize("limit", [2, 3, 64])
+def test_views_are_of_users_of_the_batch_each_once_and_at_most_so_many(limit: int) -> None:
+    """User u has items of its own: u + 4, again and again."""
+    contrastive = {"weight": 0.3, "users": limit, "views": 3}
+    config = PretrainConfig(max_length=2, contrastive=contrastive)
+    sequences = Sequences.from_rows([[user + FIRST_ITEM] * 6 for user in range(5)])
+    objective = NextItem(config, ITEMS)
+    windows = objective.windows(sequences, np.arange(5))
+    source = ExampleSource(objective, windows, None, sequences)
+    rows = np.flatnonzero(np.isin(windows.users, [0, 2, 3, 4]))  # several windows of each
+    views = source.batch(rows, rng())["views"].numpy()
+    users = [set(of_user[of_user != PAD].tolist()) for of_user in views]
+    assert all(len(items) == 1 for items in users), "all views of a user are the user's own"
+    chosen = [items.pop() - FIRST_ITEM for items in users]
+    assert len(chosen) == min(limit, 4) == len(set(chosen))
+    assert set(chosen) <= {0, 2, 3, 4}
+
+
+def test_without_a_contrastive_loss_nothing_is_drawn_for_it() -> None:
+    config = config_of("causal").model_copy(update={"contrastive": ContrastiveConfig(weight=0)})
+    sequences = Sequences.from_rows([[4, 5, 6]])
+    objective = NextItem(config, ITEMS)
+    source = ExampleSource(objective, objective.windows(sequences, np.arange(1)), None, sequences)
+    assert set(source.batch(np.arange(1), rng())) == {"inputs", "targets"}

@@ -92,7 +92,10 @@ class ContrastiveConfig(Config):
     weight: Annotated[float, Field(ge=0)] = Field(
         default=0.3, description="of the contrastive loss in the sum; 0: there is none"
     )
-    views: Annotated[int, Field(ge=2)] = Field(default=2, description="of each user in a batch")
+    users: Annotated[int, Field(ge=2)] = Field(
+        default=64, description="of a batch that are told from each other, at most: more cost more"
+    )
+    views: Annotated[int, Field(ge=2)] = Field(default=2, description="of each of these users")
     view: Literal["subset", "slice", "mixed"] = Field(
         default="mixed",
         description="subset: random events in their order; slice: consecutive events; mixed: either, drawn for each",

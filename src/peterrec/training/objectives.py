@@ -135,7 +135,10 @@ class ExampleSource:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             out["negatives"] = self.sampler.sample(self.config.negatives, generator)
         if self.config.contrastive.weight > 0:
-            out["views"] = views_of(self.sequences, np.unique(self.data.users[rows]), self.config, rng)
+            users = np.unique(self.data.users[rows])
+            if len(users) > self.config.contrastive.users:
+                users = np.sort(rng.choice(users, self.config.contrastive.users, replace=False))
+            out["views"] = views_of(self.sequences, users, self.config, rng)
         return out
 
 
