@@ -234,3 +234,13 @@ def test_a_target_that_the_source_does_not_know_is_seen_all_the_same():
     assert "x" in model.recommend([["item-1"], ["x", "item-1"]], "shop", 5).items[0]
     assert "x" not in model.recommend([["item-1"], ["x", "item-1"]], "shop", 5).items[1]
     assert "x" in model.recommend([["x", "item-1"]], "shop", 5, exclude_seen=False).items[0]
+
+
+def test_a_backbone_that_predicts_no_items_recommends_none_without_a_bundle() -> None:
+    model = make()
+    assert len(model.recommend([["item-1"]], k=2).items[0]) == 2
+    model.pretrained.training["objective"] = "contrastive"
+    with pytest.raises(ConfigError, match="predicts no items") as caught:
+        model.recommend([["item-1"]], k=2)
+    assert "prediction_weight" in caught.value.remedy
+    assert len(model.recommend([["item-1"]], "shop", 2).items[0]) == 2

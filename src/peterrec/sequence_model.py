@@ -250,9 +250,14 @@ class SequenceModel:
             External ids, in the order of the scores.
 
         Raises:
-            ConfigError: the bundle is of a classification task.
+            ConfigError: the bundle is of a classification task, or there is none and the backbone predicts no items.
         """
         if bundle is None:
+            if self.pretrained.training.get("objective") == "contrastive":
+                raise ConfigError(
+                    "the backbone was pre-trained to tell users apart, and predicts no items",
+                    remedy="name a bundle of a ranking task, or pre-train with prediction_weight above 0",
+                )
             return self.catalogue
         targets = self.bundle(bundle).targets
         if targets is None:

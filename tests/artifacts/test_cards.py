@@ -56,6 +56,11 @@ def test_a_backbone_card(backbone):
     [
         ({"objective": "masked items", "users": 9}, "to predict items that are masked in its input, on 9 users"),
         ({"objective": "next item", "users": 9}, "to predict the next item at every position, on 9 users"),
+        (
+            {"objective": "masked items and contrastive", "users": 9, "metrics": {"contrastive_loss": 1.0}},
+            "masked in its input and to tell pieces of a user's history from those of others, on 9 users",
+        ),
+        ({"objective": "contrastive", "users": 9}, "pre-trained to tell pieces of a user's history from those"),
     ],
 )
 def test_a_card_says_what_pretraining_predicted(tmp_path, training, sentence):

@@ -10,12 +10,13 @@ def backbone_card(meta: dict[str, Any]) -> str:
     config, training = meta["backbone"], meta["training"]
     metrics = "".join(f"| {name} | {_number(value)} |\n" for name, value in training.get("metrics", {}).items())
     probed = ", `probe_...` of a linear model on the vectors of labelled users" if "probe" in training else ""
+    contrasted = ", `contrastive_loss` of pieces of them" if "contrastive_loss" in training.get("metrics", {}) else ""
     return f"""# A peterrec backbone
 
 A {config["kind"]} user model: {_blocks(config)}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
 
-It was pre-trained to predict {_objective(training)}, on {training.get("users", "?")} users.
-On held-out users (`valid_loss` over all of their positions{probed}, the others for the last item of each):
+It was pre-trained {_objective(training)}, on {training.get("users", "?")} users.
+On held-out users (`valid_loss` over all of their positions{contrasted}{probed}, the others for the last item of each):
 
 | metric | value |
 |---|---|
@@ -117,8 +118,12 @@ kernel {config["kernel_size"]}"""
 
 
 def _objective(training: dict[str, Any]) -> str:
-    masked = training.get("objective") == "masked items"
-    return "items that are masked in its input" if masked else "the next item at every position"
+    learned = {
+        "next item": "to predict the next item at every position",
+        "masked items": "to predict items that are masked in its input",
+        "contrastive": "to tell pieces of a user's history from those of others",
+    }
+    return " and ".join(learned.get(name, name) for name in str(training.get("objective", "next item")).split(" and "))
 
 
 def _number(value: object) -> str:

@@ -27,7 +27,7 @@ from peterrec.nn.readout import TrainedReadout, readout_named
 from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.loop import Plan, fit
-from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
+from peterrec.training.objectives import ExampleSource, Objective, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.probe import Probe
 from peterrec.training.selection import too_few
@@ -108,7 +108,7 @@ def pretrain(
         "users": len(train_rows),
         "windows": len(windows.lengths),
         "batch_size": batch_size,
-        "objective": objective.name,
+        "objective": objective_name(objective, config),
         "loss": loss,
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
         **_outcome(curve, config, probe),
@@ -120,6 +120,12 @@ def pretrain(
     for warning in training["warnings"]:
         logger.warning(warning)
     return UserModel(pretrained)
+
+
+def objective_name(objective: Objective, config: PretrainConfig) -> str:
+    """Return in words what a training of these settings learns from."""
+    predicted = [objective.name] if config.prediction_weight > 0 else []
+    return " and ".join([*predicted, *(["contrastive"] if config.contrastive.weight > 0 else [])])
 
 
 def _hold_out_warnings(held_out: int, config: PretrainConfig) -> list[str]:
