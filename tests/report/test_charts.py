@@ -176,3 +176,14 @@ def test_sampled_losses_are_not_to_be_compared_with_full_ones(record: RunRecord)
     full = pretrain_panels(record.backbone.model_copy(update={"loss": "full softmax"}))[0].note
     assert "sampled negatives" in sampled
     assert "sampled negatives" not in full
+
+
+def test_the_losses_of_an_objective_are_its_own(record: RunRecord) -> None:
+    """The one that was trained has the contrastive loss in it; without items there is nothing to rank."""
+    assert "contrastive" not in pretrain_panels(record.backbone)[0].note
+    mixed = pretrain_panels(record.backbone.model_copy(update={"objective": "next item and contrastive"}))
+    assert "weighted contrastive loss" in mixed[0].note
+    rows = [{"epoch": float(epoch), "train_loss": 2.0, "contrastive_loss": 1.5} for epoch in range(2)]
+    curve = record.backbone.curve.model_copy(update={"rows": rows, "best_epoch": 1})
+    alone = pretrain_panels(record.backbone.model_copy(update={"objective": "contrastive", "curve": curve}))
+    assert [panel.caption for panel in alone] == ["Contrastive loss, in nats"]

@@ -102,6 +102,20 @@ def test_the_summary_has_the_numbers_and_hides_no_defeat(record: RunRecord) -> N
     assert tasks.endswith("better than every baseline on 1 of 3, new-department, and not on returns and age.")
 
 
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("next item", "6 epochs to predict what comes next, from"),
+        ("masked items and contrastive", "6 epochs to fill in what is hidden and to tell users apart, from"),
+        ("contrastive", "6 epochs to tell users apart, from"),
+    ],
+)
+def test_the_summary_says_what_was_learned(record: RunRecord, objective: str, words: str) -> None:
+    backbone = record.backbone.model_copy(update={"objective": objective})
+    pretraining, _ = summary(record.model_copy(update={"backbone": backbone}))
+    assert words in pretraining.replace("\u00a0", " ")
+
+
 def test_the_summary_of_other_outcomes(make_record: Callable[..., RunRecord]) -> None:
     returns, age, shop = make_record().tasks
 

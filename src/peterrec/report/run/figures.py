@@ -38,9 +38,14 @@ def result_panels(index: int, task: TaskRecord) -> list[Panel]:
 def pretrain_panels(backbone: BackboneFacts) -> list[Panel]:
     """Return the losses of pre-training, and how held-out users' last items are ranked."""
     curve = backbone.curve
+    note = "Training: mean over the epoch, while the weights still changed."
+    if backbone.objective == "contrastive":
+        losses = [("training", curve, "train_loss"), ("validation", curve, "contrastive_loss")]
+        return [curve_panel("pretrain-loss", "Contrastive loss, in nats", "lower is better", losses, note)]
     losses = [("training", curve, "train_loss"), ("validation", curve, "valid_loss")]
     ranks = [(metric(name), curve, name) for name in ("hr@10", "mrr@10")]
-    note = "Training: mean over the epoch, while the weights still changed."
+    if "contrastive" in backbone.objective:
+        note += " It has the weighted contrastive loss in it, the validation loss has not."
     if backbone.loss.startswith("sampled"):
         note += " It is over sampled negatives, the validation loss over all items: compare their shapes, not heights."
     return [

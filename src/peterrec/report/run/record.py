@@ -144,6 +144,7 @@ class BackboneFacts(_Facts):
     max_length: int
     users: int
     windows: int
+    objective: str = "next item"
     loss: str
     fingerprint: str
     bytes: int
