@@ -82,38 +82,33 @@ def pretrain(
     config, out = config or PretrainConfig(), Path(out)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     items = len(corpus.catalogue)
-    sampled = config.sampled(items)
     _check_settings(config, items)
-    sampler = LogUniformSampler(items) if sampled else None
+    sampler = LogUniformSampler(items) if config.sampled(items) else None
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)
     inputs = {"corpus": corpus.manifest["fingerprint"]}
     settings = dump_yaml(config)
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
-    loss = f"sampled softmax with {config.negatives} shared negatives" if sampled else "full softmax"
-    logger.info(f"pre-training on {len(train_rows):,} users, {len(valid_rows):,} held out, {items:,} items, {loss}")
-    if (new_users := int(corpus.new_users.sum())) > 0:
-        logger.info(f"{new_users:,} new users are kept out of it")
     windows = objective_of(config, items).windows(corpus.sequences, train_rows)
     batch_size = config.batch_size_for(len(windows.lengths))
     config = config.model_copy(update={"batch_size": batch_size})
     objective = objective_of(config, items)
+    facts: dict[str, Any] = {
+        "users": len(train_rows),
+        "windows": len(windows.lengths),
+        "batch_size": batch_size,
+        "objective": objective_name(objective, config),
+        "loss": _loss_name(config, items),
+        "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
+    }
+    _log_start(corpus, facts, len(valid_rows))
     source = ExampleSource(objective, windows, sampler, corpus.sequences)
     stream = EpochStream(source, batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config, train_rows), config, sampler, probe)
         curve = fit(module, stream, valid, work, _plan(config, probe), config.runner)
-    training = {
-        "users": len(train_rows),
-        "windows": len(windows.lengths),
-        "batch_size": batch_size,
-        "objective": objective_name(objective, config),
-        "loss": loss,
-        "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
-        **_outcome(curve, config, probe),
-        "warnings": [] if config.monitor == "probe" else _hold_out_warnings(len(valid_rows), config),
-    }
+    training = facts | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
     save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite)
     work.remove()
@@ -128,7 +123,25 @@ def objective_name(objective: Objective, config: PretrainConfig) -> str:
     return " and ".join([*predicted, *(["contrastive"] if config.contrastive.weight > 0 else [])])
 
 
+def _loss_name(config: PretrainConfig, items: int) -> str:
+    if config.prediction_weight == 0:
+        return "contrastive"
+    return f"sampled softmax with {config.negatives} shared negatives" if config.sampled(items) else "full softmax"
+
+
+def _log_start(corpus: Corpus, facts: dict[str, Any], held_out: int) -> None:
+    items = len(corpus.catalogue)
+    logger.info(
+        f"pre-training on {facts['users']:,} users, {held_out:,} held out, {items:,} items, {facts['loss']}"
+        + (" and contrastive" if facts["objective"].endswith(" and contrastive") else "")
+    )
+    if (new_users := int(corpus.new_users.sum())) > 0:
+        logger.info(f"{new_users:,} new users are kept out of it")
+
+
 def _hold_out_warnings(held_out: int, config: PretrainConfig) -> list[str]:
+    if config.monitor == "probe":
+        return []
     few = too_few(held_out, "held-out")
     setting = "max_valid_users" if held_out == config.max_valid_users else "valid_fraction"
     return [] if few is None else [f"{few}, but they chose it: raise {setting}"]
