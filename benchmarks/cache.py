@@ -104,6 +104,7 @@ def epochs(
     """Adapt for two epochs; the seconds of each."""
     runner = {"accelerator": "cpu", "progress": False}
     fixed = {"max_length": options.events, "batch_size": options.batch_size, "epochs": 2, "seed": options.seed}
+    fixed |= {"readout": "token", "selection": "valid"}
     config = AdaptConfig.model_validate(fixed | settings | {"runner": runner})
     bundle = adapt(model, corpus, "job", out, config, overwrite=True)
     return [row["seconds"] for row in bundle.metrics["curve"]]

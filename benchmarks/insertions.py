@@ -27,8 +27,10 @@ import torch
 import peterrec
 from peterrec.evaluation.results import TaskEvaluation
 
-PRETRAIN = {"epochs": 8, "patience": 2}
-ADAPT = {"max_length": 100, "epochs": 15, "patience": 4, "ranking_loss": "bpr", "negatives": {"count": 4}}
+PRETRAIN = {"epochs": 8, "patience": 2, "item_init": "random", "contrastive": {"weight": 0.0}, "dropout": 0.0}
+BACKBONE = {"dilations": (1, 4) * 4, "tie_weights": True}
+ADAPT: dict[str, Any] = {"readout": "token", "max_length": 100, "epochs": 15, "patience": 4}
+ADAPT |= {"ranking_loss": "bpr", "negatives": {"count": 4}}
 SPLIT = {"train": 0.6, "valid": 0.15, "test": 0.25, "salt": "development"}  # more to validate on: less luck in stopping
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -142,7 +144,7 @@ def sweep(data: Data, out: Path, options: argparse.Namespace) -> None:
     """Pre-train once, adapt every variant with every seed, evaluate, print."""
     corpus = development(data, out)
     pretraining = peterrec.PretrainConfig.model_validate(
-        PRETRAIN | {"backbone": {"kind": options.kind}, "runner": {"progress": False}}
+        PRETRAIN | {"backbone": BACKBONE | {"kind": options.kind}, "runner": {"progress": False}}
     )
     backbone = out / f"backbone-{options.kind}"
     model = (

@@ -106,7 +106,11 @@ def pretrain(sizes: Sizes) -> Job:
 def adapt(sizes: Sizes) -> Job:
     """A step of adapting to a classification task."""
     config = AdaptConfig(
-        strategy=_literal(sizes.strategy), max_length=sizes.events, batch_size=sizes.batch, runner=_runner(sizes)
+        readout="token",
+        strategy=_literal(sizes.strategy),
+        max_length=sizes.events,
+        batch_size=sizes.batch,
+        runner=_runner(sizes),
     )
     names = tuple(f"class {number}" for number in range(sizes.classes))
     task = Task("bench", "classification", Path(), names)
