@@ -16,16 +16,16 @@ import numpy as np
 from peterrec.config import SplitConfig
 from peterrec.data.hashing import id_hash
 from peterrec.data.splits import assign_parts
-from peterrec.report.grid.cells import CellResult, read_cell, read_users
+from peterrec.report.grid.cells import read_cell, read_users
 
 TEST = 2  # what `assign_parts` calls test users
 
 
-def means_of(folder: Path, cell: CellResult, split: SplitConfig) -> tuple[float, float, int]:
-    """The primary metric of a cell: on all test users, on the untouched ones; and how many these are."""
+def means_of(folder: Path, metric: str, split: SplitConfig) -> tuple[float, float, int]:
+    """A metric of a cell: on all test users, on the untouched ones; and how many these are."""
     users = read_users(folder)
     untouched = assign_parts(id_hash(users["user_id"].to_pylist()), split) == TEST
-    gains, rows = users[cell.primary].to_numpy(), users["rows"].to_numpy()
+    gains, rows = users[metric].to_numpy(), users["rows"].to_numpy()
     return (
         float(gains.sum() / rows.sum()),
         float(gains[untouched].sum() / max(1, rows[untouched].sum())),
@@ -33,22 +33,22 @@ def means_of(folder: Path, cell: CellResult, split: SplitConfig) -> tuple[float,
     )
 
 
-def table(grid: Path, salt: str) -> list[str]:
-    """Lines of Markdown: a method of a task a row, means over the seeds of whole shares of labels."""
+def table(grid: Path, salt: str, share: float = 1.0, metric: str | None = None) -> list[str]:
+    """Lines of Markdown: a method of a task a row, means over the seeds; of each task's primary metric by default."""
     values_by_key: dict[tuple[str, str, str], list[tuple[float, float, int]]] = defaultdict(list)
     for path in sorted(grid.glob("cells/*/*/*/*/cell.json")):
         cell = read_cell(path.parent)
-        if cell.share == 1.0:
-            key = (f"{cell.data}/{cell.task}", cell.method, cell.primary)
-            values_by_key[key].append(means_of(path.parent, cell, SplitConfig(salt=salt)))
+        if cell.share == share:
+            key = (f"{cell.data}/{cell.task}", cell.method, metric or cell.primary)
+            values_by_key[key].append(means_of(path.parent, key[2], SplitConfig(salt=salt)))
     lines = [
         "| task | method | metric | all test users | untouched | untouched users a seed |",
         "|---|---|---|---|---|---|",
     ]
-    for (task, method, metric), values in values_by_key.items():
+    for (task, method, name), values in values_by_key.items():
         whole_mean, part, users = np.mean(np.array(values), axis=0)
-        digits = 3 if metric == "accuracy" else 4
-        lines.append(f"| {task} | {method} | {metric} | {whole_mean:.{digits}f} | {part:.{digits}f} | {users:.0f} |")
+        digits = 3 if name == "accuracy" else 4
+        lines.append(f"| {task} | {method} | {name} | {whole_mean:.{digits}f} | {part:.{digits}f} | {users:.0f} |")
     return lines
 
 
@@ -56,8 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="folder that `peterrec experiment` wrote")
     parser.add_argument("--salt", default="seed-0", help="of the split that settings were chosen on")
+    parser.add_argument("--share", type=float, default=1.0, help="of the labels")
+    parser.add_argument("--metric", help="accuracy, log_loss, ...; the primary one if not given")
     arguments = parser.parse_args()
-    print("\n".join(table(arguments.grid, arguments.salt)))
+    print("\n".join(table(arguments.grid, arguments.salt, arguments.share, arguments.metric)))
 
 
 if __name__ == "__main__":
