@@ -166,13 +166,7 @@ def leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:
     """
     real = tokens != PAD
     draw = np.where(real, rng.random(tokens.shape), np.inf)
-    return keep_events(
-        tokens, real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
-    )
-
-
-def keep_events(tokens: Tokens, stays: npt.NDArray[np.bool_]) -> Tokens:
-    """Return the same rows with some of their items only, which keep their order and move up; (B, W), padded."""
+    stays = real & ((draw >= share) | (draw == draw.max(axis=1, initial=0, where=real, keepdims=True)))
     order = np.argsort(~stays, axis=1, kind="stable")
     left_aligned = np.take_along_axis(np.where(stays, tokens, PAD), order, axis=1)
     return np.ascontiguousarray(left_aligned[:, : padded_width(stays.sum(axis=1), tokens.shape[1])])

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peterrec.config import ContrastiveConfig
-from peterrec.data.batching import Tokens, keep_events, last_events
+from peterrec.data.batching import Tokens, last_events, padded_width
 from peterrec.data.sequences import PAD, IntArray, Sequences
 
 LONGEST = 4096  # most recent events that views are drawn from
@@ -34,19 +34,25 @@ def draw_views(sequences: Sequences, rows: IntArray, config: ContrastiveConfig, 
     wanted = np.exp(rng.uniform(shortest, longest, (len(tokens), 1))).astype(np.int64).clip(max=config.max_events)
     count = np.minimum(wanted, events)
     start = np.floor(rng.random(count.shape) * (events - count + 1)).astype(np.int64)
-    columns = np.arange(tokens.shape[1])
-    in_slice = (columns >= start) & (columns < start + count)
+    width = padded_width(count, tokens.shape[1])
+    beyond = tokens.shape[1]  # where nothing is
+    slices = np.where(np.arange(width) < count, start + np.arange(width), beyond)
     if config.view == "slice":
-        return keep_events(tokens, in_slice)
-    in_subset = _random_subset(real, count, rng)
+        return _take(tokens, slices)
+    subsets = _random_subsets(real, count, width, rng)
     if config.view == "subset":
-        return keep_events(tokens, in_subset)
-    return keep_events(tokens, np.where(rng.random(count.shape) < 0.5, in_slice, in_subset))
+        return _take(tokens, subsets)
+    return _take(tokens, np.where(rng.random(count.shape) < 0.5, slices, subsets))
 
 
-def _random_subset(real: npt.NDArray[np.bool_], count: IntArray, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Choose `count` (B, 1) of the real places of each row, all subsets alike."""
+def _random_subsets(real: npt.NDArray[np.bool_], count: IntArray, width: int, rng: np.random.Generator) -> IntArray:
+    """Choose `count` (B, 1) of the real places of each row, all subsets alike: their columns in order, (B, width)."""
     keys = np.where(real, rng.random(real.shape), 2.0)  # padding comes last
-    ranks = keys.argsort(axis=1).argsort(axis=1)
-    chosen: npt.NDArray[np.bool_] = ranks < count
-    return chosen
+    least = np.argpartition(keys, width - 1, axis=1)[:, :width] if width else np.empty((len(keys), 0), np.int64)
+    least = np.take_along_axis(least, np.take_along_axis(keys, least, axis=1).argsort(axis=1), axis=1)
+    return np.sort(np.where(np.arange(width) < count, least, real.shape[1]), axis=1)
+
+
+def _take(tokens: Tokens, columns: IntArray) -> Tokens:
+    """Return the tokens at some columns of each row; [PAD] at the one behind the last."""
+    return np.take_along_axis(np.pad(tokens, ((0, 0), (0, 1)), constant_values=PAD), columns, axis=1)
