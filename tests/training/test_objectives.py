@@ -6,12 +6,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.config import ContrastiveConfig, MaskingConfig, PretrainConfig
 from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK, Sequences
+from peterrec.nn.backbone import Backbone
+from peterrec.nn.contrastive import contrastive_loss
+from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.readout import represent
 from peterrec.training.objectives import ExampleSource, MaskedItems, NextItem, objective_of
+from peterrec.training.pretrain_module import PretrainModule
+from training.small import pretrain_config
 
 ITEMS = 12
 MASKED = MaskingConfig(mask_fraction=0.5, mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0)
@@ -148,3 +155,15 @@ def test_without_a_contrastive_loss_nothing_is_drawn_for_it() -> None:
     objective = NextItem(config, ITEMS)
     source = ExampleSource(objective, objective.windows(sequences, np.arange(1)), None, sequences)
     assert set(source.batch(np.arange(1), rng())) == {"inputs", "targets"}
+
+
+def test_views_are_compared_in_full_precision_also_where_the_network_is_not() -> None:
+    config = pretrain_config(contrastive={"weight": 1.0, "temperature": 0.01})
+    network = NextItemModel(Backbone(config.backbone, ITEMS))
+    module = PretrainModule(network, config, None).eval()
+    views = torch.from_numpy(rng().integers(FIRST_ITEM, FIRST_ITEM + ITEMS, (6, 2, 5)))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        vectors = represent(network.backbone, views.flatten(0, 1), readout="both")
+        loss = module._contrastive_loss(views)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(contrastive_loss(vectors.float().view(6, 2, -1), 0.01).item(), rel=1e-5)

@@ -71,7 +71,8 @@ class PretrainModule(TrainedModule):
         # A dense gradient of a table of which only touched rows are updated would cost more than all else.
         backbone = self.backbone.with_frozen_embedding() if self.by_rows else self.backbone
         vectors = represent(backbone, views.flatten(0, 1), readout=config.readout)
-        return contrastive_loss(vectors.view(*views.shape[:2], -1), config.temperature)
+        with self.full_precision():  # a small temperature would make rounding of cosines large
+            return contrastive_loss(vectors.float().view(*views.shape[:2], -1), config.temperature)
 
     def _prediction_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean loss over all positions that are asked for."""
