@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.config import ContrastiveConfig, MaskingConfig, PretrainConfig
+from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK, Sequences
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.contrastive import contrastive_loss
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import represent
 from peterrec.training.objectives import ExampleSource, MaskedItems, NextItem, objective_of
+from peterrec.training.pretrain import pretrain
 from peterrec.training.pretrain_module import PretrainModule
-from training.small import pretrain_config
+from training.small import LEARNS, pretrain_config
 
 ITEMS = 12
 MASKED = MaskingConfig(mask_fraction=0.5, mask_replace_fraction=1.0, keep_fraction=0.0, random_replace_fraction=0.0)
@@ -167,3 +171,23 @@ def test_views_are_compared_in_full_precision_also_where_the_network_is_not() ->
         loss = module._contrastive_loss(views)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(contrastive_loss(vectors.float().view(6, 2, -1), 0.01).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"channels": 8, "dilations": (1, 2)},
+        {"kind": "noncausal", "channels": 8, "dilations": (1, 2)},
+        {"architecture": "transformer", "channels": 8},
+    ],
+    ids=["causal", "noncausal", "transformer"],
+)
+def test_every_backbone_learns_to_tell_users_apart(corpus: Corpus, tmp_path: Path, backbone: dict[str, Any]) -> None:
+    """Held-out users, beside predicting items: better than where the contrastive loss hardly weighs."""
+    losses = []
+    for weight in (0.3, 1e-6):
+        settings = {"backbone": backbone, "item_init": "co-occurrence", "contrastive": {"weight": weight}, **LEARNS}
+        training = pretrain(corpus, tmp_path / str(weight), pretrain_config(**settings)).pretrained.training
+        assert training["objective"].endswith(" and contrastive")
+        losses.append(training["curve"][-1]["contrastive_loss"])
+    assert losses[0] < losses[1]
