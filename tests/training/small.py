@@ -54,7 +54,7 @@ def pretrain_config(**settings: Any) -> PretrainConfig:
 def adapt_config(**settings: Any) -> AdaptConfig:
     """Four steps an epoch on the tiny corpus, whose few valid users choose the epoch."""
     defaults = {"patch": PatchConfig(bottleneck=2), "selection": "valid", "batch_size": 24, "epochs": 3}
-    defaults["readout"] = "token"
+    defaults |= {"readout": "token", "head_init": "random"}
     return AdaptConfig(**(defaults | {"runner": QUIET} | settings))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
 from peterrec.training.adaptation_run import AdaptationRun
 from peterrec.training.cross_validation import Fold, fold_source, make_folds
-from peterrec.training.learners import standardise
+from peterrec.training.learners import start_head
 from peterrec.training.optim import make_optimizer, make_schedule
 from peterrec.training.strategies import build
 from peterrec.training.work_folder import WorkFolder
@@ -359,10 +358,10 @@ def test_folds_that_diverge_leave_nothing(backbone: Path, corpus: Corpus, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_heads_that_read_sums_know_how_large_they_are_by_the_fold_alone(model: UserModel, corpus: Corpus) -> None:
+def test_where_heads_start_is_decided_by_the_fold_alone(model: UserModel, corpus: Corpus) -> None:
     config = adapt_config(**POOLED)
     fold = folds_of(model, corpus, "cluster", config)[0]
     alone = build(config, model.network.backbone, corpus.task("cluster"), fold.learner.source.part)
-    read = partial(represent, alone.backbone, patch=alone.patch)
-    standardise(alone.head, config, fold.learner.source.part, read, model.device)
+    start_head(alone, config, fold.learner.source.part, None)
     assert torch.equal(fold.learner.parts.head.shift, alone.head.shift)
+    assert torch.equal(fold.learner.parts.head.weight, alone.head.weight)

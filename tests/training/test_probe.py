@@ -20,8 +20,9 @@ from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError, TaskError
 from peterrec.storage import read_json
 from peterrec.training import probe as probing
+from peterrec.training.linear_probe import LinearProbe
 from peterrec.training.pretrain import pretrain
-from peterrec.training.probe import Probe, class_probabilities, metric_of
+from peterrec.training.probe import Probe, metric_of
 from training.small import corpus_of, plain, pretrain_config
 
 PROBED = {"tasks": ["cluster"], "readout": "token"}
@@ -127,12 +128,19 @@ def test_where_valid_users_are_few_nobody_is_judged_by_a_model_that_knows_them(
     )
     judged: list[float] = []
 
-    def spy(train: np.ndarray, labels: np.ndarray, vectors: np.ndarray, classes: int) -> np.ndarray:
-        assert not set(train[:, 0]) & set(vectors[:, 0])
-        judged.extend(vectors[:, 0])
-        return np.eye(classes)[np.zeros(len(vectors), int)]
+    class Spy(LinearProbe):
+        @classmethod
+        def fit(cls, vectors: np.ndarray, labels: np.ndarray, classes: int, *settings: Any) -> LinearProbe:
+            fitted = cls(np.zeros((classes, 1)), np.zeros(classes), 1.0)
+            object.__setattr__(fitted, "fitted_on", set(vectors[:, 0]))
+            return fitted
 
-    monkeypatch.setattr(probing, "class_probabilities", spy)
+        def probabilities(self, vectors: np.ndarray) -> np.ndarray:
+            assert not self.fitted_on & set(vectors[:, 0])
+            judged.extend(vectors[:, 0])
+            return np.eye(len(self.bias))[np.zeros(len(vectors), int)]
+
+    monkeypatch.setattr(probing, "LinearProbe", Spy)
     probe = Probe.from_config(corpus, pretrain_config(probe={"tasks": ["cluster"], "max_users": 50}))
     assert probe is not None
     assert probe.tasks[0].judged_on == "5-fold cross-validation"
@@ -155,8 +163,7 @@ def test_metrics_and_probabilities_of_odd_users() -> None:
     assert metric_of("auc", np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]]), labels) == 1.0
     assert metric_of("auc", np.eye(3)[labels], labels) == 1.0, "a third class that nobody has does not count"
     vectors = np.array([[1.0, 5.0], [2.0, 5.0]])
-    assert class_probabilities(vectors, np.array([2, 2]), vectors[:1], 4).tolist() == [[0, 0, 1, 0]]
-    apart = class_probabilities(np.repeat(vectors, 50, axis=0), np.repeat([0, 3], 50), vectors, 4)
+    apart = LinearProbe.fit(np.repeat(vectors, 50, axis=0), np.repeat([0, 3], 50), 4, 0.03).probabilities(vectors)
     assert apart[0, 0] > 0.7
     assert apart[1, 3] > 0.7
     assert np.isfinite(apart).all(), "a column that is the same for all"

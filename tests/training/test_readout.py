@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from peterrec.model import UserModel
 from peterrec.storage import read_json
 from peterrec.training.activation_cache import changed_blocks
 from peterrec.training.adapt import adapt, adapt_jointly
-from peterrec.training.strategies import build
+from peterrec.training.strategies import Trainable, build
 from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 
 STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "last1", "all", "patch", "patch-random")
@@ -120,14 +119,12 @@ def test_all_that_reads_users_before_training_is_where_the_backbone_is(
 ) -> None:
     device_types: list[set[str]] = []
 
-    def look(head: object, config: object, users: object, read: partial[object], device: torch.device) -> None:
-        parts = [read.args[0], read.keywords.get("patch"), head]
-        device_types.append(
-            {p.device.type for part in parts if isinstance(part, torch.nn.Module) for p in part.parameters()}
-        )
+    def look(network: Trainable, *settings: object) -> None:
+        parts = [network.backbone, network.patch, network.head]
+        device_types.append({p.device.type for part in parts if part is not None for p in part.parameters()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peterrec.training.learners.standardise", look)
+    monkeypatch.setattr("peterrec.training.learners.start_head", look)
     model.device = torch.device("meta")
     model.network.to("meta")
     with pytest.raises(KeyboardInterrupt):

@@ -318,6 +318,12 @@ class AdaptConfig(Config):
         default="both",
         description="what the head reads: " + "; ".join(f"{name}: {meaning}" for name, meaning in READOUTS.items()),
     )
+    head_init: Literal["linear-probe", "random"] = Field(
+        default="linear-probe",
+        description="weights that a head of classes starts from: linear-probe: a logistic regression on what it reads "
+        "of the pre-trained backbone, of at most 2,048 train users, its penalty cross-validated; random, as heads of "
+        "items and over backbones that start at random always are",
+    )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
         default=None,
         description="of the classes in the cross-entropy: balanced (users / classes / users of the class), or by name",

@@ -72,6 +72,18 @@ class _Head(nn.Module):
             self.bias.sub_(self.weight @ self.shift)
         self.shift = self.scale = None
 
+    @torch.no_grad()
+    def start_at(self, weight: Float[Tensor, "K R"], bias: Float[Tensor, " K"]) -> None:
+        """Begin at weights and biases; an output whose bias is minus infinity keeps its own.
+
+        Args:
+            weight: of the numbers as `read` gives them.
+            bias: of each output.
+        """
+        has_bias = (bias > -torch.inf).to(self.bias.device)
+        self.weight.copy_(weight)
+        self.bias.copy_(torch.where(has_bias, bias.to(self.bias), self.bias))
+
     def forward(self, representation: Float[Tensor, "B R"]) -> Float[Tensor, "B K"]:
         """Return the score of every output: logits of classes, or scores of items."""
         return F.linear(self.read(representation), self.weight, self.bias)

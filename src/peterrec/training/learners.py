@@ -16,20 +16,22 @@ from torch import Tensor, nn
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import inference_batches
 from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
 from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.readout import readout_named, represent
+from peterrec.nn.readout import TrainedReadout, readout_named, represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
+from peterrec.training.linear_probe import LinearProbe
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients
-from peterrec.training.strategies import Trainable
+from peterrec.training.strategies import Trainable, starts_pretrained
 from peterrec.training.task_loss import MetricTotals, TaskLoss, class_weights, mean_metrics, metric_sums
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
 
-STANDARD_USERS = 2048  # enough for a mean and a deviation
-STANDARD_BATCH = 64
+STARTING_USERS = 2048  # enough for means, deviations and a probe to start from
+STARTING_BATCH = 64
 
 Read = Callable[[IntArray], Batch]
 
@@ -81,37 +83,66 @@ def new_learner(
     """
     parts.modules().to(device)
     parts.backbone.to(device)
-    read = partial(represent, parts.backbone, patch=parts.patch, module=parts.readout_module)
-    standardise(parts.head, config, train, read, device)
     loss = TaskLoss(config, class_weights(config, task, train))
+    start_head(parts, config, train, loss.weights)
     return Learner(task, train, valid, parts, TaskSource(task, train, config, states), loss)
 
 
 @torch.no_grad()
-def standardise(
-    head: ClassificationHead | ItemHead,
-    config: AdaptConfig,
-    users: TaskPart,
-    read: Callable[..., Tensor],
-    device: torch.device,
-) -> None:
-    """Scale the input of a head that reads sums of states by their size among some of the train users.
+def start_head(parts: Trainable, config: AdaptConfig, train: TaskPart, class_weights: Tensor | None) -> None:
+    """Let a head begin where some of the train users, read by the network before it is trained, say.
 
-    Of a trained readout by the size that it starts with: what it learns then grows or shrinks with it.
+    The numbers that a head reads are scaled by their size among these users, where the readout asks for it. (Of a
+    trained readout by the size that they start with: what it learns then grows or shrinks with it.) A head of classes
+    starts at a linear probe, where `head_init` says so and what it reads says something: not where the backbone starts
+    at random.
 
     Args:
-        head: of the task; it stays as it is where the readout is not standardised.
-        config: says what is read.
-        users: to train on.
-        read: from tokens to representations, before anything is trained.
-        device: where the backbone is.
+        parts: the network, on its device.
+        config: says what is read, and where the head starts.
+        train: users to learn from.
+        class_weights: (K,) in the loss, or None.
     """
-    if not readout_named(config.readout).standardised:
+    readout, head = readout_named(config.readout), parts.head
+    probed = isinstance(head, ClassificationHead) and config.head_init == "linear-probe" and starts_pretrained(config)
+    probed = probed and (readout.standardised or not isinstance(readout, TrainedReadout))
+    if not readout.standardised and not probed:
         return
-    sample = users.sequences.take(np.linspace(0, len(users) - 1, min(len(users), STANDARD_USERS)).astype(np.int64))
-    batches = inference_batches(sample, STANDARD_BATCH, config.max_length)
-    vectors = [read(torch.from_numpy(tokens).to(device), readout=config.readout) for _, tokens in batches]
-    head.standardise(torch.cat(vectors).float().to(head.weight.device))
+    users = train.take(np.linspace(0, len(train) - 1, min(len(train), STARTING_USERS)).astype(np.int64))
+    read = partial(represent, parts.backbone, patch=parts.patch, readout=config.readout, module=parts.readout_module)
+    batches = list(inference_batches(users.sequences, STARTING_BATCH, config.max_length))
+    order = torch.from_numpy(np.concatenate([rows for rows, _ in batches])).argsort()
+    vectors = torch.cat([read(torch.from_numpy(tokens).to(head.weight.device)) for _, tokens in batches]).float()[order]
+    if readout.standardised:
+        head.standardise(vectors)
+    if probed:
+        start_at_linear_probe(head, vectors, users, class_weights)
+
+
+def start_at_linear_probe(
+    head: ClassificationHead | ItemHead, vectors: Tensor, users: TaskPart, class_weights: Tensor | None
+) -> None:
+    """Let a head begin at a logistic regression of users whose penalty is cross-validated (LP-FT).
+
+    What is trained below it then begins to move for a reason, not after a random head, which would distort pre-trained
+    features first (Kumar et al., ICLR 2022); and few labels are not all that a head knows of its size.
+
+    Args:
+        head: of K classes.
+        vectors: (N, R) representations.
+        users: N labelled users.
+        class_weights: (K,) in the loss, or None.
+    """
+    assert users.labels is not None
+    labels = np.asarray(users.labels, dtype=np.int64)
+    if len(np.unique(labels)) < 2:
+        return
+    weights = None if class_weights is None else class_weights.cpu().double().numpy()[labels]
+    probe = LinearProbe.fit_by_cross_validation(
+        head.read(vectors).cpu().numpy(), labels, len(head.bias), id_hash(users.user_ids.to_pylist()),
+        None if weights is None else weights / weights.mean(),
+    )  # fmt: skip
+    head.start_at(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias))
 
 
 class TaskReader(nn.Module):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 
 from peterrec.config import PretrainConfig
@@ -26,17 +23,15 @@ from peterrec.evaluation.metrics import log_loss
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.readout import readout_named, represent
 from peterrec.training.callbacks import require_finite
+from peterrec.training.linear_probe import FOLDS, Labels, LinearProbe
 from peterrec.training.selection import ENOUGH_USERS
 
 logger = logging.getLogger(__name__)
 
 STRENGTH = 0.03  # C of standardised features, the same in all epochs: what differs is the backbone
-MAX_STEPS = 100
-FOLDS = 5
 BATCH = 64  # users whose representations are computed at once
 
 Vectors = Float[np.ndarray, "users R"]
-Labels = Int[np.ndarray, " users"]
 
 
 @dataclass(frozen=True)
@@ -147,16 +142,14 @@ class Probe:
         train, labels = self._represent(backbone, task.train.sequences, epoch), _labels(task.train)
         if task.valid is not None:
             valid = self._represent(backbone, task.valid.sequences, epoch)
-            return metric_of(
-                self.config.metric, class_probabilities(train, labels, valid, task.classes), _labels(task.valid)
-            )
+            probe = LinearProbe.fit(train, labels, task.classes, STRENGTH)
+            return metric_of(self.config.metric, probe.probabilities(valid), _labels(task.valid))
         fold_of_user = assign_folds(id_hash(task.train.user_ids.to_pylist()), FOLDS, "probe", labels)
         probabilities = np.empty((len(labels), task.classes))
         for fold in range(FOLDS):
             held_out = fold_of_user == fold
-            probabilities[held_out] = class_probabilities(
-                train[~held_out], labels[~held_out], train[held_out], task.classes
-            )
+            probe = LinearProbe.fit(train[~held_out], labels[~held_out], task.classes, STRENGTH)
+            probabilities[held_out] = probe.probabilities(train[held_out])
         return metric_of(self.config.metric, probabilities, labels)
 
     @torch.no_grad()
@@ -168,29 +161,6 @@ class Probe:
             require_finite(values, "a representation of a probed user", epoch)
             vectors[rows] = values.numpy()
         return vectors
-
-
-def class_probabilities(train: Vectors, labels: Labels, vectors: Vectors, classes: int) -> Float[np.ndarray, "N C"]:
-    """Fit a logistic regression on standardised vectors and ask it about others; a class of nobody gets 0.
-
-    Args:
-        train: of the users to fit on.
-        labels: their classes.
-        vectors: N users to ask about.
-        classes: number of classes.
-    """
-    result = np.zeros((len(vectors), classes))
-    present = np.unique(labels)
-    if len(present) == 1:
-        result[:, present] = 1.0
-        return result
-    mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
-    model = LogisticRegression(C=STRENGTH, max_iter=MAX_STEPS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early does no harm: all epochs stop alike
-        model.fit((train - mean) / deviation, labels)
-    result[:, model.classes_] = model.predict_proba((vectors - mean) / deviation)
-    return result
 
 
 def metric_of(metric: str, probabilities: Float[np.ndarray, "N C"], labels: Labels) -> float:

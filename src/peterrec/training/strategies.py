@@ -179,12 +179,17 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedMod
     unshared = UnsharedModules(
         embedding=plan.unshared is None, blocks=blocks if plan.unshared is None else plan.unshared
     )
-    random = not plan.pretrained or (config.strategy == "joint" and config.joint_init == "random")
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
-    start = build_backbone(backbone.config, backbone.items, seed=config.seed + 1) if random else backbone
+    pretrained = starts_pretrained(config)
+    start = backbone if pretrained else build_backbone(backbone.config, backbone.items, seed=config.seed + 1)
     network = start.fork(unshared)
     network.modules_of(unshared).requires_grad_(plan.trained)
     return network, unshared
+
+
+def starts_pretrained(config: AdaptConfig) -> bool:
+    """Return whether a strategy begins with the weights of the pre-trained backbone."""
+    return PLANS[config.strategy].pretrained and (config.strategy, config.joint_init) != ("joint", "random")
 
 
 def build_head(task: Task, train: TaskPart, width: int, generator: torch.Generator) -> ClassificationHead | ItemHead:
