@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ def rank(sizes: Sizes) -> Job:
 def pretrain(sizes: Sizes) -> Job:
     """A step of pre-training."""
     config = PretrainConfig(
-        item_init="random", contrastive={"weight": 0.0}, dropout=0.0,  # as the other sides compute
+        item_init="random", dropout=0.0,  # as the other sides compute
+        contrastive={"weight": 0.3, "users": sizes.contrastive_users} if sizes.contrastive_users else {"weight": 0.0},
         backbone=backbone_config(sizes), loss=_literal(sizes.loss), negatives=sizes.negatives,
         max_length=sizes.events, batch_size=sizes.batch, runner=_runner(sizes),
     )  # fmt: skip
@@ -92,15 +93,12 @@ def pretrain(sizes: Sizes) -> Job:
     sampler = LogUniformSampler(sizes.items) if sizes.loss == "sampled" else None
     module = PretrainModule(NextItemModel(Backbone(backbone_config(sizes), sizes.items)), config, sampler)
     objective = objective_of(config, sizes.items)
-    batches = []
+    rows, sources = np.arange(sizes.batch), []
     for seed in range(BATCHES):
-        rows = np.arange(sizes.batch)
         sequences = sequences_of(histories(sizes, 1, seed))
-        windows = Windows.over(sequences, rows, config.max_length)
-        source = ExampleSource(objective, windows, sampler, sequences)
-        batch = source.batch(rows, np.random.default_rng(seed))
-        batches.append(batch)
-    return _step(module, batches, sizes)
+        sources.append(ExampleSource(objective, Windows.over(sequences, rows, config.max_length), sampler, sequences))
+    drawn = (source.batch(rows, np.random.default_rng(seed)) for seed, source in enumerate(cycle(sources)))
+    return _step(module, drawn if sizes.draw else cycle(list(islice(drawn, BATCHES))), sizes)
 
 
 def adapt(sizes: Sizes) -> Job:
@@ -119,7 +117,7 @@ def adapt(sizes: Sizes) -> Job:
     sources = [TaskSource(task, part, config) for part in parts]
     learner = Learner(task, parts[0], parts[0], trainable, sources[0], TaskLoss(config, None))
     rows, rng = np.arange(sizes.batch), np.random.default_rng(0)
-    return _step(AdaptModule([learner], config), [{"0": source.batch(rows, rng)} for source in sources], sizes)
+    return _step(AdaptModule([learner], config), cycle([{"0": source.batch(rows, rng)} for source in sources]), sizes)
 
 
 def _part(sizes: Sizes, seed: int) -> TaskPart:
@@ -133,7 +131,7 @@ def _last_items(config: PretrainConfig, sizes: Sizes) -> Job:
     module = _LastItems(NextItemModel(Backbone(backbone_config(sizes), sizes.items)), config)
     rows = [torch.from_numpy(histories(sizes, 1, seed)) for seed in range(BATCHES)]
     batches = [{"inputs": row[:, :-1].contiguous(), "last": row[:, -1] - FIRST_ITEM} for row in rows]
-    return _step(module, batches, sizes)
+    return _step(module, cycle(batches), sizes)
 
 
 class _LastItems(PretrainModule):
@@ -155,14 +153,14 @@ def _literal(value: str) -> Any:
     return value  # a name from `Sizes`; the configuration checks it
 
 
-def _step(module: TrainedModule, batches: list[Batch], sizes: Sizes) -> Job:
+def _step(module: TrainedModule, batches: Iterator[Batch], sizes: Sizes) -> Job:
     """Return what the trainer does with a batch, under the settings that `training/loop.py` makes."""
     torch.use_deterministic_algorithms(True)
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False
     parameters = [parameter for parameter in module.trained.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(parameters, module.optim)
-    clip_norm, turn = module.optim.clip_norm, cycle(batches)
+    clip_norm = module.optim.clip_norm
     mixed: Callable[[], Any] = nullcontext
     if sizes.precision == "bf16":
         mixed = _bf16
@@ -172,7 +170,7 @@ def _step(module: TrainedModule, batches: list[Batch], sizes: Sizes) -> Job:
         optimizer.zero_grad()
         with onednn_matmul():
             with mixed():
-                loss: Any = module.training_step(next(turn), 0)
+                loss: Any = module.training_step(next(batches), 0)
             loss.backward()
         module.on_after_backward()
         if clip_norm is not None:

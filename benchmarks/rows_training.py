@@ -13,7 +13,15 @@ TARGETS = 100_000
 
 
 def lines(run: Run) -> Iterator[Line]:
-    for group in (step(64, (0.60, 0.45)), step(256, (0.88, 0.75)), same_loss(), targets(), adapting()):
+    for group in (
+        step(64, (0.60, 0.45)),
+        step(256, (0.88, 0.75)),
+        same_loss(),
+        targets(),
+        contrastive(100),
+        contrastive(10),
+        adapting(),
+    ):
         yield from run.measure(group)
 
 
@@ -61,6 +69,17 @@ def _last_of_each(sizes: Sizes) -> float:
 
 def _every_position(sizes: Sizes) -> float:
     return sizes.batch * sizes.events / TARGETS
+
+
+def contrastive(events: int) -> Group:
+    alone = "next items"
+    both = Spec("next items and contrastive", "ours", "pretrain", {"contrastive_users": 64}, tuned=True)
+    return Group(
+        f"contrastive pre-training, 64 users beside 64 windows of {events} events, batches drawn in the step",
+        Sizes(dilations=(1, 4) * 2, events=events, batch=64, loss="sampled", draw=True),
+        (both, Spec(alone, "ours", "pretrain", tuned=True)),
+        (Pair(both.label, alone),),
+    )
 
 
 def adapting() -> Group:

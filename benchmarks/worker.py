@@ -39,6 +39,8 @@ class Sizes:
     full_pass: bool = False  # of a representation: every position, not only those that the last one depends on
     loss: str = "full"  # of pre-training: full or sampled
     last_only: bool = False  # of pre-training: only the last item of a row is a target
+    contrastive_users: int = 0  # of pre-training: told from each other beside it; 0: nobody
+    draw: bool = False  # of pre-training: batches are drawn in the step, as a training does
     strategy: str = "patch"
     anomaly: str = "shipped"  # autograd's anomaly mode in RecBole: as it is after its import, or off
 
