@@ -49,7 +49,7 @@ def test_queries_are_trained_counted_and_stored(
     head = 4 * (2 * QUERIES * CHANNELS + 1)
     assert bundle.trained == {"readout": QUERIES * CHANNELS, "head": head}
     assert bundle.readout_params == QUERIES * CHANNELS
-    total = sum(parameter.numel() for parameter in model.network.parameters())
+    total = sum(parameter.numel() for parameter in model.network.backbone.parameters())
     assert bundle.all_params == total + bundle.trainable_params
     assert any(line.endswith(f"(readout {QUERIES * CHANNELS}, head {head})") for line in logged)
     queries = bundle.tensors()["readout.queries"]

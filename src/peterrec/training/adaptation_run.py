@@ -129,7 +129,7 @@ class AdaptationRun:
         if self.cache is not None:
             logger.info(self.cache.line)
         networks = [learner.parts for learner in self.learners]
-        modules: list[nn.Module | None] = [self.model.network, first.parts.patch]
+        modules: list[nn.Module | None] = [first.parts.backbone, first.parts.patch]
         modules += [module for network in networks for module in (network.readout_module, network.head)]
         total = sum(count_parameters(module) for module in modules if module is not None)
         logger.info(trainable_line(joint_counts(networks), total))
@@ -137,7 +137,7 @@ class AdaptationRun:
     def new_bundle(self, learner: Learner, metrics: dict[str, Any]) -> Bundle:
         """Return the bundle of a task that was trained."""
         config, model, task, parts = self.config, self.model, learner.task, learner.parts
-        modules = [model.network, parts.patch, parts.readout_module, parts.head]
+        modules = [parts.backbone, parts.patch, parts.readout_module, parts.head]
         labels = learner.train.labels
         return Bundle(
             name=task.name,
