@@ -277,3 +277,20 @@ def test_a_place_that_may_not_be_written(corpus: Corpus, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         pretrain(corpus, tmp_path / "file" / "out", pretrain_config())
+
+
+def test_several_processes_do_not_write_over_each_other(
+    corpus: Corpus, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapt(backbone, corpus, "cluster", tmp_path / "out", adapt_config(epochs=1))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes were started to train together"):
+        pretrain(corpus, tmp_path / "other", pretrain_config())
+    with pytest.raises(ConfigError, match="without torchrun"):
+        adapt(backbone, corpus, "cluster", tmp_path / "out", adapt_config(), overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert names(tmp_path) == ["out"]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    pretrain(corpus, tmp_path / "other", pretrain_config(epochs=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +45,8 @@ class WorkFolder:
     Raises:
         ArtifactError: without `overwrite`: `out` exists; or an unfinished run is there that is not to be resumed, that
             had other inputs, or whose resume point is damaged.
-        ConfigError: without `overwrite`: the unfinished run had another configuration.
+        ConfigError: without `overwrite`: the unfinished run had another configuration; always: a launcher such as
+            torchrun started several processes, all of which would write here.
         StorageError: the place is not writable.
     """
 
@@ -58,6 +60,7 @@ class WorkFolder:
         overwrite: bool,
         kind: str | None = None,
     ) -> None:
+        _require_one_process()
         check_output(out, overwrite=overwrite, kind=kind)
         out = out if out.name else out.absolute()
         self.path = self.root = out.with_name(out.name + ".training")
@@ -194,3 +197,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Load onto the CPU; tensors and plain values only, whatever Lightning's default."""
         loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
+
+
+def _require_one_process() -> None:
+    processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and what launchers like it set
+    if "RANK" in os.environ and processes.isdecimal() and int(processes) > 1:
+        raise ConfigError(
+            f"{processes} processes were started to train together, but each would train alone, on the same files",
+            remedy="start the command by itself, without torchrun; it uses all cores, or one device",
+        )
