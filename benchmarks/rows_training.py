@@ -73,12 +73,12 @@ def _every_position(sizes: Sizes) -> float:
 
 def contrastive(events: int) -> Group:
     alone = "next items"
-    both = Spec("next items and contrastive", "ours", "pretrain", {"contrastive_users": 64}, tuned=True)
+    with_contrast = Spec("next items and contrastive", "ours", "pretrain", {"contrastive_users": 64}, tuned=True)
     return Group(
         f"contrastive pre-training, 64 users beside 64 windows of {events} events, batches drawn in the step",
         Sizes(dilations=(1, 4) * 2, events=events, batch=64, loss="sampled", draw=True),
-        (both, Spec(alone, "ours", "pretrain", tuned=True)),
-        (Pair(both.label, alone),),
+        (with_contrast, Spec(alone, "ours", "pretrain", tuned=True)),
+        (Pair(with_contrast.label, alone),),
     )
 
 
