@@ -183,10 +183,10 @@ def options_in(arguments: list[str]) -> list[str]:
 
 
 def options_of(verb: str) -> set[str]:
-    command: Any = typer.main.get_command(app)
-    return {
-        option for parameter in command.commands[verb].params for option in parameter.opts + parameter.secondary_opts
-    } | {"--help", "-h"}
+    command: Any = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    parameters = [*command.params, *(p for verb in getattr(command, "commands", {}).values() for p in verb.params)]
+    options = {option for parameter in parameters for option in parameter.opts + parameter.secondary_opts}
+    return options | {"--help", "-h"}
 
 
 def build(model: type[config.Config], overrides: list[str]) -> config.Config:

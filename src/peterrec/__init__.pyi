@@ -1,6 +1,9 @@
 from ._version import __version__
 from .answers import Predictions, Recommendations, TopItems
 from .artifacts.inspection import inspect
+from .benchmark.build import build_benchmark
+from .benchmark.predict import predict_benchmark
+from .benchmark.score import BenchmarkScores, score_benchmark
 from .config import (
     ActivityConfig,
     AdaptConfig,
@@ -50,6 +53,7 @@ __all__ = [
     "Answer",
     "AnswerOptions",
     "BackboneConfig",
+    "BenchmarkScores",
     "ClassAnswer",
     "ClassificationTaskConfig",
     "Corpus",
@@ -85,6 +89,7 @@ __all__ = [
     "adapt",
     "adapt_jointly",
     "backup",
+    "build_benchmark",
     "convert",
     "embed",
     "evaluate",
@@ -93,10 +98,12 @@ __all__ = [
     "inspect",
     "load_config",
     "predict",
+    "predict_benchmark",
     "prepare",
     "pretrain",
     "recommend",
     "run",
+    "score_benchmark",
     "serve",
     "tune_process",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
 
 FORMAT_VERSION = 2
-"""Of corpora, backbones, bundles and cells; 1: settings had other names (CHANGELOG.md)."""
+"""Of corpora, backbones, bundles, cells and benchmarks; 1: settings had other names (CHANGELOG.md)."""
 
 DESCRIPTIONS = {
     "corpus": "manifest.json",
@@ -24,6 +24,7 @@ DESCRIPTIONS = {
     "bundle": "adapter_config.json",
     "joint": "joint.json",
     "cell": "cell.json",
+    "benchmark": "benchmark.json",
 }
 """The file that says what an artifact is, by kind."""
 

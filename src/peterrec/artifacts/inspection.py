@@ -15,7 +15,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     """Describe an artifact: kind, sizes, fingerprints, configuration, metrics, trainable share.
 
     Args:
-        path: folder of a corpus, a backbone or a bundle.
+        path: folder of a corpus, a backbone, a bundle or a benchmark.
 
     Returns:
         Plain values, in the order a person wants to read them; `bytes` is the size on disk.

@@ -13,7 +13,7 @@ LONG = 12  # longer lists and mappings are summed up in the table; --json has al
 
 
 def command(
-    path: Annotated[str, typer.Argument(help="Folder of a corpus, a backbone or a bundle.")],
+    path: Annotated[str, typer.Argument(help="Folder of a corpus, a backbone, a bundle or a benchmark.")],
     as_json: Annotated[bool, typer.Option("--json", help="All values as JSON.")] = False,
 ) -> None:
     """Say what an artifact is: sizes, fingerprints, configuration, metrics, trainable share."""

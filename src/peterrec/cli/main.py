@@ -13,6 +13,7 @@ from peterrec.cli import (
     adapt,
     answer,
     backup,
+    benchmark,
     convert,
     evaluate,
     experiment,
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS: dict[str, Callable[..., None]] = {
+VERBS: dict[str, Callable[..., None] | typer.Typer] = {
     "run": run_all.command,
     "experiment": experiment.command,
     "fetch": fetch.command,
@@ -49,9 +50,13 @@ VERBS: dict[str, Callable[..., None]] = {
     "serve": serve.command,
     "backup": backup.command,
     "inspect": inspect.command,
+    "benchmark": benchmark.verbs,
 }
 for name, verb in VERBS.items():
-    app.command(name)(verb)
+    if isinstance(verb, typer.Typer):
+        app.add_typer(verb, name=name)
+    else:
+        app.command(name)(verb)
 
 # Newer typer carries a click of its own, older typer uses the package: this is the right one in both.
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

@@ -48,14 +48,14 @@ def classification_statistics(outcome: ClassificationOutcome) -> dict[str, Stati
     classes = outcome.probabilities.shape[1]
     ones, sums = np.ones(outcome.users), classification_sums(outcome)
     statistics: dict[str, Statistic] = {
-        "accuracy": partial(_weighted_mean, sums["accuracy"], ones),
+        "accuracy": partial(weighted_mean, sums["accuracy"], ones),
         "macro_f1": partial(
             _macro_f1,
             _one_hot(labels, classes),
             _one_hot(predicted, classes),
             _one_hot(labels, classes, keep=predicted == labels),
         ),
-        "log_loss": partial(_weighted_mean, sums["log_loss"], ones),
+        "log_loss": partial(weighted_mean, sums["log_loss"], ones),
     }
     if classes == 2 and 0 < labels.sum() < len(labels):
         statistics["auc"] = _auc_statistic(outcome.probabilities[:, 1], labels)
@@ -69,12 +69,13 @@ def ranking_statistics(outcome: RankingOutcome, *, k: int, sampled_negatives: in
     """
     pairs = pairs_of(outcome).astype(np.float64)
     sums = ranking_sums(outcome, k=k, sampled_negatives=sampled_negatives)
-    return {name: partial(_weighted_mean, gains, pairs) for name, gains in sums.items()}
+    return {name: partial(weighted_mean, gains, pairs) for name, gains in sums.items()}
 
 
-def _weighted_mean(
+def weighted_mean(
     sums: Float[np.ndarray, " users"], rows: Float[np.ndarray, " users"], weights: Float[np.ndarray, "b u"]
 ) -> Float[np.ndarray, " b"]:
+    """Return a mean over rows for each weighting of users, from what each user adds and how many rows each has."""
     return ratios(weights @ sums, weights @ rows)
 
 
