@@ -21,7 +21,7 @@ from peterrec.data.corpus import PARTS
 from peterrec.data.hashing import id_hash
 from peterrec.data.prepare import prepare
 from peterrec.data.splits import assign_parts
-from peterrec.errors import ArtifactError, ConfigError, DataError, PeterRecError
+from peterrec.errors import ArtifactError, ConfigError, DataError, FormatVersionError, PeterRecError
 
 from .conftest import LABELS, Built, write_data
 
@@ -180,6 +180,16 @@ def test_a_file_that_was_changed_is_not_read(built: Built, tmp_path: Path) -> No
     (out / "items.parquet").unlink()
     with pytest.raises(ArtifactError, match=r"items\.parquet: cannot be read"):
         opened.table("items.parquet")
+
+
+def test_another_version_of_the_protocol_is_refused(built: Built, tmp_path: Path) -> None:
+    description = json.loads((built.folder / "benchmark.json").read_text())
+    (tmp_path / "benchmark.json").write_text(json.dumps(description | {"version": 2}))
+    with pytest.raises(FormatVersionError, match="has version 2 of the benchmark; this release judges version 1"):
+        Benchmark.open(tmp_path)
+    (tmp_path / "benchmark.json").write_text(json.dumps(description | {"tasks": [{"name": "x"}]}))
+    with pytest.raises(ArtifactError, match=r"benchmark\.json: "):
+        Benchmark.open(tmp_path)
 
 
 def test_what_may_not_be_replaced_stays(built: Built, tmp_path: Path) -> None:

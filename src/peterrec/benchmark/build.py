@@ -28,6 +28,7 @@ from peterrec.benchmark.protocol import (
     METRICS,
     NEW_USERS,
     RESAMPLES,
+    SOURCE,
     SPLIT,
     VERSION,
     K,
@@ -36,7 +37,7 @@ from peterrec.benchmark.protocol import (
     list_tasks,
     target_column,
 )
-from peterrec.config import ClassificationTaskConfig, EventsConfig, LabelsConfig, PrepareConfig, SourceConfig
+from peterrec.config import ClassificationTaskConfig, EventsConfig, LabelsConfig, PrepareConfig
 from peterrec.data.corpus import PARTS, Corpus
 from peterrec.data.prepare import prepare
 from peterrec.data.sequences import FIRST_ITEM, IntArray
@@ -47,7 +48,6 @@ from peterrec.storage import FORMAT_VERSION, new_folder, read_json, remove_folde
 
 Report = Callable[[str], None]
 Texts = npt.NDArray[np.object_]
-UNCUT = 1_000_000_000  # events: nobody has as many, so that the first ones of everybody are there
 TRAIN, VALID, TEST = range(3)
 RESERVED = ("user_id", "part", *map(target_column, FIRST_EVENTS))  # other columns of the tables with labels
 
@@ -63,9 +63,8 @@ def build_benchmark(
 ) -> Path:
     """Build the transfer benchmark: users, split, histories, tasks and answers that are the same for everybody.
 
-    Valid and test users are new (paper, section 4.1, of users who are known): no event of theirs is in `events.parquet`
-    and `items.parquet`. The same events and labels give the same rows on every machine; `benchmark.json` has a
-    fingerprint of each file's rows.
+    Valid and test users are new: no event of theirs is in `events.parquet` and `items.parquet`. The same events and
+    labels give the same rows on every machine; `benchmark.json` has a fingerprint of each file's rows.
 
     Args:
         out: folder to write; it appears only when everything is in it. Its README.md says what the files are.
@@ -103,8 +102,8 @@ def build_benchmark(
 def _preparation(data: Path, labels: Sequence[str]) -> PrepareConfig:
     users = str(data / "users.parquet")
     return PrepareConfig(
-        events=EventsConfig(paths=(str(data / "events.parquet"),)),
-        source=SourceConfig(max_history=UNCUT),
+        events=EventsConfig(paths=(str(data / "events.parquet"),), ties="hash"),
+        source=SOURCE,
         tasks=tuple(
             ClassificationTaskConfig(name=label, labels=LabelsConfig(path=users, label=label)) for label in labels
         ),
@@ -225,7 +224,7 @@ def _write(folder: Path, source: _Source) -> None:
     write_json(folder / DESCRIPTION, description)
     templates = Environment(loader=PackageLoader("peterrec", "benchmark"), undefined=StrictUndefined)
     text = templates.get_template("readme.md.jinja").render(
-        description, k=K, cuts=FIRST_EVENTS, percents=LABEL_PERCENTS
+        description, k=K, cuts=FIRST_EVENTS, percents=LABEL_PERCENTS, source=SOURCE
     )
     write_file(folder / "README.md", (text.rstrip() + "\n").encode())
 

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.benchmark.protocol import BenchmarkTask, history_file
+from peterrec.benchmark.protocol import VERSION, BenchmarkTask, history_file
 from peterrec.data.corpus import DAMAGED, Part
-from peterrec.errors import ArtifactError, FingerprintError, TaskError
+from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, TaskError
 from peterrec.storage import check_format, description_errors, read_json
 
 DESCRIPTION = "benchmark.json"
@@ -58,7 +58,8 @@ class Benchmark:
         """Open a folder written by `build_benchmark`.
 
         Raises:
-            ArtifactError: not a benchmark, damaged, or of another format version.
+            ArtifactError: not a benchmark, or damaged.
+            FormatVersionError: of another version of the format or of the protocol.
         """
         path = Path(path)
         description = read_json(path / DESCRIPTION)
@@ -66,6 +67,9 @@ class Benchmark:
         with description_errors(path / DESCRIPTION):
             tasks = [BenchmarkTask.from_json(entry) for entry in description["tasks"]]
             _ = {key: description[key] for key in ("name", "version", "fingerprint", "files")}
+        if description["version"] != VERSION:
+            problem = f"has version {description['version']} of the benchmark; this release judges version {VERSION}"
+            raise FormatVersionError(problem, remedy=f"install the release that built it, or {REBUILD}", path=path)
         return cls(path, description, {task.name: task for task in tasks})
 
     def task(self, name: str) -> BenchmarkTask:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from peterrec.config import NewUsersConfig, SplitConfig
+from peterrec.config import NewUsersConfig, SourceConfig, SplitConfig
 from peterrec.data.corpus import Part
 
 VERSION = 1
@@ -21,6 +21,13 @@ K = 10
 
 SPLIT = SplitConfig(train=0.65, valid=0.10, test=0.25, salt="peterrec-benchmark-1")
 NEW_USERS = NewUsersConfig(parts=("valid", "test"))
+SOURCE = SourceConfig(
+    min_item_events=5,
+    min_user_events=1,
+    max_history=1_000_000_000,  # nobody has as many, so that the first ones of everybody are there
+    repeats="keep",
+    rare_items="drop",
+)
 LABEL_SEED = 0  # of the draw of labelled users
 RESAMPLES, CONFIDENCE, BOOTSTRAP_SEED = 1000, 0.95, 0
 METRICS = {
