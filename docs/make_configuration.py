@@ -14,6 +14,7 @@ from peterrec import config
 
 PAGE = Path(__file__).with_name("configuration.md")
 VERBS = {
+    "AmazonConfig": "`peterrec convert amazon`",
     "PrepareConfig": "`peterrec prepare`",
     "PretrainConfig": "`peterrec pretrain`",
     "AdaptConfig": "`peterrec adapt`",

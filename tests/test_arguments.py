@@ -114,9 +114,9 @@ CASES: list[Case] = [
     (
         "convert",
         lambda m: peterrec.convert,
-        lambda m: {"format": "x", "paths": ["x"], "out": m.nowhere, "targets": None},
+        lambda m: {"format": "x", "paths": ["x"], "out": m.nowhere, "targets": None, "config": None},
         {"format": [LIST, NONE, DICT], "paths": [NONE, DICT, NUMBER, [3], [LIST]], "out": [LIST, NONE],
-         "targets": [LIST]},
+         "targets": [LIST], "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()]},
     ),
     (
         "pretrain",

@@ -29,6 +29,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 ENDINGS = {"csv", "json", "md", "npy", "parquet", "py", "safetensors", "sqlite", "yaml"}  # of files, not settings
 OTHER_OPTIONS = {"--preload", "--seeds", "--sets", "--kind", "--memory-limit"}  # of gunicorn and of benchmarks
 SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
+    "convert": config.AmazonConfig,
     "prepare": config.PrepareConfig,
     "pretrain": config.PretrainConfig,
     "adapt": config.AdaptConfig,

@@ -7,6 +7,7 @@ from .benchmark.score import BenchmarkScores, score_benchmark
 from .config import (
     ActivityConfig,
     AdaptConfig,
+    AmazonConfig,
     BackboneConfig,
     ClassificationTaskConfig,
     EngineConfig,
@@ -50,6 +51,7 @@ from .training.pretrain import pretrain
 __all__ = [
     "ActivityConfig",
     "AdaptConfig",
+    "AmazonConfig",
     "Answer",
     "AnswerOptions",
     "BackboneConfig",

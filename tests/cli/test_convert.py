@@ -39,6 +39,19 @@ def tenrec(folder: Path) -> None:
     (folder / "QB-video.csv").write_text(f"{head}\n{''.join(rows)}")
 
 
+def amazon(folder: Path) -> None:
+    for name, seed, first in (("ratings_Home_and_Kitchen.csv", 4, 0), ("ratings_Grocery_and_Gourmet_Food.csv", 5, 500)):
+        rows = [
+            f"A{n:013d},B{first + item:09d},{3 + i % 3}.0,{1300000000 + 86400 * i}\n"
+            for n, items in enumerate(sequences(seed))
+            for i, item in enumerate(items)
+        ]
+        (folder / name).write_text("".join(rows))
+    (folder / "meta_Home_and_Kitchen.json").write_text(
+        "".join(f"{{'asin': 'B{item:09d}', 'title': 'Pan {item}'}}\n" for item in range(1, 13))
+    )
+
+
 def recbole(folder: Path) -> None:
     place = folder / "ml-100k"
     place.mkdir()
@@ -54,7 +67,7 @@ def recbole(folder: Path) -> None:
 
 @pytest.fixture
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for make in (authors, tenrec, recbole):
+    for make in (amazon, authors, tenrec, recbole):
         make(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -103,6 +116,19 @@ def test_tenrec_through_prepare(working_folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_amazon_through_prepare(working_folder: Path) -> None:
+    files = ["kitchen=ratings_Home_and_Kitchen.csv", "food=ratings_Grocery_and_Gourmet_Food.csv"]
+    assert execute(["convert", "amazon", *files, "--users", "shared", "--min-rating", "4", "-o", "pair", "-q"]) == 0
+    rank = ["--domain", "domain", "--rank", "food"]
+    assert (
+        execute(["prepare", "pair/events.parquet", *rank, "-o", "corpus", "-s", "source.min_item_events=1", "-q"]) == 0
+    )
+    bought = {f"A{n:013d}": [item for i, item in enumerate(items) if i % 3] for n, items in enumerate(sequences(4))}
+    assert histories("corpus") == {user: [f"B{item:09d}" for item in items] for user, items in bought.items()}
+    assert set(targets("corpus", "food")) <= {f"B{500 + item:09d}" for item in range(1, 13)}  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.slow
 def test_recbole_through_prepare(working_folder: Path) -> None:
     assert execute(["convert", "recbole", "ml-100k", "-o", "films", "-q"]) == 0
     classify = ["--classify", "films/users.parquet:gender"]
@@ -117,7 +143,7 @@ def test_the_examples_of_the_documents_work_as_written(working_folder: Path) -> 
     text = section.replace("\\\n", " ")
     commands = re.findall(r"^peterrec (.+)$", text, flags=re.MULTILINE)
     assert [command.split()[1] for command in commands if command.startswith("convert")] == [
-        "peterrec", "peterrec", "tenrec", "recbole",
+        "amazon", "peterrec", "peterrec", "tenrec", "recbole",
     ]  # fmt: skip
     for command in commands:
         assert execute([*shlex.split(command), "--quiet"]) == 0, command
@@ -136,7 +162,12 @@ def test_convert_says_what_it_found(working_folder: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["amazon", "gender.csv"], "no format is called 'amazon'"),
+        (["yelp", "gender.csv"], "no format is called 'yelp'"),
+        (["amazon", "gender.csv"], "'gender.csv' does not say which domain it is"),
+        (["amazon", "kitchen=gender.csv"], "gender.csv: has"),
+        (["amazon", "kitchen=gender.csv", "--users", "some"], "users: Input should be 'all' or 'shared'"),
+        (["amazon", "kitchen=gender.csv", "--set", "rating=4"], "rating: Extra inputs are not permitted"),
+        (["tenrec", "gender.csv", "--min-rating", "4"], "the format tenrec has no settings"),
         (["peterrec", "gender.csv"], "write --targets items"),
         (["peterrec", "gender.csv", "--targets", "both"], "targets cannot be 'both'"),
         (["peterrec", "nowhere.csv"], "nowhere.csv: there is no such file"),

@@ -38,6 +38,8 @@ RAISED_BY = {
     "data/sources/": ("fetch", "convert"),
     "data/sources/ml_1m.py": ("fetch",),
     "data/sources/ta_feng.py": ("fetch",),
+    "data/sources/amazon.py": ("convert",),
+    "data/sources/amazon_files.py": ("convert",),
     "data/sources/authors.py": ("convert",),
     "data/sources/recbole.py": ("convert",),
     "data/sources/tenrec.py": ("convert",),
@@ -50,6 +52,7 @@ RAISED_BY = {
 }
 NO_OPTIONS = {"--no-deps"}  # of pip
 SETTINGS = {
+    "convert": (config.AmazonConfig,),
     "prepare": (config.PrepareConfig,),
     "pretrain": (config.PretrainConfig,),
     "adapt": (config.AdaptConfig,),

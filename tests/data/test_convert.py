@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from peterrec.data.sources import FORMATS, convert, fetch
+from peterrec.data.sources import AMAZON, FORMAT_NAMES, convert, fetch
 from peterrec.data.sources.text_tables import Distinct
 from peterrec.errors import ArtifactError, ConfigError, DataError
 from peterrec.storage import read_json, sha256_file
@@ -47,9 +47,9 @@ def test_one_path_needs_no_list(tmp_path: Path, sample: Path) -> None:
 
 
 def test_an_unknown_format_lists_the_formats(tmp_path: Path, sample: Path) -> None:
-    with pytest.raises(ConfigError, match="no format is called 'amazon'") as caught:
-        convert("amazon", [sample], tmp_path / "out")
-    assert "peterrec, recbole, tenrec" in caught.value.remedy
+    with pytest.raises(ConfigError, match="no format is called 'yelp'") as caught:
+        convert("yelp", [sample], tmp_path / "out")
+    assert "amazon, peterrec, recbole, tenrec" in caught.value.remedy
 
 
 def test_only_what_was_written_here_is_replaced(tmp_path: Path, sample: Path) -> None:
@@ -122,13 +122,13 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("format_", sorted(FORMATS))
+@pytest.mark.parametrize("format_", FORMAT_NAMES)
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_files_that_no_format_can_read(tmp_path: Path, format_: str, name: str) -> None:
     ending = ".inter" if format_ == "recbole" else ".csv" if "." not in name else ""
     path = save(tmp_path / (name + ending), BAD_FILES[name])
     with pytest.raises(DataError) as caught:
-        convert(format_, [path], tmp_path / "out")
+        convert(format_, [f"kitchen={path}" if format_ == AMAZON else path], tmp_path / "out")
     assert caught.value.path == path
     assert caught.value.remedy
     assert [path_left.name for path_left in tmp_path.iterdir()] == [path.name]

@@ -2,6 +2,7 @@
 
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
+from peterrec.config.convert import AmazonConfig
 from peterrec.config.data import (
     ActivityConfig,
     ClassificationTaskConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "READOUTS",
     "ActivityConfig",
     "AdaptConfig",
+    "AmazonConfig",
     "BackboneConfig",
     "BottleneckConfig",
     "ClassificationTaskConfig",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from peterrec.arguments import checked
+from peterrec.config import AmazonConfig
 from peterrec.data.sources.authors import open_authors
 from peterrec.data.sources.base import Fill, Report, SourceTables
 from peterrec.data.sources.ml_1m import fetch_ml_1m
@@ -17,12 +19,16 @@ from peterrec.errors import ConfigError, DataError, FetchError
 from peterrec.storage import new_folder, sha256_file
 
 SOURCES: dict[str, Callable[[Path | None, Report], SourceTables]] = {"ml-1m": fetch_ml_1m, "ta-feng": fetch_ta_feng}
-FORMATS: dict[str, Callable[[Sequence[Path], str | None, Report], Fill]] = {
+Open = Callable[[Sequence[Path], str | None, Report], Fill]
+
+FORMATS: dict[str, Open] = {
     "peterrec": open_authors,
     "recbole": open_recbole,
     "tenrec": open_tenrec,
 }
 """Each looks at the head of the files, refuses what it can refuse by then, and returns how to read them."""
+AMAZON = "amazon"  # the format with settings, whose files have a domain each
+FORMAT_NAMES = sorted([AMAZON, *FORMATS])
 
 
 @checked
@@ -82,16 +88,19 @@ def convert(
     out: str | Path,
     *,
     targets: str | None = None,
+    config: AmazonConfig | None = None,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Path:
     """Turn files of a public format into a folder as `fetch` writes it, which `prepare` then reads.
 
     Args:
-        format: `peterrec` (files of the paper's authors), `recbole` (atomic files) or `tenrec`.
-        paths: the files; docs/data.md says which for each format.
+        format: `amazon` (public dumps of reviews), `peterrec` (files of the paper's authors), `recbole` (atomic files)
+            or `tenrec`.
+        paths: the files; docs/data.md says which for each format. Those of `amazon` are `DOMAIN=FILE`.
         out: the folder; it appears only when everything is in it.
         targets: what the targets in task files of the format `peterrec` are, `items` or `labels`; for nothing else.
+        config: which reviews of the format `amazon` become events; for nothing else. None: all of them.
         overwrite: replace what a former `fetch` or `convert` wrote to `out`.
         report: called with one sentence at a time about what is done and found.
 
@@ -99,20 +108,27 @@ def convert(
         The folder `out`; its `events.parquet` has the columns `user_id`, `item_id` and `timestamp`, one row per event.
 
     Raises:
-        ConfigError: no such format, or `targets` is missing, wrong or out of place.
+        ConfigError: no such format, or `targets` or `config` is missing, wrong or out of place.
         DataError: a file is missing or not in the format; the message names it, and the line where there is one.
         ArtifactError: `out` is there and may not be replaced.
         StorageError: the disk is full or the place is not writable.
     """
     report = report or _ignore
     out = Path(out)
-    if format not in FORMATS:
-        raise ConfigError(f"no format is called {format!r}", remedy=f"choose one of: {', '.join(sorted(FORMATS))}")
-    files = _inputs([paths] if isinstance(paths, str | Path) else paths, out)
+    if format not in FORMAT_NAMES:
+        raise ConfigError(f"no format is called {format!r}", remedy=f"choose one of: {', '.join(FORMAT_NAMES)}")
+    if config is not None and format != AMAZON:
+        raise ConfigError(f"the format {format} has no settings", remedy=f"leave them out: they are for {AMAZON}")
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    if format == AMAZON:
+        open_files, paths = _amazon(paths, config or AmazonConfig(), out)
+    else:
+        open_files = FORMATS[format]
+    files = _inputs(paths, out)
     ours = may_replace(out)
     complaint = "already exists" if ours else "already exists and is not a folder that fetch or convert wrote"
     replace = check_place(out, complaint, overwrite=overwrite)
-    fill = FORMATS[format](files, targets, report)
+    fill = open_files(files, targets, report)
     with new_folder(out, overwrite=replace) as folder, TableWriter(folder) as writer:
         converted = fill(writer.write)
         origin = [_identity(file) for file in converted.files]
@@ -121,6 +137,14 @@ def convert(
         report(note)
     report(f"{out} holds {writer.summary()}")
     return out
+
+
+def _amazon(paths: Sequence[str | Path], config: AmazonConfig, out: Path) -> tuple[Open, list[str]]:
+    """Return how to open files of Amazon, and their paths."""
+    from peterrec.data.sources.amazon import open_amazon, split_domains  # noqa: PLC0415 - the engine takes a second
+
+    domains, files = split_domains(paths)
+    return partial(open_amazon, domains=domains, config=config, scratch=out.absolute().parent), files
 
 
 def _ignore(_: str) -> None:

@@ -79,7 +79,13 @@ def no_rows(path: Path) -> DataError:
 
 
 def blocks(
-    path: Path, names: Sequence[str], wanted: Sequence[str], separator: str, *, quoted: bool = True
+    path: Path,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    separator: str,
+    *,
+    quoted: bool = True,
+    has_header: bool = True,
 ) -> Iterator[tuple[pa.Table, Lines]]:
     """Yield the rows under the header, some at a time, with the number of the line of each (empty ones not counted).
 
@@ -89,24 +95,25 @@ def blocks(
         wanted: the columns to read.
         separator: between columns.
         quoted: whether values may be in double quotes.
+        has_header: whether the first line is one; else it is a row.
 
     Raises:
         DataError: the file is damaged, not UTF-8, or a row has more or fewer values than there are columns.
     """
     options = {
-        "read_options": pa_csv.ReadOptions(column_names=list(names), skip_rows=1, block_size=BLOCK),
+        "read_options": pa_csv.ReadOptions(column_names=list(names), skip_rows=int(has_header), block_size=BLOCK),
         "parse_options": pa_csv.ParseOptions(delimiter=separator, quote_char='"' if quoted else False),
         "convert_options": pa_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), include_columns=list(wanted), strings_can_be_null=False
         ),
     }
-    line = 2
+    line = 1 + has_header
     try:
         for batch in pa_csv.open_csv(str(path), **options):
             yield pa.Table.from_batches([batch]), np.arange(line, line + len(batch))
             line += len(batch)
     except (*UNREADABLE, pa.ArrowException) as error:
-        remedy = UTF8 if "UTF8" in str(error) else "give every row one value for each column of the header"
+        remedy = UTF8 if "UTF8" in str(error) else "give every row one value for each column"
         raise DataError(f"cannot be read as a table ({error})", remedy=remedy, path=path) from error
 
 
