@@ -33,6 +33,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "bottleneck: Width = Field(\n        default=0.5"),
         Mutation("a share of the channels is doubled", "nn/patch_kinds.py",
                  "max(1, round(setting * channels))", "max(1, round(2 * setting * channels))"),
+        Mutation("nothing is said of one that is twice as wide", "training/patch_size.py",
+                 "LARGEST_SHARE = 0.10", "LARGEST_SHARE = 0.20"),
     ],
     "In series": [
         Mutation("before LayerNorm it does nothing", "nn/patch_kinds.py", *nothing_at("pre_norm")),

@@ -22,6 +22,7 @@ from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loop import Plan, TrainedModule, fit
+from peterrec.training.patch_size import wide_patch_line
 from peterrec.training.strategies import build_networks, count_parameters, joint_counts
 from peterrec.training.work_folder import WorkFolder
 
@@ -133,6 +134,8 @@ class AdaptationRun:
         modules += [module for network in networks for module in (network.readout_module, network.head)]
         total = sum(count_parameters(module) for module in modules if module is not None)
         logger.info(trainable_line(joint_counts(networks), total))
+        if first.parts.patch is not None and (line := wide_patch_line(config.patch, first.parts.backbone.config)):
+            logger.info(line)
 
     def new_bundle(self, learner: Learner, metrics: dict[str, Any]) -> Bundle:
         """Return the bundle of a task that was trained."""
