@@ -199,7 +199,7 @@ def oracle(pairs: list[tuple[str, str, str]], config: AmazonConfig) -> Counter[t
 CHAIN = [("k", "a", "x"), ("k", "a", "y"), ("k", "b", "y"), ("k", "b", "z"), ("k", "c", "z"), ("f", "a", "x")]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @example(pairs=CHAIN, users="all", of_user=2, of_item=2)  # each drop is the reason for another
 @example(pairs=CHAIN, users="shared", of_user=1, of_item=2)
 @given(
@@ -312,6 +312,14 @@ def test_an_order_that_the_ids_contradict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has items, by the form of their ids") as caught:
         convert("amazon", [f"kitchen={path}"], tmp_path / "out", config=config)
     assert caught.value.remedy == "write --columns item,user,rating,timestamp"
+
+
+def test_a_header_that_is_none_of_amazon_is_to_be_removed(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "user,item,rating,time\n" + of_2014(KITCHEN))
+    for columns in (None, ("user", "item", "rating", "timestamp")):
+        with pytest.raises(DataError, match="line 1 has the timestamp 'time'") as caught:
+            convert("amazon", [f"kitchen={path}"], tmp_path / "out", config=AmazonConfig(columns=columns))
+        assert "remove the line if it is a header" in caught.value.remedy
 
 
 @pytest.mark.parametrize("columns", [["user", "item"], ["user", "item", "item", "timestamp"], []])

@@ -214,6 +214,11 @@ def _columns_without_header(path: Path, width: int, order: Sequence[str] | None)
         raise DataError(problem, remedy=REMEDY, path=path)
     columns = order or (USER, ITEM, RATING, TIME)
     block, _ = next(blocks(path, columns, columns, ",", has_header=False))
+    first_time = block[TIME][0].as_py()
+    if not first_time.removesuffix(".0").isdecimal():
+        problem = f"line 1 has the timestamp {first_time!r}, which is not a whole number"
+        remedy = "remove the line if it is a header; else say the order, such as --columns user,item,rating,timestamp"
+        raise DataError(problem, remedy=remedy, path=path)
     shares = {field: pc.mean(pc.match_substring_regex(block[field], ASIN)).as_py() for field in (USER, ITEM)}
     if shares[ITEM] == 1.0 and shares[USER] < 1.0:
         return columns
