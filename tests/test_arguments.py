@@ -66,7 +66,7 @@ WRONG: dict[str, Callable[[], Any]] = {
 # Kinds that some take and others do not.
 LIST, TEXT, NONE, DICT, NUMBER = ["a"], "text", None, {"a": "b"}, 3
 
-ANSWERS = {"Answer", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}
+ANSWERS = {"Answer", "BenchmarkScores", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}
 WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 
 
@@ -117,6 +117,27 @@ CASES: list[Case] = [
         lambda m: {"format": "x", "paths": ["x"], "out": m.nowhere, "targets": None, "config": None},
         {"format": [LIST, NONE, DICT], "paths": [NONE, DICT, NUMBER, [3], [LIST]], "out": [LIST, NONE],
          "targets": [LIST], "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()]},
+    ),
+    (
+        "build_benchmark",
+        lambda m: peterrec.build_benchmark,
+        lambda m: {"out": m.nowhere, "data": m.nowhere, "labels": ["x"], "overwrite": False, "report": None},
+        {"out": [LIST, NONE, DICT, NUMBER], "data": [LIST, NONE, DICT, NUMBER], "labels": [NONE, DICT, NUMBER, [3]],
+         "report": [LIST, TEXT]},
+    ),
+    (
+        "score_benchmark",
+        lambda m: peterrec.score_benchmark,
+        lambda m: {"benchmark": m.nowhere, "task": "x", "scores": ["x"], "out": None},
+        {"benchmark": [LIST, NONE, DICT, NUMBER], "task": [LIST, NONE, DICT, NUMBER],
+         "scores": [NONE, DICT, NUMBER, [3]], "out": [LIST, DICT, NUMBER]},
+    ),
+    (
+        "predict_benchmark",
+        lambda m: peterrec.predict_benchmark,
+        lambda m: {"benchmark": m.nowhere, "task": "x", "backbone": m.nowhere, "out": m.nowhere, "bundle": None},
+        {"benchmark": [LIST, NONE, DICT, NUMBER], "task": [LIST, NONE, DICT, NUMBER],
+         "backbone": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE, DICT, NUMBER], "bundle": [LIST, DICT, NUMBER]},
     ),
     (
         "pretrain",
