@@ -65,6 +65,7 @@ WRONG: dict[str, Callable[[], Any]] = {
 }
 # Kinds that some take and others do not.
 LIST, TEXT, NONE, DICT, NUMBER = ["a"], "text", None, {"a": "b"}, 3
+NO_PATH = [LIST, NONE, DICT, NUMBER]
 
 ANSWERS = {"Answer", "BenchmarkScores", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}
 WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
@@ -118,27 +119,15 @@ CASES: list[Case] = [
         {"format": [LIST, NONE, DICT], "paths": [NONE, DICT, NUMBER, [3], [LIST]], "out": [LIST, NONE],
          "targets": [LIST], "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()]},
     ),
-    (
-        "build_benchmark",
-        lambda m: peterrec.build_benchmark,
-        lambda m: {"out": m.nowhere, "data": m.nowhere, "labels": ["x"], "overwrite": False, "report": None},
-        {"out": [LIST, NONE, DICT, NUMBER], "data": [LIST, NONE, DICT, NUMBER], "labels": [NONE, DICT, NUMBER, [3]],
-         "report": [LIST, TEXT]},
-    ),
-    (
-        "score_benchmark",
-        lambda m: peterrec.score_benchmark,
-        lambda m: {"benchmark": m.nowhere, "task": "x", "scores": ["x"], "out": None},
-        {"benchmark": [LIST, NONE, DICT, NUMBER], "task": [LIST, NONE, DICT, NUMBER],
-         "scores": [NONE, DICT, NUMBER, [3]], "out": [LIST, DICT, NUMBER]},
-    ),
-    (
-        "predict_benchmark",
-        lambda m: peterrec.predict_benchmark,
-        lambda m: {"benchmark": m.nowhere, "task": "x", "backbone": m.nowhere, "out": m.nowhere, "bundle": None},
-        {"benchmark": [LIST, NONE, DICT, NUMBER], "task": [LIST, NONE, DICT, NUMBER],
-         "backbone": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE, DICT, NUMBER], "bundle": [LIST, DICT, NUMBER]},
-    ),
+    ("build_benchmark", lambda m: peterrec.build_benchmark,
+     lambda m: {"out": m.nowhere, "data": m.nowhere, "labels": ["x"], "overwrite": False, "report": None},
+     {"out": NO_PATH, "data": NO_PATH, "labels": [NONE, DICT, NUMBER, [3]], "report": [LIST, TEXT]}),
+    ("score_benchmark", lambda m: peterrec.score_benchmark,
+     lambda m: {"benchmark": m.nowhere, "task": "x", "scores": ["x"], "out": None},
+     {"benchmark": NO_PATH, "task": NO_PATH, "scores": [NONE, DICT, NUMBER, [3]], "out": [LIST, DICT, NUMBER]}),
+    ("predict_benchmark", lambda m: peterrec.predict_benchmark,
+     lambda m: {"benchmark": m.nowhere, "task": "x", "backbone": m.nowhere, "out": m.nowhere, "bundle": None},
+     {"benchmark": NO_PATH, "task": NO_PATH, "backbone": NO_PATH, "out": NO_PATH, "bundle": [LIST, DICT, NUMBER]}),
     (
         "pretrain",
         lambda m: peterrec.pretrain,

@@ -322,7 +322,7 @@ class AdaptConfig(Config):
         default="linear-probe",
         description="weights that a head of classes starts from: linear-probe: a logistic regression on what it reads "
         "of the pre-trained backbone, of at most 2,048 train users, its penalty cross-validated; random, as heads of "
-        "items and over backbones that start at random always are",
+        "items, over backbones that start at random, and of trained readouts that are not standardised always are",
     )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
         default=None,
