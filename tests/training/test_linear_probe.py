@@ -16,6 +16,7 @@ from peterrec.config import OptimConfig, Strategy
 from peterrec.data.corpus import Corpus
 from peterrec.data.hashing import id_hash
 from peterrec.data.splits import assign_folds
+from peterrec.errors import TrainingError
 from peterrec.model import UserModel
 from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
@@ -154,3 +155,9 @@ def test_classes_without_a_train_user_start_at_their_share(
     answers = parts.head(torch.zeros(1, 8)).softmax(dim=1)[0]
     assert torch.isfinite(parts.head.weight).all()
     assert answers[3] < 0.1
+
+
+def test_a_backbone_that_is_broken_is_said_to_be(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
+    model.network.backbone.embedding.weight.data[5:].fill_(torch.nan)
+    with pytest.raises(TrainingError, match="states of the backbone are not finite"):
+        adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(strategy="head", head_init="linear-probe"))

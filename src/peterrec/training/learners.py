@@ -18,6 +18,7 @@ from peterrec.data.batching import inference_batches
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
+from peterrec.errors import TrainingError
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.readout import TrainedReadout, readout_named, represent
 from peterrec.nn.trunk import Trunk
@@ -80,6 +81,7 @@ def new_learner(
     Raises:
         TaskError: a user has every target, so that no negative is left.
         ConfigError: class weights that do not fit the task.
+        TrainingError: what the network reads of the users is not finite.
     """
     parts.modules().to(device)
     parts.backbone.to(device)
@@ -102,6 +104,9 @@ def start_head(parts: Trainable, config: AdaptConfig, train: TaskPart, class_wei
         config: says what is read, and where the head starts.
         train: users to learn from.
         class_weights: (K,) in the loss, or None.
+
+    Raises:
+        TrainingError: what is read is not finite.
     """
     readout, head = readout_named(config.readout), parts.head
     probed = isinstance(head, ClassificationHead) and config.head_init == "linear-probe" and starts_pretrained(config)
@@ -113,6 +118,10 @@ def start_head(parts: Trainable, config: AdaptConfig, train: TaskPart, class_wei
     batches = list(inference_batches(users.sequences, STARTING_BATCH, config.max_length))
     order = torch.from_numpy(np.concatenate([rows for rows, _ in batches])).argsort()
     vectors = torch.cat([read(torch.from_numpy(tokens).to(head.weight.device)) for _, tokens in batches]).float()[order]
+    if not bool(vectors.isfinite().all()):
+        raise TrainingError(
+            "states of the backbone are not finite before anything is trained", remedy="pre-train again"
+        )
     if readout.standardised:
         head.standardise(vectors)
     if probed:
