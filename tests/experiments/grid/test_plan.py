@@ -121,6 +121,13 @@ def test_a_change_touches_what_it_decides_and_nothing_else() -> None:
     assert changed("data.small.synthetic.seed=1") == cells | {"corpora/small/seed-0", "backbones/small/base/seed-0"}
 
 
+def test_who_is_kept_out_of_pretraining_decides_the_backbone() -> None:
+    backbone = "backbones/small/base/seed-0"
+    assert backbone in changed("data.small.prepare.new_users.fraction=0.1")
+    assert backbone in changed("data.small.prepare.new_users.parts=[test]")
+    assert backbone not in changed("data.small.prepare.split.salt=other")
+
+
 def test_a_new_task_leaves_the_backbone_and_the_other_tasks_as_they_are() -> None:
     with_task = small_grid().model_dump(mode="json", exclude_unset=True)["data"]
     with_task["small"]["prepare"]["tasks"] = [*TASKS, {**TASKS[0], "name": "again"}]

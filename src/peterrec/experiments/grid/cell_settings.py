@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from peterrec.config import AdaptConfig, Config, PrepareConfig, PretrainConfig, build_config
+from peterrec.config import AdaptConfig, Config, NewUsersConfig, PrepareConfig, PretrainConfig, build_config
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.data.prepare import input_files
 from peterrec.data.sources import SOURCES
@@ -146,7 +146,10 @@ def source_inputs(config: ExperimentConfig, data: str, out: Path) -> Json:
     Raises:
         DataError, ArtifactError: a file is missing or cannot be read.
     """
-    inputs = config.data[data].prepare.model_dump(mode="json", include={"events", "source", "catalogue"})
+    settings = config.data[data].prepare
+    inputs = settings.model_dump(mode="json", include={"events", "source", "catalogue"})
+    if settings.new_users != NewUsersConfig():
+        inputs |= settings.model_dump(mode="json", include={"new_users", "split"})
     return inputs | _file_inputs(config, data, None, out)
 
 
