@@ -73,6 +73,11 @@ class MethodConfig(Config):
     backbone: Name = Field(default="base", description="of `backbones`, which `adapt` starts from")
     baseline: str | None = Field(default=None, description="name of a baseline: as tables show it, or `dupn`, `conet`")
     settings: dict[str, Any] = Field(default_factory=dict, description="of the baseline: `dupn` and `conet` have some")
+    trained_on: dict[Name, Name] = Field(
+        default_factory=dict,
+        description="by task: the task of the same data set whose train and valid users it is fitted to, such as the "
+        "same question about whole histories; it is asked about the test users of the first. Of no other task if given",
+    )
     label: str | None = Field(default=None, description="shown instead of the name")
 
     @model_validator(mode="after")
@@ -150,12 +155,20 @@ class ExperimentConfig(Config):
         for name, method in self.methods.items():
             if method.adapt is not None and method.backbone not in self.backbones:
                 raise ValueError(f"method {name!r} names backbone {method.backbone!r}, which `backbones` does not have")
+            self._check_trained_on(name, method.trained_on)
         for name, data in self.data.items():
             tasks = [task.name for task in data.prepare.tasks]
             strange = next((task for task in data.task_overrides if task not in tasks), None)
             if strange is not None:
                 raise ValueError(f"task_overrides of {name!r} name {strange!r}; its tasks are {tasks}")
         return self
+
+    def _check_trained_on(self, method: str, trained_on: dict[str, str]) -> None:
+        """Check that a data set has both tasks of each pair."""
+        tasks_by_data = [{task.name for task in data.prepare.tasks} for data in self.data.values()]
+        for pair in trained_on.items():
+            if not any(tasks.issuperset(pair) for tasks in tasks_by_data):
+                raise ValueError(f"trained_on of method {method!r}: no data set has tasks {pair[0]!r} and {pair[1]!r}")
 
     def _check_question(self, question: QuestionConfig) -> None:
         """Check that what a question names is there."""

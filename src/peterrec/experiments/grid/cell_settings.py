@@ -119,6 +119,8 @@ def _check_seeds(config: ExperimentConfig) -> None:
 
 def _check_method(config: ExperimentConfig, data: str, method: str) -> None:
     method_config = config.methods[method]
+    if method_config.trained_on and trains_all(config, data, method):
+        raise ConfigError(f"method {method!r} trains all tasks together", remedy="leave out its `trained_on`")
     if method_config.baseline is not None:
         with _errors_name(f"method {method!r}"):
             baseline_settings(method_config.baseline, method_config.settings)

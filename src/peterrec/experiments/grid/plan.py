@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ class Unit:
         inputs: plain values that decide the result.
         needs: places of all units that must be there before, the corpus first.
         cells: that it gives; none of a corpus or backbone.
+        train_tasks: for each cell the task whose train and valid users the method is fitted to.
         data, seed: whose split and whose weights.
         name: of the baseline.
         settings: of `prepare`, `pretrain` or `adapt`, or plain ones of a baseline.
@@ -38,6 +39,7 @@ class Unit:
     inputs: dict[str, Any]
     needs: tuple[str, ...] = ()
     cells: tuple[CellKey, ...] = ()
+    train_tasks: tuple[str, ...] = ()
     data: str = ""
     seed: int = 0
     name: str = ""
@@ -97,11 +99,14 @@ class _Plan:
         place = str(Path("bundles", *folder.parts[1:]))
         if place in self.units:
             return
-        inputs = self._corpus_inputs(key, tasks) | {
+        train_tasks = tuple(method.trained_on.get(task, task) for task in tasks)
+        inputs = self._corpus_inputs(key, dict.fromkeys([*tasks, *train_tasks])) | {
             "share": key.share,
             "seed": key.seed,
             "evaluate": self.config.evaluate.model_dump(mode="json", include={"k", "sampled_negatives"}),
         }
+        if method.trained_on:
+            inputs["trained_on"] = train_tasks
         corpus = self._corpus(key)
         if method.adapt is not None:
             backbone, seen_by = self._backbone(key, method.backbone)
@@ -111,7 +116,7 @@ class _Plan:
             inputs |= {"backbone": resolve.digest(backbone.inputs), "adapt": resolve.deciding_settings(settings)}
             self.units[place] = Unit(
                 "joint" if together else "adapt", place, inputs, (corpus, backbone.place), cells,
-                key.data, key.seed, settings=settings, seen_by=seen_by,
+                train_tasks, key.data, key.seed, settings=settings, seen_by=seen_by,
             )  # fmt: skip
             return
         assert method.baseline is not None
@@ -122,13 +127,23 @@ class _Plan:
         if deciding := resolve.deciding_settings(baseline_settings(method.baseline, method.settings)):
             inputs["settings"] = deciding
         self.units[place] = Unit(
-            "baseline", place, inputs, (corpus,), cells, key.data, key.seed, method.baseline, method.settings, seen_by
+            "baseline",
+            place,
+            inputs,
+            (corpus,),
+            cells,
+            train_tasks,
+            key.data,
+            key.seed,
+            method.baseline,
+            method.settings,
+            seen_by,
         )
 
     def _task_names(self, key: CellKey) -> list[str]:
         return [task.name for task in self.config.data[key.data].prepare.tasks]
 
-    def _corpus_inputs(self, key: CellKey, tasks: Sequence[str]) -> dict[str, Any]:
+    def _corpus_inputs(self, key: CellKey, tasks: Iterable[str]) -> dict[str, Any]:
         return {
             "source": self._digest(resolve.source_inputs, key.data),
             "tasks": {task: self._digest(resolve.task_inputs, key.data, task, key.seed) for task in tasks},

@@ -136,30 +136,44 @@ def _not_possible() -> Iterator[None]:
         raise NotPossible(str(error)) from error
 
 
-def _open_tasks(job: Job) -> tuple[Corpus, Corpus, list[Task]]:
-    """Return the corpus, the share of it that methods are fitted on, and the tasks of the cells in that share."""
+def _open_tasks(job: Job) -> tuple[Corpus, Corpus, list[Task], list[Task]]:
+    """Return the corpus, the share of it that methods are fitted on, its tasks to fit to and those of the cells."""
     corpus = Corpus.open(job.out / job.unit.needs[0])
     share = with_share(corpus, job.unit.cells[0].share, job.unit.seed)
     with _not_possible():
+        train_tasks = [share.task(name) for name in job.unit.train_tasks]
         tasks = [share.task(key.task) for key in job.unit.cells]
-        for task in tasks:
-            train_and_valid(task)
-    return corpus, share, tasks
+        for train_task, task in zip(train_tasks, tasks, strict=True):
+            train_and_valid(train_task)
+            _check_same_answers(train_task, task)
+    return corpus, share, train_tasks, tasks
+
+
+def _check_same_answers(train_task: Task, task: Task) -> None:
+    """Refuse a task to be asked of what was fitted to another, unless both have the same answers."""
+    if train_task.name == task.name:
+        return
+    targets = [None if each.targets is None else each.targets.ids.to_pylist() for each in (train_task, task)]
+    if (train_task.kind, train_task.class_names, targets[0]) != (task.kind, task.class_names, targets[1]):
+        raise ConfigError(
+            f"what is fitted to {train_task.name!r} cannot be asked of {task.name!r}: their answers are not the same",
+            remedy="let `trained_on` name a task that differs in the histories only",
+        )
 
 
 def _adapt_cells(job: Job) -> str:
     """Adapt a backbone to a task, or to all tasks together, and evaluate each bundle."""
     unit, path, settings = job.unit, job.out / job.unit.place, job.unit.settings
     assert isinstance(settings, AdaptConfig)
-    corpus, share, tasks = _open_tasks(job)
+    corpus, share, train_tasks, tasks = _open_tasks(job)
     device = settings.runner.accelerator
     model = UserModel.from_pretrained(job.out / unit.needs[1], device="auto" if device == "gpu" else device)
-    names = [task.name for task in tasks]
+    names = [task.name for task in train_tasks]
     joint = unit.kind == "joint"
     paths = [path / name if joint else path for name in names]
     if not joint:
         with _not_possible(), torch.random.fork_rng(devices=[]):
-            build(settings, model.network.backbone, tasks[0], train_and_valid(tasks[0])[0])
+            build(settings, model.network.backbone, train_tasks[0], train_and_valid(train_tasks[0])[0])
     memory_growth = watch_memory()
     if not all(same_bundle(bundle_path, settings, model, share) for bundle_path in paths):
         shutil.rmtree(path, ignore_errors=True)  # made otherwise, or damaged
@@ -221,16 +235,17 @@ def _training_fields(
 def _baseline_cells(job: Job) -> str:
     """Fit or train a baseline, and evaluate it on its tasks."""
     unit = job.unit
-    corpus, share, tasks = _open_tasks(job)
+    corpus, share, train_tasks, tasks = _open_tasks(job)
+    cells = list(zip(unit.cells, train_tasks, tasks, strict=True))
     if find_baseline(unit.name).family == "cheap":
-        return "; ".join(_cheap_cell(job, corpus, key, task) for key, task in zip(unit.cells, tasks, strict=True))
+        return "; ".join(_cheap_cell(job, corpus, *cell) for cell in cells)
     assert isinstance(unit.settings, dict)
     memory_growth = watch_memory()
-    trained = train_neural_baseline(unit.name, share, [task.name for task in tasks], unit.settings, unit.seed)
+    trained = train_neural_baseline(unit.name, share, list(unit.train_tasks), unit.settings, unit.seed)
     peak = memory_growth()
     lines = []
-    for key, task in zip(unit.cells, tasks, strict=True):
-        network = trained[key.task]
+    for key, train_task, task in cells:
+        network = trained[train_task.name]
         curve = network.curve
         fields = _training_fields(
             curve.rows, curve.monitor, int(curve.best["epoch"]), settings=network.settings, trained=network.trained,
@@ -242,11 +257,11 @@ def _baseline_cells(job: Job) -> str:
     return "; ".join(lines)
 
 
-def _cheap_cell(job: Job, corpus: Corpus, key: CellKey, task: Task) -> str:
+def _cheap_cell(job: Job, corpus: Corpus, key: CellKey, train_task: Task, task: Task) -> str:
     """Fit a cheap baseline, evaluate it and write its cell."""
     targets = 0 if task.targets is None else len(task.targets)
     memory_growth, start = watch_memory(), time.perf_counter()
-    train, valid = train_and_valid(task)
+    train, valid = train_and_valid(train_task)
     fitted = fit_baseline(
         job.unit.name, train, valid, classes=len(task.class_names), n_targets=targets,
         unlabelled=unlabelled_sequences(corpus),

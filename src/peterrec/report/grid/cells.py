@@ -188,6 +188,8 @@ def question_tasks(config: ExperimentConfig, question: QuestionConfig) -> list[s
 
 
 def suits(config: ExperimentConfig, method: str, task_path: str) -> bool:
-    """Return whether a method exists for the kind of a task."""
-    baseline = config.methods[method].baseline
+    """Return whether a method exists for a task: for its kind, and among those it is trained for."""
+    trained_on, baseline = config.methods[method].trained_on, config.methods[method].baseline
+    if trained_on and task_path.partition("/")[2] not in trained_on:
+        return False
     return baseline is None or baseline in baseline_names(task_kinds(config)[task_path])
