@@ -102,7 +102,7 @@ class QuestionConfig(Config):
     compare: tuple[tuple[Name, Name], ...] = Field(
         default=(), description="pairs (method, reference): is the first better? Tested on the same users"
     )
-    sections: tuple[Literal["metrics", "costs", "curves", "label_fractions", "events"], ...] = Field(
+    sections: tuple[Literal["map", "metrics", "costs", "curves", "label_fractions", "events"], ...] = Field(
         default=("metrics",), description="tables and figures; events: by the number of source events of the user"
     )
     seeds: tuple[Seed, ...] | None = Field(default=None, description="fewer than the grid's")

@@ -11,15 +11,39 @@ from typing import Any, Literal, NamedTuple
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from peterrec.evaluation.intervals import Verdict
 from peterrec.report.formatting import bins, compact, digits_for, limits, metric, number, percent, sentence_case
 from peterrec.report.run.record import Histogram
-from peterrec.report.svg import ACCENT, GRID, INK, MUTED, SURFACE, TEXT, Style, draw
+from peterrec.report.svg import (
+    ACCENT,
+    BAD,
+    BAD_TINT,
+    EVEN,
+    EVEN_TINT,
+    GOOD,
+    GOOD_TINT,
+    GRID,
+    INK,
+    MUTED,
+    SURFACE,
+    TEXT,
+    Style,
+    draw,
+)
+from peterrec.report.tables import SYMBOLS
 
 TimeAxis = Literal["epoch", "seconds"]
 ROW = 42.0  # height of one method in a dot plot
 BAR = 23.0
 LONGEST_NAME = 34  # letters of a method's name that surely fit beside its value
+SQUARE = 40.0  # height of a row of a map
 MANY_POINTS = 40  # the markers of more would hide the line
+SQUARE_COLORS: dict[Verdict, tuple[str, str]] = {
+    "better": (GOOD, GOOD_TINT),
+    "no clear difference": (EVEN, EVEN_TINT),
+    "worse": (BAD, BAD_TINT),
+}
+"""Of the text and of the square."""
 MONITORS = {
     "log_loss": ("Log-loss of the validation users", "lower is better"),
     "mrr": ("MRR of the validation users", "whole ranking, higher is better"),
@@ -122,6 +146,47 @@ def _paint_dot(axes: Any, row: int, dot: Dot, digits: int) -> None:
     text["weight"] = "bold" if dot.model else "normal"
     axes.text(0.0, row - 0.2, name, va="bottom", **text)
     axes.text(1.03, row, number(dot.value, digits), va="center", **text)  # a column of its own: never under a dot
+
+
+def map_panel(
+    key: str,
+    caption: str,
+    words: str,
+    squares: Mapping[tuple[str, str], tuple[Verdict, str]],
+    axis_label: str,
+    /,
+    **about: str,
+) -> Panel:
+    """Return a coloured square for each row and column, with the symbol of its verdict and a text.
+
+    Args:
+        key: unique on the page.
+        caption: of the figure.
+        words: what the figure shows, for who cannot see it.
+        squares: by the names of its row and column, which stand in the order of their first appearance.
+        axis_label: what the columns are.
+        about: `task`, `hint` and `note` of the panel.
+    """
+    rows, columns = (list(dict.fromkeys(place[axis] for place in squares)) for axis in (0, 1))
+
+    def paint(axes: Any) -> None:
+        for (row, column), (verdict, text) in squares.items():
+            y, x = rows.index(row), columns.index(column)
+            color, tint = SQUARE_COLORS[verdict]
+            axes.barh([y], [0.94], left=x - 0.47, height=0.92, color=tint, gid=f"series:{verdict} {row}, {column}")
+            look = {"color": color, "ha": "center", "va": "center", "gid": "series:square"}
+            axes.text(x, y - 0.2, SYMBOLS[verdict], size=TEXT, **look)
+            axes.text(x, y + 0.2, text, size=TEXT - 2, **look)
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_xlabel(axis_label)
+
+    title = ": ".join(filter(None, (about.get("task"), caption)))
+    return Panel(draw(key, title, words, SQUARE * len(rows) + 40, paint), caption, legend=[], **about)
 
 
 def series_panel(

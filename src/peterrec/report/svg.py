@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 
 # Stand-ins that matplotlib writes into the SVG and that become CSS variables, so that one drawing serves the light
 # page, the dark page and paper.
-_NAMES = ("ink", "muted", "line", "surface", "baseline", *(f"s{index}" for index in range(1, 9)))
+_TINTS = ("good", "good-tint", "even", "even-tint", "bad", "bad-tint")
+_NAMES = ("ink", "muted", "line", "surface", "baseline", *_TINTS, *(f"s{index}" for index in range(1, 9)))
 _VARIABLES = {f"#0a01{index:02x}": name for index, name in enumerate(_NAMES)}
-INK, MUTED, GRID, SURFACE, BASELINE, *_PALETTE = _VARIABLES
+INK, MUTED, GRID, SURFACE, BASELINE, GOOD, GOOD_TINT, EVEN, EVEN_TINT, BAD, BAD_TINT, *_PALETTE = _VARIABLES
 ACCENT = _PALETTE[0]
 WIDTH = 400  # units of the drawing; the page scales it to about as many pixels, so sizes below are nearly pixels
 TEXT = 12.0

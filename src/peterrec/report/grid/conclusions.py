@@ -13,6 +13,7 @@ from peterrec.report.grid import comparisons as comparing
 from peterrec.report.grid.analysis import Grid, QuestionResults, label
 from peterrec.report.grid.cells import suits, task_kinds
 from peterrec.report.grid.comparisons import Comparison
+from peterrec.report.grid.maps import TaskMap, map_sentences, task_maps
 
 MANY_PAIRS = 4  # more of them are only counted in the one-line answer
 VERDICTS: tuple[Verdict, ...] = ("better", "no clear difference", "worse")
@@ -29,6 +30,7 @@ class Answer:
         sentences: all that follows.
         comparisons: that the question asks for.
         further: with constant baselines, with the best method, and of patches with baselines.
+        maps: where a method is ahead of all its rivals, where the question shows that.
     """
 
     results: QuestionResults
@@ -36,6 +38,7 @@ class Answer:
     sentences: list[str]
     comparisons: list[Comparison] = field(default_factory=list)
     further: list[Comparison] = field(default_factory=list)
+    maps: list[TaskMap] = field(default_factory=list)
 
 
 def conclude(grid: Grid) -> list[Answer]:
@@ -79,8 +82,10 @@ def _answer(results: QuestionResults, constants: dict[str, list[Comparison]]) ->
         sentences = [_best(results, task, against_best[task]) for task in informative]
     losses = [sentence_of(results, comparison) for comparison in baselines if comparison.verdict == "worse"]
     counts = _counts(results, baselines, [(comparison.method, comparison.reference) for comparison in baselines])
-    sentences = [*warnings, *sentences, *counts, *losses, *_strata(results)]
-    return Answer(results, short, sentences, requested, further)
+    maps = task_maps(results, requested) if "map" in results.question.sections else []
+    on_maps = map_sentences(results.config, maps)
+    sentences = [*on_maps, *warnings, *sentences, *counts, *losses, *_strata(results)]
+    return Answer(results, " ".join(on_maps) or short, sentences, requested, further, maps)
 
 
 def _compare_with_constant(results: QuestionResults, task: str, comparisons: Sequence[Comparison]) -> list[str]:

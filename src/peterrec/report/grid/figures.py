@@ -20,9 +20,10 @@ from peterrec.report.charts import (
     describe_points,
     dot_panel,
     learning_curve,
+    map_panel,
     series_panel,
 )
-from peterrec.report.formatting import digits_for, metric, sentence_case, share
+from peterrec.report.formatting import digits_for, metric, sentence_case, share, signed
 from peterrec.report.grid.analysis import (
     NOT_PRETRAINED_ON,
     PRETRAINED_ON,
@@ -31,6 +32,8 @@ from peterrec.report.grid.analysis import (
     label,
 )
 from peterrec.report.grid.cells import CellResult
+from peterrec.report.grid.conclusions import Answer
+from peterrec.report.grid.maps import TaskMap
 from peterrec.report.grid.tables import FEW_USERS, users_of
 from peterrec.report.svg import BASELINE, Style, style_of
 
@@ -46,8 +49,9 @@ def styles(config: ExperimentConfig) -> dict[str, Style]:
     return {name: style_of(at) for at, name in enumerate(models)} | in_grey
 
 
-def panels_of(results: QuestionResults, key: str) -> list[list[Panel]]:
+def panels_of(answer: Answer, key: str) -> list[list[Panel]]:
     """Return the figures of a question by what they show; ids begin with `key`."""
+    results = answer.results
     makers: dict[str, Callable[[QuestionResults, str, str], list[Panel]]] = {
         "metrics": dots,
         "curves": curves,
@@ -59,7 +63,32 @@ def panels_of(results: QuestionResults, key: str) -> list[list[Panel]]:
         for name in results.question.sections
         if name in makers
     ]
+    if "map" in results.question.sections:
+        panels.insert(0, maps(answer, f"{key}-map"))
     return [shown for shown in panels if shown]
+
+
+def maps(answer: Answer, key: str) -> list[Panel]:
+    """Return where a method is ahead of all its rivals, by events of the user and share of the labels."""
+    return [_map(answer.results.config, task_map, f"{key}{at}") for at, task_map in enumerate(answer.maps)]
+
+
+def _map(config: ExperimentConfig, task_map: TaskMap, key: str) -> Panel:
+    squares = sorted(task_map.squares, key=lambda square: (-square.share, square.first_events or float("inf")))
+    digits = digits_for(square.difference for square in squares)
+    texts = {
+        (share(square.share), str(square.first_events or "all")): (square.verdict, signed(square.difference, digits))
+        for square in squares
+    }
+    words = "; ".join(
+        f"{square.place}: {square.verdict}, {signed(square.difference, digits)} to {label(config, square.rival)}"
+        for square in squares
+    )
+    caption = f"{sentence_case(metric(task_map.metric))}: {label(config, task_map.method)} minus the best rival"
+    note = "▲ better than every rival, ▼ worse than one, ≈ neither; rows: share of the labels."
+    hint = "lower is better" if task_map.metric in LOWER_IS_BETTER else ""
+    about = {"task": task_map.task, "note": note, "hint": hint}
+    return map_panel(key, caption, words, texts, "first events of the user that are read", **about)
 
 
 def dots(results: QuestionResults, task: str, key: str) -> list[Panel]:

@@ -59,7 +59,7 @@ def write_grid_report(
     context = {
         "config": config,
         "sections": [
-            {"answer": answer, "tables": tables_of(answer), "panels": panels_of(answer.results, f"q{at}")}
+            {"answer": answer, "tables": tables_of(answer), "panels": panels_of(answer, f"q{at}")}
             for at, answer in enumerate(answers)
         ],
         "first": FIRST,
@@ -100,6 +100,7 @@ def _results(context: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
         "values": [{k: v for k, v in value.items() if k != "stratum"} for value in values if not value["stratum"]],
         "comparisons": [_comparison(comparison) for answer in answers for comparison in answer.comparisons],
         "further_comparisons": [_comparison(comparison) for answer in answers for comparison in answer.further],
+        "maps": [asdict(task_map) for answer in answers for task_map in answer.maps],
         "strata": [value for value in values if value["stratum"]],
         "answers": {answer.results.question.name: answer.short for answer in answers},
         "conclusions": {answer.results.question.name: answer.sentences for answer in answers},
