@@ -66,9 +66,9 @@ def test_it_is_fitted_to_the_one_and_judged_on_the_other(units: tuple[Path, dict
     assert run_unit.do(Job(unit, out, config)).status == "done"
     cell = read_cell(out / unit.cells[0].folder)
     corpus = Corpus.open(out / "corpora/small/seed-0")
-    whole, cut = corpus.task("cluster"), corpus.task("cluster-2")
+    uncut, cut = corpus.task("cluster"), corpus.task("cluster-2")
     results = []
-    for task in (whole, cut):
+    for task in (uncut, cut):
         fitted = fit_baseline(
             TREES, task.part("train"), task.part("valid"), classes=4, unlabelled=run_unit.unlabelled_sequences(corpus)
         )
@@ -86,19 +86,19 @@ def test_a_patch_is_adapted_to_the_one_and_judged_on_the_other(units: tuple[Path
         unit = by_place[place(task, method)]
         assert run_unit.do(Job(unit, out, grid().evaluate)).status == "done"
         cells[task, method] = read_cell(out / unit.cells[0].folder)
-    whole, cut, asked = cells.values()
-    curves = [[row["log_loss"] for row in cell.curve] for cell in (whole, cut, asked)]
+    uncut, cut, redirected = cells.values()
+    curves = [[row["log_loss"] for row in cell.curve] for cell in (uncut, cut, redirected)]
     assert curves[2] == curves[0] != curves[1]
-    assert len({cell.metrics["log_loss"] for cell in (whole, cut, asked)}) == 3
+    assert len({cell.metrics["log_loss"] for cell in (uncut, cut, redirected)}) == 3
 
 
 def test_what_it_is_fitted_to_decides_the_result() -> None:
-    plain, whole = (
+    plain, redirected = (
         {unit.place: unit.inputs for unit in units_of(grid(methods), Path("out"))}[place("cluster-2", "factors")]
         for methods in ({"factors": METHODS["factors"]}, {"factors": METHODS["factors-whole"]})
     )
-    assert set(whole["tasks"]) == {"cluster", "cluster-2"}
-    assert plain != whole
+    assert set(redirected["tasks"]) == {"cluster", "cluster-2"}
+    assert plain != redirected
 
 
 def test_other_answers_are_refused(units: tuple[Path, dict[str, Unit]]) -> None:

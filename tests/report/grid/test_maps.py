@@ -65,8 +65,8 @@ def cells() -> Cells:
     for task in TASKS:
         for share in (0.1, 1.0):
             for method, loss in losses(task, share).items():
-                own = np.random.default_rng(len(method)).normal(size=USERS)
-                values = loss + 0.2 * noise + 0.02 * (own - own.mean())
+                error = np.random.default_rng(len(method)).normal(size=USERS)
+                values = loss + 0.2 * noise + 0.02 * (error - error.mean())
                 columns = {"accuracy": [0.5] * USERS, "log_loss": values.tolist()}
                 tables[CellKey("demo", task, method, 0, share)] = users_table(map(str, range(USERS)), columns)
     return [(cell(key, table), table) for key, table in tables.items()]

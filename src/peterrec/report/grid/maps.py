@@ -89,8 +89,8 @@ def _families(results: QuestionResults) -> dict[str, str]:
 def _family_name(config: ExperimentConfig, paths: Sequence[str]) -> str:
     """Return the name of the task of whole histories, or that of another without its number of events."""
     events = {path: _first_events(config, path) for path in paths}
-    whole = next((path for path, first_events in events.items() if first_events is None), "")
-    return whole or paths[0].removesuffix(str(events[paths[0]])).rstrip("-_.")
+    longest = next((path for path, first_events in events.items() if first_events is None), "")
+    return longest or paths[0].removesuffix(str(events[paths[0]])).rstrip("-_.")
 
 
 def _square(config: ExperimentConfig, compared: Sequence[Comparison]) -> Square:
@@ -115,12 +115,12 @@ def _sentence(config: ExperimentConfig, task_map: TaskMap) -> str:
     squares, name = task_map.squares, label(config, task_map.method)
     better = [square for square in squares if square.verdict == "better"]
     worse = [square for square in squares if square.verdict == "worse"]
-    parts = [f"better than every rival in {len(better)} of {plural(len(squares), 'square')}{_where(better)}"]
-    parts.append(f"worse than a rival in {len(worse)}{_where(worse)}")
+    parts = [f"better than every rival in {len(better)} of {plural(len(squares), 'square')}{_places(better)}"]
+    parts.append(f"worse than a rival in {len(worse)}{_places(worse)}")
     return f"On {task_map.task} by {metric(task_map.metric)}, {name} is {', '.join(parts)}."
 
 
-def _where(squares: Sequence[Square]) -> str:
+def _places(squares: Sequence[Square]) -> str:
     """Return the places of squares by their share of the labels, in brackets."""
     ordered = sorted(squares, key=lambda square: (square.share, square.first_events or float("inf")))
     parts = []
