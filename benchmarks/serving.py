@@ -20,7 +20,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read by torch: threads that s
 import argparse
 import json
 import platform
-import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from sides import in_turns  # the script beside this one
 from torch import Tensor
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone
@@ -277,15 +277,7 @@ def report(
     sides: dict[str, Side], pairs: list[tuple[str, str, str]], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Run all sides in turns and print the ratios of some."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side()
-        side()
-    for _ in range(options.rounds):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = in_turns(sides, options.rounds)
     rows = []
     for a, b, target in pairs:
         ratio = float(np.median(seconds[a]) / np.median(seconds[b]))

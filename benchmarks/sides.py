@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,3 +172,25 @@ def interleave(sides: Sequence[Side], rounds: int, repeats: int) -> list[Times]:
         for side, times in zip(sides, seconds, strict=True):
             times.append(median(side.go(COLD + repeats)[COLD:]))
     return [Times(tuple(times)) for times in seconds]
+
+
+def in_turns(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Let actions that can share a process take turns in this one.
+
+    Args:
+        actions: by name; each runs twice before anything is counted.
+        rounds: of all actions, in their order.
+
+    Returns:
+        Seconds of each action in every round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for action in actions.values():
+        action()
+        action()
+    for _ in range(rounds):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
