@@ -45,7 +45,8 @@ test-paper: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	PETERREC_SOAK_SECONDS=600 $(BIN)/pytest -s tests/serving/soak
 
-# The tables of docs/performance.md: about an hour, on a machine that does nothing else.
+# The tables of docs/performance.md: more than an hour, on a machine that does nothing else. `many_tasks.py` needs what
+# `peterrec fetch ml-1m` gets, and is skipped without it.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/peers/install.py --only recbole
 	$(BIN)/python benchmarks/speed.py --scaling
@@ -54,6 +55,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/many_tasks.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/serve_load.py
 
