@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+from itertools import product
+
 import pytest
 import torch
 
@@ -12,14 +15,17 @@ from peterrec.nn.readout import represent
 
 CONFIG = BackboneConfig(channels=6, dilations=(1, 2, 1))
 every_choice = pytest.mark.parametrize(
-    "unshared", [UnsharedModules(embedding, blocks) for embedding in (False, True) for blocks in range(4)], ids=str
+    "unshared",
+    [UnsharedModules(*choice) for choice in product((False, True), range(4), (1, 2))],
+    ids=lambda unshared: "-".join(map(str, astuple(unshared))),
 )
 
 
 def unshared_names(backbone: Backbone, unshared: UnsharedModules) -> set[str]:
     """Names of the parameters that a task owns, from the settings alone."""
     last = [i for i in range(len(backbone.blocks)) if i >= len(backbone.blocks) - unshared.blocks]
-    prefixes = [f"blocks.{i}." for i in last] + (["embedding."] if unshared.embedding else [])
+    part = "second." if unshared.per_block == 1 else ""
+    prefixes = [f"blocks.{i}.{part}" for i in last] + (["embedding."] if unshared.embedding else [])
     return {name for name, _ in backbone.named_parameters() if name.startswith(tuple(prefixes))}
 
 
@@ -99,3 +105,16 @@ def test_replacing_a_module_of_a_fork_leaves_the_original_its_own():
     fork.blocks[0] = fork.blocks[1]
     assert backbone.embedding is embedding
     assert backbone.blocks[0] is not backbone.blocks[1]
+
+
+def test_the_second_sublayer_of_a_transformer_is_the_feed_forward_one():
+    backbone = lively_backbone(BACKBONES["transformer"])
+    fork = backbone.fork(UnsharedModules(embedding=False, blocks=1, per_block=1))
+    assert fork.blocks[1].attention is backbone.blocks[1].attention
+    assert fork.blocks[1].feed_forward is not backbone.blocks[1].feed_forward
+    assert fork.blocks[0] is backbone.blocks[0]
+
+
+def test_what_names_whole_blocks_reads_as_before_there_was_a_choice():
+    """The service makes versions of bundles from it: another text would be another version of the same bundle."""
+    assert str(UnsharedModules(embedding=False, blocks=1)) == "UnsharedModules(embedding=False, blocks=1)"

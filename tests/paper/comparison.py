@@ -21,6 +21,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  '"head": BackbonePlan()', '"head": BackbonePlan(patch=True)'),
         Mutation("`last1` trains two blocks", "training/strategies.py",
                  '"last1": BackbonePlan(unshared=1)', '"last1": BackbonePlan(unshared=2)'),
+        Mutation("`last-sublayer` trains a block", "training/strategies.py",
+                 "BackbonePlan(unshared=1, per_block=1)", "BackbonePlan(unshared=1, per_block=2)"),
         Mutation("`last2` trains one block", "training/strategies.py",
                  '"last2": BackbonePlan(unshared=2)', '"last2": BackbonePlan(unshared=1)'),
         Mutation("`all` leaves the embeddings out", "training/strategies.py",

@@ -37,6 +37,9 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
     forked, second_fork = (pretrained.network.backbone.fork(own_modules) for _ in range(2))
     shaken(forked.modules_of(own_modules), 9)
     shaken(second_fork.modules_of(own_modules), 10)
+    own_sublayer = replace(own_modules, per_block=1)
+    third_fork = pretrained.network.backbone.fork(own_sublayer)
+    shaken(third_fork.modules_of(own_sublayer), 11)
     settings: dict[str, dict[str, Any]] = {
         "age": {"seed": 1},
         "gender": {"seed": 2, "class_names": ("f", "m")},
@@ -63,6 +66,7 @@ def bundles(model: UserModel) -> dict[str, Bundle]:
         "last1": {"strategy": "last1", "backbone": forked, "unshared": own_modules},
         "last1-attention": {"strategy": "last1", "backbone": forked, "unshared": own_modules, "readout": "attention"},
         "last1-too": {"strategy": "last1", "backbone": second_fork, "unshared": own_modules},
+        "last-sublayer": {"strategy": "last-sublayer", "backbone": third_fork, "unshared": own_sublayer},
         "last-token": {"patch_config": PatchConfig(bottleneck=3, blocks=1, train_task_token=True)},
     }
     return {name: tiny_bundle(pretrained, name=name, **options) for name, options in settings.items()}

@@ -42,6 +42,7 @@ def patch(**settings: Any) -> dict[str, Any]:
 
 SHARED: dict[str, tuple[int, dict[str, Any]]] = {
     "head": (0, {"strategy": "head"}),
+    "last-sublayer": (1, {"strategy": "last-sublayer"}),
     "last1": (1, {"strategy": "last1"}),
     "last2": (2, {"strategy": "last2"}),
     "patch, last block": (1, patch(blocks=1)),
@@ -190,7 +191,7 @@ def test_the_changed_blocks_are_counted_by_what_is_trained(deep: UserModel, corp
 
 
 @pytest.mark.quick_cases(3)
-@pytest.mark.parametrize("case", ["head", "last1", "patch, last block"])
+@pytest.mark.parametrize("case", ["head", "last-sublayer", "last1", "patch, last block"])
 @pytest.mark.parametrize("cache", ["memory", "off"])
 def test_the_trunk_runs_once_for_each_user(
     deep: UserModel, corpus: Corpus, tmp_path: Path, case: str, cache: str

@@ -20,8 +20,8 @@ from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, pretrain_config
 
-STRATEGIES = ("patch", "head", "last1", "last2", "all", "scratch", "patch-random")
-CHANGED = ("last1", "last2", "all", "scratch")  # these train something of the backbone
+STRATEGIES = ("patch", "head", "last-sublayer", "last1", "last2", "all", "scratch", "patch-random")
+CHANGED = ("last-sublayer", "last1", "last2", "all", "scratch")  # these train something of the backbone
 HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], [], ["s0003"] * 12]
 
 
@@ -123,15 +123,24 @@ def test_bundles_of_all_strategies_live_side_by_side_and_are_deleted_alone(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "blocks"),
-    [("head", 0), ("patch", 0), ("last1", 1), ("last2", 2), ("all", 2), ("scratch", 2), ("patch-random", 2)],
+    ("strategy", "blocks", "per_block"),
+    [
+        ("head", 0, 2),
+        ("patch", 0, 2),
+        ("last-sublayer", 1, 1),
+        ("last1", 1, 2),
+        ("last2", 2, 2),
+        ("all", 2, 2),
+        ("scratch", 2, 2),
+        ("patch-random", 2, 2),
+    ],
 )
 def test_a_bundle_stores_the_tasks_own_modules_and_no_others(
-    model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str, blocks: int
+    model: UserModel, corpus: Corpus, tmp_path: Path, strategy: str, blocks: int, per_block: int
 ) -> None:
     adapt(model, corpus, "cluster", tmp_path / "out", quick(strategy))
-    parts = [f"{site}.{parameter}" for site in ("first", "second") for parameter in ("conv.weight", "conv.bias")]
-    parts += [f"{site}.norm.{parameter}" for site in ("first", "second") for parameter in ("weight", "bias")]
+    sites = ("first", "second")[2 - per_block :]
+    parts = [f"{site}.{layer}.{name}" for site in sites for layer in ("conv", "norm") for name in ("weight", "bias")]
     expected = {f"backbone.blocks.{block}.{part}" for block in (0, 1)[2 - blocks :] for part in parts}
     embedding = strategy in ("all", "scratch", "patch-random")
     expected |= {"backbone.embedding.weight"} if embedding else set()
@@ -141,7 +150,8 @@ def test_a_bundle_stores_the_tasks_own_modules_and_no_others(
         {"patch", "head"} if "patch" in strategy else {"head"}
     )
     meta = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert meta["unshared"] == ({"embedding": embedding, "blocks": blocks} if blocks else None)
+    second_only = {} if per_block == 2 else {"per_block": per_block}
+    assert meta["unshared"] == ({"embedding": embedding, "blocks": blocks} | second_only if blocks else None)
 
 
 @pytest.mark.parametrize("strategy", CHANGED)

@@ -190,6 +190,7 @@ def test_held_out_users_are_judged_by_the_network_that_did_not_learn_from_them(
 CASES: dict[str, dict[str, Any]] = {
     "patch": {"patch": {"bottleneck": 2, "item_rank": 2}, "readout": "pooled"},
     "head": {"strategy": "head", "class_weights": "balanced"},
+    "last-sublayer": {"strategy": "last-sublayer"},
     "last1": {"strategy": "last1"},
     "last2": {"strategy": "last2", "readout": "both"},
     "all": {"strategy": "all", "event_dropout": 0.2},

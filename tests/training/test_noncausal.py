@@ -225,7 +225,7 @@ def test_save_load_answer_is_bit_equal(masked: UserModel, folder: Path, tmp_path
 
 
 @pytest.mark.quick_cases(3)
-@pytest.mark.parametrize("strategy", ["patch", "last1", "all", "patch-random"])
+@pytest.mark.parametrize("strategy", ["patch", "last-sublayer", "last1", "all", "patch-random"])
 @pytest.mark.parametrize("task", ["cluster", "shop"])
 def test_a_noncausal_backbone_is_adapted_like_any_other(
     masked: UserModel, folder: Path, corpus: Corpus, tmp_path: Path, strategy: str, task: str

@@ -17,7 +17,7 @@ from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.strategies import Trainable, build
 from training.small import CHANNELS, LEARNS, adapt_config, pretrain_config
 
-STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "last1", "all", "patch", "patch-random")
+STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "last-sublayer", "last1", "all", "patch", "patch-random")
 
 
 @pytest.mark.quick_cases(2)

@@ -42,6 +42,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 TRAINED = {
     "patch": {},
     "head": {},
+    "last-sublayer": {"blocks": BLOCK // 2, "norms": NORMS // 2},
     "last1": {"blocks": BLOCK, "norms": NORMS},
     "last2": {"blocks": 2 * BLOCK, "norms": 2 * NORMS},
     "all": {"embedding": TABLE, "blocks": 2 * BLOCK, "norms": 2 * NORMS},
@@ -113,14 +114,18 @@ def leaves(module: nn.Module) -> set[nn.Module]:
     return {part for part in module.modules() if list(part.parameters(recurse=False))}
 
 
+def embedding_and_sublayers(backbone: Backbone) -> list[nn.Module]:
+    return [backbone.embedding, *(site for block in backbone.blocks for site in (block.first, block.second))]
+
+
 @pytest.mark.parametrize("strategy", [*TRAINED, "joint"])
 def test_exactly_these_modules_are_trained(model: UserModel, corpus: Corpus, strategy: str) -> None:
     parts, pretrained = built(model, corpus, strategy), model.network.backbone
     network = parts.backbone
     everything = [network.embedding, *network.blocks]
     backbone_parts = {
-        "last1": [network.blocks[1]], "last2": list(network.blocks), "all": everything,
-        "scratch": everything, "joint": everything,
+        "last-sublayer": [network.blocks[1].second], "last1": [network.blocks[1]], "last2": list(network.blocks),
+        "all": everything, "scratch": everything, "joint": everything,
     }.get(strategy, [])  # fmt: skip
     expected: list[nn.Module] = [*backbone_parts, parts.head]
     if "patch" in strategy:
@@ -134,14 +139,13 @@ def test_exactly_these_modules_are_trained(model: UserModel, corpus: Corpus, str
     for parameter in [*network.parameters(), *model.network.parameters()]:
         assert parameter.requires_grad == (id(parameter) in trained)
     assert not trained & {id(parameter) for parameter in model.network.parameters()}, "copies are trained"
-    shared = {"last1": [pretrained.embedding, pretrained.blocks[0]], "last2": [pretrained.embedding]}
+    embedding, *sublayers = embedding_and_sublayers(pretrained)
+    shared = {"last-sublayer": [embedding, *sublayers[:3]], "last1": [embedding, *sublayers[:2]], "last2": [embedding]}
     if strategy in ("patch", "head"):
         assert network is pretrained
     else:
-        task_modules = set(everything)
-        assert {module for module in (pretrained.embedding, *pretrained.blocks) if module in task_modules} == set(
-            shared.get(strategy, [])
-        )
+        task_modules = set(embedding_and_sublayers(network))
+        assert task_modules & {embedding, *sublayers} == set(shared.get(strategy, []))
 
 
 @pytest.mark.parametrize("strategy", [*TRAINED, "joint"])

@@ -88,6 +88,7 @@ def test_it_is_read_bit_by_bit_as_it_was_written_and_its_card_says_what_it_is(
     ("settings", "changed"),
     [
         ({"strategy": "head"}, 0),
+        ({"strategy": "last-sublayer"}, None),
         ({"strategy": "last1"}, None),
         ({"strategy": "patch", "patch": PatchConfig(bottleneck=2, blocks=1)}, None),
         ({"strategy": "all"}, None),

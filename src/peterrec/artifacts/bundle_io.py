@@ -165,7 +165,7 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "kind_of_task": bundle.kind,
         "strategy": bundle.strategy,
         "patch": bundle.patch_config.model_dump(mode="json") if bundle.patch_config is not None else None,
-        "unshared": asdict(bundle.unshared) if bundle.unshared is not None else None,
+        "unshared": _dump_unshared(bundle.unshared),
         "outputs": len(bundle.class_names) if bundle.targets is None else len(bundle.targets),
         "max_length": bundle.max_length,
         "readout": bundle.readout,
@@ -197,6 +197,13 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
         if config_yaml:
             write_file(folder / "config.yaml", config_yaml.encode())
+
+
+def _dump_unshared(unshared: UnsharedModules | None) -> dict[str, Any] | None:
+    """Return it as plain values, without `per_block` where blocks are whole: as before there was a choice."""
+    if unshared is None:
+        return None
+    return {name: value for name, value in asdict(unshared).items() if (name, value) != ("per_block", 2)}
 
 
 def _labels(bundle: Bundle) -> dict[str, Any]:

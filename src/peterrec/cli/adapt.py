@@ -27,7 +27,9 @@ def command(
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the bundle to write (joint: OUT/TASK).")],
     strategy: Annotated[
         str | None,
-        typer.Option("--strategy", help="patch, head, last1, last2, all, scratch, patch-random or joint."),
+        typer.Option(
+            "--strategy", help="patch, head, last-sublayer, last1, last2, all, scratch, patch-random or joint."
+        ),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it

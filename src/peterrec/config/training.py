@@ -26,7 +26,7 @@ def _registered_readout(name: str) -> str:
 
 
 ReadoutName = Annotated[str, AfterValidator(_registered_readout)]
-Strategy = Literal["scratch", "head", "last1", "last2", "all", "patch", "patch-random", "joint"]
+Strategy = Literal["scratch", "head", "last-sublayer", "last1", "last2", "all", "patch", "patch-random", "joint"]
 
 
 class OptimConfig(Config):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +29,13 @@ class UnsharedModules:
     Attributes:
         embedding: whether the embedding table is (and whatever else stands below the blocks).
         blocks: how many of the last blocks are.
+        per_block: 2: these blocks as a whole; 1: the second sublayer of each only.
     """
 
     embedding: bool
     blocks: int
+    # No part of its text, which versions of bundles in a service are made of: those of before it existed stay the same.
+    per_block: Literal[1, 2] = field(default=2, repr=False)
 
 
 class Backbone(nn.Module):
@@ -48,6 +51,8 @@ class Backbone(nn.Module):
 
     input_modules: ClassVar[tuple[str, ...]] = ("embedding",)
     """Names of the modules below the blocks."""
+    second_sublayer: ClassVar[str] = "second"
+    """Name of the second sublayer in a block."""
 
     def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
         super().__init__()
@@ -211,15 +216,27 @@ class Backbone(nn.Module):
         grafted._modules = dict(self._modules)
         if unshared.embedding:
             grafted._modules |= {name: replacements[name] for name in self.input_modules}
-        lower_blocks = list(self.blocks)[: len(self.blocks) - unshared.blocks]
+        blocks = list(self.blocks)
         chosen = replacements["blocks"] if unshared.blocks else nn.ModuleDict()
         assert isinstance(chosen, nn.ModuleDict)
-        grafted.blocks = nn.ModuleList([*lower_blocks, *chosen.values()])
+        for name, part in chosen.items():
+            blocks[int(name)] = part if unshared.per_block == 2 else with_submodules(blocks[int(name)], part)
+        grafted.blocks = nn.ModuleList(blocks)
         return grafted
 
     def modules_of(self, unshared: UnsharedModules) -> nn.ModuleDict:
         """Return the chosen modules, named as in the state of the backbone."""
         first = len(self.blocks) - unshared.blocks
-        chosen = nn.ModuleDict({str(i): block for i, block in enumerate(self.blocks) if i >= first})
+        blocks = {str(i): block for i, block in enumerate(self.blocks) if i >= first}
+        if unshared.per_block == 1:
+            name = self.second_sublayer
+            blocks = {i: nn.ModuleDict({name: block.get_submodule(name)}) for i, block in blocks.items()}
         parts = {name: self.get_submodule(name) for name in self.input_modules} if unshared.embedding else {}
-        return nn.ModuleDict(parts | ({"blocks": chosen} if unshared.blocks else {}))
+        return nn.ModuleDict(parts | ({"blocks": nn.ModuleDict(blocks)} if unshared.blocks else {}))
+
+
+def with_submodules(module: nn.Module, replacements: nn.Module) -> nn.Module:
+    """Return a module with the submodules of another one in place of its own of the same names; the rest is shared."""
+    copied = copy.copy(module)
+    copied._modules = module._modules | replacements._modules
+    return copied

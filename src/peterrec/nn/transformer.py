@@ -64,6 +64,7 @@ class TransformerBackbone(Backbone):
     """
 
     input_modules: ClassVar[tuple[str, ...]] = ("embedding", "positions")
+    second_sublayer: ClassVar[str] = "feed_forward"
 
     def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
         super().__init__(config, items, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,12 +26,14 @@ class BackbonePlan:
 
     Attributes:
         unshared: what of the backbone is the task's alone: the number of last blocks (None: all) and the embedding.
+        per_block: sublayers of these blocks: both, or the second only.
         trained: whether that is trained; if not, it is frozen like the rest.
         pretrained: whether it starts at the pre-trained weights; if not, at random.
         patch: whether there is one.
     """
 
     unshared: int | None = 0
+    per_block: Literal[1, 2] = 2
     trained: bool = True
     pretrained: bool = True
     patch: bool = False
@@ -40,7 +43,8 @@ class BackbonePlan:
 PLANS: dict[Strategy, BackbonePlan] = {
     "patch": BackbonePlan(patch=True),  # PeterRec
     "head": BackbonePlan(),  # FineCLS
-    "last1": BackbonePlan(unshared=1),  # FineLast1
+    "last-sublayer": BackbonePlan(unshared=1, per_block=1),  # FineLast1, by convolutions; FineLast2 is then `last1`
+    "last1": BackbonePlan(unshared=1),  # FineLast1, by blocks
     "last2": BackbonePlan(unshared=2),  # FineLast2
     "all": BackbonePlan(unshared=None),  # FineAll
     "scratch": BackbonePlan(unshared=None, pretrained=False),  # FineZero
@@ -177,7 +181,9 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedMod
             remedy="use strategy all, or last1",
         )
     unshared = UnsharedModules(
-        embedding=plan.unshared is None, blocks=blocks if plan.unshared is None else plan.unshared
+        embedding=plan.unshared is None,
+        blocks=blocks if plan.unshared is None else plan.unshared,
+        per_block=plan.per_block,
     )
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     pretrained = starts_pretrained(config)
