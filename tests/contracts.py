@@ -24,7 +24,9 @@ BACKBONES = {
     "causal": BackboneConfig(channels=12, kernel_size=3, dilations=(1, 2, 1)),
     "causal-two-taps": BackboneConfig(channels=8, kernel_size=2, dilations=(3, 1)),
     "noncausal": BackboneConfig(kind="noncausal", channels=12, kernel_size=3, dilations=(1, 2, 1)),
-    "noncausal-five-taps": BackboneConfig(kind="noncausal", channels=12, kernel_size=5, dilations=(1, 2)),
+    "noncausal-five-taps-last-end": BackboneConfig(
+        kind="noncausal", task_tokens="last-end", channels=12, kernel_size=5, dilations=(1, 2)
+    ),
     "transformer": BackboneConfig(architecture="transformer", channels=12, layers=2, heads=3, positions=5),
     "noncausal-transformer": BackboneConfig(
         architecture="transformer", kind="noncausal", channels=12, layers=2, heads=2, positions=50

@@ -42,10 +42,11 @@ def places_of(kind: str) -> list[dict[str, Any]]:
 
 @st.composite
 def backbone_configs(draw: st.DrawFn, *, kind: str | None = None, channels: tuple[int, int] = (2, 7)) -> BackboneConfig:
-    """A small backbone: any kind, width, kernel, dilations, depth."""
+    """A small backbone: any kind, places of [TCL], width, kernel, dilations, depth."""
     kind = kind or draw(st.sampled_from(["causal", "noncausal"]))
     return BackboneConfig(
         kind=kind,
+        task_tokens="both-ends" if kind == "causal" else draw(st.sampled_from(["both-ends", "last-end"])),
         channels=draw(st.integers(*channels)),
         kernel_size=draw(st.integers(2, 4) if kind == "causal" else st.sampled_from([3, 5])),
         dilations=draw(st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)),

@@ -28,6 +28,7 @@ TRANSFORMER = {"architecture": "transformer"}
         (TRANSFORMER | {"positions": 0}, "positions"),
         ({"dilations": []}, "dilations"),
         ({"kernel_size": 1}, "kernel_size"),
+        ({"task_tokens": "last-end"}, "a causal backbone has [TCL] at the last end only: leave task_tokens out"),
         ({"architecture": "recurrent"}, "'dilated' or 'transformer'"),
         ({"architecture": ["transformer"]}, "architecture"),
     ],
@@ -46,7 +47,17 @@ def test_a_transformer_has_defaults_of_its_own_and_none_of_the_convolutions() ->
     assert BackboneConfig(architecture="dilated") == BackboneConfig()
 
 
-@pytest.mark.parametrize("tree", [{}, {"dilations": [1, 2]}, TRANSFORMER, TRANSFORMER | {"kind": "noncausal"}], ids=str)
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {},
+        {"dilations": [1, 2]},
+        TRANSFORMER,
+        TRANSFORMER | {"kind": "noncausal"},
+        {"kind": "noncausal", "task_tokens": "last-end"},
+    ],
+    ids=str,
+)
 def test_a_dump_can_be_read_again(tree: dict[str, Any]) -> None:
     config = PretrainConfig(backbone=build_config(BackboneConfig, tree))
     assert build_config(PretrainConfig, yaml.safe_load(dump_yaml(config))) == config

@@ -29,11 +29,11 @@ from strategies import patched_backbones, users
 
 def attended_by_hand(backbone, patch, module: AttentionPooling, row: list[int]) -> np.ndarray:
     """Weighted means of embeddings, then of hidden states, of one user without padding."""
-    causal = backbone.config.kind == "causal"
-    tokens = torch.tensor([[*row, TCL] if causal else [TCL, *row, TCL]])
+    last_only = backbone.config.kind == "causal" or backbone.config.task_tokens == "last-end"
+    tokens = torch.tensor([[*row, TCL] if last_only else [TCL, *row, TCL]])
     with torch.no_grad():
         embedded, hidden = backbone.embed(tokens, patch)[0].numpy(), backbone(tokens, patch)[0].numpy()
-    first = 0 if causal else 1
+    first = 0 if last_only else 1
     embedded, hidden = embedded[first : first + len(row)], hidden[first : first + len(row)]
     keys = [(h - h.mean()) / np.sqrt(h.var() + 1e-5) for h in hidden]
     means: list[list[np.ndarray]] = [[], []]

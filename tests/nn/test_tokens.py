@@ -115,11 +115,11 @@ def test_of_who_did_nothing_only_the_popularity_of_items_is_known_or_a_mask_alon
 
 def pooled_by_hand(backbone, patch, row: list[int]) -> list[np.ndarray]:
     """Embeddings and hidden states of one user without padding, summed over the events by the root of their number."""
-    causal = backbone.config.kind == "causal"
-    tokens = matrix([*row, TCL] if causal else [TCL, *row, TCL])
+    last_only = backbone.config.kind == "causal" or backbone.config.task_tokens == "last-end"
+    tokens = matrix([*row, TCL] if last_only else [TCL, *row, TCL])
     with torch.no_grad():
         embedded, hidden = backbone.embed(tokens, patch)[0].numpy(), backbone(tokens, patch)[0].numpy()
-    first = 0 if causal else 1
+    first = 0 if last_only else 1
     return [sum(states[first : first + len(row)]) / np.sqrt(max(1, len(row))) for states in (embedded, hidden)]
 
 

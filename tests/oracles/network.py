@@ -242,7 +242,7 @@ def oracle_represent(
     config: PatchConfig | None = None,
 ) -> np.ndarray:
     """Representation (C,) of a user without padding: at a last [TCL], or the sum at a first and a last one."""
-    if backbone.config.kind == "causal":
+    if backbone.config.kind == "causal" or backbone.config.task_tokens == "last-end":
         return oracle_backbone(backbone, [*items, TCL], patch, config)[-1]
     hidden = oracle_backbone(backbone, [TCL, *items, TCL], patch, config)
     return hidden[0] + hidden[-1]

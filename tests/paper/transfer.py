@@ -21,6 +21,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "return longer.scatter(1, positions, TCL), positions", "return longer, positions"),
         Mutation("of a noncausal one the first stands before the padding", "nn/tokens.py",
                  "torch.stack([first.clamp(min=0), last], dim=1)", "torch.stack([0 * first, last], dim=1)"),
+        Mutation("of a noncausal one it goes behind only, whatever is asked", "config/backbone.py",
+                 'return self.kind == "noncausal" and self.task_tokens == "both-ends"', "return False"),
     ],
     "The user is the hidden state there": [
         Mutation("it is the state at the last event", "nn/readout.py", LAST,

@@ -13,8 +13,9 @@ from lightning.pytorch import Callback
 
 from peterrec.config import BackboneConfig, MaskingConfig
 from peterrec.data.corpus import Corpus
-from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, UNK
+from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, TCL, UNK
 from peterrec.data.splits import uniform
+from peterrec.errors import FingerprintError
 from peterrec.model import UserModel
 from peterrec.training.adapt import adapt
 from peterrec.training.objectives import objective_of, valid_batches
@@ -22,6 +23,7 @@ from peterrec.training.pretrain import pretrain
 from training.small import LEARNS, adapt_config, corpus_of, plain, pretrain_config
 
 NONCAUSAL = BackboneConfig(kind="noncausal", channels=8, dilations=(1, 2))
+LAST_END = NONCAUSAL.model_copy(update={"task_tokens": "last-end"})
 WIDER = NONCAUSAL.model_copy(update={"channels": 16})
 HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], [], ["s0003"] * 12]
 
@@ -254,6 +256,37 @@ def test_adapting_it_learns(structured: Corpus, tmp_path: Path) -> None:
     test = structured.task("cluster").part("test")
     assert test.labels is not None
     assert (model.probabilities(test.sequences, "cluster").argmax(1) == test.labels).mean() > 0.85
+
+
+# ---------------------------------------------------------------- where [TCL] stands
+
+
+def test_with_the_token_at_the_last_end_only_it_answers_after_loading_as_before(
+    masked: UserModel, corpus: Corpus, tmp_path: Path
+) -> None:
+    model = pretrain(corpus, tmp_path / "backbone", config(epochs=2, backbone=LAST_END))
+    model.add_bundle(adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(epochs=1)), "memory")
+    loaded = UserModel.from_pretrained(tmp_path / "backbone", "cpu")
+    loaded.load_bundle(tmp_path / "out", "disk")
+    assert loaded.network.backbone.config == LAST_END
+    assert np.array_equal(model.represent(HISTORIES), loaded.represent(HISTORIES))
+    assert np.array_equal(model.represent(HISTORIES, "memory"), loaded.represent(HISTORIES, "disk"))
+    tokens = torch.tensor([[*loaded.encode(HISTORIES[:1]).sequences[0].tolist(), TCL]])
+    expected = loaded.network.backbone(tokens)[0, -1].detach().numpy()
+    np.testing.assert_allclose(loaded.represent(HISTORIES[:1])[0], expected, atol=1e-5)
+    assert not np.allclose(masked.represent(HISTORIES[:1])[0], expected, atol=1e-3)
+
+
+def test_a_bundle_is_refused_by_the_same_weights_with_the_token_elsewhere(
+    masked: UserModel, corpus: Corpus, tmp_path: Path
+) -> None:
+    """Masked items are predicted without [TCL]: pre-training makes the same weights whichever it is."""
+    model = pretrain(corpus, tmp_path / "backbone", config(epochs=2, backbone=LAST_END))
+    weights, expected = model.network.state_dict(), masked.network.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    adapt(masked, corpus, "cluster", tmp_path / "out", adapt_config(epochs=1))
+    with pytest.raises(FingerprintError, match="was made for the backbone"):
+        model.load_bundle(tmp_path / "out")
 
 
 # ---------------------------------------------------------------- users of whom little is known

@@ -60,8 +60,10 @@ class PretrainedBackbone:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all its tensors."""
-        return fingerprint(self.network.state_dict())
+        """sha256 over all its tensors, and over where [TCL] stands unless at both ends: the tensors may be equal."""
+        task_tokens = self.network.backbone.config.task_tokens
+        use = "" if task_tokens == "both-ends" else f"task_tokens: {task_tokens}"
+        return fingerprint(self.network.state_dict(), use)
 
 
 def save_backbone(

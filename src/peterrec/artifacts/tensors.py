@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from peterrec.errors import ArtifactError
 
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 (hexadecimal) of names, types, shapes and bytes of all tensors, whatever their order."""
-    digest = hashlib.sha256()
+def fingerprint(tensors: Mapping[str, Tensor], use: str = "") -> str:
+    """Return the sha256 (hexadecimal) of names, types, shapes and bytes of all tensors, whatever their order.
+
+    Args:
+        tensors: by name.
+        use: how they are used, where the same tensors may be used in several ways.
+    """
+    digest = hashlib.sha256(use.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -26,6 +26,11 @@ class BackboneConfig(Config):
     kind: Literal["causal", "noncausal"] = Field(
         default="causal", description="causal: a position sees itself and earlier ones; noncausal: both sides"
     )
+    task_tokens: Literal["both-ends", "last-end"] = Field(
+        default="both-ends",
+        description="of a noncausal one: [TCL] stands before the first and after the last event (the paper's), or "
+        "after the last only, as it does if causal",
+    )
     channels: PositiveInt = Field(default=64, description="width of embeddings and hidden states")
     kernel_size: Annotated[int, Field(ge=2)] | None = Field(
         default=3, description="taps of a convolution; odd if noncausal; a transformer has none"
@@ -68,17 +73,25 @@ class BackboneConfig(Config):
                 raise ValueError(f"a {self.architecture} backbone needs {name}, such as {default}")
         if self.kind == "noncausal" and self.kernel_size is not None and self.kernel_size % 2 == 0:
             raise ValueError("a noncausal backbone sees as far to each side: kernel_size must be odd")
+        if self.kind == "causal" and self.task_tokens == "last-end":
+            raise ValueError("a causal backbone has [TCL] at the last end only: leave task_tokens out")
         if self.heads is not None and self.channels % self.heads:
             raise ValueError(f"heads share the channels evenly: {self.channels} is no multiple of {self.heads}")
         return self
 
     @model_serializer(mode="wrap")
     def _without_absent_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what the architecture does not have: dilated ones are written as before there was a choice."""
+        """Leave out what the architecture does not have, and defaults of what came later: written as before it came."""
         absent = {name for name, default in SHAPES[self.architecture].items() if default is None}
         absent |= {"architecture"} if self.architecture == "dilated" else set()
+        absent |= {"task_tokens"} if self.task_tokens == "both-ends" else set()
         tree: dict[str, Any] = handler(self)
         return {name: value for name, value in tree.items() if name not in absent}
+
+    @property
+    def encloses_histories(self) -> bool:
+        """Whether [TCL] stands at both ends of a history, not at the last only."""
+        return self.kind == "noncausal" and self.task_tokens == "both-ends"
 
     @property
     def depth(self) -> int:

@@ -99,7 +99,7 @@ class TrainedReadout(Readout):
 
 
 class TokenReadout(Readout):
-    """The hidden state at [TCL] (paper, section 3.3); of a noncausal backbone the sum of those at both ends."""
+    """The hidden state at [TCL] (paper, section 3.3); where it stands at both ends, the sum."""
 
     description = config.READOUTS["token"]
     token_only = True
@@ -257,7 +257,8 @@ def represent(
 ) -> Float[Tensor, "B R"]:
     """Return each user's representation: what a head reads, `Readout.width` numbers.
 
-    A causal backbone gets [TCL] after the last event; a noncausal one at both ends (paper, section 3.3).
+    A causal backbone gets [TCL] after the last event; a noncausal one at both ends (paper, section 3.3), or as its
+    `task_tokens` say.
 
     Args:
         backbone: the network.
@@ -277,11 +278,11 @@ def represent(
 
 def full_pass(backbone: Backbone, tokens: Int[Tensor, "B T"], patch: TaskPatch | None = None) -> FullPass:
     """Return all states of users, with [TCL] put in; arguments as of `represent`."""
-    if backbone.config.kind == "causal":
+    if backbone.config.encloses_histories:
+        longer, positions = enclose_in_task_tokens(tokens)
+    else:
         longer, position = append_token(tokens, TCL)
         positions = position.unsqueeze(1)
-    else:
-        longer, positions = enclose_in_task_tokens(tokens)
     embedded = backbone.embed(longer, patch)
     hidden = backbone.forward_embedded(embedded, longer, patch)
     return FullPass(embedded, hidden, (longer != PAD) & (longer != TCL), positions)

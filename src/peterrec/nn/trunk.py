@@ -86,7 +86,7 @@ class Trunk:
         """
         channels = self.backbone.config.channels
         if self.reads_states:
-            return (self.events + (1 if self.backbone.config.kind == "causal" else 2), 2 * channels)
+            return (self.events + (2 if self.backbone.config.encloses_histories else 1), 2 * channels)
         if self.changed == 0:
             return (readout_named(self.readout).width(channels),)
         return (self.backbone.receptive_field_of_last(self.events + 1).counts[-self.changed], channels)
@@ -135,7 +135,7 @@ class Trunk:
         """
         if self.reads_states:
             assert keep is not None, "[TCL] is no event"
-            positions = places_beside(keep, at_both_ends=self.backbone.config.kind != "causal")
+            positions = places_beside(keep, at_both_ends=self.backbone.config.encloses_histories)
             embedded, hidden = states.chunk(2, dim=2)
             return read_states(FullPass(embedded, hidden, keep, positions), self.readout, module)
         if self.changed == 0:
