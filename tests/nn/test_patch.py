@@ -50,6 +50,14 @@ def test_only_the_last_blocks_and_of_each_the_second_site_first_are_patched(per_
     assert [sublayer for sublayer in range(8) if patch.layer_at(sublayer) is not None] == sublayers
 
 
+@pytest.mark.parametrize("insertion", ["serial", "parallel"])
+def test_one_patch_a_block_of_twice_the_channels_weighs_what_two_do(insertion):
+    """But for the biases of one map back up a block: as docs/paper.md says of the defaults."""
+    settings = [{"bottleneck": 8}, {"bottleneck": 16, "per_block": 1}]
+    patches = [Patch(PatchConfig(insertion=insertion, **changes), BackboneConfig()) for changes in settings]
+    assert [sum(p.numel() for p in patch.parameters()) for patch in patches] == [8_768, 8_512]
+
+
 @pytest.mark.parametrize("per_block", [1, 2])
 def test_only_second_norms_can_be_the_tasks_own(per_block):
     patch = Patch(PatchConfig(train_norms=True, per_block=per_block, blocks=2), CONFIG)
