@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,26 @@ class ClassificationBaseline:
     def probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N C"]:
         """Return class probabilities, one row a user."""
         return self.predict(sequences)
+
+
+def with_unseen_classes(baseline: ClassificationBaseline, train: TaskPart, classes: int) -> ClassificationBaseline:
+    """Return a baseline that gives a class which no train user has the share 1 / (users + classes), to every user.
+
+    As if every class had been seen once more, which is where heads start, too: an impossible class of a test user would
+    cost any log-loss.
+    """
+    counts = np.bincount(labels_of(train), minlength=classes)
+    unseen = np.flatnonzero(counts == 0)
+    if not len(unseen):
+        return baseline
+    share = 1.0 / (counts.sum() + classes)
+
+    def predict(sequences: Sequences) -> Float[np.ndarray, "N C"]:
+        result: Float[np.ndarray, "N C"] = baseline.predict(sequences) * (1.0 - share * len(unseen))
+        result[:, unseen] = share
+        return result
+
+    return replace(baseline, predict=predict)
 
 
 def majority(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:

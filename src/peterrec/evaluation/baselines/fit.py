@@ -10,7 +10,7 @@ import numpy as np
 from peterrec.data.corpus import TaskPart
 from peterrec.data.sequences import Sequences
 from peterrec.errors import TaskError
-from peterrec.evaluation.baselines.classification import ClassificationBaseline, labels_of
+from peterrec.evaluation.baselines.classification import ClassificationBaseline, labels_of, with_unseen_classes
 from peterrec.evaluation.baselines.ranking import RankingBaseline
 from peterrec.evaluation.baselines.registry import BASELINES, Kind, baseline_names, find_baseline
 
@@ -65,7 +65,7 @@ def fit_baseline(
     options = {"unlabelled": train.sequences if unlabelled is None else unlabelled} if baseline.unlabelled else {}
     outputs = classes if kind == "classification" else n_targets
     fitted: FittedBaseline | str = baseline.fit(train, valid, outputs, **options)
-    return fitted
+    return with_unseen_classes(fitted, train, classes) if isinstance(fitted, ClassificationBaseline) else fitted
 
 
 def fit_baselines(
