@@ -30,7 +30,7 @@ PAPER: dict[str, dict[str, Any] | str] = {
     },
     "[TCL], [MASK], unknown item": "as in the paper",
     "item embeddings": {"pretrain.item_init": "random", "pretrain.train_item_embeddings": True},
-    "where a head of classes starts": {"adapt.head_init": "random"},
+    "where a head starts": {"adapt.head_init": "random"},
     "what the head reads": {"adapt.readout": "token"},
     "objective of pre-training": {
         "pretrain.contrastive.weight": 0.0,

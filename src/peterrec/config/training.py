@@ -320,9 +320,13 @@ class AdaptConfig(Config):
     )
     head_init: Literal["linear-probe", "random"] = Field(
         default="linear-probe",
-        description="weights that a head of classes starts from: linear-probe: a logistic regression on what it reads "
-        "of the pre-trained backbone, of at most 2,048 train users, its penalty cross-validated; random, as heads of "
-        "items, over backbones that start at random, and of trained readouts that are not standardised always are",
+        description="weights that a head starts from: linear-probe: a regression on what it reads of the pre-trained "
+        "backbone (of classes logistic, of at most 2,048 train users; of items ridge, of at most 100,000), its penalty "
+        "chosen by users it is not fitted on; random, as heads over backbones that start at random, and of trained "
+        "readouts that are not standardised, always are",
+    )
+    probed_head_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="learning rate of a head that starts at a linear probe, as a share of `optim.lr`"
     )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
         default=None,

@@ -283,7 +283,8 @@ def learning_curve(
 
 def curves_panel(key: str, caption: str, curves: Sequence[Series], axis: TimeAxis = "epoch", **about: str) -> Panel:
     """Return learning curves over epochs or seconds of training; `about` are `task`, `hint` and `note` of the panel."""
-    last = int(max((p.x for series in curves for p in series.points), default=1))
+    xs = [p.x for series in curves for p in series.points] or [1.0]
+    first, last = int(min(xs)), int(max(xs))
 
     def arrange(axes: Any) -> None:
         steps = [1, 2, 5, 10]
@@ -293,7 +294,7 @@ def curves_panel(key: str, caption: str, curves: Sequence[Series], axis: TimeAxi
             axes.xaxis.set_major_locator(MaxNLocator(8, steps=steps))
             return
         axes.set_xlabel("epoch")
-        axes.set_xlim(0.7, last + 0.3)
+        axes.set_xlim(min(0.7, first - 0.3), last + 0.3)
         axes.xaxis.set_major_locator(MaxNLocator(min(last, 10), integer=True, steps=steps))
         if last == 1:
             axes.set_xticks([1])

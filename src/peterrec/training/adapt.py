@@ -63,8 +63,9 @@ def adapt(
 
     Returns:
         The bundle, as it was written. Its `metrics` hold `valid`, the metrics of the validation users at the best
-        epoch (`best_epoch`, from 0; `curve` has all epochs); `constant`, those of the answer that is the same for
-        everybody; `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the choice of the
+        epoch (`best_epoch`, from 0, or -1 where none was better than the `start`; `curve` has all epochs); `constant`,
+        those of the answer that is the same for everybody; `cross_validation`, if there was one; and `warnings`, a list
+        of what is wrong with the choice of the
         epoch, or with a model that is no better than the constant answer; these are logged as warnings, too.
 
     Raises:
@@ -199,6 +200,7 @@ def _metrics(
     metrics: dict[str, Any] = {
         "constant": constant_answer_metrics(task, learner.train, learner.valid, learner.loss.weights),
         **({} if cross_validation is None else {"cross_validation": cross_validation}),
+        "start": {} if curve.start is None else {name: curve.start[key] for key, name in names_in_curve.items()},
         "valid": {name: curve.best[key] for key, name in names_in_curve.items()},
         "best_epoch": int(curve.best["epoch"]),
         "monitor": names[0],

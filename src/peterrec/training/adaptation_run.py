@@ -23,6 +23,7 @@ from peterrec.training.callbacks import Curve
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.patch_size import wide_patch_line
+from peterrec.training.selection import select_by
 from peterrec.training.strategies import build_networks, count_parameters, joint_counts
 from peterrec.training.work_folder import WorkFolder
 
@@ -77,7 +78,16 @@ class AdaptationRun:
             self.cache = TrunkCache.from_config(self.config, networks[0], train.sequences, valid.sequences)
         states = None if self.cache is None else self.cache.train
         return [
-            new_learner(self.config, task, train, valid, network, device, states)
+            new_learner(
+                self.config,
+                task,
+                train,
+                valid,
+                network,
+                device,
+                states,
+                valid_chooses=select_by(self.config, task, train, valid).folds == 0,
+            )
             for task, (train, valid), network in zip(tasks, users, networks, strict=True)
         ]
 
@@ -219,4 +229,9 @@ def trainable_line(counts: dict[str, int], everything: int) -> str:
 def best_line(curve: Curve, shown: Iterable[str]) -> str:
     """Return the line that says which epoch was best, and how good."""
     metrics = ", ".join(f"{name} {curve.best[name]:.4f}" for name in shown)
-    return f"best epoch {int(curve.best['epoch']) + 1}: {metrics}"
+    return f"{epoch_phrase(int(curve.best['epoch']))}: {metrics}"
+
+
+def epoch_phrase(best_epoch: int) -> str:
+    """Return in words which epoch was best, counted from 0; -1: none was better than the start."""
+    return f"best epoch {best_epoch + 1}" if best_epoch >= 0 else "no epoch was better than the start"

@@ -40,6 +40,8 @@ def require_finite(value: float | torch.Tensor, name: str, epoch: int) -> None:
 class Curve(Callback):
     """Curve of a training, one row per epoch: mean training loss, validation metrics, seconds. It survives a resume.
 
+    Where the weights are evaluated before the first step, `start` has these metrics, as of epoch -1.
+
     Args:
         monitor: the validation metric that decides which epoch is best.
         mode: `min` or `max` of it.
@@ -50,6 +52,7 @@ class Curve(Callback):
         self.monitor = monitor
         self.mode = mode
         self.chosen = chosen
+        self.start: Row | None = None
         self.rows: list[Row] = []
         self._loss: torch.Tensor | float = 0.0
         self._steps = 0
@@ -62,9 +65,10 @@ class Curve(Callback):
 
         An epoch whose row lacks the monitor was not measured; the first one always is.
         """
+        candidates = self.rows if self.start is None else [self.start, *self.rows]
         if self.chosen is not None:
-            return self.rows[: self.chosen + 1][-1]
-        measured = [row for row in self.rows if self.monitor in row]
+            return [row for row in candidates if row["epoch"] <= self.chosen][-1]
+        measured = [row for row in candidates if self.monitor in row]
         return (min if self.mode == "min" else max)(measured, key=lambda row: row[self.monitor])
 
     @property
@@ -75,16 +79,17 @@ class Curve(Callback):
     def finished(self, patience: int) -> bool:
         """Return whether to train no further: the chosen epoch is there, or `patience` have not been better."""
         if self.chosen is not None:
-            return len(self.rows) > self.chosen
+            return len(self.rows) > self.chosen  # at once, if the start was chosen
         return self.waited >= patience
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the running sums of the epoch under way."""
-        return {"rows": self.rows, "loss": float(self._loss), "steps": self._steps, "seconds": self._elapsed()}
+        running = {"loss": float(self._loss), "steps": self._steps, "seconds": self._elapsed()}
+        return {"start": self.start, "rows": self.rows, **running}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a curve."""
-        self.rows = list(state_dict["rows"])
+        self.start, self.rows = state_dict["start"], list(state_dict["rows"])
         self._loss, self._steps, self._seconds = state_dict["loss"], state_dict["steps"], state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,7 +123,7 @@ class Curve(Callback):
         trainer.callback_metrics.clear()  # what this epoch does not measure is no column of its row
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the epoch's row.
+        """Close the epoch's row, or that of the start.
 
         Raises:
             TrainingError: a metric is not finite.
@@ -126,6 +131,9 @@ class Curve(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         for name, value in metrics.items():
             require_finite(value, name, trainer.current_epoch)
+        if trainer.sanity_checking:
+            self.start = {"epoch": -1, **metrics}
+            return
         loss = float(self._loss) / max(1, self._steps)
         self.rows.append({"epoch": trainer.current_epoch, "train_loss": loss, **metrics, "seconds": self._elapsed()})
         self._loss, self._steps, self._seconds, self._clock = 0.0, 0, 0.0, time.perf_counter()

@@ -113,12 +113,12 @@ def settings_to_try(config: AdaptConfig, best_epoch: int) -> tuple[str, ...]:
 
     Args:
         config: of the model.
-        best_epoch: the one that was kept, counted from 0.
+        best_epoch: the one that was kept, counted from 0; -1: what the training started from.
     """
     settings = []
     if best_epoch == config.epochs - 1:
         settings.append(f"epochs={2 * config.epochs}")
-    elif best_epoch == 0:
+    elif best_epoch <= 0:
         settings.append(f"optim.lr={config.optim.lr / 4:g}")
     if readout_named(config.readout).token_only:
         settings.append("readout=pooled")

@@ -15,7 +15,7 @@ from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_folds
 from peterrec.data.subset import count_targets
-from peterrec.training.adaptation_run import AdaptationRun
+from peterrec.training.adaptation_run import AdaptationRun, epoch_phrase
 from peterrec.training.constant_baseline import constant_answer_sums
 from peterrec.training.learners import AdaptModule, Learner, Read, StepSource, ValidBatches, new_learner
 from peterrec.training.loop import Plan
@@ -65,7 +65,7 @@ def _fold(run: AdaptationRun, rows: IntArray, held_out: IntArray) -> Fold:
     task = count_targets(all_users.task, train)
     parts = build(config, run.model.network.backbone, task, train)
     states: Read | None = None if cache is None else lambda fold_rows: cache.train(rows[fold_rows])
-    learner = new_learner(config, task, train, valid, parts, run.model.device, states)
+    learner = new_learner(config, task, train, valid, parts, run.model.device, states, valid_chooses=False)
     constant = constant_answer_sums(task, train, valid, np.arange(len(valid)), learner.loss.weights)
     return Fold(rows, held_out, learner, constant)
 
@@ -110,7 +110,8 @@ def cross_validate(run: AdaptationRun, folds: list[Fold], plan: Plan, work: Work
     All folds take a step at a time, so that it is the mean over them which stops, and one resume point has them all.
 
     Returns:
-        Plain values: `folds`, `users`, `best_epoch` (from 0), `metrics` of it, those of the `constant` answer, `curve`.
+        Plain values: `folds`, `users`, `best_epoch` (from 0; -1: the start), `metrics` of it, those of the `constant`
+        answer, `curve`.
 
     Raises:
         TrainingError, InterruptedRun, StorageError: as in `loop.fit`.
@@ -141,4 +142,4 @@ def cross_validate(run: AdaptationRun, folds: list[Fold], plan: Plan, work: Work
 def cross_validation_line(result: dict[str, Any]) -> str:
     """Return the line that says what came of `cross_validate`."""
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
-    return f"best epoch for held-out train users {result['best_epoch'] + 1}: {metrics}"
+    return f"for held-out train users {epoch_phrase(result['best_epoch'])}: {metrics}"

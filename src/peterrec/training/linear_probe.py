@@ -80,8 +80,11 @@ class LinearProbe:
         classes: int,
         hashes: UInt64Array,
         weights: Weights | None = None,
+        valid: tuple[Vectors, Labels, Weights | None] | None = None,
     ) -> LinearProbe:
         """Fit with the C whose log-loss of held-out users is lowest; from strong to weak penalties, until it rises.
+
+        Held out are the users of each fold in turn, and the valid users, each as important as another.
 
         Args:
             vectors: of the users to fit on.
@@ -89,6 +92,7 @@ class LinearProbe:
             classes: K.
             hashes: (N,) of the users' ids, which decide the folds.
             weights: of the users; None: all alike.
+            valid: vectors, labels and weights of users who are not fitted on.
         """
         fold_of_user = assign_folds(hashes, FOLDS, "probe", labels)
         best, lowest = STRENGTHS[0], np.inf
@@ -98,13 +102,22 @@ class LinearProbe:
                 held_out, fitted = fold_of_user == fold, fold_of_user != fold
                 fold_weights = None if weights is None else weights[fitted]
                 probe = cls.fit(vectors[fitted], labels[fitted], classes, strength, fold_weights)
-                answers = probe.probabilities(vectors[held_out])[np.arange(held_out.sum()), labels[held_out]]
-                losses[held_out] = -np.log(np.clip(answers, CLIP, 1.0))
+                losses[held_out] = probe.losses(vectors[held_out], labels[held_out])
             loss = float(np.average(losses, weights=weights))
+            if valid is not None:
+                valid_vectors, valid_labels, valid_weights = valid
+                valid_losses = cls.fit(vectors, labels, classes, strength, weights).losses(valid_vectors, valid_labels)
+                valid_loss = float(np.average(valid_losses, weights=valid_weights))
+                loss += (valid_loss - loss) * len(valid_labels) / (len(valid_labels) + len(labels))
             if loss >= lowest:
                 break
             best, lowest = strength, loss
         return cls.fit(vectors, labels, classes, best, weights)
+
+    def losses(self, vectors: Vectors, labels: Labels) -> Float[np.ndarray, " N"]:
+        """Return minus the log of the probability of each user's class."""
+        answers = self.probabilities(vectors)[np.arange(len(labels)), labels]
+        return np.asarray(-np.log(np.clip(answers, CLIP, 1.0)))
 
     def probabilities(self, vectors: Vectors) -> Float[np.ndarray, "N K"]:
         """Return the probability of each class; 0 for one that nobody had."""

@@ -45,6 +45,7 @@ class Plan:
         clip_norm: largest norm of the gradient, or None.
         shown: metrics shown while training, `monitor` first.
         chosen: epoch to stop after and to keep, counted from 0; None: what the monitor says.
+        evaluates_start: whether the weights before the first step are a candidate, as epoch -1.
     """
 
     label: str
@@ -56,6 +57,7 @@ class Plan:
     clip_norm: float | None
     shown: tuple[str, ...]
     chosen: int | None = None
+    evaluates_start: bool = False
 
     @classmethod
     def from_config(cls, config: PretrainConfig | AdaptConfig, label: str, mode: str, shown: tuple[str, ...]) -> Plan:
@@ -69,6 +71,7 @@ class Plan:
             checkpoint_every=config.checkpoint_every,
             clip_norm=config.optim.clip_norm,
             shown=shown,
+            evaluates_start=isinstance(config, AdaptConfig),
         )
 
 
@@ -110,9 +113,13 @@ class TrainedModule(LightningModule):
         if gradient_clip_val is not None:
             clip_gradients(self.trained.parameters(), float(gradient_clip_val))
 
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser of all that is trained."""
+        return make_optimizer(self.trained.parameters(), self.optim)
+
     def configure_optimizers(self) -> Any:
         """Make an AdamW over the trained parameters, with the configured schedule stepped every batch."""
-        optimizer = make_optimizer(self.trained.parameters(), self.optim)
+        optimizer = self.make_optimizer()
         schedule = make_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -155,14 +162,18 @@ def fit(
     if runner.progress:
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
     with _quiet(), work.removed_on_failure(), _interruptible(work), storage_errors(work.path):
-        trainer = _trainer(runner, plan, callbacks, work.path)
+        resume_point = work.resume_point if work.resume_point.exists() else None
+        evaluates_start = plan.evaluates_start and resume_point is None
+        trainer = _trainer(runner, plan, callbacks, work.path, evaluates_start=evaluates_start)
         with _reproducible(trainer), onednn_matmul(trainer.strategy.root_device):
-            trainer.fit(module, stream, valid, ckpt_path=work.resume_point if work.resume_point.exists() else None)
+            trainer.fit(module, stream, valid, ckpt_path=resume_point)
         best.load()
     return curve
 
 
-def _trainer(runner: RunnerConfig, plan: Plan, callbacks: list[Callback], folder: Path) -> Trainer:
+def _trainer(
+    runner: RunnerConfig, plan: Plan, callbacks: list[Callback], folder: Path, *, evaluates_start: bool
+) -> Trainer:
     try:
         trainer = Trainer(
             accelerator=runner.accelerator,
@@ -178,7 +189,7 @@ def _trainer(runner: RunnerConfig, plan: Plan, callbacks: list[Callback], folder
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
-            num_sanity_val_steps=0,
+            num_sanity_val_steps=-1 if evaluates_start else 0,  # all batches, before the first step
             log_every_n_steps=LOG_EVERY,
             use_distributed_sampler=False,
             default_root_dir=folder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -58,12 +58,27 @@ class RowwiseAdamW(torch.optim.AdamW):
         table.index_copy_(0, rows, values.addcdiv_(gradients, scale.unsqueeze(1), value=-group["lr"]))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """Make an AdamW (Loshchilov and Hutter, ICLR 2019) that does not decay vectors, i.e. biases and norms."""
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimConfig, slower: Collection[nn.Parameter] = (), factor: float = 1.0
+) -> torch.optim.Optimizer:
+    """Make an AdamW (Loshchilov and Hutter, ICLR 2019) that does not decay vectors, i.e. biases and norms.
+
+    Args:
+        parameters: to train, those that are frozen are left out.
+        config: of the optimiser.
+        slower: those of the parameters that learn at a part of the rate.
+        factor: this part.
+    """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    slow = {id(parameter) for parameter in slower}
     groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in trainable if (p.dim() > 1) == is_matrix and (id(p) in slow) == is_slow],
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+            "lr": config.lr * (factor if is_slow else 1.0),
+        }
+        for is_slow in (False, True)
+        for is_matrix in (True, False)
     ]
     # One pass over memory instead of eight. Not on a GPU, where it would take the unscaling of 16-bit gradients over.
     fused = all(parameter.device.type == "cpu" for parameter in trainable)

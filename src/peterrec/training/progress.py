@@ -58,10 +58,14 @@ class ProgressBar(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the reason for which the bar stands still."""
+        if trainer.sanity_checking:  # before there is a bar
+            return
         self.bar.update(self.task, metric="validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the new metrics."""
+        if trainer.sanity_checking:
+            return
         self.bar.update(self.task, metric=self._metric())
         if self.console.is_interactive:
             return

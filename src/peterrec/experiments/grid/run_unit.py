@@ -204,7 +204,8 @@ def _bundle_cell(
         bundle = model.bundle(name)
         metrics, scorer = bundle.metrics, BundleScorer(model, name, job.evaluate.batch_size)
         fields = _training_fields(
-            metrics["curve"], metrics["monitor"], metrics["best_epoch"], settings=deciding_settings(job.unit.settings),
+            metrics["curve"], metrics["monitor"], metrics["best_epoch"], start=metrics["start"],
+            settings=deciding_settings(job.unit.settings),
             seconds=sum(row["seconds"] for row in metrics.get("cross_validation", {}).get("curve", ())),
             trained=bundle.trained, all_params=bundle.all_params, stored_bytes=inspect(path)["bytes"],
             peak_memory=peak, jobs=job.jobs,
@@ -220,6 +221,7 @@ def _training_fields(
     best_epoch: int,
     *,
     settings: dict[str, Any],
+    start: Mapping[str, float] | None = None,
     seconds: float = 0.0,
     **costs: Any,
 ) -> dict[str, Any]:
@@ -230,6 +232,7 @@ def _training_fields(
         "cost": Cost(seconds=sum(epochs) + seconds, seconds_per_epoch=per_epoch, **costs),
         "monitor": monitor,
         "curve": [dict(row) for row in rows],
+        "start": dict(start or {}),
         "best_epoch": best_epoch,
         "settings": settings,
     }

@@ -83,7 +83,8 @@ class CellResult(BaseModel, frozen=True, extra="forbid"):
         primary: `accuracy` or `mrr@K`.
         monitor: metric of the curve that chose the epoch.
         curve: a row an epoch: `epoch` (from 0), `seconds`, losses and metrics of the valid users.
-        best_epoch: from 0.
+        start: metrics of the valid users before the first epoch.
+        best_epoch: from 0; -1: no epoch was better than the start.
         settings: resolved settings of the method, for the reader.
         notes: what the reader should know.
         finished: date and time.
@@ -105,6 +106,7 @@ class CellResult(BaseModel, frozen=True, extra="forbid"):
     cost: Cost = Cost()
     monitor: str | None = None
     curve: list[dict[str, float | None]] = []
+    start: dict[str, float | None] = {}
     best_epoch: int | None = None
     settings: dict[str, Any] = {}
     notes: list[str] = []

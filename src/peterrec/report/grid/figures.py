@@ -35,6 +35,7 @@ from peterrec.report.grid.cells import CellResult
 from peterrec.report.grid.conclusions import Answer
 from peterrec.report.grid.maps import TaskMap
 from peterrec.report.grid.tables import FEW_USERS, users_of
+from peterrec.report.run.record import with_start
 from peterrec.report.svg import BASELINE, Style, style_of
 
 SHORT = {PRETRAINED_ON: "seen", NOT_PRETRAINED_ON: "unseen"}
@@ -124,7 +125,8 @@ def _curves(results: QuestionResults, cells: Sequence[CellResult], monitor: str,
     for cell in cells:
         if cell.monitor == monitor:
             name, style = label(results.config, cell.method), styles(results.config)[cell.method]
-            line = learning_curve(name, style, cell.curve, monitor, cell.best_epoch, axis=axis, thin=bool(lines))
+            rows, best = with_start(cell.start, cell.curve), cell.best_epoch
+            line = learning_curve(name, style, rows, monitor, best, axis=axis, thin=bool(lines))
             lines += [line] if line.points else []
     return lines
 

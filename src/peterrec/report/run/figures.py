@@ -82,7 +82,7 @@ def curve_panel(
     best = f"epoch {next(iter(epochs.values()))}" if all_alike else join([f"{name} {n}" for name, n in epochs.items()])
     note = f"Ringed: the epoch that was kept ({best}). {note}".strip()
     curves = [
-        learning_curve(name, style_of(at), curve.rows, value, curve.best_epoch)
+        learning_curve(name, style_of(at), curve.points, value, curve.best_epoch)
         for at, (name, curve, value) in enumerate(lines)
     ]
     return curves_panel(key, caption, curves, task=task, hint=hint, note=note)

@@ -7,6 +7,7 @@ Much has a default: a report after hours of training must not fail because of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,21 +46,34 @@ class Stage(_Facts):
 
 
 class Curve(_Facts):
-    """A learning curve: one row per epoch, and which epoch was kept (counted from 0)."""
+    """A learning curve: one row per epoch, and which epoch was kept (counted from 0; -1: the start was better)."""
 
     monitor: str
     best_epoch: int
+    start: dict[str, FiniteOrNone] = {}
     rows: list[dict[str, FiniteOrNone]] = Field(validation_alias=AliasChoices("rows", "curve"))
 
     @property
     def best(self) -> dict[str, float | None]:
         """The row of the epoch that was kept; empty if it is not there."""
-        return next((row for row in self.rows if row.get("epoch") == self.best_epoch), {})
+        return next((row for row in self.points if row.get("epoch") == self.best_epoch), {})
+
+    @property
+    def points(self) -> list[dict[str, float | None]]:
+        """The start as epoch -1, if it was evaluated, and the rows."""
+        return with_start(self.start, self.rows)
 
     @property
     def seconds(self) -> float:
         """Time of all epochs together."""
         return sum(row.get("seconds") or 0.0 for row in self.rows)
+
+
+def with_start(
+    start: Mapping[str, float | None], rows: Sequence[Mapping[str, float | None]]
+) -> list[dict[str, float | None]]:
+    """Return the rows of a curve, with what was evaluated before the first epoch as epoch -1."""
+    return [*([{"epoch": -1.0, **start}] if start else []), *map(dict, rows)]
 
 
 class InputFile(_Facts):
