@@ -14,7 +14,7 @@ from peterrec.config.experiment import ExperimentConfig
 from peterrec.report.grid.analysis import Grid, load
 from peterrec.report.grid.cells import CellKey, CellResult, write_cell
 from peterrec.report.grid.conclusions import Answer, conclude
-from peterrec.report.grid.figures import panels_of
+from peterrec.report.grid.figures import maps_of
 from peterrec.report.grid.page import write_grid_report
 from peterrec.storage import read_json
 from report.grid.grid_cells import CLASSIFICATION, MACHINE, cell, grid_config, users_table
@@ -130,8 +130,7 @@ def test_a_sentence_says_where(answer: Answer) -> None:
 
 
 def test_the_picture_has_a_colour_a_symbol_and_words_for_each_square(answer: Answer) -> None:
-    (panels,) = panels_of(answer, "q0")
-    panel = panels[-1]
+    panel = maps_of(answer, "q0")[-1]
     root = ET.fromstring(panel.svg)
     series = [str(group.get("data-series")) for group in root.iter("g") if group.get("data-series")]
     assert "worse 10\u00a0%, all" in series
@@ -151,5 +150,7 @@ def test_the_report_keeps_the_squares(config: ExperimentConfig, cells: Cells, tm
         for m in read_json(tmp_path / "results.json")["maps"]
         if m["task"] == "demo/gender" and m["metric"] == "log_loss"
     )
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("minus the best rival") < page.index("Every difference"), "the maps come first"
     square = next(s for s in gender["squares"] if (s["first_events"], s["share"]) == (10, 0.1))
     assert (gender["method"], square["rival"], square["verdict"]) == ("patch", "tfidf", "better")

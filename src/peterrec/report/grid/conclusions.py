@@ -13,7 +13,7 @@ from peterrec.report.grid import comparisons as comparing
 from peterrec.report.grid.analysis import Grid, QuestionResults, label
 from peterrec.report.grid.cells import suits, task_kinds
 from peterrec.report.grid.comparisons import Comparison
-from peterrec.report.grid.maps import TaskMap, map_sentences, task_maps
+from peterrec.report.grid.maps import TaskMap, map_sentence, task_maps
 
 MANY_PAIRS = 4  # more of them are only counted in the one-line answer
 VERDICTS: tuple[Verdict, ...] = ("better", "no clear difference", "worse")
@@ -83,9 +83,11 @@ def _answer(results: QuestionResults, constants: dict[str, list[Comparison]]) ->
     losses = [sentence_of(results, comparison) for comparison in baselines if comparison.verdict == "worse"]
     counts = _counts(results, baselines, [(comparison.method, comparison.reference) for comparison in baselines])
     maps = task_maps(results, requested) if "map" in results.question.sections else []
-    on_maps = map_sentences(results.config, maps)
+    on_maps = [map_sentence(results.config, task_map) for task_map in maps]
+    clear = [map_sentence(results.config, task_map) for task_map in maps if task_map.has_clear_squares]
+    short = " ".join(clear) or ("No square of any map is clear." if maps else short)
     sentences = [*on_maps, *warnings, *sentences, *counts, *losses, *_strata(results)]
-    return Answer(results, " ".join(on_maps) or short, sentences, requested, further, maps)
+    return Answer(results, short, sentences, requested, further, maps)
 
 
 def _compare_with_constant(results: QuestionResults, task: str, comparisons: Sequence[Comparison]) -> list[str]:

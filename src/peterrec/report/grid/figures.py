@@ -50,9 +50,8 @@ def styles(config: ExperimentConfig) -> dict[str, Style]:
     return {name: style_of(at) for at, name in enumerate(models)} | in_grey
 
 
-def panels_of(answer: Answer, key: str) -> list[list[Panel]]:
-    """Return the figures of a question by what they show; ids begin with `key`."""
-    results = answer.results
+def panels_of(results: QuestionResults, key: str) -> list[list[Panel]]:
+    """Return the figures of a question by what they show, but for its maps; ids begin with `key`."""
     makers: dict[str, Callable[[QuestionResults, str, str], list[Panel]]] = {
         "metrics": dots,
         "curves": curves,
@@ -64,19 +63,17 @@ def panels_of(answer: Answer, key: str) -> list[list[Panel]]:
         for name in results.question.sections
         if name in makers
     ]
-    if "map" in results.question.sections:
-        panels.insert(0, maps(answer, f"{key}-map"))
     return [shown for shown in panels if shown]
 
 
-def maps(answer: Answer, key: str) -> list[Panel]:
+def maps_of(answer: Answer, key: str) -> list[Panel]:
     """Return where a method is ahead of all its rivals, by events of the user and share of the labels."""
-    return [_map(answer.results.config, task_map, f"{key}{at}") for at, task_map in enumerate(answer.maps)]
+    return [_map(answer.results.config, task_map, f"{key}-map{at}") for at, task_map in enumerate(answer.maps)]
 
 
 def _map(config: ExperimentConfig, task_map: TaskMap, key: str) -> Panel:
     squares = sorted(task_map.squares, key=lambda square: (-square.share, square.first_events or float("inf")))
-    digits = digits_for(square.difference for square in squares)
+    digits = digits_for(10 * square.difference for square in squares)
     texts = {
         (share(square.share), str(square.first_events or "all")): (square.verdict, signed(square.difference, digits))
         for square in squares

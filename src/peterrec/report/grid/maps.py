@@ -48,6 +48,11 @@ class TaskMap:
     metric: str
     squares: list[Square]
 
+    @property
+    def has_clear_squares(self) -> bool:
+        """Whether there is any verdict."""
+        return any(square.verdict != "no clear difference" for square in self.squares)
+
 
 def events_phrase(first_events: int | None) -> str:
     """Return how much of a history is read: `5 events`, `whole histories`."""
@@ -106,12 +111,8 @@ def _first_events(config: ExperimentConfig, path: str) -> int | None:
     return next(task.first_events for task in config.data[data].prepare.tasks if task.name == name)
 
 
-def map_sentences(config: ExperimentConfig, maps: Sequence[TaskMap]) -> list[str]:
-    """Return a sentence for each map: in how many squares the method is ahead of every rival, and where it is not."""
-    return [_sentence(config, task_map) for task_map in maps]
-
-
-def _sentence(config: ExperimentConfig, task_map: TaskMap) -> str:
+def map_sentence(config: ExperimentConfig, task_map: TaskMap) -> str:
+    """Return in words in which squares a method is ahead of every rival, and in which it is behind one."""
     squares, name = task_map.squares, label(config, task_map.method)
     better = [square for square in squares if square.verdict == "better"]
     worse = [square for square in squares if square.verdict == "worse"]

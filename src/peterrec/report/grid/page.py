@@ -18,7 +18,7 @@ from peterrec.report.grid.analysis import Grid, label, load
 from peterrec.report.grid.cells import CellKey, CellResult, expected_cells, read_users, task_kinds
 from peterrec.report.grid.comparisons import Comparison
 from peterrec.report.grid.conclusions import Answer, conclude
-from peterrec.report.grid.figures import panels_of
+from peterrec.report.grid.figures import maps_of, panels_of
 from peterrec.report.grid.tables import tables_of
 from peterrec.report.page import render_paragraphs, render_template
 from peterrec.report.run.record import Machine
@@ -59,7 +59,12 @@ def write_grid_report(
     context = {
         "config": config,
         "sections": [
-            {"answer": answer, "tables": tables_of(answer), "panels": panels_of(answer, f"q{at}")}
+            {
+                "answer": answer,
+                "maps": maps_of(answer, f"q{at}"),
+                "tables": tables_of(answer),
+                "panels": panels_of(answer.results, f"q{at}"),
+            }
             for at, answer in enumerate(answers)
         ],
         "first": FIRST,
