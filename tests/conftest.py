@@ -51,6 +51,13 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def last_epoch_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings keep their last epoch, also where the start was better: for tests of weights that were trained."""
+    last = property(lambda curve: [curve.start, *curve.rows][-1])
+    monkeypatch.setattr("peterrec.training.callbacks.Curve.best", last)
+
+
+@pytest.fixture
 def logged() -> Iterator[list[str]]:
     """The lines that the library logs during the test, as `log_lines` gives them."""
     with log_lines() as lines:

@@ -116,7 +116,7 @@ def test_the_share_that_is_masked_goes_by_the_kind_if_nothing_is_said() -> None:
 def test_every_strategy_has_a_plan_and_may_be_part_of_a_run() -> None:
     names = get_args(Strategy)
     assert set(names) == set(PLANS)
-    assert len(names) == 8
+    assert len(names) == 9
     events = {"events": {"paths": ["a.parquet"]}}
     assert build_config(RunConfig, {"prepare": events, "strategies": names}).strategies == names
 

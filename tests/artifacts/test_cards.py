@@ -73,6 +73,16 @@ def test_a_card_without_a_training_record(tmp_path):
     assert "on ? users" in (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("best_epoch", [-1, 0, None])
+def test_a_bundle_card_says_that_the_start_was_kept(tmp_path, best_epoch):
+    metrics = {"valid": {"accuracy": 0.5}} | ({} if best_epoch is None else {"best_epoch": best_epoch})
+    save_bundle(tmp_path / "bundle", tiny_bundle(PRETRAINED, metrics=metrics))
+    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert ("\n\nNo epoch was better than the start, which is what is kept.\n\n- Works only" in card) == (
+        best_epoch == -1
+    )
+
+
 @pytest.mark.parametrize("ranking", [False, True])
 def test_a_bundle_card(tmp_path, backbone, ranking):
     targets = tiny_catalogue(5, first=0) if ranking else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import peterrec
+from builders import tiny_bundle, tiny_pretrained
+from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.cli.main import VERBS, execute
 
 from .conftest import Job
@@ -214,6 +217,14 @@ def test_inspect_tells_each_kind_and_json_has_all(job: Job, capsys: pytest.Captu
         assert wanted in printed
         description = json.loads(answer(capsys, ["inspect", path, "--json"])[0])
         assert description == peterrec.inspect(path)
+
+
+def test_inspect_says_that_a_start_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for best_epoch, text in ((-1, "-1 (no epoch was better than the start)"), (3, "3")):
+        bundle = tiny_bundle(tiny_pretrained(), metrics={"best_epoch": best_epoch})
+        save_bundle(tmp_path / str(best_epoch), bundle)
+        printed, _ = answer(capsys, ["inspect", str(tmp_path / str(best_epoch))])
+        assert re.search(rf"^metrics.best_epoch +{re.escape(text)} *$", printed, re.MULTILINE), printed
 
 
 @pytest.mark.slow

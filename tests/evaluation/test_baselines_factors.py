@@ -122,6 +122,12 @@ def test_factors_that_tell_no_train_user_apart_are_left_out() -> None:
     assert reason == f"{NAMES[0]} was skipped: no factor tells the train users apart"
 
 
+def test_users_who_are_all_alike_are_factorised_without_a_warning() -> None:
+    factors = factorise(Sequences.from_rows([[4, 5, 6]] * 20), np.arange(20), 9, 2, seed=0)
+    assert factors is not None
+    assert np.isfinite(factors.components).all()
+
+
 @pytest.mark.parametrize("histories", [[[], []], [[4], [4]], []])
 def test_nothing_to_factorise_is_a_reason_to_skip(histories: list[list[int]]) -> None:
     reason = fit_baseline(

@@ -113,6 +113,20 @@ def test_epochs_are_whole_numbers_from_one(make_curve: MakeCurve, epochs: int) -
     assert len(series(svg)["patch"]) == (epochs if epochs <= 40 else 0)  # many markers would hide the line
 
 
+@pytest.mark.parametrize("epochs", [0, 1, 3, 25])
+def test_the_start_is_epoch_zero(make_curve: MakeCurve, epochs: int) -> None:
+    start = {"best_epoch": -1, "start": {"log_loss": 0.6}}
+    learned = make_curve("log_loss", 0.7, 0.8, epochs, 0).model_copy(update=start)
+    panel = curve_panel("k", "title", "", [("patch", learned, "log_loss")])
+    ticks = words(panel.svg)[: words(panel.svg).index("epoch")]
+    assert all(tick.isdigit() and 0 <= int(tick) <= epochs for tick in ticks)
+    assert "0" in ticks
+    markers = series(panel.svg)
+    assert len(markers["patch"]) == epochs + 1
+    assert markers["kept patch"] == markers["patch"][:1]
+    assert panel.note == "Ringed: the epoch that was kept (epoch 0). Epoch 0: before the first step."
+
+
 def test_an_epoch_without_a_value_is_left_out() -> None:
     rows: list[dict[str, float | None]] = [{"epoch": 0, "mrr": 0.1}, {"epoch": 1, "mrr": None}, {"epoch": 2}]
     svg = curves(("patch", Curve(monitor="mrr", best_epoch=1, rows=rows), "mrr"))

@@ -20,6 +20,8 @@ from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, pretrain_config
 
+pytestmark = pytest.mark.usefixtures("last_epoch_kept")
+
 STRATEGIES = ("patch", "head", "last-sublayer", "last1", "last2", "all", "scratch", "patch-random")
 CHANGED = ("last-sublayer", "last1", "last2", "all", "scratch")  # these train something of the backbone
 HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], [], ["s0003"] * 12]

@@ -179,7 +179,7 @@ def test_held_out_users_are_better_evidence_than_valid_users() -> None:
     assert "for 640 held-out train users" in warning
 
 
-@pytest.mark.parametrize("best_epoch", [0, 3, 19])
+@pytest.mark.parametrize("best_epoch", [-1, 0, 3, 19])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"strategy": "head"}, {"readout": "pooled", "event_dropout": 0.5}, {"strategy": "joint"},
@@ -188,6 +188,7 @@ def test_held_out_users_are_better_evidence_than_valid_users() -> None:
 def test_the_settings_to_try_are_there_and_are_others(settings: dict[str, Any], best_epoch: int) -> None:
     config = AdaptConfig(**settings)
     overrides = settings_to_try(config, best_epoch)
+    assert any(override.startswith("optim.lr=") for override in overrides) == (best_epoch < 1)
     assert len(overrides) <= 3
     for override in overrides:
         assert load_config(AdaptConfig, None, [override], **settings) != config
@@ -196,6 +197,7 @@ def test_the_settings_to_try_are_there_and_are_others(settings: dict[str, Any], 
 # ---------------------------------------------------------------- told, everywhere
 
 
+@pytest.mark.usefixtures("last_epoch_kept")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -219,6 +221,7 @@ def test_a_useless_model_is_told_last_and_kept_in_mind(
     assert ("2-fold cross-validation within the 120 train users" in card) == (settings["selection"] == "auto")
 
 
+@pytest.mark.usefixtures("last_epoch_kept")
 def test_the_command_line_says_it_below_all_else(
     noise: Corpus, trunk: UserModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,8 @@ class Weights(Callback):
         self.after: list[dict[str, torch.Tensor]] = []
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        self.after.append({name: tensor.clone() for name, tensor in module.trained.state_dict().items()})
+        if not trainer.sanity_checking:
+            self.after.append({name: tensor.clone() for name, tensor in module.trained.state_dict().items()})
 
 
 # ---------------------------------------------------------------- folds
@@ -94,7 +95,14 @@ def test_no_fold_ever_sees_a_user_it_holds_out(model: UserModel, corpus: Corpus,
 
 
 @pytest.mark.quick_cases(1)
-@pytest.mark.parametrize(("task", "settings"), [("cluster", POOLED), ("shop", {**POOLED, "strategy": "patch"})])
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("cluster", POOLED),
+        ("shop", {**POOLED, "strategy": "patch"}),
+        ("cluster", {**POOLED, "head_init": "linear-probe"}),  # a probe of each fold's own users, which learns slowly
+    ],
+)
 def test_each_fold_learns_what_it_would_alone(
     backbone: Path, model: UserModel, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str,
     settings: dict[str, Any],
@@ -118,7 +126,8 @@ def test_each_fold_learns_what_it_would_alone(
 
 def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: AdaptConfig) -> None:
     trained = fold.learner.parts.modules()
-    optimizer = make_optimizer(trained.parameters(), config.optim)
+    slower = list(fold.learner.parts.head.parameters()) if config.head_init == "linear-probe" else []
+    optimizer = make_optimizer(trained.parameters(), config.optim, slower, config.probed_head_rate)
     schedule = make_schedule(optimizer, config.optim, len(batches))
     for batch in batches:
         if batch is None:  # a small step, all of whose users the fold holds out
@@ -136,11 +145,11 @@ def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: Ad
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "better"), [("cluster", min), ("shop", max)])
+@pytest.mark.parametrize(("task", "better", "lr"), [("cluster", min, 0.03), ("shop", max, 0.3)])
 def test_all_users_are_trained_on_up_to_the_best_epoch_for_those_held_out(
-    backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str, better: Any
+    backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path, task: str, better: Any, lr: float
 ) -> None:
-    settings = {"epochs": 7, "patience": 2, "optim": STEEP, "folds": 2}
+    settings = {"epochs": 7, "patience": 2, "optim": {**STEEP, "lr": lr}, "folds": 2}
     watched(weights := Weights())
     adapt(backbone, corpus, task, tmp_path / "valid", adapt_config(**settings | {"patience": 7}))
     watched()
@@ -228,7 +237,7 @@ def test_states_on_disk_are_the_same_to_the_bit(backbone: Path, corpus: Corpus, 
 # ---------------------------------------------------------------- killed, and gone on with (promise 7)
 
 RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
-    "stops early": ("cluster", {"epochs": 4, "patience": 1, "optim": STEEP, "strategy": "head"}),
+    "stops early": ("cluster", {"patience": 1, "optim": STEEP, "strategy": "head", "readout": "pooled"}),
     "kept states, hard negatives": (
         "shop",
         {
@@ -241,13 +250,16 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+START_CHOSEN = ("cluster", {"patience": 1, "optim": STEEP, "strategy": "head"})
+
+
 @pytest.fixture
 def runs(backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path) -> Callable[..., Any]:
     """`runs(case, stop, resume)`: what a training makes of tensors and metrics, without the seconds."""
 
     def run(case: str, stop: StopAt | None = None, *, checkpoint_every: int = 1, resume: bool = False) -> Any:
         watched(*([] if stop is None else [stop]))
-        task, settings = RESUMED[case]
+        task, settings = RESUMED.get(case, START_CHOSEN)
         config = adapt_config(selection="cross-validation", folds=2, checkpoint_every=checkpoint_every, **settings)
         bundle = adapt(backbone, corpus, task, tmp_path / "out", config, resume=resume, overwrite=True)
         metrics = bundle.metrics | {"curve": plain(bundle.metrics["curve"])}
@@ -280,6 +292,21 @@ def test_killed_many_times_in_the_folds_and_after(runs: Callable[..., Any], case
         assert in_folds == (number < 5)
         assert (tmp_path / "out.training" / "folds-result.json").exists() != in_folds
     assert runs(case, resume=True) == uninterrupted
+
+
+def test_killed_where_the_start_is_chosen(runs: Callable[..., Any], tmp_path: Path) -> None:
+    tensors, metrics = runs("start chosen", stop := StopAt("never", 1))
+    assert (metrics["best_epoch"], metrics["curve"]) == (-1, [])
+    assert metrics["valid"] == metrics["start"]
+    assert stop.calls.count("epoch start") == len(metrics["cross_validation"]["curve"]), "then nothing is trained"
+    shutil.rmtree(tmp_path / "out")
+    # The last is the evaluation of the start that is kept.
+    stops = [("batch end", 2), ("validation end", 1), ("end", 1), ("validation start", 1)]
+    for number, (hook, n) in enumerate(stops):
+        with pytest.raises(Stopped):
+            runs("start chosen", StopAt(hook, n), resume=number > 0)
+        assert (tmp_path / "out.training" / "folds-result.json").exists() == (number == 3)
+    assert runs("start chosen", resume=True) == (tensors, metrics)
 
 
 @pytest.mark.slow
@@ -363,6 +390,6 @@ def test_where_heads_start_is_decided_by_the_fold_alone(model: UserModel, corpus
     config = adapt_config(**POOLED)
     fold = folds_of(model, corpus, "cluster", config)[0]
     alone = build(config, model.network.backbone, corpus.task("cluster"), fold.learner.source.part)
-    start_head(alone, config, fold.learner.source.part, None)
+    start_head(alone, config, fold.learner.source.part, None, None)
     assert torch.equal(fold.learner.parts.head.shift, alone.head.shift)
     assert torch.equal(fold.learner.parts.head.weight, alone.head.weight)

@@ -21,6 +21,8 @@ from peterrec.training.adapt import adapt
 from peterrec.training.strategies import build
 from training.small import BACKBONE, StopAt, Stopped, adapt_config
 
+pytestmark = pytest.mark.usefixtures("last_epoch_kept")
+
 CASES = [(strategy, task) for strategy in ("patch", "head") for task in ("cluster", "shop")]
 
 

@@ -35,7 +35,7 @@ PRETRAIN = [
     "-s",
     "masking.mask_fraction=0.2",
 ]
-ADAPT = ["-s", "patch.bottleneck=2", "-s", "batch_size=1"]
+ADAPT = ["-s", "patch.bottleneck=2", "-s", "batch_size=1", "-s", "selection=valid", "-s", "head_init=random"]
 COMMON = ["-s", "epochs=4", "-s", "patience=4", "-s", "checkpoint_every=7", "-s", "runner.accelerator=cpu"]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 

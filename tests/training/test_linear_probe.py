@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,14 @@ def test_it_is_a_logistic_regression_of_standardised_vectors(classes: int) -> No
     np.testing.assert_array_equal(alone.probabilities(vectors), np.eye(classes)[np.full(len(labels), 1)])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_penalty_is_the_best_for_users_who_are_held_out(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "valid"), [*product(range(4), [0]), (0, 40), (2, 40), (3, 20)])
+def test_the_penalty_is_the_best_for_users_who_are_held_out(seed: int, valid: int) -> None:
+    """By folds, and by valid users, of whom each counts as much as a user of the folds."""
     vectors, labels = users_of(3, seed)
     vectors = vectors.astype(np.float64)
+    # Of the valid users the numbers say nothing: they ask for a stronger penalty.
+    rng = np.random.default_rng(seed)
+    valid_vectors, valid_labels = vectors[rng.permutation(120)[:valid]], labels[rng.permutation(120)[:valid]]
     fold_of_user = assign_folds(HASHES, FOLDS, "probe", labels)
     losses = {}
     for strength in STRENGTHS:
@@ -67,9 +72,14 @@ def test_the_penalty_is_the_best_for_users_who_are_held_out(seed: int) -> None:
             answers[held_out] = pipeline(strength).fit(vectors[~held_out], labels[~held_out]).predict_proba(
                 vectors[held_out]
             )  # fmt: skip
-        losses[strength] = log_loss(labels, answers)
-    probe = LinearProbe.fit_by_cross_validation(vectors, labels, 3, HASHES)
+        if valid:
+            answers = np.concatenate([answers, pipeline(strength).fit(vectors, labels).predict_proba(valid_vectors)])
+        losses[strength] = log_loss(np.concatenate([labels, valid_labels]), answers)
+    judges = (valid_vectors, valid_labels, None) if valid else None
+    probe = LinearProbe.fit_by_cross_validation(vectors, labels, 3, HASHES, None, judges)
     assert probe.strength == min(losses, key=losses.__getitem__)
+    if valid:
+        assert probe.strength != LinearProbe.fit_by_cross_validation(vectors, labels, 3, HASHES).strength
     np.testing.assert_allclose(probe.weight, LinearProbe.fit(vectors, labels, 3, probe.strength).weight)
 
 
@@ -80,8 +90,13 @@ def test_a_class_of_one_user_is_no_obstacle() -> None:
     assert np.isfinite(probe.bias).all()
 
 
-def expected_start(model: UserModel, corpus: Corpus, readout: str, **sample_weight: np.ndarray) -> np.ndarray:
-    """Probabilities of the valid users by scikit-learn, from the pre-trained states of the train users."""
+def expected_start(
+    model: UserModel, corpus: Corpus, readout: str, class_weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Probabilities of the valid users by scikit-learn, from the pre-trained states of the train users.
+
+    The penalty is the one that both parts choose together.
+    """
 
     def vectors(part: str) -> np.ndarray:
         backbone, sequences = model.network.backbone, corpus.task("cluster").part(part).sequences
@@ -89,12 +104,16 @@ def expected_start(model: UserModel, corpus: Corpus, readout: str, **sample_weig
         with torch.no_grad():
             return torch.cat([represent(backbone, row, readout=readout) for row in rows]).double().numpy()
 
-    train = corpus.task("cluster").part("train")
+    def weights(labels: np.ndarray) -> np.ndarray | None:
+        return None if class_weights is None else class_weights[labels] / class_weights[labels].mean()
+
+    train, valid = corpus.task("cluster").part("train"), corpus.task("cluster").part("valid")
+    judges, hashes = (vectors("valid"), valid.labels, weights(valid.labels)), id_hash(train.user_ids.to_pylist())
     strength = LinearProbe.fit_by_cross_validation(
-        vectors("train"), train.labels, 4, id_hash(train.user_ids.to_pylist()), sample_weight.get("weights")
+        vectors("train"), train.labels, 4, hashes, weights(train.labels), judges
     ).strength
     fitted = pipeline(strength).fit(
-        vectors("train"), train.labels, logisticregression__sample_weight=sample_weight.get("weights")
+        vectors("train"), train.labels, logisticregression__sample_weight=weights(train.labels)
     )
     return np.asarray(fitted.predict_proba(vectors("valid")))
 
@@ -119,9 +138,7 @@ def test_a_head_starts_at_what_is_read_of_the_pretrained_backbone(
 
 def test_classes_count_as_in_the_loss(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
     labels = corpus.task("cluster").part("train").labels
-    counts = np.bincount(labels)
-    weights = (len(labels) / (4 * counts))[labels]
-    expected = expected_start(model, corpus, "token", weights=weights / weights.mean())
+    expected = expected_start(model, corpus, "token", len(labels) / (4 * np.bincount(labels)))
     settings = {"strategy": "head", "class_weights": "balanced", "epochs": 1, "optim": STANDING_STILL}
     settings["head_init"] = "linear-probe"
     model.add_bundle(adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(**settings)))
@@ -136,7 +153,7 @@ def test_over_a_random_backbone_a_head_starts_at_random(model: UserModel, corpus
     config = adapt_config(**({"readout": "both", "head_init": "linear-probe"} | settings))
     parts = build(config, model.network.backbone, task, train)
     before = parts.head.weight.detach().clone()
-    learner = new_learner(config, task, train, valid, parts, model.device, None)
+    learner = new_learner(config, task, train, valid, parts, model.device, None, valid_chooses=True)
     assert (learner.parts.head.weight == before).all()
     assert learner.parts.head.shift is not None, "but it knows how large the sums are"
 
@@ -149,7 +166,7 @@ def test_classes_without_a_train_user_start_at_their_share(
     train = task.part("train")
     train = train.take(np.flatnonzero(np.isin(train.labels, present)))
     parts = build(config, model.network.backbone, task, train)
-    new_learner(config, task, train, task.part("valid"), parts, model.device, None)
+    new_learner(config, task, train, task.part("valid"), parts, model.device, None, valid_chooses=True)
     share = 1 / (len(train) + 4)
     assert parts.head.bias.exp()[3].item() == pytest.approx(share, rel=1e-4)
     answers = parts.head(torch.zeros(1, 8)).softmax(dim=1)[0]

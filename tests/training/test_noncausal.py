@@ -226,6 +226,7 @@ def test_save_load_answer_is_bit_equal(masked: UserModel, folder: Path, tmp_path
     assert not np.allclose(first[0], first[1]), "both ends are seen"
 
 
+@pytest.mark.usefixtures("last_epoch_kept")
 @pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("strategy", ["patch", "last-sublayer", "last1", "all", "patch-random"])
 @pytest.mark.parametrize("task", ["cluster", "shop"])

@@ -16,6 +16,8 @@ from peterrec.nn.patch import Patch
 from peterrec.training.adapt import adapt
 from training.small import adapt_config
 
+pytestmark = pytest.mark.usefixtures("last_epoch_kept")
+
 HISTORIES = [["s0001", "s0002", "s0009"], ["s0005"], [], ["s0003"] * 12]
 # Settings, and the parameters of the patch by hand: 8 channels, 3 taps, two blocks of two sites.
 KINDS: dict[str, tuple[dict[str, Any], int]] = {

@@ -20,6 +20,8 @@ from peterrec.training.strategies import build
 from peterrec.training.task_source import TaskSource
 from training.small import adapt_config, plain
 
+pytestmark = pytest.mark.usefixtures("last_epoch_kept")
+
 SINGLE = [strategy for strategy in get_args(Strategy) if strategy != "joint"]
 
 

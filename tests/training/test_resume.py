@@ -44,8 +44,13 @@ PRETRAIN: dict[str, dict[str, Any]] = {
     "short": {"batch_size": 500, "backbone": {"channels": 8, "dilations": (1,), "tie_weights": False}},
 }
 ADAPT: dict[str, tuple[str, dict[str, Any]]] = {
-    "patch, ranking": ("shop", {"optim": {"weight_decay": 0.5}}),
-    "patch, classification": ("cluster", {"epochs": 9, "patience": 1, "optim": STEEP}),
+    "patch, ranking": ("shop", {"optim": {"lr": 0.01, "weight_decay": 0.5}}),
+    "patch, classification": (
+        "cluster",
+        {"epochs": 9, "patience": 1, "seed": 1, "optim": {"lr": 0.01, "schedule": "constant"}},
+    ),
+    "no better than the start": ("cluster", {"epochs": 9, "patience": 2, "optim": STEEP}),
+    "probed head": ("shop", {"head_init": "linear-probe", "readout": "both", "optim": {"lr": 0.01}}),
     "head, ranking": ("shop", {"strategy": "head"}),
     "last block, hard": (
         "shop",
@@ -130,6 +135,8 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_was(
         "masked items",
         "probed",
         "patch, ranking",
+        "no better than the start",
+        "probed head",
         "last block, hard",
         "prefixes, ranking",
         "random trunk, weights",
@@ -157,6 +164,10 @@ def test_the_cases_are_what_they_are_for(uninterrupted: Callable[[str], Any]) ->
         _, curve, facts = uninterrupted(case)
         assert len(curve) < 9
         assert facts["best_epoch"] < len(curve) - 1
+    for case in ("patch, ranking", "patch, classification", "head, ranking", "last block, hard", "probed head"):
+        assert uninterrupted(case)[2]["best_epoch"] >= 0, "what is compared was trained"
+    _, curve, facts = uninterrupted("no better than the start")
+    assert (facts["best_epoch"], len(curve)) == (-1, 2)
     assert len({str(uninterrupted(case)[0]) for case in PRETRAIN}) == len(PRETRAIN)
     assert len(uninterrupted("full")[1]) == 3
 

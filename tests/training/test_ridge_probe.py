@@ -59,8 +59,8 @@ def test_penalty_and_scale_are_the_best_for_users_who_are_held_out(seed: int) ->
     for penalty in PENALTIES:
         scores = np.empty((USERS, ITEMS))
         for fold in range(FOLDS):
-            rows, others = np.flatnonzero(fold_of_user == fold), np.flatnonzero(fold_of_user != fold)
-            scores[rows] = ridge(vectors[others], targets.take(others), penalty).predict(vectors[rows])
+            rows, fitted = np.flatnonzero(fold_of_user == fold), np.flatnonzero(fold_of_user != fold)
+            scores[rows] = ridge(vectors[fitted], targets.take(fitted), penalty).predict(vectors[rows])
         held_out[penalty] = scores
     users, has_item = targets.repeat(), _matrix(targets, ITEMS).toarray() > 0
     ranks = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,18 @@ def test_training_leaves_the_states_of_others_alone(train: Train, case: str) -> 
     assert global_states() == before
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
 def test_batches_large_enough_for_several_threads_give_the_same_bits(tmp_path: Path) -> None:
     """Below some size torch adds up in one thread, in order; the first steps of the demo are above it."""
-    torch.set_num_threads(2)  # the fixture of all these tests puts it back
     rng = np.random.default_rng(0)
     weight = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(3000, 64)).astype(np.float32)))
 

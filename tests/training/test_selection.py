@@ -30,13 +30,14 @@ STEEP = {"lr": 0.3, "schedule": "constant"}
 
 
 class Weights(Callback):
-    """What the trained module is after each validation."""
+    """What the trained module is after each epoch."""
 
     def __init__(self) -> None:
         self.snapshots: list[dict[str, torch.Tensor]] = []
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        self.snapshots.append({name: tensor.clone() for name, tensor in module.trained.state_dict().items()})
+        if not trainer.sanity_checking:
+            self.snapshots.append({name: tensor.clone() for name, tensor in module.trained.state_dict().items()})
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -54,7 +55,8 @@ def test_the_best_weights_are_kept_not_the_last(corpus: Corpus, watched: Callabl
     assert best < len(losses) - 1
     assert equal(weights.snapshots[best], model.network.state_dict())
     assert not equal(weights.snapshots[-1], model.network.state_dict())
-    assert training["metrics"] == {name: training["curve"][best][name] for name in ("valid_loss", "hr@10", "mrr@10")}
+    names = ("valid_loss", "hr@10", "mrr@10", "ndcg@10")
+    assert training["metrics"] == {name: training["curve"][best][name] for name in names}
 
 
 @pytest.mark.quick_cases(1)
@@ -74,12 +76,13 @@ def test_the_best_epoch_of_a_task(
 
 
 @given(
+    start=st.none() | st.integers(-3, 3),
     values=st.lists(st.integers(-3, 3), min_size=1, max_size=12),
     mode=st.sampled_from(["min", "max"]),
     patience=st.integers(1, 4),
     resumed=st.booleans(),
 )
-def test_patience_by_counting(values: list[int], mode: str, patience: int, resumed: bool) -> None:
+def test_patience_by_counting(start: int | None, values: list[int], mode: str, patience: int, resumed: bool) -> None:
     """Against a plain count; and with a new curve and callback after every epoch, as if resumed each time."""
     curve, saved = Curve("m", mode), []
 
@@ -88,9 +91,13 @@ def test_patience_by_counting(values: list[int], mode: str, patience: int, resum
 
     class Noted(BestEpoch):
         def _keep(self) -> None:
-            saved.append(int(self.curve.rows[-1]["epoch"]))
+            saved.append(int(self.curve.rows[-1]["epoch"]) if self.curve.rows else -1)
 
-    waited, best, expected = 0, None, []
+    waited, best, expected = 0, start, []
+    if start is not None:
+        curve.start = {"epoch": -1, "m": float(start)}
+        Noted(Path(), torch.nn.Linear(1, 1), curve, patience).on_validation_end(Trainer, None)
+        expected.append(-1)
     for epoch, value in enumerate(values):
         curve.rows.append({"epoch": epoch, "m": float(value)})
         Noted(Path(), torch.nn.Linear(1, 1), curve, patience).on_validation_end(Trainer, None)

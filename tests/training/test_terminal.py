@@ -51,6 +51,7 @@ def test_a_pretraining_that_nobody_watches_says_a_line_for_each_epoch(
     assert warning.startswith("warning: 5 held-out users are too few to choose an epoch by ")
 
 
+@pytest.mark.usefixtures("last_epoch_kept")
 def test_an_adaptation_that_nobody_watches(
     corpus: Corpus, backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,9 +65,9 @@ def test_an_adaptation_that_nobody_watches(
         "16 valid users are too few to choose",
     ]
     starts += [f"shop (folds), epoch {n} of at most 2: train_loss " for n in (1, 2)]
-    starts += ["best epoch for held-out train users 2: mrr "]
+    starts += ["for held-out train users best epoch 2: mrr "]
     starts += [f"shop (all), epoch {n} of at most 2: train_loss " for n in (1, 2)]
-    starts += ["best epoch ", "wrote ", "next: "]
+    starts += ["best epoch 2: mrr ", "wrote ", "next: "]
     assert len(lines(output.err)) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines(output.err), starts, strict=True)), output.err
 
@@ -106,6 +107,7 @@ def test_no_warning_escapes(corpus: Corpus, backbone: Path, tmp_path: Path) -> N
 class Trainer:
     """As much of a trainer as a bar looks at."""
 
+    sanity_checking = False
     estimated_stepping_batches = 2400
     max_epochs = 20
     current_epoch = 9
@@ -143,6 +145,17 @@ def test_the_bar_says_where_it_is_and_fits_a_terminal(terminal: Console, label: 
     assert drawn(bar).rstrip().endswith("valid_loss 4.7433")
     bar.on_train_end(Trainer, None)
     bar.on_exception(Trainer, None, KeyboardInterrupt())  # once more does no harm
+
+
+def test_the_start_is_judged_without_a_bar_or_a_line(terminal: Console) -> None:
+    class Checking(Trainer):
+        sanity_checking = True
+
+    for console in (terminal, Console(file=io.StringIO())):
+        bar = ProgressBar("a task", Curve("valid_loss", "min"), ("valid_loss",), console)
+        bar.on_validation_start(Checking, None)
+        bar.on_validation_end(Checking, None)
+        assert console.file.getvalue() == ""  # type: ignore[attr-defined]
 
 
 def test_the_bar_is_removed_when_training_stops(

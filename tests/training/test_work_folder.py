@@ -159,6 +159,19 @@ def test_best_weights_that_are_gone(corpus: Corpus, unfinished: Path, tmp_path: 
         pretrain(corpus, unfinished, pretrain_config(checkpoint_every=1), resume=True)
 
 
+def test_the_weights_of_a_start_that_are_gone(
+    backbone: Path, corpus: Corpus, watched: Callable[..., None], tmp_path: Path
+) -> None:
+    watched(StopAt("batch start", 3))
+    config = adapt_config(checkpoint_every=1)
+    with pytest.raises(Stopped):
+        adapt(backbone, corpus, "shop", tmp_path / "out", config)
+    watched()
+    (tmp_path / "out.training" / "best--1.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"best--1.safetensors: is missing\n.*start over with --overwrite"):
+        adapt(backbone, corpus, "shop", tmp_path / "out", config, resume=True)
+
+
 def test_settings_that_are_gone_count_as_others(corpus: Corpus, unfinished: Path, tmp_path: Path) -> None:
     (tmp_path / "out.training" / "config.yaml").unlink()
     with pytest.raises(ConfigError, match="another configuration"):

@@ -55,7 +55,7 @@ On the validation users:
 
 | metric | value | the same answer for everybody |
 |---|---|---|
-{rows}{_cross_validation(metrics)}{_warnings(metrics)}
+{rows}{_cross_validation(metrics)}{_start(metrics)}{_warnings(metrics)}
 {_trained_readout(meta)}{_new_users(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
 - and the catalogue `{meta["catalogue_fingerprint"]}`.
 - Written by peterrec {meta["peterrec_version"]}.
@@ -89,6 +89,11 @@ The epoch was chosen by {summary["folds"]}-fold cross-validation within the {sum
 | metric | value | the same answer for everybody |
 |---|---|---|
 {rows}"""
+
+
+def _start(metrics: dict[str, Any]) -> str:
+    start_is_best = metrics.get("best_epoch") == -1
+    return "\nNo epoch was better than the start, which is what is kept.\n" if start_is_best else ""
 
 
 def _warnings(metrics: dict[str, Any]) -> str:

@@ -295,10 +295,12 @@ def curves_panel(key: str, caption: str, curves: Sequence[Series], axis: TimeAxi
             return
         axes.set_xlabel("epoch")
         axes.set_xlim(min(0.7, first - 0.3), last + 0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(min(last, 10), integer=True, steps=steps))
-        if last == 1:
-            axes.set_xticks([1])
+        axes.xaxis.set_major_locator(MaxNLocator(min(max(last, 1), 10), integer=True, steps=steps))
+        if last <= 1:
+            axes.set_xticks(range(first, last + 1))
 
+    if axis == "epoch" and first == 0:
+        about["note"] = f"{about.get('note', '')} Epoch 0: before the first step.".strip()
     words = ". ".join(_describe_course(series, axis) for series in curves if not series.thin)
     return series_panel(key, caption, words, curves, arrange, 250, **about)
 

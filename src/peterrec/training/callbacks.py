@@ -169,7 +169,8 @@ class BestEpoch(Callback):
         Raises:
             ArtifactError: the weights of the best epoch so far are gone.
         """
-        if self.curve.rows and not self._path(self.curve.best["epoch"]).exists():
+        begun = self.curve.start is not None or self.curve.rows
+        if begun and not self._path(self.curve.best["epoch"]).exists():
             raise ArtifactError("is missing", remedy=START_OVER, path=self._path(self.curve.best["epoch"]))
         trainer.should_stop = self.curve.finished(self.patience)
 

@@ -120,8 +120,8 @@ def start_head(
     probed = starts_at_probe(config)
     if not readout.standardised and not probed:
         return
-    most = STARTING_USERS if isinstance(head, ClassificationHead) or not probed else STARTING_USERS_OF_ITEMS
-    users = train.take(np.linspace(0, len(train) - 1, min(len(train), most)).astype(np.int64))
+    max_users = STARTING_USERS if isinstance(head, ClassificationHead) or not probed else STARTING_USERS_OF_ITEMS
+    users = train.take(np.linspace(0, len(train) - 1, min(len(train), max_users)).astype(np.int64))
     vectors = _read(parts, config, users)
     if readout.standardised:
         head.standardise(vectors)

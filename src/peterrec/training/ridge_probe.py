@@ -75,7 +75,9 @@ class RidgeProbe:
         everybody = _Sums.over(vectors, matrix)
         fold_of_user = assign_folds(hashes, min(FOLDS, len(vectors)), "probe")
         judges = np.linspace(0, len(vectors) - 1, min(len(vectors), MAX_HELD_OUT)).astype(np.int64)
-        folds = [_Fold.of(vectors, matrix, targets, everybody, judges, fold_of_user == fold) for fold in range(FOLDS)]
+        folds = [
+            _Fold.held_out(vectors, matrix, targets, everybody, judges, fold_of_user == fold) for fold in range(FOLDS)
+        ]
         folds = [fold for fold in folds if len(fold.targets.items)]
         if not folds:
             return cls.fit(vectors, matrix, PENALTIES[-1])
@@ -93,7 +95,7 @@ class RidgeProbe:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What a ridge regression needs to know of its users; of fewer users it is a difference of two."""
+    """Sums over users that a ridge regression is made of; those of fewer users are a difference."""
 
     users: int
     vectors: Float[np.ndarray, " R"]
@@ -106,13 +108,13 @@ class _Sums:
         items = np.bincount(targets.indices, minlength=targets.shape[1]).astype(np.float64)
         return cls(len(vectors), vectors.sum(axis=0), vectors.T @ vectors, items, np.asarray(targets.T @ vectors))
 
-    def without(self, others: _Sums) -> _Sums:
+    def without(self, left_out: _Sums) -> _Sums:
         return _Sums(
-            self.users - others.users,
-            self.vectors - others.vectors,
-            self.gram - others.gram,
-            self.items - others.items,
-            self.products - others.products,
+            self.users - left_out.users,
+            self.vectors - left_out.vectors,
+            self.gram - left_out.gram,
+            self.items - left_out.items,
+            self.products - left_out.products,
         )
 
 
@@ -133,7 +135,7 @@ class _Fold:
     targets: Sequences
 
     @classmethod
-    def of(
+    def held_out(
         cls,
         vectors: Vectors,
         matrix: sp.csr_array,
@@ -143,9 +145,9 @@ class _Fold:
         in_fold: IntArray,
     ) -> _Fold:
         rows = np.flatnonzero(in_fold)
-        held_out = judges[in_fold[judges]]
+        judging = judges[in_fold[judges]]
         sums = everybody.without(_Sums.over(vectors[rows], matrix[rows]))
-        return cls(sums, vectors[held_out], targets.take(held_out))
+        return cls(sums, vectors[judging], targets.take(judging))
 
     def reciprocal_rank(self, penalty: float) -> float:
         """Return the mean over the fold's judges of 1 / rank of their items in the whole ranking."""

@@ -30,7 +30,7 @@ from peterrec.experiments.grid.plan import Unit, units_of
 from peterrec.experiments.grid.run_unit import Job
 from peterrec.experiments.grid.runner import _write_synthetic_data
 from peterrec.model import UserModel
-from peterrec.report.grid.cells import CellResult, read_cell, read_users
+from peterrec.report.grid.cells import CellResult, Cost, read_cell, read_users
 from peterrec.storage import DESCRIPTIONS
 from peterrec.training.adapt import adapt
 
@@ -107,6 +107,7 @@ def test_an_adapted_cell_is_adapt_and_evaluate(config: ExperimentConfig, out: Pa
     assert (cell.family, cell.cost.trained, cell.cost.all_params) == ("adapt", bundle.trained, bundle.all_params)
     assert (cell.monitor, cell.best_epoch) == (bundle.metrics["monitor"], bundle.metrics["best_epoch"])
     assert len(cell.curve) == 1
+    assert cell.start == bundle.metrics["start"] != {}
     assert cell.cost.seconds == pytest.approx(cell.curve[0]["seconds"])
     assert cell.cost.stored_bytes == sum(path.stat().st_size for path in (out / unit.place).iterdir())
     assert cell.cost.jobs == 3
@@ -161,6 +162,7 @@ def test_a_baseline_is_fitted_on_the_share_and_on_all_that_has_no_label(
     check_sums(cell, users)
 
 
+@pytest.mark.usefixtures("last_epoch_kept")
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "neural-baseline")])
 def test_what_trains_all_tasks_gives_a_cell_of_each(
@@ -174,6 +176,12 @@ def test_what_trains_all_tasks_gives_a_cell_of_each(
         assert cell.cost.all_params is not None
         assert cell.best_epoch == 0
         check_sums(cell, users)
+
+
+def test_a_training_whose_start_was_chosen_has_no_time_per_epoch() -> None:
+    fields = work._training_fields([], "log_loss", -1, settings={}, start={"log_loss": 0.6}, seconds=3.5)
+    assert fields["cost"] == Cost(seconds=3.5, seconds_per_epoch=None)
+    assert (fields["best_epoch"], fields["curve"], fields["start"]) == (-1, [], {"log_loss": 0.6})
 
 
 @pytest.mark.slow

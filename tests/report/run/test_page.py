@@ -32,7 +32,23 @@ def odd_record(make_record: MakeRecord, make_evaluation: Callable[..., TaskEvalu
     return make_record(title="<html> & co", tasks=[task], command="")
 
 
-@pytest.fixture(scope="session", params=["whole", "no tasks", "odd", "bare"])
+def from_the_start(record: RunRecord) -> RunRecord:
+    """A record whose trainings evaluated their start: one kept it, and of another a cross-validation chose it."""
+    task = record.tasks[0]
+    start = {"log_loss": 0.5101, "accuracy": 0.7501}
+    patch, head = (
+        bundle.model_copy(
+            update={"curve": bundle.curve.model_copy(update={"best_epoch": -1, "start": start, "rows": rows})}
+        )
+        for bundle, rows in zip(task.bundles, (task.bundles[0].curve.rows, []), strict=True)
+    )
+    later = task.bundles[0].model_copy(
+        update={"strategy": "all", "curve": task.bundles[0].curve.model_copy(update={"start": start})}
+    )
+    return record.model_copy(update={"tasks": [task.model_copy(update={"bundles": [patch, head, later]})]})
+
+
+@pytest.fixture(scope="session", params=["whole", "no tasks", "odd", "bare", "from the start"])
 def any_record(request: pytest.FixtureRequest, make_record: MakeRecord, odd_record: RunRecord) -> RunRecord:
     if request.param == "odd":
         return odd_record
@@ -40,7 +56,7 @@ def any_record(request: pytest.FixtureRequest, make_record: MakeRecord, odd_reco
         return make_record(tasks=[])
     if request.param == "bare":
         return bare(make_record())
-    return make_record()
+    return from_the_start(make_record()) if request.param == "from the start" else make_record()
 
 
 @pytest.fixture(scope="session")
@@ -159,6 +175,16 @@ def test_every_epoch_is_on_the_page(record: RunRecord, text: str) -> None:
     values = [v for curve in curves for row in curve.rows for key, v in row.items() if key not in ("epoch", "seconds")]
     assert [value for value in values if f"{value:.4f}" not in text] == []
     assert text.count("(kept)") == len(curves)
+
+
+def test_the_start_is_on_the_page_and_said_to_be_kept(record: RunRecord) -> None:
+    text = Page(render(from_the_start(record))).text
+    assert text.count("0 of 8, the start") == 1
+    assert text.count("0 of 0, the start") == 1
+    assert text.count(", the start") == 2
+    assert text.count("0.5101") == 2, "a row in the table of either training"
+    assert text.count("0 (kept)") == 1
+    assert "Epoch 0: before the first step." in text
 
 
 def test_a_reused_stage_does_not_pretend_to_have_been_quick(text: str) -> None:

@@ -61,5 +61,6 @@ def factorise(sequences: Sequences, rows: IntArray, items: int, factors: int, se
     if factors < 1 or counts.nnz == 0:
         return None
     tfidf = TfidfTransformer().fit(counts)
-    svd = TruncatedSVD(factors, n_iter=ROUNDS, random_state=seed).fit(tfidf.transform(counts))
+    with np.errstate(invalid="ignore"):  # the explained share of a variance of 0, where all rows are alike
+        svd = TruncatedSVD(factors, n_iter=ROUNDS, random_state=seed).fit(tfidf.transform(counts))
     return TfidfFactors(tfidf, svd.components_.T, len(rows))

@@ -204,7 +204,7 @@ def _bundle_cell(
         bundle = model.bundle(name)
         metrics, scorer = bundle.metrics, BundleScorer(model, name, job.evaluate.batch_size)
         fields = _training_fields(
-            metrics["curve"], metrics["monitor"], metrics["best_epoch"], start=metrics["start"],
+            metrics["curve"], metrics["monitor"], metrics["best_epoch"], start=metrics.get("start"),
             settings=deciding_settings(job.unit.settings),
             seconds=sum(row["seconds"] for row in metrics.get("cross_validation", {}).get("curve", ())),
             trained=bundle.trained, all_params=bundle.all_params, stored_bytes=inspect(path)["bytes"],
@@ -227,7 +227,7 @@ def _training_fields(
 ) -> dict[str, Any]:
     """Return what a cell says of a training; `seconds` are those that went before it."""
     epochs = [row["seconds"] for row in rows]
-    per_epoch = float(np.mean(epochs[1:] or epochs))
+    per_epoch = float(np.mean(epochs[1:] or epochs)) if epochs else None  # a cross-validation may choose the start
     return {
         "cost": Cost(seconds=sum(epochs) + seconds, seconds_per_epoch=per_epoch, **costs),
         "monitor": monitor,

@@ -130,12 +130,13 @@ def _cost(cells: Sequence[CellResult]) -> list[Cell | None]:
     trained = mean(sum(cost.trained.values()) if cost.trained else None for cost in costs)
     parameters = mean(cost.all_params for cost in costs)
     best_epoch = mean(result.best_epoch + 1 if result.best_epoch is not None else None for result in cells)
+    epochs = mean(len(result.curve) if result.best_epoch is not None else None for result in cells)  # 0: the start
     trained_share = percent(trained / parameters) if trained is not None and parameters else ""
     columns: list[tuple[float | None, Callable[[float], str], str]] = [
         (trained, lambda value: compact(round(value)), trained_share),
         (mean(cost.stored_bytes for cost in costs), size, ""),
         (mean(cost.seconds_per_epoch for cost in costs), duration, ""),
-        (mean(len(result.curve) or None for result in cells), _epochs, f"{best_epoch:.3g}" if best_epoch else ""),
+        (epochs, _epochs, f"{best_epoch:.3g}" if best_epoch is not None else ""),
         (mean(cost.seconds for cost in costs), duration, ""),
         (mean(cost.peak_memory for cost in costs), size, ""),
     ]
