@@ -13,7 +13,7 @@ from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.evaluation import per_user
 from peterrec.evaluation.baselines import fit_baseline
-from peterrec.experiments.grid import run_unit
+from peterrec.experiments.grid import run_unit, state
 from peterrec.experiments.grid.cell_settings import check_settings
 from peterrec.experiments.grid.plan import Unit, units_of
 from peterrec.experiments.grid.run_unit import Job
@@ -64,6 +64,7 @@ def test_it_is_fitted_to_the_one_and_judged_on_the_other(units: tuple[Path, dict
     out, by_place = units
     unit, config = by_place[place("cluster-2", "factors-whole")], grid().evaluate
     assert run_unit.do(Job(unit, out, config)).status == "done"
+    assert state.is_finished(out, unit.cells[0], unit), "it would be computed again each time"
     cell = read_cell(out / unit.cells[0].folder)
     corpus = Corpus.open(out / "corpora/small/seed-0")
     uncut, cut = corpus.task("cluster"), corpus.task("cluster-2")

@@ -106,7 +106,7 @@ class _Plan:
             "evaluate": self.config.evaluate.model_dump(mode="json", include={"k", "sampled_negatives"}),
         }
         if method.trained_on:
-            inputs["trained_on"] = train_tasks
+            inputs["trained_on"] = list(train_tasks)  # as JSON gives it back
         corpus = self._corpus(key)
         if method.adapt is not None:
             backbone, seen_by = self._backbone(key, method.backbone)
