@@ -23,7 +23,7 @@ from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
 from peterrec.training.adaptation_run import AdaptationRun
 from peterrec.training.cross_validation import Fold, fold_source, make_folds
-from peterrec.training.learners import start_head
+from peterrec.training.head_start import start_head
 from peterrec.training.optim import make_optimizer, make_schedule
 from peterrec.training.strategies import build
 from peterrec.training.work_folder import WorkFolder

@@ -14,6 +14,7 @@ from peterrec.config import OptimConfig
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
 from peterrec.report.run.record import Curve as CurveOfReport
+from peterrec.training import head_start
 from peterrec.training.adapt import adapt
 from peterrec.training.learners import new_learner
 from peterrec.training.strategies import build
@@ -98,3 +99,20 @@ def test_the_valid_users_choose_the_penalty_too(model: UserModel, corpus: Corpus
         new_learner(config, task, train, valid, parts, device, states=None, valid_chooses=valid_chooses)
         biases.append(parts.head.weight.detach().clone())
     assert not torch.equal(*biases)
+
+
+def test_a_head_too_large_for_a_probe_starts_at_random_and_learns_as_fast(
+    model: UserModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "peterrec")
+    task, config = corpus.task("shop"), adapt_config(**PROBED)
+    probed = []
+    for limit in (head_start.MAX_RIDGE_WEIGHTS, 10):
+        monkeypatch.setattr(head_start, "MAX_RIDGE_WEIGHTS", limit)
+        parts = build(config, model.network.backbone, task, task.part("train"))
+        learner = new_learner(
+            config, task, task.part("train"), task.part("valid"), parts, torch.device("cpu"), None, valid_chooses=True
+        )
+        probed.append(learner.starts_at_probe)
+    assert probed == [True, False]
+    assert "the head of 8 items starts at random: it is too large" in caplog.text

@@ -25,7 +25,7 @@ from peterrec.training.cross_validation import cross_validate, cross_validation_
 from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
 from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
 from peterrec.training.loop import Plan
-from peterrec.training.selection import Selection, select_by
+from peterrec.training.selection import Selection
 from peterrec.training.task_loss import metric_names
 from peterrec.training.work_folder import WorkFolder
 
@@ -65,8 +65,8 @@ def adapt(
         The bundle, as it was written. Its `metrics` hold `valid`, the metrics of the validation users at the best
         epoch (`best_epoch`, from 0, or -1 where none was better than the `start`; `curve` has all epochs); `constant`,
         those of the answer that is the same for everybody; `cross_validation`, if there was one; and `warnings`, a list
-        of what is wrong with the choice of the
-        epoch, or with a model that is no better than the constant answer; these are logged as warnings, too.
+        of what is wrong with the choice of the epoch, or with a model that is no better than the constant answer; these
+        are logged as warnings, too.
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
@@ -138,13 +138,12 @@ def _adapt(
     """Train on tasks together and write their bundles; of a strategy for one task, that bundle is `out` itself."""
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         run = AdaptationRun(backbone, corpus, tasks, out, config)
-        selections = [select_by(config, learner.task, learner.train, learner.valid) for learner in run.learners]
-        folds = [] if run.joint else make_folds(run, selections[0].folds)
+        folds = [] if run.joint else make_folds(run, run.selections[0].folds)
         work = run.open_work_folder(resume=resume, overwrite=overwrite)
         run.log_start()
         plan, cross_validation = _plan(run), None
         if folds:
-            logger.info(selections[0].line)
+            logger.info(run.selections[0].line)
             fold_plan = replace(plan, label=f"{tasks[0]} (folds)")
             cross_validation = work.stage("folds", partial(cross_validate, run, folds, fold_plan))
             logger.info(cross_validation_line(cross_validation))
@@ -153,7 +152,7 @@ def _adapt(
         curve = _train(run, work, plan)
     bundles = {
         learner.task.name: run.new_bundle(learner, _metrics(run, learner, curve, selection, cross_validation))
-        for learner, selection in zip(run.learners, selections, strict=True)
+        for learner, selection in zip(run.learners, run.selections, strict=True)
     }
     _save(run, bundles, overwrite=overwrite)
     work.remove()

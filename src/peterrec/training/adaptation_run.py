@@ -69,6 +69,9 @@ class AdaptationRun:
 
     def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
         users = [train_and_valid(task) for task in tasks]
+        self.selections = [
+            select_by(self.config, task, train, valid) for task, (train, valid) in zip(tasks, users, strict=True)
+        ]
         backbone, device = self.model.network.backbone, self.model.device
         networks = build_networks(
             self.config, backbone, [(task, train) for task, (train, _) in zip(tasks, users, strict=True)]
@@ -78,17 +81,8 @@ class AdaptationRun:
             self.cache = TrunkCache.from_config(self.config, networks[0], train.sequences, valid.sequences)
         states = None if self.cache is None else self.cache.train
         return [
-            new_learner(
-                self.config,
-                task,
-                train,
-                valid,
-                network,
-                device,
-                states,
-                valid_chooses=select_by(self.config, task, train, valid).folds == 0,
-            )
-            for task, (train, valid), network in zip(tasks, users, networks, strict=True)
+            new_learner(self.config, task, train, valid, network, device, states, valid_chooses=selection.folds == 0)
+            for task, (train, valid), network, selection in zip(tasks, users, networks, self.selections, strict=True)
         ]
 
     def open_work_folder(self, *, resume: bool, overwrite: bool) -> WorkFolder:

@@ -5,37 +5,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from peterrec.config import AdaptConfig
-from peterrec.data.batching import inference_batches
 from peterrec.data.corpus import Task, TaskPart
-from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import IntArray
-from peterrec.errors import TrainingError
-from peterrec.nn.heads import ClassificationHead, ItemHead
-from peterrec.nn.readout import TrainedReadout, readout_named, represent
+from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
-from peterrec.training.linear_probe import LinearProbe
+from peterrec.training.head_start import start_head
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients, make_optimizer
-from peterrec.training.ridge_probe import RidgeProbe
-from peterrec.training.strategies import Trainable, starts_pretrained
+from peterrec.training.strategies import Trainable
 from peterrec.training.task_loss import MetricTotals, TaskLoss, class_weights, mean_metrics, metric_sums
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
-
-STARTING_USERS = 2048  # enough for means, deviations and a probe of classes to start from
-STARTING_USERS_OF_ITEMS = 100_000  # of whom a probe learns who has which of many items
-STARTING_BATCH = 64
 
 Read = Callable[[IntArray], Batch]
 
@@ -51,6 +40,7 @@ class Learner:
         parts: the network.
         source: batches of the train users.
         loss: with class weights by the train users.
+        starts_at_probe: whether its head does.
     """
 
     task: Task
@@ -59,6 +49,7 @@ class Learner:
     parts: Trainable
     source: TaskSource
     loss: TaskLoss
+    starts_at_probe: bool = False
 
 
 def new_learner(
@@ -92,124 +83,8 @@ def new_learner(
     parts.modules().to(device)
     parts.backbone.to(device)
     loss = TaskLoss(config, class_weights(config, task, train))
-    start_head(parts, config, train, valid if valid_chooses else None, loss.weights)
-    return Learner(task, train, valid, parts, TaskSource(task, train, config, states), loss)
-
-
-@torch.no_grad()
-def start_head(
-    parts: Trainable, config: AdaptConfig, train: TaskPart, valid: TaskPart | None, class_weights: Tensor | None
-) -> None:
-    """Let a head begin where some of the train users, read by the network before it is trained, say.
-
-    The numbers that a head reads are scaled by their size among these users, where the readout asks for it. (Of a
-    trained readout by the size that they start with: what it learns then grows or shrinks with it.) A head starts at a
-    linear probe, where `head_init` says so and what it reads says something: not where the backbone starts at random.
-
-    Args:
-        parts: the network, on its device.
-        config: says what is read, and where the head starts.
-        train: users to learn from.
-        valid: users that choose the probe's penalty, beside train users that it is not fitted on; None: only these.
-        class_weights: (K,) in the loss, or None.
-
-    Raises:
-        TrainingError: what is read is not finite.
-    """
-    readout, head = readout_named(config.readout), parts.head
-    probed = starts_at_probe(config)
-    if not readout.standardised and not probed:
-        return
-    max_users = STARTING_USERS if isinstance(head, ClassificationHead) or not probed else STARTING_USERS_OF_ITEMS
-    users = train.take(np.linspace(0, len(train) - 1, min(len(train), max_users)).astype(np.int64))
-    vectors = _read(parts, config, users)
-    if readout.standardised:
-        head.standardise(vectors)
-    if not probed:
-        return
-    if isinstance(head, ItemHead):
-        start_at_ridge_probe(head, vectors, users)
-        return
-    judges = None if valid is None else (_read(parts, config, valid), valid)
-    start_at_linear_probe(head, vectors, users, judges, class_weights)
-
-
-def starts_at_probe(config: AdaptConfig) -> bool:
-    """Return whether heads begin at a probe of what they read."""
-    readout = readout_named(config.readout)
-    is_read = readout.standardised or not isinstance(readout, TrainedReadout)
-    return is_read and config.head_init == "linear-probe" and starts_pretrained(config)
-
-
-def _read(parts: Trainable, config: AdaptConfig, users: TaskPart) -> Tensor:
-    """Return the (N, R) representations of users.
-
-    Raises:
-        TrainingError: they are not finite.
-    """
-    read = partial(represent, parts.backbone, patch=parts.patch, readout=config.readout, module=parts.readout_module)
-    device = parts.head.weight.device
-    batches = list(inference_batches(users.sequences, STARTING_BATCH, config.max_length))
-    order = torch.from_numpy(np.concatenate([rows for rows, _ in batches])).argsort()
-    vectors = torch.cat([read(torch.from_numpy(tokens).to(device)) for _, tokens in batches]).float()[order]
-    if not bool(vectors.isfinite().all()):
-        raise TrainingError(
-            "states of the backbone are not finite before anything is trained", remedy="pre-train again"
-        )
-    return vectors
-
-
-def start_at_linear_probe(
-    head: ClassificationHead,
-    vectors: Tensor,
-    users: TaskPart,
-    valid: tuple[Tensor, TaskPart] | None,
-    class_weights: Tensor | None,
-) -> None:
-    """Let a head begin at a logistic regression of users whose penalty is chosen by held-out users (LP-FT).
-
-    What is trained below it then begins to move for a reason, not after a random head, which would distort pre-trained
-    features first (Kumar et al., ICLR 2022); and few labels are not all that a head knows of its size.
-
-    Args:
-        head: of K classes.
-        vectors: (N, R) representations.
-        users: N labelled users.
-        valid: representations of other labelled users, and these users.
-        class_weights: (K,) in the loss, or None.
-    """
-
-    def labelled(part: TaskPart) -> tuple[IntArray, Float[np.ndarray, " users"] | None]:
-        labels = np.asarray(part.labels, dtype=np.int64)
-        weights = None if class_weights is None else class_weights.cpu().double().numpy()[labels]
-        return labels, None if weights is None else weights / weights.mean()
-
-    labels, weights = labelled(users)
-    if len(np.unique(labels)) < 2:
-        return
-    judges = None if valid is None else (head.read(valid[0]).cpu().numpy(), *labelled(valid[1]))
-    hashes = id_hash(users.user_ids.to_pylist())
-    probe = LinearProbe.fit_by_cross_validation(
-        head.read(vectors).cpu().numpy(), labels, len(head.bias), hashes, weights, judges
-    )
-    head.start_at(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias))
-
-
-def start_at_ridge_probe(head: ItemHead, vectors: Tensor, users: TaskPart) -> None:
-    """Let a head of items begin at a ridge regression of users, in logits; penalty and scale are cross-validated.
-
-    Args:
-        head: of the targets.
-        vectors: (N, R) representations.
-        users: N users with targets.
-    """
-    assert users.targets is not None
-    if len(users) < 2:
-        return
-    probe = RidgeProbe.fit_by_cross_validation(
-        head.read(vectors).cpu().numpy(), users.targets, len(head.bias), id_hash(users.user_ids.to_pylist())
-    )
-    head.start_at(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias))
+    starts_at_probe = start_head(parts, config, train, valid if valid_chooses else None, loss.weights)
+    return Learner(task, train, valid, parts, TaskSource(task, train, config, states), loss, starts_at_probe)
 
 
 class TaskReader(nn.Module):
@@ -334,8 +209,8 @@ class AdaptModule(TrainedModule):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the optimiser, in which heads that start at a probe learn more slowly than what is below them."""
-        heads = [parameter for learner in self.learners for parameter in learner.parts.head.parameters()]
-        slower = heads if starts_at_probe(self.config) else []
+        heads = [learner.parts.head for learner in self.learners if learner.starts_at_probe]
+        slower = [parameter for head in heads for parameter in head.parameters()]
         return make_optimizer(self.trained.parameters(), self.optim, slower, self.config.probed_head_rate)
 
     def trained_modules(self, learners: Sequence[Learner]) -> nn.Module:

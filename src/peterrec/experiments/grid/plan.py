@@ -127,18 +127,9 @@ class _Plan:
         if deciding := resolve.deciding_settings(baseline_settings(method.baseline, method.settings)):
             inputs["settings"] = deciding
         self.units[place] = Unit(
-            "baseline",
-            place,
-            inputs,
-            (corpus,),
-            cells,
-            train_tasks,
-            key.data,
-            key.seed,
-            method.baseline,
-            method.settings,
-            seen_by,
-        )
+            "baseline", place, inputs, (corpus,), cells, train_tasks,
+            key.data, key.seed, method.baseline, method.settings, seen_by,
+        )  # fmt: skip
 
     def _task_names(self, key: CellKey) -> list[str]:
         return [task.name for task in self.config.data[key.data].prepare.tasks]

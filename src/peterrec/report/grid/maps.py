@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from peterrec.config.data import TaskConfig
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.evaluation.intervals import Verdict
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
@@ -84,16 +85,14 @@ def _families(results: QuestionResults) -> dict[str, str]:
     """Return the name that each task has on a map, the same for tasks that differ only in `first_events`."""
     members: dict[str, list[str]] = defaultdict(list)
     for path in results.tasks:
-        data, name = path.split("/")
-        tasks = {task.name: task for task in results.config.data[data].prepare.tasks}
-        alike = tasks[name].model_copy(update={"name": "", "first_events": None})
-        members[f"{data} {alike.model_dump_json()}"].append(path)
+        alike = _task_config(results.config, path).model_copy(update={"name": "", "first_events": None})
+        members[f"{path.split('/')[0]} {alike.model_dump_json()}"].append(path)
     return {path: _family_name(results.config, paths) for paths in members.values() for path in paths}
 
 
 def _family_name(config: ExperimentConfig, paths: Sequence[str]) -> str:
     """Return the name of the task of whole histories, or that of another without its number of events."""
-    events = {path: _first_events(config, path) for path in paths}
+    events = {path: _task_config(config, path).first_events for path in paths}
     longest = next((path for path, first_events in events.items() if first_events is None), "")
     return longest or paths[0].removesuffix(str(events[paths[0]])).rstrip("-_.")
 
@@ -103,12 +102,14 @@ def _square(config: ExperimentConfig, compared: Sequence[Comparison]) -> Square:
     closest = (max if lower else min)(compared, key=lambda comparison: comparison.difference)
     verdicts = {comparison.verdict for comparison in compared}
     verdict: Verdict = "worse" if "worse" in verdicts else "better" if verdicts == {"better"} else "no clear difference"
-    return Square(_first_events(config, first.task), first.share, closest.reference, closest.difference, verdict)
+    return Square(
+        _task_config(config, first.task).first_events, first.share, closest.reference, closest.difference, verdict
+    )
 
 
-def _first_events(config: ExperimentConfig, path: str) -> int | None:
+def _task_config(config: ExperimentConfig, path: str) -> TaskConfig:
     data, name = path.split("/")
-    return next(task.first_events for task in config.data[data].prepare.tasks if task.name == name)
+    return next(task for task in config.data[data].prepare.tasks if task.name == name)
 
 
 def map_sentence(config: ExperimentConfig, task_map: TaskMap) -> str:
