@@ -35,6 +35,18 @@ def test_one_at_a_time_they_are_found_as_all_together(ids, queries):
     assert catalogue(ids, first=0).find(queries) == catalogue(ids, first=0).encode(queries).tolist()
 
 
+@pytest.mark.parametrize("as_type", [str, int])
+@pytest.mark.parametrize("first", [0, FIRST_ITEM])
+def test_few_and_many_ids_of_a_large_catalogue_are_encoded_alike(as_type, first):
+    ids = ["None", *map(str, range(300))] if as_type is str else [*range(300)]
+    a_catalogue = catalogue(ids, first=first)
+    unknown = a_catalogue.unknown_index
+    queries, expected = [ids[7], None, as_type(900)], [first + 7, unknown, unknown]
+    assert a_catalogue.encode(pa.array(queries)).tolist() == expected
+    assert a_catalogue.encode(pa.array(queries * 100)).tolist() == expected * 100
+    assert a_catalogue.encode([str(ids[7]), "x"]).tolist() == [first + 7, unknown]
+
+
 # ---------------------------------------------------------------- there and back
 
 

@@ -20,6 +20,7 @@ from peterrec.errors import ArtifactError, DataError
 
 IdType = Literal["text", "integer"]
 ItemId = str | int
+FEW = 0.01  # of the catalogue: so few ids are looked up one by one, rather than hash all of it again
 
 
 class Catalogue:
@@ -74,13 +75,15 @@ class Catalogue:
             DataError: an id is neither a text nor an integer.
         """
         array, catalogue_ids = self._comparable(ids)
+        if len(array) < FEW * len(self):
+            return np.array(self.find(array.to_pylist()), dtype=np.int64)
         positions = pc.cast(pc.index_in(array, value_set=catalogue_ids, skip_nulls=True), pa.int64())
         return np.asarray(pc.fill_null(pc.add(positions, self.first), self.unknown_index), dtype=np.int64)
 
-    def find(self, ids: Sequence[ItemId]) -> list[int]:
+    def find(self, ids: Sequence[ItemId | None]) -> list[int]:
         """Return what `encode` does, by a table that is made when first needed: for few ids at a time, many times."""
         places, unknown = self._places, self.unknown_index
-        return [places.get(str(item), unknown) for item in ids]
+        return [unknown if item is None else places.get(str(item), unknown) for item in ids]
 
     @cached_property
     def _places(self) -> dict[str, int]:
