@@ -1,4 +1,4 @@
-"""Settings of the running process: to compute faster, and to compute at all after a fork."""
+"""Settings of the running process: to compute faster, to compute at all after a fork, to be one and not several."""
 
 from __future__ import annotations
 
@@ -48,6 +48,20 @@ class _Fork:
     child = False
     cuda_at_fork = False
     lost_cuda = False
+
+
+def require_one_process() -> None:
+    """Refuse to write where a launcher such as torchrun started several processes of the same command.
+
+    Raises:
+        ConfigError: it did, and each of them would write alone, to the same place.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and what launchers like it set
+    if "RANK" in os.environ and processes.isdecimal() and int(processes) > 1:
+        raise ConfigError(
+            f"{processes} processes were started to work together, but each would work alone, on the same files",
+            remedy="start the command by itself, without torchrun; it uses all cores, or one device",
+        )
 
 
 def survive_forks() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from peterrec.errors import ArtifactError, ConfigError, FormatVersionError, StorageError
+from peterrec.process import require_one_process
 
 FORMAT_VERSION = 2
 """Of corpora, backbones, bundles, cells and benchmarks; 1: settings had other names (CHANGELOG.md)."""
@@ -63,7 +64,9 @@ def check_output(path: Path, *, overwrite: bool, kind: str | None = None) -> Non
 
     Raises:
         ArtifactError: it may not.
+        ConfigError: a launcher such as torchrun started several processes, all of which would write there.
     """
+    require_one_process()
     if not path.exists():
         return
     if not overwrite:

@@ -299,7 +299,7 @@ def test_several_processes_do_not_write_over_each_other(
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="2 processes were started to train together"):
+    with pytest.raises(ConfigError, match="2 processes were started to work together"):
         pretrain(corpus, tmp_path / "other", pretrain_config())
     with pytest.raises(ConfigError, match="without torchrun"):
         adapt(backbone, corpus, "cluster", tmp_path / "out", adapt_config(), overwrite=True)

@@ -26,7 +26,7 @@ from peterrec.cli import (
 )
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
-from peterrec.process import tune_process
+from peterrec.process import require_one_process, tune_process
 
 app = typer.Typer(
     help="Learn one user model from what people did, and reuse it for many tasks.",
@@ -75,8 +75,9 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options of every verb."""
+    """Take the options of every verb; none of them is for several processes at once."""
     cli_options["debug"] = debug
+    require_one_process()
 
 
 cli_options = {"debug": False}

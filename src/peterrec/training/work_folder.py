@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from peterrec.config import Config, dump_yaml, same_settings
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, InterruptedRun, PeterRecError
+from peterrec.process import require_one_process
 from peterrec.storage import (
     check_output,
     read_json,
@@ -60,7 +60,7 @@ class WorkFolder:
         overwrite: bool,
         kind: str | None = None,
     ) -> None:
-        _require_one_process()
+        require_one_process()
         check_output(out, overwrite=overwrite, kind=kind)
         out = out if out.name else out.absolute()
         self.path = self.root = out.with_name(out.name + ".training")
@@ -197,12 +197,3 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Load onto the CPU; tensors and plain values only, whatever Lightning's default."""
         loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
-
-
-def _require_one_process() -> None:
-    processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and what launchers like it set
-    if "RANK" in os.environ and processes.isdecimal() and int(processes) > 1:
-        raise ConfigError(
-            f"{processes} processes were started to train together, but each would train alone, on the same files",
-            remedy="start the command by itself, without torchrun; it uses all cores, or one device",
-        )
