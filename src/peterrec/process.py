@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peterrec.errors import ConfigError
@@ -57,11 +59,60 @@ def require_one_process() -> None:
         ConfigError: it did, and each of them would write alone, to the same place.
     """
     processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and what launchers like it set
-    if "RANK" in os.environ and processes.isdecimal() and int(processes) > 1:
+    several = processes.isdecimal() and int(processes) > 1
+    if several and not _Rank.at_work and ("RANK" in os.environ or not is_first_rank()):
         raise ConfigError(
             f"{processes} processes were started to work together, but each would work alone, on the same files",
-            remedy="start the command by itself, without torchrun; it uses all cores, or one device",
+            remedy="start the command by itself, without torchrun; only pretrain and adapt are for several processes, "
+            "and they ask for torchrun, not for launchers like it",
         )
+
+
+class _Rank:
+    """Of several processes that train together.
+
+    Attributes:
+        at_work: whether this process is one of them: what they write is one's alone.
+        is_alone: whether it does what several processes cannot share.
+    """
+
+    at_work = False
+    is_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let nothing within the block start further processes to train with; also as a decorator."""
+    before, _Rank.is_alone = _Rank.is_alone, True
+    try:
+        yield
+    finally:
+        _Rank.is_alone = before
+
+
+def require_shareable(processes: int) -> None:
+    """Refuse to train with further processes within `alone`.
+
+    Raises:
+        ConfigError: this is within.
+    """
+    if _Rank.is_alone:
+        raise ConfigError(
+            f"the settings ask for {processes} devices to train on together, but a whole run or a grid uses one",
+            remedy="set runner.devices to 1, or call prepare, pretrain and adapt by themselves",
+        )
+
+
+def work_as_rank() -> None:
+    """Say that this process knows of the others that a launcher started, and leaves the writing to the first."""
+    _Rank.at_work = True
+
+
+def is_first_rank() -> bool:
+    """Return whether a launcher started this process as the first of its kind, or none started it."""
+    rank = os.environ.get("RANK")
+    ranks = (os.environ.get("NODE_RANK", "0"), os.environ.get("LOCAL_RANK", "0")) if rank is None else (rank,)
+    return all(number == "0" for number in ranks)
 
 
 def survive_forks() -> None:

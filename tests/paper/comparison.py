@@ -6,7 +6,7 @@ from paper.mutation import Mutation
 
 SCRATCH = '"scratch": BackbonePlan(unshared=None, pretrained=False)'
 RANDOM = "BackbonePlan(unshared=None, trained=False, pretrained=False, patch=True)"
-STEP = "return torch.stack(losses).sum() / sum(users)"
+STEP = "self.loss_share = torch.stack(losses).sum() / sum(users)"
 SHARES = 'default=0.70, description="fraction of users to train on")\n    valid: Fraction = Field(default=0.03'
 
 MUTATIONS: dict[str, list[Mutation]] = {
@@ -30,9 +30,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "MTL": [
         Mutation("the loss is that of the first task", "training/joint.py", STEP,
-                 "return losses[0] / sum(users)"),
+                 "self.loss_share = losses[0] / sum(users)"),
         Mutation("the loss is not weighted by users", "training/joint.py", STEP,
-                 "return torch.stack([loss / count for count, loss in zip(users, losses, strict=True)]).mean()"),
+                 "self.loss_share = torch.stack([x / n for n, x in zip(users, losses, strict=True)]).mean()"),
         Mutation("only users of the first task are seen", "training/learners.py",
                  "cls([learner.source for learner in learners], places,",
                  "cls([learner.source for learner in learners[:1]], places[:1],"),

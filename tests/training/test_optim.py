@@ -199,7 +199,6 @@ def test_a_missing_logger_is_named(corpus: Corpus, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"devices": 2}, "asks for 2 devices, but training uses one"),
         ({"accelerator": "abacus"}, "runner's settings do not work here"),
         ({"accelerator": "tpu"}, "runner's settings do not work here"),
         ({"devices": 0}, "runner's settings do not work here"),

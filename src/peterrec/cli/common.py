@@ -14,6 +14,7 @@ from rich.console import Console
 
 from peterrec.config import EventsConfig, build_config
 from peterrec.errors import WARNING
+from peterrec.process import is_first_rank
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 progress = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -48,8 +49,9 @@ InvalidRowsOption = Annotated[
 
 
 def say(line: str) -> None:
-    """Print a remark for the person, on standard error: standard output is for answers."""
-    progress.print(line, markup=False)
+    """Print a remark for the person, on standard error: standard output is for answers. Of ranks, the first speaks."""
+    if is_first_rank():
+        progress.print(line, markup=False)
 
 
 def reporter(quiet: bool) -> Callable[[str], None] | None:

@@ -26,7 +26,7 @@ from peterrec.cli import (
 )
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
-from peterrec.process import require_one_process, tune_process
+from peterrec.process import is_first_rank, require_one_process, tune_process
 
 app = typer.Typer(
     help="Learn one user model from what people did, and reuse it for many tasks.",
@@ -70,17 +70,20 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options of every verb; none of them is for several processes at once."""
+    """Take the options of every verb."""
     cli_options["debug"] = debug
-    require_one_process()
+    if context.invoked_subcommand not in FOR_RANKS:
+        require_one_process()
 
 
 cli_options = {"debug": False}
+FOR_RANKS = ("pretrain", "adapt")  # verbs that several processes may share, each a rank
 STOPPED = 130
 
 
@@ -118,5 +121,8 @@ def execute(arguments: list[str]) -> int:
 def _failed(message: str, status: int) -> int:
     if cli_options["debug"]:
         raise  # noqa: PLE0704 - called from an except clause
-    errors.print(f"error: {message}", markup=False)
+    if is_first_rank():
+        errors.print(f"error: {message}", markup=False)
+    elif status != STOPPED:  # all ranks stop together, and the first says so
+        errors.print(f"another rank: error: {message}", markup=False)
     return status

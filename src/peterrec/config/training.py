@@ -43,7 +43,15 @@ class RunnerConfig(Config):
     """Use of the machine, passed on to Lightning; a run may be resumed with other settings of these."""
 
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, ...")
-    devices: int | str = Field(default=1, description="how many, or auto")
+    devices: int | str = Field(
+        default=1,
+        description="how many of a machine train together, or auto; of accelerator cpu, processes. `torchrun` says it "
+        "itself (docs/scale.md)",
+    )
+    num_nodes: PositiveInt = Field(default=1, description="machines, on each of which the command is started")
+    strategy: Literal["auto", "ddp"] = Field(
+        default="auto", description="how several devices train: both mean that each computes its share of every batch"
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(default="32-true", description="of the arithmetic")
     compile: bool = Field(
         default=False,

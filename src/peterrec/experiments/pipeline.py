@@ -21,6 +21,7 @@ from peterrec.evaluation.bundles import evaluate
 from peterrec.experiments.assemble import assemble
 from peterrec.experiments.reuse import description, merge_settings, same_bundle
 from peterrec.model import UserModel
+from peterrec.process import alone
 from peterrec.report.run.page import write_report
 from peterrec.report.run.record import bundle_folder
 from peterrec.storage import read_json, write_file, write_json
@@ -95,6 +96,7 @@ def run(
         raise InterruptedRun(error.message, remedy=remedy, path=error.path) from error
 
 
+@alone()
 def _run(config: RunConfig, out: str | Path, overwrite: bool, command: str) -> Path:
     state = RunState(config, Path(out), overwrite)
     _check_overrides(config)

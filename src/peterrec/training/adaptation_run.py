@@ -20,6 +20,7 @@ from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
+from peterrec.training.distributed import Batches, join
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.patch_size import wide_patch_line
@@ -55,6 +56,7 @@ class AdaptationRun:
         out: Path,
         config: AdaptConfig,
     ) -> None:
+        join(config.runner)  # before the backbone is put on a device
         self.config = config
         self.out = out
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
@@ -96,7 +98,7 @@ class AdaptationRun:
         return WorkFolder(self.out, self.config, inputs, resume=resume, overwrite=overwrite, kind=kind)
 
     def train(
-        self, module: TrainedModule, stream: EpochStream[Any], valid: Iterable[Any], work: WorkFolder, plan: Plan
+        self, module: TrainedModule, stream: EpochStream[Any], valid: Batches[Any], work: WorkFolder, plan: Plan
     ) -> Curve:
         """Train to the best epoch, and make sure that the pre-trained backbone is what it was.
 

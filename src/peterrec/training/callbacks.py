@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +15,7 @@ from peterrec.artifacts.tensors import load_into, read_tensors, write_tensors
 from peterrec.data.batching import EpochStream
 from peterrec.errors import ArtifactError, TrainingError
 from peterrec.storage import replace_file
+from peterrec.training.distributed import is_first, on_first, share, world_size
 from peterrec.training.work_folder import START_OVER
 
 Row = dict[str, float]
@@ -101,6 +102,8 @@ class Curve(Callback):
     ) -> None:
         """Add a step's loss, on its device: reading it out would make a GPU wait."""
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        if world_size() > 1:
+            loss = cast(torch.Tensor, pl_module.loss_share)  # of all ranks
         kind = torch.float32 if loss.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
         self._loss = self._loss + loss.detach().to(kind)
         self._steps += 1
@@ -170,14 +173,14 @@ class BestEpoch(Callback):
             ArtifactError: the weights of the best epoch so far are gone.
         """
         begun = self.curve.start is not None or self.curve.rows
-        if begun and not self._path(self.curve.best["epoch"]).exists():
+        if is_first() and begun and not self._path(self.curve.best["epoch"]).exists():
             raise ArtifactError("is missing", remedy=START_OVER, path=self._path(self.curve.best["epoch"]))
         trainer.should_stop = self.curve.finished(self.patience)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if they are the best so far."""
         if self.curve.waited == 0:
-            self._keep()
+            on_first(self._keep)
         trainer.should_stop = self.curve.finished(self.patience)
 
     def _keep(self) -> None:
@@ -186,7 +189,7 @@ class BestEpoch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget weights that were better before: only now does no resume point go back to them."""
-        for path in self.folder.glob("best-*.safetensors"):
+        for path in self.folder.glob("best-*.safetensors") if is_first() else ():
             if path != self._path(self.curve.best["epoch"]):
                 path.unlink()
 
@@ -197,7 +200,8 @@ class BestEpoch(Callback):
             ArtifactError: they are damaged.
         """
         path = self._path(self.curve.best["epoch"])
-        load_into(self.network, read_tensors(path), path)
+        on_first(lambda: load_into(self.network, read_tensors(path), path))
+        share(self.network)
 
 
 class ResumePoint(Callback):
@@ -230,7 +234,8 @@ class ResumePoint(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save inside an epoch; also when told to terminate (SIGTERM), upon which Lightning stops after the step."""
-        due = trainer.global_step % self.every_n_steps == 0 or trainer.received_sigterm
+        told_to_stop = trainer.received_sigterm or cast(bool, pl_module.told_to_stop)
+        due = trainer.global_step % self.every_n_steps == 0 or told_to_stop
         if due and not trainer.is_last_batch:
             self._save(trainer)
 
@@ -240,4 +245,4 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         self.curve.check(trainer.current_epoch)
-        trainer.save_checkpoint(self.path)
+        on_first(lambda: trainer.save_checkpoint(self.path))

@@ -58,7 +58,8 @@ class JointModule(AdaptModule):
         """Return the mean of the tasks' losses, weighted by their users in the batch."""
         users = [len(task_batch["tokens"]) for task_batch in batch.values()]
         losses = [loss * count for loss, count in zip(self.task_losses(batch), users, strict=True)]
-        return torch.stack(losses).sum() / sum(users)
+        self.loss_share = torch.stack(losses).sum() / sum(users)
+        return self.loss_share
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
         """Clip the norm of all gradients together: there is one network."""
@@ -68,12 +69,11 @@ class JointModule(AdaptModule):
         """Log the metrics of each task, as `METRIC (TASK)`, and the mean of them relative to their start."""
         relative: list[float] = []
         named: dict[str, float] = {}
-        for learner, start, sums in zip(self.learners, self.uninformed, self._sums, strict=True):
+        for learner, start, sums in zip(self.learners, self.uninformed, self.take_sums(), strict=True):
             metrics = mean_metrics(sums)
             relative.append(relative_to(start, metrics, metric_names(learner.task)[0]))
             named |= {metric_in_joint(name, learner.task.name): value for name, value in metrics.items()}
         self.log_dict({MONITOR: float(np.mean(relative)), **named})
-        self._sums = [[] for _ in self.learners]
 
 
 def uninformed_metric(learner: Learner) -> float:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
+from peterrec.training.distributed import count_own, world_size
 from peterrec.training.head_start import start_head
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.strategies import Trainable
 from peterrec.training.task_loss import MetricTotals, TaskLoss, class_weights, mean_metrics, metric_sums
-from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, valid_batches
+from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, own_users, valid_batches
 
 Read = Callable[[IntArray], Batch]
 
@@ -99,7 +100,7 @@ class TaskReader(nn.Module):
     def __init__(self, parts: Trainable, config: AdaptConfig, trunk: Trunk | None) -> None:
         super().__init__()
         lengths = (config.max_length + 1, config.max_length + 2)  # with [TCL] at the end, or at both
-        self.backbone = backbone_for_runner(parts.backbone, config.runner, config.batch_size, lengths)
+        self.backbone = backbone_for_runner(parts.backbone, config.runner, count_own(config.batch_size), lengths)
         self.patch = parts.patch
         self.readout = config.readout
         self.readout_module = parts.readout_module
@@ -205,7 +206,7 @@ class AdaptModule(TrainedModule):
         self.trunk = None if cache is None else cache.trunk.backbone
         self.readers = nn.ModuleList(self.build_readers(config))
         self.losses = nn.ModuleList(learner.loss for learner in learners)
-        self._sums: list[list[MetricTotals]] = [[] for _ in learners]
+        self._sums: list[tuple[int, MetricTotals]] = []
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the optimiser, in which heads that start at a probe learn more slowly than what is below them."""
@@ -232,15 +233,24 @@ class AdaptModule(TrainedModule):
                 self.cache.fill(self.device, Path(self.trainer.default_root_dir))
 
     def task_losses(self, batch: dict[str, Batch]) -> list[Tensor]:
-        """Return the mean loss of each learner that has users in the batch."""
-        return [
-            self.losses[int(number)](self.learners[int(number)].parts.head, self.readers[int(number)](users), users)
-            for number, users in batch.items()
-        ]
+        """Return the mean loss of each learner that has users in the batch; of several ranks, this one's part of it."""
+        return [self._task_loss(int(number), users) for number, users in batch.items()]
+
+    def _task_loss(self, number: int, users: Batch) -> Tensor:
+        loss, head, reader = cast(TaskLoss, self.losses[number]), self.learners[number].parts.head, self.readers[number]
+        if world_size() == 1:
+            mean: Tensor = loss(head, reader(users), users)
+            return mean
+        rank_users = own_users(users)
+        if loss.weight_of(rank_users) == 0:
+            return torch.zeros((), device=self.device, requires_grad=True)
+        share: Tensor = loss(head, reader(rank_users), rank_users)
+        return share * (loss.weight_of(rank_users) / loss.weight_of(users))
 
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
         """Return the mean of the losses of the learners."""
-        return torch.stack(self.task_losses(batch)).sum() / len(self.learners)
+        self.loss_share = torch.stack(self.task_losses(batch)).sum() / len(self.learners)
+        return self.loss_share
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -263,9 +273,13 @@ class AdaptModule(TrainedModule):
             scores = learner.parts.head(vectors.float()).cpu()
         require_finite(scores, f"the scores of {self.judged_on} users", self.current_epoch)
         rows = batch["rows"].cpu().numpy()
-        self._sums[number].append(metric_sums(scores, learner.valid, rows, learner.loss.weights))
+        self._sums.append((number, metric_sums(scores, learner.valid, rows, learner.loss.weights)))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all valid users, each by the network that did not learn from it."""
-        self.log_dict(mean_metrics([sums for learner_sums in self._sums for sums in learner_sums]))
-        self._sums = [[] for _ in self.learners]
+        self.log_dict(mean_metrics([sums for learner_sums in self.take_sums() for sums in learner_sums]))
+
+    def take_sums(self) -> list[list[MetricTotals]]:
+        """Return the sums of each learner, of all ranks, and forget them."""
+        sums, self._sums = self.in_order(self._sums), []
+        return [[totals for number, totals in sums if number == learner] for learner in range(len(self.learners))]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -17,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
-from torch import nn
+from torch import Tensor, nn
 
 from peterrec.config import AdaptConfig, OptimConfig, PretrainConfig, RunnerConfig
 from peterrec.data.batching import EpochStream
@@ -26,9 +24,23 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.storage import storage_errors
 from peterrec.training.callbacks import LOG_EVERY, BestEpoch, Curve, ResumePoint
+from peterrec.training.distributed import (
+    Batches,
+    ShardedBatches,
+    StopTogether,
+    is_first,
+    on_first,
+    share,
+    sum_gradients,
+    trainer_devices,
+    world_size,
+)
 from peterrec.training.optim import clip_gradients, make_optimizer, make_schedule
 from peterrec.training.progress import ProgressBar
+from peterrec.training.quiet import quiet
 from peterrec.training.work_folder import AtomicCheckpoints, WorkFolder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,12 @@ class TrainedModule(LightningModule):
     Args:
         trained: what is trained.
         optim: optimiser and schedule.
+
+    Attributes:
+        tables: parameters of which only touched rows have a gradient.
+        loss_share: what this rank adds to the loss of the step; after the backward pass the loss of all ranks.
+        told_to_stop: whether a rank was, in this step.
+        valid: batches of the validation, of which a rank computes some.
     """
 
     def __init__(self, trained: nn.Module, optim: OptimConfig) -> None:
@@ -96,11 +114,26 @@ class TrainedModule(LightningModule):
         self.strict_loading = False  # checkpoints hold what is trained; a frozen backbone is never copied
         self.trained = trained
         self.optim = optim
+        self.tables: list[nn.Parameter] = []
+        self.loss_share: Tensor | None = None
+        self.told_to_stop = False
+        self.valid: ShardedBatches[Any] | None = None
 
     def full_precision(self) -> AbstractContextManager[Any]:
         """Leave mixed precision, for scores that are ranked: the few bits of bfloat16 would make ties."""
         device = self.device.type
         return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+    def on_after_backward(self) -> None:
+        """Add up the gradients of all ranks."""
+        if world_size() > 1:
+            assert self.loss_share is not None
+            loss = self.loss_share.detach().float()
+            self.loss_share, self.told_to_stop = sum_gradients(self.trained.parameters(), self.tables, loss)
+
+    def in_order(self, results: list[T]) -> list[T]:
+        """Return what came of each batch of the validation, of all ranks."""
+        return results if self.valid is None else self.valid.in_order(results)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is frozen."""
@@ -141,7 +174,7 @@ def backbone_for_runner(backbone: Backbone, runner: RunnerConfig, rows: int, len
 def fit(
     module: TrainedModule,
     stream: EpochStream[Any],
-    valid: Iterable[Any],
+    valid: Batches[Any],
     work: WorkFolder,
     plan: Plan,
     runner: RunnerConfig,
@@ -155,18 +188,22 @@ def fit(
         ConfigError: the runner's settings do not work on this machine.
         StorageError: the disk is full; what was saved before can be resumed.
     """
+    module.valid = ShardedBatches(valid)
     curve = Curve(plan.monitor, plan.mode, plan.chosen)
     point = ResumePoint(work.resume_point, plan.checkpoint_every, stream, curve)
     best = BestEpoch(work.path, module.trained, curve, plan.patience)
     callbacks: list[Callback] = [curve, *extra, point, best]
-    if runner.progress:
+    if runner.progress and is_first():
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
-    with _quiet(), work.removed_on_failure(), _interruptible(work), storage_errors(work.path):
-        resume_point = work.resume_point if work.resume_point.exists() else None
+    if world_size() > 1:
+        callbacks.append(StopTogether())
+    with quiet(), work.removed_on_failure(), _interruptible(work), storage_errors(work.path):
+        resume_point = work.resume_point if on_first(work.resume_point.exists) else None
         evaluates_start = plan.evaluates_start and resume_point is None
         trainer = _trainer(runner, plan, callbacks, work.path, evaluates_start=evaluates_start)
         with _reproducible(trainer), onednn_matmul(trainer.strategy.root_device):
-            trainer.fit(module, stream, valid, ckpt_path=resume_point)
+            share(module.trained)
+            trainer.fit(module, stream, module.valid, ckpt_path=resume_point)
         best.load()
     return curve
 
@@ -177,14 +214,15 @@ def _trainer(
     try:
         trainer = Trainer(
             accelerator=runner.accelerator,
-            devices=runner.devices,
+            devices=trainer_devices(runner),
             precision=runner.precision,
             max_epochs=plan.epochs,
             callbacks=callbacks,
-            # One process, also in a job of Slurm, where Lightning would requeue with resume points of its own.
+            # Lightning knows of this rank only (training/distributed.py), also in a job of Slurm, where it would
+            # requeue with resume points of its own.
             plugins=[AtomicCheckpoints(), LightningEnvironment()],
             gradient_clip_val=plan.clip_norm,
-            logger=_logger(runner, folder),
+            logger=_logger(runner, folder) if is_first() else False,
             profiler=Unprofiled(),
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -198,11 +236,7 @@ def _trainer(
         raise ConfigError(
             f"the runner's settings do not work here ({error})", remedy="set runner.accelerator to auto or cpu"
         ) from error
-    if trainer.world_size > 1:
-        raise ConfigError(
-            f"runner.devices={runner.devices} asks for {trainer.world_size} devices, but training uses one",
-            remedy="set runner.devices to 1",
-        )
+    assert trainer.world_size == 1, "`join` was not called"
     return trainer
 
 
@@ -249,20 +283,3 @@ def _interruptible(work: WorkFolder) -> Iterator[None]:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             signal.signal(signal.SIGINT, handler)
         raise InterruptedRun("stopped by the user", remedy="continue with --resume", path=work.root) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks about devices and finished fits out of the user's terminal; errors still show."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning.*")
-            warnings.filterwarnings("ignore", message=".*lightning.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from peterrec.config import PretrainConfig
 from peterrec.data.sequences import FIRST_ITEM, PAD
@@ -16,9 +18,10 @@ from peterrec.nn.contrastive import contrastive_loss
 from peterrec.nn.heads import item_scores
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
-from peterrec.nn.readout import represent
+from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.sparse_table import TouchedRows
 from peterrec.training.callbacks import require_finite
+from peterrec.training.distributed import count_own, gather_rows, on_first, own_rows, rank, world_size
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.probe import Probe
 
@@ -44,35 +47,58 @@ class PretrainModule(TrainedModule):
         self.config = config
         self.sampler = sampler
         self.by_rows = config.by_rows(network.backbone.items)
-        rows = config.batch_size_for(0)
+        if self.by_rows:
+            tables = [network.backbone.embedding.weight, *([] if network.head is None else [network.head.weight])]
+            self.tables = [table for table in tables if isinstance(table, nn.Parameter)]
+        rows = count_own(config.batch_size_for(0))
         backbone = backbone_for_runner(network.backbone, config.runner, rows, [config.max_length])
         self.backbone = backbone.dropping_out(config.dropout)
         self._touched: list[TouchedRows] = []
-        self._losses: list[Tensor] = []
-        self._ranks: list[FloatArray] = []
-        self._contrastive_losses: list[Tensor] = []
+        self._results: list[ValidResults] = []
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed what dropout draws from by the step, so that a resumed run draws the same."""
         if self.config.dropout > 0:
-            torch.manual_seed(step_seed(self.config.seed, self.trainer.global_step))
+            torch.manual_seed(step_seed(self.config.seed, self.trainer.global_step, rank()))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the weighted sum of the losses."""
-        losses = []
+        """Return the weighted sum of the losses; of several ranks, this one's part of it."""
+        losses, shares = [], []
         if self.config.prediction_weight > 0:
-            losses.append(self.config.prediction_weight * self._prediction_loss(batch))
+            losses.append(self.config.prediction_weight * self._prediction_share(batch))
+            shares.append(losses[0].detach())
         if "views" in batch:
             losses.append(self.config.contrastive.weight * self._contrastive_loss(batch["views"]))
+            shares.append(losses[-1].detach() / world_size())  # every rank computes the whole of it
+        self.loss_share = torch.stack(shares).sum()
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
+    def _prediction_share(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the sum of the losses over this rank's positions, divided by the positions of the whole batch."""
+        if world_size() == 1:
+            return self._prediction_loss(batch)
+        rank_batch = batch | {name: own_rows(batch[name]) for name in ("inputs", "targets")}
+        if len(rank_batch["inputs"]) == 0:
+            return torch.zeros((), device=self.device, requires_grad=True)
+        count, total = (int((targets != PAD).sum()) for targets in (rank_batch["targets"], batch["targets"]))
+        return self._prediction_loss(rank_batch) * (count / max(1, total))
+
     def _contrastive_loss(self, views: Tensor) -> Tensor:
+        """Return the loss over the views of all ranks, with the gradient of this one's."""
+        vectors = gather_rows(self._view_vectors(own_rows(views)), len(views))
+        with self.full_precision():  # a small temperature would make rounding of cosines large
+            return contrastive_loss(vectors, self.config.contrastive.temperature)
+
+    def _view_vectors(self, views: Tensor) -> Tensor:
         config = self.config.contrastive
+        if len(views) == 0:
+            width = readout_named(config.readout).width(self.config.backbone.channels)
+            return torch.zeros(0, views.shape[1], width, device=self.device, requires_grad=True)
         # A dense gradient of a table of which only touched rows are updated would cost more than all else.
         backbone = self.backbone.with_frozen_embedding() if self.by_rows else self.backbone
         vectors = represent(backbone, views.flatten(0, 1), readout=config.readout)
-        with self.full_precision():  # a small temperature would make rounding of cosines large
-            return contrastive_loss(vectors.float().view(*views.shape[:2], -1), config.temperature)
+        with self.full_precision():
+            return vectors.float().view(*views.shape[:2], -1)
 
     def _prediction_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean loss over all positions that are asked for."""
@@ -120,6 +146,7 @@ class PretrainModule(TrainedModule):
         for touched in self._touched:
             touched.hand_over()
         self._touched = []
+        super().on_after_backward()
 
     def _hidden_and_positives(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         is_target = batch["targets"] != PAD
@@ -128,10 +155,13 @@ class PretrainModule(TrainedModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the loss of the positions that count, and the ranks of those to rank, by full ranking; or of views."""
+        self._results.append(ValidResults())
         if "views" in batch:
-            loss = self._contrastive_loss(batch["views"])
+            vectors = self._view_vectors(batch["views"])
+            with self.full_precision():
+                loss = contrastive_loss(vectors, self.config.contrastive.temperature)
             require_finite(loss, "the contrastive loss", self.current_epoch)
-            self._contrastive_losses.append(loss)
+            self._results[-1].contrastive.append(loss.cpu())
             return
         hidden, positives = self._hidden_and_positives(batch)
         is_target = batch["targets"] != PAD
@@ -147,24 +177,39 @@ class PretrainModule(TrainedModule):
             scores = item_scores(hidden.float(), weight, bias)  # (N, V)
         losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none").cpu().double()
         require_finite(losses, "the validation loss", self.current_epoch)
-        self._losses.append(losses[counted.cpu()])
-        self._ranks.append(last_item_ranks(scores[ranked].cpu().numpy(), positives[ranked].cpu().numpy()))
+        self._results[-1].losses.append(losses[counted.cpu()])
+        self._results[-1].ranks.append(last_item_ranks(scores[ranked].cpu().numpy(), positives[ranked].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss over all positions and HR@10, MRR@10, NDCG@10 of the last items; the rest."""
         metrics: dict[str, float] = {}
-        if self._losses:
-            ranked = last_item_metrics(np.concatenate(self._ranks), 10)
-            metrics |= {"valid_loss": float(torch.cat(self._losses).mean()), **ranked}
-        if self._contrastive_losses:
-            metrics["contrastive_loss"] = float(torch.stack(self._contrastive_losses).mean())
-        for values in (self._losses, self._ranks, self._contrastive_losses):
-            values.clear()
-        if self.probe is not None:
-            metrics |= self.probe.measure(self.trained.backbone, self.current_epoch)
+        results, self._results = self.in_order(self._results), []
+        if losses := [loss for batch in results for loss in batch.losses]:
+            ranked = last_item_metrics(np.concatenate([ranks for batch in results for ranks in batch.ranks]), 10)
+            metrics |= {"valid_loss": float(torch.cat(losses).mean()), **ranked}
+        if contrastive := [loss for batch in results for loss in batch.contrastive]:
+            metrics["contrastive_loss"] = float(torch.stack(contrastive).mean())
+        if (probe := self.probe) is not None:
+            metrics |= on_first(lambda: probe.measure(self.trained.backbone, self.current_epoch))
         self.log_dict(metrics)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return a seed for the draws of one step of a training."""
-    return int(np.random.SeedSequence([seed % 2**32, step]).generate_state(1, np.uint64)[0] >> 1)
+@dataclass
+class ValidResults:
+    """Losses and ranks of a batch of held-out users.
+
+    Attributes:
+        losses: of positions that count.
+        ranks: of the last items.
+        contrastive: loss of the views.
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    ranks: list[FloatArray] = field(default_factory=list)
+    contrastive: list[Tensor] = field(default_factory=list)
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return a seed for the draws of one step of a training, on one of its ranks."""
+    entropy = [seed % 2**32, step, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

@@ -76,6 +76,13 @@ class TaskLoss(nn.Module):
             return bce_loss(positive, negative)
         return candidate_softmax_loss(positive, negative - batch["log_expected"])
 
+    def weight_of(self, batch: dict[str, Tensor]) -> float:
+        """Return what the mean loss of a batch is divided by: its (weighted) users, or its pairs."""
+        if "labels" not in batch:
+            return float(len(batch["positive"]))
+        labels = batch["labels"]
+        return float(len(labels)) if self.weights is None else float(self.weights[labels].double().sum())
+
 
 def _scores(head: ItemHead, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor:
     candidates = torch.cat([batch["positive"].unsqueeze(1), batch["negatives"]], dim=1)  # (P, 1 + M)

@@ -14,6 +14,7 @@ from peterrec.data.batching import FixedBatches, draw_prefixes, inference_batche
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.negatives import Negatives, popularity_weights, uniform_weights
 from peterrec.data.sequences import IntArray, Sequences
+from peterrec.training.distributed import own_rows, rank, world_size
 
 VALID_BATCH = 256
 
@@ -92,6 +93,16 @@ class TaskSource:
         if self.logq_correction:
             out["log_expected"] = self.sampler.log_expected(users, out["negatives"])
         return out
+
+
+def own_users(batch: Batch) -> Batch:
+    """Return what is this rank's of a batch of all ranks: some of the users, with all that is theirs."""
+    mine: Batch = {name: own_rows(batch[name]) for name in ("tokens", "states", "keep", "labels") if name in batch}
+    if "user" not in batch:
+        return mine
+    is_own = batch["user"] % world_size() == rank()
+    pairs = {name: batch[name][is_own] for name in ("positive", "negatives", "log_expected") if name in batch}
+    return mine | {"user": batch["user"][is_own] // world_size()} | pairs
 
 
 def valid_batches(valid: TaskPart, max_length: int) -> FixedBatches[Batch]:

@@ -15,7 +15,6 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from peterrec.config import Config, dump_yaml, same_settings
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, InterruptedRun, PeterRecError
-from peterrec.process import require_one_process
 from peterrec.storage import (
     check_output,
     read_json,
@@ -25,6 +24,7 @@ from peterrec.storage import (
     write_file,
     write_json,
 )
+from peterrec.training.distributed import is_first, on_first
 
 START_OVER = "start over with --overwrite"
 RESUME_POINT = "last.ckpt"
@@ -45,8 +45,7 @@ class WorkFolder:
     Raises:
         ArtifactError: without `overwrite`: `out` exists; or an unfinished run is there that is not to be resumed, that
             had other inputs, or whose resume point is damaged.
-        ConfigError: without `overwrite`: the unfinished run had another configuration; always: a launcher such as
-            torchrun started several processes, all of which would write here.
+        ConfigError: without `overwrite`: the unfinished run had another configuration.
         StorageError: the place is not writable.
     """
 
@@ -60,10 +59,14 @@ class WorkFolder:
         overwrite: bool,
         kind: str | None = None,
     ) -> None:
-        require_one_process()
-        check_output(out, overwrite=overwrite, kind=kind)
         out = out if out.name else out.absolute()
         self.path = self.root = out.with_name(out.name + ".training")
+        on_first(lambda: self._prepare(out, config, inputs, resume=resume, overwrite=overwrite, kind=kind))
+
+    def _prepare(
+        self, out: Path, config: Config, inputs: Mapping[str, str], *, resume: bool, overwrite: bool, kind: str | None
+    ) -> None:
+        check_output(out, overwrite=overwrite, kind=kind)
         if self.path.exists():
             obstacle = self._obstacle(config, inputs) if resume else self._unfinished()
             if obstacle is not None:
@@ -125,14 +128,22 @@ class WorkFolder:
             StorageError: the disk is full or the place is not writable.
         """
         result = self.root / f"{name}{RESULT}"
-        if not result.exists():
+        if not on_first(result.exists):
             part = copy.copy(self)
             part.path = self.root / name
-            with storage_errors(part.path):
-                part.path.mkdir(exist_ok=True)
-            write_json(result, do(part))
+            on_first(part.make)
+            values = do(part)
+            on_first(lambda: write_json(result, values))
+        return on_first(lambda: self._result(name))
+
+    def make(self) -> None:
+        """Make the folder, if it is not there."""
+        with storage_errors(self.path):
+            self.path.mkdir(exist_ok=True)
+
+    def _result(self, name: str) -> dict[str, Any]:
         shutil.rmtree(self.root / name, ignore_errors=True)
-        return read_json(result)
+        return read_json(self.root / f"{name}{RESULT}")
 
     @contextlib.contextmanager
     def removed_on_failure(self) -> Iterator[None]:
@@ -142,7 +153,7 @@ class WorkFolder:
         except InterruptedRun:
             raise
         except BaseException:
-            if not self._saved():
+            if is_first() and not self._saved():
                 with contextlib.suppress(OSError):
                     remove_folder(self.root)
             raise

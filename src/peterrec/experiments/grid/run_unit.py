@@ -34,6 +34,7 @@ from peterrec.experiments.grid.plan import Unit
 from peterrec.experiments.neural_baselines import train_neural_baseline
 from peterrec.experiments.reuse import same_bundle
 from peterrec.model import UserModel
+from peterrec.process import alone
 from peterrec.report.grid.cells import CellKey, CellResult, Cost, write_cell
 from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.adaptation_run import train_and_valid
@@ -81,6 +82,7 @@ class NotPossible(Exception):  # noqa: N818 - no error: it is noted, and the gri
     """Impossibility of the cells of a unit; the message gives the reason."""
 
 
+@alone()
 def do(job: Job) -> Outcome:
     """Run a unit and write its result: corpora and backbones for the cells, cells for the report.
 
