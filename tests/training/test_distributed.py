@@ -109,7 +109,14 @@ def test_every_launcher_gives_the_same_bytes(corpus: Corpus, backbone: Path, tmp
 
 
 SETTINGS = ["backbone.channels=8", "backbone.dilations=[1,2]", "batch_size=2", "epochs=3", "patience=3"]
-SETTINGS += ["runner.accelerator=cpu", "checkpoint_every=7", "loss=sampled", "negatives=20", "dropout=0.2"]
+SETTINGS += [
+    "runner.checkpoint_share=1e9",
+    "runner.accelerator=cpu",
+    "checkpoint_every=7",
+    "loss=sampled",
+    "negatives=20",
+    "dropout=0.2",
+]
 
 
 def command(corpus: Corpus, out: Path, launcher: str) -> list[str]:

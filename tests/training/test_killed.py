@@ -36,7 +36,18 @@ PRETRAIN = [
     "masking.mask_fraction=0.2",
 ]
 ADAPT = ["-s", "patch.bottleneck=2", "-s", "batch_size=1", "-s", "selection=valid", "-s", "head_init=random"]
-COMMON = ["-s", "epochs=4", "-s", "patience=4", "-s", "checkpoint_every=7", "-s", "runner.accelerator=cpu"]
+COMMON = [
+    "-s",
+    "runner.checkpoint_share=1e9",
+    "-s",
+    "epochs=4",
+    "-s",
+    "patience=4",
+    "-s",
+    "checkpoint_every=7",
+    "-s",
+    "runner.accelerator=cpu",
+]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 

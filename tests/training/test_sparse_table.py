@@ -113,12 +113,18 @@ def test_a_batch_with_nothing_to_say_leaves_the_tables_alone(tie: bool, kind: st
 
 def test_touched_rows_are_found_each_once() -> None:
     table = nn.Parameter(torch.arange(20.0).reshape(10, 2))
-    rows = TouchedRows.from_indices(table, torch.tensor([[7, 2], [2, 9]]), torch.tensor([0]))
+    indices = torch.tensor([[7, 2], [2, 9]]), torch.tensor([0])
+    rows = TouchedRows.from_indices(table, *indices)
     assert rows.rows.tolist() == [0, 2, 7, 9]
     assert torch.equal(rows.values, table[[0, 2, 7, 9]])
-    indices = torch.tensor([[9, 0, 2]])
-    assert rows.find(indices).tolist() == [[3, 0, 1]]
-    assert torch.equal(rows.values[rows.find(indices)], table[indices])
+    assert [places.tolist() for places in rows.places] == [[[2, 1], [1, 3]], [0]]
+    assert all(torch.equal(rows.values[p], table[i]) for p, i in zip(rows.places, indices, strict=True))
+
+
+def test_touched_rows_hold_nothing_as_long_as_the_table() -> None:
+    table = nn.Parameter(torch.zeros(10_000, 2))
+    rows = TouchedRows.from_indices(table, torch.tensor([[7, 2]]), torch.tensor([9_999]))
+    assert max(len(value) for value in (rows.rows, rows.values, *rows.places)) == 3
 
 
 # ---------------------------------------------------------------- the optimiser

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lightning.pytorch import Callback
 
@@ -18,8 +20,8 @@ from peterrec.data.corpus import Corpus
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, StorageError
 from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
-from peterrec.training.work_folder import WorkFolder
-from training.small import StopAt, Stopped, adapt_config, prepare_synthetic, pretrain_config
+from peterrec.training.work_folder import AtomicCheckpoints, WorkFolder
+from training.small import QUIET, StopAt, Stopped, adapt_config, prepare_synthetic, pretrain_config
 
 POINT = "out.training/last.ckpt"
 
@@ -228,6 +230,29 @@ def test_no_room_for_the_first_resume_point(corpus: Corpus, tmp_path: Path) -> N
     with file_size_limit(9_000):
         assert refuse(corpus, tmp_path / "out") == str(tmp_path / POINT)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("share", [1e9, 0.2])
+def test_points_that_take_long_are_written_less_often(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float
+) -> None:
+    begun: list[float] = []
+
+    def save(self: AtomicCheckpoints, *arguments: Any, **options: Any) -> None:
+        begun.append(time.monotonic())
+        time.sleep(0.05)
+        save_at_once(self, *arguments, **options)
+
+    save_at_once = AtomicCheckpoints.save_checkpoint
+    monkeypatch.setattr(AtomicCheckpoints, "save_checkpoint", save)
+    runner = QUIET.model_copy(update={"checkpoint_share": share})
+    pretrain(corpus, tmp_path / "out", pretrain_config(checkpoint_every=1, batch_size=4, epochs=1, runner=runner))
+    within_the_epoch, steps = begun[:-1], 24
+    if share > 1:
+        assert len(begun) == steps
+    else:
+        assert 1 <= len(within_the_epoch) < steps - 1
+        assert (np.diff(within_the_epoch) > 0.05 / share).all()
 
 
 class Fills(Callback):

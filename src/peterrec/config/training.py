@@ -62,6 +62,11 @@ class RunnerConfig(Config):
         default=False,
         description="keep only the inputs of blocks for the backward pass: much less memory, a third more time",
     )
+    checkpoint_share: Annotated[float, Field(gt=0)] = Field(
+        default=0.05,
+        description="of the time of training that resume points within an epoch may take: of a large table they take "
+        "long, and are then written less often than `checkpoint_every` says",
+    )
     logger: Literal["none", "csv", "tensorboard"] = Field(default="none", description="beside the output")
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
@@ -200,7 +205,7 @@ class PretrainConfig(Config):
     probe: ProbeConfig = Field(
         default=ProbeConfig(), description="what a linear model reads off the backbone, after an epoch"
     )
-    checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
+    checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points, at least")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")
@@ -374,7 +379,7 @@ class AdaptConfig(Config):
         "fewer than 100 valid users, or they have one class only; strategy joint always takes the valid users",
     )
     folds: Annotated[int, Field(ge=2, le=10)] = Field(default=5, description="of the cross-validation")
-    checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points")
+    checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points, at least")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3, weight_decay=0.01), description="optimiser")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="machine")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,33 +14,29 @@ from torch import Tensor
 class TouchedRows:
     """Some rows of a table: what is computed with them has its gradient in `values`, not in the whole table.
 
+    What it costs depends on the indices alone, not on the rows of the table.
+
     Attributes:
         table: (V, C) a parameter.
         rows: (U,) which of them, ascending.
         values: (U, C) a copy of them, a leaf.
-        place: (V,) where each row of the table is among them; of no meaning for other rows.
+        places: where the row of each index is among them; in the shapes of the indices.
     """
 
     table: Tensor
     rows: Int[Tensor, " U"]
     values: Float[Tensor, "U C"]
-    place: Int[Tensor, " V"]
+    places: tuple[Int[Tensor, ...], ...]
 
     @classmethod
     def from_indices(cls, table: Float[Tensor, "V C"], *touched: Int[Tensor, ...]) -> Self:
         """Take the rows of these indices, each once."""
-        touched_rows = torch.zeros(len(table), dtype=torch.bool, device=table.device)
-        for indices in touched:
-            touched_rows[indices.reshape(-1)] = True
-        rows = touched_rows.nonzero().squeeze(1)
-        place = torch.empty(len(table), dtype=torch.int32, device=table.device)
-        place[rows] = torch.arange(len(rows), dtype=torch.int32, device=table.device)
+        flat = torch.cat([indices.reshape(-1) for indices in touched])
+        rows, places = cast(Any, torch.unique)(flat, return_inverse=True)
+        pieces = torch.split(places, [indices.numel() for indices in touched])
+        shaped = tuple(piece.reshape(indices.shape) for piece, indices in zip(pieces, touched, strict=True))
         values = table.detach().index_select(0, rows).requires_grad_(table.requires_grad)
-        return cls(table, rows, values, place)
-
-    def find(self, indices: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
-        """Return where rows of the table are among `values`."""
-        return self.place[indices.reshape(-1)].long().reshape(indices.shape)
+        return cls(table, rows, values, shaped)
 
     def hand_over(self) -> None:
         """Give the table its gradient, as a sparse tensor of these rows."""

@@ -207,18 +207,25 @@ class BestEpoch(Callback):
 class ResumePoint(Callback):
     """Resume point with everything needed to go on, saved after every n-th step inside an epoch and after every epoch.
 
-    Not after the last step of an epoch: its validation belongs to it, and the point after the epoch has both.
+    Not after the last step of an epoch: its validation belongs to it, and the point after the epoch has both. Inside an
+    epoch a point is left out while it would take more than a share of the time: of a large table, minutes.
 
     Args:
         path: the file.
-        every_n_steps: inside an epoch.
+        every_n_steps: inside an epoch, at most.
+        max_share: of the time since the last point that the next may take, if it takes as long as the last.
         stream: its place is part of the point. (Lightning saves it too, but puts it back within an epoch only.)
         curve: a training that diverged is not saved.
     """
 
-    def __init__(self, path: Path, every_n_steps: int, stream: EpochStream[Any], curve: Curve) -> None:
+    def __init__(
+        self, path: Path, every_n_steps: int, max_share: float, stream: EpochStream[Any], curve: Curve
+    ) -> None:
         self.path = path
         self.every_n_steps = every_n_steps
+        self.max_share = max_share
+        self._seconds = 0.0  # of the last point
+        self._saved_at = time.monotonic()
         self.stream = stream
         self.curve = curve
 
@@ -234,10 +241,14 @@ class ResumePoint(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save inside an epoch; also when told to terminate (SIGTERM), upon which Lightning stops after the step."""
+        if trainer.is_last_batch:
+            return
         told_to_stop = trainer.received_sigterm or cast(bool, pl_module.told_to_stop)
-        due = trainer.global_step % self.every_n_steps == 0 or told_to_stop
-        if due and not trainer.is_last_batch:
+        if told_to_stop or (trainer.global_step % self.every_n_steps == 0 and on_first(self._is_cheap)):
             self._save(trainer)
+
+    def _is_cheap(self) -> bool:
+        return self._seconds <= self.max_share * (time.monotonic() - self._saved_at)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after an epoch and its validation."""
@@ -245,4 +256,7 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         self.curve.check(trainer.current_epoch)
+        start = time.monotonic()
         on_first(lambda: trainer.save_checkpoint(self.path))
+        self._saved_at = time.monotonic()
+        self._seconds = self._saved_at - start

@@ -190,7 +190,7 @@ def fit(
     """
     module.valid = ShardedBatches(valid)
     curve = Curve(plan.monitor, plan.mode, plan.chosen)
-    point = ResumePoint(work.resume_point, plan.checkpoint_every, stream, curve)
+    point = ResumePoint(work.resume_point, plan.checkpoint_every, runner.checkpoint_share, stream, curve)
     best = BestEpoch(work.path, module.trained, curve, plan.patience)
     callbacks: list[Callback] = [curve, *extra, point, best]
     if runner.progress and is_first():

@@ -124,22 +124,23 @@ class PretrainModule(TrainedModule):
         assert self.sampler is not None
         inputs, negatives = batch["inputs"], batch["negatives"]
         table, head = self.trained.backbone.embedding.weight, self.trained.head
-        if head is None:
-            input_rows = output_rows = TouchedRows.from_indices(table, inputs, targets, negatives + FIRST_ITEM)
-        else:
-            input_rows = TouchedRows.from_indices(table, inputs)
-            output_rows = TouchedRows.from_indices(head.weight, targets - FIRST_ITEM, negatives)
         offset = FIRST_ITEM if head is None else 0  # from an item to its row
-        padding = input_rows.find(torch.tensor([PAD], device=inputs.device)) if bool((inputs == PAD).any()) else None
-        x = F.embedding(input_rows.find(inputs), input_rows.values, None if padding is None else int(padding))
+        scored = (targets - FIRST_ITEM + offset, negatives + offset)
+        if head is None:
+            input_rows = output_rows = TouchedRows.from_indices(table, inputs, *scored)
+        else:
+            input_rows, output_rows = (
+                TouchedRows.from_indices(table, inputs),
+                TouchedRows.from_indices(head.weight, *scored),
+            )
+        input_places, (target_places, negative_places) = input_rows.places[0], output_rows.places[-2:]
+        padding = 0 if int(input_rows.rows[0]) == PAD else None  # rows ascend, and padding is the first
+        x = F.embedding(input_places, input_rows.values, padding)
         hidden = self.trained.outgoing(self.backbone.forward_embedded(x, inputs)[is_target])
         bias = self.trained.output_table()[1][(output_rows.rows - offset).clamp(min=0)]  # special tokens have none
         expected = self.sampler.log_expected(negatives, len(negatives))
         self._touched = [input_rows] if head is None else [input_rows, output_rows]
-        return chunked_sampled_softmax_loss(
-            hidden, output_rows.find(targets - FIRST_ITEM + offset), output_rows.values, bias,
-            output_rows.find(negatives + offset), expected,
-        )  # fmt: skip
+        return chunked_sampled_softmax_loss(hidden, target_places, output_rows.values, bias, negative_places, expected)
 
     def on_after_backward(self) -> None:
         """Give the tables the gradients of the rows that were touched."""
