@@ -1,7 +1,6 @@
 """Columns as they are read: ids that are text or integers, types, and marks of missing values.
 
-CSV is text throughout, so what a column holds is counted over all of its rows, file by file. Ibis expressions that
-compile for PySpark too.
+CSV is text throughout, so what a column holds is counted over all of its rows, file by file.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.data.catalogue import IdType
+from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.files import FILE, InputFile
 from peterrec.data.prepare.sortable import read_integer
 from peterrec.data.sequences import IntArray
@@ -37,7 +37,7 @@ class IdCounts:
     integers: int
 
 
-def count_ids(table: Any, column: str, *, typed: bool) -> list[IdCounts]:
+def count_ids(engine: Engine, table: Any, column: str, *, typed: bool) -> list[IdCounts]:
     """Count, for each file of a table, what its ids look like.
 
     In a `typed` file (Parquet) text is meant as text: digits in it make no integer id.
@@ -46,8 +46,9 @@ def count_ids(table: Any, column: str, *, typed: bool) -> list[IdCounts]:
     integers = read_integer(value).notnull()
     if value.type().is_string():
         integers = value.re_search(INTEGER) & integers & (not typed)
-    counted = table.group_by(FILE).aggregate(
-        present=value.count(), integers=(value.notnull() & integers).cast("int64").sum()
+    flags = engine.rows(table.select(FILE, present=value.notnull(), integer=value.notnull() & integers))
+    counted = flags.group_by(FILE).aggregate(
+        present=flags["present"].cast("int64").sum(), integers=flags["integer"].cast("int64").sum()
     )
     rows = counted.order_by(FILE).to_pyarrow().to_pylist()
     return [IdCounts(row[FILE], row["present"], row["integers"] or 0) for row in rows]

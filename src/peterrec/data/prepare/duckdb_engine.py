@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,19 @@ import duckdb
 import ibis
 import pyarrow as pa
 
+from peterrec.data.prepare.engine import EngineMemoryError, scalars
+from peterrec.data.prepare.files import FILE, UNREAD, InputFile, check_complete, directives
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
+
+LINES_OF_A_FILE = 2**40  # more than any has
 
 DISK_FULL = ("No space left", "Could not write", "could not write", "File too large", "max_temp_directory_size")
 CANNOT_GO_ON = (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.FatalException)
 CANNOT_WRITE = (*CANNOT_GO_ON, duckdb.TransactionException)
 
 
-class EngineMemoryError(ConfigError):
-    """The events do not fit in the memory that the engine may use."""
-
-
 @contextlib.contextmanager
-def engine(scratch: Path, memory_limit: str, threads: int | None) -> Iterator[Any]:
+def database(scratch: Path, memory_limit: str, threads: int | None) -> Iterator[Any]:
     """Yield an Ibis connection whose tables lie in `scratch`; what does not fit in memory spills there.
 
     Raises:
@@ -100,8 +102,117 @@ def _short_message(error: Exception) -> str:
     return "; ".join(line if len(line) <= 200 else f"{line[:200]}..." for line in informative[:3])
 
 
+class DuckDBEngine:
+    """DuckDB as the engine of `prepare`: see `Engine`, whose methods these are.
+
+    Args:
+        connection: as `database` gives it.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._numbers = itertools.count()
+
+    def read(
+        self,
+        name: str,
+        files: Sequence[InputFile],
+        columns: dict[str, str],
+        time_format: str | None = None,
+        *,
+        file_number: int | None = None,
+    ) -> Any:
+        """Copy columns of files of the same form into a table."""
+        for file in files:
+            check_complete(file)
+        try:
+            with engine_errors(files[0].path if len(files) == 1 else None):
+                table = file_rows(self.connection, files, columns, time_format, file_number=file_number)
+                if file_number is None:
+                    return self.store(name, table)
+                with _insertion_order(self.connection):
+                    return self.store(name, table)
+        except DataError:
+            for file in files if len(files) > 1 else ():
+                self.read(name, [file], columns, time_format)  # the first that cannot be read says so
+            raise
+
+    def rows(self, table: Any) -> Any:
+        """Return the expression itself: it is cheap to compute again."""
+        return table
+
+    def store(self, name: str, table: Any) -> Any:
+        """Make a table of an expression."""
+        return self.connection.create_table(f"{name}_{next(self._numbers)}", table)
+
+    def upload(self, name: str, table: pa.Table) -> Any:
+        """Make a table from one in memory."""
+        return self.store(name, table)
+
+    def upload_parts(self, name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> Any:
+        """Make an empty table and insert the parts as they come."""
+        name = f"{name}_{next(self._numbers)}"
+        table = self.connection.create_table(name, schema=ibis.schema(schema))
+        for part in parts:
+            self.connection.insert(name, part)
+        return table
+
+    def number(self, name: str, table: Any, by: str, column: str) -> Any:
+        """Number the rows by a window over all of them: the sort spills."""
+        return self.store(name, table.mutate(**{column: ibis.row_number().over(ibis.window(order_by=by))}))
+
+    def cluster(self, name: str, table: Any, by: str) -> Any:
+        """Make a table in any order: to read all of it is quick."""
+        return self.store(name, table)
+
+    def texts(self, table: Any) -> dict[str, str | None]:
+        """Write the values of a table of one row."""
+        return scalars(table.select(**{column: table[column].cast("string") for column in table.columns}))
+
+
+def file_rows(
+    connection: Any,
+    files: Sequence[InputFile],
+    columns: dict[str, str],
+    time_format: str | None = None,
+    *,
+    file_number: int | None = None,
+) -> Any:
+    """Return an expression that reads files as `Engine.read` says; lines are in order where rows keep theirs."""
+    table = _read_files(connection, files, columns)
+    if time_format is not None and table["time"].type().is_string():
+        # The engine's own, as opening files is: no expression of all engines lets a bad row be.
+        read = try_strptime_nanoseconds if "n" in directives(time_format) else try_strptime
+        time = read(table["time"], time_format)
+        table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
+    return table if file_number is None else table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
+
+
+def _read_files(connection: Any, files: Sequence[InputFile], columns: dict[str, str]) -> Any:
+    # The engine would take a [1] in a name for a pattern, and read a1.csv for a[1].csv.
+    paths = [re.sub(r"([*?\[])", r"[\1]", str(file.path)) for file in files]
+    first = files[0]
+    if first.kind == "parquet":
+        table = connection.read_parquet(paths, filename=FILE, hive_partitioning=False)
+        return table.select(FILE, **{name: table[column] for name, column in columns.items()})
+    # Nothing is left to the engine's guessing: it would skip lines and change ids (007) on its own. Nor does it see the
+    # names of columns, which it compares without regard to case, and does not take empty.
+    places = [f"column{place}" for place in range(len(first.columns))]
+    table = connection.read_csv(
+        paths,
+        auto_detect=False,
+        header=first.header,
+        delim=first.separator,
+        quote='"',
+        escape='"',
+        columns=dict.fromkeys(places, "VARCHAR"),
+        filename=FILE,
+    )
+    return table.select(FILE, **{name: table[places[first.columns.index(column)]] for name, column in columns.items()})
+
+
 @contextlib.contextmanager
-def insertion_order(connection: Any) -> Iterator[None]:
+def _insertion_order(connection: Any) -> Iterator[None]:
     """Let rows that are read meanwhile be numbered in the order of the lines of a file; it costs memory."""
     connection.raw_sql("SET preserve_insertion_order = true")
     try:
@@ -118,14 +229,3 @@ def try_strptime(text: Any, pattern: Any) -> Any:
 @ibis.udf.scalar.builtin(name="try_strptime", signature=(("string", "string"), "timestamp(9)"))  # type: ignore[untyped-decorator]
 def try_strptime_nanoseconds(text: Any, pattern: Any) -> Any:
     """Parse times as `try_strptime` does, for a pattern with `%n`, which that would round."""
-
-
-def scalars(expression: Any) -> dict[str, Any]:
-    """Run an expression of one row and return its values."""
-    rows: list[dict[str, Any]] = expression.to_pyarrow().to_pylist()
-    return rows[0]
-
-
-def upload(connection: Any, name: str, table: pa.Table) -> Any:
-    """Make a table of the engine from one in memory."""
-    return connection.create_table(name, table, overwrite=True)

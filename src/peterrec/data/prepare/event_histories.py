@@ -15,10 +15,11 @@ import pyarrow as pa
 from peterrec.config import EventsConfig, PreprocessingConfig
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.ids import UserHistories
-from peterrec.data.prepare.duckdb_engine import EngineMemoryError, engine
+from peterrec.data.prepare.engine import EngineMemoryError
 from peterrec.data.prepare.event_filters import earlier_than, source_filters, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files
+from peterrec.data.prepare.open_engine import open_engine
 from peterrec.data.prepare.units import NAMES, units_per_second
 from peterrec.data.preprocessing import assumptions, filters_times
 from peterrec.data.sequences import IntArray
@@ -47,8 +48,11 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
 
 def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> UserHistories:
     config, notes = _resolve_columns(config, preprocessing)
-    with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch, engine(Path(scratch), MEMORY_LIMIT, None) as db:
-        events = open_events(db, config)
+    with (
+        tempfile.TemporaryDirectory(prefix="peterrec-") as scratch,
+        open_engine(Path(scratch), MEMORY_LIMIT, None) as engine,
+    ):
+        events = open_events(engine, config)
         notes += [f"{WARNING}{warning}" for warning in events.warnings]
         unit = _checked_unit(events, config, preprocessing)
         table = events.table.mutate(**_conditions(events, preprocessing))

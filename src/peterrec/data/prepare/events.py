@@ -1,11 +1,7 @@
-"""Raw events of any files as one table of a known form: ids as ids, times that compare, bad rows refused.
-
-Opening files is the engine's own; everything after it is an Ibis expression that compiles for PySpark too.
-"""
+"""Raw events of any files as one table of a known form: ids as ids, times that compare, bad rows refused."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,24 +20,16 @@ from peterrec.data.prepare.columns import (
     read_id,
     without_mark,
 )
-from peterrec.data.prepare.duckdb_engine import (
-    engine_errors,
-    insertion_order,
-    scalars,
-    try_strptime,
-    try_strptime_nanoseconds,
-)
 from peterrec.data.prepare.duplicates import refuse_equal_files, repeated_path_warnings, similar_file_warnings
-from peterrec.data.prepare.files import FILE, InputFile, check_complete, describe, find_files
+from peterrec.data.prepare.engine import Engine, scalars
+from peterrec.data.prepare.files import FILE, UNREAD, InputFile, describe, directives, find_files
 from peterrec.data.prepare.plausibility import event_warnings, suspicious_flags
 from peterrec.data.prepare.sortable import SortKind, ValueCounts, count_values, decide_sort_kind, read_sortable
 from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
-LINES_OF_A_FILE = 2**40  # more than any has
 SORT_COLUMNS = ("time", "order", "line")  # what orders a user's events, where the table has it
 WRITTEN = "written_"  # before the name of a column: its values as they stand in the file
-UNREAD = "unread_time"  # column of a loaded table: what is not written as the format of times says
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class Events:
     warnings: tuple[str, ...] = ()
 
 
-def open_events(connection: Any, config: EventsConfig, name: str = "events") -> Events:
+def open_events(engine: Engine, config: EventsConfig, name: str = "events") -> Events:
     """Read files of events into tables of the engine (called `name`...) and check every row.
 
     Raises:
@@ -85,17 +73,16 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     by_lines = config.ties == "lines"
     groups = [[file] for file in files] if by_lines else _group_by_form(files)
     raw = [
-        load(
-            connection, f"{name}_{number}", group, _mapping(config), config.time_format,
-            file_number=number if by_lines else None,
-        )
+        engine.read(name, group, _mapping(config), config.time_format, file_number=number if by_lines else None)
         for number, group in enumerate(groups)
-    ]  # fmt: skip
+    ]
     marked = [_with_missing_values(table, config) for table in raw]
-    readers, item_kind, time_kind = _readers(marked, [group[0].kind == "parquet" for group in groups], config)
+    typed = [group[0].kind == "parquet" for group in groups]
+    readers, item_kind, time_kind = _readers(engine, marked, typed, config)
     written = [f"{WRITTEN}{column}" for column in _mapping(config)]
     tables = [
-        table.select(FILE, *written, **{name: reader(table) for name, reader in readers.items()}) for table in marked
+        engine.rows(table.select(FILE, *written, **{name: reader(table) for name, reader in readers.items()}))
+        for table in marked
     ]
     all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)
     dropped, reason = _check_rows(all_rows, config)
@@ -108,27 +95,23 @@ def open_events(connection: Any, config: EventsConfig, name: str = "events") -> 
     warnings = (
         *repeated_path_warnings(config.paths),
         *(similar_file_warnings(complete) if len(files) > 1 else ()),
-        *event_warnings(valid, counts, _mapping(config)),
+        *event_warnings(engine, valid, counts, _mapping(config)),
     )
     return Events(valid, item_kind, time_kind, files, int(counts["rows"]), dropped, reason, warnings)
 
 
 def _check_format(time_format: str | None) -> None:
-    directives = _directives(time_format or "")
-    if "Z" in directives:
+    letters = directives(time_format or "")
+    if "Z" in letters:
         raise ConfigError(
             f"time_format is {time_format!r}: names of zones are not read, for one name is several zones",
             remedy="use %z for offsets such as +02:00, or leave the zone out: times without one are UTC",
         )
-    if "n" in directives and "z" in directives:
+    if "n" in letters and "z" in letters:
         raise ConfigError(
             f"time_format is {time_format!r}: nanoseconds with an offset would be rounded",
             remedy="use %f, or write the times in UTC and leave out %z",
         )
-
-
-def _directives(time_format: str) -> list[str]:
-    return re.findall("%-?(.)", time_format, re.DOTALL)
 
 
 def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
@@ -171,81 +154,14 @@ def _group_by_form(files: Sequence[InputFile]) -> list[list[InputFile]]:
     return list(groups.values())
 
 
-def load(
-    connection: Any,
-    name: str,
-    files: Sequence[InputFile],
-    columns: dict[str, str],
-    time_format: str | None = None,
-    *,
-    file_number: int | None = None,
-) -> Any:
-    """Copy columns of files of the same form into a table of the engine.
-
-    Args:
-        connection: of the engine.
-        name: of the table.
-        files: what to read.
-        columns: what each column is called in the table, and in the files. The table has also `FILE` and, where
-            `time_format` was used, `UNREAD`.
-        time_format: how the column `time` is written, if it is text.
-        file_number: of a single file: the table gets a column `line`, in the order of files and of their lines.
-
-    Raises:
-        DataError: a file is damaged or not in the form it seems to have; the message names it.
-    """
-    for file in files:
-        check_complete(file)
-    try:
-        with engine_errors(files[0].path if len(files) == 1 else None):
-            table = _read_files(connection, files, columns)
-            if time_format is not None and table["time"].type().is_string():
-                # The engine's own, as opening files is: no expression of all engines lets a bad row be.
-                read = try_strptime_nanoseconds if "n" in _directives(time_format) else try_strptime
-                time = read(table["time"], time_format)
-                table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
-            if file_number is None:
-                return connection.create_table(name, table, overwrite=True)
-            with insertion_order(connection):
-                numbered = table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
-                return connection.create_table(name, numbered, overwrite=True)
-    except DataError:
-        for file in files if len(files) > 1 else ():
-            load(connection, name, [file], columns, time_format)  # the first that cannot be read says so
-        raise
-
-
-def _read_files(connection: Any, files: Sequence[InputFile], columns: dict[str, str]) -> Any:
-    # The engine would take a [1] in a name for a pattern, and read a1.csv for a[1].csv.
-    paths = [re.sub(r"([*?\[])", r"[\1]", str(file.path)) for file in files]
-    first = files[0]
-    if first.kind == "parquet":
-        table = connection.read_parquet(paths, filename=FILE, hive_partitioning=False)
-        return table.select(FILE, **{name: table[column] for name, column in columns.items()})
-    # Nothing is left to the engine's guessing: it would skip lines and change ids (007) on its own. Nor does it see the
-    # names of columns, which it compares without regard to case, and does not take empty.
-    places = [f"column{place}" for place in range(len(first.columns))]
-    table = connection.read_csv(
-        paths,
-        auto_detect=False,
-        header=first.header,
-        delim=first.separator,
-        quote='"',
-        escape='"',
-        columns=dict.fromkeys(places, "VARCHAR"),
-        filename=FILE,
-    )
-    return table.select(FILE, **{name: table[places[first.columns.index(column)]] for name, column in columns.items()})
-
-
 def _readers(
-    raw: Sequence[Any], typed: Sequence[bool], config: EventsConfig
+    engine: Engine, raw: Sequence[Any], typed: Sequence[bool], config: EventsConfig
 ) -> tuple[dict[str, Reader], IdType, SortKind]:
     """Decide, over all files, how each column is to be read."""
 
     def ids(column: str) -> list[IdCounts]:
         counts_of_tables = (
-            count_ids(table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
+            count_ids(engine, table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
         )
         return [file_counts for table_counts in counts_of_tables for file_counts in table_counts]
 
@@ -254,13 +170,13 @@ def _readers(
         "user": lambda table: read_id(table["user"], user_kind).cast("string"),
         "item": lambda table: read_id(table["item"], item_kind),
     }
-    counts = [file_counts for table in raw for file_counts in count_values(table, "time")]
+    counts = [file_counts for table in raw for file_counts in count_values(engine, table, "time")]
     types = [table["time"].type() for table in raw]
     read_already = all(type_.is_timestamp() or type_.is_date() for type_ in types)  # whatever is in them
     time_kind: SortKind = "time" if read_already else decide_sort_kind(counts, "time", config.time)
     readers["time"] = _reader("time", time_kind, counts)
     if config.order is not None:
-        counts = [file_counts for table in raw for file_counts in count_values(table, "order")]
+        counts = [file_counts for table in raw for file_counts in count_values(engine, table, "order")]
         readers["order"] = _reader("order", decide_sort_kind(counts, "order", config.order, text_allowed=True), counts)
     if config.ties == "lines":
         readers["line"] = lambda table: table["line"]

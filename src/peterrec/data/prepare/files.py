@@ -22,6 +22,7 @@ from peterrec.errors import DataError
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".dat")
 ENDINGS = (".parquet", ".pq", *TEXT_ENDINGS, *(f"{ending}.gz" for ending in TEXT_ENDINGS))
 FILE = "peterrec_file"  # column of the engine's tables: which file a row is from
+UNREAD = "unread_time"  # column of a table with a format of times: what is not written as that says
 _CHUNK = 1 << 22
 _LINE = 1 << 20  # bytes of the longest header that is read
 _SHOWN = 40
@@ -265,3 +266,8 @@ def _quoted(names: Sequence[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", maxsplit=1)[0]
+
+
+def directives(time_format: str) -> list[str]:
+    """Return the letters of the directives of a strptime format."""
+    return re.findall("%-?(.)", time_format, re.DOTALL)

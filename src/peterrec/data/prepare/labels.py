@@ -15,9 +15,9 @@ import pyarrow as pa
 from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.columns import check_types, is_mark, read_id, without_mark
-from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import at_or_after, earlier_than
-from peterrec.data.prepare.events import Events, load
+from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.files import InputFile, describe
 from peterrec.data.prepare.source_events import Step, Users
 from peterrec.data.sequences import IntArray, Sequences
@@ -75,7 +75,7 @@ def describe_labels(config: LabelsConfig) -> InputFile:
 
 
 def from_table(
-    connection: Any, task: ClassificationTaskConfig, events: EventsConfig, users: Users, eligible: Mask
+    engine: Engine, task: ClassificationTaskConfig, events: EventsConfig, users: Users, eligible: Mask
 ) -> Labelled:
     """Read classes from a table with one row per user.
 
@@ -85,14 +85,15 @@ def from_table(
     """
     assert task.labels is not None
     file = describe_labels(task.labels)
-    name = f"labels_{len(connection.list_tables())}"
-    raw = load(connection, name, [file], {"user": task.labels.user, "label": task.labels.label})
+    raw = engine.read("labels", [file], {"user": task.labels.user, "label": task.labels.label})
     user = without_mark(raw["user"], events.missing)
     label, is_missing = _label_text(raw["label"]), is_mark(_label_text(raw["label"]), task.labels.missing)
-    table = raw.select(
-        user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
-        label=is_missing.ifelse(None, label),
-        mark=is_missing.ifelse(label, None).nullif(""),
+    table = engine.rows(
+        raw.select(
+            user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
+            label=is_missing.ifelse(None, label),
+            mark=is_missing.ifelse(label, None).nullif(""),
+        )
     )
     _no_duplicates(table, file)
     counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))

@@ -7,7 +7,7 @@ from typing import Any
 
 from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
 from peterrec.data.history_reader import time_limit_seconds
-from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.engine import scalars
 from peterrec.data.prepare.event_filters import at_or_after
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.targets import TargetEvents, is_target

@@ -9,7 +9,7 @@ import ibis
 import numpy as np
 
 from peterrec.data.prepare.columns import MARK_LIKE
-from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.units import NAMES, unit_flags
 from peterrec.data.sequences import IntArray
 
@@ -37,10 +37,13 @@ def suspicious_flags(events: Any) -> dict[str, Any]:
     return flags
 
 
-def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str, str]) -> tuple[str, ...]:
+def event_warnings(
+    engine: Engine, events: Any, counts: Mapping[str, int], columns: Mapping[str, str]
+) -> tuple[str, ...]:
     """Return what looks wrong in checked events.
 
     Args:
+        engine: of the table.
         events: table.
         counts: `rows`, and how many of them meet each of the conditions of `suspicious_flags`.
         columns: what the columns of the table are called in the files.
@@ -48,7 +51,7 @@ def event_warnings(events: Any, counts: Mapping[str, int], columns: Mapping[str,
     warnings = []
     if counts.get("epoch", 0) >= NEARLY_ALL * counts["rows"]:
         time = events["time"]
-        span = scalars(events.aggregate(first=time.min().cast("string"), last=time.max().cast("string")))
+        span = engine.texts(events.aggregate(first=time.min(), last=time.max()))
         warnings.append(
             f"{counts['epoch']:,} of {counts['rows']:,} times ({columns['time']!r}) lie in January 1970, from "
             f"{span['first']} to {span['last']}: they look like seconds or milliseconds that were read as a smaller "

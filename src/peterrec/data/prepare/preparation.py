@@ -18,7 +18,7 @@ from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.corpus import Corpus
 from peterrec.data.new_users import NOBODY
-from peterrec.data.prepare.duckdb_engine import engine
+from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
 from peterrec.data.prepare.files import InputFile, describe, find_files
@@ -32,6 +32,7 @@ from peterrec.data.prepare.filter_summary import (
 )
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
+from peterrec.data.prepare.open_engine import open_engine
 from peterrec.data.prepare.source_events import Source, catalogue_file, select_source
 from peterrec.data.prepare.targets import TargetEvents, target_events, task_events
 from peterrec.data.prepare.tasks import (
@@ -81,8 +82,8 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
     with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
-        with engine(scratch, config.memory_limit, config.threads) as connection:
-            _Preparation(connection, config, folder, scratch, say).run()
+        with open_engine(scratch, config.memory_limit, config.threads) as engine:
+            _Preparation(engine, config, folder, scratch, say).run()
         _remove_folder(scratch)
     return Corpus.open(out)
 
@@ -109,7 +110,7 @@ def _remove_folder(scratch: Path) -> None:
 class _Preparation:
     """One run of `prepare`, step by step."""
 
-    connection: Any
+    engine: Engine
     config: PrepareConfig
     folder: Path
     scratch: Path
@@ -120,8 +121,8 @@ class _Preparation:
     def run(self) -> None:
         inputs = input_files(self.config)
         self.say(f"reading {len(inputs)} file{'s' if len(inputs) != 1 else ''}")
-        events = open_events(self.connection, self.config.events)
-        source = select_source(self.connection, events, self.config)
+        events = open_events(self.engine, self.config.events)
+        source = select_source(self.engine, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
         targets = self._targets(events, source)
         histories = self._sequences(events, source, targets)
@@ -134,7 +135,7 @@ class _Preparation:
         targets = {}
         for task in self.config.tasks:
             if isinstance(task, RankingTaskConfig):
-                task_targets = target_events(self.connection, task, events, self.config.events, source)
+                task_targets = target_events(self.engine, task, events, self.config.events, source)
                 self.warnings += refuse_targets_in_source(events, source.chosen, task, task_targets)
                 targets[task.name] = task_targets
             elif task.activity is not None:
@@ -145,7 +146,7 @@ class _Preparation:
         """Write the sequences; return those of the corpus as "", and those of tasks that read others by task."""
         cuts = {}
         for task in self.config.tasks:
-            times = task_ends(self.connection, task, events, source, targets.get(task.name))
+            times = task_ends(task, events, source, targets.get(task.name))
             if times is not None or cut_of(task) != UNCUT:
                 cuts[task.name] = times
         with contextlib.ExitStack() as files:
@@ -208,7 +209,7 @@ class _Preparation:
     ) -> dict[str, Any]:
         task_histories = histories.get(task.name, histories[""])
         labelled = label_task(
-            self.connection, task, source.users, task_histories, (events, self.config.events), targets.get(task.name)
+            self.engine, task, source.users, task_histories, (events, self.config.events), targets.get(task.name)
         )
         entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, task_histories)
         self.warnings += one_class_part_warnings(task, labelled, source.users)
@@ -250,7 +251,7 @@ class _Preparation:
                 "fraction": self.tied_events / int(source.users.events.sum()),
                 "ordered_by": "hash" if self.tied_events else self.config.events.ties,
             },
-            "shape": shape(source, main),
+            "shape": shape(self.engine, source, main),
             "tasks": entries,
             "warnings": self.warnings,
             "inputs": [file.identity() for file in inputs],

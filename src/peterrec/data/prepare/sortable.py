@@ -2,17 +2,19 @@
 
 CSV is text throughout, so what a column holds is counted over all of its rows, file by file; a value counts as of a
 kind if it can be read as that kind without becoming equal to another. What a value means rests on nothing but its own
-text. Ibis expressions that compile for PySpark too.
+text.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import ibis
 
+from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.files import FILE
 from peterrec.errors import DataError
 
@@ -58,27 +60,30 @@ class ValueCounts:
     unreadable: str | None
 
 
-def count_values(table: Any, column: str) -> list[ValueCounts]:
+def count_values(engine: Engine, table: Any, column: str) -> list[ValueCounts]:
     """Count, for each file of a table, what the values of a column can be read as."""
     value = table[column]
     integers = read_sortable(value, "integer")
     counted = {"present": value.notnull(), "integer": integers.notnull(), "float": integers.between(-LARGEST, LARGEST)}
-    rows = _count(table, counted)
+    rows = _count(engine, table, counted)
     if all(row["present"] == row["integer"] for row in rows):  # most often; spares the search for everything else
         return [_value_counts(row, {}) for row in rows]
     other_rows = table.filter(value.notnull() & integers.isnull())
     value = other_rows[column]
     read = {kind: read_sortable(value, kind).notnull() for kind in ("float", "decimal", "time", "text")}
     text = value.cast("string")
-    odd = text.min(where=~(read["float"] | read["decimal"] | read["time"]))
-    other_counts = {row[FILE]: row for row in _count(other_rows, read | {"fine": _is_fine(value)}, odd=odd)}
+    odd = (read["float"] | read["decimal"] | read["time"]).ifelse(None, text)
+    other_counts = {row[FILE]: row for row in _count(engine, other_rows, read | {"fine": _is_fine(value)}, odd)}
     return [_value_counts(row, other_counts.get(row[FILE], {})) for row in rows]
 
 
-def _count(table: Any, flags: dict[str, Any], **aggregates: Any) -> list[dict[str, Any]]:
-    sums = {name: flag.cast("int64").sum().fill_null(0) for name, flag in flags.items()}
+def _count(engine: Engine, table: Any, flags: dict[str, Any], odd: Any = None) -> list[dict[str, Any]]:
+    """Count rows by file and flag; `odd` are texts of which the first is told."""
+    values = engine.rows(table.select(FILE, **flags, **({} if odd is None else {"odd": odd})))
+    sums = {name: values[name].cast("int64").sum().fill_null(0) for name in flags}
+    first = {} if odd is None else {"odd": values["odd"].min()}
     rows: list[dict[str, Any]] = (
-        table.group_by(FILE).aggregate(**sums, **aggregates).order_by(FILE).to_pyarrow().to_pylist()
+        values.group_by(FILE).aggregate(**sums, **first).order_by(FILE).to_pyarrow().to_pylist()
     )
     return rows
 
@@ -184,7 +189,8 @@ def _read_float(value: Any) -> Any:
 
 
 def _finite(number: Any) -> Any:
-    return (number.isnan() | number.isinf()).ifelse(None, number)
+    # Not by `isinf`, which is FALSE of everything on Spark; NaN is above all numbers on every engine.
+    return (number.abs() > sys.float_info.max).ifelse(None, number)
 
 
 def _read_decimal(value: Any) -> Any:

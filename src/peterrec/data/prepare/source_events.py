@@ -16,7 +16,7 @@ from peterrec.config import PrepareConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.new_users import NOBODY, kept_out_by_id
-from peterrec.data.prepare.duckdb_engine import scalars, upload
+from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import at_or_after, known_domains, source_filters
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
 from peterrec.data.prepare.units import units_per_second
@@ -75,7 +75,7 @@ class Source:
     units_per_second: float | None
 
 
-def select_source(connection: Any, events: Events, config: PrepareConfig) -> Source:
+def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Source:
     """Choose the source events, number users and items, and keep the events as numbers.
 
     Raises:
@@ -86,10 +86,10 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
     if events.dropped:
         steps.append(_step("rows that can be used", events.rows, events.dropped, events.drop_reason))
     chosen = _choose(events, config, steps)
-    new_users = _new_users(connection, chosen, events, config)
-    items = _count_items(connection, chosen, new_users)
+    new_users = _new_users(engine, chosen, events, config)
+    items = _count_items(engine, chosen, new_users)
     catalogue = _catalogue(items, events, config)
-    source_rows = chosen.inner_join(_number_items(connection, items, catalogue), "item")
+    source_rows = chosen.inner_join(_number_items(engine, items, catalogue), "item")
     in_catalogue = source_rows["index"].notnull()
     counts = scalars(source_rows.aggregate(n=source_rows.count(), known=in_catalogue.cast("int64").sum()))
     if not counts["known"]:
@@ -110,8 +110,8 @@ def select_source(connection: Any, events: Events, config: PrepareConfig) -> Sou
         steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {reason}"))
     else:
         steps.append(_step("events of items in the catalogue", counts["known"], lost, reason if lost else ""))
-    users = _users(connection, source_rows, config, new_users)
-    table = _indexed(connection, source_rows, users)
+    users = _users(engine, source_rows, config, new_users)
+    table = _indexed(engine, source_rows, users)
     unit = units_per_second(events.table)
     return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps), unit)
 
@@ -148,7 +148,7 @@ def _choose(events: Events, config: PrepareConfig, steps: list[Step]) -> Any:
     return table.filter(conditions)
 
 
-def _new_users(connection: Any, chosen: Any, events: Events, config: PrepareConfig) -> Any | None:
+def _new_users(engine: Engine, chosen: Any, events: Events, config: PrepareConfig) -> Any | None:
     """Return user and is_new (true) of those who are kept out of all that is learned without labels; None: nobody is.
 
     Raises:
@@ -164,13 +164,18 @@ def _new_users(connection: Any, chosen: Any, events: Events, config: PrepareConf
         setting = "new_users.first_event_after"
         late = at_or_after(first_events, settings.first_event_after, events.time_kind, setting)
     schema = pa.schema([("user", pa.string()), ("is_new", pa.bool_())])
-    table = connection.create_table("new_users", schema=ibis.schema(schema), overwrite=True)
     everybody = kept_out = 0
-    for batch in _user_batches(connection, first_events.select("user", late=late), "first_events"):
-        is_new = kept_out_by_id(id_hash(batch["user"].to_pylist()), settings, config.split) | batch["late"].to_numpy()
-        users = batch["user"].filter(pa.array(is_new))
-        connection.insert("new_users", pa.table([users, pa.array(is_new[is_new])], schema=schema))
-        everybody, kept_out = everybody + len(batch), kept_out + len(users)
+
+    def new_users() -> Iterator[pa.Table]:
+        nonlocal everybody, kept_out
+        for batch in _user_batches(engine, first_events.select("user", late=late), "first_events"):
+            drawn = kept_out_by_id(id_hash(batch["user"].to_pylist()), settings, config.split)
+            is_new = drawn | batch["late"].to_numpy()
+            users = batch["user"].filter(pa.array(is_new))
+            everybody, kept_out = everybody + len(batch), kept_out + len(users)
+            yield pa.table([users, pa.array(is_new[is_new])], schema=schema)
+
+    table = engine.upload_parts("new_users", schema, new_users())
     if kept_out == everybody:
         raise DataError(
             f"all {everybody:,} users with source events are new, so nobody is left to pre-train on",
@@ -179,14 +184,13 @@ def _new_users(connection: Any, chosen: Any, events: Events, config: PrepareConf
     return table
 
 
-def _count_items(connection: Any, chosen: Any, new_users: Any | None) -> Any:
+def _count_items(engine: Engine, chosen: Any, new_users: Any | None) -> Any:
     """Return item, n (events of users who are not new) and rank (position of the id among all ids)."""
     counted = chosen.group_by("item").aggregate(n=chosen.count())
     if new_users is not None:
         marked = chosen.left_join(new_users, "user")
         counted = marked.group_by("item").aggregate(n=marked["is_new"].isnull().cast("int64").sum())
-    rank = ibis.row_number().over(ibis.window(order_by="item")).cast("int32")
-    return connection.create_table("counted_items", counted.mutate(rank=rank), overwrite=True)
+    return engine.number("items", counted, "item", "rank")
 
 
 def _item_hashes(items: Any) -> UInt64Array:
@@ -234,20 +238,19 @@ def _catalogue_remedy(config: PrepareConfig) -> str:
     return "lower source.min_item_events, or give more events"
 
 
-def _number_items(connection: Any, items: Any, catalogue: Catalogue) -> Any:
+def _number_items(engine: Engine, items: Any, catalogue: Catalogue) -> Any:
     """Return item, rank and index (null where the item is not in the catalogue)."""
     index = np.arange(catalogue.first, catalogue.first + len(catalogue), dtype=np.int32)
-    catalogue_items = upload(connection, "catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
+    catalogue_items = engine.upload("catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
     joined = items.left_join(catalogue_items, items["item"] == catalogue_items["item_id"]).select(
         "item", "rank", "index"
     )
-    return connection.create_table("items", joined, overwrite=True)
+    return engine.store("catalogue_items", joined.mutate(rank=joined["rank"].cast("int32")))
 
 
-def _user_batches(connection: Any, users: Any, name: str) -> Iterator[pa.Table]:
+def _user_batches(engine: Engine, users: Any, name: str) -> Iterator[pa.Table]:
     """Yield a table of users with their place in the order of ids, some of them at a time; it is kept as `name`."""
-    placed = users.mutate(place=ibis.row_number().over(ibis.window(order_by="user")))
-    placed = connection.create_table(name, placed, overwrite=True)
+    placed = engine.number(name, users, "user", "place")
     total = int(scalars(placed.aggregate(n=placed.count()))["n"])
     # One query for each batch: a stream of batches would end, without a word, at the first insertion.
     for start in range(0, total, USERS_AT_ONCE):
@@ -255,7 +258,7 @@ def _user_batches(connection: Any, users: Any, name: str) -> Iterator[pa.Table]:
         yield chosen.order_by("place").to_pyarrow()
 
 
-def _users(connection: Any, events_table: Any, config: PrepareConfig, new_users: Any | None) -> Users:
+def _users(engine: Engine, events_table: Any, config: PrepareConfig, new_users: Any | None) -> Users:
     counted = events_table.group_by("user").aggregate(n=events_table.count())
     if new_users is None:
         counted = counted.mutate(is_new=ibis.literal(False))
@@ -264,23 +267,26 @@ def _users(connection: Any, events_table: Any, config: PrepareConfig, new_users:
         counted = marked.select("user", "n", is_new=marked["is_new"].notnull())
     hashes, parts, events, new = [], [], [], []
     schema = pa.schema([("user", pa.string()), ("place", pa.int64()), ("part", pa.int8())])
-    table = connection.create_table("users", schema=ibis.schema(schema), overwrite=True)
-    for batch in _user_batches(connection, counted, "placed_users"):
-        batch_hashes = id_hash(batch["user"].to_pylist())
-        part = assign_parts(batch_hashes, config.split).astype(np.int8)
-        hashes.append(batch_hashes)
-        parts.append(part)
-        events.append(batch["n"].to_numpy().astype(np.int64))
-        new.append(np.asarray(batch["is_new"].to_numpy(), dtype=np.bool_))
-        connection.insert("users", pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema))
+
+    def users() -> Iterator[pa.Table]:
+        for batch in _user_batches(engine, counted, "user_counts"):
+            batch_hashes = id_hash(batch["user"].to_pylist())
+            part = assign_parts(batch_hashes, config.split).astype(np.int8)
+            hashes.append(batch_hashes)
+            parts.append(part)
+            events.append(batch["n"].to_numpy().astype(np.int64))
+            new.append(np.asarray(batch["is_new"].to_numpy(), dtype=np.bool_))
+            yield pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema)
+
+    table = engine.upload_parts("users", schema, users())
     numbers = (np.concatenate(part) for part in (hashes, parts, events, new))
     all_hashes, all_parts, all_events, all_new = numbers
     return Users(table, all_hashes, all_parts.astype(np.int64), all_events, all_new)
 
 
-def _indexed(connection: Any, events: Any, users: Users) -> Any:
+def _indexed(engine: Engine, events: Any, users: Users) -> Any:
     keys = [name for name in SORT_COLUMNS if name in events.columns]
     joined = events.inner_join(users.table, "user")
     columns: Sequence[str] = ("place", *keys, "rank", "item")
     numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
-    return connection.create_table("source", numbered.select(*columns), overwrite=True)
+    return engine.cluster("source", numbered.select(*columns), "place")

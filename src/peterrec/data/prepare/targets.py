@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from peterrec.config import EventsConfig, RankingTaskConfig
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.prepare.duckdb_engine import scalars, upload
+from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import earlier_than, known_domains, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.labels import Labelled, Mask, user_step
@@ -46,7 +46,7 @@ class TargetEvents:
 
 
 def target_events(
-    connection: Any, task: RankingTaskConfig, events: Events, settings: EventsConfig, source: Source
+    engine: Engine, task: RankingTaskConfig, events: Events, settings: EventsConfig, source: Source
 ) -> TargetEvents:
     """Choose the target events of a task.
 
@@ -54,7 +54,7 @@ def target_events(
         TaskError: there are none, or none of users with source events.
         DataError: as in `open_events`, for a task with files of its own.
     """
-    own_events = _own_events(connection, task, settings)
+    own_events = _own_events(engine, task, settings)
     searched = own_events if own_events is not None else events
     if task.history == "before-first-target" and searched.time_kind != events.time_kind:
         raise TaskError(
@@ -66,22 +66,21 @@ def target_events(
     if not total:
         remedy = f"check its domains, after and before{known_domains(searched.table)}"
         raise TaskError(f"task {task.name!r} has no target events", remedy=remedy)
-    name = f"targets_{len(connection.list_tables())}"
     columns = [column for column in (*SORT_COLUMNS, "domain") if column in chosen.columns]
     joined = chosen.inner_join(source.users.table, "user").select("place", "user", *columns, "item")
-    table = connection.create_table(name, joined)
+    table = engine.store("targets", joined)
     cut = None
     if task.history == "before-first-target":
-        cut = connection.create_table(f"{name}_cut", table.group_by("place").aggregate(cut=table["time"].min()))
+        cut = engine.store("first_targets", table.group_by("place").aggregate(cut=table["time"].min()))
     # An event that comes after all that is read is no item that the user has seen.
     read = source.chosen.filter(earlier_than(source.chosen, task.until, events.time_kind, f"until of {task.name!r}"))
     return TargetEvents(task, own_events, table, cut, total, read, own_events.warnings if own_events else ())
 
 
-def _own_events(connection: Any, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
+def _own_events(engine: Engine, task: RankingTaskConfig, settings: EventsConfig) -> Events | None:
     if task.events is None:
         return None
-    return open_events(connection, task_events(task.events, settings), f"own_{len(connection.list_tables())}")
+    return open_events(engine, task_events(task.events, settings), "own_events")
 
 
 def task_events(task_files: EventsConfig, settings: EventsConfig) -> EventsConfig:
@@ -95,12 +94,12 @@ def is_target(events: Events, task: RankingTaskConfig) -> Any:
     return target_filter(events.table, task, events.time_kind, f"of {task.name!r}")
 
 
-def label_targets(connection: Any, events: TargetEvents, users: Users, eligible: Mask) -> Labelled:
+def label_targets(engine: Engine, events: TargetEvents, users: Users, eligible: Mask) -> Labelled:
     """List the distinct targets of each eligible user, in order of time, and make the target catalogue.
 
     Args:
-        connection: of the engine.
-        found: the target events.
+        engine: of the tables.
+        events: the target events.
         users: users with source events.
         eligible: (users,) who has enough history.
 
@@ -111,7 +110,7 @@ def label_targets(connection: Any, events: TargetEvents, users: Users, eligible:
     with_source = int(scalars(table.aggregate(n=table["place"].nunique()))["n"])
     steps = [user_step("users with target events", events.all_users)]
     steps.append(user_step("with source events", with_source, events.all_users - with_source, "no source event"))
-    pairs = _pairs(connection, events, users, eligible)
+    pairs = _pairs(engine, events, users, eligible)
     remaining = int(scalars(pairs.aggregate(n=pairs["place"].nunique()))["n"])
     reason = f"fewer than {task.min_user_events} source events"
     if events.cut is not None:
@@ -120,23 +119,23 @@ def label_targets(connection: Any, events: TargetEvents, users: Users, eligible:
         reason += f" before {task.until}"
     steps.append(user_step("with a history", remaining, with_source - remaining, reason))
     catalogue = _target_catalogue(pairs, task)
-    places, user_ids, targets = _collect(connection, pairs, catalogue)
+    places, user_ids, targets = _collect(engine, pairs, catalogue)
     steps.append(
         user_step(
             "with a target of the catalogue", len(places), remaining - len(places),
             f"their targets have fewer than {task.min_item_events} users",
         )
     )  # fmt: skip
-    seen_targets = None if task.domains is not None else _seen_targets(connection, events, users, catalogue, places)
+    seen_targets = None if task.domains is not None else _seen_targets(engine, events, users, catalogue, places)
     return Labelled(places, user_ids, targets=targets, catalogue=catalogue, seen_targets=seen_targets, steps=steps)
 
 
 def _seen_targets(
-    connection: Any, targets: TargetEvents, users: Users, catalogue: Catalogue, places: IntArray
+    engine: Engine, targets: TargetEvents, users: Users, catalogue: Catalogue, places: IntArray
 ) -> Sequences:
     """List the targets that each user has among the source events that the task may read; rows as in `places`."""
     index = pa.table({"id": pc.cast(catalogue.ids, pa.string()), "target": np.arange(len(catalogue), dtype=np.int32)})
-    items = upload(connection, f"seen_items_{len(connection.list_tables())}", index)
+    items = engine.upload("seen_items", index)
     source = targets.source.select("user", "time", id=targets.source["item"].cast("string"))
     events = source.inner_join(items, "id").inner_join(users.table, "user")
     if targets.cut is not None:
@@ -149,11 +148,11 @@ def _seen_targets(
     return Sequences(pairs["target"].to_numpy()[in_task].astype(np.int32), offsets)
 
 
-def _pairs(connection: Any, targets: TargetEvents, users: Users, eligible: Mask) -> Any:
+def _pairs(engine: Engine, targets: TargetEvents, users: Users, eligible: Mask) -> Any:
     """Return place, user, item, the first time of the pair, and whether the user is a train user."""
     places = np.flatnonzero(eligible)
     rows = pa.table({"place": places, "train": users.parts[places] == 0})
-    chosen = targets.table.inner_join(upload(connection, f"eligible_{len(connection.list_tables())}", rows), "place")
+    chosen = targets.table.inner_join(engine.upload("eligible", rows), "place")
     if targets.cut is not None:
         chosen = chosen.inner_join(targets.cut, "place")
         chosen = chosen.filter(chosen["time"] == chosen["cut"])
@@ -175,9 +174,9 @@ def _target_catalogue(pairs: Any, task: RankingTaskConfig) -> Catalogue:
     return Catalogue(items["item"].combine_chunks(), items["train"].to_numpy(), first=0)
 
 
-def _collect(connection: Any, pairs: Any, catalogue: Catalogue) -> tuple[IntArray, pa.Array, Sequences]:
+def _collect(engine: Engine, pairs: Any, catalogue: Catalogue) -> tuple[IntArray, pa.Array, Sequences]:
     index = pa.table({"item": catalogue.ids, "target": np.arange(len(catalogue), dtype=np.int32)})
-    items = upload(connection, f"target_items_{len(connection.list_tables())}", index)
+    items = engine.upload("target_items", index)
     named = pairs.inner_join(items, "item")
     keys: Sequence[str] = [name for name in SORT_COLUMNS if name in named.columns]
     grouped = named.group_by(["place", "user"]).aggregate(events=_ordered(named, keys, "target"))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from peterrec.config import ClassificationTaskConfig, EventsConfig, HistoryCutConfig, RankingTaskConfig
 from peterrec.data.corpus import PARTS
+from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_filters import parse_time_limit
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
@@ -50,7 +51,7 @@ def cut_of(task: Task) -> HistoryCutConfig:
     return HistoryCutConfig(**{name: getattr(task, name) for name in HistoryCutConfig.model_fields})
 
 
-def task_ends(connection: Any, task: Task, events: Events, source: Source, targets: TargetEvents | None) -> Any | None:
+def task_ends(task: Task, events: Events, source: Source, targets: TargetEvents | None) -> Any | None:
     """Return place and cut, the time before which the events are that a task reads; None: all are.
 
     Raises:
@@ -68,7 +69,7 @@ def task_ends(connection: Any, task: Task, events: Events, source: Source, targe
 
 
 def label_task(
-    connection: Any,
+    engine: Engine,
     task: Task,
     users: Users,
     histories: UserHistories,
@@ -82,10 +83,10 @@ def label_task(
     """
     eligible: Mask = histories.lengths >= task.min_user_events
     if targets is not None:
-        return label_targets(connection, targets, users, eligible)
+        return label_targets(engine, targets, users, eligible)
     assert isinstance(task, ClassificationTaskConfig)
     if task.labels is not None:
-        return from_table(connection, task, context[1], users, eligible)
+        return from_table(engine, task, context[1], users, eligible)
     return from_activity(task, context[0], users, eligible)
 
 

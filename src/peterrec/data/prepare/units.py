@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.engine import scalars
 
 # Largest time in seconds, milliseconds and microseconds that is before the year 5138; beyond them it is nanoseconds.
 UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6))

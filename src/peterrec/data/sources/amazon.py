@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from peterrec.config import AmazonConfig
 from peterrec.config.base import NAME_RULE, check_name
-from peterrec.data.prepare.duckdb_engine import engine
+from peterrec.data.prepare.duckdb_engine import database
 from peterrec.data.sources.amazon_files import RATING, AmazonFile, no_reviews, open_file
 from peterrec.data.sources.base import Converted, Fill, Report, Write
 from peterrec.data.sources.least_events import (
@@ -127,7 +127,7 @@ def _fill(
 ) -> Converted:
     with (
         tempfile.TemporaryDirectory(dir=scratch, prefix=".peterrec-convert-") as folder,
-        engine(Path(folder), config.memory_limit, None) as connection,
+        database(Path(folder), config.memory_limit, None) as connection,
     ):
         reader = _Reader(connection, files, domains, config, report)
         reader.read()

@@ -1,0 +1,77 @@
+"""The protocol of an engine of tables: all that `prepare` knows of DuckDB or Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from peterrec.data.prepare.files import InputFile
+from peterrec.errors import ConfigError
+
+
+class EngineMemoryError(ConfigError):
+    """The events do not fit in the memory that the engine may use."""
+
+
+class Engine(Protocol):
+    """A scratch database of one run. Tables are Ibis expressions; all of what is made here is gone at the end.
+
+    What a table holds is asked by Ibis expressions of its columns, which mean the same on every engine. What text in a
+    file means (a number, a time) does not: such expressions go through `rows`, which every engine evaluates alike.
+    """
+
+    def read(
+        self,
+        name: str,
+        files: Sequence[InputFile],
+        columns: dict[str, str],
+        time_format: str | None = None,
+        *,
+        file_number: int | None = None,
+    ) -> Any:
+        """Return columns of files of the same form as a table, of which `rows` alone may be asked.
+
+        Args:
+            name: of the table, for whoever looks at the database.
+            files: what to read.
+            columns: what each column is called in the table, and in the files. The table has also `FILE` and, where
+                `time_format` was used, `UNREAD`: what is not written as that says.
+            time_format: how the column `time` is written, if it is text.
+            file_number: of a single file: the table gets a column `line`, in the order of files and of their lines.
+
+        Raises:
+            DataError: a file is damaged or not in the form it seems to have; the message names it.
+        """
+
+    def rows(self, table: Any) -> Any:
+        """Return as a table what an expression makes of each row of a table that was read, and of nothing else.
+
+        Raises:
+            DataError: as `read`, where files are read only now; or the engine cannot hold a value.
+        """
+
+    def store(self, name: str, table: Any) -> Any:
+        """Return a table that is computed once, and not each time that it is asked for."""
+
+    def upload(self, name: str, table: pa.Table) -> Any:
+        """Make a table of the engine from one in memory."""
+
+    def upload_parts(self, name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> Any:
+        """Make a table of the engine from parts, of which one is in memory at a time; the engine is asked meanwhile."""
+
+    def number(self, name: str, table: Any, by: str, column: str) -> Any:
+        """Store a table with one more column (int64): each row's place, from 0 on, in the order of distinct values."""
+
+    def cluster(self, name: str, table: Any, by: str) -> Any:
+        """Store a table so that rows with neighbouring values of a column are found quickly."""
+
+    def texts(self, table: Any) -> dict[str, str | None]:
+        """Return the values of a table of one row as texts, written alike by every engine."""
+
+
+def scalars(expression: Any) -> dict[str, Any]:
+    """Run an expression of one row and return its values."""
+    rows: list[dict[str, Any]] = expression.to_pyarrow().to_pylist()
+    return rows[0]
