@@ -26,7 +26,7 @@ tests:
 
 # Slow tests too, and every combination of parameters, where `make test` takes every pair of values: most of an hour.
 test-full: $(VENV)/.installed-dev
-	PETERREC_FULL=1 $(BIN)/pytest -n 2
+	PETERREC_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 # The ends of the ranges in pyproject.toml, each in an environment of its own; on Linux torch comes with CUDA (5 GB).
 test-lowest: RESOLUTION := lowest-direct

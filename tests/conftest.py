@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
 import signal
+import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -37,6 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for index, item in enumerate(same_test):
             if index not in quick:
                 item.add_marker(pytest.mark.slow)
+    for item in items:
+        if _is_of_spark(item):
+            item.add_marker(pytest.mark.spark)
+            item.add_marker(pytest.mark.xdist_group("spark"))  # one session, and not one in each process
+            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))  # of sockets of pyspark
+
+
+def _is_of_spark(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return "spark" in fixtures or ("_engine" in fixtures and item.config.getoption("--engine") == "spark")
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -62,3 +78,49 @@ def logged() -> Iterator[list[str]]:
     """The lines that the library logs during the test, as `log_lines` gives them."""
     with log_lines() as lines:
         yield lines
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine", choices=["duckdb", "spark"], default="duckdb", help="what `prepare` runs on in tests/data/prepare"
+    )
+
+
+@pytest.fixture
+def spark(spark_of_all_tests: Any) -> Iterator[Any]:
+    """A session of Apache Spark on this machine, small and quick to start."""
+    yield spark_of_all_tests
+    with warnings.catch_warnings():  # before another test is blamed for them
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def spark_of_all_tests() -> Iterator[Any]:
+    """The same, made once."""
+    pytest.importorskip("pyspark", reason="needs pyspark: pip install 'peterrec[spark]'")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("needs Java 17 or later, such as Debian's openjdk-17-jre-headless")
+    from pyspark.sql import SparkSession
+
+    settings_of_tests = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        "spark.driver.memory": "1g",
+        "spark.driver.host": "localhost",
+        "spark.driver.bindAddress": "127.0.0.1",
+        # Queries are tiny: to plan and compile them is most of the time.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        builder = SparkSession.builder.master("local[2]")
+        for name, value in settings_of_tests.items():
+            builder = builder.config(name, value)
+        session = builder.getOrCreate()
+    yield session
+    session.stop()

@@ -83,6 +83,14 @@ def command(
             "without labels: pre-training, catalogue, item factors.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="duckdb or spark: what does the work. The corpus is the same. [default: duckdb]"),
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option("--master", help="Of Spark, such as spark://host:7077. [default: threads of this machine]"),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     overwrite: OverwriteOption = False,
@@ -100,8 +108,8 @@ def command(
         separator=separator, time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
     values: dict[str, Any] = {"events": mapping}
-    if catalogue is not None:
-        values["catalogue"] = catalogue
+    single = {"catalogue": catalogue, "engine": engine, "master": master}
+    values |= {name: value for name, value in single.items() if value is not None}
     if new_users is not None:
         values["new_users"] = {"parts": new_users.split(",")}
     tasks = [_classification(text, user or "user_id") for text in classify]

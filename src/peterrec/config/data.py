@@ -247,7 +247,7 @@ class KeptOutUsersConfig(NewUsersConfig):
 class PrepareConfig(LaterSettingsConfig):
     """Settings of `prepare`: events, filters of the source, split of the users, and tasks."""
 
-    later_settings: ClassVar[frozenset[str]] = frozenset({"new_users"})
+    later_settings: ClassVar[frozenset[str]] = frozenset({"new_users", "engine", "master"})
 
     events: EventsConfig = Field(description="where the events are")
     source: SourceConfig = Field(default=SourceConfig(), description="what is kept of them")
@@ -264,6 +264,14 @@ class PrepareConfig(LaterSettingsConfig):
         default=None, description="of the engine; all cores if not given"
     )
 
+    engine: Literal["duckdb", "spark"] = Field(
+        default="duckdb",
+        description="what does the work: DuckDB in this process, or Apache Spark, with the same result",
+    )
+    master: str | None = Field(
+        default=None, description="of Spark, such as spark://host:7077 or yarn; none: threads of this machine"
+    )
+
     @field_validator("tasks")
     @classmethod
     def _check_distinct_names(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
@@ -271,6 +279,12 @@ class PrepareConfig(LaterSettingsConfig):
         if twice:
             raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")
         return tasks
+
+    @model_validator(mode="after")
+    def _check_master(self) -> Self:
+        if self.master is not None and self.engine != "spark":
+            raise ValueError("master is of Spark: set engine to spark, or leave master out")
+        return self
 
     @model_validator(mode="after")
     def _check_first_events(self) -> Self:

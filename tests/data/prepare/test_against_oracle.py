@@ -25,9 +25,8 @@ from data.prepare.logs import settings as build
 from data.prepare.oracle import Oracle, RefusedError, Row, Settings, TaskSettings
 from pairwise import FULL
 from peterrec import storage
+from peterrec.data.prepare import duckdb_engine, prepare, read_event_histories
 from peterrec.data.prepare import event_sequences as sequences_module
-from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import source_events as source_module
 from peterrec.errors import PeterRecError, TaskError
 
 USERS = ["7", "u1", "u10", "u9", "B", "ä", "07", "a b", "Z|1", "日本", 'q"1', "u,2", "u11", "u12", "u13", "u14"]
@@ -256,7 +255,7 @@ def test_prepare_and_the_oracle_agree(block: int, seed: int, at_once: int, users
     case = Case(2 * seed + block)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(sequences_module, "EVENTS_AT_ONCE", at_once)
-        patch.setattr(source_module, "USERS_AT_ONCE", users_at_once)
+        patch.setattr(duckdb_engine, "ROWS_AT_ONCE", users_at_once)
         patch.setattr(storage, "_fsync", lambda path: None)  # slow, and seen elsewhere
         folder = Path(name)
         try:

@@ -21,9 +21,8 @@ from data.prepare.oracle import tie_of
 from pairwise import FULL
 from peterrec import storage
 from peterrec.data.hashing import id_hash
+from peterrec.data.prepare import duckdb_engine, prepare, read_event_histories
 from peterrec.data.prepare import event_sequences as sequences_module
-from peterrec.data.prepare import prepare, read_event_histories
-from peterrec.data.prepare import source_events as source_module
 from peterrec.data.prepare import tasks as tasks_module
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.sequences import Sequences
@@ -88,7 +87,7 @@ def test_the_same_events_are_the_same_corpus(
     dice = random.Random(seed)
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequences_module, "EVENTS_AT_ONCE", at_once)
-        patch.setattr(source_module, "USERS_AT_ONCE", at_once % 997)
+        patch.setattr(duckdb_engine, "ROWS_AT_ONCE", at_once % 997)
         patch.setattr(storage, "_fsync", lambda path: None)
         path = write(Path(name) / "in", dice.sample(LOG, len(LOG)), sorted(cuts), forms, dice)
         corpus = prepare(config(path, threads=threads), Path(name) / "out")
@@ -99,7 +98,7 @@ def test_the_same_events_are_the_same_corpus(
 def test_users_beyond_the_first_batch_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path / "a.parquet", [(f"u{n}", "ab"[n % 2], n) for n in range(5000)])
     at_once = prepare_log(path, tmp_path / "whole")
-    monkeypatch.setattr(source_module, "USERS_AT_ONCE", 700)
+    monkeypatch.setattr(duckdb_engine, "ROWS_AT_ONCE", 700)
     monkeypatch.setattr(tasks_module, "USERS_AT_ONCE", 300)
     monkeypatch.setattr(sequences_module, "EVENTS_AT_ONCE", 1100)
     cut = prepare_log(path, tmp_path / "cut")

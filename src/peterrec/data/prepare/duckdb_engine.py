@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from peterrec.data.prepare.files import FILE, UNREAD, InputFile, check_complete,
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 
 LINES_OF_A_FILE = 2**40  # more than any has
+ROWS_AT_ONCE = 500_000
 
 DISK_FULL = ("No space left", "Could not write", "could not write", "File too large", "max_temp_directory_size")
 CANNOT_GO_ON = (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.FatalException)
@@ -137,7 +138,7 @@ class DuckDBEngine:
                 self.read(name, [file], columns, time_format)  # the first that cannot be read says so
             raise
 
-    def rows(self, table: Any) -> Any:
+    def rows(self, table: Any, *, reused: bool = False) -> Any:
         """Return the expression itself: it is cheap to compute again."""
         return table
 
@@ -149,13 +150,15 @@ class DuckDBEngine:
         """Make a table from one in memory."""
         return self.store(name, table)
 
-    def upload_parts(self, name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> Any:
-        """Make an empty table and insert the parts as they come."""
+    def apply(self, name: str, table: Any, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Any:
+        """Apply the function here, to some rows at a time."""
         name = f"{name}_{next(self._numbers)}"
-        table = self.connection.create_table(name, schema=ibis.schema(schema))
-        for part in parts:
-            self.connection.insert(name, part)
-        return table
+        result = self.connection.create_table(name, schema=ibis.schema(schema))
+        # A cursor of its own: a stream of batches of the same one would end, without a word, at the first insertion.
+        with self.connection.con.cursor() as cursor:
+            for batch in cursor.execute(ibis.to_sql(table, dialect="duckdb")).fetch_record_batch(ROWS_AT_ONCE):
+                self.connection.insert(name, function(pa.Table.from_batches([batch])).cast(schema))
+        return result
 
     def number(self, name: str, table: Any, by: str, column: str) -> Any:
         """Number the rows by a window over all of them: the sort spills."""
@@ -177,9 +180,13 @@ def file_rows(
     time_format: str | None = None,
     *,
     file_number: int | None = None,
+    rows: tuple[int, int] | None = None,
 ) -> Any:
-    """Return an expression that reads files as `Engine.read` says; lines are in order where rows keep theirs."""
-    table = _read_files(connection, files, columns)
+    """Return an expression that reads files as `Engine.read` says; lines are in order where rows keep theirs.
+
+    Of a file of Parquet it may be the `rows` from one number to before another.
+    """
+    table = _read_files(connection, files, columns, rows)
     if time_format is not None and table["time"].type().is_string():
         # The engine's own, as opening files is: no expression of all engines lets a bad row be.
         read = try_strptime_nanoseconds if "n" in directives(time_format) else try_strptime
@@ -188,12 +195,17 @@ def file_rows(
     return table if file_number is None else table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
 
 
-def _read_files(connection: Any, files: Sequence[InputFile], columns: dict[str, str]) -> Any:
+def _read_files(
+    connection: Any, files: Sequence[InputFile], columns: dict[str, str], rows: tuple[int, int] | None
+) -> Any:
     # The engine would take a [1] in a name for a pattern, and read a1.csv for a[1].csv.
     paths = [re.sub(r"([*?\[])", r"[\1]", str(file.path)) for file in files]
     first = files[0]
     if first.kind == "parquet":
-        table = connection.read_parquet(paths, filename=FILE, hive_partitioning=False)
+        numbers = {} if rows is None else {"file_row_number": True}
+        table = connection.read_parquet(paths, filename=FILE, hive_partitioning=False, **numbers)
+        if rows is not None:
+            table = table.filter(table["file_row_number"].between(rows[0], rows[1] - 1))
         return table.select(FILE, **{name: table[column] for name, column in columns.items()})
     # Nothing is left to the engine's guessing: it would skip lines and change ids (007) on its own. Nor does it see the
     # names of columns, which it compares without regard to case, and does not take empty.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -45,8 +45,12 @@ class Engine(Protocol):
             DataError: a file is damaged or not in the form it seems to have; the message names it.
         """
 
-    def rows(self, table: Any) -> Any:
+    def rows(self, table: Any, *, reused: bool = False) -> Any:
         """Return as a table what an expression makes of each row of a table that was read, and of nothing else.
+
+        Args:
+            table: the expression.
+            reused: whether the result is asked more than once.
 
         Raises:
             DataError: as `read`, where files are read only now; or the engine cannot hold a value.
@@ -58,8 +62,15 @@ class Engine(Protocol):
     def upload(self, name: str, table: pa.Table) -> Any:
         """Make a table of the engine from one in memory."""
 
-    def upload_parts(self, name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> Any:
-        """Make a table of the engine from parts, of which one is in memory at a time; the engine is asked meanwhile."""
+    def apply(self, name: str, table: Any, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Any:
+        """Store what a Python function makes of the rows of a table, some of them at a time, in any order.
+
+        Args:
+            name: of the new table.
+            table: the rows.
+            function: of a module, or a `partial` of one, for it may run elsewhere; its result has the `schema`.
+            schema: of the new table.
+        """
 
     def number(self, name: str, table: Any, by: str, column: str) -> Any:
         """Store a table with one more column (int64): each row's place, from 0 on, in the order of distinct values."""

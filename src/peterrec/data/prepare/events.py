@@ -81,7 +81,7 @@ def open_events(engine: Engine, config: EventsConfig, name: str = "events") -> E
     readers, item_kind, time_kind = _readers(engine, marked, typed, config)
     written = [f"{WRITTEN}{column}" for column in _mapping(config)]
     tables = [
-        engine.rows(table.select(FILE, *written, **{name: reader(table) for name, reader in readers.items()}))
+        engine.rows(table.select(FILE, *written, **{name: read(table) for name, read in readers.items()}), reused=True)
         for table in marked
     ]
     all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)

@@ -93,7 +93,8 @@ def from_table(
             user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
             label=is_missing.ifelse(None, label),
             mark=is_missing.ifelse(label, None).nullif(""),
-        )
+        ),
+        reused=True,
     )
     _no_duplicates(table, file)
     counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
@@ -129,7 +130,7 @@ def keep_users_with_history(
 def _label_text(column: Any) -> Any:
     if column.type().is_floating():  # integers with gaps are that in pandas: 1.0 is the class 1
         column = column.isnan().ifelse(None, column)
-        is_whole = (column == column.floor()) & (column.abs() < 2**53)
+        is_whole = (column % 1 == 0) & (column.abs() < 2**53)  # not by `floor`, which makes an int64 of 1e20
         return is_whole.ifelse(column.try_cast("int64").cast("string"), column.cast("string"))
     return column.cast("string")
 

@@ -53,7 +53,14 @@ Report = Callable[[str], None]
 
 
 @checked
-def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, report: Report | None = None) -> Corpus:
+def prepare(
+    config: PrepareConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    report: Report | None = None,
+    session: Any = None,
+) -> Corpus:
     """Turn events into a corpus: catalogue, sequences and labelled tasks (paper, section 3.1).
 
     Memory stays bounded however many events there are: they are held in an embedded database on disk, beside `out`,
@@ -65,6 +72,8 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
         out: folder of the corpus; it appears only when everything is in it.
         overwrite: replace the corpus at `out`.
         report: called with one line at a time about events and users that are kept and dropped, and why.
+        session: a `pyspark.sql.SparkSession` that does the work, whatever `config.engine` says; it is neither stopped
+            nor changed.
 
     Returns:
         The corpus at `out`, opened: item indices (int32, from 4 on) of all users, oldest first.
@@ -82,7 +91,14 @@ def prepare(config: PrepareConfig, out: str | Path, *, overwrite: bool = False, 
     with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
-        with open_engine(scratch, config.memory_limit, config.threads) as engine:
+        with open_engine(
+            scratch,
+            config.memory_limit,
+            config.threads,
+            engine=config.engine,
+            master=config.master,
+            session=session,
+        ) as engine:
             _Preparation(engine, config, folder, scratch, say).run()
         _remove_folder(scratch)
     return Corpus.open(out)
@@ -255,10 +271,10 @@ class _Preparation:
             "tasks": entries,
             "warnings": self.warnings,
             "inputs": [file.identity() for file in inputs],
-            "config": self.config.model_dump(mode="json"),
+            "config": _without_engine(self.config).model_dump(mode="json"),
         }
         write_json(self.folder / "manifest.json", manifest)
-        write_file(self.folder / "config.yaml", dump_yaml(self.config).encode())
+        write_file(self.folder / "config.yaml", dump_yaml(_without_engine(self.config)).encode())
         for line in summary_lines(manifest):
             self.say(line)
 
@@ -270,6 +286,11 @@ class _Preparation:
         for entry in entries:
             digest.update(entry["fingerprint"].encode())
         return digest.hexdigest()
+
+
+def _without_engine(config: PrepareConfig) -> PrepareConfig:
+    """Return the settings that say what the corpus is, and not what made it."""
+    return config.model_copy(update={"engine": "duckdb", "master": None})
 
 
 def input_files(config: PrepareConfig) -> list[InputFile]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from peterrec.config import PrepareConfig
+from peterrec.config import NewUsersConfig, PrepareConfig, SplitConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.new_users import NOBODY, kept_out_by_id
@@ -25,8 +26,12 @@ from peterrec.data.splits import assign_parts
 from peterrec.errors import ArtifactError, DataError
 
 Step = dict[str, str | int]
-USERS_AT_ONCE = 500_000
-IDS_AT_ONCE = 1_000_000
+DRAWN = pa.schema([("user", pa.string()), ("is_new", pa.bool_())])
+HASHED = pa.schema([("rank", pa.int64()), ("hash", pa.int64())])
+SPLIT_USERS = pa.schema(
+    [("user", pa.string()), ("place", pa.int64()), ("part", pa.int8()), ("hash", pa.int64()), ("n", pa.int64()),
+     ("is_new", pa.bool_())]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
     users = _users(engine, source_rows, config, new_users)
     table = _indexed(engine, source_rows, users)
     unit = units_per_second(events.table)
-    return Source(chosen, table, _item_hashes(items), catalogue, users, tuple(steps), unit)
+    return Source(chosen, table, _item_hashes(engine, items), catalogue, users, tuple(steps), unit)
 
 
 def _step(description: str, remaining: int, dropped: int, reason: str) -> Step:
@@ -163,25 +168,22 @@ def _new_users(engine: Engine, chosen: Any, events: Events, config: PrepareConfi
     if settings.first_event_after is not None:
         setting = "new_users.first_event_after"
         late = at_or_after(first_events, settings.first_event_after, events.time_kind, setting)
-    schema = pa.schema([("user", pa.string()), ("is_new", pa.bool_())])
-    everybody = kept_out = 0
-
-    def new_users() -> Iterator[pa.Table]:
-        nonlocal everybody, kept_out
-        for batch in _user_batches(engine, first_events.select("user", late=late), "first_events"):
-            drawn = kept_out_by_id(id_hash(batch["user"].to_pylist()), settings, config.split)
-            is_new = drawn | batch["late"].to_numpy()
-            users = batch["user"].filter(pa.array(is_new))
-            everybody, kept_out = everybody + len(batch), kept_out + len(users)
-            yield pa.table([users, pa.array(is_new[is_new])], schema=schema)
-
-    table = engine.upload_parts("new_users", schema, new_users())
+    draw = partial(_drawn, settings=settings, split=config.split)
+    users = engine.apply("drawn_users", first_events.select("user", late=late), draw, DRAWN)
+    counts = scalars(users.aggregate(n=users.count(), new=users["is_new"].cast("int64").sum()))
+    everybody, kept_out = int(counts["n"]), int(counts["new"])
     if kept_out == everybody:
         raise DataError(
             f"all {everybody:,} users with source events are new, so nobody is left to pre-train on",
             remedy="keep out fewer users under `new_users`",
         )
-    return table
+    return users.filter(users["is_new"])
+
+
+def _drawn(users: pa.Table, settings: NewUsersConfig, split: SplitConfig) -> pa.Table:
+    """Say of each user whether it is kept out."""
+    drawn = kept_out_by_id(id_hash(users["user"].to_pylist()), settings, split)
+    return pa.table([users["user"], pa.array(drawn | users["late"].to_numpy())], schema=DRAWN)
 
 
 def _count_items(engine: Engine, chosen: Any, new_users: Any | None) -> Any:
@@ -193,14 +195,23 @@ def _count_items(engine: Engine, chosen: Any, new_users: Any | None) -> Any:
     return engine.number("items", counted, "item", "rank")
 
 
-def _item_hashes(items: Any) -> UInt64Array:
+def _item_hashes(engine: Engine, items: Any) -> UInt64Array:
     """Return the hash of every item id, in the order of their ranks."""
-    total = int(scalars(items.aggregate(n=items.count()))["n"])
-    hashes = []
-    for start in range(0, total, IDS_AT_ONCE):
-        batch = items.filter(items["rank"].between(start, start + IDS_AT_ONCE - 1)).order_by("rank").select("item")
-        hashes.append(id_hash(batch.to_pyarrow()["item"].to_pylist()))
-    return np.concatenate(hashes)
+    hashed = engine.apply("item_hashes", items.select("rank", "item"), _hashed_items, HASHED)
+    return _hashes(hashed.order_by("rank").select("hash").to_pyarrow())
+
+
+def _hashed_items(items: pa.Table) -> pa.Table:
+    return pa.table([items["rank"], _signed(id_hash(items["item"].to_pylist()))], schema=HASHED)
+
+
+def _signed(hashes: UInt64Array) -> pa.Array:
+    """Return the bits of hashes as int64, for not every engine has numbers without a sign."""
+    return pa.array(hashes.view(np.int64))
+
+
+def _hashes(table: pa.Table) -> UInt64Array:
+    return np.asarray(table["hash"].to_numpy(), dtype=np.int64).view(np.uint64)
 
 
 def catalogue_file(folder: str) -> Path:
@@ -248,16 +259,6 @@ def _number_items(engine: Engine, items: Any, catalogue: Catalogue) -> Any:
     return engine.store("catalogue_items", joined.mutate(rank=joined["rank"].cast("int32")))
 
 
-def _user_batches(engine: Engine, users: Any, name: str) -> Iterator[pa.Table]:
-    """Yield a table of users with their place in the order of ids, some of them at a time; it is kept as `name`."""
-    placed = engine.number(name, users, "user", "place")
-    total = int(scalars(placed.aggregate(n=placed.count()))["n"])
-    # One query for each batch: a stream of batches would end, without a word, at the first insertion.
-    for start in range(0, total, USERS_AT_ONCE):
-        chosen = placed.filter(placed["place"].between(start, start + USERS_AT_ONCE - 1))
-        yield chosen.order_by("place").to_pyarrow()
-
-
 def _users(engine: Engine, events_table: Any, config: PrepareConfig, new_users: Any | None) -> Users:
     counted = events_table.group_by("user").aggregate(n=events_table.count())
     if new_users is None:
@@ -265,23 +266,24 @@ def _users(engine: Engine, events_table: Any, config: PrepareConfig, new_users: 
     else:
         marked = counted.left_join(new_users, "user")
         counted = marked.select("user", "n", is_new=marked["is_new"].notnull())
-    hashes, parts, events, new = [], [], [], []
-    schema = pa.schema([("user", pa.string()), ("place", pa.int64()), ("part", pa.int8())])
+    placed = engine.number("user_counts", counted, "user", "place")
+    table = engine.apply("users", placed, partial(_split_users, split=config.split), SPLIT_USERS)
+    numbers = table.order_by("place").select("hash", "part", "n", "is_new").to_pyarrow()
+    return Users(
+        table.select("user", "place", "part"),
+        _hashes(numbers),
+        numbers["part"].to_numpy().astype(np.int64),
+        numbers["n"].to_numpy().astype(np.int64),
+        np.asarray(numbers["is_new"].to_numpy(), dtype=np.bool_),
+    )
 
-    def users() -> Iterator[pa.Table]:
-        for batch in _user_batches(engine, counted, "user_counts"):
-            batch_hashes = id_hash(batch["user"].to_pylist())
-            part = assign_parts(batch_hashes, config.split).astype(np.int8)
-            hashes.append(batch_hashes)
-            parts.append(part)
-            events.append(batch["n"].to_numpy().astype(np.int64))
-            new.append(np.asarray(batch["is_new"].to_numpy(), dtype=np.bool_))
-            yield pa.table([batch["user"], batch["place"], pa.array(part)], schema=schema)
 
-    table = engine.upload_parts("users", schema, users())
-    numbers = (np.concatenate(part) for part in (hashes, parts, events, new))
-    all_hashes, all_parts, all_events, all_new = numbers
-    return Users(table, all_hashes, all_parts.astype(np.int64), all_events, all_new)
+def _split_users(users: pa.Table, split: SplitConfig) -> pa.Table:
+    """Add the hash of each user's id, and its part."""
+    hashes = id_hash(users["user"].to_pylist())
+    part = pa.array(assign_parts(hashes, split).astype(np.int8))
+    columns = [users["user"], users["place"], part, _signed(hashes), users["n"], users["is_new"]]
+    return pa.table(columns, names=SPLIT_USERS.names).cast(SPLIT_USERS)
 
 
 def _indexed(engine: Engine, events: Any, users: Users) -> Any:

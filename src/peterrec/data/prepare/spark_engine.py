@@ -1,0 +1,202 @@
+"""The distributed engine: Apache Spark behind Ibis, in a database of its own.
+
+What stands in files is read by DuckDB in Spark's Python workers (`spark_reader`), some files or rows at a time, so that
+a value means the same on both engines. All else (filters, joins, groups, orders) is Spark's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.operations as ops
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyspark.sql.functions as F
+import pyspark.sql.types as spark_types
+from ibis.backends.pyspark import Backend
+from ibis.backends.pyspark.datatypes import PySparkType
+from ibis.formats.pyarrow import PyArrowSchema
+from pyspark.sql import DataFrame, SparkSession
+
+from peterrec.data.prepare.duckdb_engine import DuckDBEngine
+from peterrec.data.prepare.files import InputFile, is_packed
+from peterrec.data.prepare.spark_reader import (
+    RAW,
+    ROWS_OF_A_TASK,
+    FilesRead,
+    ReadTask,
+    apply_function,
+    check_files,
+    read_values,
+)
+from peterrec.data.prepare.spark_session import is_local
+from peterrec.errors import DataError
+
+PART, ROW = "peterrec_part", "peterrec_row"
+ROWS_OF_A_PART = 2**33  # of `monotonically_increasing_id`
+SENT_WITH_QUERIES = 1 << 24  # bytes of a table that is not worth to be stored
+
+
+class ArrowBackend(Backend):  # type: ignore[misc]
+    """Ibis on Spark with answers in Arrow: its own go through pandas, which makes floats of integers with gaps."""
+
+    def to_pyarrow(self, expr: Any, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
+        """Run an expression and return its values."""
+        table = expr.as_table()
+        answer = self._session.sql(self.compile(table, params=params, limit=limit)).toArrow()
+        return expr.__pyarrow_result__(answer.cast(PyArrowSchema.from_ibis(table.schema())))
+
+
+@contextlib.contextmanager
+def spark_database(session: SparkSession, scratch: Path) -> Iterator[Any]:
+    """Yield an Ibis connection with a new database of the session as the current one; it is dropped at the end."""
+    backend = ArrowBackend()
+    backend.register_options()
+    connection = backend.connect(session)
+    name = f"peterrec_{uuid.uuid4().hex}"
+    local = is_local(session.sparkContext.master)
+    connection.create_database(name, path=scratch / name if local else None)
+    try:
+        session.catalog.setCurrentDatabase(name)
+        yield connection
+    finally:
+        session.catalog.setCurrentDatabase("default")
+        connection.drop_database(name, force=True)
+
+
+class SparkEngine:
+    """Spark as the engine of `prepare`: see `Engine`, whose methods these are.
+
+    Args:
+        session: whose current database the tables are made in.
+        connection: of Ibis to that session, as `spark_database` gives it.
+    """
+
+    def __init__(self, session: SparkSession, connection: Any) -> None:
+        self.session = session
+        self.connection = connection
+        self._numbers = itertools.count()
+        self._reads: dict[str, FilesRead] = {}
+
+    def read(
+        self,
+        name: str,
+        files: Sequence[InputFile],
+        columns: dict[str, str],
+        time_format: str | None = None,
+        *,
+        file_number: int | None = None,
+    ) -> Any:
+        """Note what is to be read; `rows` reads it."""
+        packed = [file for file in files if is_packed(file.path)]
+        if packed:
+            self._numbered_tasks(len(packed)).mapInArrow(partial(check_files, files=packed), "id long").collect()
+        name, read = self._name(name), FilesRead(tuple(files), columns, time_format, file_number)
+        self._reads[name] = read
+        return ibis.table(read.schema(), name=name)
+
+    def rows(self, table: Any, *, reused: bool = False) -> Any:
+        """Let the workers read the files, each some of them, and compute the expression with DuckDB."""
+        (name,) = {unbound.name for unbound in table.op().find(ops.UnboundTable)}
+        read = self._reads[name]
+        fine = [column for column, type_ in table.schema().items() if type_.is_timestamp() and type_.scale == 9]
+        if fine:
+            raise DataError(
+                f"the column {fine[0]!r} holds times finer than a microsecond, which Spark does not have",
+                remedy="prepare with --engine duckdb, or write the times in microseconds",
+                path=read.files[0].path,
+            )
+        sql = ibis.to_sql(table, dialect="duckdb").replace(f'"{name}"', RAW)
+        tasks, schema = _tasks(read), PyArrowSchema.from_ibis(table.schema())
+        reading = partial(read_values, tasks=tasks, sql=sql, schema=schema)
+        frame = self._numbered_tasks(len(tasks)).mapInArrow(reading, _spark_schema(table.schema()))
+        return self._save("values", frame) if reused else self._view("values", frame)
+
+    def store(self, name: str, table: Any) -> Any:
+        """Make a table of an expression."""
+        return self._save(name, self._frame(table))
+
+    def upload(self, name: str, table: pa.Table) -> Any:
+        """Make a table from one in memory."""
+        frame = self.session.createDataFrame(table)
+        return self._view(name, frame) if table.nbytes <= SENT_WITH_QUERIES else self._save(name, frame)
+
+    def apply(self, name: str, table: Any, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Any:
+        """Let the workers apply the function to batches of rows."""
+        applying = partial(apply_function, function=function, schema=schema)
+        return self._save(name, self._frame(table).mapInArrow(applying, _spark_schema(ibis.schema(schema))))
+
+    def number(self, name: str, table: Any, by: str, column: str) -> Any:
+        """Number the rows of each part of a sorted table, and add how many are in the parts before."""
+        frame = self._frame(table).orderBy(by)
+        frame = frame.withColumn(ROW, F.monotonically_increasing_id() % ROWS_OF_A_PART)
+        numbered = self._save(f"sorted_{name}", frame.withColumn(PART, F.spark_partition_id()))
+        counts = numbered.group_by(PART).aggregate(n=numbered.count()).order_by(PART).to_pyarrow()
+        if len(counts) <= 1:
+            return numbered.mutate(**{column: numbered[ROW]}).drop(PART, ROW)
+        rows = counts["n"].to_pylist()
+        starts = pa.table({PART: counts[PART], "start": list(itertools.accumulate([0, *rows[:-1]]))})
+        joined = numbered.inner_join(self.upload("starts", starts), PART)
+        return joined.mutate(**{column: joined[ROW] + joined["start"]}).drop(PART, ROW, "start")
+
+    def cluster(self, name: str, table: Any, by: str) -> Any:
+        """Make a table that is sorted, so that Parquet's statistics tell where a value can be."""
+        frame = self._frame(table)
+        return self._save(name, frame.repartitionByRange(frame[by]).sortWithinPartitions(by))
+
+    def texts(self, table: Any) -> dict[str, str | None]:
+        """Let DuckDB write the values of a table of one row."""
+        connection = ibis.duckdb.connect()
+        with contextlib.closing(connection.con):
+            return DuckDBEngine(connection).texts(connection.create_table("row", table.to_pyarrow()))
+
+    def _name(self, name: str) -> str:
+        return f"{name}_{next(self._numbers)}"
+
+    def _frame(self, table: Any) -> DataFrame:
+        return self.session.sql(self.connection.compile(table))
+
+    def _numbered_tasks(self, count: int) -> DataFrame:
+        return self.session.range(0, count, 1, count)
+
+    def _save(self, name: str, frame: DataFrame) -> Any:
+        name = self._name(name)
+        frame.write.saveAsTable(name, format="parquet")
+        return self.connection.table(name)
+
+    def _view(self, name: str, frame: DataFrame) -> Any:
+        name = self._name(name)
+        frame.createTempView(name)
+        return self.connection.table(name)
+
+
+def _tasks(read: FilesRead) -> list[ReadTask]:
+    """Split what is to be read: files, and large ones of Parquet into ranges of rows."""
+    tasks = []
+    for file in read.files:
+        in_lines = file.kind != "parquet" or read.file_number is not None
+        rows = (
+            0 if in_lines or "file_row_number" in map(str.lower, file.columns) else pq.read_metadata(file.path).num_rows
+        )
+        if rows <= ROWS_OF_A_TASK:
+            tasks.append(ReadTask(read, file))
+        else:
+            starts = range(0, rows, ROWS_OF_A_TASK)
+            tasks += [ReadTask(read, file, (start, start + ROWS_OF_A_TASK)) for start in starts]
+    return tasks
+
+
+def _spark_schema(schema: Any) -> spark_types.StructType:
+    return spark_types.StructType([spark_types.StructField(name, _spark_type(type_)) for name, type_ in schema.items()])
+
+
+def _spark_type(type_: Any) -> spark_types.DataType:
+    # For Ibis, a time without a zone is Spark's with the session's.
+    return spark_types.TimestampNTZType() if type_.is_timestamp() else PySparkType.from_ibis(type_)

@@ -1,0 +1,20 @@
+"""The tests of `prepare` on another engine: `pytest --engine spark tests/data/prepare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from peterrec.data.prepare import preparation
+
+
+@pytest.fixture(autouse=True)
+def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.config.getoption("--engine") == "spark":
+        session, open_engine = request.getfixturevalue("spark"), preparation.open_engine
+
+        def open_spark(*args: Any, **options: Any) -> Any:
+            return open_engine(*args, **(options | {"session": session}))
+
+        monkeypatch.setattr(preparation, "open_engine", open_spark)
