@@ -22,7 +22,7 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import FIRST_ITEM, Sequences
-from peterrec.nn.backbone import Backbone
+from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
@@ -67,8 +67,9 @@ def tiny_catalogue(items: int = 12, *, integers: bool = False, first: int = FIRS
 def tiny_pretrained(catalogue: Catalogue | None = None, *, seed: int = 0, **settings: Any) -> PretrainedBackbone:
     """An untrained backbone of 8 channels whose users and items differ visibly; `settings` of `PretrainedBackbone`."""
     catalogue = catalogue or tiny_catalogue()
-    config = BackboneConfig(channels=8, dilations=(1, 2), **({"tie_weights": True} | settings.pop("backbone", {})))
-    network = NextItemModel(Backbone(config, len(catalogue), seed=seed), seed=seed)
+    values = {"channels": 8, "dilations": (1, 2), "tie_weights": True} | settings.pop("backbone", {})
+    config = BackboneConfig(**values)
+    network = NextItemModel(build_backbone(config, len(catalogue), seed=seed), seed=seed)
     shaken(network, seed, scale=0.5)
     with torch.no_grad():
         network.backbone.embedding.weight[0].zero_()

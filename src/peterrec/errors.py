@@ -79,6 +79,12 @@ class AnswerError(PeterRecError):
     exit_code = 1
 
 
+class ClusterError(PeterRecError):
+    """Spark could not finish what it was asked to do."""
+
+    exit_code = 1
+
+
 class StoreError(StorageError):
     """The store of events cannot be read or written."""
 

@@ -101,6 +101,7 @@ class UserModel(SequenceModel):
         *,
         unknown: Unknown | None = None,
         preprocessing: PreprocessingConfig | None = None,
+        require_known: bool = True,
     ) -> Encoded:
         """Turn histories (external ids, oldest first) into indices, as `prepare` did for training.
 
@@ -113,20 +114,26 @@ class UserModel(SequenceModel):
             unknown: what to do with items outside the catalogue: `skip`, `unk` (keep their place as [UNK]) or
                 `error`. By default as the backbone was trained.
             preprocessing: in place of that of the bundle or the backbone.
+            require_known: refuse histories of which not one item is known. False for some users of many, who may all
+                be strangers.
 
         Returns:
             N sequences of indices, and how many events of each user are known.
 
         Raises:
-            UnknownItemsError: `unknown="error"` and there are some, or not one item of all histories is known.
+            UnknownItemsError: `unknown="error"` and there are some, or not one item of all histories is known
+                (and `require_known`).
             ConfigError: no bundle of that name is loaded.
         """
         settings = preprocessing or self.preprocessing(bundle)
         if settings is None:
-            return encode_histories(self.catalogue, histories, self.pretrained.unknown if unknown is None else unknown)
+            unknown = self.pretrained.unknown if unknown is None else unknown
+            return encode_histories(self.catalogue, histories, unknown, require_known=require_known)
         prepared: Unknown = "unk" if settings.source.rare_items == "unk" else "skip"
         unknown = prepared if unknown is None else unknown
-        return encode_histories(self.catalogue, histories, unknown, settings.source, settings.cut)
+        return encode_histories(
+            self.catalogue, histories, unknown, settings.source, settings.cut, require_known=require_known
+        )
 
     def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
         """Compute one vector per user: the hidden state at [TCL] (paper, section 3.3).
@@ -138,7 +145,7 @@ class UserModel(SequenceModel):
             histories: N sequences of external item ids, oldest first.
             bundle: with this bundle's patch, and what its head reads: two, three or eight times the channels where
                 `readout` is `pooled`, `both` or `attention`. None for the plain backbone.
-            options: `unknown` and `preprocessing`, as in `encode`; `batch_size`.
+            options: `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
 
         Returns:
             (N, channels) float32, or (N, 2, 3 or 8 x channels) with such a bundle.
@@ -158,7 +165,7 @@ class UserModel(SequenceModel):
         Args:
             histories: N sequences of external item ids, oldest first.
             bundle: of a classification task.
-            options: `unknown` and `preprocessing`, as in `encode`; `batch_size`.
+            options: `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
 
         Returns:
             Class names, (N, K) probabilities, and the known events of each user.
@@ -189,7 +196,7 @@ class UserModel(SequenceModel):
             bundle: of a ranking task; None recommends from the source catalogue with the pre-training head.
             k: items per user; fewer come back where the catalogue has fewer that are allowed.
             exclude_seen: leave out items that stand in the user's own history; None: see `excludes_seen`.
-            options: `unknown` and `preprocessing`, as in `encode`; `batch_size`.
+            options: `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
 
         Returns:
             External ids, best first, with scores (higher is better), and the known events of each user.

@@ -10,7 +10,7 @@ import torch
 
 from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
-from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
+from peterrec.artifacts.tensors import fingerprint, load_into, map_into, read_tensors, write_tensors
 from peterrec.config import (
     BackboneConfig,
     KeptOutUsersConfig,
@@ -102,8 +102,14 @@ def save_backbone(
             write_file(folder / "config.yaml", config_yaml.encode())
 
 
-def load_backbone(path: Path) -> PretrainedBackbone:
+def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
     """Read a backbone folder and check its fingerprints.
+
+    Args:
+        path: the folder.
+        mapped: leave the tensors in the pages of the file, which all processes of a machine share, and copy none. They
+            must not be trained then, and the file must stay as it is. Nothing is checked by reading all of it: for
+            workers, after whoever gave them the folder loaded it.
 
     Raises:
         ArtifactError: missing, damaged, or not a backbone.
@@ -114,10 +120,15 @@ def load_backbone(path: Path) -> PretrainedBackbone:
     check_format(meta, "backbone", path)
     with description_errors(path / "config.json"):
         config = build_config(BackboneConfig, meta["backbone"])
+        items, file = int(meta["items"]), path / "model.safetensors"
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-            network = NextItemModel(build_backbone(config, int(meta["items"])))
+            network = NextItemModel(build_backbone(config, 1 if mapped else items))
         catalogue = Catalogue.read(path / "catalogue.parquet")
-        load_into(network, read_tensors(path / "model.safetensors"), path / "model.safetensors")
+        if mapped:
+            map_into(network, read_tensors(file, finite=False), file)
+            network.backbone.set_items(items)
+        else:
+            load_into(network, read_tensors(file), file)
         pretrained = PretrainedBackbone(
             network, catalogue, meta["max_length"], meta["unknown"], meta["training"],
             preprocessing=load_optional(PreprocessingConfig, meta["preprocessing"]),
@@ -125,6 +136,8 @@ def load_backbone(path: Path) -> PretrainedBackbone:
             new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
         )  # fmt: skip
         expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
+    if mapped:
+        return pretrained
     actual = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
     for part, value in expected.items():
         if actual[part] != value:

@@ -211,8 +211,14 @@ def _labels(bundle: Bundle) -> dict[str, Any]:
     return {"class_names": list(bundle.class_names)} | priors
 
 
-def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -> Bundle:
+def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str], *, mapped: bool = False) -> Bundle:
     """Read a bundle for this backbone, which has these (tensor, catalogue) fingerprints.
+
+    Args:
+        path: the folder.
+        backbone: that it is to run on.
+        fingerprints: of the backbone's tensors and catalogue.
+        mapped: as in `load_backbone`.
 
     Raises:
         ArtifactError: missing, damaged, changed, or not a bundle.
@@ -229,7 +235,7 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str]) -
     with description_errors(path / "adapter_config.json"):
         check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-            return _build(path, meta, backbone)
+            return _build(path, meta, backbone, mapped=mapped)
 
 
 def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], path: Path | None = None) -> None:
@@ -256,15 +262,15 @@ def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> Non
         )
 
 
-def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
-    tensors = read_tensors(path / "adapter_model.safetensors")
-    _check_fingerprint("tensors", fingerprint(tensors), meta["fingerprint"], path)
+def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool) -> Bundle:
+    tensors = read_tensors(path / "adapter_model.safetensors", finite=not mapped)
     ranking = _is_ranking(meta["kind_of_task"])
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
     names, priors = ((), None) if ranking else _read_labels(path / "labels.json")
-    _check_fingerprint(
-        "targets" if ranking else "labels", outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path
-    )
+    if not mapped:
+        _check_fingerprint("tensors", fingerprint(tensors), meta["fingerprint"], path)
+        outputs = "targets" if ranking else "labels"
+        _check_fingerprint(outputs, outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path)
     _check_sizes(meta, len(names) if targets is None else len(targets))
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: ReadoutName = meta["readout"]
@@ -295,7 +301,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone) -> Bundle:
         class_priors=priors,
         new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
     )
-    load_into(bundle.modules(), tensors, path)
+    load_into(bundle.modules(), tensors, path, mapped=mapped)
     return bundle
 
 

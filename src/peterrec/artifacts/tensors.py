@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from peterrec.errors import ArtifactError
 
+CHECKED_AT_ONCE = 1 << 22  # values
+
 
 def fingerprint(tensors: Mapping[str, Tensor], use: str = "") -> str:
     """Return the sha256 (hexadecimal) of names, types, shapes and bytes of all tensors, whatever their order.
@@ -56,8 +58,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.chmod(mode)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors.
+def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
+    """Read tensors: the file is mapped, so that processes share what they only read of it.
+
+    Args:
+        path: the file.
+        finite: check that every value is a number, for which all of the file is read.
 
     Raises:
         ArtifactError: the file is missing, cut short or not safetensors, or a value is not a number.
@@ -68,7 +74,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError("is missing", remedy="make the artifact again", path=path) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"is damaged ({error})", remedy="make the artifact again", path=path) from error
-    check_finite(tensors, path, "make the artifact again")
+    if finite:
+        check_finite(tensors, path, "make the artifact again")
     return tensors
 
 
@@ -79,22 +86,48 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None
         ArtifactError: with the name of such a tensor in the message.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
+        if not tensor.is_floating_point():
+            continue
+        parts = torch.split(
+            tensor.reshape(-1), CHECKED_AT_ONCE
+        )  # what is computed of a whole table would be as large as it
+        bad = sum(int((~part.isfinite()).sum()) for part in parts)
+        if bad:
             raise ArtifactError(
                 f"{bad:,} of the {tensor.numel():,} values of {name} are NaN or infinite", remedy=remedy, path=path
             )
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, mapped: bool = False) -> None:
     """Load tensors into a module that must have exactly these names and shapes.
+
+    Args:
+        module: whose values are replaced.
+        tensors: by name, as `read_tensors` gives them.
+        path: of their file.
+        mapped: the module then has these very tensors, which are pages of the file, and not copies of them.
 
     Raises:
         ArtifactError: names or shapes differ.
     """
     try:
-        module.load_state_dict(dict(tensors))
+        module.load_state_dict(dict(tensors), assign=mapped)
     except RuntimeError as error:
         raise ArtifactError(
             f"its tensors do not fit its configuration ({error})", remedy="make the artifact again", path=path
         ) from error
+
+
+def map_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a module these very tensors as parameters, whatever the shapes of those it has: pages of a file, no copies.
+
+    A module on the meta device would do the same, for seconds and 70 MB of what torch imports for it.
+
+    Raises:
+        ArtifactError: names differ.
+    """
+    if set(tensors) != set(module.state_dict()):
+        raise ArtifactError("its tensors do not fit its configuration", remedy="make the artifact again", path=path)
+    for name, tensor in tensors.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(owner), attribute, nn.Parameter(tensor, requires_grad=False))

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TextIO
 
 import pyarrow as pa
 import typer
@@ -28,6 +28,10 @@ from peterrec.cli.common import (
     logged_remarks,
     say,
 )  # fmt: skip
+from peterrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from peterrec.serving.files import AnswerOptions
 
 Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")]
 Bundle = Annotated[str, typer.Argument(help="Folder written by `peterrec adapt`.")]
@@ -51,6 +55,17 @@ PrecisionOption = Annotated[
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the network: a minute first, then faster; for very many users.")
 ]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="local: this process; spark: Apache Spark, which writes a folder of Parquet.")
+]
+MasterOption = Annotated[
+    str | None,
+    typer.Option("--master", help="Of Spark, such as yarn or spark://HOST:7077. [default: Spark's settings, or local]"),
+]
+SharedModelOption = Annotated[
+    bool, typer.Option("--shared-model", help="Executors of Spark find backbone and bundle at these paths themselves.")
+]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace answers of Spark that are at the output.")]
 
 
 def _reading(
@@ -71,16 +86,36 @@ def _reading(
     precision: PrecisionOption = "fp32",
     compile: CompileOption = False,
     set_: ReadingOption = [],  # noqa: B006 - typer copies it
-) -> dict[str, Any]:
-    """Return the arguments of `AnswerOptions`, from the options that all three verbs have."""
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    shared_model: SharedModelOption = False,
+    overwrite: ReplaceOption = False,
+) -> Reading:
+    """Return what the options say that all three verbs have."""
     events = events_config(
         source, user=user, item=item, time=time, order=order, domain=domain, columns=columns, separator=separator,
         time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
     )  # fmt: skip
-    return {
+    options = {
         "events": events, "overrides": tuple(set_), "allow_empty": allow_empty, "unknown": unknown,
         "precision": precision, "compile": compile,
     }  # fmt: skip
+    if engine not in ("local", "spark"):
+        raise ConfigError(f"there is no engine {engine!r}", remedy="use --engine local or --engine spark")
+    if engine == "spark":
+        on_executors = True if shared_model else None
+        return Reading(options, {"master": master, "on_executors": on_executors, "overwrite": overwrite})
+    for name, value in {"--master": master, "--shared-model": shared_model, "--overwrite": overwrite}.items():
+        if value:
+            raise ConfigError(f"{name} is of Spark", remedy=f"add --engine spark, or leave out {name}")
+    return Reading(options, None)
+
+
+class Reading(NamedTuple):
+    """Arguments of `AnswerOptions`, and those of Spark; None: this process answers."""
+
+    options: dict[str, Any]
+    spark: dict[str, Any] | None
 
 
 def _with_reading(verb: Callable[..., None]) -> Callable[..., None]:
@@ -107,7 +142,7 @@ def predict(
     backbone: Backbone,
     bundle: Bundle,
     source: Source,
-    reading: dict[str, Any],
+    reading: Reading,
     out: Out = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -115,17 +150,19 @@ def predict(
     from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import predict as answer
 
-    options = AnswerOptions(**reading)
+    options = AnswerOptions(**reading.options)
+    if reading.spark is not None:
+        return _by_spark("predict", (backbone, bundle, source), out, options, quiet, reading.spark)
     with logged_remarks(quiet, warnings=True):
         table = answer(backbone, bundle, _source(source), out, options)
-    _finish(table, out, quiet)
+    return _finish(table, out, quiet)
 
 
 @_with_reading
 def recommend(
     backbone: Backbone,
     source: Source,
-    reading: dict[str, Any],
+    reading: Reading,
     bundle: Annotated[
         str | None, typer.Option("--bundle", "-b", help="A ranking bundle; without it, next items of the source.")
     ] = None,
@@ -141,18 +178,21 @@ def recommend(
     from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import recommend as answer
 
-    options = AnswerOptions(**reading)
+    options = AnswerOptions(**reading.options)
     exclude_seen = None if include_seen is None else not include_seen
+    if reading.spark is not None:
+        settings = reading.spark | {"k": k, "exclude_seen": exclude_seen}
+        return _by_spark("recommend", (backbone, bundle, source), out, options, quiet, settings)
     with logged_remarks(quiet, warnings=True):
         table = answer(backbone, bundle, _source(source), out, options, k=k, exclude_seen=exclude_seen)
-    _finish(table, out, quiet)
+    return _finish(table, out, quiet)
 
 
 @_with_reading
 def embed(
     backbone: Backbone,
     source: Source,
-    reading: dict[str, Any],
+    reading: Reading,
     bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="With the patch of this bundle.")] = None,
     out: Out = None,
     quiet: QuietOption = False,
@@ -161,10 +201,31 @@ def embed(
     from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import embed as answer
 
-    options = AnswerOptions(**reading)
+    options = AnswerOptions(**reading.options)
+    if reading.spark is not None:
+        return _by_spark("embed", (backbone, bundle, source), out, options, quiet, reading.spark)
     with logged_remarks(quiet, warnings=True):
         table = answer(backbone, _source(source), out, options, bundle=bundle)
-    _finish(table, out, quiet)
+    return _finish(table, out, quiet)
+
+
+def _by_spark(
+    verb: Literal["predict", "recommend", "embed"],
+    places: tuple[str, str | None, str],
+    out: str | None,
+    options: AnswerOptions,
+    quiet: bool,
+    settings: dict[str, Any],
+) -> None:
+    from peterrec.spark.files import answer_files
+
+    if out is None:
+        raise ConfigError("Spark writes a folder of Parquet, and none is named", remedy="name it with --out")
+    with logged_remarks(quiet, warnings=True):
+        account = answer_files(verb, *places, out, options, quiet=quiet, **settings)
+    if not quiet:
+        parts = f"{account.parts:,} part{'s' if account.parts != 1 else ''}"
+        say(f"wrote {out} ({account.rows:,} row{'s' if account.rows != 1 else ''} in {parts})")
 
 
 def _source(source: str) -> str | TextIO:

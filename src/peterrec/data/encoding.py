@@ -38,6 +38,8 @@ def encode_histories(
     unknown: Unknown,
     source: SourceConfig | None = None,
     cut: HistoryCutConfig = UNCUT,
+    *,
+    require_known: bool = True,
 ) -> Encoded:
     """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].
 
@@ -47,11 +49,14 @@ def encode_histories(
         unknown: what is done with items that it does not know.
         source: what `prepare` did with repeats and long histories, which is done here too; None: nothing.
         cut: which events of a history the model of a task reads; applied where there is a `source`.
+        require_known: refuse histories of which not one item is known: ids of another domain, or written otherwise.
+            Some users of many may be strangers all the same.
 
     Raises:
         ConfigError: `unknown` is none of the three.
         DataError: the histories, one of them or an id is something else; the message says what and where.
-        UnknownItemsError: `unknown` is `error` and there are some, or not one item of all histories is known.
+        UnknownItemsError: `unknown` is `error` and there are some, or not one item of all histories is known, and
+            `require_known`.
     """
     if not isinstance(unknown, str) or unknown not in get_args(Unknown):
         raise ConfigError(f"unknown items cannot be treated by {unknown!r}", remedy="use skip, unk or error")
@@ -61,7 +66,7 @@ def encode_histories(
     indices = np.array(catalogue.encode(flat))
     rows = np.repeat(np.arange(len(lengths)), lengths)
     missing = indices == UNK
-    if missing.any() and (missing.all() or unknown == "error"):
+    if missing.any() and (unknown == "error" or (require_known and missing.all())):
         example = catalogue.ids[0].as_py() if len(catalogue) else None
         raise UnknownItemsError(
             f"{int(missing.sum())} of {len(flat)} items are not in the catalogue of the model, such as "

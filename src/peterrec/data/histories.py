@@ -73,7 +73,7 @@ def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Us
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            user, history = _parse(line, f"{path}, line {number}", allow_empty)
+            user, history = parse_history(line, f"{path}, line {number}", allow_empty)
             if user in line_of_user:
                 raise DataError(
                     f"user {user!r} was already on line {line_of_user[user]}",
@@ -90,7 +90,12 @@ def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> Us
     return UserHistories(list(line_of_user), items)
 
 
-def _parse(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]:
+def parse_history(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]:
+    """Return the user and the items of a line of JSON; `place` is what an error says of where it stands.
+
+    Raises:
+        DataError: it is something else, or has no items, and they are not allowed to be missing.
+    """
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:

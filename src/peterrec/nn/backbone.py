@@ -68,6 +68,11 @@ class Backbone(nn.Module):
         self.recomputes = False
         self.dropout = 0.0
 
+    def set_items(self, items: int) -> None:
+        """Take over an embedding table of another number of items, which was put in the place of the first one."""
+        self.items = items
+        self.embedding.num_embeddings = items + SPECIAL
+
     def _make_blocks(self, generator: torch.Generator) -> Iterable[nn.Module]:
         return (Block(self.config, dilation, generator) for dilation in self._taps[0])
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -25,6 +24,7 @@ from peterrec.data.sequences import IntArray
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
+from peterrec.serving.answer_tables import class_table, item_table, vector_table
 from peterrec.storage import replace_file
 
 logger = logging.getLogger(__name__)
@@ -96,15 +96,7 @@ def predict(
     """
     model, name, users, _, settings = _read_input(backbone, bundle, source, out, options)
     assert name is not None
-    answers = model.predict(users.items, name, **settings)
-    columns: dict[str, Any] = {
-        "user": users.user_ids,
-        "label": answers.labels,
-        "probability": answers.probabilities.max(axis=1),
-        "known_events": answers.known_events,
-    }
-    columns |= {f"p({label})": answers.probabilities[:, i] for i, label in enumerate(answers.class_names)}
-    return _write(pa.table(columns), out)
+    return _write(class_table(model, name, users, **settings), out)
 
 
 @checked
@@ -138,17 +130,7 @@ def recommend(
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
     model, name, users, _, settings = _read_input(backbone, bundle, source, out, options)
-    answers = model.recommend(users.items, name, k, exclude_seen=exclude_seen, **settings)
-    counts = [len(items) for items in answers.items]
-    rows = np.repeat(np.arange(len(counts)), counts)
-    columns = {
-        "user": pa.array(users.user_ids, pa.string()).take(pa.array(rows)),
-        "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
-        "item": pa.array([item for items in answers.items for item in items], model.targets(name).ids.type),
-        "score": pa.array([score for scores in answers.scores for score in scores], pa.float32()),
-        "known_events": pa.array(np.asarray(answers.known_events, dtype=np.int64)[rows]),
-    }
-    return _write(pa.table(columns), out)
+    return _write(item_table(model, name, users, k=k, exclude_seen=exclude_seen, **settings), out)
 
 
 @checked
@@ -180,12 +162,8 @@ def embed(
     """
     model, name, users, known_events, settings = _read_input(backbone, bundle, source, out, options)
     vectors = model.represent(users.items, name, **settings)
-    if out is not None and Path(out).suffix == ".csv":
-        columns: dict[str, Any] = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
-    else:
-        flat = pa.array(vectors.reshape(-1), pa.float32())
-        columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
-    return _write(pa.table({"user": users.user_ids, "known_events": known_events} | columns), out)
+    split = out is not None and Path(out).suffix == ".csv"
+    return _write(vector_table(users, known_events, vectors, split=split), out)
 
 
 class _Input(NamedTuple):
@@ -211,7 +189,7 @@ def _read_input(
     else:
         model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
     name = model.load_bundle(bundle) if bundle is not None else None
-    preprocessing = _overridden(model.preprocessing(name), options.overrides)
+    preprocessing = overridden(model.preprocessing(name), options.overrides)
     users = read_histories(source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing)
     settings: dict[str, Any] = {"unknown": options.unknown, "preprocessing": preprocessing}
     encoded = model.encode(users.items, name, **settings)
@@ -220,16 +198,21 @@ def _read_input(
 
 
 def _log_counts(users: UserHistories, encoded: Encoded) -> None:
-    events = sum(len(items) for items in users.items)
-    line = f"{_count(len(users.items), 'user')}, {_count(events, 'event')}"
-    line += f"; {int(encoded.unknown_counts.sum()):,} of items that are unknown"
     unknown_users = int((encoded.known_counts == 0).sum())
-    logger.info(line + (f"; nothing is known of {_count(unknown_users, 'user')}" if unknown_users else ""))
+    events = sum(len(items) for items in users.items)
+    logger.info(counts_line(len(users.items), events, int(encoded.unknown_counts.sum()), unknown_users))
     for note in users.notes:
         logger.info(note)
 
 
-def _overridden(preprocessing: PreprocessingConfig | None, overrides: tuple[str, ...]) -> PreprocessingConfig | None:
+def counts_line(users: int, events: int, unknown_events: int, unknown_users: int) -> str:
+    """Return in words how many users and events were read, and of how many nothing is known."""
+    line = f"{_count(users, 'user')}, {_count(events, 'event')}; {unknown_events:,} of items that are unknown"
+    return line + (f"; nothing is known of {_count(unknown_users, 'user')}" if unknown_users else "")
+
+
+def overridden(preprocessing: PreprocessingConfig | None, overrides: tuple[str, ...]) -> PreprocessingConfig | None:
+    """Return the settings of a model with some replaced, as `AnswerOptions.overrides` says."""
     if not overrides:
         return preprocessing
     return load_config(PreprocessingConfig, None, overrides, **(dump_optional(preprocessing) or {}))

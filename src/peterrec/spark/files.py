@@ -1,0 +1,190 @@
+"""The verbs `predict`, `recommend` and `embed` by Spark: files in, a folder of Parquet out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+import peterrec.errors
+from peterrec._version import __version__
+from peterrec.data.catalogue import Catalogue
+from peterrec.errors import ClusterError, ConfigError, DataError, PeterRecError, UnknownItemsError
+from peterrec.serving.files import AnswerOptions, counts_line, overridden
+from peterrec.spark.answers import Plan, plan
+from peterrec.spark.inputs import ITEMS, check_distinct_users, read_source
+from peterrec.spark.session import first_line, session
+from peterrec.spark.worker import COUNTS, Verb
+from peterrec.storage import FORMAT_VERSION, check_output, new_folder, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+KIND = "table of answers"
+ERROR = re.compile(r"peterrec\.errors\.(\w+): (.+?)\s*(?:What to do: (.+?)\s*)?(?:\n\s*at |\n\n|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Counts of what was read and written.
+
+    Attributes:
+        users: who were answered about.
+        events: of theirs that were read.
+        unknown_events: how many of these are of items that the model does not know.
+        unknown_users: of whom nothing is known.
+        left_out: events that the model does not read.
+        rows: of the answer.
+        parts: files of the answer.
+    """
+
+    users: int
+    events: int
+    unknown_events: int
+    unknown_users: int
+    left_out: int
+    rows: int = 0
+    parts: int = 0
+
+
+def answer_files(
+    verb: Verb,
+    backbone: str,
+    bundle: str | None,
+    source: str,
+    out: str,
+    options: AnswerOptions | None = None,
+    *,
+    master: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    on_executors: bool | None = None,
+    k: int = 10,
+    exclude_seen: bool | None = None,
+) -> Account:
+    """Answer about the users of files: as the verbs on files do, by Spark. Logs as they do.
+
+    Args:
+        verb: which of them.
+        backbone: a folder written by `pretrain`.
+        bundle: a folder written by `adapt`; None: the backbone alone.
+        source: see `inputs.read_source`.
+        out: folder of Parquet to make, that executors can write to; it is there when all of it is.
+        options: reading and computing.
+        master: of Spark; None: what its settings say, or this machine.
+        overwrite: replace answers that are at `out`.
+        quiet: no progress bar.
+        on_executors: as of `peterrec.spark.predict`.
+        k: items per user, of `recommend`.
+        exclude_seen: as of `UserModel.recommend`.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, FingerprintError, StorageError: as the verbs on files.
+        UnknownItemsError: not one item is in the catalogue; nothing is kept of the answers.
+        ClusterError: Spark broke off.
+    """
+    _check_places(source, out)
+    check_output(Path(out), overwrite=overwrite, kind=KIND)
+    options = options or AnswerOptions()
+    if verb == "recommend" and k < 1:
+        raise ConfigError(f"k is {k}", remedy="ask for at least one item")
+    preprocessing = overridden(stored_preprocessing(backbone, bundle), options.overrides)
+    with session(master, quiet=quiet) as spark, cluster_errors():
+        dataframe, events, notes = read_source(
+            spark, source, options.events, preprocessing, allow_empty=options.allow_empty
+        )
+        planned = plan(dataframe, verb, backbone, bundle, replace(options, events=events), on_executors=on_executors)
+        if ITEMS in dataframe.columns:
+            check_distinct_users(planned.users)
+        planned = planned.with_job(
+            k=k, exclude_seen=exclude_seen, counters={name: spark.sparkContext.accumulator(0) for name in COUNTS}
+        )
+        account = _write(planned, Path(out), backbone, overwrite=overwrite)
+    logger.info(counts_line(account.users, account.events, account.unknown_events, account.unknown_users))
+    for note in [*notes, *planned.notes]:
+        logger.info(note)
+    if account.left_out:
+        total = account.events + account.left_out
+        logger.info(f"{account.left_out:,} of {total:,} events are left out, as they were when data were prepared")
+    return account
+
+
+def _check_places(source: str, out: str) -> None:
+    if source == "-":
+        raise ConfigError("Spark reads files, not standard input", remedy="name files, or leave out --engine spark")
+    if "://" in out:
+        raise ConfigError(
+            f"cannot write to {out}", remedy="name a folder that is at the same path on all executors, then copy it"
+        )
+    if out.lower().endswith((".csv", ".jsonl")):
+        raise ConfigError(
+            f"cannot write {Path(out).name}: Spark writes a folder of Parquet", remedy="name a folder (--out)"
+        )
+
+
+def stored_preprocessing(backbone: str, bundle: str | None) -> Any:
+    """Return the settings by which events are read, from the descriptions of a backbone and a bundle alone."""
+    from peterrec.config import PreprocessingConfig, load_optional  # noqa: PLC0415
+
+    tree = read_json(Path(backbone) / "config.json").get("preprocessing")
+    if bundle is not None:
+        provenance = read_json(Path(bundle) / "adapter_config.json").get("provenance")
+        tree = (provenance or {}).get("preprocessing") or tree
+    return load_optional(PreprocessingConfig, tree)
+
+
+def _write(planned: Plan, out: Path, backbone: str, *, overwrite: bool) -> Account:
+    with new_folder(out, overwrite=overwrite, kind=KIND) as folder:
+        writer = planned.answers().write.mode("append").option("compression", "zstd")
+        writer.parquet(f"file://{folder.resolve()}")
+        counters = planned.job.counters or {}
+        account = Account(**{name: counters[name].value for name in COUNTS})
+        _refuse_strangers(account, backbone)
+        parts = sorted(folder.glob("part-*.parquet"))
+        account = replace(account, rows=sum(pq.read_metadata(part).num_rows for part in parts), parts=len(parts))
+        meta = {"kind": KIND, "format_version": FORMAT_VERSION, "peterrec_version": __version__}
+        write_json(folder / "_answers.json", meta | {"verb": planned.job.verb} | asdict(account))
+    return account
+
+
+def _refuse_strangers(account: Account, backbone: str) -> None:
+    if account.users == 0:
+        raise DataError("there are no histories", remedy="name files with users or events")
+    if account.events and account.unknown_events == account.events:
+        catalogue = Catalogue.read(Path(backbone) / "catalogue.parquet")
+        example = catalogue.ids[0].as_py() if len(catalogue) else None
+        raise UnknownItemsError(
+            f"{account.events} of {account.events} items are not in the catalogue of the model (the catalogue has "
+            f"{catalogue.id_type} ids such as {example!r})",
+            remedy="check that these are ids of the domain the backbone was pre-trained on, written the same way",
+        )
+
+
+@contextlib.contextmanager
+def cluster_errors() -> Iterator[None]:
+    """Turn what Spark raises into the project's errors: those that a worker raised, and its own."""
+    from py4j.protocol import Py4JError  # noqa: PLC0415 - an extra
+    from pyspark.errors import PySparkException  # noqa: PLC0415
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise translated(error) from error
+
+
+def translated(error: Exception) -> PeterRecError:
+    """Return the error of the project that an error of Spark stands for."""
+    match = ERROR.search(str(error))
+    kind = getattr(peterrec.errors, match[1], None) if match else None
+    if match is None or kind is None:
+        return ClusterError(
+            f"Spark broke off ({first_line(error)})",
+            remedy="see its log; executors need peterrec in their Python, and the paths of the input and the output",
+        )
+    translated_error: PeterRecError = kind(match[2].strip(), remedy=(match[3] or "").strip())
+    return translated_error
