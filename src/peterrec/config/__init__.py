@@ -37,7 +37,7 @@ from peterrec.config.patch import (
     register_patch_settings,
 )
 from peterrec.config.run import EvaluateConfig, RunConfig
-from peterrec.config.serve import EngineConfig, LimitsConfig, ServeConfig, Window
+from peterrec.config.serve import EngineConfig, LimitsConfig, ReplicasConfig, ServeConfig, Window
 from peterrec.config.training import (
     READOUTS,
     AdaptConfig,
@@ -91,6 +91,7 @@ __all__ = [
     "QuestionConfig",
     "RankingTaskConfig",
     "ReadoutName",
+    "ReplicasConfig",
     "RunConfig",
     "RunnerConfig",
     "ScaleShiftConfig",

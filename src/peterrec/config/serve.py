@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from peterrec.config.base import Config, Fraction, Positive
 
@@ -64,6 +64,28 @@ class LimitsConfig(Config):
     shutdown_seconds: PositiveInt = Field(default=20, description="for requests in flight when the service is stopped")
 
 
+class ReplicasConfig(Config):
+    """Settings of replicas, which share one registry of bundles (`registry: store`)."""
+
+    poll_ms: Annotated[float, Field(ge=10.0, le=10_000.0)] = Field(
+        default=250.0, description="milliseconds between two looks at the registry"
+    )
+    lease_ms: Annotated[float, Field(ge=100.0, le=60_000.0)] = Field(
+        default=1_500.0,
+        description="milliseconds for which a version may answer after the registry named it: past that the answer is "
+        "503 until the registry, or the loaded new version, can be asked; several times poll_ms",
+    )
+    grace_seconds: Positive = Field(
+        default=3_600.0, description="that a copy of a bundle stays after nothing names it any more"
+    )
+
+    @model_validator(mode="after")
+    def _lease_spans_polls(self) -> Self:
+        if self.lease_ms < 2 * self.poll_ms:
+            raise ValueError("lease_ms is less than twice poll_ms: a version would lapse between two looks")
+        return self
+
+
 class ServeConfig(Config):
     """Settings of `peterrec serve`: one backbone, its bundles and its users behind one address."""
 
@@ -72,6 +94,11 @@ class ServeConfig(Config):
     state: str = Field(default="peterrec-state", description="folder for the events, and for which bundles are loaded")
     store: str = Field(
         default="sqlite", description="sqlite: a file in the folder `state`; redis://...: for several processes"
+    )
+    registry: Literal["state", "store"] = Field(
+        default="state",
+        description="state: bundles are this service's own, remembered in the folder `state`; store: in the Redis "
+        "server of `store`, shared by all services that have it, with copies in their common `bundle_root`",
     )
     keys: str | None = Field(default=None, description="file with the keys of clients and what each may do")
     titles: str | None = Field(default=None, description="Parquet or CSV with columns item_id and title, for the page")
@@ -84,4 +111,5 @@ class ServeConfig(Config):
         description="of the network; else OMP_NUM_THREADS, or one less than the cores: one is for who talks to clients",
     )
     engine: EngineConfig = Field(default=EngineConfig(), description="how questions are answered")
+    replicas: ReplicasConfig = Field(default=ReplicasConfig(), description="how replicas follow `registry: store`")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="what may be asked for")

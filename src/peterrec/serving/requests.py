@@ -192,6 +192,8 @@ class VersionInfo:
         index: how targets are searched: `kind` (exact, approximate), `recall`; None for classes.
         metrics: as the bundle's metrics.json has them under `valid`.
         withdrawn: whether it was rolled back: it answers again only if it is named, or loaded.
+        generation: of the registry that replicas share, in the answer to a change: this replica has made it, and so has
+            every replica whose `GET /v1/bundles` tells this generation or a later one. Else None.
     """
 
     name: str
@@ -207,6 +209,7 @@ class VersionInfo:
     index: dict[str, Any] | None
     metrics: dict[str, Any] = field(default_factory=dict)
     withdrawn: bool = False
+    generation: int | None = None
 
 
 @dataclass(frozen=True)

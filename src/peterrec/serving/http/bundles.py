@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peterrec.errors import PeterRecError, RequestError, UnknownTaskError
-from peterrec.serving.http.errors import ApiError, as_api_error
+from peterrec.serving.http.bundle_operations import BundleOperations, failed_bundle
 from peterrec.serving.http.logs import Log
-from peterrec.serving.requests import FailedBundle, VersionInfo
+from peterrec.serving.requests import VersionInfo
 
 if TYPE_CHECKING:
     from peterrec.serving.engine import Engine
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from peterrec.serving.versions import VersionHistory
 
 
-class Bundles:
-    """Operations on bundles. Every call may take long, and is made by one thread.
+class Bundles(BundleOperations):
+    """Bundles of one service, remembered in its folder of state.
 
     Args:
         engine: answers with the bundles.
@@ -33,25 +32,9 @@ class Bundles:
     """
 
     def __init__(self, engine: Engine, journal: BundleJournal, root: str, copies: Path, log: Log) -> None:
-        self._engine, self._journal, self._log = engine, journal, log
-        self._root = Path(root).resolve()
+        super().__init__(engine, root, log)
+        self._journal = journal
         self._copies = copies.resolve()
-        # By name: what could not be loaded after a restart. Replaced, not changed: another thread may look through it.
-        self.failed: dict[str, FailedBundle] = {}
-
-    def find(self, path: str) -> Path:
-        """Return the folder that a client means.
-
-        Raises:
-            ApiError: it is not below the root (403), or no path at all (422).
-        """
-        try:
-            folder = (self._root / path).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ApiError(422, "invalid_request", "path: is not a path", "name a folder") from error
-        if not folder.is_relative_to(self._root):
-            raise ApiError(403, "forbidden", "path: is not below the bundle root", "copy the bundle there, and load it")
-        return folder
 
     def start(self, command_line: Mapping[str, str]) -> None:
         """Load the bundles of the command line, and what operators made of them and of others before this start.
@@ -88,44 +71,12 @@ class Bundles:
             try:
                 versions.append(self._engine.read(name, copy, version))
             except Exception as error:
-                failure = _failed_bundle(name, version, copy, error)
+                failure = failed_bundle(name, version, copy, error)
                 self._log.write("bundle failed", "error", **asdict(failure))
                 if version == history.active:
                     self.failed = {**self.failed, name: failure}
                     return
         self._engine.activate(self._engine.stage_versions(versions, history))
-
-    def load(self, name: str, path: str) -> VersionInfo:
-        """Load or replace a bundle."""
-        folder = self.find(path)
-        if not _looks_like_bundle(folder):
-            raise ApiError(
-                404, "no_bundle", "path: there is no bundle in this folder", "name one that has been written"
-            )
-        try:
-            staged = self._engine.stage(name, folder)
-        except PeterRecError as error:
-            raise self._client_error(error, path) from error
-        info = self._change(staged)
-        self._log.write("bundle loaded", name=name, version=info.version, kind=info.kind, index=info.index)
-        return info
-
-    def roll_back(self, name: str, version: str | None) -> VersionInfo:
-        """Activate another version.
-
-        Raises:
-            ApiError: there is no such version (404).
-        """
-        self.check_loaded([name])
-        try:
-            staged = self._engine.stage_roll_back(name, version)
-        except UnknownTaskError:
-            raise
-        except RequestError as error:
-            raise ApiError(404, "unknown_version", error.message, error.remedy) from error
-        info = self._change(staged)
-        self._log.write("bundle rolled back", name=name, version=info.version)
-        return info
 
     def drop(self, name: str) -> None:
         """Forget a bundle."""
@@ -139,7 +90,7 @@ class Bundles:
         self._tidy(name, ())
         self._log.write("bundle dropped", name=name)
 
-    def _change(self, staged: Staged) -> VersionInfo:
+    def _change(self, staged: Staged, *, roll_back: bool) -> VersionInfo:
         """Make a change that a restart will find: on the disk first, then in memory, where it cannot fail.
 
         Each version has a copy, for its own folder may be written anew or removed. What fails on the way leaves the
@@ -148,9 +99,10 @@ class Bundles:
         A copy is left alone, for while it is replaced there is none; only that of the version that will answer is
         written anew if it cannot be read.
         """
+        del roll_back  # its history has it
         name, history = staged.name, staged.history
         new = [version for version in history.versions if not self._copy(name, version).exists()]
-        if history.active not in new and not self._can_be_read(name, history.active):
+        if history.active not in new and not self._can_be_read(name, history.active, self._copy(name, history.active)):
             new.append(history.active)
         try:
             for version in new:
@@ -169,29 +121,6 @@ class Bundles:
         self._tidy(name, history.versions)
         return info
 
-    def check_loaded(self, names: Iterable[str]) -> None:
-        """Refuse names of bundles that are there but cannot answer.
-
-        Raises:
-            ApiError: one of them could not be loaded after a restart (503).
-        """
-        for name in names:
-            if name in self.failed:
-                message = f"the bundle {name!r} could not be loaded after a restart"
-                raise ApiError(
-                    503, "bundle_failed", message, "its operator sees why at GET /v1/bundles and loads it again"
-                )
-
-    def _forget_failure(self, name: str) -> None:
-        self.failed = {failed_name: failure for failed_name, failure in self.failed.items() if failed_name != name}
-
-    def _can_be_read(self, name: str, version: str) -> bool:
-        try:
-            self._engine.read(name, self._copy(name, version), version)
-        except PeterRecError:
-            return False
-        return True
-
     def _copy(self, name: str, version: str) -> Path:
         return self._copies / name / version
 
@@ -200,30 +129,3 @@ class Bundles:
         for copy in (self._copies / name).glob("*"):
             if copy.name not in versions:
                 shutil.rmtree(copy, ignore_errors=True)
-
-    def _client_error(self, error: PeterRecError, path: str) -> ApiError:
-        """Return the error with the file it is about, named as the client did: not where the root is."""
-        api_error = as_api_error(error)
-        client_path = path
-        if error.path is not None and Path(error.path).is_relative_to(self._root):
-            client_path = str(Path(error.path).relative_to(self._root))
-        api_error.message = f"{client_path}: {api_error.message}"
-        return api_error
-
-
-def _failed_bundle(name: str, version: str, copy: Path, error: Exception) -> FailedBundle:
-    if isinstance(error, PeterRecError):
-        return FailedBundle(name, version, error.message, error.remedy, str(error.path or copy))
-    message = f"cannot be loaded ({type(error).__name__}: {error})"
-    return FailedBundle(name, version, message, "load the bundle again", str(copy))
-
-
-def _looks_like_bundle(folder: Path) -> bool:
-    """Return whether it may be a bundle: a description, and nothing that cannot be read to an end, such as a pipe."""
-    try:
-        content = list(folder.iterdir())
-        return any(path.suffix == ".json" for path in content) and all(
-            path.is_file() or path.is_dir() for path in content
-        )
-    except OSError:  # such as a name that is too long
-        return False

@@ -116,12 +116,16 @@ class VersionsReply(BaseModel):
 
     versions: list[VersionInfo]
     failed: list[FailedBundle] = Field(description="that were there before a restart, and could not be loaded")
+    generation: int | None = Field(
+        default=None, description="of the registry that replicas share: all changes up to it are made here; else null"
+    )
 
 
 class DroppedReply(BaseModel):
     """The name that nothing answers to any more."""
 
     dropped: str
+    generation: int | None = Field(default=None, description="of the change; only where replicas share a registry")
 
 
 class StatusReply(BaseModel):

@@ -54,12 +54,13 @@ async def roll_back(name: Name, service: ServiceOf, body: RollBackBody | None = 
 )
 async def drop(name: Name, service: ServiceOf) -> Response:
     """Forget all versions of a bundle; its folder stays."""
-    await service.change(lambda: service.bundles.drop(name))
-    return reply(DroppedReply, DroppedReply(dropped=name))
+    generation = await service.change(lambda: service.bundles.drop(name))
+    dropped = DroppedReply(dropped=name, generation=generation)
+    return Response(dropped.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 def _listed(service: Service, name: str | None = None) -> VersionsReply:
     failed = [failure for failure in service.bundles.failed.values() if name in (None, failure.name)]
-    return VersionsReply(
-        versions=[] if name in service.bundles.failed else service.parts.engine.versions(name), failed=failed
-    )
+    generation = service.bundles.generation  # first: what is listed is not older
+    versions = [] if name in service.bundles.failed else service.parts.engine.versions(name)
+    return VersionsReply(versions=versions, failed=failed, generation=generation)

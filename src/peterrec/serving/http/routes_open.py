@@ -71,7 +71,7 @@ async def healthz() -> Response:
     responses={
         503: {
             "model": ErrorReply,
-            "description": "No event can be kept, no bundle answers, or the service is stopping.",
+            "description": "No event can be kept, no bundle answers, or the service stops or is behind its registry.",
         }
     },
     summary="Say whether to send requests here",
@@ -81,6 +81,8 @@ async def readyz(service: ServiceOf) -> Response:
     failed = sorted(service.bundles.failed)
     if not await service.ready():
         message = "the service is stopping" if service.stopping else "the store of events cannot be written"
+    elif (reason := service.bundles.not_ready()) is not None:
+        message = reason
     elif failed and not service.parts.engine.tasks():
         message = f"none of the bundles could be loaded ({', '.join(failed)})"
     else:

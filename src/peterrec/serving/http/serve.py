@@ -18,14 +18,13 @@ from peterrec.errors import ConfigError, PeterRecError, StorageError
 from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
-from peterrec.serving.http.bundles import Bundles
 from peterrec.serving.http.logs import Log, engine_log_shown
+from peterrec.serving.http.open_bundles import check_registry, open_bundles
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
-from peterrec.serving.journal import BundleJournal
 from peterrec.serving.keys import Keys, read_keys
 from peterrec.serving.requests import Request
-from peterrec.serving.state_folder import COPIES, JOURNAL, LOCK
+from peterrec.serving.state_folder import LOCK
 from peterrec.serving.store.open import check_store, open_store
 from peterrec.serving.titles import ItemSearch
 from peterrec.serving.users import Users
@@ -96,12 +95,14 @@ def open_service(
     """
     state = Path(config.state)
     check_store(config.store)
+    check_registry(config)
     with contextlib.ExitStack() as undo:
         lock = lock_state_folder(state, undo) if state.exists() else None
         model = UserModel.from_pretrained(backbone)
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine)
-        bundles = Bundles(engine, BundleJournal(state / JOURNAL), config.bundle_root, state / COPIES, log)
+        bundles = open_bundles(engine, config, log)
+        undo.callback(bundles.close)
         bundles.start(bundle_folders)
         try:  # what is made when it is first needed is made
             engine.predict([Request(model.catalogue.ids.slice(0, 1).to_pylist())])

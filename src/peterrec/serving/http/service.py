@@ -14,7 +14,7 @@ from peterrec.data.catalogue import ItemId
 from peterrec.data.sequences import UNK
 from peterrec.errors import PeterRecError, RequestError, StoreError
 from peterrec.serving.http.batcher import Batcher
-from peterrec.serving.http.bundles import Bundles
+from peterrec.serving.http.bundle_operations import BundleOperations
 from peterrec.serving.http.errors import ApiError, too_slow
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from peterrec.serving.users import Users
 
 T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", Answer, Explanation)
 
 MAX_ITEMS_ON_LOOP = 2_000  # items; more of them are looked up in a thread, so that nobody waits for it
 EVENT_QUEUE_REQUESTS = 10  # requests of the most events that one may have
@@ -59,7 +60,7 @@ class Parts:
     users: Users
     store: EventStore
     items: ItemSearch
-    bundles: Bundles
+    bundles: BundleOperations
     keys: Keys | None
     lock: FileLock | None = None
 
@@ -110,7 +111,10 @@ class Service:
 
     async def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer questions about users whose events are given; all of them, or an error."""
-        self._check_tasks([request.question for request in requests])
+        return await self._current(lambda: self._answer(requests))
+
+    async def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+        self.bundles.check_questions([request.question for request in requests])
         prepare = self.parts.engine.prepare
         if sum(len(request.items) for request in requests) > MAX_ITEMS_ON_LOOP:
             prepared = await self.call(lambda: [prepare(request) for request in requests])
@@ -123,18 +127,38 @@ class Service:
 
         The events are read here, not in the thread of the answers: a store that hangs holds up nobody else.
         """
-        self._check_tasks([question])
+        return (await self._current(lambda: self._answer_user(user, question)))[0]
+
+    async def _answer_user(self, user: str, question: Question) -> list[Answer]:
+        self.bundles.check_questions([question])
         users = self.parts.users
         prepared = users.prepare(user, question)
         fetched = await self.call(lambda: users.fetch(prepared))
-        return (await self._ask([_Job(fetched)]))[0]
+        return await self._ask([_Job(fetched)])
 
     async def explain(self, request: Request, task: str) -> Explanation:
         """Explain an answer by the contribution of each event."""
-        self._check_tasks([request.question])
+        return (await self._current(lambda: self._explain_once(request, task)))[0]
+
+    async def _explain_once(self, request: Request, task: str) -> list[Explanation]:
+        self.bundles.check_questions([request.question])
         prepared = self.parts.engine.prepare(request)
         jobs = [(_Job(prepared, task), len(request.items) + 1)]
-        return cast("Explanation", (await self._in_time(self._answers.submit(jobs), "explain fewer events"))[0])
+        return cast("list[Explanation]", await self._in_time(self._answers.submit(jobs), "explain fewer events"))
+
+    async def _current(self, ask: Callable[[], Awaitable[list[AnswerT]]]) -> list[AnswerT]:
+        """Ask, and once more where replicas have withdrawn a version in the meantime.
+
+        Raises:
+            ApiError: it cannot be told whether a version is the current one (503).
+        """
+        answers = await ask()
+        try:
+            self.bundles.check_answers(answers)
+        except ApiError:
+            answers = await ask()
+            self.bundles.check_answers(answers)
+        return answers
 
     async def _ask(self, jobs: list[_Job]) -> list[Answer]:
         self._check_size([job.prepared for job in jobs])
@@ -142,12 +166,6 @@ class Service:
             self._answers.submit([(job, job.prepared.rows) for job in jobs]), "ask fewer tasks or users at once"
         )
         return cast("list[Answer]", answers)
-
-    def _check_tasks(self, questions: Sequence[Question]) -> None:
-        if self.bundles.failed:
-            self.bundles.check_loaded(
-                name for question in questions if question.tasks != "*" for name in question.tasks
-            )
 
     def _check_size(self, prepared: list[Prepared]) -> None:
         """Refuse what one request may not ask for, however small it is itself.
@@ -302,6 +320,7 @@ class Service:
             await asyncio.wait_for(self._loads.close(), self.limits.shutdown_seconds)
         except TimeoutError:  # such as a folder on a disk that hangs
             self.hanging = True
+        self.bundles.close()
         self.parts.store.close()
         if self.parts.lock is not None:
             self.parts.lock.release()
@@ -320,6 +339,10 @@ class Service:
             "erasures_pending": ("Erased users that files may still hold.", float(self._pending_erasures)),
             "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
         }
+        generation = self.bundles.generation
+        if generation is not None:
+            about = "Last change of the replicas' registry of bundles that was made here."
+            service_gauges["bundles_generation"] = about, float(generation)
         stats = self.parts.users.stats()
         return service_gauges | {
             f"users_{name}": ("Of users in memory.", float(value)) for name, value in stats.items()

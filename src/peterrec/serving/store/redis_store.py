@@ -6,15 +6,14 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from peterrec.errors import ConfigError, FormatVersionError, StoreError
+from peterrec.errors import FormatVersionError, StoreError
 from peterrec.serving.store.base import Erased, Erasures, Event, Read
+from peterrec.serving.store.redis_client import RedisClient
 from peterrec.serving.store.scripts import APPEND, DELETE, READ, RECORD
 from peterrec.serving.store.values import (
     checked_events,
@@ -71,22 +70,8 @@ class RedisStore:
 
     def __init__(self, url: str, keep_events: int, *, timeout: float = 5.0) -> None:
         self._keep_events = keep_events
-        self._closed = False
-        try:
-            self._client = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),  # an append that was sent twice would not say any more what is new
-            )
-            connection = self._client.connection_pool.connection_kwargs
-            self._address = (
-                connection.get("path") or f"{connection.get('host', 'localhost')}:{connection.get('port', 6379)}"
-            )
-            self._client.connection_pool.make_connection()  # options that there are not show here
-        except (ValueError, TypeError) as error:  # the message does not repeat the address: it may hold a password
-            remedy = "write redis://host:port/number, rediss://... or unix://path"
-            raise ConfigError(f"the address of the Redis store is not valid ({error})", remedy=remedy) from None
+        self._server = RedisClient(url, timeout)
+        self._client, self._address, self._errors = self._server.redis, self._server.address, self._server.errors
         scripts = map(self._client.register_script, (APPEND, READ, DELETE, RECORD))
         self._append, self._read, self._delete, self._record = scripts
         with self._errors():
@@ -172,9 +157,7 @@ class RedisStore:
 
     def close(self) -> None:
         """Close all connections."""
-        self._closed = True
-        self._client.close()
-        self._client.connection_pool.disconnect()
+        self._server.close()
 
     # ------------------------------------------------------------ the server
 
@@ -265,24 +248,6 @@ class RedisStore:
                 f"Redis before {MIN_VERSION} does not tell when its files were written anew: erasures stay pending"
             )
         return warnings
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        if self._closed:
-            raise StoreError("is closed", remedy="open the store again", path=self._address)
-        try:
-            yield
-        except redis.AuthenticationError as error:
-            raise self._error("refuses the user or the password", "correct them in its address", error) from error
-        except redis.OutOfMemoryError as error:
-            raise self._error("has no memory left", "give it more, or erase users", error) from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise self._error("does not answer", "see that the server runs and can be reached", error) from error
-        except redis.RedisError as error:
-            raise self._error("refused", "see the server's log and settings", error) from error
-
-    def _error(self, problem: str, remedy: str, error: Exception) -> StoreError:
-        return StoreError(f"the Redis server {problem} ({error})", remedy=remedy, path=self._address)
 
 
 def _keys(user: str) -> list[str]:

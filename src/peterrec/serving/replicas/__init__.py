@@ -1,0 +1,1 @@
+"""Agreement of several services (replicas) on which versions of bundles answer."""
