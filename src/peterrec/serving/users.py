@@ -21,6 +21,7 @@ from peterrec.serving.batch_plan import History, Prepared
 from peterrec.serving.bundle_groups import Group
 from peterrec.serving.engine import Engine
 from peterrec.serving.explain import explain
+from peterrec.serving.replicas.readers import Readers
 from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.states import StatePool
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
@@ -39,19 +40,22 @@ class Users:
     Args:
         engine: that answers.
         store: of the events, such as `SqliteStore`.
+        readers: the services that have copies of the users of this store; None: there are no others.
 
     Attributes:
         engine: as given.
         store: as given.
+        readers: as given.
 
     Raises:
         ConfigError: so many states do not fit into memory.
     """
 
     @checked
-    def __init__(self, engine: Engine, store: EventStore) -> None:
+    def __init__(self, engine: Engine, store: EventStore, readers: Readers | None = None) -> None:
         self.engine = engine
         self.store = store
+        self.readers = readers
         self._lock = threading.Lock()  # of the histories; held for moments
         self._histories: OrderedDict[str, History] = OrderedDict()
         self._size = 0
@@ -123,10 +127,19 @@ class Users:
                 if self._pool is not None:
                     self._pool.forget_user(user)
 
-    def follow_erasures(self) -> Erasures:
+    @property
+    def may_copy(self) -> bool:
+        """Whether histories and states may be kept in memory: not where other services do not hear of it."""
+        return self.readers is None or not self.readers.lapsed
+
+    def follow_erasures(self, *, finish: bool = True) -> Erasures:
         """Finish pending erasures where possible, and drop copies of users that other processes erased.
 
-        It is to be called every few seconds, whether or not questions come.
+        It is to be called every few seconds, whether or not questions come; with `readers` several times a second, for
+        they are told, and who erases a user waits for it.
+
+        Args:
+            finish: pending erasures are finished where possible.
 
         Returns:
             The erasures of the store, with those that are still pending.
@@ -138,7 +151,46 @@ class Users:
         if erasures.count != self._followed:
             self._forget_changed()
             self._followed = erasures.count
-        return self.store.finish_erasures() if erasures.pending else erasures
+        if self.readers is not None:
+            self.readers.follow(erasures.count)
+        return self.store.finish_erasures() if finish and erasures.pending else erasures
+
+    def forget_copies(self) -> None:
+        """Drop all histories and states in memory; the next answers are computed from the events in the store."""
+        with self._lock:
+            self._erasures += 1
+            self._histories.clear()
+            self._size = 0
+        with self._states:
+            if self._pool is not None:
+                self._pool.forget(lambda key: True)
+
+    def erased_since(self, prepared: Prepared) -> bool:
+        """Say whether any user was erased since the events of a question were read; quick.
+
+        Args:
+            prepared: by `fetch`.
+
+        Returns:
+            True if one was erased: `outdated` says more.
+        """
+        return prepared.user is not None and prepared.erasures != self._erasures
+
+    def outdated(self, prepared: Prepared) -> bool:
+        """Say whether the events of a question were erased or reordered since they were read.
+
+        Args:
+            prepared: by `fetch`.
+
+        Returns:
+            True if the question is to be answered by other events.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if prepared.user is None or prepared.history is None:
+            return False
+        return self.store.revisions([prepared.user]) != [prepared.history.revision]
 
     def _forget_changed(self) -> None:
         """Drop copies of users whose events in the store are others by now."""
@@ -225,7 +277,8 @@ class Users:
                 results.append(error)
         with self._states:
             # Users that were read before an erasure are answered, but leave no state behind.
-            ready = [query if query.erasures == self._erasures else replace(query, user=None) for query in ready]
+            may_copy, erasures = self.may_copy, self._erasures
+            ready = [query if may_copy and query.erasures == erasures else replace(query, user=None) for query in ready]
             answers = iter(self.engine.answer(ready, self))
         return [next(answers) if result is None else result for result in results]
 
@@ -280,7 +333,7 @@ class Users:
 
     def _remember(self, user: str, history: History, erasures: int) -> None:
         with self._lock:
-            if erasures != self._erasures:
+            if erasures != self._erasures or not self.may_copy:
                 return
             self._drop(user)
             self._histories[user] = history

@@ -229,6 +229,7 @@ class FakeUsers:
     store: FakeStore
     runs: list[int] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
+    readers: Any = None
     may_run: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -271,8 +272,11 @@ class FakeUsers:
     def erase(self, user: str) -> Erased:
         return self.store.delete(user)
 
-    def follow_erasures(self) -> Erasures:
-        return self.store.finish_erasures()
+    def erased_since(self, prepared: FakePrepared) -> bool:
+        return False
+
+    def follow_erasures(self, *, finish: bool = True) -> Erasures:
+        return self.store.finish_erasures() if finish else self.store.erasures()
 
     def explain(self, prepared: FakePrepared, task: str) -> Explanation:
         return Explanation(task, "v1", "young", 0.75, [0.1] * len(prepared.items or ()))

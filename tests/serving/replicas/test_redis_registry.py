@@ -19,13 +19,6 @@ FIRST, SECOND = VersionHistory(("v1",)), VersionHistory(("v1", "v2"), ("v0",))
 
 
 @pytest.fixture
-def server(redis_server: RedisServer) -> RedisServer:
-    with redis.Redis.from_url(redis_server.url) as client:
-        client.flushall()
-    return redis_server
-
-
-@pytest.fixture
 def registry(server: RedisServer) -> Iterator[RedisRegistry]:
     opened = RedisRegistry(server.url, OWNER)
     yield opened

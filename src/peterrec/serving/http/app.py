@@ -34,9 +34,10 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def run_lifespan(app: FastAPI) -> AsyncIterator[None]:
-        erasure_task = asyncio.create_task(service.follow_erasures())
+        tasks = [asyncio.create_task(work()) for work in (service.follower.follow, service.follower.fence)]
         yield
-        erasure_task.cancel()
+        for task in tasks:
+            task.cancel()
         await service.close()
 
     app = FastAPI(

@@ -23,9 +23,10 @@ from peterrec.serving.http.open_bundles import check_registry, open_bundles
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
 from peterrec.serving.keys import Keys, read_keys
+from peterrec.serving.replicas.readers import RedisReaders
 from peterrec.serving.requests import Request
 from peterrec.serving.state_folder import LOCK
-from peterrec.serving.store.open import check_store, open_store
+from peterrec.serving.store.open import REDIS, check_store, open_store
 from peterrec.serving.titles import ItemSearch
 from peterrec.serving.users import Users
 from peterrec.storage import read_json
@@ -114,7 +115,9 @@ def open_service(
         undo.callback(store.close)
         for warning in getattr(store, "warnings", ()):
             log.write("store", "warning", message=warning)
-        service = Service(Parts(engine, Users(engine, store), store, items, bundles, keys, lock), config, log)
+        readers = RedisReaders(config.store) if config.store.startswith(REDIS) else None
+        users = Users(engine, store, readers)
+        service = Service(Parts(engine, users, store, items, bundles, keys, lock), config, log)
         undo.pop_all()
     return service
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
@@ -15,6 +16,7 @@ from peterrec.data.sequences import UNK
 from peterrec.errors import PeterRecError, RequestError, StoreError
 from peterrec.serving.http.batcher import Batcher
 from peterrec.serving.http.bundle_operations import BundleOperations
+from peterrec.serving.http.erasure_follower import ErasureFollower
 from peterrec.serving.http.errors import ApiError, too_slow
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
@@ -38,7 +40,7 @@ MAX_ITEMS_ON_LOOP = 2_000  # items; more of them are looked up in a thread, so t
 EVENT_QUEUE_REQUESTS = 10  # requests of the most events that one may have
 READY_SECONDS = 1.0  # that the store's last word is believed
 CHECK_SECONDS = 2.0
-ERASURE_SECONDS = 1.0  # between two looks at erasures: those that are pending, and those of other services
+ATTEMPTS = 5  # at an answer, while the events that it is computed from are erased or reordered
 FAILED_SECONDS = 5.0  # for which a store that could not keep events is not tried by those who ask whether it is ready
 
 
@@ -100,11 +102,11 @@ class Service:
             observe=self.metrics.observer("events"),
         )  # fmt: skip
         self._threads = BoundedThreadPool(self.limits.queue)
+        self.follower = ErasureFollower(parts.users, self.log)
         self._loads = Batcher[Callable[[], Any], Any](_run_each, max_rows=1, max_queue=8)
         self.hanging = False  # whether a thread had to be left behind at the end
         self._checked_at = self._failed_at = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
-        self._pending_erasures = 0  # when they were last looked at
         self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
 
     # ------------------------------------------------------------ questions
@@ -133,8 +135,13 @@ class Service:
         self.bundles.check_questions([question])
         users = self.parts.users
         prepared = users.prepare(user, question)
-        fetched = await self.call(lambda: users.fetch(prepared))
-        return await self._ask([_Job(fetched)])
+        for _ in range(ATTEMPTS):
+            fetched = await self.call(partial(users.fetch, prepared))
+            answers = await self._ask([_Job(fetched)])
+            # Only a moment ago, if at all: who asked is answered by what is stored now, not by what was erased.
+            if not users.erased_since(fetched) or not await self.call(partial(users.outdated, fetched)):
+                return answers
+        raise StoreError("changes all the time", remedy="try again")
 
     async def explain(self, request: Request, task: str) -> Explanation:
         """Explain an answer by the contribution of each event."""
@@ -240,25 +247,15 @@ class Service:
         return await self.call(lambda: self.parts.users.read(user))
 
     async def erase(self, user: str) -> Erased:
-        """Erase all that is known of a user."""
-        return await self.call(lambda: self.parts.users.erase(user))
+        """Erase all that is known of a user; no service has a copy of it in memory when this returns."""
+        erased = await self.call(lambda: self.parts.users.erase(user))
+        waiting = self.follower.wait_for_readers(self.call)
+        await self._in_time(waiting, "ask again: the events are erased, but a service may still have a copy of them")
+        return erased
 
     async def erasures(self) -> Erasures:
         """Return what is to be known of all erasures."""
         return await self.call(self.parts.store.erasures)
-
-    async def follow_erasures(self) -> None:
-        """Continue pending erasures every second, and drop copies of users that another service erased."""
-        while not self._closed:
-            try:
-                erasures = await self.call(self.parts.users.follow_erasures)
-            except (PeterRecError, ApiError):
-                pass  # it is counted, and `readyz` says so
-            except Exception as error:
-                self.log.failure("erasures", error)
-            else:
-                self._pending_erasures = erasures.pending
-            await asyncio.sleep(ERASURE_SECONDS)
 
     def in_catalogue(self, items: Sequence[ItemId]) -> list[bool]:
         """Return which items the catalogue has."""
@@ -321,6 +318,7 @@ class Service:
         except TimeoutError:  # such as a folder on a disk that hangs
             self.hanging = True
         self.bundles.close()
+        await self.follower.close()
         self.parts.store.close()
         if self.parts.lock is not None:
             self.parts.lock.release()
@@ -336,7 +334,7 @@ class Service:
                 "Whether the store answered when last asked, and the service is not stopping.",
                 self._is_ready(),
             ),
-            "erasures_pending": ("Erased users that files may still hold.", float(self._pending_erasures)),
+            "erasures_pending": ("Erased users that files may still hold.", float(self.follower.pending)),
             "bundles_failed": ("Bundles that could not be loaded after a restart.", float(len(self.bundles.failed))),
         }
         generation = self.bundles.generation
