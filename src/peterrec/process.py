@@ -60,7 +60,7 @@ def require_one_process() -> None:
     """
     processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and what launchers like it set
     several = processes.isdecimal() and int(processes) > 1
-    if several and not _Rank.at_work and ("RANK" in os.environ or not is_first_rank()):
+    if several and (not is_first_rank() or ("RANK" in os.environ and not _Rank.at_work)):
         raise ConfigError(
             f"{processes} processes were started to work together, but each would work alone, on the same files",
             remedy="start the command by itself, without torchrun; only pretrain and adapt are for several processes, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,22 @@ def train_by_ranks(corpus: Corpus, backbone: Path, out: Path, ranks: int, *names
     script = [*start, "-m", "training.trained_by_ranks", corpus.path, backbone, out]
     completed = run(*script, str(ranks) if launcher == "own" else "1", *names)
     assert completed.returncode == 0, completed.stderr
+
+
+def train_on_two_machines(corpus: Corpus, backbone: Path, out: Path, *names: str) -> None:
+    """As Spark's TorchDistributor does: by the variables of `torchrun`, for one process on each of two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "training.trained_by_ranks", str(corpus.path), str(backbone), str(out), "1", *names],
+            env=ENVIRONMENT | master | {"TORCHELASTIC_RUN_ID": "spark", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+            | {"RANK": rank, "GROUP_RANK": rank, "LOCAL_RANK": "0"},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    assert [rank.wait(500) for rank in ranks] == [0, 0]
 
 
 def curves(folder: Path) -> list[list[dict[str, float]]]:
@@ -95,14 +112,17 @@ def test_three_ranks_train_what_one_process_does(corpus: Corpus, backbone: Path,
 @pytest.mark.slow
 def test_every_launcher_gives_the_same_bytes(corpus: Corpus, backbone: Path, tmp_path: Path) -> None:
     names = ("dropout", "rows", "patch", "joint")
-    for launcher in ("own", "torchrun"):
+    for launcher in ("own", "torchrun", "two machines"):
         (tmp_path / launcher).mkdir()
-        train_by_ranks(corpus, backbone, tmp_path / launcher, 2, *names, launcher=launcher)
+    train_by_ranks(corpus, backbone, tmp_path / "own", 2, *names)
+    train_by_ranks(corpus, backbone, tmp_path / "torchrun", 2, *names, launcher="torchrun")
+    train_on_two_machines(corpus, backbone, tmp_path / "two machines", *names)
     for name in names:
-        assert curves(tmp_path / "own" / name) == curves(tmp_path / "torchrun" / name)
-        first, second = weights(tmp_path / "own" / name), weights(tmp_path / "torchrun" / name)
-        assert list(first) == list(second)
-        assert all(np.array_equal(first[key], second[key]) for key in first)
+        for launcher in ("torchrun", "two machines"):
+            assert curves(tmp_path / "own" / name) == curves(tmp_path / launcher / name)
+            first, second = weights(tmp_path / "own" / name), weights(tmp_path / launcher / name)
+            assert list(first) == list(second)
+            assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
 # ---------------------------------------------------------------- the command line, and ranks that end

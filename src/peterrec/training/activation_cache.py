@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from peterrec.config import AdaptConfig, ReadoutName
-from peterrec.data.batching import inference_batches
+from peterrec.data.batching import Tokens, inference_batches
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
 from peterrec.nn.trunk import Trunk, count_changed_blocks
+from peterrec.training.distributed import share_work
 from peterrec.training.strategies import Trainable
 
 IN_MEMORY = 2**30  # bytes that `auto` keeps in memory, at most
@@ -80,14 +81,18 @@ class States:
         self._place[self._order] = np.arange(len(self))
 
     def _compute(self, store: _InMemory | _OnDisk, device: torch.device) -> None:
+        def compute(batch: tuple[IntArray, Tokens]) -> tuple[Tensor, Tensor | None]:
+            states, real = self.trunk.compute_states(torch.from_numpy(batch[1]).to(device))
+            return states.float().cpu(), None if real is None else real.cpu()
+
         users_done = 0
-        for rows, tokens in inference_batches(self.sequences, USERS_AT_ONCE, self.trunk.events):
-            states, real = self.trunk.compute_states(torch.from_numpy(tokens).to(device))
-            store.append(states.float().cpu().numpy())
+        batches = inference_batches(self.sequences, USERS_AT_ONCE, self.trunk.events)
+        for (rows, _), (states, real) in share_work(batches, compute):
+            store.append(states.numpy())
             place = slice(users_done, users_done + len(rows))
             self._order[place] = rows
             if self._keep is not None and real is not None:
-                self._keep[place] = real.cpu().numpy()
+                self._keep[place] = real.numpy()
             users_done += len(rows)
 
     def __call__(self, rows: IntArray) -> Batch:

@@ -243,7 +243,7 @@ class ResumePoint(Callback):
         """Save inside an epoch; also when told to terminate (SIGTERM), upon which Lightning stops after the step."""
         if trainer.is_last_batch:
             return
-        told_to_stop = trainer.received_sigterm or cast(bool, pl_module.told_to_stop)
+        told_to_stop = trainer.received_sigterm if world_size() == 1 else cast(bool, pl_module.told_to_stop)
         if told_to_stop or (trainer.global_step % self.every_n_steps == 0 and on_first(self._is_cheap)):
             self._save(trainer)
 

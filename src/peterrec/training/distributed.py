@@ -35,6 +35,7 @@ from peterrec.training.quiet import quiet
 from peterrec.training.ranks_watch import watch_children, watch_parent
 
 T = TypeVar("T")
+R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 
 ALONE = (1, "1", "auto")  # what `runner.devices` may say where a launcher says how many there are
@@ -96,8 +97,11 @@ class _Watched(DDPStrategy):
     def setup_environment(self) -> None:
         """Watch the processes that were started, or the one that started this one, and join them."""
         children: list[Any] = getattr(self.launcher, "procs", [])
-        watch_children(list(children)) if children else watch_parent()
-        children.clear()  # Lightning's observer would kill this process without a word
+        if children:
+            watch_children(list(children))
+            children.clear()  # Lightning's observer would kill this process without a word
+        elif TorchElasticEnvironment.detect() or self.local_rank > 0:  # not started by the user's shell
+            watch_parent()
         super().setup_environment()
 
 
@@ -203,6 +207,22 @@ def share(module: nn.Module) -> None:
         with _exchange():
             dist.broadcast(moved, 0)
         tensor.copy_(moved)
+
+
+def share_work(items: Iterable[T], work: Callable[[T], R]) -> Iterator[tuple[T, R]]:
+    """Yield items with what was made of each, in their order; each is worked on by one rank only.
+
+    Args:
+        items: the same on all ranks.
+        work: makes a plain value or tensors on the CPU, the same on whatever rank.
+    """
+    if world_size() == 1:
+        yield from ((item, work(item)) for item in items)
+        return
+    remaining = iter(items)
+    while group := list(islice(remaining, world_size())):
+        results = gather([work(item) for item in group[rank() : rank() + 1]])
+        yield from ((item, result[0]) for item, result in zip(group, results, strict=False))
 
 
 # ---------------------------------------------------------------- shares of a batch
@@ -351,12 +371,18 @@ class StopTogether(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take the signal over; Lightning puts the handlers back that were there before it."""
+        _Group.told_to_stop = trainer.received_sigterm
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _note)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stop after a step, unless it was the last of its epoch."""
         if pl_module.told_to_stop and not trainer.is_last_batch:
+            raise SIGTERMException
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        """Stop this rank within a validation, where no step tells the others: they find it gone."""
+        if _Group.told_to_stop and not pl_module.told_to_stop:
             raise SIGTERMException
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:

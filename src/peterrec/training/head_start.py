@@ -18,6 +18,7 @@ from peterrec.data.sequences import IntArray
 from peterrec.errors import TrainingError
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.readout import TrainedReadout, readout_named, represent
+from peterrec.training.distributed import share_work
 from peterrec.training.linear_probe import LinearProbe
 from peterrec.training.ridge_probe import RidgeProbe
 from peterrec.training.strategies import Trainable, starts_pretrained
@@ -87,9 +88,10 @@ def _read(parts: Trainable, config: AdaptConfig, users: TaskPart) -> Tensor:
     """
     read = partial(represent, parts.backbone, patch=parts.patch, readout=config.readout, module=parts.readout_module)
     device = parts.head.weight.device
-    batches = list(inference_batches(users.sequences, STARTING_BATCH, config.max_length))
-    order = torch.from_numpy(np.concatenate([rows for rows, _ in batches])).argsort()
-    vectors = torch.cat([read(torch.from_numpy(tokens).to(device)) for _, tokens in batches]).float()[order]
+    batches = inference_batches(users.sequences, STARTING_BATCH, config.max_length)
+    vectors_by_batch = list(share_work(batches, lambda batch: read(torch.from_numpy(batch[1]).to(device)).cpu()))
+    order = torch.from_numpy(np.concatenate([rows for (rows, _), _ in vectors_by_batch])).argsort()
+    vectors = torch.cat([read_vectors for _, read_vectors in vectors_by_batch]).float()[order].to(device)
     if not bool(vectors.isfinite().all()):
         raise TrainingError(
             "states of the backbone are not finite before anything is trained", remedy="pre-train again"
