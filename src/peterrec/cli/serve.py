@@ -38,6 +38,12 @@ def command(
     bundle_root: Annotated[
         str | None, typer.Option("--bundle-root", help="Folder that operators may load bundles from.")
     ] = None,
+    registry: Annotated[
+        str | None, typer.Option("--registry", help="Who shares bundles: state (nobody), or store (its replicas).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", help="Processes that answer at the address.")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
 ) -> None:
@@ -53,7 +59,7 @@ def command(
         )
     options = {
         "host": host, "port": port, "state": state, "store": store, "keys": keys, "titles": titles,
-        "bundle_root": bundle_root,
+        "bundle_root": bundle_root, "registry": registry, "workers": workers,
     }  # fmt: skip
     values = {name: value for name, value in options.items() if value is not None}
     settings = load_config(ServeConfig, config, set_, **values)

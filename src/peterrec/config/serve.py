@@ -65,7 +65,7 @@ class LimitsConfig(Config):
 
 
 class ReplicasConfig(Config):
-    """Settings of replicas, which share one registry of bundles (`registry: store`)."""
+    """Settings of replicas and workers, which share one registry of bundles (`registry: store`, `workers`)."""
 
     poll_ms: Annotated[float, Field(ge=10.0, le=10_000.0)] = Field(
         default=250.0, description="milliseconds between two looks at the registry"
@@ -100,6 +100,9 @@ class ServeConfig(Config):
         description="state: bundles are this service's own, remembered in the folder `state`; store: in the Redis "
         "server of `store`, shared by all services that have it, with copies in their common `bundle_root`",
     )
+    workers: PositiveInt = Field(
+        default=1, description="processes that answer at the address; their common memory holds the backbone once"
+    )
     keys: str | None = Field(default=None, description="file with the keys of clients and what each may do")
     titles: str | None = Field(default=None, description="Parquet or CSV with columns item_id and title, for the page")
     bundle_root: str = Field(default=".", description="folder that bundles are loaded from while the service runs")
@@ -111,5 +114,5 @@ class ServeConfig(Config):
         description="of the network; else OMP_NUM_THREADS, or one less than the cores: one is for who talks to clients",
     )
     engine: EngineConfig = Field(default=EngineConfig(), description="how questions are answered")
-    replicas: ReplicasConfig = Field(default=ReplicasConfig(), description="how replicas follow `registry: store`")
+    replicas: ReplicasConfig = Field(default=ReplicasConfig(), description="how replicas and workers agree on bundles")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="what may be asked for")

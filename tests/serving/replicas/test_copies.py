@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from peterrec.errors import StorageError, StoreError
-from peterrec.serving.replicas.copies import SharedCopies, check_shared
+from peterrec.serving.replicas.copies import SharedCopies
 
 GRACE = 60.0
 
@@ -99,9 +99,11 @@ def test_another_replica_may_have_written_it_just_now(copies: SharedCopies) -> N
     assert (copies.path("age", "v1") / "version").read_text() == "v1"
 
 
-def test_a_root_that_the_others_do_not_have_is_refused(copies: SharedCopies, tmp_path: Path) -> None:
-    check_shared(copies, False, tmp_path)
+def test_a_root_that_the_others_do_not_have_is_refused(tmp_path: Path) -> None:
+    copies = SharedCopies(tmp_path / "copies", GRACE, tmp_path)
+    copies.check(named=False)
     with pytest.raises(StorageError, match="not the folder that the other replicas have"):
-        check_shared(copies, True, tmp_path)
+        copies.check(named=True)
+    SharedCopies(tmp_path / "copies", GRACE).check(named=True)
     copies.save(bundle("v1"))
-    check_shared(copies, True, tmp_path)
+    copies.check(named=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from peterrec.serving.http.batcher import BatchRun
@@ -18,10 +20,16 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Counters of one service, in a registry of its own."""
+    """Counters of one service, in a registry of its own.
 
-    def __init__(self) -> None:
+    Args:
+        workers: folder in which prometheus_client has the counters of all workers, whose sums are told; None: it is one
+            process. Gauges are always those of this process.
+    """
+
+    def __init__(self, workers: Path | None = None) -> None:
         self.registry = registry = CollectorRegistry()
+        self._gauges, self._workers = CollectorRegistry(), workers
         about = ["route", "method"]
         self.requests = Counter(
             "peterrec_requests", "Requests by route, method and status.", [*about, "status"], registry=registry
@@ -64,11 +72,15 @@ class Metrics:
         versions: Callable[[], list[VersionInfo]],
     ) -> None:
         """Read these whenever the metrics are asked for: (what it is, value) by name; rows that wait; bundles."""
-        self.registry.register(_GaugeCollector(gauges, queues, versions))
+        self._gauges.register(_GaugeCollector(gauges, queues, versions))
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text form."""
-        return generate_latest(self.registry)
+        counters = self.registry
+        if self._workers is not None:
+            counters = CollectorRegistry()
+            MultiProcessCollector(counters, path=str(self._workers))  # type: ignore[no-untyped-call]
+        return generate_latest(counters) + generate_latest(self._gauges)
 
 
 class _GaugeCollector(Collector):

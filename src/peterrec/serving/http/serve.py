@@ -7,10 +7,13 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from socket import socket
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from peterrec.arguments import checked
+from peterrec.artifacts.backbone_io import load_backbone
 from peterrec.config import ServeConfig
 from peterrec.config.base import NAME_RULE, check_name
 from peterrec.data.catalogue import ItemId
@@ -19,13 +22,16 @@ from peterrec.model import UserModel
 from peterrec.serving.engine import Engine
 from peterrec.serving.http.auth import is_loopback
 from peterrec.serving.http.logs import Log, engine_log_shown
+from peterrec.serving.http.metrics import Metrics
 from peterrec.serving.http.open_bundles import check_registry, open_bundles
 from peterrec.serving.http.server import bind, run
 from peterrec.serving.http.service import Parts, Service
+from peterrec.serving.http.workers import WorkerPlan, Workers, new_counts
 from peterrec.serving.keys import Keys, read_keys
-from peterrec.serving.replicas.readers import RedisReaders
+from peterrec.serving.replicas.file_registry import FileRegistry
+from peterrec.serving.replicas.readers import Readers, RedisReaders, WorkerReaders
 from peterrec.serving.requests import Request
-from peterrec.serving.state_folder import LOCK
+from peterrec.serving.state_folder import LOADING, LOCK, WORKER_METRICS
 from peterrec.serving.store.open import REDIS, check_store, open_store
 from peterrec.serving.titles import ItemSearch
 from peterrec.serving.users import Users
@@ -58,29 +64,76 @@ def serve(
     keys = _read_keys(config, log)
     bundle_folders = parse_bundles(bundles)
     listener = bind(config.host, config.port)
-    with contextlib.closing(listener), engine_log_shown(log):
-        service = open_service(backbone, bundle_folders, config, keys, log)
-        host, port = listener.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
-        def started() -> None:
-            engine = service.parts.engine
-            loaded = [f"{task.name} {task.version}" for task in engine.tasks()]
-            items = engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
-            example = _example_command(address, items, keyed=keys is not None)
-            log.write("started", address=address, bundles=loaded, keys=keys is not None, example=example)
-            for line in engine.bounds():
-                log.write("bounds", message=line)
-            if say is not None:
-                for line in engine.bounds():
-                    say(line)
-                say(f"the page is at {address}/ (Ctrl-C stops it); next: {example}")
+    def started(report: dict[str, Any]) -> None:
+        example = _example_command(address, report["items"], keyed=keys is not None)
+        log.write("started", address=address, bundles=report["bundles"], keys=keys is not None, example=example)
+        for line in report["bounds"]:
+            log.write("bounds", message=line)
+        if say is not None:
+            for line in report["bounds"]:
+                say(line)
+            say(f"the page is at {address}/ (Ctrl-C stops it); next: {example}")
 
-        run(service, listener, started)
+    with contextlib.closing(listener):
+        if config.workers > 1:
+            plan = WorkerPlan(str(backbone), bundle_folders, config, keys, new_counts(config.workers))
+            _serve_by_workers(plan, listener, log, started)
+            return
+        with engine_log_shown(log):
+            service = open_service(backbone, bundle_folders, config, keys, log)
+            run(service, listener, lambda: started(_report(service)))
+
+
+def _report(service: Service) -> dict[str, Any]:
+    """Return what is told of a service when it answers."""
+    engine = service.parts.engine
+    loaded = [f"{task.name} {task.version}" for task in engine.tasks()]
+    items = engine.model.catalogue.ids.slice(0, EXAMPLE_ITEMS).to_pylist()
+    return {"bundles": loaded, "items": items, "bounds": engine.bounds()}
+
+
+def _serve_by_workers(plan: WorkerPlan, listener: socket, log: Log, started: Callable[[dict[str, Any]], None]) -> None:
+    """Answer by several processes until a signal ends them; this one holds the folder of state for them."""
+    check_store(plan.config.store)
+    check_registry(plan.config)
+    with contextlib.ExitStack() as undo:
+        lock_state_folder(plan.state, undo)
+        registry = FileRegistry(plan.state, plan.bundle_folders)
+        registry.create()
+
+        def all_started(report: dict[str, Any]) -> None:
+            registry.confirm()  # only now: a mistake of the command line overrules nothing
+            started(report)
+
+        Workers(plan, listener, _work, log).run(all_started)
+
+
+def _work(plan: WorkerPlan, listener: socket, report: Callable[[dict[str, Any]], None]) -> None:
+    """Answer as one of several processes."""
+    log = Log()
+    with engine_log_shown(log):
+        service = open_service(plan.backbone, plan.bundle_folders, plan.config, plan.keys, log, plan)
+        run(service, listener, lambda: report(_report(service)))
+
+
+def _load_model(backbone: str | Path, worker: WorkerPlan | None) -> UserModel:
+    """Load the backbone; of several workers one after the other, each into the memory that they share."""
+    if worker is None:
+        return UserModel.from_pretrained(backbone)
+    with FileLock(worker.state / LOADING):
+        return UserModel(load_backbone(Path(backbone), mapped=True))
 
 
 def open_service(
-    backbone: str | Path, bundle_folders: dict[str, str], config: ServeConfig, keys: Keys | None, log: Log
+    backbone: str | Path,
+    bundle_folders: dict[str, str],
+    config: ServeConfig,
+    keys: Keys | None,
+    log: Log,
+    worker: WorkerPlan | None = None,
 ) -> Service:
     """Load and open all that the service is made of.
 
@@ -90,6 +143,7 @@ def open_service(
         config: settings.
         keys: of clients.
         log: for lines of the service.
+        worker: of several that are this service; None: it is one process, and takes the folder of state.
 
     Raises:
         PeterRecError: something of it cannot be used.
@@ -98,11 +152,11 @@ def open_service(
     check_store(config.store)
     check_registry(config)
     with contextlib.ExitStack() as undo:
-        lock = lock_state_folder(state, undo) if state.exists() else None
-        model = UserModel.from_pretrained(backbone)
+        lock = lock_state_folder(state, undo) if worker is None and state.exists() else None
+        model = _load_model(backbone, worker)
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine)
-        bundles = open_bundles(engine, config, log)
+        bundles = open_bundles(engine, config, log, worker)
         undo.callback(bundles.close)
         bundles.start(bundle_folders)
         try:  # what is made when it is first needed is made
@@ -110,16 +164,23 @@ def open_service(
         except PeterRecError as error:
             log.write("first answer", "error", message=error.message, remedy=error.remedy)
         # Only now, so that a mistake leaves nothing behind.
-        lock = lock or lock_state_folder(state, undo)
+        lock = lock or (lock_state_folder(state, undo) if worker is None else None)
         store = open_store(config.store, state, config.limits.keep_events)
         undo.callback(store.close)
         for warning in getattr(store, "warnings", ()):
             log.write("store", "warning", message=warning)
-        readers = RedisReaders(config.store) if config.store.startswith(REDIS) else None
-        users = Users(engine, store, readers)
-        service = Service(Parts(engine, users, store, items, bundles, keys, lock), config, log)
+        users = Users(engine, store, _readers(config, worker))
+        metrics = Metrics(None if worker is None else state / WORKER_METRICS)
+        service = Service(Parts(engine, users, store, items, bundles, keys, lock), config, log, metrics)
         undo.pop_all()
     return service
+
+
+def _readers(config: ServeConfig, worker: WorkerPlan | None) -> Readers | None:
+    """Return the services that have copies of the users of the store; None: there is only this one."""
+    if config.store.startswith(REDIS):
+        return RedisReaders(config.store)
+    return None if worker is None else WorkerReaders(worker.followed, worker.number)
 
 
 def lock_state_folder(state: Path, undo: contextlib.ExitStack) -> FileLock:

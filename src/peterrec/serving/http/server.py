@@ -127,11 +127,14 @@ def run(service: Service, listener: socket.socket, started: Callable[[], None]) 
 
 
 def share_cores(config: ServeConfig) -> None:
-    """Leave a core to the event loop: threads of the network that wait for each other make every answer late."""
+    """Leave a core to the event loop: threads of the network that wait for each other make every answer late.
+
+    Workers share the cores.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        torch.set_num_threads(max(1, (torch.get_num_threads() - 1) // config.workers))
 
 
 def open_files_for_connections(service: Service) -> int:

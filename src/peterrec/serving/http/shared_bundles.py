@@ -14,7 +14,7 @@ from peterrec.serving.http.bundle_operations import BundleOperations, failed_bun
 from peterrec.serving.http.errors import ApiError
 from peterrec.serving.http.logs import Log
 from peterrec.serving.replicas.base import Entry, Listing, SharedRegistry
-from peterrec.serving.replicas.copies import SharedCopies, check_shared
+from peterrec.serving.replicas.copies import SharedCopies
 from peterrec.serving.replicas.leases import Leases
 from peterrec.serving.requests import EVERY_TASK, Answer, Explanation, Question, VersionInfo
 from peterrec.serving.versions import VersionHistory
@@ -82,7 +82,7 @@ class SharedBundles(BundleOperations):
             PeterRecError: one of the command line cannot be loaded, or the copies are not there.
         """
         self._poll()
-        check_shared(self._copies, bool(self._listing.active), self._root)
+        self._copies.check(named=bool(self._listing.active))
         for name, path in command_line.items():
             if name in self._listing.entries:
                 message = "the registry decides which version answers, not the command line"
@@ -104,7 +104,7 @@ class SharedBundles(BundleOperations):
         def change(history: VersionHistory | None) -> VersionHistory:
             return history or VersionHistory((loaded.version,))
 
-        self._publish(loaded, change)
+        self._publish(loaded, change, seed=True)
 
     def close(self) -> None:
         """Stop following the registry."""
@@ -267,17 +267,17 @@ class SharedBundles(BundleOperations):
         self._log.write("bundle dropped", name=name, generation=generation)
         return generation
 
-    def _publish(self, loaded: LoadedBundle, change: Change) -> int:
+    def _publish(self, loaded: LoadedBundle, change: Change, *, seed: bool = False) -> int:
         name, version = loaded.name, loaded.version
         with self._lock:
             self._memory[name] = {**self._memory.get(name, {}), version: loaded}
         self._copies.save(loaded, lambda copy: self._can_be_read(name, version, copy))
-        generation = self._replace_entry(name, change)
+        generation = self._replace_entry(name, change, seed=seed)
         self._copies.save(loaded)  # nobody removes it any more; perhaps it was removed before
         self._copies.clean(self._named)
         return generation
 
-    def _replace_entry(self, name: str, change: Change) -> int:
+    def _replace_entry(self, name: str, change: Change, *, seed: bool = False) -> int:
         """Replace the entry of a name, and follow."""
         for _ in range(ATTEMPTS):
             self._poll()
@@ -291,7 +291,7 @@ class SharedBundles(BundleOperations):
             if history_before is not None:
                 unlisted = set(history_before.versions) - set(() if history is None else history.versions)
                 self._copies.touch(name, unlisted)
-            generation = self._registry.publish(name, before, history)
+            generation = self._registry.publish(name, before, history, seed=seed)
             if generation is not None:
                 self._poll()
                 return generation

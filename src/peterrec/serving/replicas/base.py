@@ -65,13 +65,16 @@ class SharedRegistry(Protocol):
     def read(self, state: str) -> Listing | None:
         """Return all entries, or None if the registry is still in this state."""
 
-    def publish(self, name: str, before: Entry | None, history: VersionHistory | None) -> int | None:
+    def publish(
+        self, name: str, before: Entry | None, history: VersionHistory | None, *, seed: bool = False
+    ) -> int | None:
         """Replace the entry of a name in one step.
 
         Args:
             name: of the bundle.
             before: entry that is replaced; None: there is none.
             history: that the bundle has now; None: it is dropped.
+            seed: whether it comes from a command line, and not from an operator.
 
         Returns:
             The generation of the change; None where the entry is another one by now: nothing was changed.
@@ -79,6 +82,12 @@ class SharedRegistry(Protocol):
 
     def close(self) -> None:
         """Close files and connections."""
+
+
+def unpack_entry(text: str) -> Entry:
+    """Decode an entry as registries have it: `GENERATION RANDOM JSON`."""
+    generation, _, packed = text.split(" ", 2)
+    return Entry(unpack_history(packed), int(generation), text)
 
 
 def pack_history(history: VersionHistory | None) -> str:

@@ -26,15 +26,27 @@ class SharedCopies:
     Args:
         folder: of the copies; it is made when the first one is written.
         grace: seconds.
+        root: below which other services see the folder, too; None: no service on another machine.
     """
 
-    def __init__(self, folder: Path, grace: float) -> None:
-        self._folder, self._grace = folder, grace
+    def __init__(self, folder: Path, grace: float, root: Path | None = None) -> None:
+        self._folder, self._grace, self._root = folder, grace, root
 
-    @property
-    def exist(self) -> bool:
-        """Whether there are any, or were some."""
-        return self._folder.is_dir()
+    def check(self, *, named: bool) -> None:
+        """Refuse a root that other services do not share.
+
+        Args:
+            named: whether the registry names any version.
+
+        Raises:
+            StorageError: the copies that the registry names are not there.
+        """
+        if named and self._root is not None and not self._folder.is_dir():
+            raise StorageError(
+                "has no copies of the registry's bundles: it is not the folder that the other replicas have",
+                remedy="give all replicas the same `bundle_root`, on a file system that they share",
+                path=self._root,
+            )
 
     def path(self, name: str, version: str) -> Path:
         """Return the folder of a version."""
@@ -100,22 +112,3 @@ class SharedCopies:
             removed.rename(copy)
             return
         shutil.rmtree(removed, ignore_errors=True)
-
-
-def check_shared(copies: SharedCopies, named: bool, root: Path) -> None:
-    """Refuse a root that other replicas do not share.
-
-    Args:
-        copies: below the root.
-        named: whether the registry names any version.
-        root: as it was given.
-
-    Raises:
-        StorageError: the copies that the registry names are not there.
-    """
-    if named and not copies.exist:
-        raise StorageError(
-            "has no copies of the bundles that the registry names: it is not the folder that the other replicas have",
-            remedy="give all replicas the same `bundle_root`, on a file system that they share",
-            path=root,
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from collections.abc import MutableSequence
 from typing import Protocol
 
 from peterrec.serving.store.redis_client import RedisClient
@@ -14,6 +15,7 @@ READERS = f"{PREFIX}readers"
 READER_SECONDS = 5.0  # after its last word a service has no copies, or has ended
 LAPSE_SECONDS = 2.5  # after the last word that reached the server, for dropping copies: well before the others know
 RENEW_SECONDS = 1.0
+NO_COPIES = 2**62  # erasures that a worker has followed which has ended, or has not begun
 TIMEOUT = 1.0  # of a call; shorter than what is left before the lapse
 
 FOLLOW = """
@@ -111,3 +113,37 @@ class RedisReaders:
         with self._server.errors():
             self._server.redis.hdel(READERS, self._identity)
         self._server.close()
+
+
+class WorkerReaders:
+    """`Readers` among the workers of one service: a number in shared memory for each, the erasures it has followed.
+
+    The process that starts the workers writes `NO_COPIES` for one that has ended, so that nobody has to be waited for.
+
+    Args:
+        followed: of all workers.
+        worker: number of this one.
+    """
+
+    def __init__(self, followed: MutableSequence[int], worker: int) -> None:
+        self._followed, self._worker = followed, worker
+        self._started = False
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether the others may take this worker for one without copies; see `Readers`."""
+        return not self._started
+
+    def follow(self, count: int) -> None:
+        """Tell the others that there is no copy here of users who were erased; see `Readers`."""
+        self._followed[self._worker] = count
+        self._started = True
+
+    def behind(self, count: int) -> int:
+        """Return how many other workers may have copies of users who were erased; see `Readers`."""
+        return sum(followed < count for worker, followed in enumerate(self._followed) if worker != self._worker)
+
+    def close(self) -> None:
+        """Leave: this worker has no copies any more; see `Readers`."""
+        self._started = False
+        self._followed[self._worker] = NO_COPIES

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 
 from peterrec.errors import StoreError
-from peterrec.serving.replicas.base import Entry, Listing, pack_history, unpack_history
+from peterrec.serving.replicas.base import Entry, Listing, pack_history, unpack_entry
 from peterrec.serving.store.redis_client import RedisClient
 from peterrec.serving.store.redis_store import PREFIX
 from peterrec.serving.versions import VersionHistory
@@ -83,11 +83,14 @@ class RedisRegistry:
             return None
         new_state, generation, rows = content
         names, texts = ([row.decode() for row in rows[start::2]] for start in (0, 1))
-        entries = {name: _entry(text) for name, text in zip(names, texts, strict=True)}
+        entries = {name: unpack_entry(text) for name, text in zip(names, texts, strict=True)}
         return Listing(new_state.decode(), int(generation), dict(sorted(entries.items())))
 
-    def publish(self, name: str, before: Entry | None, history: VersionHistory | None) -> int | None:
+    def publish(
+        self, name: str, before: Entry | None, history: VersionHistory | None, *, seed: bool = False
+    ) -> int | None:
         """Replace the entry of a name in one step; see `SharedRegistry`."""
+        del seed  # it is kept like any other
         text = "" if before is None else before.text
         arguments = [self.identity, name, text, pack_history(history), secrets.token_hex(8)]
         with self._server.errors():
@@ -106,8 +109,3 @@ class RedisRegistry:
             remedy="restore its data, or start all replicas again with the bundles on their command lines",
             path=self._server.address,
         )
-
-
-def _entry(text: str) -> Entry:
-    generation, _, packed = text.split(" ", 2)
-    return Entry(unpack_history(packed), int(generation), text)
