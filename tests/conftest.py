@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _is_of_spark(item):
             item.add_marker(pytest.mark.spark)
             item.add_marker(pytest.mark.xdist_group("spark"))  # one session, and not one in each process
+            item.add_marker(pytest.mark.timeout(900))  # to start it and its first queries takes long on a busy machine
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))  # of sockets of pyspark
 
 

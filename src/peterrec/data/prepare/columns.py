@@ -37,21 +37,27 @@ class IdCounts:
     integers: int
 
 
-def count_ids(engine: Engine, table: Any, column: str, *, typed: bool) -> list[IdCounts]:
-    """Count, for each file of a table, what its ids look like.
+def count_ids(engine: Engine, table: Any, columns: Sequence[str], *, typed: bool) -> dict[str, list[IdCounts]]:
+    """Count, for each file of a table, what its ids in some columns look like.
 
     In a `typed` file (Parquet) text is meant as text: digits in it make no integer id.
     """
-    value = table[column]
+    present = {f"present_{column}": table[column].notnull() for column in columns}
+    integers = {f"integer_{column}": _is_integer(table[column], typed=typed) for column in columns}
+    flags = engine.rows(table.select(FILE, **present, **integers))
+    sums = {name: flags[name].cast("int64").sum().fill_null(0) for name in present | integers}
+    rows = flags.group_by(FILE).aggregate(**sums).order_by(FILE).to_pyarrow().to_pylist()
+    return {
+        column: [IdCounts(row[FILE], row[f"present_{column}"], row[f"integer_{column}"]) for row in rows]
+        for column in columns
+    }
+
+
+def _is_integer(value: Any, *, typed: bool) -> Any:
     integers = read_integer(value).notnull()
     if value.type().is_string():
         integers = value.re_search(INTEGER) & integers & (not typed)
-    flags = engine.rows(table.select(FILE, present=value.notnull(), integer=value.notnull() & integers))
-    counted = flags.group_by(FILE).aggregate(
-        present=flags["present"].cast("int64").sum(), integers=flags["integer"].cast("int64").sum()
-    )
-    rows = counted.order_by(FILE).to_pyarrow().to_pylist()
-    return [IdCounts(row[FILE], row["present"], row["integers"] or 0) for row in rows]
+    return value.notnull() & integers
 
 
 def decide_id_type(counts: Sequence[IdCounts], column: str, setting: Literal["auto", "text", "integer"]) -> IdType:

@@ -11,7 +11,6 @@ import ibis
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.columns import (
-    IdCounts,
     check_fractions,
     check_types,
     count_ids,
@@ -159,13 +158,13 @@ def _readers(
 ) -> tuple[dict[str, Reader], IdType, SortKind]:
     """Decide, over all files, how each column is to be read."""
 
-    def ids(column: str) -> list[IdCounts]:
-        counts_of_tables = (
-            count_ids(engine, table, column, typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
-        )
-        return [file_counts for table_counts in counts_of_tables for file_counts in table_counts]
-
-    user_kind, item_kind = (decide_id_type(ids(column), column, config.ids) for column in ("user", "item"))
+    counts_of_tables = [
+        count_ids(engine, table, ("user", "item"), typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
+    ]
+    user_kind, item_kind = (
+        decide_id_type([count for counts in counts_of_tables for count in counts[column]], column, config.ids)
+        for column in ("user", "item")
+    )
     readers: dict[str, Reader] = {
         "user": lambda table: read_id(table["user"], user_kind).cast("string"),
         "item": lambda table: read_id(table["item"], item_kind),

@@ -110,7 +110,7 @@ def label_targets(engine: Engine, events: TargetEvents, users: Users, eligible: 
     with_source = int(scalars(table.aggregate(n=table["place"].nunique()))["n"])
     steps = [user_step("users with target events", events.all_users)]
     steps.append(user_step("with source events", with_source, events.all_users - with_source, "no source event"))
-    pairs = _pairs(engine, events, users, eligible)
+    pairs = engine.store("target_pairs", _pairs(engine, events, users, eligible))  # which is asked three times
     remaining = int(scalars(pairs.aggregate(n=pairs["place"].nunique()))["n"])
     reason = f"fewer than {task.min_user_events} source events"
     if events.cut is not None:
