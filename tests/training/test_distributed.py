@@ -27,7 +27,7 @@ ENVIRONMENT = os.environ | {
     "PYTHONUNBUFFERED": "1",
     "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
 }
-SECONDS = 60  # for all ranks to end, on a machine that does much else
+SECONDS = 120  # for all ranks to end, on a machine that does much else
 QUICK = ("full", "rows", "views", "few", "patch", "joint")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 
@@ -128,7 +128,7 @@ def test_every_launcher_gives_the_same_bytes(corpus: Corpus, backbone: Path, tmp
 # ---------------------------------------------------------------- the command line, and ranks that end
 
 
-SETTINGS = ["backbone.channels=8", "backbone.dilations=[1,2]", "batch_size=2", "epochs=3", "patience=3"]
+SETTINGS = ["backbone.channels=8", "backbone.dilations=[1,2]", "batch_size=2", "epochs=2"]
 SETTINGS += [
     "runner.checkpoint_share=1e9",
     "runner.accelerator=cpu",
@@ -168,6 +168,7 @@ def uninterrupted(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # processes start slowly on a machine that does much else
 @pytest.mark.parametrize(
     ("launcher", "number", "victim"),
     [
