@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 
 
+def skip_without_spark() -> None:
+    """Skip a test where there is no Spark."""
+    if find_spec("pyspark") is None:
+        pytest.skip("needs pyspark: pip install 'peterrec[spark]'")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("needs Java 17 or later, such as Debian's openjdk-17-jre-headless")
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A session on two threads."""
-    if find_spec("pyspark") is None:
-        pytest.skip("Spark is not installed: pip install 'peterrec[spark]'")
-    if shutil.which("java") is None:
-        pytest.skip("Spark needs Java, which is not installed")
+    skip_without_spark()
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -27,11 +32,15 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
     settings: dict[str, Any] = {
         "spark.driver.memory": "1g",
+        # Queries are tiny: to plan and compile them is most of the time.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.adaptive.enabled": "false",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
-        "spark.sql.shuffle.partitions": "3",
-        "spark.default.parallelism": "3",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.default.parallelism": "2",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
         "spark.local.dir": str(tmp_path_factory.mktemp("spark")),
     }

@@ -171,7 +171,8 @@ def test_rows_of_users(spark, tmp_path, integers):
     for bundle in (shop, None):
         ranked = recommend(dataframe, backbone, bundle, options, k=3)
         assert_same(ranked, local_recommend(backbone, bundle, lines, options=options, k=3))
-    assert_same(embed(dataframe, backbone, options=options), local_embed(backbone, lines, options=options))
+    shipped = embed(dataframe, backbone, options=options, on_executors=False)
+    assert_same(shipped, local_embed(backbone, lines, options=options))
 
 
 # ---------------------------------------------------------------- what is refused

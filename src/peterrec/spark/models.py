@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,19 +84,20 @@ def ship(context: Any, path: Path, folder: ModelFolder) -> None:
         folder: the same, to be shipped.
     """
     shipped = {Path(name).name for name in context.listFiles}
-    with tempfile.TemporaryDirectory(prefix="peterrec-") as scratch:
-        staging = Path(scratch) if context.master.startswith("local") else _kept_folder(context)
-        for name in folder.files:
-            if folder.shipped_name(name) in shipped:
-                continue
-            link = staging / folder.shipped_name(name)
-            link.symlink_to((path / name).resolve())
-            context.addFile(str(link))
-
-
-def _kept_folder(context: Any) -> Path:
-    """Return a folder that is there as long as the application: executors that start later fetch from it, too."""
-    return Path(tempfile.mkdtemp(prefix="peterrec-", dir=context._temp_dir))
+    new = [name for name in folder.files if folder.shipped_name(name) not in shipped]
+    if not new:
+        return
+    # Executors fetch from it as long as the application runs, those that start later too. Spark takes a symbolic link
+    # for the file that it leads to, by that one's name.
+    staging = Path(tempfile.mkdtemp(prefix="peterrec-"))
+    atexit.register(shutil.rmtree, staging, ignore_errors=True)
+    for name in new:
+        file = staging / folder.shipped_name(name)
+        try:
+            os.link((path / name).resolve(), file)
+        except OSError:  # on another disk, or one without hard links
+            shutil.copyfile(path / name, file)
+        context.addFile(str(file))
 
 
 @dataclass(frozen=True)
