@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
-import shutil
 import signal
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +15,9 @@ from hypothesis import Phase, settings
 
 from log_lines import log_lines
 from pairwise import FULL
+from spark_session import spark_of_all_tests
+
+__all__ = ["spark_of_all_tests"]
 
 # Property tests run the same examples every time (CI must not depend on luck), without deadlines (shared machines).
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40 if FULL else 15)
@@ -94,34 +94,3 @@ def spark(spark_of_all_tests: Any) -> Iterator[Any]:
     with warnings.catch_warnings():  # before another test is blamed for them
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
-
-
-@pytest.fixture(scope="session")
-def spark_of_all_tests() -> Iterator[Any]:
-    """The same, made once."""
-    pytest.importorskip("pyspark", reason="needs pyspark: pip install 'peterrec[spark]'")
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        pytest.skip("needs Java 17 or later, such as Debian's openjdk-17-jre-headless")
-    from pyspark.sql import SparkSession
-
-    settings_of_tests = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "ERROR",
-        "spark.driver.memory": "1g",
-        "spark.driver.host": "localhost",
-        "spark.driver.bindAddress": "127.0.0.1",
-        # Queries are tiny: to plan and compile them is most of the time.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.adaptive.enabled": "false",
-        "spark.sql.shuffle.partitions": "2",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        builder = SparkSession.builder.master("local[2]")
-        for name, value in settings_of_tests.items():
-            builder = builder.config(name, value)
-        session = builder.getOrCreate()
-    yield session
-    session.stop()

@@ -22,16 +22,15 @@ def skip_without_spark() -> None:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A session on two threads."""
+def spark_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A session on two threads, small and quick to start."""
     skip_without_spark()
     from pyspark.sql import SparkSession
 
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    # The workers import what is tested from where this process does, tests included.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
     settings: dict[str, Any] = {
         "spark.driver.memory": "1g",
+        "spark.driver.host": "localhost",
+        "spark.driver.bindAddress": "127.0.0.1",
         # Queries are tiny: to plan and compile them is most of the time.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.sql.codegen.wholeStage": "false",
@@ -44,6 +43,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
         "spark.local.dir": str(tmp_path_factory.mktemp("spark")),
     }
-    session = SparkSession.builder.master("local[2]").appName("tests").config(map=settings).getOrCreate()
-    yield session
-    session.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        # The workers import what is tested from where this process does, tests included.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)]))
+        session = SparkSession.builder.master("local[2]").appName("tests").config(map=settings).getOrCreate()
+        yield session
+        session.stop()

@@ -14,7 +14,7 @@ from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare import event_histories, events
 from peterrec.data.prepare.columns import read_id
-from peterrec.data.prepare.duckdb_engine import scalars
+from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.files import FILE, WHICH_COLUMNS
 from peterrec.data.prepare.plausibility import event_warnings, suspicious_flags
@@ -113,8 +113,8 @@ def group_events(
         ConfigError: a bound of time does not fit the times, or a setting cannot be followed on Spark.
     """
     session = dataframe.sparkSession
-    with _view(session, _named(dataframe, config)) as (connection, raw):
-        checked, unit = _check(raw, config)
+    with _view(session, _named(dataframe, config)) as (engine, raw):
+        checked, unit = _check(engine, raw, config)
         for preprocessing in preprocessings:
             _check_unit(unit, config, preprocessing)
         conditions = [
@@ -123,7 +123,7 @@ def group_events(
         keeps = {f"keep{place}": condition for place, condition in enumerate(conditions) if condition is not None}
         sort_columns = tuple(name for name in ("time", "order") if name in checked.table.columns)
         table = checked.table.mutate(**keeps).select("user", *sort_columns, "item", *keeps)
-        rows = session.sql(connection.compile(table))
+        rows = session.sql(engine.connection.compile(table))
     notes = tuple(f"{WARNING}{warning}" for warning in checked.warnings)
     fields = tuple(f"keep{place}" if condition is not None else None for place, condition in enumerate(conditions))
     grouped, fields = _grouped(rows, sort_columns, fields)
@@ -161,41 +161,29 @@ def _check_type(role: str, column: str, type_: Any) -> None:
 
 @contextlib.contextmanager
 def _view(session: Any, dataframe: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield an Ibis connection and a DataFrame as its table; settings of the session are as before in the end."""
+    """Yield Spark as an engine and a DataFrame as its table; settings of the session are as before in the end."""
+    from peterrec.data.prepare.spark_engine import SparkEngine, connect  # noqa: PLC0415 - imports Spark
+
     settings = ("spark.sql.session.timeZone", "spark.sql.mapKeyDedupPolicy")
     before = {name: session.conf.get(name) for name in settings}
     name = f"peterrec_{secrets.token_hex(6)}"
     dataframe.createOrReplaceTempView(name)
     try:
-        connection = _connect(session)  # sets the zone to UTC: what is compiled meanwhile keeps it
-        yield connection, connection.table(name)
+        connection = connect(session)  # sets the zone to UTC: what is compiled meanwhile keeps it
+        yield SparkEngine(session, connection), connection.table(name)
     finally:
         session.catalog.dropTempView(name)
         for setting, value in before.items():
             session.conf.set(setting, value)
 
 
-def _connect(session: Any) -> Any:
-    """Return Ibis on a session; results come as Arrow, not through pandas, which warns of how Spark calls it."""
-    from ibis.backends.pyspark import Backend  # noqa: PLC0415 - imports Spark
-
-    class ArrowBackend(Backend):  # type: ignore[misc]
-        def to_pyarrow(self, expr: Any, /, **_: Any) -> Any:
-            return self._session.sql(self.compile(expr.as_table())).toArrow()
-
-    ibis.pyspark  # noqa: B018 - registers the options of the backend
-    backend = ArrowBackend()
-    backend.do_connect(session)
-    return backend
-
-
-def _check(raw: Any, config: EventsConfig) -> tuple[Events, float | None]:
+def _check(engine: Engine, raw: Any, config: EventsConfig) -> tuple[Events, float | None]:
     """Return the events, and the unit of their times where these are numbers."""
     marked = events._with_missing_values(raw, config)
     kinds: dict[str, SortKind] = {}
     for role in ("time", "order"):
         if role in event_columns(config):
-            kinds[role] = _sort_kind(marked, role, event_columns(config)[role])
+            kinds[role] = _sort_kind(engine, marked, role, event_columns(config)[role])
     kind: IdType = "integer" if config.ids == "integer" else "text"
     columns = {"user": read_id(marked["user"], kind).cast("string"), "item": read_id(marked["item"], kind)}
     columns |= {role: read_sortable(marked[role], sort_kind) for role, sort_kind in kinds.items()}
@@ -208,7 +196,7 @@ def _check(raw: Any, config: EventsConfig) -> tuple[Events, float | None]:
     dropped, reason = events._check_rows(rows, config) if counts["bad"] else (0, "")
     if counts["rows"] == 0:
         raise DataError("there are no events in the input", remedy="give a DataFrame with events")
-    warnings = event_warnings(valid, counts, event_columns(config))
+    warnings = event_warnings(engine, valid, counts, event_columns(config))
     return Events(valid, kind, kinds["time"], (), int(counts["rows"]), dropped, reason, warnings), unit
 
 
@@ -239,7 +227,7 @@ def _check_unit(unit: float | None, config: EventsConfig, preprocessing: Preproc
         )
 
 
-def _sort_kind(table: Any, role: str, column: str) -> SortKind:
+def _sort_kind(engine: Engine, table: Any, role: str, column: str) -> SortKind:
     """Return how values compare: by their type where that says it, else by looking at all of them."""
     type_ = table[role].type()
     if type_.is_timestamp() or type_.is_date():
@@ -248,7 +236,7 @@ def _sort_kind(table: Any, role: str, column: str) -> SortKind:
         return "integer"
     if type_.is_floating():
         return "float"
-    kind = decide_sort_kind(count_values(table, role), role, column, text_allowed=role == "order")
+    kind = decide_sort_kind(count_values(engine, table, role), role, column, text_allowed=role == "order")
     if type_.is_string() and kind == "time":
         raise ConfigError(
             f"column {column!r} holds times as text, which Spark reads otherwise than this machine",

@@ -54,12 +54,17 @@ class ArrowBackend(Backend):  # type: ignore[misc]
         return expr.__pyarrow_result__(answer.cast(PyArrowSchema.from_ibis(table.schema())))
 
 
+def connect(session: SparkSession) -> Any:
+    """Return Ibis on a session, whose zone becomes UTC."""
+    backend = ArrowBackend()
+    backend.register_options()
+    return backend.connect(session)
+
+
 @contextlib.contextmanager
 def spark_database(session: SparkSession, scratch: Path) -> Iterator[Any]:
     """Yield an Ibis connection with a new database of the session as the current one; it is dropped at the end."""
-    backend = ArrowBackend()
-    backend.register_options()
-    connection = backend.connect(session)
+    connection = connect(session)
     name = f"peterrec_{uuid.uuid4().hex}"
     local = is_local(session.sparkContext.master)
     connection.create_database(name, path=scratch / name if local else None)
@@ -103,8 +108,14 @@ class SparkEngine:
         return ibis.table(read.schema(), name=name)
 
     def rows(self, table: Any, *, reused: bool = False) -> Any:
-        """Let the workers read the files, each some of them, and compute the expression with DuckDB."""
-        (name,) = {unbound.name for unbound in table.op().find(ops.UnboundTable)}
+        """Let the workers read the files, each some of them, and compute the expression with DuckDB.
+
+        Of a table that Spark has already, it is Spark's.
+        """
+        names = {unbound.name for unbound in table.op().find(ops.UnboundTable)}
+        if not names:
+            return self.store("values", table) if reused else table
+        name = names.pop()
         read = self._reads[name]
         fine = [column for column, type_ in table.schema().items() if type_.is_timestamp() and type_.scale == 9]
         if fine:
