@@ -202,8 +202,12 @@ def test_a_rank_that_ends_ends_all_and_a_resume_is_as_if_none_had(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert process.returncode != 0
-    assert "--resume" in message
-    assert ("stopped by the user" if number == signal.SIGTERM else "another process of this training ended") in message
+    if launcher == "torchrun" and number == signal.SIGKILL:  # it may end the others before they can say anything
+        assert f"Signal {int(number)}" in message
+    else:
+        assert "--resume" in message
+        reason = "stopped by the user" if number == signal.SIGTERM else "another process of this training ended"
+        assert reason in message
     assert not out.exists()
     assert run(*command(corpus, out, launcher), "--resume").returncode == 0
     assert load_backbone(out).fingerprint == uninterrupted

@@ -20,8 +20,9 @@ from builders import file_size_limit
 from data.prepare.logs import SMALL, prepare_log, settings, tree, write_csv, write_parquet, write_random_events
 from data.prepare.test_order import EVENTS, LOG, SOURCE, TASKS, write
 from peterrec.config import EventsConfig
-from peterrec.data.prepare import prepare, read_event_histories
+from peterrec.data.prepare import duckdb_engine, prepare, read_event_histories
 from peterrec.data.prepare.duckdb_engine import engine_errors
+from peterrec.data.prepare.open_engine import open_engine
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 
 
@@ -41,6 +42,19 @@ def test_too_little_memory_says_how_to_give_more(tmp_path: Path) -> None:
         prepare_log(path, tmp_path / "out", memory_limit="10MB")
     assert "memory_limit=4GB" in caught.value.remedy
     assert {path_left.name for path_left in tmp_path.iterdir()} == {"a.parquet"}
+
+
+@pytest.mark.timeout(60, method="thread")  # a signal would not reach it
+def test_rows_are_read_while_what_is_made_of_them_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An insertion beside a stream of more than one batch would wait for its end, in DuckDB, for ever."""
+    monkeypatch.setattr(duckdb_engine, "ROWS_AT_ONCE", 2_048)
+    rows = pa.table({"n": range(200_000)})
+    with open_engine(tmp_path, "1GB", 1) as engine:
+        engine.connection.raw_sql("SET checkpoint_threshold = '1KB'")
+        stored = engine.store("rows", engine.upload("uploaded", rows))
+        applied = engine.apply("applied", stored, pa.Table.slice, rows.schema)
+        assert sorted(applied.to_pyarrow()["n"].to_pylist()) == list(range(200_000))
+        assert not list(tmp_path.glob("*.parquet"))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**9, 1.5])

@@ -12,10 +12,12 @@ from typing import Any
 import duckdb
 import ibis
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from peterrec.data.prepare.engine import EngineMemoryError, scalars
 from peterrec.data.prepare.files import FILE, UNREAD, InputFile, check_complete, directives
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
+from peterrec.storage import storage_errors
 
 LINES_OF_A_FILE = 2**40  # more than any has
 ROWS_AT_ONCE = 500_000
@@ -108,10 +110,12 @@ class DuckDBEngine:
 
     Args:
         connection: as `database` gives it.
+        scratch: folder for what is written meanwhile.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, scratch: Path) -> None:
         self.connection = connection
+        self.scratch = scratch
         self._numbers = itertools.count()
 
     def read(
@@ -152,12 +156,17 @@ class DuckDBEngine:
 
     def apply(self, name: str, table: Any, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Any:
         """Apply the function here, to some rows at a time."""
-        name = f"{name}_{next(self._numbers)}"
-        result = self.connection.create_table(name, schema=ibis.schema(schema))
-        # A cursor of its own: a stream of batches of the same one would end, without a word, at the first insertion.
-        with self.connection.con.cursor() as cursor:
+        path = self.scratch / f"{name}.parquet"
+        # Not into a table: at an insertion DuckDB waits, for ever, until nothing is read.
+        with (
+            storage_errors(path),
+            pq.ParquetWriter(path, schema) as writer,
+            self.connection.con.cursor() as cursor,
+        ):
             for batch in cursor.execute(ibis.to_sql(table, dialect="duckdb")).fetch_record_batch(ROWS_AT_ONCE):
-                self.connection.insert(name, function(pa.Table.from_batches([batch])).cast(schema))
+                writer.write_table(function(pa.Table.from_batches([batch])).cast(schema))
+        result = self.store(name, self.connection.read_parquet(path))
+        path.unlink()
         return result
 
     def number(self, name: str, table: Any, by: str, column: str) -> Any:
@@ -170,7 +179,12 @@ class DuckDBEngine:
 
     def texts(self, table: Any) -> dict[str, str | None]:
         """Write the values of a table of one row."""
-        return scalars(table.select(**{column: table[column].cast("string") for column in table.columns}))
+        return row_texts(table)
+
+
+def row_texts(table: Any) -> dict[str, str | None]:
+    """Return the values of a table of DuckDB, of one row, as it writes them."""
+    return scalars(table.select(**{column: table[column].cast("string") for column in table.columns}))
 
 
 def file_rows(

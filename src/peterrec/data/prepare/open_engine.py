@@ -40,7 +40,7 @@ def open_engine(
     """
     if engine == "duckdb" and session is None:
         with database(scratch, memory_limit, threads) as connection:
-            yield DuckDBEngine(connection)
+            yield DuckDBEngine(connection, scratch)
         return
     if importlib.util.find_spec("pyspark") is None:
         raise ConfigError("Spark is not installed", remedy='pip install "peterrec[spark]", and Java 17')

@@ -25,7 +25,7 @@ from ibis.backends.pyspark.datatypes import PySparkType
 from ibis.formats.pyarrow import PyArrowSchema
 from pyspark.sql import DataFrame, SparkSession
 
-from peterrec.data.prepare.duckdb_engine import DuckDBEngine
+from peterrec.data.prepare.duckdb_engine import row_texts
 from peterrec.data.prepare.files import InputFile, is_packed
 from peterrec.data.prepare.spark_reader import (
     RAW,
@@ -166,7 +166,7 @@ class SparkEngine:
         """Let DuckDB write the values of a table of one row."""
         connection = ibis.duckdb.connect()
         with contextlib.closing(connection.con):
-            return DuckDBEngine(connection).texts(connection.create_table("row", table.to_pyarrow()))
+            return row_texts(connection.create_table("row", table.to_pyarrow()))
 
     def _name(self, name: str) -> str:
         return f"{name}_{next(self._numbers)}"
