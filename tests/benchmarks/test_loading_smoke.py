@@ -82,3 +82,13 @@ prepare.by_hand(here / "log.parquet", here / "theirs", options)
     items, offsets = (np.load(tmp_path / "theirs" / f"{name}.npy") for name in ("items", "offsets"))
     assert items.dtype == np.int32
     assert [items[i:j].tolist() for i, j in itertools.pairwise(offsets)] == [r["sequence"] for r in theirs]
+
+
+@pytest.mark.slow
+def test_scale_prints_rates_and_what_they_come_to(tmp_path: Path) -> None:
+    rows = run(str(BENCHMARKS / "scale.py"), "--tiny", cwd=tmp_path)
+    start = next(place for place, row in enumerate(rows) if row[1] == "a core does in a second")
+    work = [row[0] for row in rows[start + 2 :]]
+    assert work[:3] == ["prepare (DuckDB)", "pre-training, one epoch", "embed"]
+    assert all(numbers([row[-1]])[0] > 0 for row in rows[start + 2 :])
+    assert list(tmp_path.iterdir()) == []
