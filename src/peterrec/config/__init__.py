@@ -37,6 +37,7 @@ from peterrec.config.patch import (
     register_patch_settings,
 )
 from peterrec.config.run import EvaluateConfig, RunConfig
+from peterrec.config.runner import RunnerConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ReplicasConfig, ServeConfig, Window
 from peterrec.config.training import (
     READOUTS,
@@ -48,7 +49,6 @@ from peterrec.config.training import (
     PretrainConfig,
     ProbeConfig,
     ReadoutName,
-    RunnerConfig,
     Strategy,
 )
 

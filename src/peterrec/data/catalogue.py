@@ -20,7 +20,7 @@ from peterrec.errors import ArtifactError, DataError
 
 IdType = Literal["text", "integer"]
 ItemId = str | int
-FEW = 0.01  # of the catalogue: so few ids are looked up one by one, rather than hash all of it again
+SMALL_QUERY_FRACTION = 0.01  # of the catalogue: so few ids are looked up one by one, rather than hash all of it again
 
 
 class Catalogue:
@@ -75,7 +75,7 @@ class Catalogue:
             DataError: an id is neither a text nor an integer.
         """
         array, catalogue_ids = self._comparable(ids)
-        if len(array) < FEW * len(self):
+        if len(array) < SMALL_QUERY_FRACTION * len(self):
             return np.array(self.find(array.to_pylist()), dtype=np.int64)
         positions = pc.cast(pc.index_in(array, value_set=catalogue_ids, skip_nulls=True), pa.int64())
         return np.asarray(pc.fill_null(pc.add(positions, self.first), self.unknown_index), dtype=np.int64)

@@ -22,7 +22,7 @@ from peterrec.training.adaptation_run import AdaptationRun, best_line
 from peterrec.training.callbacks import Curve
 from peterrec.training.constant_baseline import constant_answer_metrics, useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
-from peterrec.training.distributed import on_first
+from peterrec.training.distributed import on_rank_zero
 from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
 from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
 from peterrec.training.loop import Plan
@@ -155,8 +155,8 @@ def _adapt(
         learner.task.name: run.new_bundle(learner, _metrics(run, learner, curve, selection, cross_validation))
         for learner, selection in zip(run.learners, run.selections, strict=True)
     }
-    on_first(lambda: _save(run, bundles, overwrite=overwrite))
-    on_first(work.remove)
+    on_rank_zero(lambda: _save(run, bundles, overwrite=overwrite))
+    on_rank_zero(work.remove)
     logger.info(best_line(curve, plan.shown))
     for bundle in bundles.values():
         for warning in bundle.metrics["warnings"]:

@@ -15,7 +15,7 @@ from peterrec.artifacts.tensors import load_into, read_tensors, write_tensors
 from peterrec.data.batching import EpochStream
 from peterrec.errors import ArtifactError, TrainingError
 from peterrec.storage import replace_file
-from peterrec.training.distributed import is_first, on_first, share, world_size
+from peterrec.training.distributed import broadcast_weights, is_rank_zero, on_rank_zero, world_size
 from peterrec.training.work_folder import START_OVER
 
 Row = dict[str, float]
@@ -173,14 +173,14 @@ class BestEpoch(Callback):
             ArtifactError: the weights of the best epoch so far are gone.
         """
         begun = self.curve.start is not None or self.curve.rows
-        if is_first() and begun and not self._path(self.curve.best["epoch"]).exists():
+        if is_rank_zero() and begun and not self._path(self.curve.best["epoch"]).exists():
             raise ArtifactError("is missing", remedy=START_OVER, path=self._path(self.curve.best["epoch"]))
         trainer.should_stop = self.curve.finished(self.patience)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if they are the best so far."""
         if self.curve.waited == 0:
-            on_first(self._keep)
+            on_rank_zero(self._keep)
         trainer.should_stop = self.curve.finished(self.patience)
 
     def _keep(self) -> None:
@@ -189,7 +189,7 @@ class BestEpoch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget weights that were better before: only now does no resume point go back to them."""
-        for path in self.folder.glob("best-*.safetensors") if is_first() else ():
+        for path in self.folder.glob("best-*.safetensors") if is_rank_zero() else ():
             if path != self._path(self.curve.best["epoch"]):
                 path.unlink()
 
@@ -200,8 +200,8 @@ class BestEpoch(Callback):
             ArtifactError: they are damaged.
         """
         path = self._path(self.curve.best["epoch"])
-        on_first(lambda: load_into(self.network, read_tensors(path), path))
-        share(self.network)
+        on_rank_zero(lambda: load_into(self.network, read_tensors(path), path))
+        broadcast_weights(self.network)
 
 
 class ResumePoint(Callback):
@@ -243,8 +243,8 @@ class ResumePoint(Callback):
         """Save inside an epoch; also when told to terminate (SIGTERM), upon which Lightning stops after the step."""
         if trainer.is_last_batch:
             return
-        told_to_stop = trainer.received_sigterm if world_size() == 1 else cast(bool, pl_module.told_to_stop)
-        if told_to_stop or (trainer.global_step % self.every_n_steps == 0 and on_first(self._is_cheap)):
+        stop_requested = trainer.received_sigterm if world_size() == 1 else cast(bool, pl_module.stop_requested)
+        if stop_requested or (trainer.global_step % self.every_n_steps == 0 and on_rank_zero(self._is_cheap)):
             self._save(trainer)
 
     def _is_cheap(self) -> bool:
@@ -257,6 +257,6 @@ class ResumePoint(Callback):
     def _save(self, trainer: Trainer) -> None:
         self.curve.check(trainer.current_epoch)
         start = time.monotonic()
-        on_first(lambda: trainer.save_checkpoint(self.path))
+        on_rank_zero(lambda: trainer.save_checkpoint(self.path))
         self._saved_at = time.monotonic()
         self._seconds = self._saved_at - start

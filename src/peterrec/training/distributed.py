@@ -1,8 +1,9 @@
 """Ranks: processes that train one network together, each on its share of every batch; of one process nothing is done.
 
-Every rank builds the whole batch, with the same draws, and keeps its rows (`own_rows`); its loss is divided by what the
-whole batch counts, so that the gradients of all ranks add up to that of one process. They are added in one all-reduce
-(`sum_gradients`), not by torch's wrapper: it cannot add up the gradients of large tables, which are rows, on a CPU.
+Every rank builds the whole batch, with the same draws, and keeps its rows (`shard_rows`); its loss is divided by what
+the whole batch counts, so that the gradients of all ranks add up to that of one process. They are added in one
+all-reduce (`sum_gradients`), not by torch's wrapper: it cannot add up the gradients of large tables, which are rows, on
+a CPU.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ class _Group:
 
     Attributes:
         device: of this rank; None: this process is alone.
-        told_to_stop: whether it received SIGTERM.
+        stop_requested: whether it received SIGTERM.
     """
 
     device: torch.device | None = None
-    told_to_stop = False
+    stop_requested = False
 
 
 # ---------------------------------------------------------------- joining
@@ -135,7 +136,7 @@ def rank() -> int:
     return 0 if _Group.device is None else dist.get_rank()
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Return whether this is rank 0, which alone writes and speaks."""
     return rank() == 0
 
@@ -162,7 +163,7 @@ def _exchange() -> Iterator[None]:
         ) from error
 
 
-def on_first(do: Callable[[], T]) -> T:
+def on_rank_zero(do: Callable[[], T]) -> T:
     """Do something on rank 0 only; all ranks return what it returns, or raise the error that it raises.
 
     Args:
@@ -175,7 +176,7 @@ def on_first(do: Callable[[], T]) -> T:
     if world_size() == 1:
         return do()
     outcome: list[Any] = [None, None]
-    if is_first():
+    if is_rank_zero():
         try:
             outcome = [do(), None]
         except PeterRecError as error:
@@ -198,7 +199,7 @@ def gather(value: T) -> list[T]:
 
 
 @torch.no_grad()
-def share(module: nn.Module) -> None:
+def broadcast_weights(module: nn.Module) -> None:
     """Give all ranks the parameters and buffers of rank 0, whose shapes are alike: bits may differ between machines."""
     if world_size() == 1:
         return
@@ -228,12 +229,12 @@ def share_work(items: Iterable[T], work: Callable[[T], R]) -> Iterator[tuple[T, 
 # ---------------------------------------------------------------- shares of a batch
 
 
-def own_rows(rows: Tensor) -> Tensor:
+def shard_rows(rows: Tensor) -> Tensor:
     """Return every world-size-th row from this rank's on: rows of a batch are of like length, so are these."""
     return rows[rank() :: world_size()]
 
 
-def count_own(rows: int) -> int:
+def shard_size(rows: int) -> int:
     """Return how many of so many rows are this rank's."""
     return len(range(rank(), rows, world_size()))
 
@@ -244,7 +245,7 @@ def gather_rows(vectors: Float[Tensor, "n V R"], total: int) -> Float[Tensor, "N
     A loss over all of them, computed by every rank, then has the whole gradient of what this rank computed.
 
     Args:
-        vectors: made of `own_rows`.
+        vectors: made of `shard_rows`.
         total: rows of the batch.
     """
     if world_size() == 1:
@@ -283,7 +284,7 @@ class ShardedBatches(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         yield from islice(self.batches, rank(), None, world_size())
-        if count_own(len(self.batches)) < len(self):
+        if shard_size(len(self.batches)) < len(self):
             yield from islice(self.batches, 1)  # nobody asks for what comes of it
 
     def in_order(self, results: Sequence[T]) -> list[T]:
@@ -311,7 +312,7 @@ def sum_gradients(
     """
     by_rows = {id(table) for table in tables}
     dense = [p for p in parameters if p.requires_grad and id(p) not in by_rows]
-    flags = loss.new_tensor([float(_Group.told_to_stop), *(float(p.grad is not None) for p in dense)])
+    flags = loss.new_tensor([float(_Group.stop_requested), *(float(p.grad is not None) for p in dense)])
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
     bucket = torch.cat([loss.reshape(1), flags, *(gradient.flatten() for gradient in gradients)])
     with _exchange():
@@ -371,25 +372,25 @@ class StopTogether(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take the signal over; Lightning puts the handlers back that were there before it."""
-        _Group.told_to_stop = trainer.received_sigterm
+        _Group.stop_requested = trainer.received_sigterm
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _note)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stop after a step, unless it was the last of its epoch."""
-        if pl_module.told_to_stop and not trainer.is_last_batch:
+        if pl_module.stop_requested and not trainer.is_last_batch:
             raise SIGTERMException
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stop this rank within a validation, where no step tells the others: they find it gone."""
-        if _Group.told_to_stop and not pl_module.told_to_stop:
+        if _Group.stop_requested and not pl_module.stop_requested:
             raise SIGTERMException
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Stop after an epoch."""
-        if pl_module.told_to_stop:
+        if pl_module.stop_requested:
             raise SIGTERMException
 
 
 def _note(number: int, frame: Any) -> None:
-    _Group.told_to_stop = True
+    _Group.stop_requested = True

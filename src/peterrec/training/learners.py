@@ -19,7 +19,7 @@ from peterrec.nn.readout import represent
 from peterrec.nn.trunk import Trunk
 from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
-from peterrec.training.distributed import count_own, world_size
+from peterrec.training.distributed import shard_size, world_size
 from peterrec.training.head_start import start_head
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients, make_optimizer
@@ -100,7 +100,7 @@ class TaskReader(nn.Module):
     def __init__(self, parts: Trainable, config: AdaptConfig, trunk: Trunk | None) -> None:
         super().__init__()
         lengths = (config.max_length + 1, config.max_length + 2)  # with [TCL] at the end, or at both
-        self.backbone = backbone_for_runner(parts.backbone, config.runner, count_own(config.batch_size), lengths)
+        self.backbone = backbone_for_runner(parts.backbone, config.runner, shard_size(config.batch_size), lengths)
         self.patch = parts.patch
         self.readout = config.readout
         self.readout_module = parts.readout_module

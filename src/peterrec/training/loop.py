@@ -28,9 +28,9 @@ from peterrec.training.distributed import (
     Batches,
     ShardedBatches,
     StopTogether,
-    is_first,
-    on_first,
-    share,
+    broadcast_weights,
+    is_rank_zero,
+    on_rank_zero,
     sum_gradients,
     trainer_devices,
     world_size,
@@ -105,7 +105,7 @@ class TrainedModule(LightningModule):
     Attributes:
         tables: parameters of which only touched rows have a gradient.
         loss_share: what this rank adds to the loss of the step; after the backward pass the loss of all ranks.
-        told_to_stop: whether a rank was, in this step.
+        stop_requested: whether a rank was, in this step.
         valid: batches of the validation, of which a rank computes some.
     """
 
@@ -116,7 +116,7 @@ class TrainedModule(LightningModule):
         self.optim = optim
         self.tables: list[nn.Parameter] = []
         self.loss_share: Tensor | None = None
-        self.told_to_stop = False
+        self.stop_requested = False
         self.valid: ShardedBatches[Any] | None = None
 
     def full_precision(self) -> AbstractContextManager[Any]:
@@ -129,7 +129,7 @@ class TrainedModule(LightningModule):
         if world_size() > 1:
             assert self.loss_share is not None
             loss = self.loss_share.detach().float()
-            self.loss_share, self.told_to_stop = sum_gradients(self.trained.parameters(), self.tables, loss)
+            self.loss_share, self.stop_requested = sum_gradients(self.trained.parameters(), self.tables, loss)
 
     def in_order(self, results: list[T]) -> list[T]:
         """Return what came of each batch of the validation, of all ranks."""
@@ -193,16 +193,16 @@ def fit(
     point = ResumePoint(work.resume_point, plan.checkpoint_every, runner.checkpoint_share, stream, curve)
     best = BestEpoch(work.path, module.trained, curve, plan.patience)
     callbacks: list[Callback] = [curve, *extra, point, best]
-    if runner.progress and is_first():
+    if runner.progress and is_rank_zero():
         callbacks.append(ProgressBar(plan.label, curve, plan.shown))
     if world_size() > 1:
         callbacks.append(StopTogether())
     with quiet(), work.removed_on_failure(), _interruptible(work), storage_errors(work.path):
-        resume_point = work.resume_point if on_first(work.resume_point.exists) else None
+        resume_point = work.resume_point if on_rank_zero(work.resume_point.exists) else None
         evaluates_start = plan.evaluates_start and resume_point is None
         trainer = _trainer(runner, plan, callbacks, work.path, evaluates_start=evaluates_start)
         with _reproducible(trainer), onednn_matmul(trainer.strategy.root_device):
-            share(module.trained)
+            broadcast_weights(module.trained)
             trainer.fit(module, stream, module.valid, ckpt_path=resume_point)
         best.load()
     return curve
@@ -222,7 +222,7 @@ def _trainer(
             # requeue with resume points of its own.
             plugins=[AtomicCheckpoints(), LightningEnvironment()],
             gradient_clip_val=plan.clip_norm,
-            logger=_logger(runner, folder) if is_first() else False,
+            logger=_logger(runner, folder) if is_rank_zero() else False,
             profiler=Unprofiled(),
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -26,7 +26,7 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import TrainedReadout, readout_named
 from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
-from peterrec.training.distributed import join, on_first
+from peterrec.training.distributed import join, on_rank_zero
 from peterrec.training.loop import Plan, fit
 from peterrec.training.objectives import ExampleSource, Objective, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
@@ -112,8 +112,8 @@ def pretrain(
         curve = fit(module, stream, valid, work, _plan(config, probe), config.runner)
     training = facts | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
-    on_first(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
-    on_first(work.remove)
+    on_rank_zero(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
+    on_rank_zero(work.remove)
     for warning in training["warnings"]:
         logger.warning(warning)
     return UserModel(pretrained)

@@ -21,7 +21,7 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.sparse_table import TouchedRows
 from peterrec.training.callbacks import require_finite
-from peterrec.training.distributed import count_own, gather_rows, on_first, own_rows, rank, world_size
+from peterrec.training.distributed import gather_rows, on_rank_zero, rank, shard_rows, shard_size, world_size
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.probe import Probe
 
@@ -50,7 +50,7 @@ class PretrainModule(TrainedModule):
         if self.by_rows:
             tables = [network.backbone.embedding.weight, *([] if network.head is None else [network.head.weight])]
             self.tables = [table for table in tables if isinstance(table, nn.Parameter)]
-        rows = count_own(config.batch_size_for(0))
+        rows = shard_size(config.batch_size_for(0))
         backbone = backbone_for_runner(network.backbone, config.runner, rows, [config.max_length])
         self.backbone = backbone.dropping_out(config.dropout)
         self._touched: list[TouchedRows] = []
@@ -77,7 +77,7 @@ class PretrainModule(TrainedModule):
         """Return the sum of the losses over this rank's positions, divided by the positions of the whole batch."""
         if world_size() == 1:
             return self._prediction_loss(batch)
-        rank_batch = batch | {name: own_rows(batch[name]) for name in ("inputs", "targets")}
+        rank_batch = batch | {name: shard_rows(batch[name]) for name in ("inputs", "targets")}
         if len(rank_batch["inputs"]) == 0:
             return torch.zeros((), device=self.device, requires_grad=True)
         count, total = (int((targets != PAD).sum()) for targets in (rank_batch["targets"], batch["targets"]))
@@ -85,7 +85,7 @@ class PretrainModule(TrainedModule):
 
     def _contrastive_loss(self, views: Tensor) -> Tensor:
         """Return the loss over the views of all ranks, with the gradient of this one's."""
-        vectors = gather_rows(self._view_vectors(own_rows(views)), len(views))
+        vectors = gather_rows(self._view_vectors(shard_rows(views)), len(views))
         with self.full_precision():  # a small temperature would make rounding of cosines large
             return contrastive_loss(vectors, self.config.contrastive.temperature)
 
@@ -191,7 +191,7 @@ class PretrainModule(TrainedModule):
         if contrastive := [loss for batch in results for loss in batch.contrastive]:
             metrics["contrastive_loss"] = float(torch.stack(contrastive).mean())
         if (probe := self.probe) is not None:
-            metrics |= on_first(lambda: probe.measure(self.trained.backbone, self.current_epoch))
+            metrics |= on_rank_zero(lambda: probe.measure(self.trained.backbone, self.current_epoch))
         self.log_dict(metrics)
 
 

@@ -14,7 +14,7 @@ from peterrec.data.batching import FixedBatches, draw_prefixes, inference_batche
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.negatives import Negatives, popularity_weights, uniform_weights
 from peterrec.data.sequences import IntArray, Sequences
-from peterrec.training.distributed import own_rows, rank, world_size
+from peterrec.training.distributed import rank, shard_rows, world_size
 
 VALID_BATCH = 256
 
@@ -97,7 +97,7 @@ class TaskSource:
 
 def own_users(batch: Batch) -> Batch:
     """Return what is this rank's of a batch of all ranks: some of the users, with all that is theirs."""
-    mine: Batch = {name: own_rows(batch[name]) for name in ("tokens", "states", "keep", "labels") if name in batch}
+    mine: Batch = {name: shard_rows(batch[name]) for name in ("tokens", "states", "keep", "labels") if name in batch}
     if "user" not in batch:
         return mine
     is_own = batch["user"] % world_size() == rank()

@@ -24,7 +24,7 @@ from peterrec.storage import (
     write_file,
     write_json,
 )
-from peterrec.training.distributed import is_first, on_first
+from peterrec.training.distributed import is_rank_zero, on_rank_zero
 
 START_OVER = "start over with --overwrite"
 RESUME_POINT = "last.ckpt"
@@ -61,7 +61,7 @@ class WorkFolder:
     ) -> None:
         out = out if out.name else out.absolute()
         self.path = self.root = out.with_name(out.name + ".training")
-        on_first(lambda: self._prepare(out, config, inputs, resume=resume, overwrite=overwrite, kind=kind))
+        on_rank_zero(lambda: self._prepare(out, config, inputs, resume=resume, overwrite=overwrite, kind=kind))
 
     def _prepare(
         self, out: Path, config: Config, inputs: Mapping[str, str], *, resume: bool, overwrite: bool, kind: str | None
@@ -128,13 +128,13 @@ class WorkFolder:
             StorageError: the disk is full or the place is not writable.
         """
         result = self.root / f"{name}{RESULT}"
-        if not on_first(result.exists):
+        if not on_rank_zero(result.exists):
             part = copy.copy(self)
             part.path = self.root / name
-            on_first(part.make)
+            on_rank_zero(part.make)
             values = do(part)
-            on_first(lambda: write_json(result, values))
-        return on_first(lambda: self._result(name))
+            on_rank_zero(lambda: write_json(result, values))
+        return on_rank_zero(lambda: self._result(name))
 
     def make(self) -> None:
         """Make the folder, if it is not there."""
@@ -153,7 +153,7 @@ class WorkFolder:
         except InterruptedRun:
             raise
         except BaseException:
-            if is_first() and not self._saved():
+            if is_rank_zero() and not self._saved():
                 with contextlib.suppress(OSError):
                     remove_folder(self.root)
             raise

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from peterrec.data.prepare.engine import EngineMemoryError
 from peterrec.data.prepare.spark_reader import error_in
-from peterrec.errors import ConfigError, PeterRecError, StorageError
+from peterrec.errors import ClusterError, ConfigError, PeterRecError, StorageError
 
 SETTINGS = {
     # Times without a zone stay what they are, and what overflows is an error and not another number.
@@ -162,7 +162,7 @@ def translate(error: Exception) -> PeterRecError | None:
         return None
     if "Job aborted" in text or "SparkException" in text or isinstance(error, Py4JError):
         remedy = "see Spark's own log for why; peterrec must be installed where its workers run, and see the same files"
-        return StorageError(f"Spark could not go on ({_first_line(error)})", remedy=remedy)
+        return ClusterError(f"Spark could not go on ({_first_line(error)})", remedy=remedy)
     return None
 
 
