@@ -119,11 +119,12 @@ def _work(plan: WorkerPlan, listener: socket, report: Callable[[dict[str, Any]],
         run(service, listener, lambda: report(_report(service)))
 
 
-def _load_model(backbone: str | Path, worker: WorkerPlan | None) -> UserModel:
+def load_model(backbone: str | Path, worker: WorkerPlan | None) -> UserModel:
     """Load the backbone; of several workers one after the other, each into the memory that they share."""
     if worker is None:
         return UserModel.from_pretrained(backbone)
     with FileLock(worker.state / LOADING):
+        load_backbone(Path(backbone))  # which checks all of it, as what is mapped is not
         return UserModel(load_backbone(Path(backbone), mapped=True))
 
 
@@ -153,7 +154,7 @@ def open_service(
     check_registry(config)
     with contextlib.ExitStack() as undo:
         lock = lock_state_folder(state, undo) if worker is None and state.exists() else None
-        model = _load_model(backbone, worker)
+        model = load_model(backbone, worker)
         items = ItemSearch(model.catalogue, config.titles)
         engine = Engine(model, config.engine)
         bundles = open_bundles(engine, config, log, worker)
