@@ -30,7 +30,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(artifacts: Path, tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Pair]:
+def services(artifacts: Path, tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Pair]:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     states = [tmp_path_factory.mktemp("state") for _ in range(2)]
@@ -41,6 +41,13 @@ def pair(artifacts: Path, tmp_path_factory: pytest.TempPathFactory, redis_server
         process(artifacts, states[1], *options) as second,
     ):
         yield first, second
+
+
+@pytest.fixture
+def pair(services: Pair) -> Pair:
+    """Both, after every change that the test before has made on either."""
+    follow(services, max(generation(service) for service in services))
+    return services
 
 
 def versions(service: ServiceProcess, body: Any = ASK) -> dict[str, str]:
@@ -113,7 +120,6 @@ def test_changes_at_once_on_both_are_all_made(pair: Pair) -> None:
 
 
 def test_no_version_answers_that_the_registry_has_not_confirmed(pair: Pair, redis_server: RedisServer) -> None:
-    follow(pair, generation(pair[0]))
     before = versions(pair[0])
     redis_server.kill()
     try:
