@@ -7,8 +7,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 import peterrec
 from peterrec.data.synthetic import synthetic
 
@@ -16,45 +14,32 @@ from peterrec.data.synthetic import synthetic
 def main(folder: Path) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("peterrec").setLevel(logging.INFO)  # say what is done; silent without
-    data = synthetic(users=800, seed=0)  # your own events and users go here
-    pq.write_table(data.events, folder / "events.parquet")
-    pq.write_table(data.users, folder / "users.parquet")
+    data = synthetic(users=800, seed=0)  # your own events and users go here: DataFrames of any library, or paths
+    events, users = data.events, data.users
 
     # 1. Events in, corpus out: source sequences, and two tasks to transfer to.
     corpus = peterrec.prepare(
-        peterrec.PrepareConfig(
-            events=peterrec.EventsConfig(paths=(str(folder / "events.parquet"),), domain="domain"),
-            source=peterrec.SourceConfig(domains=("source",)),
-            tasks=(
-                peterrec.ClassificationTaskConfig(
-                    name="cluster", labels=peterrec.LabelsConfig(path=str(folder / "users.parquet"), label="cluster")
-                ),
-                peterrec.RankingTaskConfig(name="shop", domains=("target",)),
-            ),
-        ),
-        folder / "corpus",
+        events, folder / "corpus", domain="domain", users=users, classify=["cluster"], rank={"shop": "target"}
     )
 
     # 2. Pre-train once, without any label.
-    quiet = peterrec.RunnerConfig(progress=False)
-    small = peterrec.BackboneConfig(channels=32, dilations=(1, 4))
-    pretraining = peterrec.PretrainConfig(backbone=small, epochs=5, runner=quiet)
-    model = peterrec.pretrain(corpus, folder / "backbone", pretraining)
+    quiet = {"progress": False}
+    small = {"channels": 32, "dilations": [1, 4]}
+    model = peterrec.pretrain(corpus, folder / "backbone", epochs=5, backbone=small, runner=quiet)
 
     # 3. Adapt to each task: only a small patch and a head are trained.
-    settings = peterrec.AdaptConfig(epochs=5, runner=quiet)
     for task in corpus.task_names:
-        peterrec.adapt(model, corpus, task, folder / "bundles" / task, settings)
+        model.add_bundle(peterrec.adapt(model, corpus, task, folder / "bundles" / task, epochs=5, runner=quiet))
 
-    # 4. Ask any task about any user, with your own item ids.
+    # 4. Ask any task about any user, as a DataFrame of events or as lists of your own item ids.
     model = peterrec.UserModel.from_pretrained(folder / "backbone")
-    model.load_bundle(folder / "bundles" / "cluster")
-    model.load_bundle(folder / "bundles" / "shop")
-    items = data.events.filter(data.events["domain"].to_numpy() == "source")["item_id"].to_pylist()
+    for task in corpus.task_names:
+        model.load_bundle(folder / "bundles" / task)
+    print(model.predict(events, "cluster").to_arrow().slice(0, 3).to_pylist())
+    items = events.filter(events["domain"].to_numpy() == "source")["item_id"].to_pylist()
     histories = [items[:10], items[200:203]]
-    answers = model.predict(histories, bundle="cluster")
-    print("clusters:", answers.labels, answers.probabilities.max(axis=1).round(2))
-    print("for the shop:", model.recommend(histories, bundle="shop", k=3).items)
+    print("clusters:", model.predict(histories, "cluster").labels)
+    print("for the shop:", model.recommend(histories, "shop", k=3).items)
     print("vectors:", model.represent(histories).shape)
 
 

@@ -67,7 +67,10 @@ WRONG: dict[str, Callable[[], Any]] = {
 LIST, TEXT, NONE, DICT, NUMBER = ["a"], "text", None, {"a": "b"}, 3
 NO_PATH = [LIST, NONE, DICT, NUMBER]
 
-ANSWERS = {"Answer", "BenchmarkScores", "ClassAnswer", "ItemsAnswer", "Predictions", "Recommendations", "TopItems"}
+ANSWERS = {
+    "Answer", "BenchmarkScores", "ClassAnswer", "Embeddings", "ItemsAnswer", "Predictions", "Recommendations",
+    "TopItems",
+}  # fmt: skip
 WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 
 
@@ -102,8 +105,10 @@ CASES: list[Case] = [
     (
         "prepare",
         lambda m: peterrec.prepare,
-        lambda m: {"config": peterrec.PrepareConfig(events={"paths": ["x"]}), "out": m.nowhere},
-        {"config": [LIST, TEXT, NONE, DICT, NUMBER], "out": [LIST, NONE, DICT, NUMBER]},
+        lambda m: {"events": ["x"], "out": m.nowhere, "users": "x", "classify": ["a"], "rank": "b", "label_user": "c"},
+        {"events": [LIST, TEXT, NONE, DICT, NUMBER, HISTORIES, peterrec.AdaptConfig()], "out": [LIST, DICT, NUMBER],
+         "users": [LIST, NONE, DICT, NUMBER], "classify": [NONE, NUMBER, [3], {"a": 3}], "rank": [NONE, [LIST]],
+         "label_user": [LIST, NUMBER]},
     ),
     (
         "fetch",
@@ -132,7 +137,7 @@ CASES: list[Case] = [
         "pretrain",
         lambda m: peterrec.pretrain,
         lambda m: {"corpus": m.nowhere, "out": m.nowhere, "config": None},
-        {"corpus": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE], "config": [LIST, TEXT, DICT,
+        {"corpus": [LIST, NONE, DICT, NUMBER], "out": [LIST, NUMBER], "config": [LIST, TEXT, DICT,
          peterrec.AdaptConfig()]},
     ),
     (
@@ -140,7 +145,7 @@ CASES: list[Case] = [
         lambda m: peterrec.adapt,
         lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "task": "age", "out": m.nowhere, "config": None},
         {"backbone": [LIST, NONE, DICT], "corpus": [LIST, NONE], "task": [LIST, NONE, DICT, NUMBER],
-         "out": [LIST, NONE], "config": [LIST, TEXT, DICT, peterrec.PretrainConfig()]},
+         "out": [LIST, NUMBER], "config": [LIST, TEXT, DICT, peterrec.PretrainConfig()]},
     ),
     (
         "adapt_jointly",
@@ -153,7 +158,7 @@ CASES: list[Case] = [
         "evaluate",
         lambda m: peterrec.evaluate,
         lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "bundles": ["x"], "out": None, "config": None},
-        {"backbone": [LIST, NONE], "corpus": [LIST, NONE], "bundles": [TEXT, NONE, NUMBER, [3], {"a": 3}, {3: "a"}],
+        {"backbone": [LIST, NONE], "corpus": [LIST, NONE], "bundles": [NONE, NUMBER, [3], {"a": 3}, {3: "a"}],
          "out": [LIST, NUMBER], "config": [LIST, TEXT, DICT]},
     ),
     (
@@ -259,6 +264,12 @@ CASES: list[Case] = [
         lambda m: m.model.represent,
         lambda m: {"histories": HISTORIES, "bundle": None, "batch_size": 2, "unknown": "skip"},
         {"histories": [LIST, TEXT, NONE, DICT], "bundle": [LIST, DICT, NUMBER], "batch_size": [TEXT, NONE, LIST]},
+    ),
+    (
+        "UserModel.embed",
+        lambda m: m.model.embed,
+        lambda m: {"histories": HISTORIES, "bundle": None, "batch_size": 2, "columns": None},
+        {"histories": [LIST, TEXT, NONE, DICT], "bundle": [LIST, DICT, NUMBER], "columns": [LIST, TEXT, DICT]},
     ),
     (
         "UserModel.predict",

@@ -1,5 +1,5 @@
 from ._version import __version__
-from .answers import Predictions, Recommendations, TopItems
+from .answers import Embeddings, Predictions, Recommendations, TopItems
 from .artifacts.inspection import inspect
 from .benchmark.build import build_benchmark
 from .benchmark.predict import predict_benchmark
@@ -60,6 +60,7 @@ __all__ = [
     "ClassAnswer",
     "ClassificationTaskConfig",
     "Corpus",
+    "Embeddings",
     "Engine",
     "EngineConfig",
     "EvaluateConfig",

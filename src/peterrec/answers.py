@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.encoding import Histories
 from peterrec.data.sequences import IntArray, Sequences
+from peterrec.display import Tabular
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Predictions:
+class AskedUsers:
+    """Users of answers: who they are, and what columns about them are called.
+
+    Attributes:
+        ids: (N,) their ids, in the type that they were given in; None: their places in what was asked, from 0 on.
+        column: what the column of ids is called.
+        item_column: what a column of items is called.
+    """
+
+    ids: pa.Array | None = None
+    column: str = "user"
+    item_column: str = "item"
+
+    def array(self, count: int) -> pa.Array:
+        """Return the ids of `count` users."""
+        return pa.array(np.arange(count)) if self.ids is None else self.ids
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions(Tabular):
     """Answers of a classification task.
 
     Attributes:
@@ -23,16 +45,36 @@ class Predictions:
         probabilities: (N, K) float32; rows sum to 1.
         known_events: (N,) int64: events of each user that the model knows; 0: answered by the class shares of the users
             that the bundle was trained on, the same for everybody.
+        users: who they are.
     """
 
     class_names: tuple[str, ...]
     probabilities: FloatArray
     known_events: IntArray
+    users: AskedUsers = AskedUsers()
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self.probabilities):,} users, classes {', '.join(self.class_names)})"
 
     @property
     def labels(self) -> list[str]:
         """The most probable class of each user."""
         return [self.class_names[i] for i in self.probabilities.argmax(axis=1)]
+
+    def to_arrow(self) -> pa.Table:
+        """Return the answers as a table.
+
+        Returns:
+            N rows: the user, label, probability (of it), known_events, and `p(CLASS)` for each class.
+        """
+        columns: dict[str, Any] = {
+            self.users.column: self.users.array(len(self.probabilities)),
+            "label": pa.array(self.labels, pa.string()),
+            "probability": self.probabilities.max(axis=1),
+            "known_events": self.known_events,
+        }
+        columns |= {f"p({label})": self.probabilities[:, i] for i, label in enumerate(self.class_names)}
+        return pa.table(columns)
 
 
 @dataclass(frozen=True)
@@ -48,8 +90,8 @@ class TopItems:
     scores: FloatArray
 
 
-@dataclass(frozen=True)
-class Recommendations:
+@dataclass(frozen=True, repr=False)
+class Recommendations(Tabular):
     """Answers of a ranking task: for each user, items from best to worst and their scores (higher is better).
 
     Attributes:
@@ -57,20 +99,48 @@ class Recommendations:
         scores: of these items.
         known_events: events of each user that the model knows; 0: answered by popularity, the same for everybody except
             for items that were seen.
+        users: who they are.
+        item_type: of the ids: text or int64.
     """
 
     items: list[list[ItemId]]
     scores: list[list[float]]
     known_events: list[int]
+    users: AskedUsers = AskedUsers()
+    item_type: pa.DataType = field(default_factory=pa.string)
+
+    def __repr__(self) -> str:
+        return f"Recommendations({len(self.items):,} users, at most {max(map(len, self.items), default=0)} items each)"
+
+    def to_arrow(self) -> pa.Table:
+        """Return the answers as a table.
+
+        Returns:
+            Up to k rows a user, best first: the user, rank (from 1 on), the item, score, known_events.
+        """
+        counts = [len(items) for items in self.items]
+        rows = np.repeat(np.arange(len(counts)), counts)
+        return pa.table(
+            {
+                self.users.column: self.users.array(len(counts)).take(pa.array(rows)),
+                "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
+                self.users.item_column: pa.array([item for items in self.items for item in items], self.item_type),
+                "score": pa.array([score for scores in self.scores for score in scores], pa.float32()),
+                "known_events": pa.array(np.asarray(self.known_events, dtype=np.int64)[rows]),
+            }
+        )
 
     @classmethod
-    def from_top_items(cls, top: TopItems, targets: Catalogue, known_events: IntArray) -> Recommendations:
+    def from_top_items(
+        cls, top: TopItems, targets: Catalogue, known_events: IntArray, users: AskedUsers = AskedUsers()
+    ) -> Recommendations:
         """Turn positions among the targets into external ids, without items that are not allowed.
 
         Args:
             top: (N, k) positions and scores; a score of -inf is not allowed.
             targets: the items that the positions count.
             known_events: (N,) known events of each user.
+            users: who they are.
 
         Returns:
             At most k items for each of N users.
@@ -79,7 +149,44 @@ class Recommendations:
         ends = np.cumsum(allowed.sum(axis=1)).tolist()
         items, scores = targets.decode(top.positions[allowed] + targets.first), top.scores[allowed].tolist()
         rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        return cls([items[row] for row in rows], [scores[row] for row in rows], known_events.tolist())
+        chosen_items, chosen_scores = [items[row] for row in rows], [scores[row] for row in rows]
+        return cls(chosen_items, chosen_scores, known_events.tolist(), users, targets.ids.type)
+
+
+@dataclass(frozen=True, repr=False)
+class Embeddings(Tabular):
+    """Vectors of users.
+
+    Attributes:
+        vectors: (N, C) float32.
+        known_events: (N,) int64: events of each user that the model knows; 0: the vector of an empty history.
+        users: who they are.
+    """
+
+    vectors: FloatArray
+    known_events: IntArray
+    users: AskedUsers = AskedUsers()
+
+    def __repr__(self) -> str:
+        return f"Embeddings({len(self.vectors):,} users, {self.vectors.shape[1]} channels)"
+
+    def to_arrow(self, *, split: bool = False) -> pa.Table:
+        """Return the vectors as a table.
+
+        Args:
+            split: one column for each channel, `v0`, `v1`, ..., in place of lists.
+
+        Returns:
+            N rows: the user, known_events, and `vector`, a list of C float32.
+        """
+        width = self.vectors.shape[1]
+        if split:
+            columns: dict[str, Any] = {f"v{i}": self.vectors[:, i] for i in range(width)}
+        else:
+            flat = pa.array(self.vectors.reshape(-1), pa.float32())
+            columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, width)}
+        users = self.users.array(len(self.vectors))
+        return pa.table({self.users.column: users, "known_events": self.known_events} | columns)
 
 
 def history_target_positions(targets: Catalogue, histories: Histories) -> Sequences:

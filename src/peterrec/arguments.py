@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, ParamSpec, TextIO, TypeVar, Union
@@ -70,7 +71,7 @@ def describe(value: Any) -> str:
     if isinstance(value, NoneType | bool):
         return str(value)
     kind = type(value)
-    library, name = kind.__module__.partition(".")[0], kind.__name__
+    library, name = kind.__module__.partition(".")[0].lstrip("_"), kind.__name__
     if is_frame(value) or library not in ("builtins", "collections"):
         return f"a {library} {name}" if library != "builtins" else f"a {name}"
     if isinstance(value, str | int | float):
@@ -78,6 +79,13 @@ def describe(value: Any) -> str:
     if isinstance(value, list | tuple) and value:
         return f"a {name} with {describe(value[0])}"
     return f"{'an empty' if isinstance(value, list | tuple) else 'a'} {name}"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about a name that is none: ` (did you mean 'x'?)`, or nothing if none is near."""
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 
 def unordered(value: Any) -> bool:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from peterrec.answers import FloatArray, Predictions, Recommendations, history_target_positions
+from peterrec.answers import (
+    AskedUsers,
+    Embeddings,
+    FloatArray,
+    Predictions,
+    Recommendations,
+    history_target_positions,
+)
 from peterrec.arguments import check, checked
 from peterrec.artifacts.backbone_io import load_backbone, save_backbone
 from peterrec.config import PreprocessingConfig
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
+from peterrec.data.frames import is_dataframe
+from peterrec.data.histories import frame_histories
 from peterrec.data.ids import as_histories
 from peterrec.data.sequences import Sequences
+from peterrec.display import facts_html, shown
 from peterrec.errors import ConfigError
 from peterrec.sequence_model import SequenceModel
+
+logger = logging.getLogger(__name__)
 
 
 class UserModel(SequenceModel):
@@ -61,6 +75,26 @@ class UserModel(SequenceModel):
             StorageError: the disk is full or the place is not writable.
         """
         save_backbone(Path(path), self.pretrained, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        return f"UserModel({', '.join(f'{name}={shown(value)}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        training = self.pretrained.training
+        curve = [row[training["monitor"]] for row in training.get("curve", []) if "monitor" in training]
+        return facts_html("UserModel", self._facts(), curve)
+
+    def _facts(self) -> dict[str, Any]:
+        config = self.network.backbone.config
+        return {
+            "kind": config.kind,
+            "channels": config.channels,
+            "items": len(self.catalogue),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "max_length": self.pretrained.max_length,
+            "device": str(self.device),
+            "bundles": tuple(self.bundles) or "none",
+        }
 
     def preprocessing(self, bundle: str | None = None) -> PreprocessingConfig | None:
         """Return how the events were prepared that a bundle, or the backbone, was trained on.
@@ -135,52 +169,76 @@ class UserModel(SequenceModel):
             self.catalogue, histories, unknown, settings.source, settings.cut, require_known=require_known
         )
 
-    def represent(self, histories: Histories, bundle: str | None = None, **options: Any) -> FloatArray:
+    def represent(self, histories: Any, bundle: str | None = None, **options: Any) -> FloatArray:
         """Compute one vector per user: the hidden state at [TCL] (paper, section 3.3).
 
         Users without known events have the vector of an empty sequence, which training never saw: `encode` tells who
         they are (`known_events` is 0).
 
         Args:
-            histories: N sequences of external item ids, oldest first.
+            histories: as in `predict`.
             bundle: with this bundle's patch, and what its head reads: two, three or eight times the channels where
                 `readout` is `pooled`, `both` or `attention`. None for the plain backbone.
-            options: `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
+            options: as in `predict`; `readout`, of the plain backbone: `token` ([TCL], by default), `pooled` (sums over
+                the events) or `both`.
 
         Returns:
-            (N, channels) float32, or (N, 2, 3 or 8 x channels) with such a bundle.
+            (N, channels) float32, or (N, 2, 3 or 8 x channels) with such a readout or bundle.
 
         Raises:
             ConfigError: no bundle of that name is loaded.
             UnknownItemsError: as in `encode`.
         """
-        sequences, batch_size = self._read(histories, bundle, options)
-        return self.representations(sequences, bundle, batch_size=batch_size)
+        return self.embed(histories, bundle, **options).vectors
 
-    def predict(self, histories: Histories, bundle: str, **options: Any) -> Predictions:
+    def embed(self, histories: Any, bundle: str | None = None, **options: Any) -> Embeddings:
+        """Compute one vector per user, as `represent` does, with who the users are.
+
+        Args:
+            histories: as in `predict`.
+            bundle: as in `represent`.
+            options: as in `represent`.
+
+        Returns:
+            (N, R) vectors, and the known events of each user.
+
+        Raises:
+            ConfigError, DataError, UnknownItemsError: as in `predict`.
+        """
+        readout = options.pop("readout", None)
+        check("readout", readout, str | None)
+        inputs = self._read(histories, bundle, options)
+        vectors = self.representations(inputs.sequences, bundle, readout=readout, batch_size=inputs.batch_size)
+        return Embeddings(vectors, inputs.sequences.item_counts, inputs.users)
+
+    def predict(self, histories: Any, bundle: str, **options: Any) -> Predictions:
         """Predict a class for each user (paper, section 3.3).
 
         A user without known events is answered with the class shares of the train users.
 
         Args:
-            histories: N sequences of external item ids, oldest first.
+            histories: N sequences of external item ids, oldest first; or a DataFrame of events, which are filtered and
+                ordered as those that were prepared. Then users come in the order of their ids as texts, and answers
+                have the ids in the type of that column.
             bundle: of a classification task.
-            options: `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
+            options: `columns`, for a DataFrame whose columns are not called as those that were prepared, such as
+                `{"user": "customer"}`; `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
 
         Returns:
             Class names, (N, K) probabilities, and the known events of each user.
 
         Raises:
             ConfigError: the bundle is not loaded, or is of a ranking task.
+            DataError: the histories or events cannot be used as they are.
             UnknownItemsError: as in `encode`.
         """
-        sequences, batch_size = self._read(histories, bundle, options)
-        probabilities = self.probabilities(sequences, bundle, batch_size=batch_size)
-        return Predictions(self.bundle(bundle).class_names, probabilities, sequences.item_counts)
+        inputs = self._read(histories, bundle, options)
+        probabilities = self.probabilities(inputs.sequences, bundle, batch_size=inputs.batch_size)
+        return Predictions(self.bundle(bundle).class_names, probabilities, inputs.sequences.item_counts, inputs.users)
 
     def recommend(
         self,
-        histories: Histories,
+        histories: Any,
         bundle: str | None = None,
         k: int = 10,
         *,
@@ -192,34 +250,52 @@ class UserModel(SequenceModel):
         A user without known events gets the most popular ones, scored by the log of their share of all events.
 
         Args:
-            histories: N sequences of external item ids, oldest first.
+            histories: as in `predict`.
             bundle: of a ranking task; None recommends from the source catalogue with the pre-training head.
             k: items per user; fewer come back where the catalogue has fewer that are allowed.
             exclude_seen: leave out items that stand in the user's own history; None: see `excludes_seen`.
-            options: `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
+            options: as in `predict`.
 
         Returns:
             External ids, best first, with scores (higher is better), and the known events of each user.
 
         Raises:
             ConfigError: the bundle is not loaded or is of a classification task, or k < 1.
-            UnknownItemsError: as in `encode`.
+            DataError, UnknownItemsError: as in `predict`.
         """
         check("k", k, int)
         check("exclude_seen", exclude_seen, bool | None)
         if k < 1:
             raise ConfigError(f"k is {k}", remedy="ask for at least one item")
-        histories = as_histories(histories)
-        sequences, batch_size = self._read(histories, bundle, options)
+        inputs = self._read(histories, bundle, options)
         targets = self.targets(bundle)
         excludes = self.excludes_seen(bundle) if exclude_seen is None else exclude_seen
-        excluded = history_target_positions(targets, histories) if excludes else None
-        top = self.top_k(sequences, k, bundle, excluded=excluded, batch_size=batch_size)
-        return Recommendations.from_top_items(top, targets, sequences.item_counts)
+        excluded = history_target_positions(targets, inputs.histories) if excludes else None
+        top = self.top_k(inputs.sequences, k, bundle, excluded=excluded, batch_size=inputs.batch_size)
+        return Recommendations.from_top_items(top, targets, inputs.sequences.item_counts, inputs.users)
 
-    def _read(self, histories: Histories, bundle: str | None, options: dict[str, Any]) -> tuple[Sequences, int]:
+    def _read(self, histories: Any, bundle: str | None, options: dict[str, Any]) -> _Inputs:
         batch_size: int = options.pop("batch_size", 256)
         check("batch_size", batch_size, int)
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", remedy="take at least one user at once")
-        return self.encode(histories, bundle, **options).sequences, batch_size
+        columns = options.pop("columns", None)
+        check("columns", columns, Mapping[str, str] | None)
+        users = AskedUsers()
+        if is_dataframe(histories):
+            preprocessing = options.get("preprocessing") or self.preprocessing(bundle)
+            events, ids, names = frame_histories(histories, columns, preprocessing)
+            for note in events.notes:
+                logger.info(note)
+            histories, users = events.items, AskedUsers(ids, names.user, names.item)
+        elif columns is not None:
+            raise ConfigError("columns are of a DataFrame, and histories are none", remedy="leave columns out")
+        histories = as_histories(histories)
+        return _Inputs(histories, self.encode(histories, bundle, **options).sequences, users, batch_size)
+
+
+class _Inputs(NamedTuple):
+    histories: Histories
+    sequences: Sequences
+    users: AskedUsers
+    batch_size: int

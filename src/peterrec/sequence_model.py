@@ -134,24 +134,39 @@ class SequenceModel:
             raise ConfigError(f"no bundle {name!r} is loaded (loaded: {loaded})", remedy="call load_bundle(path) first")
         return self.bundles[name]
 
-    def representations(self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256) -> FloatArray:
+    def representations(
+        self,
+        sequences: Sequences,
+        bundle: str | None = None,
+        *,
+        readout: str | None = None,
+        batch_size: int = 256,
+    ) -> FloatArray:
         """Compute one vector per user from sequences of indices, as `represent` does from histories.
 
         Args:
             sequences: N rows of source indices, oldest first.
             bundle: with this bundle's patch and readout; None for the plain backbone.
+            readout: of the plain backbone: `token` ([TCL], by default), `pooled` or `both`.
             batch_size: users at once.
 
         Returns:
             (N, R) float32; R is the channels, or a multiple of them, by the readout.
 
         Raises:
-            ConfigError: no bundle of that name is loaded.
+            ConfigError: no bundle of that name is loaded; or a readout that is unknown or trained, or given beside a
+                bundle, which has its own.
         """
         plain = self.network.backbone
         if bundle is None:
-            length, width = self.pretrained.max_length, plain.config.channels
-            return self.inference.vectors(sequences, represent, width, plain, length, batch_size)
+            readout = readout or "token"
+            length, width = self.pretrained.max_length, readout_named(readout).width(plain.config.channels)
+            read = partial(represent, readout=readout)
+            return self.inference.vectors(sequences, read, width, plain, length, batch_size)
+        if readout is not None:
+            raise ConfigError(
+                "a bundle has a readout of its own", remedy="leave readout out, or ask without the bundle"
+            )
         loaded = self.bundle(bundle)
         read = partial(represent, patch=loaded.patch, readout=loaded.readout, module=loaded.readout_module)
         width = readout_named(loaded.readout).width(plain.config.channels)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peterrec.cli.main import execute
-from peterrec.cli.prepare import name_of
 from peterrec.config.base import check_name
+from peterrec.config.shortcuts import task_name
 from peterrec.data.corpus import Corpus
 
 COLUMNS = ("性别", "लिंग", "возраст", "naïve", "a b")
@@ -88,5 +88,5 @@ def test_a_name_is_one_however_it_was_typed() -> None:
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_makes_a_name(text: str) -> None:
-    name = name_of(text)
+    name = task_name(text)
     assert check_name(name) == name

@@ -75,9 +75,10 @@ def test_text_and_integers_match_across_types():
         [["item-1"], "item-2"],
         [100, 101],
         [["item-1"], None],
-        iter([["item-1"]]),
+        iter(["item-1"]),
+        [iter(["item-1"])],
     ],
-    ids=["text", "bytes", "ids", "an id last", "integers", "none", "an iterator"],
+    ids=["text", "bytes", "ids", "an id last", "integers", "none", "an iterator of ids", "an iterator for a list"],
 )
 def test_an_id_where_a_list_of_ids_is_meant(histories):
     with pytest.raises(DataError, match="a history is a list of item ids"):

@@ -70,6 +70,12 @@ def test_more_forms_of_integers_and_texts():
     assert listed([[], (), np.array([], int), pa.array([], pa.string())]) == [[], [], [], []]
 
 
+def test_an_iterator_of_histories_is_a_list_of_them():
+    assert listed(iter([["a"], ["b"]])) == listed(history for history in (["a"], ["b"])) == [["a"], ["b"]]
+    with pytest.raises(DataError, match="history 0 is"):
+        as_histories([iter(["a"])])
+
+
 FRAMES = [
     pandas.DataFrame({"user": ["u"], "item": ["a"]}),
     polars.DataFrame({"user": ["u"], "item": ["a"]}),
@@ -78,8 +84,8 @@ FRAMES = [
     pa.record_batch({"user": ["u"], "item": ["a"]}),
 ]
 NO_LISTS = [
-    "ab", b"ab", bytearray(b"ab"), memoryview(b"ab"), {"u": ["a"]}, {"a"}, frozenset("a"), iter([["a"]]),
-    (["a"] for _ in range(2)), map(list, ["a"]), {"u": ["a"]}.keys(), {"u": ["a"]}.values(), None, 3, 1.5, True,
+    "ab", b"ab", bytearray(b"ab"), memoryview(b"ab"), {"u": ["a"]}, {"a"}, frozenset("a"),
+    {"u": ["a"]}.keys(), {"u": ["a"]}.values(), None, 3, 1.5, True,
     np.int64(3), np.array(3), np.array([3.5]).sum(), object(), len, np.zeros((1, 1, 1), int),
 ]  # fmt: skip
 

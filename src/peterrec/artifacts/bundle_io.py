@@ -28,6 +28,7 @@ from peterrec.config import (
 )
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
+from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError, FingerprintError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
@@ -45,7 +46,7 @@ from peterrec.storage import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """An adapter bundle: everything that one task adds to a backbone.
 
@@ -99,6 +100,19 @@ class Bundle:
     provenance: Provenance | None = None
     class_priors: tuple[float, ...] | None = None
     new_users: KeptOutUsersConfig | None = None
+
+    def __repr__(self) -> str:
+        return f"Bundle({', '.join(f'{name}={shown(value)}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        curve = [row[self.metrics["monitor"]] for row in self.metrics.get("curve", []) if "monitor" in self.metrics]
+        return facts_html(f"Bundle of task {self.name}", self._facts(), curve)
+
+    def _facts(self) -> dict[str, Any]:
+        answers = {"classes": self.class_names} if self.targets is None else {"items": len(self.targets)}
+        share = f"{self.trainable_params / self.all_params:.1%}"
+        valid = {f"valid {name}": value for name, value in self.metrics.get("valid", {}).items()}
+        return {"task": self.name, "kind": self.kind, "strategy": self.strategy, **answers, "trained": share, **valid}
 
     @cached_property
     def popularity(self) -> Popularity | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,8 @@ from peterrec.cli.common import (
     say_warnings,
 )  # fmt: skip
 from peterrec.config import PrepareConfig, load_config
-from peterrec.config.base import NAME_BYTES, check_name, in_names
+from peterrec.config.base import check_name
+from peterrec.config.shortcuts import classification_task, ranking_task
 from peterrec.errors import ConfigError
 
 
@@ -65,6 +65,10 @@ def command(
             "domain with = in it.",
         ),
     ] = [],  # noqa: B006 - typer copies it
+    label_user: Annotated[
+        str | None,
+        typer.Option("--label-user", help="Column of the users tables with the user id. [default: as --user]"),
+    ] = None,
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
     ] = None,
@@ -112,9 +116,9 @@ def command(
     values |= {name: value for name, value in single.items() if value is not None}
     if new_users is not None:
         values["new_users"] = {"parts": new_users.split(",")}
-    tasks = [_classification(text, user or "user_id") for text in classify]
+    tasks = [_classification(text, label_user or user or "user_id") for text in classify]
     named = [_split_name(text) for text in rank]
-    tasks += [{"kind": "ranking", "name": name or name_of(domain), "domains": [domain]} for name, domain in named]
+    tasks += [ranking_task(domain, name) for name, domain in named]
     cut = {"first_events": first, "last_events": last, "until": until}
     cut = {name: value for name, value in cut.items() if value is not None}
     if cut and not tasks:
@@ -141,11 +145,7 @@ def _classification(text: str, user: str) -> dict[str, Any]:
     path, _, column = place.rpartition(":")
     if not path or not column:
         raise ConfigError(f"--classify {text!r} is not TABLE:COLUMN", remedy="write e.g. --classify users.csv:gender")
-    return {
-        "kind": "classification",
-        "name": name or name_of(column),
-        "labels": {"path": path, "user": user, "label": column},
-    }
+    return classification_task(path, column, user, name)
 
 
 def _split_name(text: str) -> tuple[str, str]:
@@ -155,12 +155,3 @@ def _split_name(text: str) -> tuple[str, str]:
         return (check_name(name), value) if separator else ("", text)
     except ValueError:
         return "", text
-
-
-def name_of(text: str) -> str:
-    """Return a name for a task, which is also a folder, out of any text."""
-    text = "".join(letter if in_names(letter) else " " for letter in unicodedata.normalize("NFC", text))
-    name = "-".join(text.split()).encode()[:NAME_BYTES].decode(errors="ignore")
-    while name and not name[0].isalnum():
-        name = name[1:]
-    return name.rstrip("-.") or "task"

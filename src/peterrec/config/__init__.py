@@ -27,7 +27,16 @@ from peterrec.config.experiment import (
     QuestionConfig,
     SyntheticConfig,
 )
-from peterrec.config.loading import build_config, dump_optional, dump_yaml, load_config, load_optional, same_settings
+from peterrec.config.loading import (
+    build_config,
+    dump_optional,
+    dump_yaml,
+    load_config,
+    load_optional,
+    same_settings,
+    with_settings,
+    without_runner,
+)
 from peterrec.config.patch import (
     PATCH_SETTINGS,
     BottleneckConfig,
@@ -111,4 +120,6 @@ __all__ = [
     "load_optional",
     "register_patch_settings",
     "same_settings",
+    "with_settings",
+    "without_runner",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import typing
 import unicodedata
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -19,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from peterrec.arguments import describe, unordered
+from peterrec.arguments import describe, did_you_mean, unordered
 from peterrec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,26 +85,49 @@ class _ConfigMeta(ModelMetaclass):
         try:
             return super().__call__(*values, **settings)
         except ValidationError as error:
-            raise not_valid(cls.__name__, error) from error
+            raise not_valid(cls, error) from error
 
 
-def not_valid(name: str, error: ValidationError, path: str | Path | None = None) -> ConfigError:
-    """Return the error of a configuration that is not valid; the message names the keys.
+def not_valid(cls: Any, error: ValidationError, path: str | Path | None = None) -> ConfigError:
+    """Return the error of a configuration that is not valid; the message names the keys, and what may have been meant.
 
     Args:
-        name: of the class of settings.
+        cls: class of settings.
         error: what pydantic says.
         path: of the file, if there is one.
     """
-    lines = [
-        f"{'.'.join(map(str, problem['loc'])) or 'top level'}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors()
-    ]
+    lines = []
+    for problem in error.errors():
+        place, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"there is no such setting{did_you_mean(str(place[-1]), _settings_at(cls, place[:-1]))}"
+        lines.append(f"{'.'.join(map(str, place)) or 'top level'}: {message}")
     return ConfigError(
         "the configuration is not valid: " + "; ".join(lines),
-        remedy=f"see `{name}` in docs/configuration.md for the keys and their meaning",
+        remedy=f"see `{cls.__name__}` in docs/configuration.md for the keys and their meaning",
         path=path,
     )
+
+
+def _settings_at(cls: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Return the names of the settings of a group, by its place in the settings of a class."""
+    groups = [cls]
+    for key in place:
+        named = [group for group in groups if group.__name__ == key or _tag(group) == key]  # an alternative of a union
+        fields = [group.model_fields[key].annotation for group in groups if key in group.model_fields]
+        groups = named or ([group for field in fields for group in _groups_in(field)] if fields else groups)
+    return [name for group in groups for name in group.model_fields]
+
+
+def _tag(group: type[BaseModel]) -> Any:
+    """Return the `kind` by which a union tells a group from others."""
+    return group.model_fields["kind"].default if "kind" in group.model_fields else None
+
+
+def _groups_in(hint: Any) -> list[type[BaseModel]]:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint]
+    return [group for argument in typing.get_args(hint) for group in _groups_in(argument)]
 
 
 class Config(BaseModel, metaclass=_ConfigMeta):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from peterrec.arguments import checked
 from peterrec.config.base import Config, not_valid
+from peterrec.config.runner import RunnerConfig
 from peterrec.config.unique_keys import load_yaml
 from peterrec.errors import ConfigError
 
@@ -53,7 +54,30 @@ def build_config(cls: type[C], tree: dict[str, Any], path: str | Path | None = N
     try:
         return cls.model_validate(tree)
     except ValidationError as error:
-        raise not_valid(cls.__name__, error, path) from error
+        raise not_valid(cls, error, path) from error
+
+
+def with_settings(cls: type[C], config: C | None, settings: dict[str, Any]) -> C:
+    """Return a configuration with settings given by name, as keywords of a verb are.
+
+    Args:
+        cls: class of settings.
+        config: to start from; None: all settings have their defaults.
+        settings: by name; those of a group are a mapping, which changes what it names, or an object of settings.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type; the message names the key.
+    """
+    if not settings and config is not None:
+        return config
+    tree = {} if config is None else config.model_dump(exclude_unset=True)
+    _merge(tree, copy.deepcopy(settings))
+    return build_config(cls, tree)
+
+
+def without_runner(config: C) -> C:
+    """Return a configuration without what says how a machine is used, which does not decide what comes out."""
+    return config.model_copy(update={"runner": RunnerConfig()})
 
 
 def dump_optional(config: Config | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.preprocessing import preprocessing_of
 from peterrec.data.sequences import IntArray, Sequences
+from peterrec.display import facts_html
 from peterrec.errors import ArtifactError, FingerprintError, TaskError
 from peterrec.storage import check_format, description_errors, read_json
 
@@ -220,6 +221,15 @@ class Corpus:
             config, users = self.manifest["config"], self.manifest["new_users"]["users"]
             tree = config["new_users"] | {"split": config["split"], "users": users}
             return build_config(KeptOutUsersConfig, tree)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.manifest.get(name, 0):,} {name}" for name in ("users", "events", "items"))
+        return f"Corpus({str(self.path)!r}: {counts}; tasks: {', '.join(self.task_names) or 'none'})"
+
+    def _repr_html_(self) -> str:
+        facts = {name: self.manifest.get(name) for name in ("users", "events", "items")}
+        tasks = {f"task {task['name']}": task.get("kind", "") for task in self.manifest["tasks"]}
+        return facts_html(f"Corpus {self.path}", facts | tasks)
 
     @property
     def task_names(self) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from peterrec.config import EventsConfig, PreprocessingConfig
+import pyarrow as pa
+
+from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig, with_settings
 from peterrec.data.catalogue import ItemId
+from peterrec.data.frames import FrameFiles, id_type, ids_as
 from peterrec.data.ids import UserHistories
 from peterrec.data.preprocessing import assumptions
 from peterrec.errors import DataError
@@ -48,6 +52,34 @@ def read_histories(
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
     return _read_events(str(source), events, preprocessing)
+
+
+def frame_histories(
+    events: Any, columns: Mapping[str, Any] | None = None, preprocessing: PreprocessingConfig | None = None
+) -> tuple[UserHistories, pa.Array, ColumnsConfig]:
+    """Read histories from a DataFrame of events: what a model reads of them.
+
+    Args:
+        events: DataFrame of a library that narwhals reads.
+        columns: what its columns are called (`user`, `item`, `time`, ...: `ColumnsConfig`), where that differs from
+            the events that were prepared.
+        preprocessing: of the model that is asked.
+
+    Returns:
+        The histories of N users; their (N,) ids in the type of the column; and what the columns are called.
+
+    Raises:
+        DataError: the events cannot be used; the message says why.
+        ConfigError: `columns` names no column of events.
+    """
+    prepared = ColumnsConfig() if preprocessing is None else preprocessing.columns
+    names = with_settings(ColumnsConfig, prepared, dict(columns or {}))
+    used = [name for name in (names.user, names.item, names.time, names.order, names.domain) if name is not None]
+    with FrameFiles(Path(tempfile.gettempdir())) as frames, frames.named_in_errors():
+        path = frames.write(events, "events", used)
+        reading = with_settings(EventsConfig, None, {"paths": (str(path),), **(columns or {})})
+        users = _read_events(str(path), reading, preprocessing)
+        return users, ids_as(users.user_ids, id_type(path, names.user)), names
 
 
 def _with_assumptions(histories: UserHistories, preprocessing: PreprocessingConfig | None) -> UserHistories:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -13,7 +13,10 @@ from peterrec.errors import DataError
 
 HISTORIES = "pass a list of item ids for each user, e.g. [['item-1', 'item-2'], ['item-3']]"
 HISTORY = "pass e.g. ['item-1', 'item-2']"
-FRAMES = f"{HISTORIES}; events in a file are read by the functions peterrec.predict, recommend and embed"
+FRAMES = (
+    f"{HISTORIES}; DataFrames of events are read by predict, recommend and embed of a UserModel, events in a file by "
+    "the functions peterrec.predict, recommend and embed"
+)
 NUMBERS = (
     "ids are texts or integers: make whole numbers integers (pandas: astype('Int64')) and leave out what is missing"
 )
@@ -38,15 +41,15 @@ class UserHistories(NamedTuple):
 def as_histories(histories: Any) -> list[Sequence[str | int]]:
     """Return histories as lists of texts and integers.
 
-    Understood are lists and tuples (of lists, tuples, arrays, series), 2-dimensional arrays of ids, and arrays and
-    series of lists.
+    Understood are lists, tuples and iterators (of lists, tuples, arrays, series), 2-dimensional arrays of ids, and
+    arrays and series of lists.
 
     Raises:
         DataError: it is something else, or a history or an id in it is; the message says which, and what to pass.
     """
     if is_frame(histories):
         raise DataError(f"a history is a list of item ids, and histories are {describe(histories)}", remedy=FRAMES)
-    rows = _as_list(histories)
+    rows = list(histories) if isinstance(histories, Iterator) else _as_list(histories)
     if rows is None:
         description = "one text" if isinstance(histories, TEXTS) else describe(histories)
         raise DataError(f"a history is a list of item ids, and histories are {description}", remedy=HISTORIES)

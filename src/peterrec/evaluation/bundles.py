@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from peterrec.arguments import checked
+from peterrec.artifacts.bundle_io import Bundle
 from peterrec.artifacts.inspection import inspect
-from peterrec.config import EvaluateConfig
+from peterrec.config import EvaluateConfig, with_settings
 from peterrec.data.corpus import Corpus
 from peterrec.data.pretraining_users import unlabelled_sequences
 from peterrec.data.sequences import IntArray, Sequences
@@ -59,9 +61,10 @@ def _in_order(columns: IntArray) -> bool:
 def evaluate(
     backbone: str | Path | UserModel,
     corpus: str | Path | Corpus,
-    bundles: Mapping[str, str | Path] | Sequence[str | Path],
+    bundles: Mapping[str, str | Path | Bundle] | Sequence[str | Path | Bundle] | str | Path | Bundle,
     out: str | Path | None = None,
     config: EvaluateConfig | None = None,
+    **settings: Any,
 ) -> TaskEvaluation:
     """Evaluate bundles of one task on its test users, beside cheap baselines (paper, section 4.2).
 
@@ -71,10 +74,11 @@ def evaluate(
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
         corpus: a folder written by `prepare`, or an opened corpus.
-        bundles: folders written by `adapt`, all of one task; a mapping gives them names; those of a list are named by
-            their strategies where these differ, else by their paths.
+        bundles: one or several of one task, as `adapt` returns them or as the folders it writes; a mapping gives them
+            names; those of a list are named by their strategies where these differ, else by their paths or places.
         out: JSON file to write; None writes none.
         config: settings; defaults if not given.
+        settings: of `EvaluateConfig`, by name, in place of those of `config`.
 
     Returns:
         The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
@@ -89,7 +93,7 @@ def evaluate(
         DataError: scores that are not finite; the message names the bundle.
         StorageError: `out` cannot be written.
     """
-    config = config or EvaluateConfig()
+    config = with_settings(EvaluateConfig, config, settings)
     model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
@@ -97,11 +101,14 @@ def evaluate(
             "was prepared with another catalogue than the backbone's", remedy="name matching folders", path=corpus.path
         )
     if not isinstance(bundles, Mapping):
-        bundles = _named(bundles)
+        bundles = _named([bundles] if isinstance(bundles, str | Path | Bundle) else bundles)
     loaded: dict[str, str] = {}
     try:
-        for name, path in bundles.items():
-            loaded[name] = model.load_bundle(path, name=f"evaluate {name}")
+        for name, bundle in bundles.items():
+            key = f"evaluate {name}"
+            loaded[name] = (
+                model.add_bundle(bundle, key) if isinstance(bundle, Bundle) else model.load_bundle(bundle, key)
+            )
         task = corpus.task(_one_task(model, loaded.values()))
         task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
         columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
@@ -132,14 +139,23 @@ def _one_task(model: UserModel, names: Iterable[str]) -> str:
     return tasks.pop()
 
 
-def _named(paths: Sequence[str | Path]) -> dict[str, str | Path]:
-    """Name bundles by their strategies where these are distinct, and by their paths where not.
+def _named(bundles: Sequence[str | Path | Bundle]) -> dict[str, str | Path | Bundle]:
+    """Name bundles by their strategies where these are distinct; where not, by their paths, or places in the list.
 
     Raises:
         ConfigError: the same bundle twice.
     """
-    if len({Path(path).resolve() for path in paths}) < len(paths):
+    distinct = {id(bundle) if isinstance(bundle, Bundle) else Path(bundle).resolve() for bundle in bundles}
+    if len(distinct) < len(bundles):
         raise ConfigError("the same bundle was given twice", remedy="name each bundle once")
-    strategies = [str(inspect(path).get("strategy", "model")) for path in paths]
-    distinct = len(set(strategies)) == len(strategies)
-    return dict(zip(strategies if distinct else map(str, paths), paths, strict=True))
+    strategies = [
+        bundle.strategy if isinstance(bundle, Bundle) else str(inspect(bundle).get("strategy", "model"))
+        for bundle in bundles
+    ]
+    if len(set(strategies)) == len(strategies):
+        return dict(zip(strategies, bundles, strict=True))
+    places = [
+        f"{bundle.strategy} {place}" if isinstance(bundle, Bundle) else str(bundle)
+        for place, bundle in enumerate(bundles, start=1)
+    ]
+    return dict(zip(places, bundles, strict=True))

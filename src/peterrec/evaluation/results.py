@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Self
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from peterrec.display import Tabular
 from peterrec.errors import ArtifactError
 from peterrec.evaluation.intervals import Interval, Verdict
 
@@ -69,7 +71,7 @@ class PretrainingOverlap(_Frozen):
     unknown: int
 
 
-class TaskEvaluation(_Frozen):
+class TaskEvaluation(_Frozen, Tabular):
     """The result of `evaluate_task`: the table, the comparisons, and what they say in plain English.
 
     Attributes:
@@ -99,6 +101,30 @@ class TaskEvaluation(_Frozen):
     sentence: str
     notes: list[str] = Field(default_factory=list)
     pretraining_overlap: PretrainingOverlap | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{method.name} {method.values[self.primary].value:.3f}" for method in self.methods)
+        return f"TaskEvaluation({self.task!r}: {self.users:,} test users; {self.primary}: {names})"
+
+    __str__ = __repr__
+
+    def to_arrow(self) -> pa.Table:
+        """Return the evaluation as a table.
+
+        Returns:
+            One row for each method: name, family, trainable_fraction, and of each metric three columns: itself,
+            `METRIC_low` and `METRIC_high`, the limits of its interval.
+        """
+        columns: dict[str, list[Any]] = {
+            name: [getattr(method, name) for method in self.methods]
+            for name in ("name", "family", "trainable_fraction")
+        }
+        for metric in self.metrics:
+            estimates = [method.values[metric] for method in self.methods]
+            columns[metric] = [estimate.value for estimate in estimates]
+            columns[f"{metric}_low"] = [estimate.low for estimate in estimates]
+            columns[f"{metric}_high"] = [estimate.high for estimate in estimates]
+        return pa.table(columns)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `json.dumps` takes."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from peterrec.answers import FloatArray
+from peterrec.answers import AskedUsers, Embeddings, FloatArray
 from peterrec.data.ids import UserHistories
 from peterrec.data.sequences import IntArray
 from peterrec.model import UserModel
@@ -23,14 +23,7 @@ def class_table(model: UserModel, bundle: str, users: UserHistories, **settings:
         settings: as of `UserModel.predict`.
     """
     answers = model.predict(users.items, bundle, **settings)
-    columns: dict[str, Any] = {
-        "user": pa.array(users.user_ids, pa.string()),
-        "label": pa.array(answers.labels, pa.string()),
-        "probability": answers.probabilities.max(axis=1),
-        "known_events": answers.known_events,
-    }
-    columns |= {f"p({label})": answers.probabilities[:, i] for i, label in enumerate(answers.class_names)}
-    return pa.table(columns)
+    return replace(answers, users=_answered_users(users)).to_arrow()
 
 
 def item_table(
@@ -53,17 +46,7 @@ def item_table(
         settings: as of `UserModel.recommend`.
     """
     answers = model.recommend(users.items, bundle, k, exclude_seen=exclude_seen, **settings)
-    counts = [len(items) for items in answers.items]
-    rows = np.repeat(np.arange(len(counts)), counts)
-    return pa.table(
-        {
-            "user": pa.array(users.user_ids, pa.string()).take(pa.array(rows)),
-            "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
-            "item": pa.array([item for items in answers.items for item in items], model.targets(bundle).ids.type),
-            "score": pa.array([score for scores in answers.scores for score in scores], pa.float32()),
-            "known_events": pa.array(np.asarray(answers.known_events, dtype=np.int64)[rows]),
-        }
-    )
+    return replace(answers, users=_answered_users(users)).to_arrow()
 
 
 def vector_table(users: UserHistories, known_events: IntArray, vectors: FloatArray, *, split: bool = False) -> pa.Table:
@@ -75,9 +58,8 @@ def vector_table(users: UserHistories, known_events: IntArray, vectors: FloatArr
         vectors: (N, C).
         split: one column for each channel, not one of lists.
     """
-    if split:
-        columns: dict[str, Any] = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
-    else:
-        flat = pa.array(vectors.reshape(-1), pa.float32())
-        columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
-    return pa.table({"user": pa.array(users.user_ids, pa.string()), "known_events": known_events} | columns)
+    return Embeddings(vectors, known_events, _answered_users(users)).to_arrow(split=split)
+
+
+def _answered_users(users: UserHistories) -> AskedUsers:
+    return AskedUsers(pa.array(users.user_ids, pa.string()))

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from peterrec._version import __version__
 from peterrec.arguments import checked
-from peterrec.artifacts.bundle_io import Bundle, save_bundle
-from peterrec.config import AdaptConfig, dump_yaml
+from peterrec.artifacts.bundle_io import Bundle, load_bundle, save_bundle
+from peterrec.config import AdaptConfig, dump_yaml, with_settings, without_runner
 from peterrec.data.batching import EpochStream
+from peterrec.data.cache import cached_path, only_maker
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
@@ -40,11 +42,12 @@ def adapt(
     backbone: str | Path | UserModel,
     corpus: str | Path | Corpus,
     task: str,
-    out: str | Path,
+    out: str | Path | None = None,
     config: AdaptConfig | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
+    **settings: Any,
 ) -> Bundle:
     """Adapt a backbone to a task of a corpus and write the bundle to `out` (paper, section 3.3).
 
@@ -57,17 +60,19 @@ def adapt(
         backbone: a folder written by `pretrain`, or a loaded model.
         corpus: a folder written by `prepare`, or an opened corpus, with the catalogue of the backbone.
         task: name of a task of the corpus.
-        out: folder of the bundle; while training, `OUT.training` holds the resume points.
+        out: folder of the bundle; while training, `OUT.training` holds the resume points. None: one in
+            `~/.cache/peterrec`, as for `pretrain`.
         config: settings; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the bundle at `out`.
+        settings: of `AdaptConfig`, by name, in place of those of `config`: `strategy="head", optim={"lr": 0.01}`.
 
     Returns:
-        The bundle, as it was written. Its `metrics` hold `valid`, the metrics of the validation users at the best
-        epoch (`best_epoch`, from 0, or -1 where none was better than the `start`; `curve` has all epochs); `constant`,
-        those of the answer that is the same for everybody; `cross_validation`, if there was one; and `warnings`, a list
-        of what is wrong with the choice of the epoch, or with a model that is no better than the constant answer; these
-        are logged as warnings, too.
+        The bundle, as it was written; `UserModel.add_bundle` puts it on the model. Its `metrics` hold `valid`, the
+        metrics of the validation users at the best epoch (`best_epoch`, from 0, or -1 where none was better than the
+        `start`; `curve` has all epochs); `constant`, those of the answer that is the same for everybody;
+        `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the choice of the epoch, or
+        with a model that is no better than the constant answer; these are logged as warnings, too.
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
@@ -78,11 +83,20 @@ def adapt(
         ConfigError: settings that do not fit backbone or task, or strategy `joint`, which is `adapt_jointly`'s.
         TrainingError, InterruptedRun, StorageError: as in `pretrain`.
     """
-    config = config or AdaptConfig()
+    config = with_settings(AdaptConfig, config, settings)
     if config.strategy == "joint":
         raise ConfigError("strategy joint trains several tasks at once", remedy="call adapt_jointly with their names")
-    bundles = _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite)
-    return bundles[task]
+    if out is not None:
+        return _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite)[task]
+    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    facts = (model.fingerprint, corpus.manifest["fingerprint"], task, dump_yaml(without_runner(config)))
+    path = cached_path("bundle", __version__, *facts)
+    with only_maker(path):
+        if path.exists() and not overwrite:
+            logger.info(f"opening {path}, which was adapted to the same task with the same settings")
+            return load_bundle(path, model.network.backbone, (model.fingerprint, model.catalogue.fingerprint))
+        return _adapt(model, corpus, [task], path, config, resume=True, overwrite=overwrite)[task]
 
 
 @checked
@@ -95,6 +109,7 @@ def adapt_jointly(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    **settings: Any,
 ) -> dict[str, Bundle]:
     """Train one backbone on several tasks together and write a bundle of each to `out/TASK`.
 
@@ -111,6 +126,7 @@ def adapt_jointly(
         config: settings, whose strategy must be `joint`; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace what a joint training wrote to `out`.
+        settings: of `AdaptConfig`, by name, in place of those of `config`.
 
     Returns:
         The bundle of each task, by name, with `metrics` as those of `adapt`.
@@ -119,7 +135,7 @@ def adapt_jointly(
         ConfigError: no tasks, or the same twice; or another strategy.
         FingerprintError, TaskError, ArtifactError, TrainingError, InterruptedRun, StorageError: as in `adapt`.
     """
-    config = config or AdaptConfig(strategy="joint")
+    config = with_settings(AdaptConfig, config or AdaptConfig(strategy="joint"), settings)
     if config.strategy != "joint":
         raise ConfigError(f"strategy {config.strategy} trains one task", remedy="call adapt, once for each task")
     if not tasks or len(set(tasks)) < len(tasks):

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
-from peterrec.config import PretrainConfig, dump_yaml
+from peterrec.config import PretrainConfig, dump_yaml, with_settings, without_runner
 from peterrec.data.batching import EpochStream
+from peterrec.data.cache import cached_path, only_maker
 from peterrec.data.corpus import Corpus
 from peterrec.data.pretraining_users import split_users
 from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
@@ -46,11 +48,12 @@ MOST_REPEATS = 0.01  # of the events, that `recommend` may leave out by default
 @checked
 def pretrain(
     corpus: str | Path | Corpus,
-    out: str | Path,
+    out: str | Path | None = None,
     config: PretrainConfig | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
+    **settings: Any,
 ) -> UserModel:
     """Pre-train a backbone on the sequences of a corpus and write it to `out` (paper, section 3.2).
 
@@ -61,10 +64,13 @@ def pretrain(
 
     Args:
         corpus: a folder written by `prepare`, or an opened corpus.
-        out: folder of the backbone; while training, `OUT.training` holds the resume points.
+        out: folder of the backbone; while training, `OUT.training` holds the resume points. None: one in
+            `~/.cache/peterrec` (or `PETERREC_CACHE`), named by corpus and settings: opened if it is there, and a killed
+            run is gone on with.
         config: settings; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
+        settings: of `PretrainConfig`, by name, in place of those of `config`: `epochs=1, backbone={"channels": 32}`.
 
     Returns:
         The backbone, as it was written, without a bundle.
@@ -80,8 +86,19 @@ def pretrain(
         InterruptedRun: Ctrl-C or SIGTERM; go on with `resume`.
         StorageError: the disk is full or the place is not writable.
     """
-    config, out = config or PretrainConfig(), Path(out)
+    config = with_settings(PretrainConfig, config, settings)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    if out is not None:
+        return _pretrain(corpus, Path(out), config, resume=resume, overwrite=overwrite)
+    path = cached_path("backbone", __version__, corpus.manifest["fingerprint"], dump_yaml(without_runner(config)))
+    with only_maker(path):
+        if path.exists() and not overwrite:
+            logger.info(f"opening {path}, which was pre-trained on the same corpus with the same settings")
+            return UserModel.from_pretrained(path)
+        return _pretrain(corpus, path, config, resume=True, overwrite=overwrite)
+
+
+def _pretrain(corpus: Corpus, out: Path, config: PretrainConfig, *, resume: bool, overwrite: bool) -> UserModel:
     items = len(corpus.catalogue)
     _check_settings(config, items)
     sampler = LogUniformSampler(items) if config.sampled(items) else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import pyarrow.parquet as pq
 from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
+from peterrec.data.cache import cache_folder, cached_path
 from peterrec.data.corpus import Corpus
+from peterrec.data.frames import FrameFiles
 from peterrec.data.new_users import NOBODY
 from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
@@ -30,6 +33,7 @@ from peterrec.data.prepare.filter_summary import (
     shape,
     summary_lines,
 )
+from peterrec.data.prepare.inputs import Keywords, prepare_config, recorded_config
 from peterrec.data.prepare.labels import describe_labels
 from peterrec.data.prepare.leaks import refuse_later_source, refuse_targets_in_source
 from peterrec.data.prepare.open_engine import open_engine
@@ -54,12 +58,17 @@ Report = Callable[[str], None]
 
 @checked
 def prepare(
-    config: PrepareConfig,
-    out: str | Path,
+    events: Any,
+    out: str | Path | None = None,
     *,
+    users: Any = None,
+    label_user: str | None = None,
+    classify: str | Sequence[str] | Mapping[str, str] = (),
+    rank: str | Sequence[str] | Mapping[str, str] = (),
     overwrite: bool = False,
     report: Report | None = None,
     session: Any = None,
+    **settings: Any,
 ) -> Corpus:
     """Turn events into a corpus: catalogue, sequences and labelled tasks (paper, section 3.1).
 
@@ -68,12 +77,20 @@ def prepare(
     labels and targets of one task. The same log gives the same corpus, byte for byte, whatever its files look like.
 
     Args:
-        config: the events, the filters of the source, the split of the users, and the tasks.
-        out: folder of the corpus; it appears only when everything is in it.
+        events: a DataFrame (pandas, Polars, PyArrow, DuckDB, PySpark, ... : what narwhals reads), a path or paths of
+            Parquet and CSV, or a `PrepareConfig` that says all of it.
+        out: folder of the corpus; it appears only when everything is in it. None: one in `~/.cache/peterrec` (or
+            `PETERREC_CACHE`), named by what goes into it, and opened if it is there.
+        users: DataFrame or path of a table with one row per user, for `classify`.
+        label_user: its column with the user id; None: as in the events.
+        classify: columns of `users` to predict, each a task of its name; or a mapping of names of tasks to columns.
+        rank: domains to recommend items of, which are left out of the source; or a mapping of names to domains.
         overwrite: replace the corpus at `out`.
         report: called with one line at a time about events and users that are kept and dropped, and why.
-        session: a `pyspark.sql.SparkSession` that does the work, whatever `config.engine` says; it is neither stopped
-            nor changed.
+        session: a `pyspark.sql.SparkSession` that does the work, whatever `engine` says; it is neither stopped nor
+            changed. A DataFrame of Spark brings its own.
+        settings: of `PrepareConfig` (`source`, `split`, `tasks`, ...) and of the columns of the events (`user`, `item`,
+            `time`, `domain`, ...: `EventsConfig`), by name; groups are mappings: `source={"max_history": 100}`.
 
     Returns:
         The corpus at `out`, opened: item indices (int32, from 4 on) of all users, oldest first.
@@ -81,26 +98,39 @@ def prepare(
     Raises:
         DataError: the events or a table of labels cannot be used as they are, or nobody is left to pre-train on.
         TaskError: a task cannot be learned from what is given, or its answers are in the source sequences.
-        ConfigError: a time limit or domain does not fit the events, or the memory limit is too small.
+        ConfigError: an argument or a setting is wrong, a time limit or domain does not fit the events, or the memory
+            limit is too small.
         ArtifactError: `out` exists and `overwrite` is false; or it is not a corpus, or what is read lies in it.
         StorageError: the disk is full or the place is not writable.
     """
     say = report or (lambda line: None)
-    if overwrite:
-        _check_replaceable(Path(out), config)
-    with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        with open_engine(
-            scratch,
-            config.memory_limit,
-            config.threads,
-            engine=config.engine,
-            master=config.master,
-            session=session,
-        ) as engine:
-            _Preparation(engine, config, folder, scratch, say).run()
-        _remove_folder(scratch)
+    with FrameFiles(cache_folder() if out is None else Path(out).absolute().parent) as frames, frames.named_in_errors():
+        config = prepare_config(events, Keywords(users, label_user, classify, rank), settings, frames)
+        files = input_files(config)
+        identities = [
+            file.identity() if frames.name_of(file.path) is None else frames.identity(file.path) for file in files
+        ]
+        recorded = _without_engine(recorded_config(config, frames))
+        if out is None:
+            out = cached_path("corpus", __version__, dump_yaml(recorded), json.dumps(identities))
+            if out.exists() and not overwrite:
+                say(f"opening {out}, which was made of the same events")
+                return Corpus.open(out)
+        if overwrite:
+            _check_replaceable(Path(out), config)
+        with new_folder(Path(out), overwrite=overwrite, kind="corpus") as folder:
+            scratch = folder / "scratch"
+            scratch.mkdir()
+            with open_engine(
+                scratch,
+                config.memory_limit,
+                config.threads,
+                engine=config.engine,
+                master=config.master,
+                session=session or frames.session,
+            ) as engine:
+                _Preparation(engine, config, folder, scratch, say, recorded, identities).run()
+            _remove_folder(scratch)
     return Corpus.open(out)
 
 
@@ -131,12 +161,13 @@ class _Preparation:
     folder: Path
     scratch: Path
     say: Report
+    recorded: PrepareConfig
+    identities: list[dict[str, str | int]]
     warnings: list[str] = field(default_factory=list)
     tied_events: int = 0
 
     def run(self) -> None:
-        inputs = input_files(self.config)
-        self.say(f"reading {len(inputs)} file{'s' if len(inputs) != 1 else ''}")
+        self.say(f"reading {len(self.identities)} file{'s' if len(self.identities) != 1 else ''}")
         events = open_events(self.engine, self.config.events)
         source = select_source(self.engine, events, self.config)
         self.say(f"{source.users.events.sum():,} source events of {len(source.users):,} users; cutting sequences")
@@ -144,7 +175,7 @@ class _Preparation:
         histories = self._sequences(events, source, targets)
         entries = [self._task(task, events, source, histories, targets) for task in self.config.tasks]
         self.warnings += self._warnings(events, source, targets)
-        self._finish(events, source, histories[""], entries, inputs)
+        self._finish(events, source, histories[""], entries)
 
     def _targets(self, events: Events, source: Source) -> dict[str, TargetEvents]:
         """Find the target events of ranking tasks, and refuse tasks whose answers are in the source."""
@@ -227,7 +258,8 @@ class _Preparation:
         labelled = label_task(
             self.engine, task, source.users, task_histories, (events, self.config.events), targets.get(task.name)
         )
-        entry = write_task(self.folder / "tasks" / task.name, task, labelled, source, task_histories)
+        folder = self.folder / "tasks" / task.name
+        entry = write_task(folder, task, labelled, source, task_histories, self.config.split)
         self.warnings += one_class_part_warnings(task, labelled, source.users)
         self.warnings += similar_class_warnings(task, labelled)
         return entry
@@ -244,7 +276,6 @@ class _Preparation:
         source: Source,
         main: UserHistories,
         entries: list[dict[str, Any]],
-        inputs: Sequence[InputFile],
     ) -> None:
         source.catalogue.write(self.folder / "catalogue.parquet")
         steps = [*source.steps, *sequence_steps(source, main, self.config.source)]
@@ -270,11 +301,11 @@ class _Preparation:
             "shape": shape(self.engine, source, main),
             "tasks": entries,
             "warnings": self.warnings,
-            "inputs": [file.identity() for file in inputs],
-            "config": _without_engine(self.config).model_dump(mode="json"),
+            "inputs": self.identities,
+            "config": self.recorded.model_dump(mode="json"),
         }
         write_json(self.folder / "manifest.json", manifest)
-        write_file(self.folder / "config.yaml", dump_yaml(_without_engine(self.config)).encode())
+        write_file(self.folder / "config.yaml", dump_yaml(self.recorded).encode())
         for line in summary_lines(manifest):
             self.say(line)
 

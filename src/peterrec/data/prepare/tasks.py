@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.config import ClassificationTaskConfig, EventsConfig, HistoryCutConfig, RankingTaskConfig
+from peterrec.config import ClassificationTaskConfig, EventsConfig, HistoryCutConfig, RankingTaskConfig, SplitConfig
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_filters import parse_time_limit
@@ -91,15 +91,17 @@ def label_task(
 
 
 def write_task(
-    folder: Path, task: Task, labelled: Labelled, source: Source, histories: UserHistories
+    folder: Path, task: Task, labelled: Labelled, source: Source, histories: UserHistories, split: SplitConfig
 ) -> dict[str, Any]:
     """Write a task to `folder` and return its entry of the manifest.
+
+    A split without test users is for a model that somebody else evaluates.
 
     Raises:
         TaskError: a part without users, fewer than two classes, or a class that no train user has.
     """
     part = source.users.parts[labelled.places]
-    _check_parts(task, labelled, part)
+    _check_parts(task, labelled, part, [name for name in PARTS if name != "test" or split.test])
     folder.mkdir(parents=True)
     digest = hashlib.sha256(f"{task.name} {task.kind} {labelled.class_names}\n".encode())
     if labelled.catalogue is not None:
@@ -148,14 +150,14 @@ def _seen_items(labelled: Labelled, train: IntArray) -> dict[str, Any]:
     return {"repeat_fraction": fraction, "exclude_seen": fraction < MOST_REPEATS, "exclude_seen_reason": reason}
 
 
-def _check_parts(task: Task, labelled: Labelled, part: IntArray) -> None:
+def _check_parts(task: Task, labelled: Labelled, part: IntArray, needed: Sequence[str]) -> None:
     if not len(labelled):
         last = labelled.steps[-1]
         raise TaskError(
             f"no user is left for task {task.name!r}: {last['why']}",
             remedy=f"lower its min_user_events or min_{'item_events' if labelled.labels is None else 'class_users'}",
         )
-    empty = [name for number, name in enumerate(PARTS) if not (part == number).any()]
+    empty = [name for number, name in enumerate(PARTS) if name in needed and not (part == number).any()]
     if empty:
         raise TaskError(
             f"task {task.name!r} has {len(labelled)} users and none for {' and '.join(empty)}",

@@ -1,0 +1,125 @@
+"""Inputs of `prepare`: settings, or events with keywords; files, or DataFrames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from peterrec.arguments import describe, did_you_mean
+from peterrec.config import EventsConfig, PrepareConfig, build_config, with_settings
+from peterrec.config.shortcuts import classification_task, ranking_task
+from peterrec.data.frames import FrameFiles, is_dataframe
+from peterrec.errors import ConfigError
+
+Names = str | Sequence[str] | Mapping[str, str]
+
+COLUMN_SETTINGS = frozenset(EventsConfig.model_fields) - {"paths"}
+SETTINGS = frozenset(PrepareConfig.model_fields) - {"events"}
+SEE_SETTINGS = "see `PrepareConfig` and `EventsConfig` in docs/configuration.md"
+EVENTS = "pass a DataFrame, a path, a list of paths, or a PrepareConfig"
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """Keywords of `prepare` that say in few words what its settings say in many.
+
+    Attributes:
+        users: table of users: a DataFrame or a path.
+        label_user: its column with the user id; None: as in the events.
+        classify: columns of it to predict, or a mapping of names of tasks to columns.
+        rank: domains to recommend items of, which leave the source; or a mapping of names of tasks to domains.
+    """
+
+    users: Any = None
+    label_user: str | None = None
+    classify: Names = ()
+    rank: Names = ()
+
+
+def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], frames: FrameFiles) -> PrepareConfig:
+    """Return the settings that the arguments of `prepare` stand for.
+
+    Args:
+        events: settings, a path, paths or a DataFrame.
+        keywords: tasks in few words.
+        settings: of `PrepareConfig`, and of the columns of events (`EventsConfig`), by name.
+        frames: where DataFrames are written.
+
+    Raises:
+        ConfigError: an argument is of another kind or does not fit the others.
+        DataError: a DataFrame cannot be read.
+    """
+    if isinstance(events, PrepareConfig):
+        if keywords != Keywords():
+            raise ConfigError(
+                "events is a PrepareConfig, which names its own tasks",
+                remedy="leave out users, label_user, classify and rank, or pass the events themselves",
+            )
+        return with_settings(PrepareConfig, events, settings)
+    for name in settings.keys() - SETTINGS - COLUMN_SETTINGS:
+        names = SETTINGS | COLUMN_SETTINGS | {field.name for field in fields(Keywords)}
+        raise ConfigError(f"there is no setting {name!r}{did_you_mean(name, sorted(names))}", remedy=SEE_SETTINGS)
+    columns = {name: settings[name] for name in COLUMN_SETTINGS & settings.keys()}
+    settings = {name: value for name, value in settings.items() if name not in columns}
+    reading = build_config(EventsConfig, {"paths": ("events",), **columns})  # refused before anything is written
+    settings["events"] = {"paths": _event_paths(events, reading, frames), **columns}
+    domains = _named(keywords.rank)
+    tasks = [*_classification_tasks(keywords, reading.user, frames)]
+    tasks += [ranking_task(domain, name) for name, domain in domains]
+    if domains:
+        settings["source"] = _without_domains(settings.get("source", {}), [domain for _, domain in domains])
+    if tasks:
+        settings["tasks"] = [*settings.get("tasks", ()), *tasks]
+    return build_config(PrepareConfig, settings)
+
+
+def recorded_config(config: PrepareConfig, frames: FrameFiles) -> PrepareConfig:
+    """Return settings as they are written beside a corpus: DataFrames by what they are called."""
+    text = json.dumps(config.model_dump(mode="json", exclude_unset=True))
+    for path, name in frames.names.items():
+        text = text.replace(json.dumps(str(path)), json.dumps(name))
+    return build_config(PrepareConfig, json.loads(text))
+
+
+def _event_paths(events: Any, reading: EventsConfig, frames: FrameFiles) -> tuple[str, ...]:
+    if is_dataframe(events):
+        used = [reading.user, reading.item, reading.time, reading.order, reading.domain]
+        return (str(frames.write(events, "events", [column for column in used if column is not None])),)
+    if isinstance(events, str | Path):
+        return (str(events),)
+    if isinstance(events, Sequence) and events and all(isinstance(path, str | Path) for path in events):
+        return tuple(map(str, events))
+    raise ConfigError(f"events is {describe(events)}", remedy=EVENTS)
+
+
+def _classification_tasks(keywords: Keywords, user: str, frames: FrameFiles) -> list[dict[str, Any]]:
+    columns = _named(keywords.classify)
+    if not columns and keywords.users is None:
+        return []
+    if not columns:
+        raise ConfigError("users is given, and no column to predict", remedy='name some, e.g. classify=["gender"]')
+    if keywords.users is None:
+        raise ConfigError("classify names columns of users, and there are none", remedy="pass users=, a table of them")
+    user = user if keywords.label_user is None else keywords.label_user
+    users = keywords.users
+    if is_dataframe(users):
+        users = frames.write(users, "users", [user, *(column for _, column in columns)])
+    if not isinstance(users, str | Path):
+        raise ConfigError(f"users is {describe(users)}", remedy="pass a DataFrame or a path")
+    return [classification_task(str(users), column, user, name) for name, column in columns]
+
+
+def _named(names: Names) -> list[tuple[str | None, str]]:
+    if isinstance(names, Mapping):
+        return list(names.items())
+    return [(None, name) for name in ([names] if isinstance(names, str) else names)]
+
+
+def _without_domains(source: Any, domains: list[str]) -> Any:
+    """Return settings of the source without the domains that are to be recommended of."""
+    tree = dict(source) if isinstance(source, Mapping) else source.model_dump(exclude_unset=True)
+    tree.setdefault("exclude_domains", domains)
+    return tree
