@@ -31,6 +31,7 @@ from peterrec.config import (
     dump_yaml,
     load_config,
     same_settings,
+    with_settings,
 )
 from peterrec.config.unique_keys import load_yaml
 from peterrec.errors import ConfigError
@@ -295,3 +296,16 @@ def test_a_missing_damaged_or_older_file_has_other_settings(tmp_path):
     tree: dict[str, Any] = yaml.safe_load(dump_yaml(AdaptConfig()))
     del tree["patience"]
     assert not same_settings(write(tmp_path, yaml.safe_dump(tree)), AdaptConfig())
+
+
+def test_settings_by_name_change_what_they_name() -> None:
+    written = AdaptConfig(patch={"kind": "bottleneck", "bottleneck": 4}, optim={"lr": 0.5})
+    assert with_settings(AdaptConfig, None, {"optim": {"lr": 0.1}}).optim.lr == 0.1
+    changed = with_settings(AdaptConfig, written, {"patch": {"per_block": 1}, "seed": 3})
+    assert (changed.patch.bottleneck, changed.patch.per_block, changed.optim.lr, changed.seed) == (4, 1, 0.5, 3)
+    assert with_settings(AdaptConfig, written, {"patch": {"kind": "lora"}}).patch.kind == "lora"
+    assert with_settings(AdaptConfig, written, {}) is written
+    prepared = PrepareConfig(events=EVENTS["events"], tasks=[RankingTaskConfig(name="a", domains=["a"])])
+    assert with_settings(PrepareConfig, prepared, {"threads": 1}).tasks == prepared.tasks  # a kind that is the default
+    with pytest.raises(ConfigError, match="did you mean 'lr'"):
+        with_settings(AdaptConfig, written, {"optim": {"LR": 0.1}})

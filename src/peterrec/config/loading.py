@@ -70,9 +70,20 @@ def with_settings(cls: type[C], config: C | None, settings: dict[str, Any]) -> C
     """
     if not settings and config is not None:
         return config
-    tree = {} if config is None else config.model_dump(exclude_unset=True)
-    _merge(tree, copy.deepcopy(settings))
+    tree = {} if config is None else {name: getattr(config, name) for name in config.model_fields_set}
+    for name, value in settings.items():
+        group = tree.get(name)
+        if isinstance(value, dict) and isinstance(group, Config) and _is_of_kind(group, value):
+            tree[name] = with_settings(type(group), group, value)
+        else:
+            tree[name] = value
     return build_config(cls, tree)
+
+
+def _is_of_kind(group: Config, settings: dict[str, Any]) -> bool:
+    """Return whether settings are of the kind of a group, where there are several, such as of patches."""
+    kind = getattr(group, "kind", None)
+    return bool(settings.get("kind", kind) == kind)
 
 
 def without_runner(config: C) -> C:

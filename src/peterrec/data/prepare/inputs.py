@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from peterrec.arguments import describe, did_you_mean
-from peterrec.config import EventsConfig, PrepareConfig, build_config, with_settings
+from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, build_config, with_settings
 from peterrec.config.shortcuts import classification_task, ranking_task
 from peterrec.data.frames import FrameFiles, is_dataframe
 from peterrec.errors import ConfigError
@@ -78,10 +77,16 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
 
 def recorded_config(config: PrepareConfig, frames: FrameFiles) -> PrepareConfig:
     """Return settings as they are written beside a corpus: DataFrames by what they are called."""
-    text = json.dumps(config.model_dump(mode="json", exclude_unset=True))
-    for path, name in frames.names.items():
-        text = text.replace(json.dumps(str(path)), json.dumps(name))
-    return build_config(PrepareConfig, json.loads(text))
+    names = {str(path): name for path, name in frames.names.items()}
+    paths = tuple(names.get(path, path) for path in config.events.paths)
+    tasks = [
+        task.model_copy(update={"labels": task.labels.model_copy(update={"path": names[task.labels.path]})})
+        if isinstance(task, ClassificationTaskConfig) and task.labels is not None and task.labels.path in names
+        else task
+        for task in config.tasks
+    ]
+    events = config.events.model_copy(update={"paths": paths})
+    return config.model_copy(update={"events": events, "tasks": tuple(tasks)})
 
 
 def _event_paths(events: Any, reading: EventsConfig, frames: FrameFiles) -> tuple[str, ...]:
