@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from peterrec.arguments import checked
+from peterrec.data.prepare.open_engine import require_spark
 from peterrec.data.preprocessing import assumptions
 from peterrec.errors import ConfigError, DataError
 from peterrec.model import UserModel
@@ -19,7 +20,6 @@ from peterrec.serving.files import AnswerOptions, overridden
 from peterrec.spark.events import group_events, quoted, resolve_columns
 from peterrec.spark.inputs import ITEMS
 from peterrec.spark.models import ModelFiles, ModelFolder, ship
-from peterrec.spark.session import require_spark
 from peterrec.spark.worker import BundleQuestion, Job, Verb, answer_batches
 
 logger = logging.getLogger(__name__)

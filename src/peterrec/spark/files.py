@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import re
-from collections.abc import Iterator
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-import peterrec.errors
 from peterrec._version import __version__
 from peterrec.data.catalogue import Catalogue
-from peterrec.errors import ClusterError, ConfigError, DataError, PeterRecError, UnknownItemsError
+from peterrec.data.prepare.open_engine import require_spark
+from peterrec.errors import ConfigError, DataError, UnknownItemsError
 from peterrec.serving.files import AnswerOptions, counts_line, overridden
 from peterrec.spark.answers import Plan, plan
 from peterrec.spark.inputs import ITEMS, check_distinct_users, read_source
-from peterrec.spark.session import first_line, session
 from peterrec.spark.worker import COUNTS, Verb
 from peterrec.storage import FORMAT_VERSION, check_output, new_folder, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 KIND = "table of answers"
-ERROR = re.compile(r"peterrec\.errors\.(\w+): (.+?)\s*(?:What to do: (.+?)\s*)?(?:\n\s*at |\n\n|\Z)", re.DOTALL)
+USERS_AT_ONCE = 1024  # whose histories are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,14 @@ def answer_files(
     if verb == "recommend" and k < 1:
         raise ConfigError(f"k is {k}", remedy="ask for at least one item")
     preprocessing = overridden(stored_preprocessing(backbone, bundle), options.overrides)
-    with session(master, quiet=quiet) as spark, cluster_errors():
+    require_spark()
+    from peterrec.data.prepare.spark_session import spark_session  # noqa: PLC0415 - it need not be there
+
+    with (
+        tempfile.TemporaryDirectory(prefix="peterrec-") as scratch,
+        spark_session(None, master, Path(scratch), progress=not quiet) as spark,
+    ):
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", USERS_AT_ONCE)
         dataframe, events, notes = read_source(
             spark, source, options.events, preprocessing, allow_empty=options.allow_empty
         )
@@ -163,28 +167,3 @@ def _refuse_strangers(account: Account, backbone: str) -> None:
             f"{catalogue.id_type} ids such as {example!r})",
             remedy="check that these are ids of the domain the backbone was pre-trained on, written the same way",
         )
-
-
-@contextlib.contextmanager
-def cluster_errors() -> Iterator[None]:
-    """Turn what Spark raises into the project's errors: those that a worker raised, and its own."""
-    from py4j.protocol import Py4JError  # noqa: PLC0415 - an extra
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-
-    try:
-        yield
-    except (PySparkException, Py4JError) as error:
-        raise translated(error) from error
-
-
-def translated(error: Exception) -> PeterRecError:
-    """Return the error of the project that an error of Spark stands for."""
-    match = ERROR.search(str(error))
-    kind = getattr(peterrec.errors, match[1], None) if match else None
-    if match is None or kind is None:
-        return ClusterError(
-            f"Spark broke off ({first_line(error)})",
-            remedy="see its log; executors need peterrec in their Python, and the paths of the input and the output",
-        )
-    translated_error: PeterRecError = kind(match[2].strip(), remedy=(match[3] or "").strip())
-    return translated_error

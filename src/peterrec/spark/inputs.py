@@ -13,6 +13,7 @@ from peterrec.data.histories import JSON_ENDINGS, parse_history
 from peterrec.data.prepare import event_histories
 from peterrec.data.prepare.duplicates import refuse_equal_files
 from peterrec.data.prepare.files import InputFile, check_complete, describe, find_files
+from peterrec.data.prepare.spark_reader import errors_as_text
 from peterrec.errors import ConfigError, DataError
 from peterrec.spark.events import event_columns, quoted
 
@@ -67,17 +68,18 @@ def parse_lines(batches: Iterator[pa.RecordBatch], source: str, allow_empty: boo
     Raises:
         DataError: a line cannot be used; the message has its beginning.
     """
-    for batch in batches:
-        users, histories = [], []
-        for line in batch.column(0).to_pylist():
-            text = line.removeprefix("\ufeff")
-            if not text.strip():
-                continue
-            user, history = parse_history(text, f"{source}, the line {text:.60}", allow_empty)
-            users.append(user)
-            histories.append([str(item) for item in history])
-        columns = {"user": pa.array(users, pa.string()), "items": pa.array(histories, pa.list_(pa.string()))}
-        yield pa.RecordBatch.from_pydict(columns)
+    with errors_as_text():
+        for batch in batches:
+            users, histories = [], []
+            for line in batch.column(0).to_pylist():
+                text = line.removeprefix("\ufeff")
+                if not text.strip():
+                    continue
+                user, history = parse_history(text, f"{source}, the line {text:.60}", allow_empty)
+                users.append(user)
+                histories.append([str(item) for item in history])
+            columns = {"user": pa.array(users, pa.string()), "items": pa.array(histories, pa.list_(pa.string()))}
+            yield pa.RecordBatch.from_pydict(columns)
 
 
 def check_distinct_users(dataframe: Any) -> None:

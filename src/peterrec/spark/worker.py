@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from peterrec.config import PreprocessingConfig
 from peterrec.data.hashing import id_hash
 from peterrec.data.ids import UserHistories, as_history
+from peterrec.data.prepare.spark_reader import errors_as_text
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
 from peterrec.errors import DataError
@@ -88,14 +89,15 @@ def answer_batches(batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[pa.R
         UnknownItemsError: `unknown` is `error`, and there are some.
     """
     model = None
-    for batch in batches:
-        model = model or load(job.files)
-        for start in range(0, batch.num_rows, USERS_AT_ONCE):
-            users = _UserEvents(batch.slice(start, USERS_AT_ONCE), job)
-            for question in job.questions:
-                yield from _answers(model, job, question, users.histories(question)).to_batches()
-            if job.counters is not None:
-                _count(model, job, users)
+    with errors_as_text():
+        for batch in batches:
+            model = model or load(job.files)
+            for start in range(0, batch.num_rows, USERS_AT_ONCE):
+                users = _UserEvents(batch.slice(start, USERS_AT_ONCE), job)
+                for question in job.questions:
+                    yield from _answers(model, job, question, users.histories(question)).to_batches()
+                if job.counters is not None:
+                    _count(model, job, users)
 
 
 class _UserEvents:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +44,8 @@ def open_engine(
         with database(scratch, memory_limit, threads) as connection:
             yield DuckDBEngine(connection, scratch)
         return
-    if importlib.util.find_spec("pyspark") is None:
-        raise ConfigError("Spark is not installed", remedy='pip install "peterrec[spark]", and Java 17')
+    if session is None:
+        require_spark()
     from peterrec.data.prepare.spark_engine import SparkEngine, spark_database  # noqa: PLC0415 - it need not be there
     from peterrec.data.prepare.spark_session import spark_session  # noqa: PLC0415 - it need not be there
 
@@ -52,3 +54,21 @@ def open_engine(
         spark_database(own_session, scratch) as connection,
     ):
         yield SparkEngine(own_session, connection)
+
+
+def require_spark() -> None:
+    """Refuse to go on without Spark.
+
+    Raises:
+        ConfigError: its package or Java is missing.
+    """
+    if find_spec("pyspark") is None:
+        raise ConfigError(
+            "Spark needs packages that are not installed (pyspark)", remedy="pip install 'peterrec[spark]'"
+        )
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java", path=str(Path(home) / "bin") if home else None) is None:
+        raise ConfigError(
+            "Spark needs Java, which is not there",
+            remedy="install Java 17 or later (Debian: openjdk-17-jre-headless), or set JAVA_HOME",
+        )

@@ -96,13 +96,14 @@ def apply_function(
 
 @contextlib.contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Write errors of the project so that `error_in` finds them in what Spark says of the worker."""
+    """Add a note to errors of the project, by which `error_in` finds them in the traceback that Spark tells."""
     try:
         yield
     except PeterRecError as error:
         path = None if error.path is None else str(error.path)
         fields = json.dumps([type(error).__name__, error.message, error.remedy, path])
-        raise RuntimeError(f"{SIGN}{base64.b64encode(fields.encode()).decode()};") from None
+        error.add_note(f"{SIGN}{base64.b64encode(fields.encode()).decode()};")
+        raise
 
 
 def error_in(text: str) -> PeterRecError | None:

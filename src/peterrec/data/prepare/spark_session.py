@@ -1,4 +1,4 @@
-"""Sessions of Apache Spark: one of our own, or one that is handed in; and what Spark's errors mean."""
+"""Sessions of Apache Spark for `prepare` and answers: a new one, or one that is there; and what its errors mean."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.timestampType": "TIMESTAMP_NTZ",
     "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",  # two classes may be named a and A
     "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
 }
 DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
@@ -35,28 +36,38 @@ UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20
 
 @contextlib.contextmanager
 def spark_session(
-    session: SparkSession | None, master: str | None, scratch: Path, memory_limit: str, threads: int | None
+    session: SparkSession | None,
+    master: str | None,
+    scratch: Path,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    *,
+    progress: bool = False,
 ) -> Iterator[SparkSession]:
     """Yield a session with settings of its own, over the cluster of another one or over one that ends with it.
 
     Args:
         session: that is there already; it is neither stopped nor changed.
-        master: of a new one; None: this machine.
+        master: of a new one; None: as Spark's own settings say, where there are some, or this machine.
         scratch: folder for what a new one on this machine writes meanwhile.
-        memory_limit: of a new one's driver, which on this machine does all of the work.
+        memory_limit: of a new one's driver, which on this machine does all of the work; None: Spark's.
         threads: of a new one on this machine; None: all.
+        progress: show a bar of a new one's work.
 
     Raises:
-        ConfigError: Spark cannot be started, such as without Java.
+        ConfigError: Spark cannot be started.
+        ClusterError, StorageError, PeterRecError: what Spark's errors inside mean.
     """
-    megabytes = _megabytes(memory_limit)
+    megabytes = None if memory_limit is None else _megabytes(memory_limit)
     with spark_errors():
         existing = session or SparkSession.getActiveSession()
         if existing is not None:
             yield _own_settings(existing)
             return
         with _signals_kept():
-            started = _start(master or f"local[{threads or '*'}]", scratch, megabytes)
+            if master is None and not _has_settings():
+                master = f"local[{threads or '*'}]"
+            started = _start(_builder(master, scratch, megabytes, progress=progress))
             try:
                 yield _own_settings(started)
             finally:
@@ -71,15 +82,32 @@ def _own_settings(session: SparkSession) -> SparkSession:
     return separate_session
 
 
-def _start(master: str, scratch: Path, megabytes: int) -> SparkSession:
-    builder = SparkSession.builder.appName("peterrec").master(master)
-    builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
-    builder = builder.config("spark.log.level", "ERROR").config("spark.driver.memory", f"{megabytes}m")
-    if is_local(master):
-        builder = builder.config("spark.sql.shuffle.partitions", str(LOCAL_PARTITIONS))
-        builder = builder.config("spark.local.dir", str(scratch / "spark"))
-        builder = builder.config("spark.driver.host", "localhost").config("spark.driver.bindAddress", "127.0.0.1")
-    builder = builder.config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
+def _has_settings() -> bool:
+    """Return whether Spark has settings of this place, such as a master: of `spark-submit`, or in a folder of them."""
+    return any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", "SPARK_CONF_DIR", "SPARK_HOME"))
+
+
+def _builder(master: str | None, scratch: Path, megabytes: int | None, *, progress: bool) -> SparkSession.Builder:
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": str(progress).lower(),
+        "spark.log.level": "ERROR",
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+    }
+    if megabytes is not None:
+        settings["spark.driver.memory"] = f"{megabytes}m"
+    if master is not None and is_local(master):
+        settings |= {
+            "spark.sql.shuffle.partitions": str(LOCAL_PARTITIONS),
+            "spark.local.dir": str(scratch / "spark"),
+            "spark.driver.host": "localhost",
+            "spark.driver.bindAddress": "127.0.0.1",
+        }
+    builder = SparkSession.builder.appName("peterrec").config(map=dict(settings))
+    return builder if master is None else builder.master(master)
+
+
+def _start(builder: SparkSession.Builder) -> SparkSession:
     with _same_python():
         try:
             return builder.getOrCreate()
@@ -89,7 +117,7 @@ def _start(master: str, scratch: Path, megabytes: int) -> SparkSession:
                 context.stop()
             raise ConfigError(
                 f"Spark cannot be started ({_first_line(error)})",
-                remedy="install Java 17 or later (Debian: openjdk-17-jre-headless), and check --master",
+                remedy="check --master, JAVA_HOME and Spark's settings; it needs Java 17 or later",
             ) from error
 
 
