@@ -70,7 +70,7 @@ def test_embeddings(at, tmp_path):
 @pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
 def test_files_of_events(tmp_path, form):
     log = write_csv(tmp_path / "log.csv", log_rows(users=60), HEADER)
-    backbone, bundles = write_models(tmp_path, prepared(tmp_path, log, {"source.before": "9", "columns.order": "n"}))
+    backbone, bundles = write_models(tmp_path, prepared(tmp_path, log, {"source.before": "9", "columns.ties": "lines"}))
     folder = tmp_path / "as[k]ed"
     folder.mkdir()
     write = write_parquet if form == "parquet" else write_csv

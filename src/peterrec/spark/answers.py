@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from peterrec.arguments import checked
+from peterrec.data.prepare.event_histories import resolve_columns
 from peterrec.data.prepare.open_engine import require_spark
 from peterrec.data.preprocessing import assumptions
 from peterrec.errors import ConfigError, DataError
 from peterrec.model import UserModel
 from peterrec.serving.files import AnswerOptions, overridden
-from peterrec.spark.events import group_events, quoted, resolve_columns
-from peterrec.spark.inputs import ITEMS
+from peterrec.spark.events import group_events, resolve_frame_columns
+from peterrec.spark.inputs import ITEMS, has_items
 from peterrec.spark.models import ModelFiles, ModelFolder, ship
 from peterrec.spark.worker import BundleQuestion, Job, Verb, answer_batches
 
@@ -166,18 +167,26 @@ class Plan:
 
 
 def plan(
-    dataframe: Any,
+    dataframe: Any | None,
     verb: Verb,
     backbone: str | Path,
     bundle: Bundles | None,
     options: AnswerOptions | None = None,
     *,
     on_executors: bool | None = None,
+    session: Any = None,
 ) -> Plan:
-    """Check everything and return what Spark is to do; arguments and errors as of `predict`."""
-    require_spark()
+    """Check everything and return what Spark is to do; arguments and errors as of `predict`.
+
+    Args:
+        dataframe: as of `predict`; None: events of the files that `options.events` names, read in the `session`.
+        verb: what is asked.
+        backbone, bundle, options, on_executors: as of `predict`.
+        session: of Spark; that of the DataFrame if there is one.
+    """
     options = options or AnswerOptions()
-    context = _context(dataframe)
+    session = _session(dataframe) if session is None else session
+    context = _context(session)
     stacked = bundle is not None and not isinstance(bundle, str | Path)
     paths = [Path(path) for path in bundle] if stacked else [] if bundle is None else [Path(bundle)]  # type: ignore[union-attr, arg-type]
     if stacked and not paths:
@@ -192,16 +201,24 @@ def plan(
     files = ModelFiles(folders[0], tuple(folders[1:]), options.precision, options.compile)
     job = Job(verb, files, questions, stacked, options.unknown, options.allow_empty, options.batch_size)
     columns = _columns(model, verb, questions[0], stacked=stacked)
-    return _of_users(dataframe, job, columns, options)
+    if dataframe is not None and has_items(dataframe):
+        notes = [f"assumed: {line}" for line in assumptions(questions[0].preprocessing, times=False, domains=False)]
+        return Plan(_rows(dataframe, options, job), job, columns, tuple(notes))
+    return _of_events(session, dataframe, job, columns, options)
 
 
-def _context(dataframe: Any) -> Any:
+def _session(dataframe: Any) -> Any:
+    require_spark()
     session = getattr(dataframe, "sparkSession", None)
     if session is None or not hasattr(dataframe, "mapInArrow"):
         raise ConfigError(
             f"this is no DataFrame of Spark but a {type(dataframe).__name__}",
             remedy="pass a Spark DataFrame, or use peterrec.predict, recommend and embed for files",
         )
+    return session
+
+
+def _context(session: Any) -> Any:
     try:
         return session.sparkContext
     except Exception as error:  # of Spark Connect, whose executors cannot be given files by name
@@ -250,17 +267,19 @@ def _columns(model: UserModel, verb: Verb, question: BundleQuestion, *, stacked:
     return columns | {"known_events": pa.int64(), "vector": pa.list_(pa.float32())}
 
 
-def _of_users(dataframe: Any, job: Job, columns: dict[str, pa.DataType], options: AnswerOptions) -> Plan:
-    """Return the plan, with rows of users as they are, or with those that events are gathered to."""
+def _of_events(
+    session: Any, dataframe: Any | None, job: Job, columns: dict[str, pa.DataType], options: AnswerOptions
+) -> Plan:
+    """Return the plan with events that are gathered to rows of users."""
     preprocessings = [question.preprocessing for question in job.questions]
-    types = {field.name: field.dataType for field in dataframe.schema.fields}
-    if type(types.get(ITEMS)).__name__ == "ArrayType":
-        notes = [f"assumed: {line}" for line in assumptions(preprocessings[0], times=False, domains=False)]
-        return Plan(_rows(dataframe, options, job), job, columns, tuple(notes))
-    config, lines = resolve_columns(dataframe.columns, options.events, preprocessings[0])
     for question in job.questions[1:]:
         _check_alike(job.questions[0], question)
-    grouped = group_events(dataframe, config, preprocessings)
+    if dataframe is not None:
+        config, lines = resolve_frame_columns(dataframe.columns, options.events, preprocessings[0])
+    else:
+        assert options.events is not None
+        config, lines = resolve_columns(options.events, preprocessings[0])
+    grouped = group_events(dataframe, config, preprocessings, session)
     questions = tuple(replace(question, keep=keep) for question, keep in zip(job.questions, grouped.keeps, strict=True))
     job = replace(
         job, questions=questions, sort_columns=grouped.sort_columns, units_per_second=grouped.units_per_second
@@ -270,6 +289,8 @@ def _of_users(dataframe: Any, job: Job, columns: dict[str, pa.DataType], options
 
 def _rows(dataframe: Any, options: AnswerOptions, job: Job) -> Any:
     from pyspark.sql import functions  # noqa: PLC0415 - an extra
+
+    from peterrec.data.prepare.spark_engine import quoted  # noqa: PLC0415 - imports Spark
 
     named = options.events is not None and "user" in options.events.model_fields_set
     preprocessing = job.questions[0].preprocessing

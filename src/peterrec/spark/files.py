@@ -6,19 +6,19 @@ import logging
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from peterrec._version import __version__
+from peterrec.config import EventsConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.open_engine import require_spark
 from peterrec.errors import ConfigError, DataError, UnknownItemsError
-from peterrec.serving.files import AnswerOptions, counts_line, overridden
+from peterrec.serving.files import AnswerOptions, counts_line
 from peterrec.spark.answers import Plan, plan
-from peterrec.spark.inputs import ITEMS, check_distinct_users, read_source
+from peterrec.spark.inputs import check_distinct_users, has_items, read_source
 from peterrec.spark.worker import COUNTS, Verb
-from peterrec.storage import FORMAT_VERSION, check_output, new_folder, read_json, write_json
+from peterrec.storage import FORMAT_VERSION, check_output, new_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +88,10 @@ def answer_files(
     _check_places(source, out)
     check_output(Path(out), overwrite=overwrite, kind=KIND)
     options = options or AnswerOptions()
+    events = (options.events or EventsConfig(paths=(source,))).model_copy(update={"paths": (source,)})
+    options = replace(options, events=events)
     if verb == "recommend" and k < 1:
         raise ConfigError(f"k is {k}", remedy="ask for at least one item")
-    preprocessing = overridden(stored_preprocessing(backbone, bundle), options.overrides)
     require_spark()
     from peterrec.data.prepare.spark_session import spark_session  # noqa: PLC0415 - it need not be there
 
@@ -99,18 +100,16 @@ def answer_files(
         spark_session(None, master, Path(scratch), progress=not quiet) as spark,
     ):
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", USERS_AT_ONCE)
-        dataframe, events, notes = read_source(
-            spark, source, options.events, preprocessing, allow_empty=options.allow_empty
-        )
-        planned = plan(dataframe, verb, backbone, bundle, replace(options, events=events), on_executors=on_executors)
-        if ITEMS in dataframe.columns:
+        dataframe = read_source(spark, source, allow_empty=options.allow_empty)
+        planned = plan(dataframe, verb, backbone, bundle, options, on_executors=on_executors, session=spark)
+        if dataframe is not None and has_items(dataframe):
             check_distinct_users(planned.users)
         planned = planned.with_job(
             k=k, exclude_seen=exclude_seen, counters={name: spark.sparkContext.accumulator(0) for name in COUNTS}
         )
         account = _write(planned, Path(out), backbone, overwrite=overwrite)
     logger.info(counts_line(account.users, account.events, account.unknown_events, account.unknown_users))
-    for note in [*notes, *planned.notes]:
+    for note in planned.notes:
         logger.info(note)
     if account.left_out:
         total = account.events + account.left_out
@@ -129,17 +128,6 @@ def _check_places(source: str, out: str) -> None:
         raise ConfigError(
             f"cannot write {Path(out).name}: Spark writes a folder of Parquet", remedy="name a folder (--out)"
         )
-
-
-def stored_preprocessing(backbone: str, bundle: str | None) -> Any:
-    """Return the settings by which events are read, from the descriptions of a backbone and a bundle alone."""
-    from peterrec.config import PreprocessingConfig, load_optional  # noqa: PLC0415
-
-    tree = read_json(Path(backbone) / "config.json").get("preprocessing")
-    if bundle is not None:
-        provenance = read_json(Path(bundle) / "adapter_config.json").get("provenance")
-        tree = (provenance or {}).get("preprocessing") or tree
-    return load_optional(PreprocessingConfig, tree)
 
 
 def _write(planned: Plan, out: Path, backbone: str, *, overwrite: bool) -> Account:

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.data.catalogue import IdType
-from peterrec.data.prepare.engine import Engine
-from peterrec.data.prepare.files import FILE, InputFile
+from peterrec.data.prepare.files import InputFile
 from peterrec.data.prepare.sortable import read_integer
 from peterrec.data.sequences import IntArray
 from peterrec.errors import DataError
@@ -37,20 +36,13 @@ class IdCounts:
     integers: int
 
 
-def count_ids(engine: Engine, table: Any, columns: Sequence[str], *, typed: bool) -> dict[str, list[IdCounts]]:
-    """Count, for each file of a table, what its ids in some columns look like.
+def id_flags(table: Any, columns: Sequence[str], *, typed: bool) -> dict[str, Any]:
+    """Return the conditions that a row of a table has an id in a column, and one that is an integer.
 
     In a `typed` file (Parquet) text is meant as text: digits in it make no integer id.
     """
     present = {f"present_{column}": table[column].notnull() for column in columns}
-    integers = {f"integer_{column}": _is_integer(table[column], typed=typed) for column in columns}
-    flags = engine.rows(table.select(FILE, **present, **integers))
-    sums = {name: flags[name].cast("int64").sum().fill_null(0) for name in present | integers}
-    rows = flags.group_by(FILE).aggregate(**sums).order_by(FILE).to_pyarrow().to_pylist()
-    return {
-        column: [IdCounts(row[FILE], row[f"present_{column}"], row[f"integer_{column}"]) for row in rows]
-        for column in columns
-    }
+    return present | {f"integer_{column}": _is_integer(table[column], typed=typed) for column in columns}
 
 
 def _is_integer(value: Any, *, typed: bool) -> Any:

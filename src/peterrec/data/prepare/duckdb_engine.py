@@ -200,13 +200,18 @@ def file_rows(
 
     Of a file of Parquet it may be the `rows` from one number to before another.
     """
-    table = _read_files(connection, files, columns, rows)
-    if time_format is not None and table["time"].type().is_string():
-        # The engine's own, as opening files is: no expression of all engines lets a bad row be.
-        read = try_strptime_nanoseconds if "n" in directives(time_format) else try_strptime
-        time = read(table["time"], time_format)
-        table = table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
+    table = with_formatted_times(_read_files(connection, files, columns, rows), time_format)
     return table if file_number is None else table.mutate(line=ibis.row_number() + file_number * LINES_OF_A_FILE)
+
+
+def with_formatted_times(table: Any, time_format: str | None) -> Any:
+    """Return a table with the column `time` read as a format says, if it is text, and `UNREAD`; see `Engine.read`."""
+    if time_format is None or not table["time"].type().is_string():
+        return table
+    # The engine's own, as opening files is: no expression of all engines lets a bad row be.
+    read = try_strptime_nanoseconds if "n" in directives(time_format) else try_strptime
+    time = read(table["time"], time_format)
+    return table.mutate(time=time, **{UNREAD: time.isnull().ifelse(table["time"], None)})
 
 
 def _read_files(

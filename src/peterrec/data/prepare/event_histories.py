@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from peterrec.data.prepare.event_filters import earlier_than, source_filters, ta
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
 from peterrec.data.prepare.files import describe, find_files
 from peterrec.data.prepare.open_engine import open_engine
-from peterrec.data.prepare.units import NAMES, units_per_second
+from peterrec.data.prepare.units import NAMES
 from peterrec.data.preprocessing import assumptions, filters_times
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
@@ -47,19 +48,20 @@ def read_event_histories(config: EventsConfig, preprocessing: PreprocessingConfi
 
 
 def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> UserHistories:
-    config, notes = _resolve_columns(config, preprocessing)
+    config, notes = resolve_columns(config, preprocessing)
     with (
         tempfile.TemporaryDirectory(prefix="peterrec-") as scratch,
         open_engine(Path(scratch), MEMORY_LIMIT, None) as engine,
     ):
         events = open_events(engine, config)
         notes += [f"{WARNING}{warning}" for warning in events.warnings]
-        unit = _checked_unit(events, config, preprocessing)
-        table = events.table.mutate(**_conditions(events, preprocessing))
+        check_unit(events, config, preprocessing)
+        is_read = read_condition(events, preprocessing)
+        table = events.table if is_read is None else events.table.mutate(keep=is_read)
         keys = [name for name in SORT_COLUMNS if name in table.columns]
         names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
         rows = table.select(*names).order_by("user", *keys).to_pyarrow()
-    order = _event_order(rows, keys, unit)
+    order = _event_order(rows, keys, events.units_per_second)
     keep = np.ones(len(rows), dtype=bool)
     if "keep" in names:
         keep = rows["keep"].to_numpy()[order]
@@ -74,8 +76,16 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> Us
     return UserHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories, tuple(notes))
 
 
-def _resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
-    """Return how the files are to be read, and in words what they lack."""
+def resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
+    """Return how files are to be read, and in words what they lack.
+
+    Args:
+        config: where they are. Columns that are not named are those of the log that was prepared.
+        preprocessing: of the model that is asked.
+
+    Raises:
+        DataError: as in `describe`.
+    """
     if preprocessing is None:
         return config, []
     named = {name: getattr(config, name) for name in config.model_fields_set}
@@ -85,11 +95,25 @@ def _resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | 
     if columns["columns"] is not None and "columns" not in named and _has_header(paths[0], needed):
         columns["columns"] = None
     files = [describe(path, needed, separator=columns["separator"], columns=columns["columns"]) for path in paths]
+    return without_absent_columns(columns, named, {name for file in files for name in file.columns}, preprocessing)
+
+
+def without_absent_columns(
+    columns: dict[str, Any], named: Container[str], present: Container[str], preprocessing: PreprocessingConfig | None
+) -> tuple[EventsConfig, list[str]]:
+    """Return settings of events without columns that can be done without, and in words what is so assumed.
+
+    Args:
+        columns: fields of `EventsConfig`.
+        named: those that were given, and are not done without.
+        present: names of columns that are there.
+        preprocessing: of the model that is asked.
+    """
     notes = []
     for name in ("order", "domain"):
         column = columns[name]
-        if column is not None and name not in named and not any(column in file.columns for file in files):
-            columns[name] = None
+        if column is not None and name not in named and column not in present:
+            columns = columns | {name: None}
             if name == "order":
                 notes.append(f"there is no column {column!r}: events with equal times stand in the order of a hash")
     assumed = assumptions(preprocessing, times=True, domains=columns["domain"] is not None)
@@ -101,10 +125,14 @@ def _has_header(path: Path, needed: list[str]) -> bool:
     return set(needed) <= set(describe(path, []).columns)
 
 
-def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> dict[str, Any]:
-    """Return the column `keep` if some events are left out: whether the model reads an event."""
+def read_condition(events: Events, preprocessing: PreprocessingConfig | None) -> Any | None:
+    """Return the condition that a model reads an event; None if it reads all.
+
+    Raises:
+        ConfigError: a bound of time does not fit the times.
+    """
     if preprocessing is None:
-        return {}
+        return None
     table, kind = events.table, events.time_kind
     source, first = preprocessing.source, preprocessing.first_target
     if "domain" not in table.columns:
@@ -116,18 +144,18 @@ def _conditions(events: Events, preprocessing: PreprocessingConfig | None) -> di
         target_time = target_filter(table, first, kind, "of the task").ifelse(table["time"], None)
         first_time = target_time.min().over(ibis.window(group_by="user"))
         conditions.append(first_time.isnull() | (table["time"] < first_time))
-    return {"keep": functools.reduce(operator.and_, conditions)} if conditions else {}
+    return functools.reduce(operator.and_, conditions) if conditions else None
 
 
-def _checked_unit(events: Events, config: EventsConfig, preprocessing: PreprocessingConfig | None) -> float | None:
-    """Return the unit of numeric times; None for moments.
+def check_unit(events: Events, config: EventsConfig, preprocessing: PreprocessingConfig | None) -> None:
+    """Refuse times of another unit than those of the log that was prepared, where bounds of time are to be applied.
 
     Raises:
-        DataError: bounds of time are to be applied that were set for times of another unit.
+        DataError: the message names both units.
     """
-    unit = units_per_second(events.table)
+    unit = events.units_per_second
     if unit is None or preprocessing is None or not filters_times(preprocessing):
-        return unit
+        return
     if unit != preprocessing.units_per_second:
         raise DataError(
             f"its times ({config.time!r}) look like {NAMES[unit]}, those of the log that was prepared like "
@@ -135,7 +163,6 @@ def _checked_unit(events: Events, config: EventsConfig, preprocessing: Preproces
             remedy="write the times in the same unit",
             path=events.files[0].path,
         )
-    return unit
 
 
 def _event_order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ibis
@@ -11,10 +11,11 @@ import ibis
 from peterrec.config import EventsConfig
 from peterrec.data.catalogue import IdType
 from peterrec.data.prepare.columns import (
+    IdCounts,
     check_fractions,
     check_types,
-    count_ids,
     decide_id_type,
+    id_flags,
     is_mark,
     read_id,
     without_mark,
@@ -23,7 +24,16 @@ from peterrec.data.prepare.duplicates import refuse_equal_files, repeated_path_w
 from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.files import FILE, UNREAD, InputFile, describe, directives, find_files
 from peterrec.data.prepare.plausibility import event_warnings, suspicious_flags
-from peterrec.data.prepare.sortable import SortKind, ValueCounts, count_values, decide_sort_kind, read_sortable
+from peterrec.data.prepare.sortable import (
+    SortKind,
+    ValueCounts,
+    count_flags,
+    count_values,
+    decide_sort_kind,
+    integer_flags,
+    read_sortable,
+)
+from peterrec.data.prepare.units import unit_of
 from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
@@ -41,6 +51,7 @@ class Events:
             domain (text) and line. No value is null.
         item_kind: what item ids are.
         time_kind: how times compare.
+        units_per_second: of numeric times; None for moments.
         files: where the events come from.
         rows: events in `table`.
         dropped: rows left out by `invalid_rows: drop`.
@@ -51,6 +62,7 @@ class Events:
     table: Any
     item_kind: IdType
     time_kind: SortKind
+    units_per_second: float | None
     files: tuple[InputFile, ...]
     rows: int
     dropped: int
@@ -66,40 +78,75 @@ def open_events(engine: Engine, config: EventsConfig, name: str = "events") -> E
             time, no rows at all, or ids that are integers in one file and text in another. The message names the file.
         ConfigError: the format of times does not say what they are.
     """
-    _check_format(config.time_format)
+    check_time_format(config.time_format)
     files = _describe_all(config)
     refuse_equal_files(files)
     by_lines = config.ties == "lines"
     groups = [[file] for file in files] if by_lines else _group_by_form(files)
     raw = [
-        engine.read(name, group, _mapping(config), config.time_format, file_number=number if by_lines else None)
+        engine.read(name, group, event_columns(config), config.time_format, file_number=number if by_lines else None)
         for number, group in enumerate(groups)
     ]
+    events = check_events(engine, raw, groups, config)
+    return replace(events, warnings=(*repeated_path_warnings(config.paths), *events.warnings))
+
+
+def check_events(
+    engine: Engine, raw: Sequence[Any], groups: Sequence[Sequence[InputFile]], config: EventsConfig
+) -> Events:
+    """Decide how raw events are to be read, and check every row.
+
+    Args:
+        engine: of the tables.
+        raw: tables as `Engine.read` returns them.
+        groups: of each table, the files that it is of.
+        config: how they are to be read.
+
+    Raises:
+        DataError: as `open_events`, but for what is said of files without their rows.
+    """
     marked = [_with_missing_values(table, config) for table in raw]
     typed = [group[0].kind == "parquet" for group in groups]
     readers, item_kind, time_kind = _readers(engine, marked, typed, config)
-    written = [f"{WRITTEN}{column}" for column in _mapping(config)]
+    written = [f"{WRITTEN}{column}" for column in event_columns(config)]
     tables = [
         engine.rows(table.select(FILE, *written, **{name: read(table) for name, read in readers.items()}), reused=True)
         for table in marked
     ]
     all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)
-    dropped, reason = _check_rows(all_rows, config)
     complete = all_rows.drop_null([*readers])
     valid = complete.select(*readers)
-    flags = {name: flag.cast("int64").sum().fill_null(0) for name, flag in suspicious_flags(valid).items()}
-    counts = scalars(valid.aggregate(rows=valid.count(), **flags))
-    if counts["rows"] == 0:
+    counts = _count_rows(all_rows, [*readers])
+    dropped, reason = _check_rows(all_rows, config) if counts["invalid"] else (0, "")
+    files = tuple(file for group in groups for file in group)
+    if not counts["rows"]:
         raise DataError("there are no events in the input", remedy="name a file with events", path=files[0].path)
     warnings = (
-        *repeated_path_warnings(config.paths),
         *(similar_file_warnings(complete) if len(files) > 1 else ()),
-        *event_warnings(engine, valid, counts, _mapping(config)),
+        *event_warnings(engine, valid, counts, event_columns(config)),
     )
-    return Events(valid, item_kind, time_kind, files, int(counts["rows"]), dropped, reason, warnings)
+    unit = None if counts["largest"] is None else unit_of(counts["largest"])
+    return Events(valid, item_kind, time_kind, unit, files, counts["rows"], dropped, reason, warnings)
 
 
-def _check_format(time_format: str | None) -> None:
+def _count_rows(table: Any, columns: Sequence[str]) -> dict[str, Any]:
+    """Return, by one query, how many rows are valid, and invalid, and look wrong, and the largest of numeric times."""
+    is_valid = ibis.and_(*(table[name].notnull() for name in columns))
+    conditions = {"rows": is_valid, "invalid": ~is_valid}
+    conditions |= {name: is_valid & flag for name, flag in suspicious_flags(table).items()}
+    counts = {name: condition.cast("int64").sum().fill_null(0) for name, condition in conditions.items()}
+    if table["time"].type().is_timestamp():
+        return scalars(table.aggregate(**counts)) | {"largest": None}
+    largest = table["time"].cast("float64").abs().max(where=is_valid).fill_null(0.0)
+    return scalars(table.aggregate(**counts, largest=largest))
+
+
+def check_time_format(time_format: str | None) -> None:
+    """Refuse a format of times that does not say what they are.
+
+    Raises:
+        ConfigError: it has names of zones, or nanoseconds beside an offset.
+    """
     letters = directives(time_format or "")
     if "Z" in letters:
         raise ConfigError(
@@ -115,7 +162,7 @@ def _check_format(time_format: str | None) -> None:
 
 def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
     """Return raw values, null where a mark stands, and again as they stand in the file, for messages."""
-    names = [*_mapping(config)]
+    names = [*event_columns(config)]
     values = {name: without_mark(raw[name], config.missing) for name in names}
     written = {f"{WRITTEN}{name}": raw[name].cast("string") for name in names}
     if UNREAD in raw.columns:
@@ -125,20 +172,26 @@ def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
 
 
 def _describe_all(config: EventsConfig) -> tuple[InputFile, ...]:
-    columns = _mapping(config)
+    columns = event_columns(config)
     files = tuple(
         describe(path, list(columns.values()), separator=config.separator, columns=config.columns)
         for path in find_files(config.paths)
     )
-    sortable = [columns[name] for name in ("time", "order") if name in columns]
     for file in files:
-        check_types(file, [config.user, config.item], sortable)
-        for column in sortable:
-            check_fractions(file, column)
+        check_columns(file, config)
     return files
 
 
-def _mapping(config: EventsConfig) -> dict[str, str]:
+def check_columns(file: InputFile, config: EventsConfig) -> None:
+    """Refuse a file whose columns cannot be what they are to be; errors as in `check_types` and `check_fractions`."""
+    sortable = [column for column in (config.time, config.order) if column is not None]
+    check_types(file, [config.user, config.item], sortable)
+    for column in sortable:
+        check_fractions(file, column)
+
+
+def event_columns(config: EventsConfig) -> dict[str, str]:
+    """Return what columns of events are called in files: user, item, time, and order and domain where named."""
     names = {"user": config.user, "item": config.item, "time": config.time}
     optional = {"order": config.order, "domain": config.domain}
     return names | {name: column for name, column in optional.items() if column is not None}
@@ -157,26 +210,30 @@ def _readers(
     engine: Engine, raw: Sequence[Any], typed: Sequence[bool], config: EventsConfig
 ) -> tuple[dict[str, Reader], IdType, SortKind]:
     """Decide, over all files, how each column is to be read."""
-
-    counts_of_tables = [
-        count_ids(engine, table, ("user", "item"), typed=is_typed) for table, is_typed in zip(raw, typed, strict=True)
-    ]
-    user_kind, item_kind = (
-        decide_id_type([count for counts in counts_of_tables for count in counts[column]], column, config.ids)
-        for column in ("user", "item")
-    )
+    sortable = ["time"] if config.order is None else ["time", "order"]
+    ids: dict[str, list[IdCounts]] = {"user": [], "item": []}
+    values: dict[str, list[ValueCounts]] = {name: [] for name in sortable}
+    for table, is_typed in zip(raw, typed, strict=True):
+        flags = id_flags(table, [*ids], typed=is_typed)
+        for name in sortable:
+            flags |= integer_flags(table, name)
+        rows = count_flags(engine, table, flags)
+        for name, id_counts in ids.items():
+            id_counts += [IdCounts(row[FILE], row[f"present_{name}"], row[f"integer_{name}"]) for row in rows]
+        for name in sortable:
+            values[name] += count_values(engine, table, name, rows)
+    user_kind, item_kind = (decide_id_type(counts, name, config.ids) for name, counts in ids.items())
+    types = [table["time"].type() for table in raw]
+    read_already = all(type_.is_timestamp() or type_.is_date() for type_ in types)  # whatever is in them
+    time_kind: SortKind = "time" if read_already else decide_sort_kind(values["time"], "time", config.time)
     readers: dict[str, Reader] = {
         "user": lambda table: read_id(table["user"], user_kind).cast("string"),
         "item": lambda table: read_id(table["item"], item_kind),
+        "time": _reader("time", time_kind, values["time"]),
     }
-    counts = [file_counts for table in raw for file_counts in count_values(engine, table, "time")]
-    types = [table["time"].type() for table in raw]
-    read_already = all(type_.is_timestamp() or type_.is_date() for type_ in types)  # whatever is in them
-    time_kind: SortKind = "time" if read_already else decide_sort_kind(counts, "time", config.time)
-    readers["time"] = _reader("time", time_kind, counts)
     if config.order is not None:
-        counts = [file_counts for table in raw for file_counts in count_values(engine, table, "order")]
-        readers["order"] = _reader("order", decide_sort_kind(counts, "order", config.order, text_allowed=True), counts)
+        order_kind = decide_sort_kind(values["order"], "order", config.order, text_allowed=True)
+        readers["order"] = _reader("order", order_kind, values["order"])
     if config.ties == "lines":
         readers["line"] = lambda table: table["line"]
     if config.domain is not None:
@@ -195,7 +252,7 @@ def _check_rows(table: Any, config: EventsConfig) -> tuple[int, str]:
     Raises:
         DataError: there are some, and they are not to be dropped.
     """
-    columns = _mapping(config)
+    columns = event_columns(config)
     bad = table.filter(ibis.or_(*(table[name].isnull() for name in columns)))
     marked = ibis.or_(*(is_mark(bad[f"{WRITTEN}{name}"], config.missing).fill_null(True) for name in columns))
     by_file = bad.group_by(FILE).aggregate(
@@ -213,7 +270,7 @@ def _check_rows(table: Any, config: EventsConfig) -> tuple[int, str]:
 
 def _unusable_rows_error(counts: dict[str, Any], bad: Any, config: EventsConfig) -> DataError:
     """Return the error about the unusable rows of a file, with one of them as it stands there."""
-    columns = _mapping(config)
+    columns = event_columns(config)
     wanted = _MISSING_VALUES if config.ids != "integer" else _MISSING_VALUES | _MISSING_INTEGER_IDS
     parts = [f"{counts[name]:,} without {wanted[name]} ({columns[name]!r})" for name in columns if counts[name]]
     written = bad.select(**{name: bad[f"{WRITTEN}{name}"] for name in columns})

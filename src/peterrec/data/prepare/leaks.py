@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from peterrec.config import ClassificationTaskConfig, RankingTaskConfig
@@ -52,7 +53,7 @@ def refuse_targets_in_source(events: Events, source: Any, task: RankingTaskConfi
         TaskError: target events, or events later than the start of the target period, are in the source sequences.
     """
     if targets.own_events is None:
-        chosen = Events(source, events.item_kind, events.time_kind, (), 0, 0)
+        chosen = replace(events, table=source)
         _refuse(_count(source.filter(_is_future_or_target(chosen, task))), task)
         return []
     units = [units_per_second(table) for table in (source, targets.table)]

@@ -60,25 +60,41 @@ class ValueCounts:
     unreadable: str | None
 
 
-def count_values(engine: Engine, table: Any, column: str) -> list[ValueCounts]:
-    """Count, for each file of a table, what the values of a column can be read as."""
-    value = table[column]
-    integers = read_sortable(value, "integer")
-    counted = {"present": value.notnull(), "integer": integers.notnull(), "float": integers.between(-LARGEST, LARGEST)}
-    rows = _count(engine, table, counted)
+def integer_flags(table: Any, column: str) -> dict[str, Any]:
+    """Return the conditions that a row has a value, one that is an integer, and one that is a float64 too."""
+    integers = read_sortable(table[column], "integer")
+    return {
+        f"present_{column}": table[column].notnull(),
+        f"integer_{column}": integers.notnull(),
+        f"float_{column}": integers.between(-LARGEST, LARGEST),
+    }
+
+
+def count_values(engine: Engine, table: Any, column: str, counts: Sequence[dict[str, Any]]) -> list[ValueCounts]:
+    """Count, for each file of a table, what the values of a column can be read as.
+
+    Args:
+        engine: of the table.
+        table: raw values.
+        column: its name.
+        counts: of each file, what `count_flags` says of `integer_flags`.
+    """
+    names = ("present", "integer", "float")
+    rows = [{FILE: row[FILE]} | {name: row[f"{name}_{column}"] for name in names} for row in counts]
     if all(row["present"] == row["integer"] for row in rows):  # most often; spares the search for everything else
         return [_value_counts(row, {}) for row in rows]
-    other_rows = table.filter(value.notnull() & integers.isnull())
+    value = table[column]
+    other_rows = table.filter(value.notnull() & read_sortable(value, "integer").isnull())
     value = other_rows[column]
     read = {kind: read_sortable(value, kind).notnull() for kind in ("float", "decimal", "time", "text")}
     text = value.cast("string")
     odd = (read["float"] | read["decimal"] | read["time"]).ifelse(None, text)
-    other_counts = {row[FILE]: row for row in _count(engine, other_rows, read | {"fine": _is_fine(value)}, odd)}
+    other_counts = {row[FILE]: row for row in count_flags(engine, other_rows, read | {"fine": _is_fine(value)}, odd)}
     return [_value_counts(row, other_counts.get(row[FILE], {})) for row in rows]
 
 
-def _count(engine: Engine, table: Any, flags: dict[str, Any], odd: Any = None) -> list[dict[str, Any]]:
-    """Count rows by file and flag; `odd` are texts of which the first is told."""
+def count_flags(engine: Engine, table: Any, flags: dict[str, Any], odd: Any = None) -> list[dict[str, Any]]:
+    """Count the rows of each file of a table that meet conditions; `odd` are texts of which the first is told."""
     values = engine.rows(table.select(FILE, **flags, **({} if odd is None else {"odd": odd})))
     sums = {name: values[name].cast("int64").sum().fill_null(0) for name in flags}
     first = {} if odd is None else {"odd": values["odd"].min()}

@@ -20,7 +20,6 @@ from peterrec.data.new_users import NOBODY, kept_out_by_id
 from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import at_or_after, known_domains, source_filters
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
-from peterrec.data.prepare.units import units_per_second
 from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts
 from peterrec.errors import ArtifactError, DataError
@@ -117,8 +116,8 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
         steps.append(_step("events of items in the catalogue", counts["known"], lost, reason if lost else ""))
     users = _users(engine, source_rows, config, new_users)
     table = _indexed(engine, source_rows, users)
-    unit = units_per_second(events.table)
-    return Source(chosen, table, _item_hashes(engine, items), catalogue, users, tuple(steps), unit)
+    hashes = _item_hashes(engine, items)
+    return Source(chosen, table, hashes, catalogue, users, tuple(steps), events.units_per_second)
 
 
 def _step(description: str, remaining: int, dropped: int, reason: str) -> Step:

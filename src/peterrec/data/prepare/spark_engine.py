@@ -24,21 +24,25 @@ from ibis.backends.pyspark import Backend
 from ibis.backends.pyspark.datatypes import PySparkType
 from ibis.formats.pyarrow import PyArrowSchema
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from peterrec.data.prepare.duckdb_engine import row_texts
-from peterrec.data.prepare.files import InputFile, is_packed
+from peterrec.data.prepare.files import FILE, InputFile, is_packed
 from peterrec.data.prepare.spark_reader import (
     RAW,
     ROWS_OF_A_TASK,
     FilesRead,
+    FrameRead,
     ReadTask,
     apply_function,
     check_files,
+    read_rows,
     read_values,
 )
-from peterrec.data.prepare.spark_session import is_local
+from peterrec.data.prepare.spark_session import SETTINGS, is_local
 from peterrec.errors import DataError
 
+FRAME = "the DataFrame"  # in place of the name of a file
 PART, ROW = "peterrec_part", "peterrec_row"
 ROWS_OF_A_PART = 2**33  # of `monotonically_increasing_id`
 SENT_WITH_QUERIES = 1 << 24  # bytes of a table that is not worth to be stored
@@ -76,19 +80,57 @@ def spark_database(session: SparkSession, scratch: Path) -> Iterator[Any]:
         connection.drop_database(name, force=True)
 
 
+@contextlib.contextmanager
+def session_engine(session: SparkSession) -> Iterator[SparkEngine]:
+    """Yield an engine that stores nothing, over a session which is in the end as it was before.
+
+    What is made of its tables meanwhile stays good.
+    """
+    changed = (*SETTINGS, "spark.sql.mapKeyDedupPolicy")  # the last by Ibis
+    before = {name: session.conf.get(name, None) for name in changed}
+    prefix = f"peterrec_{uuid.uuid4().hex}_"
+    try:
+        connection = connect(session)
+        for name, value in SETTINGS.items():
+            session.conf.set(name, value)
+        engine = SparkEngine(session, connection, prefix=prefix, stores=False)
+        try:
+            yield engine
+        finally:
+            for view in engine.views:
+                session.catalog.dropTempView(view)
+    finally:
+        for name, value in before.items():
+            session.conf.set(name, value) if value is not None else session.conf.unset(name)
+
+
+def quoted(column: str) -> str:
+    """Return the name of a column as Spark reads it, whatever is in it."""
+    escaped = column.replace("`", "``")
+    return f"`{escaped}`"
+
+
 class SparkEngine:
     """Spark as the engine of `prepare`: see `Engine`, whose methods these are.
 
     Args:
         session: whose current database the tables are made in.
         connection: of Ibis to that session, as `spark_database` gives it.
+        prefix: of the names of tables.
+        stores: whether tables are written; else they are computed whenever they are asked for.
+
+    Attributes:
+        views: names of the temporary views that were made.
     """
 
-    def __init__(self, session: SparkSession, connection: Any) -> None:
+    def __init__(self, session: SparkSession, connection: Any, *, prefix: str = "", stores: bool = True) -> None:
         self.session = session
         self.connection = connection
+        self.prefix = prefix
+        self.stores = stores
+        self.views: list[str] = []
         self._numbers = itertools.count()
-        self._reads: dict[str, FilesRead] = {}
+        self._reads: dict[str, FilesRead | FrameRead] = {}
 
     def read(
         self,
@@ -107,6 +149,15 @@ class SparkEngine:
         self._reads[name] = read
         return ibis.table(read.schema(), name=name)
 
+    def read_frame(self, name: str, frame: DataFrame, columns: dict[str, str], time_format: str | None = None) -> Any:
+        """Note columns of a DataFrame as those to be read, for `rows`, as `read` does those of files."""
+        named = frame.select(
+            F.lit(FRAME).alias(FILE), *(F.col(quoted(column)).alias(role) for role, column in columns.items())
+        )
+        name, read = self._name(name), FrameRead(named, to_arrow_schema(named.schema), time_format)
+        self._reads[name] = read
+        return ibis.table(read.schema(), name=name)
+
     def rows(self, table: Any, *, reused: bool = False) -> Any:
         """Let the workers read the files, each some of them, and compute the expression with DuckDB.
 
@@ -121,13 +172,19 @@ class SparkEngine:
         if fine:
             raise DataError(
                 f"the column {fine[0]!r} holds times finer than a microsecond, which Spark does not have",
-                remedy="prepare with --engine duckdb, or write the times in microseconds",
-                path=read.files[0].path,
+                remedy="use the engine of this machine (--engine duckdb of prepare, else --engine local), or write the "
+                "times in microseconds",
+                path=read.files[0].path if isinstance(read, FilesRead) else FRAME,
             )
         sql = ibis.to_sql(table, dialect="duckdb").replace(f'"{name}"', RAW)
-        tasks, schema = _tasks(read), PyArrowSchema.from_ibis(table.schema())
-        reading = partial(read_values, tasks=tasks, sql=sql, schema=schema)
-        frame = self._numbered_tasks(len(tasks)).mapInArrow(reading, _spark_schema(table.schema()))
+        schema, spark_schema = PyArrowSchema.from_ibis(table.schema()), _spark_schema(table.schema())
+        if isinstance(read, FrameRead):
+            reading = partial(read_rows, time_format=read.time_format, sql=sql, schema=schema)
+            frame = read.frame.mapInArrow(reading, spark_schema)
+        else:
+            tasks = _tasks(read)
+            reading = partial(read_values, tasks=tasks, sql=sql, schema=schema)
+            frame = self._numbered_tasks(len(tasks)).mapInArrow(reading, spark_schema)
         return self._save("values", frame) if reused else self._view("values", frame)
 
     def store(self, name: str, table: Any) -> Any:
@@ -169,7 +226,7 @@ class SparkEngine:
             return row_texts(connection.create_table("row", table.to_pyarrow()))
 
     def _name(self, name: str) -> str:
-        return f"{name}_{next(self._numbers)}"
+        return f"{self.prefix}{name}_{next(self._numbers)}"
 
     def _frame(self, table: Any) -> DataFrame:
         return self.session.sql(self.connection.compile(table))
@@ -178,6 +235,8 @@ class SparkEngine:
         return self.session.range(0, count, 1, count)
 
     def _save(self, name: str, frame: DataFrame) -> Any:
+        if not self.stores:
+            return self._view(name, frame)
         name = self._name(name)
         frame.write.saveAsTable(name, format="parquet")
         return self.connection.table(name)
@@ -185,6 +244,7 @@ class SparkEngine:
     def _view(self, name: str, frame: DataFrame) -> Any:
         name = self._name(name)
         frame.createTempView(name)
+        self.views.append(name)
         return self.connection.table(name)
 
 

@@ -8,17 +8,19 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ibis
 import pyarrow as pa
 
 import peterrec.errors
-from peterrec.data.prepare.duckdb_engine import engine_errors, file_rows
+from peterrec.data.prepare.duckdb_engine import engine_errors, file_rows, with_formatted_times
 from peterrec.data.prepare.files import InputFile, check_complete
 from peterrec.errors import PeterRecError
 
 RAW = "raw"  # the table that the SQL of a reading is about
+ROWS = "peterrec_rows"  # of a DataFrame, for DuckDB
 ROWS_AT_ONCE = 100_000
 ROWS_OF_A_TASK = 4_000_000
 SIGN = "peterrec-error:"
@@ -68,12 +70,61 @@ def read_values(
 
 
 def _values(task: ReadTask, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    connection = ibis.duckdb.connect(threads=1)  # so lines are in order, too; Spark knows how many work at a time
-    with contextlib.closing(connection.con), engine_errors(task.file.path):
-        connection.raw_sql("SET TimeZone = 'UTC'")
+    with _connection(task.file.path) as connection:
         connection.create_view(RAW, task.read.table(connection, task.file, task.rows))
-        for batch in connection.raw_sql(sql).fetch_record_batch(ROWS_AT_ONCE):
-            yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+        yield from _query(connection, sql, schema)
+
+
+@contextlib.contextmanager
+def _connection(path: Path | None) -> Iterator[Any]:
+    connection = ibis.duckdb.connect(threads=1)  # so lines are in order, too; Spark knows how many work at a time
+    with contextlib.closing(connection.con), engine_errors(path):
+        connection.raw_sql("SET TimeZone = 'UTC'")
+        yield connection
+
+
+def _query(connection: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in connection.raw_sql(sql).fetch_record_batch(ROWS_AT_ONCE):
+        yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+
+
+@dataclass(frozen=True)
+class FrameRead:
+    """Rows of a DataFrame that are to be read as files are.
+
+    Attributes:
+        frame: of Spark, with the columns of `Engine.read`.
+        types: the same as Arrow has them.
+        time_format: as of `Engine.read`.
+    """
+
+    frame: Any
+    types: pa.Schema
+    time_format: str | None
+
+    def schema(self) -> ibis.Schema:
+        """Return what columns it gives."""
+        with _connection(None) as connection:
+            return self.table(connection, self.types.empty_table(), self.time_format).schema()
+
+    @staticmethod
+    def table(connection: Any, rows: pa.Table, time_format: str | None) -> Any:
+        """Return the expression, of a connection to DuckDB, that reads what is registered as `ROWS`: these rows."""
+        connection.con.register(ROWS, rows)
+        return with_formatted_times(connection.table(ROWS), time_format)
+
+
+def read_rows(
+    batches: Iterator[pa.RecordBatch], time_format: str | None, sql: str, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Yield what a query of DuckDB makes of rows."""
+    with errors_as_text(), _connection(None) as connection:
+        for number, batch in enumerate(batches):
+            rows = pa.Table.from_batches([batch])
+            if number == 0:
+                connection.create_view(RAW, FrameRead.table(connection, rows, time_format))
+            connection.con.register(ROWS, rows)
+            yield from _query(connection, sql, schema)
 
 
 def check_files(batches: Iterator[pa.RecordBatch], files: Sequence[InputFile]) -> Iterator[pa.RecordBatch]:

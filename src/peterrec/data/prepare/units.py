@@ -17,7 +17,11 @@ def units_per_second(table: Any) -> float | None:
     """Return how many of the unit of numeric times make a second, judged by the largest; None for moments."""
     if table["time"].type().is_timestamp():
         return None
-    largest = scalars(table.aggregate(largest=table["time"].cast("float64").abs().max()))["largest"] or 0.0
+    return unit_of(scalars(table.aggregate(largest=table["time"].cast("float64").abs().max()))["largest"] or 0.0)
+
+
+def unit_of(largest: float) -> float:
+    """Return how many of the unit of numeric times make a second, by the largest of them."""
     return next((unit for limit, unit in UNITS if largest < limit), NANOSECONDS_A_SECOND)
 
 
