@@ -29,6 +29,27 @@ SETTINGS = {
 }
 DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
 OUT_OF_MEMORY = ("OutOfMemoryError", "Java heap space", "GC overhead limit", "maxResultSize", "ExecutorLostFailure")
+# Errors are shown, but for those of tasks: what is left of them after new tries is raised, and so told once (by --debug
+# in all of Spark's words).
+LOG = """\
+rootLogger.level = error
+rootLogger.appenderRef.console.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = error
+logger.executor.name = org.apache.spark.executor.Executor
+logger.executor.level = fatal
+logger.tasks.name = org.apache.spark.scheduler.TaskSetManager
+logger.tasks.level = fatal
+logger.writer.name = org.apache.spark.sql.execution.datasources.FileFormatWriter
+logger.writer.level = fatal
+logger.utils.name = org.apache.spark.util.Utils
+logger.utils.level = fatal
+"""
 LOCAL_PARTITIONS = 32
 LEAST_MEMORY = 512  # MB; Spark does not start with less
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -91,9 +112,12 @@ def _builder(master: str | None, scratch: Path, megabytes: int | None, *, progre
     settings = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": str(progress).lower(),
-        "spark.log.level": "ERROR",
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
     }
+    if not _has_settings():
+        log = scratch / "log4j2.properties"
+        log.write_text(LOG, encoding="utf-8")
+        settings["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log.resolve().as_uri()}"
     if megabytes is not None:
         settings["spark.driver.memory"] = f"{megabytes}m"
     if master is not None and is_local(master):
@@ -189,7 +213,10 @@ def translate(error: Exception) -> PeterRecError | None:
     if isinstance(error, AnalysisException | ParseException):
         return None
     if "Job aborted" in text or "SparkException" in text or isinstance(error, Py4JError):
-        remedy = "see Spark's own log for why; peterrec must be installed where its workers run, and see the same files"
+        remedy = (
+            "see all that Spark says of it with --debug; peterrec must be installed where its workers run, and see the "
+            "same files"
+        )
         return ClusterError(f"Spark could not go on ({_first_line(error)})", remedy=remedy)
     return None
 
