@@ -39,15 +39,16 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answers(arguments: list[str], folder: Path, engine: list[str]) -> pa.Table:
+def answers(arguments: list[str], folder: Path, engine: list[str], scheme: str = "") -> pa.Table:
     out = folder / ("spark" if engine else "local.parquet")
-    assert execute([*arguments, "--out", str(out), "--overwrite" if engine else "-q", *engine]) == 0
-    assert not list(folder.glob(".*")), "what was written meanwhile is gone"
+    assert execute([*arguments, "--out", f"{scheme}{out}", "--overwrite" if engine else "-q", *engine]) == 0
+    left_over = [*folder.glob(".*"), *folder.glob("*tmp")]
+    assert not left_over, "what was written meanwhile is gone"
     return pq.read_table(out)
 
 
-def assert_engines_agree(arguments: list[str], folder: Path) -> None:
-    assert_equal_tables(answers(arguments, folder, SPARK), answers(arguments, folder, []))
+def assert_engines_agree(arguments: list[str], folder: Path, scheme: str = "") -> None:
+    assert_equal_tables(answers(arguments, folder, SPARK, scheme), answers(arguments, folder, []))
 
 
 def test_answers_and_words_are_those_of_this_process(at, tmp_path, capfd):
@@ -58,7 +59,8 @@ def test_answers_and_words_are_those_of_this_process(at, tmp_path, capfd):
     assert f"wrote {tmp_path / 'spark'} (3 rows in " in printed
     written = json.loads((tmp_path / "spark" / "_answers.json").read_text())
     assert (written["users"], written["unknown_events"], written["rows"]) == (3, 2, 3)
-    assert_engines_agree(["recommend", backbone, users, "-k", "2", "--bundle", str(at / "shop")], tmp_path)
+    assert_engines_agree(["recommend", backbone, users, "-k", "2", "--bundle", str(at / "shop")], tmp_path, "file:")
+    assert json.loads((tmp_path / "spark" / "_answers.json").read_text())["verb"] == "recommend"
 
 
 @pytest.mark.slow
@@ -91,11 +93,13 @@ def test_nothing_is_written_where_something_is_wrong(at, tmp_path, capfd):
     for arguments, message in (
         (["embed", backbone, users, "--out", str(out)], "already exists"),
         (["embed", backbone, users, "--out", str(out), "--overwrite"], "is there and is not a table of answers"),
+        (["embed", backbone, users, "--out", f"file:{out}"], "already exists"),
+        (["embed", backbone, users, "--out", f"file:{out}", "--overwrite"], "is there and is not a table of answers"),
         (["embed", backbone, users], "none is named"),
         (["embed", backbone, users, "--out", "a.csv"], "a folder of Parquet"),
         (["embed", backbone, "-", "--out", "a"], "not standard input"),
         (["embed", backbone, "nothing.jsonl", "--out", str(tmp_path / "new")], "No such file"),
-        (["embed", backbone, str(strangers), "--out", str(tmp_path / "new")], "2 of 2 items are not in the catalogue"),
+        (["embed", backbone, str(strangers), "--out", f"file:{tmp_path}/new"], "2 of 2 items are not in the catalogue"),
         (["embed", backbone, str(empty), "--out", str(tmp_path / "new")], "user 1 has no items"),
         (["embed", backbone, str(twice), "--out", str(tmp_path / "new")], "user '1' stands in 2 rows"),
     ):

@@ -39,7 +39,12 @@ Source = Annotated[
     str, typer.Argument(help='Events as Parquet or CSV, JSON lines ({"user": .., "items": [..]}), or - for stdin.')
 ]
 Out = Annotated[
-    str | None, typer.Option("--out", "-o", help="A .parquet, .csv or .jsonl file; JSON lines to stdout if not given.")
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="A .parquet, .csv or .jsonl file; JSON lines to stdout if not given. Spark: a folder, URI.",
+    ),
 ]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Answer also for users without any event.")]
 UnknownItems = Annotated[

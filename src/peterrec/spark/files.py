@@ -6,8 +6,7 @@ import logging
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from peterrec._version import __version__
 from peterrec.config import EventsConfig
@@ -15,14 +14,14 @@ from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.open_engine import require_spark
 from peterrec.errors import ConfigError, DataError, UnknownItemsError
 from peterrec.serving.files import AnswerOptions, counts_line
+from peterrec.spark.answer_folder import KIND, AnswerFolder, check_folder, new_answer_folder
 from peterrec.spark.answers import Plan, plan
-from peterrec.spark.inputs import check_distinct_users, has_items, read_source
+from peterrec.spark.inputs import as_pattern, check_distinct_users, has_items, read_source
 from peterrec.spark.worker import COUNTS, Verb
-from peterrec.storage import FORMAT_VERSION, check_output, new_folder, write_json
+from peterrec.storage import FORMAT_VERSION
 
 logger = logging.getLogger(__name__)
 
-KIND = "table of answers"
 USERS_AT_ONCE = 1024  # whose histories are in memory at a time
 
 
@@ -71,7 +70,7 @@ def answer_files(
         backbone: a folder written by `pretrain`.
         bundle: a folder written by `adapt`; None: the backbone alone.
         source: see `inputs.read_source`.
-        out: folder of Parquet to make, that executors can write to; it is there when all of it is.
+        out: folder of Parquet to make, that executors can write to, or its URI; it is there when all of it is.
         options: reading and computing.
         master: of Spark; None: what its settings say, or this machine.
         overwrite: replace answers that are at `out`.
@@ -86,7 +85,7 @@ def answer_files(
         ClusterError: Spark broke off.
     """
     _check_places(source, out)
-    check_output(Path(out), overwrite=overwrite, kind=KIND)
+    check_folder(out, overwrite=overwrite)
     options = options or AnswerOptions()
     events = (options.events or EventsConfig(paths=(source,))).model_copy(update={"paths": (source,)})
     options = replace(options, events=events)
@@ -98,6 +97,7 @@ def answer_files(
     with (
         tempfile.TemporaryDirectory(prefix="peterrec-") as scratch,
         spark_session(None, master, Path(scratch), progress=not quiet) as spark,
+        new_answer_folder(spark, out, overwrite=overwrite) as folder,
     ):
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", USERS_AT_ONCE)
         dataframe = read_source(spark, source, allow_empty=options.allow_empty)
@@ -107,7 +107,7 @@ def answer_files(
         planned = planned.with_job(
             k=k, exclude_seen=exclude_seen, counters={name: spark.sparkContext.accumulator(0) for name in COUNTS}
         )
-        account = _write(planned, Path(out), backbone, overwrite=overwrite)
+        account = _write(planned, spark, folder, backbone)
     logger.info(counts_line(account.users, account.events, account.unknown_events, account.unknown_users))
     for note in planned.notes:
         logger.info(note)
@@ -120,27 +120,21 @@ def answer_files(
 def _check_places(source: str, out: str) -> None:
     if source == "-":
         raise ConfigError("Spark reads files, not standard input", remedy="name files, or leave out --engine spark")
-    if "://" in out:
-        raise ConfigError(
-            f"cannot write to {out}", remedy="name a folder that is at the same path on all executors, then copy it"
-        )
     if out.lower().endswith((".csv", ".jsonl")):
         raise ConfigError(
             f"cannot write {Path(out).name}: Spark writes a folder of Parquet", remedy="name a folder (--out)"
         )
 
 
-def _write(planned: Plan, out: Path, backbone: str, *, overwrite: bool) -> Account:
-    with new_folder(out, overwrite=overwrite, kind=KIND) as folder:
-        writer = planned.answers().write.mode("append").option("compression", "zstd")
-        writer.parquet(f"file://{folder.resolve()}")
-        counters = planned.job.counters or {}
-        account = Account(**{name: counters[name].value for name in COUNTS})
-        _refuse_strangers(account, backbone)
-        parts = sorted(folder.glob("part-*.parquet"))
-        account = replace(account, rows=sum(pq.read_metadata(part).num_rows for part in parts), parts=len(parts))
-        meta = {"kind": KIND, "format_version": FORMAT_VERSION, "peterrec_version": __version__}
-        write_json(folder / "_answers.json", meta | {"verb": planned.job.verb} | asdict(account))
+def _write(planned: Plan, session: Any, folder: AnswerFolder, backbone: str) -> Account:
+    planned.answers().write.mode("append").option("compression", "zstd").parquet(folder.uri)
+    counters = planned.job.counters or {}
+    account = Account(**{name: counters[name].value for name in COUNTS})
+    _refuse_strangers(account, backbone)
+    written = session.read.parquet(as_pattern(folder.uri))
+    account = replace(account, rows=written.count(), parts=len(written.inputFiles()))
+    meta = {"kind": KIND, "format_version": FORMAT_VERSION, "peterrec_version": __version__}
+    folder.describe(meta | {"verb": planned.job.verb} | asdict(account))
     return account
 
 

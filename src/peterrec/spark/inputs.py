@@ -101,6 +101,9 @@ def _parquet(session: Any, paths: Sequence[str]) -> Any:
 
 
 def _as_path(path: Path) -> str:
-    """Return a path as Spark reads it: patterns and escapes stand for themselves."""
-    escaped = "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in str(path.resolve()))
-    return f"file://{escaped}"
+    return as_pattern(f"file://{path.resolve()}")
+
+
+def as_pattern(uri: str) -> str:
+    """Return a URI as Spark reads it: patterns and escapes stand for themselves."""
+    return "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in uri)
