@@ -55,6 +55,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/answer_files.py
 	$(BIN)/python benchmarks/large_table.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/many_tasks.py

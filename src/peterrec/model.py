@@ -284,10 +284,11 @@ class UserModel(SequenceModel):
         users = AskedUsers()
         if is_dataframe(histories):
             preprocessing = options.get("preprocessing") or self.preprocessing(bundle)
-            events, ids, names = frame_histories(histories, columns, preprocessing)
-            for note in events.notes:
+            read = frame_histories(histories, columns, preprocessing)
+            for note in read.notes:
                 logger.info(note)
-            histories, users = events.items, AskedUsers(ids, names.user, names.item)
+            users = AskedUsers(read.user_ids, read.columns.user, read.columns.item)
+            histories = read.items
         elif columns is not None:
             raise ConfigError("columns are of a DataFrame, and histories are none", remedy="leave columns out")
         histories = as_histories(histories)

@@ -92,3 +92,15 @@ def test_scale_prints_rates_and_what_they_come_to(tmp_path: Path) -> None:
     assert work[:3] == ["prepare (DuckDB)", "pre-training, one epoch", "embed"]
     assert all(numbers([row[-1]])[0] > 0 for row in rows[start + 2 :])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_answers_of_files_print_a_row_of_each_source_and_verb(tmp_path: Path) -> None:
+    rows = run(str(BENCHMARKS / "answer_files.py"), "--tiny", cwd=tmp_path)
+    assert [row[:3] for row in rows[2:]] == [
+        [verb, source, users]
+        for users in ("200", "400")
+        for source in ("parquet", "jsonl")
+        for verb in ("embed", "recommend")
+    ]
+    assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from peterrec.config import EventsConfig
-from peterrec.data.histories import read_histories
+from peterrec.data import histories
 from peterrec.errors import DataError
+from whole_histories import read_histories
 
 GOOD = '{"user": "a", "items": ["x", "y"]}'
 needs_prepare = pytest.mark.skipif(
@@ -101,3 +102,13 @@ def test_events_become_histories_in_order_of_time(tmp_path: Path) -> None:
     events = EventsConfig(paths=("replaced",), user="who")
     histories = read_histories(tmp_path / "events.parquet", events=events)
     assert dict(zip(histories.user_ids, histories.items, strict=True)) == {"a": ["x", "y"], "b": ["z"]}
+
+
+def test_lines_are_read_some_users_at_a_time_and_a_user_on_two_of_them_is_refused(tmp_path: Path) -> None:
+    lines = [f'{{"user": "{user}", "items": ["x", {user}]}}' for user in range(10)]
+    with histories.read_histories(io.StringIO("\n".join(lines)), at_once=6) as stored:
+        assert [piece.user_ids for piece in stored] == [["0", "1"], ["2", "3"], ["4", "5"], ["6", "7"], ["8", "9"]]
+        assert [piece.items for piece in stored][4] == [["x", 8], ["x", 9]]
+    with pytest.raises(DataError, match="user '0' was already on line 1") as caught:
+        histories.read_histories(io.StringIO("\n".join([*lines, lines[0]])), at_once=6)
+    assert "line 11" in str(caught.value)

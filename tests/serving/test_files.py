@@ -16,9 +16,12 @@ import pytest
 from builders import file_size_limit, tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
+from peterrec.data import histories
 from peterrec.errors import ConfigError, DataError, StorageError, UnknownItemsError
 from peterrec.model import UserModel
-from peterrec.serving.files import AnswerOptions, embed, predict, recommend, to_json_lines
+from peterrec.serving import files
+from peterrec.serving.answer_files import to_json_lines
+from peterrec.serving.files import AnswerOptions, embed, predict, recommend
 
 ODD = ("young, or so", 'a "b"', "c)", "p(d)", "ä\n\t;", "")
 HISTORIES = [["item-1", "item-2"], ["item-9", "nowhere", "x"], ["item-3"]]
@@ -201,6 +204,67 @@ def test_unknown_items_are_counted_aloud(at, caplog):
     assert caplog.messages == ["3 users, 6 events; 2 of items that are unknown"]
 
 
+# ---------------------------------------------------------------- more users than memory holds
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, None])
+@pytest.mark.parametrize("verb", ["predict", "recommend", "embed"])
+def test_answers_about_some_users_at_a_time_are_those_about_all(at, model, tmp_path, monkeypatch, verb, ending):
+    def ask(name: str) -> pa.Table:
+        out = None if ending is None else tmp_path / f"{name}{ending}"
+        source = at / "histories.jsonl"
+        if verb == "predict":
+            return predict(model, at / "age", source, out)
+        return embed(model, source, out) if verb == "embed" else recommend(model, at / "shop", source, out, k=4)
+
+    expected, user_counts = ask("expected"), []
+    monkeypatch.setattr(histories, "EVENTS_AT_ONCE", 4)
+    monkeypatch.setattr(files, "USERS_AT_ONCE", 1)
+    encode = UserModel.encode
+    monkeypatch.setattr(
+        UserModel, "encode", lambda self, rows, *_, **__: user_counts.append(len(rows)) or encode(self, rows, *_, **__)
+    )
+    pieces = ask("pieces")
+    assert user_counts[:2] == [2, 1]  # counted in pieces of the file, answered user by user
+    assert set(user_counts[2:]) == {1}
+    columns = [name for name in expected.column_names if pa.types.is_string(expected[name].type)] + ["known_events"]
+    assert pieces.schema == expected.schema
+    assert pieces.select(columns) == expected.select(columns)
+    for name in set(expected.column_names) - set(columns):
+        values, expected_values = (np.array(table[name].to_pylist()) for table in (pieces, expected))
+        np.testing.assert_allclose(values, expected_values, atol=1e-5)
+    if ending is not None:
+        first, second = read(tmp_path / f"expected{ending}"), read(tmp_path / f"pieces{ending}")
+        assert [row["user"] for row in first] == [row["user"] for row in second]
+
+
+def test_an_unknown_item_of_the_last_user_is_refused_before_anything_is_computed(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(histories, "EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr(UserModel, "represent", lambda *_, **__: pytest.fail("computed"))
+    lines = "".join(f'{{"user": {user}, "items": ["item-1", "item-2"]}}\n' for user in range(5))
+    lines += '{"user": 5, "items": ["item-1", "nowhere", "x"]}\n'
+    with pytest.raises(UnknownItemsError, match=r"2 of 13 items are not in the catalogue .* such as 'nowhere'"):
+        embed(model, io.StringIO(lines), tmp_path / "a" / "out.csv", AnswerOptions(unknown="error"))
+    strangers = "".join(f'{{"user": {user}, "items": ["x", {user}]}}\n' for user in range(3))
+    with pytest.raises(UnknownItemsError, match=r"6 of 6 items .* such as 'x'"):
+        embed(model, io.StringIO(strangers), tmp_path / "a" / "out.csv")
+    assert names(tmp_path) == []
+
+
+def test_a_wrong_question_makes_no_folder(model, at, tmp_path):
+    with pytest.raises(ConfigError):
+        recommend(model, None, at / "histories.jsonl", tmp_path / "a" / "out.csv", k=0)
+    assert names(tmp_path) == []
+
+
+def test_the_table_of_a_file_is_mapped_from_disk(model, at, tmp_path):
+    before = pa.total_allocated_bytes()
+    table = embed(model, at / "histories.jsonl", tmp_path / "out.parquet")
+    assert pa.total_allocated_bytes() - before < table.nbytes
+    (tmp_path / "out.parquet").unlink()
+    assert table["vector"].to_pylist() == embed(model, at / "histories.jsonl")["vector"].to_pylist()
+
+
 # ---------------------------------------------------------------- mistakes
 
 
@@ -235,13 +299,13 @@ def test_a_failure_leaves_the_old_answers_as_they_are(at, tmp_path):
     assert names(tmp_path) == ["out.csv"]
 
 
+@pytest.mark.parametrize("limit", [2_000, 8_000])  # bytes: too few for the histories, and for the answers alone
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_full_disk_leaves_the_old_answers_as_they_are(model, tmp_path, ending):
+def test_a_full_disk_leaves_the_old_answers_as_they_are(model, tmp_path, ending, limit):
     out = tmp_path / f"out{ending}"
     out.write_text("old")
-    rng = np.random.default_rng(0)
-    lines = [json.dumps({"user": i, "items": [f"item-{j}" for j in rng.integers(0, 12, 5)]}) for i in range(300)]
-    with pytest.raises(StorageError, match="the disk is full"), file_size_limit(2_000):
+    lines = [json.dumps({"user": i, "items": [f"item-{i % 12}"]}) for i in range(300)]
+    with pytest.raises(StorageError, match="the disk is full"), file_size_limit(limit):
         embed(model, io.StringIO("\n".join(lines)), out)
     assert out.read_text() == "old"
     assert names(tmp_path) == [out.name]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TextIO
 
-import pyarrow as pa
 import typer
 
 from peterrec.cli.common import (
@@ -31,6 +33,8 @@ from peterrec.cli.common import (
 from peterrec.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from peterrec.serving.files import AnswerOptions
 
 Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")]
@@ -158,9 +162,7 @@ def predict(
     options = AnswerOptions(**reading.options)
     if reading.spark is not None:
         return _by_spark("predict", (backbone, bundle, source), out, options, quiet, reading.spark)
-    with logged_remarks(quiet, warnings=True):
-        table = answer(backbone, bundle, _source(source), out, options)
-    return _finish(table, out, quiet)
+    return _answer(lambda path: answer(backbone, bundle, _source(source), path, options), out, quiet)
 
 
 @_with_reading
@@ -186,11 +188,10 @@ def recommend(
     options = AnswerOptions(**reading.options)
     exclude_seen = None if include_seen is None else not include_seen
     if reading.spark is not None:
-        settings = reading.spark | {"k": k, "exclude_seen": exclude_seen}
-        return _by_spark("recommend", (backbone, bundle, source), out, options, quiet, settings)
-    with logged_remarks(quiet, warnings=True):
-        table = answer(backbone, bundle, _source(source), out, options, k=k, exclude_seen=exclude_seen)
-    return _finish(table, out, quiet)
+        spark = reading.spark | {"k": k, "exclude_seen": exclude_seen}
+        return _by_spark("recommend", (backbone, bundle, source), out, options, quiet, spark)
+    settings: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen}
+    return _answer(lambda path: answer(backbone, bundle, _source(source), path, options, **settings), out, quiet)
 
 
 @_with_reading
@@ -209,9 +210,7 @@ def embed(
     options = AnswerOptions(**reading.options)
     if reading.spark is not None:
         return _by_spark("embed", (backbone, bundle, source), out, options, quiet, reading.spark)
-    with logged_remarks(quiet, warnings=True):
-        table = answer(backbone, _source(source), out, options, bundle=bundle)
-    return _finish(table, out, quiet)
+    return _answer(lambda path: answer(backbone, _source(source), path, options, bundle=bundle), out, quiet)
 
 
 def _by_spark(
@@ -237,11 +236,15 @@ def _source(source: str) -> str | TextIO:
     return sys.stdin if source == "-" else source
 
 
-def _finish(table: pa.Table, out: str | None, quiet: bool) -> None:
-    from peterrec.serving.files import to_json_lines
-
-    if out is None:
-        sys.stdout.write(to_json_lines(table))
-        sys.stdout.flush()
-    elif not quiet:
-        say(f"wrote {out} ({table.num_rows:,} row{'s' if table.num_rows != 1 else ''})")
+def _answer(answer: Callable[[str], pa.Table], out: str | None, quiet: bool) -> None:
+    """Let answers be written to `out`; without one, print them when all are there."""
+    with tempfile.TemporaryDirectory(prefix="peterrec-") as folder:
+        path = out or str(Path(folder) / "answers.jsonl")
+        with logged_remarks(quiet, warnings=True):
+            rows = answer(path).num_rows
+        if out is None:
+            with Path(path).open(encoding="utf-8", newline="") as lines:
+                shutil.copyfileobj(lines, sys.stdout)
+            sys.stdout.flush()
+        elif not quiet:
+            say(f"wrote {out} ({rows:,} row{'s' if rows != 1 else ''})")

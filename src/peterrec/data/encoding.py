@@ -67,12 +67,7 @@ def encode_histories(
     rows = np.repeat(np.arange(len(lengths)), lengths)
     missing = indices == UNK
     if missing.any() and (unknown == "error" or (require_known and missing.all())):
-        example = catalogue.ids[0].as_py() if len(catalogue) else None
-        raise UnknownItemsError(
-            f"{int(missing.sum())} of {len(flat)} items are not in the catalogue of the model, such as "
-            f"{flat[int(np.argmax(missing))]!r} (the catalogue has {catalogue.id_type} ids such as {example!r})",
-            remedy="check that these are ids of the domain the backbone was pre-trained on, written the same way",
-        )
+        raise unknown_items_error(catalogue, int(missing.sum()), len(flat), flat[int(np.argmax(missing))])
     keep = ~missing if unknown == "skip" else np.ones_like(missing)
     counts = np.bincount(rows[keep], minlength=len(lengths))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -82,3 +77,13 @@ def encode_histories(
     codes = {text: -1 - place for place, text in enumerate({str(flat[row]) for row in np.flatnonzero(missing)})}
     indices[missing] = [codes[str(flat[row])] for row in np.flatnonzero(missing)]  # different ones are no repeat
     return Encoded(shorten(Sequences(indices[keep], offsets), source, cut=cut), unknown_counts)
+
+
+def unknown_items_error(catalogue: Catalogue, unknown: int, events: int, example: ItemId) -> UnknownItemsError:
+    """Return the error that says how many of all events are of items outside a catalogue, such as an example."""
+    in_catalogue = catalogue.ids[0].as_py() if len(catalogue) else None
+    return UnknownItemsError(
+        f"{unknown} of {events} items are not in the catalogue of the model, such as {example!r} (the catalogue has "
+        f"{catalogue.id_type} ids such as {in_catalogue!r})",
+        remedy="check that these are ids of the domain the backbone was pre-trained on, written the same way",
+    )

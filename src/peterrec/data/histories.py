@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 
@@ -15,6 +16,8 @@ from peterrec.data.catalogue import ItemId
 from peterrec.data.frames import FrameFiles, id_type, ids_as
 from peterrec.data.ids import UserHistories
 from peterrec.data.preprocessing import assumptions
+from peterrec.data.stored_histories import EVENTS_AT_ONCE, StoredHistories
+from peterrec.data.user_lines import UserLines
 from peterrec.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
@@ -27,8 +30,11 @@ def read_histories(
     events: EventsConfig | None = None,
     allow_empty: bool = False,
     preprocessing: PreprocessingConfig | None = None,
-) -> UserHistories:
+    at_once: int | None = None,
+) -> StoredHistories:
     """Read histories, from JSON lines or from events: what a model reads of them.
+
+    Memory holds those of some users. All are read and checked before this returns.
 
     Args:
         source: an open text stream or a file ending in .jsonl, .ndjson or .json with one object a line, such as
@@ -36,27 +42,49 @@ def read_histories(
         events: what the columns of a file of events are called; its `paths` are replaced by `source`.
         allow_empty: accept users without items.
         preprocessing: of the model that is asked: what its settings filter by, JSON lines are assumed to meet.
+        at_once: events held in memory at a time (a user with more is one piece); `EVENTS_AT_ONCE` if not given.
+
+    Returns:
+        Histories on disk, in the order of the lines; of events, in that of the users' ids. To be closed, as a context.
 
     Raises:
         DataError: no such file, or a line or the events cannot be used; the message names the file and line.
+        ConfigError: a bound of time does not fit the times, or the events do not fit in the memory they may use.
+        StorageError: there is no room for them on disk.
     """
+    at_once = EVENTS_AT_ONCE if at_once is None else at_once
     if not isinstance(source, str | Path):
-        return _with_assumptions(
-            _read_lines(source, str(getattr(source, "name", "the input")), allow_empty), preprocessing
-        )
+        name = str(getattr(source, "name", "the input"))
+        return _stored_lines(source, name, allow_empty, preprocessing, at_once)
     path = Path(source)
     if path.suffix.lower() in JSON_ENDINGS and not path.is_dir():
         try:
             with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte order mark first
-                return _with_assumptions(_read_lines(lines, path, allow_empty), preprocessing)
+                return _stored_lines(lines, path, allow_empty, preprocessing, at_once)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", remedy="check the path", path=path) from error
-    return _read_events(str(source), events, preprocessing)
+    return _read_events(str(source), events, preprocessing, at_once)
+
+
+class FrameHistories(NamedTuple):
+    """Histories of the users of a DataFrame.
+
+    Attributes:
+        items: of N users, external ids, oldest first.
+        user_ids: (N,) in the type of the column.
+        columns: what the columns are called.
+        notes: what was left out of the histories, and what was assumed, in words.
+    """
+
+    items: list[list[ItemId]]
+    user_ids: pa.Array
+    columns: ColumnsConfig
+    notes: tuple[str, ...]
 
 
 def frame_histories(
     events: Any, columns: Mapping[str, Any] | None = None, preprocessing: PreprocessingConfig | None = None
-) -> tuple[UserHistories, pa.Array, ColumnsConfig]:
+) -> FrameHistories:
     """Read histories from a DataFrame of events: what a model reads of them.
 
     Args:
@@ -64,9 +92,6 @@ def frame_histories(
         columns: what its columns are called (`user`, `item`, `time`, ...: `ColumnsConfig`), where that differs from
             the events that were prepared.
         preprocessing: of the model that is asked.
-
-    Returns:
-        The histories of N users; their (N,) ids in the type of the column; and what the columns are called.
 
     Raises:
         DataError: the events cannot be used; the message says why.
@@ -78,48 +103,74 @@ def frame_histories(
     with FrameFiles(Path(tempfile.gettempdir())) as frames, frames.named_in_errors():
         path = frames.write(events, "events", used)
         reading = with_settings(EventsConfig, None, {"paths": (str(path),), **(columns or {})})
-        users = _read_events(str(path), reading, preprocessing)
-        return users, ids_as(users.user_ids, id_type(path, names.user)), names
+        with _read_events(str(path), reading, preprocessing, EVENTS_AT_ONCE) as stored:
+            pieces, notes = list(stored), stored.notes
+        user_ids = [user for piece in pieces for user in piece.user_ids]
+        items = [history for piece in pieces for history in piece.items]
+        return FrameHistories(items, ids_as(user_ids, id_type(path, names.user)), names, notes)
 
 
-def _with_assumptions(histories: UserHistories, preprocessing: PreprocessingConfig | None) -> UserHistories:
-    lines = assumptions(preprocessing, times=False, domains=False)
-    return histories._replace(notes=tuple(f"assumed: {line}" for line in lines))
+def _stored_lines(
+    lines: Iterable[str],
+    path: str | Path,
+    allow_empty: bool,
+    preprocessing: PreprocessingConfig | None,
+    at_once: int,
+) -> StoredHistories:
+    with contextlib.ExitStack() as on_error:
+        stored = on_error.enter_context(StoredHistories())
+        _read_lines(lines, path, allow_empty, stored, at_once)
+        on_error.pop_all()
+    assumed = assumptions(preprocessing, times=False, domains=False)
+    stored.notes = tuple(f"assumed: {line}" for line in assumed)
+    return stored
 
 
-def _read_events(source: str, events: EventsConfig | None, preprocessing: PreprocessingConfig | None) -> UserHistories:
+def _read_events(
+    source: str, events: EventsConfig | None, preprocessing: PreprocessingConfig | None, at_once: int
+) -> StoredHistories:
     from peterrec.data.prepare import read_event_histories  # noqa: PLC0415 - the engine is not needed for JSON lines
 
     config = EventsConfig(paths=(source,)) if events is None else events.model_copy(update={"paths": (source,)})
     explicit = config.ids if "ids" in config.model_fields_set or preprocessing is None else preprocessing.columns.ids
     # Never guessed again: the catalogue tells integers from text, and matches either by its text.
     ids = "text" if explicit == "auto" else explicit
-    return read_event_histories(config.model_copy(update={"ids": ids}), preprocessing)
+    return read_event_histories(config.model_copy(update={"ids": ids}), preprocessing, at_once=at_once)
 
 
-def _read_lines(lines: Iterable[str], path: str | Path, allow_empty: bool) -> UserHistories:
-    line_of_user: dict[str, int] = {}
-    items: list[list[ItemId]] = []
-    number = 0
-    try:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            user, history = parse_history(line, f"{path}, line {number}", allow_empty)
-            if user in line_of_user:
-                raise DataError(
-                    f"user {user!r} was already on line {line_of_user[user]}",
-                    remedy="give each user one line with all of the user's items",
-                    path=f"{path}, line {number}",
-                )
-            line_of_user[user] = number
-            items.append(history)
-    except UnicodeDecodeError as error:
-        place = f"{path}, after line {number}"
-        raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=place) from error
-    if not line_of_user:
+def _read_lines(
+    lines: Iterable[str], path: str | Path, allow_empty: bool, stored: StoredHistories, at_once: int
+) -> None:
+    number, size, piece = 0, 0, UserHistories([], [])
+    with UserLines() as user_lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                user, history = parse_history(line, f"{path}, line {number}", allow_empty)
+                _refuse_second_line(user, number, user_lines.add(user, number), path)
+                piece.user_ids.append(user)
+                piece.items.append(history)
+                size += 1 + len(history)
+                if size >= at_once:
+                    stored.append(piece)
+                    size, piece = 0, UserHistories([], [])
+        except UnicodeDecodeError as error:
+            place = f"{path}, after line {number}"
+            raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=place) from error
+    if piece.user_ids:
+        stored.append(piece)
+    if not stored.users:
         raise DataError("there are no histories", remedy=f"write one line per user, such as {EXAMPLE}", path=path)
-    return UserHistories(list(line_of_user), items)
+
+
+def _refuse_second_line(user: str, number: int, first: int, path: str | Path) -> None:
+    if first != number:
+        raise DataError(
+            f"user {user!r} was already on line {first}",
+            remedy="give each user one line with all of the user's items",
+            path=f"{path}, line {number}",
+        )
 
 
 def parse_history(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]:

@@ -30,12 +30,16 @@ class UserHistories(NamedTuple):
     Attributes:
         user_ids: distinct users, as text.
         items: for each user the external item ids, oldest first.
-        notes: what was left out of them, and what was assumed, in words.
     """
 
     user_ids: list[str]
     items: list[list[str | int]]
-    notes: tuple[str, ...] = ()
+
+    def split(self, users_at_once: int) -> Iterator[UserHistories]:
+        """Yield the same users in order, so many at a time."""
+        for start in range(0, len(self.user_ids), users_at_once):
+            rows = slice(start, start + users_at_once)
+            yield UserHistories(self.user_ids[rows], self.items[rows])
 
 
 def as_histories(histories: Any) -> list[Sequence[str | int]]:

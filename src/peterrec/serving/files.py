@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import io
-import json
 import logging
 import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from peterrec.arguments import check, checked
 from peterrec.config import EventsConfig, PreprocessingConfig, dump_optional, load_config
-from peterrec.data.encoding import Encoded
+from peterrec.data.encoding import unknown_items_error
 from peterrec.data.histories import read_histories
 from peterrec.data.ids import UserHistories
-from peterrec.data.sequences import IntArray
-from peterrec.errors import ConfigError
+from peterrec.data.stored_histories import StoredHistories
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
+from peterrec.serving.answer_files import check_format, write_answers
 from peterrec.serving.answer_tables import class_table, item_table, vector_table
-from peterrec.storage import replace_file
 
 logger = logging.getLogger(__name__)
 
-FORMATS = (".parquet", ".csv", ".jsonl")
+USERS_AT_ONCE = 100_000  # that are answered together
+ITEMS_AT_ONCE = 1_000_000  # that are recommended together
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,15 @@ def predict(
 ) -> pa.Table:
     """Predict a class for each user of `source`.
 
-    How many users, events and unknown items were read is logged (logger `peterrec.serving.files`, level INFO).
+    Memory holds the histories of some users at a time, whatever their number; the others are on disk, where temporary
+    files are. All are read and checked before anything is computed. How many users, events and unknown items were read
+    is logged (logger `peterrec.serving.files`, level INFO).
 
     Args:
         backbone: a folder written by `pretrain`, or a loaded model.
         bundle: a folder written by `adapt`, of a classification task.
         source: Parquet or CSV events, JSON lines (`{"user": ..., "items": [...]}`), or an open text stream of these.
-        out: .parquet, .csv or .jsonl file to write; None writes none.
+        out: .parquet, .csv or .jsonl file to write, some users at a time; None writes none: the table is in memory.
         options: reading and writing.
 
     Returns:
@@ -94,9 +96,9 @@ def predict(
         ArtifactError, FingerprintError: the backbone or the bundle is missing, damaged, or one is not for the other.
         StorageError: the disk is full or `out` is not writable.
     """
-    model, name, users, _, settings = _read_input(backbone, bundle, source, out, options)
-    assert name is not None
-    return _write(class_table(model, name, users, **settings), out)
+    with _question(backbone, bundle, source, out, options) as question:
+        assert question.bundle is not None
+        return question.answer(class_table, out)
 
 
 @checked
@@ -129,8 +131,9 @@ def recommend(
         ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
-    model, name, users, _, settings = _read_input(backbone, bundle, source, out, options)
-    return _write(item_table(model, name, users, k=k, exclude_seen=exclude_seen, **settings), out)
+    with _question(backbone, bundle, source, out, options) as question:
+        users_at_once = min(USERS_AT_ONCE, max(1, ITEMS_AT_ONCE // max(1, k)))
+        return question.answer(partial(item_table, k=k, exclude_seen=exclude_seen), out, users_at_once)
 
 
 @checked
@@ -160,29 +163,58 @@ def embed(
         ConfigError: `out` has another ending.
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
-    model, name, users, known_events, settings = _read_input(backbone, bundle, source, out, options)
-    vectors = model.represent(users.items, name, **settings)
     split = out is not None and Path(out).suffix == ".csv"
-    return _write(vector_table(users, known_events, vectors, split=split), out)
+    with _question(backbone, bundle, source, out, options) as question:
+        return question.answer(partial(_vectors, split=split), out)
 
 
-class _Input(NamedTuple):
+def _vectors(
+    model: UserModel, bundle: str | None, users: UserHistories, *, batch_size: int, split: bool, **reading: Any
+) -> pa.Table:
+    known_events = model.encode(users.items, bundle, **reading).known_counts
+    vectors = model.represent(users.items, bundle, batch_size=batch_size, **reading)
+    return vector_table(users, known_events, vectors, split=split)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Question to a model about users whose histories are on disk.
+
+    Attributes:
+        model: that is asked.
+        bundle: that is loaded on it; None for the backbone.
+        histories: of the users.
+        settings: how they are read and computed.
+    """
+
     model: UserModel
     bundle: str | None
-    users: UserHistories
-    known_events: IntArray
+    histories: StoredHistories
     settings: dict[str, Any]
 
+    def answer(
+        self, table_of: Callable[..., pa.Table], out: str | Path | None, users_at_once: int | None = None
+    ) -> pa.Table:
+        """Write what `table_of` makes of model, bundle and some users at a time."""
+        tables = (
+            table_of(self.model, self.bundle, users, **self.settings)
+            for piece in self.histories
+            for users in piece.split(users_at_once or USERS_AT_ONCE)
+        )
+        return write_answers(tables, None if out is None else Path(out))
 
-def _read_input(
+
+@contextlib.contextmanager
+def _question(
     backbone: str | Path | UserModel,
     bundle: str | Path | None,
     source: str | Path | TextIO,
     out: str | Path | None,
     options: AnswerOptions | None,
-) -> _Input:
-    if out is not None and Path(out).suffix not in FORMATS:
-        raise ConfigError(f"cannot write {Path(out).name}", remedy=f"name a file that ends in {' or '.join(FORMATS)}")
+) -> Iterator[_Question]:
+    """Read all histories, refuse what cannot be answered, and say how many they are."""
+    if out is not None:
+        check_format(Path(out))
     options = options or AnswerOptions()
     if isinstance(backbone, UserModel):
         model = _without_side_effects(backbone)
@@ -190,18 +222,35 @@ def _read_input(
         model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
     name = model.load_bundle(bundle) if bundle is not None else None
     preprocessing = overridden(model.preprocessing(name), options.overrides)
-    users = read_histories(source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing)
-    settings: dict[str, Any] = {"unknown": options.unknown, "preprocessing": preprocessing}
-    encoded = model.encode(users.items, name, **settings)
-    _log_counts(users, encoded)
-    return _Input(model, name, users, encoded.known_counts, settings | {"batch_size": options.batch_size})
+    with read_histories(
+        source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing
+    ) as histories:
+        # That nothing is known of some users of many does not say that their ids are written otherwise.
+        settings = {"unknown": options.unknown, "preprocessing": preprocessing, "require_known": False}
+        _check_known(model, name, histories, settings)
+        yield _Question(model, name, histories, settings | {"batch_size": options.batch_size})
 
 
-def _log_counts(users: UserHistories, encoded: Encoded) -> None:
-    unknown_users = int((encoded.known_counts == 0).sum())
-    events = sum(len(items) for items in users.items)
-    logger.info(counts_line(len(users.items), events, int(encoded.unknown_counts.sum()), unknown_users))
-    for note in users.notes:
+def _check_known(model: UserModel, bundle: str | None, histories: StoredHistories, settings: dict[str, Any]) -> None:
+    """Log how many users, events and unknown items there are.
+
+    Raises:
+        UnknownItemsError: not one item is in the catalogue; or one is not, and that is an error.
+    """
+    unknown_events, unknown_users, example = 0, 0, None
+    refused = settings["unknown"] == "error"
+    reading = settings | ({"unknown": None} if refused else {})
+    for users in histories:
+        encoded = model.encode(users.items, bundle, **reading)
+        if example is None and encoded.unknown_counts.any():
+            items = users.items[int(np.argmax(encoded.unknown_counts > 0))]
+            example = items[int(np.argmin(model.catalogue.knows(items)))]
+        unknown_events += int(encoded.unknown_counts.sum())
+        unknown_users += int((encoded.known_counts == 0).sum())
+    if example is not None and (refused or unknown_events == histories.events):
+        raise unknown_items_error(model.catalogue, unknown_events, histories.events, example)
+    logger.info(counts_line(histories.users, histories.events, unknown_events, unknown_users))
+    for note in histories.notes:
         logger.info(note)
 
 
@@ -227,28 +276,3 @@ def _without_side_effects(model: UserModel) -> UserModel:
     model = copy.copy(model)
     model.bundles = dict(model.bundles)
     return model
-
-
-def _write(table: pa.Table, out: str | Path | None) -> pa.Table:
-    if out is None:
-        return table
-    out = Path(out)
-    with replace_file(out) as temporary:
-        if out.suffix == ".parquet":
-            pq.write_table(table, temporary, compression="zstd")
-        elif out.suffix == ".csv":
-            pa.csv.write_csv(table, temporary)
-        else:
-            temporary.write_text(to_json_lines(table), encoding="utf-8")
-    return table
-
-
-def to_json_lines(table: pa.Table) -> str:
-    """Return one JSON object per row and line; class probabilities go into one object, `probabilities`."""
-    buffer = io.StringIO()
-    for row in table.to_pylist():
-        classes = {name[2:-1]: row.pop(name) for name in list(row) if name.startswith("p(") and name.endswith(")")}
-        if classes:
-            row["probabilities"] = classes
-        buffer.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return buffer.getvalue()

@@ -25,9 +25,10 @@ from data.prepare.logs import settings as build
 from data.prepare.oracle import Oracle, RefusedError, Row, Settings, TaskSettings
 from pairwise import FULL
 from peterrec import storage
-from peterrec.data.prepare import duckdb_engine, prepare, read_event_histories
+from peterrec.data.prepare import duckdb_engine, prepare
 from peterrec.data.prepare import event_sequences as sequences_module
 from peterrec.errors import PeterRecError, TaskError
+from whole_histories import read_event_histories
 
 USERS = ["7", "u1", "u10", "u9", "B", "ä", "07", "a b", "Z|1", "日本", 'q"1', "u,2", "u11", "u12", "u13", "u14"]
 NUMBERS = [7, 10, 9, -3, 0, 123456789012345678, 5, 11, 12, 13, 14, 15, 16, 17, 18, 19]

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from data.prepare.logs import COLUMNS, SMALL, prepare_log, sequences_of, settings, write_csv, write_parquet
-from peterrec.data.prepare import prepare, read_event_histories
+from peterrec.data.prepare import prepare
 from peterrec.errors import DataError
+from whole_histories import read_event_histories
 
 EMPTY = {"user_id": pa.string(), "item_id": pa.string(), "timestamp": pa.int64()}
 

@@ -20,10 +20,11 @@ from builders import file_size_limit
 from data.prepare.logs import SMALL, prepare_log, settings, tree, write_csv, write_parquet, write_random_events
 from data.prepare.test_order import EVENTS, LOG, SOURCE, TASKS, write
 from peterrec.config import EventsConfig
-from peterrec.data.prepare import duckdb_engine, prepare, read_event_histories
+from peterrec.data.prepare import duckdb_engine, prepare
 from peterrec.data.prepare.duckdb_engine import engine_errors
 from peterrec.data.prepare.open_engine import open_engine
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
+from whole_histories import read_event_histories
 
 
 @pytest.mark.parametrize("limit", ["4 bananas", "0", "", "50%", '"', "2000000000", "1KB; DROP"])

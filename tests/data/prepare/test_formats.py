@@ -18,8 +18,8 @@ import pytest
 from data.prepare.logs import COLUMNS, SMALL, prepare_log, times, write_csv, write_parquet
 from pairwise import pairwise
 from peterrec.config import EventsConfig
-from peterrec.data.prepare import read_event_histories
 from peterrec.errors import DataError
+from whole_histories import read_event_histories
 
 HEADER = "user_id,item_id,timestamp\n"
 ROWS = [("a", "x", 3), ("b", "z", 7), ("a", "y", 1), ("a", "x", 2)]

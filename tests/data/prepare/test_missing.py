@@ -11,8 +11,8 @@ import pytest
 
 from data.prepare.logs import COLUMNS, SMALL, parts_of, prepare_log, write_csv, write_parquet
 from peterrec.config import EventsConfig, LabelsConfig, PrepareConfig, load_config
-from peterrec.data.prepare import read_event_histories
 from peterrec.errors import DataError
+from whole_histories import read_event_histories
 
 ALL = (*COLUMNS, "n", "where")
 FULL = ("u", "x", "2022-01-01", "1", "shop")

@@ -21,13 +21,14 @@ from data.prepare.oracle import tie_of
 from pairwise import FULL
 from peterrec import storage
 from peterrec.data.hashing import id_hash
-from peterrec.data.prepare import duckdb_engine, prepare, read_event_histories
+from peterrec.data.prepare import duckdb_engine, prepare
 from peterrec.data.prepare import event_sequences as sequences_module
 from peterrec.data.prepare import tasks as tasks_module
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.sequences import Sequences
 from peterrec.data.shorten import shorten
 from peterrec.data.ties import tie_keys
+from whole_histories import read_event_histories
 
 ALL = (*COLUMNS, "n", "where")
 DICE = random.Random(7)

@@ -18,8 +18,9 @@ from data.prepare.logs import COLUMNS, SMALL, prepare_log, settings, tree, write
 from pairwise import FULL
 from peterrec.config import EventsConfig
 from peterrec.data.prepare import preparation as run_module
-from peterrec.data.prepare import prepare, read_event_histories
+from peterrec.data.prepare import prepare
 from peterrec.errors import ArtifactError, ConfigError, DataError, PeterRecError
+from whole_histories import read_event_histories
 
 HEADER = "user_id,item_id,timestamp\n"
 GOOD = HEADER + "a,x,1\na,y,2\n"

@@ -20,8 +20,9 @@ from data.prepare.logs import COLUMNS, items_of, prepare_log, write_csv, write_p
 from data.prepare.logs import settings as build
 from pairwise import FULL
 from peterrec.config import EventsConfig
-from peterrec.data.prepare import prepare, read_event_histories
+from peterrec.data.prepare import prepare
 from peterrec.errors import ConfigError, DataError, PeterRecError
+from whole_histories import read_event_histories
 
 MOMENT = datetime(2022, 1, 27, 12)
 
