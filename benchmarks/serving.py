@@ -127,13 +127,19 @@ def mixed(options: argparse.Namespace) -> list[dict[str, Any]]:
             ("mixed batch, compiled", "trunk without patches, compiled", ""),
             ("a batch for each task", "mixed batch, compiled", ">= 5"),
         ]
-    lines = report(sides, pairs, options)
-    engine, questions = engine_of(options), [[f"task-{task}"] for task in which.tolist()]
+    return report(sides, pairs, options) + mixed_by_engine(options, tokens, task_rows)
+
+
+def mixed_by_engine(options: argparse.Namespace, tokens: Tensor, task_rows: list[Tensor]) -> list[dict[str, Any]]:
+    """Compare the same rows as requests to an engine, with all that is around the network."""
+    engine = engine_of(options)
+    which = torch.arange(options.rows) % options.tasks
     histories = [[f"item-{i - SPECIAL}" for i in row] for row in tokens.tolist()]
-    requests = [Request(history, Question(tasks)) for history, tasks in zip(histories, questions, strict=True)]
+    questions = [Question([f"task-{task}"]) for task in which.tolist()]
+    requests = [Request(history, question) for history, question in zip(histories, questions, strict=True)]
     plain = [Request(request.items, Question(request.question.tasks, patched=False)) for request in requests]
     apart = [[requests[row] for row in rows.tolist()] for rows in task_rows]
-    sides = {
+    sides: dict[str, Side] = {
         "engine: mixed batch": lambda: engine.predict(requests),
         "engine: without patches": lambda: engine.predict(plain),
         "engine: a batch for each task": lambda: [engine.predict(batch) for batch in apart],
@@ -142,7 +148,7 @@ def mixed(options: argparse.Namespace) -> list[dict[str, Any]]:
         ("engine: mixed batch", "engine: without patches", ""),
         ("engine: a batch for each task", "engine: mixed batch", ""),
     ]
-    return lines + report(sides, pairs, options)
+    return report(sides, pairs, options)
 
 
 def every_task(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -171,7 +171,23 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
     with description_errors(path):
         _check_distinct(bundle.class_names)
     tensors = bundle.tensors()
-    meta = {
+    meta = _description(bundle, fingerprint(tensors))
+    with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
+        write_json(folder / "adapter_config.json", meta)
+        write_tensors(folder / "adapter_model.safetensors", tensors)
+        write_json(folder / "metrics.json", bundle.metrics)
+        if bundle.targets is not None:
+            bundle.targets.write(folder / "targets.parquet")
+        else:
+            write_json(folder / "labels.json", _labels(bundle))
+        write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
+        if config_yaml:
+            write_file(folder / "config.yaml", config_yaml.encode())
+
+
+def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
+    """Return what `adapter_config.json` says of a bundle."""
+    meta: dict[str, Any] = {
         "kind": "bundle",
         "format_version": FORMAT_VERSION,
         "peterrec_version": __version__,
@@ -193,24 +209,14 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         "backbone_fingerprint": bundle.backbone_fingerprint,
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
         "outputs_fingerprint": outputs_fingerprint(bundle.class_names, bundle.targets),
-        "fingerprint": fingerprint(tensors),
+        "fingerprint": tensors_fingerprint,
         "exclude_seen": bundle.exclude_seen,
         "exclude_seen_reason": bundle.exclude_seen_reason,
         "provenance": _dump_provenance(bundle.provenance),
     }
     if bundle.new_users is not None:
         meta["new_users"] = dump_optional(bundle.new_users)
-    with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
-        write_json(folder / "adapter_config.json", meta)
-        write_tensors(folder / "adapter_model.safetensors", tensors)
-        write_json(folder / "metrics.json", bundle.metrics)
-        if bundle.targets is not None:
-            bundle.targets.write(folder / "targets.parquet")
-        else:
-            write_json(folder / "labels.json", _labels(bundle))
-        write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
-        if config_yaml:
-            write_file(folder / "config.yaml", config_yaml.encode())
+    return meta
 
 
 def _dump_unshared(unshared: UnsharedModules | None) -> dict[str, Any] | None:
