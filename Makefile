@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test lint tests test-full test-lowest test-newest test-paper soak clean bench
+.PHONY: demo test lint tests test-full test-lowest test-newest test-paper soak docs docs-serve clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
@@ -40,6 +40,14 @@ test-lowest test-newest: | $(VENV)/bin/python
 # Breaks the code of each statement of docs/paper.md, in one way at a time: a test that the page names must fail.
 test-paper: $(VENV)/.installed-dev
 	$(BIN)/python tests/paper_mutations.py
+
+# The documentation site, in site/ (`make test` builds it, too); a warning is an error. `docs-serve` shows it while you write.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.installed-docs
+	$(BIN)/mkdocs serve
 
 # Attacks the service for twenty minutes: requests, operations and faults in any order, with SQLite and with Redis.
 soak: $(VENV)/.installed-dev
@@ -77,9 +85,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev,bench]"
 	touch $@
 
+# Reads the sources and imports nothing of them: neither torch nor peterrec need be installed.
+$(VENV)/.installed-docs: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) \
+	  $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	touch $@
+
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[bench]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
