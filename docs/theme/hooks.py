@@ -35,11 +35,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         is_page = path in PAGES or path.startswith("docs/")
         uri = PAGES.get(path, path.removeprefix("docs/")) if is_page else _publish(path, config, files)
         relative = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
-        return f"[{match['text']}]({relative}{match['anchor'] or ''})"
+        return f"[{_text(match['text'], uri, files)}]({relative}{match['anchor'] or ''})"
 
     # Python-Markdown reads what stands within HTML only where it is told to.
     parts = FENCED.split(markdown.replace("<details>", '<details markdown="1">'))
     return "".join(part if part.startswith("```") else LINK.sub(site_link, part) for part in parts)
+
+
+def _text(text: str, uri: str, files: Files) -> str:
+    """Return the text of a link: the title of the page where it is the name of a file."""
+    file = files.get_file_from_path(uri)
+    is_name = re.fullmatch(r"[\w./-]+\.md", text)
+    return str(file.page.title) if is_name and file and file.page and file.page.title else text
 
 
 def _publish(path: str, config: MkDocsConfig, files: Files) -> str:
