@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from peterrec.artifacts.card_metadata import Publication, backbone_header, bundle_header
 
-def backbone_card(meta: dict[str, Any]) -> str:
-    """Return the model card of a backbone, from its config.json."""
+
+def backbone_card(meta: dict[str, Any], publication: Publication | None = None) -> str:
+    """Return the model card of a backbone, from its config.json.
+
+    Args:
+        meta: the file.
+        publication: where it is on the Hub; None: it is a folder.
+    """
+    publication = publication or Publication()
     config, training = meta["backbone"], meta["training"]
     metrics = "".join(f"| {name} | {_number(value)} |\n" for name, value in training.get("metrics", {}).items())
     probed = ", `probe_...` of a linear model on the vectors of labelled users" if "probe" in training else ""
     contrasted = ", `contrastive_loss` of pieces of them" if "contrastive_loss" in training.get("metrics", {}) else ""
-    return f"""# A peterrec backbone
+    return f"""{backbone_header(meta, publication)}# A peterrec backbone
 
 A {config["kind"]} user model: {_blocks(config)}, {meta["items"]:,} items, {meta["parameters"]:,} parameters.
 
@@ -29,7 +37,7 @@ On held-out users (`valid_loss` over all of their positions{contrasted}{probed},
 ```python
 from peterrec import UserModel
 
-model = UserModel.from_pretrained("THIS_FOLDER")
+model = UserModel.from_pretrained({_place(publication)})
 vectors = model.represent([["item-1", "item-2"]])
 ```
 
@@ -38,15 +46,22 @@ decisions about people rest on it.
 """
 
 
-def bundle_card(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """Return the model card of a bundle, from its adapter_config.json and metrics.json."""
+def bundle_card(meta: dict[str, Any], metrics: dict[str, Any], publication: Publication | None = None) -> str:
+    """Return the model card of a bundle, from its adapter_config.json and metrics.json.
+
+    Args:
+        meta: adapter_config.json.
+        metrics: metrics.json.
+        publication: where it is on the Hub; None: it is a folder.
+    """
+    publication = publication or Publication()
     verb = "recommend" if meta["kind_of_task"] == "ranking" else "predict"
     constant = metrics.get("constant", {})  # not of bundles that were trained elsewhere
     rows = "".join(
         f"| {name} | {_number(value)} | {_number(constant.get(name, '?'))} |\n"
         for name, value in metrics.get("valid", {}).items()
     )
-    return f"""# Adapter bundle `{meta["name"]}`
+    return f"""{bundle_header(meta, metrics, publication)}# Adapter bundle `{meta["name"]}`
 
 Strategy `{meta["strategy"]}` for the {meta["kind_of_task"]} task `{meta["name"]}`:
 {meta["trainable_params"]:,} trained parameters, {100 * meta["trainable_fraction"]:.2f} % of all.
@@ -63,11 +78,19 @@ On the validation users:
 ```python
 from peterrec import UserModel
 
-model = UserModel.from_pretrained("BACKBONE_FOLDER")
-model.load_bundle("THIS_FOLDER", name="{meta["name"]}")
+model = UserModel.from_pretrained("{publication.base_model or "BACKBONE_FOLDER"}")
+model.load_bundle({_place(publication)}, name="{meta["name"]}")
 answers = model.{verb}([["item-1", "item-2"]], bundle="{meta["name"]}")
 ```
 """
+
+
+def _place(publication: Publication) -> str:
+    """Return the arguments that load it."""
+    if publication.repo_id is None:
+        return '"THIS_FOLDER"'
+    subfolder = f', subfolder="{publication.subfolder}"' if publication.subfolder else ""
+    return f'"{publication.repo_id}"{subfolder}'
 
 
 def _trained_readout(meta: dict[str, Any]) -> str:
