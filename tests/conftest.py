@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import warnings
 from collections import defaultdict
@@ -18,6 +19,11 @@ from pairwise import FULL
 from spark_session import spark_of_all_tests
 
 __all__ = ["spark_of_all_tests"]
+
+# Of huggingface_hub, which reads them when it is imported: no test asks the Hub itself, and tests/hub_server.py, which
+# stands in for it, has no Xet storage.
+os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 # Property tests run the same examples every time (CI must not depend on luck), without deadlines (shared machines).
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40 if FULL else 15)

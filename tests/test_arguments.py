@@ -103,6 +103,13 @@ Case = tuple[
 CASES: list[Case] = [
     ("inspect", lambda m: peterrec.inspect, lambda m: {"path": m.nowhere}, {"path": [LIST, NONE, DICT, NUMBER]}),
     (
+        "push",
+        lambda m: peterrec.push,
+        lambda m: {"path": m.nowhere, "repo_id": "a/b", "subfolder": None, "datasets": (), "token": None},
+        {"path": NO_PATH, "repo_id": [LIST, NONE, DICT, NUMBER], "subfolder": [LIST, NUMBER],
+         "datasets": [TEXT, NONE, DICT, [3]], "token": [LIST, NUMBER]},
+    ),
+    (
         "prepare",
         lambda m: peterrec.prepare,
         lambda m: {"events": ["x"], "out": m.nowhere, "users": "x", "classify": ["a"], "rank": "b", "label_user": "c"},
@@ -231,8 +238,9 @@ CASES: list[Case] = [
     (
         "UserModel.from_pretrained",
         lambda m: UserModel.from_pretrained,
-        lambda m: {"path": m.nowhere, "device": "cpu"},
-        {"path": [LIST, NONE, DICT], "device": [LIST, NONE]},
+        lambda m: {"path": m.nowhere, "device": "cpu", "revision": None, "token": None, "local_files_only": False},
+        {"path": [LIST, NONE, DICT], "device": [LIST, NONE], "revision": [LIST, NUMBER], "token": [LIST, NUMBER],
+         "local_files_only": [NONE, TEXT]},
     ),
     ("UserModel.save_pretrained",
      lambda m: m.model.save_pretrained, lambda m: {"path": m.nowhere},
@@ -240,8 +248,15 @@ CASES: list[Case] = [
     (
         "UserModel.load_bundle",
         lambda m: m.model.load_bundle,
-        lambda m: {"path": m.nowhere, "name": None},
-        {"path": [LIST, NONE, DICT], "name": [LIST, NUMBER]},
+        lambda m: {"path": m.nowhere, "name": None, "subfolder": None, "cache_dir": None},
+        {"path": [LIST, NONE, DICT], "name": [LIST, NUMBER], "subfolder": [LIST, NUMBER], "cache_dir": [LIST, NUMBER]},
+    ),
+    (
+        "UserModel.push_to_hub",
+        lambda m: m.model.push_to_hub,
+        lambda m: {"repo_id": "a/b", "bundle": None, "datasets": (), "endpoint": "http://127.0.0.1:9"},
+        {"repo_id": [LIST, NONE, DICT, NUMBER, TEXT], "bundle": [LIST, NUMBER, TEXT], "datasets": [TEXT, NONE, [3]],
+         "endpoint": [LIST, NUMBER]},
     ),
     (
         "UserModel.add_bundle",

@@ -1,5 +1,6 @@
 from ._version import __version__
 from .answers import Embeddings, Predictions, Recommendations, TopItems
+from .artifacts.hub_push import push
 from .artifacts.inspection import inspect
 from .benchmark.build import build_benchmark
 from .benchmark.predict import predict_benchmark
@@ -106,6 +107,7 @@ __all__ = [
     "predict_benchmark",
     "prepare",
     "pretrain",
+    "push",
     "recommend",
     "run",
     "score_benchmark",

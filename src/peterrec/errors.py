@@ -47,6 +47,10 @@ class FetchError(PeterRecError):
     """A public data set could not be obtained or is not the expected file."""
 
 
+class HubError(PeterRecError):
+    """The Hugging Face Hub lacks what was asked for, refuses it, or cannot be reached."""
+
+
 class ArtifactError(PeterRecError):
     """An artifact (corpus, backbone, bundle) is missing, damaged or not what was asked for."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
 
 from peterrec.answers import (
@@ -17,6 +18,9 @@ from peterrec.answers import (
 )
 from peterrec.arguments import check, checked
 from peterrec.artifacts.backbone_io import load_backbone, save_backbone
+from peterrec.artifacts.bundle_io import save_bundle
+from peterrec.artifacts.hub import HubAccess, pretrained_folder
+from peterrec.artifacts.hub_push import push
 from peterrec.config import PreprocessingConfig
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
 from peterrec.data.frames import is_dataframe
@@ -45,12 +49,31 @@ class UserModel(SequenceModel):
 
     @classmethod
     @checked
-    def from_pretrained(cls, path: str | Path, device: str = "auto", **options: Any) -> Self:
-        """Load a backbone folder written by `pretrain`.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        endpoint: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a backbone: a folder written by `pretrain`, or a repository of the Hugging Face Hub.
 
         Args:
-            path: the folder.
+            path: the folder; or, where there is none of this name, a repository, as `organization/name` or
+                `hf://organization/name[@revision][/subfolder]`.
             device: as for the class.
+            subfolder: of the folder or the repository.
+            revision: branch, tag or commit of the repository; None: its main branch.
+            cache_dir: where files of the Hub are kept; None: where its client keeps them (`HF_HOME`).
+            token: for the Hub; None: the stored one (`HF_TOKEN`, `hf auth login`).
+            local_files_only: read that cache and ask nobody.
+            endpoint: address of the Hub; None: the client's (`HF_ENDPOINT`).
             options: `precision` and `compile`, as for the class.
 
         Returns:
@@ -58,9 +81,14 @@ class UserModel(SequenceModel):
 
         Raises:
             ArtifactError: missing, damaged, of another format version, or with fingerprints that do not match.
-            ConfigError: as for the class.
+            HubError: the Hub lacks it, refuses it, or cannot be reached and the cache does not have it.
+            ConfigError: as for the class, or huggingface_hub is not installed.
         """
-        return cls(load_backbone(Path(path)), device, **options)
+        access = HubAccess(cache_dir, token, local_files_only, endpoint)
+        folder, repo_id = pretrained_folder(path, "backbone", subfolder, revision, access)
+        model = cls(load_backbone(folder), device, **options)
+        model.repo_id = repo_id
+        return model
 
     @checked
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -75,6 +103,58 @@ class UserModel(SequenceModel):
             StorageError: the disk is full or the place is not writable.
         """
         save_backbone(Path(path), self.pretrained, overwrite=overwrite)
+
+    @checked
+    def push_to_hub(
+        self,
+        repo_id: str,
+        bundle: str | None = None,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        license: str | None = None,
+        datasets: Sequence[str] = (),
+        base_model: str | None = None,
+        message: str | None = None,
+        token: str | bool | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Publish the backbone, or one bundle, on the Hugging Face Hub, as one commit; see `push`.
+
+        Args:
+            repo_id: the repository, as `organization/name`; made where it is not there.
+            bundle: a loaded one; None: the backbone.
+            subfolder: of the repository; None: its root.
+            revision: branch to commit to, made where it is not there; None: the main one.
+            private: whether a repository that is made is private; None: as the organization has it.
+            license: identifier of the Hub's, such as `cc-by-4.0`.
+            datasets: repositories of data on the Hub that it was trained on.
+            base_model: of a bundle: repository of its backbone; None: where the backbone was loaded from or pushed to.
+            message: of the commit.
+            token: for the Hub; None: the stored one (`HF_TOKEN`, `hf auth login`).
+            endpoint: address of the Hub; None: the client's (`HF_ENDPOINT`).
+
+        Returns:
+            The commit, 40 hexadecimal digits, to be used as a `revision`.
+
+        Raises:
+            ConfigError: no bundle of that name is loaded, or as in `push`.
+            HubError: as in `push`; nothing was changed.
+        """
+        publication: dict[str, Any] = {
+            "subfolder": subfolder, "revision": revision, "private": private, "license": license,
+            "datasets": datasets, "message": message, "token": token, "endpoint": endpoint,
+        }  # fmt: skip
+        with TemporaryDirectory(prefix="peterrec-push-") as work:
+            folder = Path(work) / "artifact"
+            if bundle is not None:
+                save_bundle(folder, self.bundle(bundle))
+                return push(folder, repo_id, base_model=base_model or self.repo_id, **publication)
+            save_backbone(folder, self.pretrained)
+            commit = push(folder, repo_id, base_model=base_model, **publication)
+        self.repo_id = repo_id
+        return commit
 
     def __repr__(self) -> str:
         return f"UserModel({', '.join(f'{name}={shown(value)}' for name, value in self._facts().items())})"

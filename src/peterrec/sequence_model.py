@@ -12,6 +12,7 @@ from peterrec.answers import FloatArray, TopItems
 from peterrec.arguments import check, checked
 from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.artifacts.hub import HubAccess, pretrained_folder
 from peterrec.artifacts.popularity import Popularity
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.sequences import Sequences
@@ -50,6 +51,7 @@ class SequenceModel:
         self.inference = Inference(self.device, checked_precision(precision, self.device), compile)
         self.network = pretrained.network.to(self.device).eval().requires_grad_(False)
         self.bundles: dict[str, Bundle] = {}
+        self.repo_id: str | None = None  # on the Hub, where the backbone was loaded from it or pushed to it
 
     @property
     def catalogue(self) -> Catalogue:
@@ -66,12 +68,30 @@ class SequenceModel:
         return self.pretrained.fingerprint
 
     @checked
-    def load_bundle(self, path: str | Path, name: str | None = None) -> str:
-        """Load an adapter bundle from disk; a loaded bundle of the same name is replaced.
+    def load_bundle(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        endpoint: str | None = None,
+    ) -> str:
+        """Load an adapter bundle, of a folder or the Hugging Face Hub; a loaded bundle of the same name is replaced.
 
         Args:
-            path: folder written by `adapt`.
+            path: folder written by `adapt`; or, where there is none of this name, a repository, as
+                `organization/name` or `hf://organization/name[@revision][/subfolder]`.
             name: to ask for it by; None: the name of its task.
+            subfolder: of the folder or the repository.
+            revision: branch, tag or commit of the repository; None: its main branch.
+            cache_dir: where files of the Hub are kept; None: where its client keeps them (`HF_HOME`).
+            token: for the Hub; None: the stored one (`HF_TOKEN`, `hf auth login`).
+            local_files_only: read that cache and ask nobody.
+            endpoint: address of the Hub; None: the client's (`HF_ENDPOINT`).
 
         Returns:
             The name.
@@ -79,9 +99,13 @@ class SequenceModel:
         Raises:
             FingerprintError: it belongs to another backbone or catalogue.
             ArtifactError: missing or damaged.
+            HubError: the Hub lacks it, refuses it, or cannot be reached and the cache does not have it.
+            ConfigError: huggingface_hub is not installed.
         """
+        access = HubAccess(cache_dir, token, local_files_only, endpoint)
+        folder, _ = pretrained_folder(path, "bundle", subfolder, revision, access)
         fingerprints = (self.fingerprint, self.catalogue.fingerprint)
-        return self.add_bundle(load_bundle(Path(path), self.network.backbone, fingerprints), name)
+        return self.add_bundle(load_bundle(folder, self.network.backbone, fingerprints), name)
 
     @checked
     def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -282,7 +282,28 @@ def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> Non
         )
 
 
-def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool) -> Bundle:
+class _Parts(NamedTuple):
+    tensors: dict[str, Tensor]
+    targets: Catalogue | None
+    class_names: tuple[str, ...]
+    class_priors: tuple[float, ...] | None
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return the adapter_config.json of a bundle whose files are all there and are those that were saved together.
+
+    Raises:
+        ArtifactError: missing, damaged, changed, or not a bundle.
+        FormatVersionError: written in another format version.
+    """
+    meta = read_json(path / DESCRIPTIONS["bundle"])
+    check_format(meta, "bundle", path)
+    with description_errors(path / DESCRIPTIONS["bundle"]):
+        _read_parts(path, meta, mapped=False)
+    return meta
+
+
+def _read_parts(path: Path, meta: dict[str, Any], *, mapped: bool) -> _Parts:
     tensors = read_tensors(path / "adapter_model.safetensors", finite=not mapped)
     ranking = _is_ranking(meta["kind_of_task"])
     targets = Catalogue.read(path / "targets.parquet") if ranking else None
@@ -292,6 +313,12 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         outputs = "targets" if ranking else "labels"
         _check_fingerprint(outputs, outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path)
     _check_sizes(meta, len(names) if targets is None else len(targets))
+    return _Parts(tensors, targets, names, priors)
+
+
+def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool) -> Bundle:
+    tensors, targets, names, priors = _read_parts(path, meta, mapped=mapped)
+    ranking = targets is not None
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: ReadoutName = meta["readout"]
     width = readout_named(readout).width(backbone.config.channels)

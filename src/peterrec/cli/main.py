@@ -21,6 +21,7 @@ from peterrec.cli import (
     inspect,
     prepare,
     pretrain,
+    push,
     run_all,
     serve,
 )
@@ -50,6 +51,7 @@ VERBS: dict[str, Callable[..., None] | typer.Typer] = {
     "serve": serve.command,
     "backup": backup.command,
     "inspect": inspect.command,
+    "push": push.command,
     "benchmark": benchmark.verbs,
 }
 for name, verb in VERBS.items():
