@@ -105,17 +105,17 @@ def _enter_classes(bench: Path, task: dict[str, Any], backbone: Path, scores: Pa
         part: {row["user_id"]: row[label] for row in labels if row["part"] == part and row[label] is not None}
         for part in ("train", "valid")
     }
-    asked = _histories(bench / "histories" / f"test-first-{first}.parquet")
-    read = {part: _histories(bench / "histories" / f"{part}-first-{first}.parquet") for part in of_part}
+    questions = _histories(bench / "histories" / f"test-first-{first}.parquet")
+    cut = {part: _histories(bench / "histories" / f"{part}-first-{first}.parquet") for part in of_part}
     shares = np.asarray([list(of_part["train"].values()).count(name) for name in task["classes"]], dtype=float)
-    _write(scores / "class shares.parquet", asked, task, np.tile(shares / shares.sum(), (len(asked), 1)))
-    whole = [" ".join(items) for items in _histories(bench / "events.parquet").values()]
+    _write(scores / "class shares.parquet", questions, task, np.tile(shares / shares.sum(), (len(questions), 1)))
+    whole_histories = [" ".join(items) for items in _histories(bench / "events.parquet").values()]
     for name, features in {
         "tf-idf + logistic regression": _tfidf,
         "64 factors + logistic regression": lambda: make_pipeline(_tfidf(), TruncatedSVD(64, random_state=0)),
     }.items():
-        model = _chosen(features().fit(whole), read, of_part, task["classes"])
-        _write(scores / f"{name}.parquet", asked, task, model(list(asked.values())))
+        model = _chosen(features().fit(whole_histories), cut, of_part, task["classes"])
+        _write(scores / f"{name}.parquet", questions, task, model(list(questions.values())))
 
 
 def _tfidf() -> TfidfVectorizer:
@@ -153,9 +153,9 @@ def _enter_items(bench: Path, task: dict[str, Any], backbone: Path, scores: Path
         [("train_events", "descending"), ("item_id", "ascending")]
     )
     popular = catalogue["item_id"].to_pylist()
-    asked = _histories(bench / "histories" / f"test-first-{task['first_events']}.parquet", as_text=False)
-    best = [[item for item in popular[:40] if item not in set(items)][:10] for items in asked.values()]
-    pq.write_table(pa.table({"user_id": list(asked), "items": best}), scores / "popularity.parquet")
+    questions = _histories(bench / "histories" / f"test-first-{task['first_events']}.parquet", as_text=False)
+    best = [[item for item in popular[:40] if item not in set(items)][:10] for items in questions.values()]
+    pq.write_table(pa.table({"user_id": list(questions), "items": best}), scores / "popularity.parquet")
 
 
 def _histories(path: Path, *, as_text: bool = True) -> dict[Any, list[Any]]:
@@ -168,9 +168,9 @@ def _histories(path: Path, *, as_text: bool = True) -> dict[Any, list[Any]]:
     return out
 
 
-def _write(path: Path, asked: Users, task: dict[str, Any], probabilities: Any) -> None:
+def _write(path: Path, questions: Users, task: dict[str, Any], probabilities: Any) -> None:
     columns = {name: probabilities[:, place] for place, name in enumerate(task["classes"])}
-    pq.write_table(pa.table({"user_id": list(asked)} | columns), path)
+    pq.write_table(pa.table({"user_id": list(questions)} | columns), path)
 
 
 def _heading(bench: Path) -> list[str]:
