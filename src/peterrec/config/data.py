@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -71,8 +72,10 @@ class SourceConfig(Config):
         return self
 
 
-class LabelsConfig(Config):
+class LabelsConfig(LaterSettingsConfig):
     """A table with one row per user and a column to predict."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"bins"})
 
     path: str = Field(description="Parquet or CSV file")
     user: str = Field(default="user_id", description="column with the user id")
@@ -83,6 +86,18 @@ class LabelsConfig(Config):
         default=("NULL", "NA", "N/A", "<NA>", "NaN", r"\N"),
         description="labels, in any case, that mean that there is none; an empty one always does",
     )
+    bins: tuple[float, ...] = Field(
+        default=(),
+        description="bounds that make classes of a column of numbers: 25, 45 are `below 25`, `25 to 45` and "
+        "`45 and above`, each with its lower bound and without its upper one",
+    )
+
+    @field_validator("bins")
+    @classmethod
+    def _check_bins(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in itertools.pairwise(bins)):
+            raise ValueError("bounds of bins must rise")
+        return bins
 
 
 class ActivityConfig(Config):

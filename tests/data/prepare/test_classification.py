@@ -153,6 +153,24 @@ def test_a_class_nobody_can_learn_is_refused_and_the_remedy_works(tmp_path: Path
     assert not list(tmp_path.glob(".*"))
 
 
+def test_numbers_are_put_into_bins(tmp_path: Path) -> None:
+    ages = {user: 18 + int(user) for user in USERS}
+    table = [(user, age if int(user) else "NA") for user, age in ages.items()]
+    corpus = corpus_of(tmp_path, table, labels={"bins": [30.5, 40]})
+    assert corpus.task("group").class_names == ("below 30.5", "30.5 to 40", "40 and above")
+    assert labels_of(corpus) == {
+        user: "below 30.5" if age < 30.5 else "30.5 to 40" if age < 40 else "40 and above"
+        for user, age in ages.items()
+        if int(user)
+    }
+    for bins, rows, message in (
+        ([40, 20], table, "must rise"),
+        ([20], [*table[:-1], (USERS[-1], "old")], "'old' is no number"),
+    ):
+        with pytest.raises(PeterRecError, match=message):
+            corpus_of(tmp_path, rows, labels={"bins": bins})
+
+
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("table", "message"),

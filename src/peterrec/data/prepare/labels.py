@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,12 @@ def from_table(
         user_step("with source events", len(rows), counts["known"] - len(rows), _without_events(labelled, users)),
     ]
     rows = keep_users_with_history(rows, task, eligible, steps)
+    if task.labels.bins:
+        rows = rows.set_column(rows.column_names.index("label"), "label", _binned(rows["label"], task.labels))
     rows = _common_classes(rows, task, steps)
-    names = _sorted_class_names(set(rows["label"].to_pylist()))
+    present = set(rows["label"].to_pylist())
+    in_order = bin_names(task.labels.bins) if task.labels.bins else _sorted_class_names(present)
+    names = [name for name in in_order if name in present]
     codes = {name: code for code, name in enumerate(names)}
     labels = np.array([codes[name] for name in rows["label"].to_pylist()], dtype=np.int64)
     places = rows["place"].to_numpy().astype(np.int64)
@@ -183,6 +188,33 @@ def _common_classes(rows: pa.Table, task: ClassificationTaskConfig, steps: list[
         reason = f"{classes} fewer than {task.min_class_users} users"
         steps.append(user_step("of common classes", len(remaining), len(rows) - len(remaining), reason))
     return remaining
+
+
+def bin_names(bounds: Sequence[float]) -> list[str]:
+    """Return the names of the classes that bounds make of numbers, from low to high."""
+    texts = [f"{bound:g}" for bound in bounds]
+    between = [f"{low} to {high}" for low, high in itertools.pairwise(texts)]
+    return [f"below {texts[0]}", *between, f"{texts[-1]} and above"]
+
+
+def _binned(labels: pa.ChunkedArray, config: LabelsConfig) -> pa.Array:
+    texts = labels.to_pylist()
+    if wrong := [text for text in texts if not _is_number(text)]:
+        raise TaskError(
+            f"the label {wrong[0]!r} is no number, and {config.label!r} is put into bins",
+            remedy="correct it, name it under labels.missing, or leave out labels.bins",
+            path=config.path,
+        )
+    numbers = np.asarray(texts, dtype=np.float64)
+    names = pa.array(bin_names(config.bins))
+    return names.take(pa.array(np.searchsorted(config.bins, numbers, side="right")))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _sorted_class_names(names: Collection[str]) -> list[str]:

@@ -179,7 +179,8 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray, needed: Sequenc
         raise TaskError(
             f"the label {labelled.class_names[int(rare)]!r} of task {task.name!r} occurs only among valid or test "
             f"users ({counts[rare]} of them), so it cannot be learned",
-            remedy=f"merge rare labels, or leave them out with min_class_users: {counts[rare] + 1} or more",
+            remedy="merge rare labels (numbers by labels.bins), or leave them out with "
+            f"min_class_users: {counts[rare] + 1} or more",
         )
 
 
