@@ -130,3 +130,9 @@ def test_a_patch_is_by_default_what_its_kind_is() -> None:
 
 def test_off_is_a_truth_value_in_yaml() -> None:
     assert AdaptConfig.model_validate({"cache": False}).cache == "off"
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "fsdp"])
+def test_devices_train_in_one_way_and_have_no_strategy(strategy: str) -> None:
+    with pytest.raises(ConfigError, match="strategy is no setting: several devices always train in one way"):
+        build_config(PretrainConfig, {"runner": {"strategy": strategy}})

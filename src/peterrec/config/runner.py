@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -19,9 +19,6 @@ class RunnerConfig(Config):
         "itself (docs/scale.md)",
     )
     num_nodes: PositiveInt = Field(default=1, description="machines, on each of which the command is started")
-    strategy: Literal["auto", "ddp"] = Field(
-        default="auto", description="how several devices train: both mean that each computes its share of every batch"
-    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(default="32-true", description="of the arithmetic")
     compile: bool = Field(
         default=False,
@@ -39,6 +36,16 @@ class RunnerConfig(Config):
     )
     logger: Literal["none", "csv", "tensorboard"] = Field(default="none", description="beside the output")
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_strategy(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and "strategy" in settings:  # of Lightning's trainer
+            raise ValueError(
+                "strategy is no setting: several devices always train in one way, each its share of every batch; leave "
+                "it out"
+            )
+        return settings
 
     @model_validator(mode="after")
     def _check_one_form(self) -> Self:
