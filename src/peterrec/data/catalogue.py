@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from peterrec.data.arrow_arrays import as_text, single_array
 from peterrec.data.ids import as_history
 from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray
 from peterrec.errors import ArtifactError, DataError
@@ -104,14 +105,14 @@ class Catalogue:
 
     @cached_property
     def _texts(self) -> pa.Array:
-        return pc.cast(self.ids, pa.string())
+        return as_text(self.ids)
 
     def _comparable(self, ids: pa.Array | Sequence[ItemId]) -> tuple[pa.Array, pa.Array]:
         """Return `ids` and the catalogue's ids as arrays of one type: integers if both are, else text."""
         array = _plain(ids) if isinstance(ids, pa.Array | pa.ChunkedArray) else _array(ids)
         if array.type.equals(self.ids.type):
             return array, self.ids
-        return pc.cast(array, pa.string()), self._texts
+        return pc.cast(array, self._texts.type), self._texts
 
     def write(self, path: Path) -> None:
         """Write as Parquet: columns `item_id`, `index`, `count`."""
@@ -133,21 +134,19 @@ class Catalogue:
             first = int(index[0]) if len(index) else FIRST_ITEM
             if not np.array_equal(index, np.arange(first, first + len(index))):
                 raise ArtifactError("holds rows that are not in order", remedy="make the artifact again", path=path)
-            return cls(table["item_id"].combine_chunks(), table["count"].to_numpy(), first=first)
+            return cls(single_array(table["item_id"]), table["count"].to_numpy(), first=first)
         except damaged as error:
             raise ArtifactError(f"cannot be read ({error})", remedy="make the artifact again", path=path) from error
 
 
 def _plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return ids as int64 or text; integers too large for int64 become text."""
-    if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()
     if not pa.types.is_integer(ids.type):
-        return pc.cast(ids, pa.string())
+        return as_text(ids)
     try:
-        return pc.cast(ids, pa.int64())
+        return single_array(pc.cast(ids, pa.int64()))
     except pa.ArrowInvalid:
-        return pc.cast(ids, pa.string())
+        return as_text(ids)
 
 
 def _array(ids: Sequence[ItemId]) -> pa.Array:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from peterrec.arguments import checked
 from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig, build_config
+from peterrec.data.arrow_arrays import from_lists, single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.preprocessing import preprocessing_of
 from peterrec.data.sequences import IntArray, Sequences
@@ -115,13 +116,13 @@ class Task:
         path = self.path / f"{part}.parquet"
         try:
             table = pq.read_table(path)
-            sequences = _ragged(table["sequence"])
+            sequences = from_lists(table["sequence"])
             if self.kind == "classification":
                 labels = table["label"].to_numpy().astype(np.int64)
-                return TaskPart(table["user_id"].combine_chunks(), sequences, labels=labels)
-            seen_targets = _ragged(table["seen"]) if "seen" in table.column_names else None
-            targets = _ragged(table["targets"])
-            user_ids = table["user_id"].combine_chunks()
+                return TaskPart(single_array(table["user_id"]), sequences, labels=labels)
+            seen_targets = from_lists(table["seen"]) if "seen" in table.column_names else None
+            targets = from_lists(table["targets"])
+            user_ids = single_array(table["user_id"])
             return TaskPart(user_ids, sequences, targets=targets, seen_targets=seen_targets)
         except DAMAGED as error:
             raise ArtifactError(f"cannot be read ({error})", remedy=REMAKE, path=path) from error
@@ -312,9 +313,3 @@ def _require(meta: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
     for key in keys:
         if key not in meta:
             raise ArtifactError(f"lacks the key {key!r}", remedy=REMAKE, path=path)
-
-
-def _ragged(column: pa.ChunkedArray) -> Sequences:
-    array = column.combine_chunks()
-    offsets = np.asarray(array.offsets, dtype=np.int64)
-    return Sequences(np.asarray(array.values, dtype=np.int32)[offsets[0] : offsets[-1]], offsets - offsets[0])

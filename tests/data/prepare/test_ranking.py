@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data.prepare.logs import (
@@ -18,6 +20,7 @@ from data.prepare.logs import (
 )
 from data.prepare.oracle import Settings, part_of
 from peterrec.config import RankingTaskConfig, build_config
+from peterrec.data import arrow_arrays
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError, DataError, TaskError
 
@@ -229,3 +232,18 @@ def test_settings_of_a_ranking_task(tmp_path: Path) -> None:
     plain = write_csv(tmp_path / "log.csv", [row[:3] for row in [*OLD, *NEW]])
     with pytest.raises(ConfigError, match="domains of 'r' names domains, but the events have none"):
         prepare_log(plain, tmp_path / "out", tasks=[rank()])
+
+
+def test_a_task_of_more_values_than_plain_arrays_have_room_for_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = corpus_of(tmp_path / "small", [*OLD, *NEW])
+    monkeypatch.setattr(arrow_arrays, "LIMIT", 20)  # bytes or values
+    large = corpus_of(tmp_path / "large", [*OLD, *NEW])
+    assert large.task("r").part("train").user_ids.type == pa.large_string()
+    assert answers(large) == answers(small)
+    assert items_of(large) == items_of(small)
+    assert large.manifest["catalogue_fingerprint"] == small.manifest["catalogue_fingerprint"]
+    file = Path("tasks") / "r" / "train.parquet"
+    assert pq.read_schema(large.path / file) == pq.read_schema(small.path / file)
+    assert pq.ParquetFile(large.path / file).num_row_groups > pq.ParquetFile(small.path / file).num_row_groups == 1

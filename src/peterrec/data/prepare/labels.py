@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
+from peterrec.data.arrow_arrays import single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.columns import check_types, is_mark, read_id, without_mark
 from peterrec.data.prepare.engine import Engine, scalars
@@ -111,13 +113,14 @@ def from_table(
     if task.labels.bins:
         rows = rows.set_column(rows.column_names.index("label"), "label", _binned(rows["label"], task.labels))
     rows = _common_classes(rows, task, steps)
-    present = set(rows["label"].to_pylist())
-    in_order = bin_names(task.labels.bins) if task.labels.bins else _sorted_class_names(present)
-    names = [name for name in in_order if name in present]
+    encoded = single_array(rows["label"]).dictionary_encode()  # no object in memory for each user
+    present = encoded.dictionary.to_pylist()
+    in_order = bin_names(task.labels.bins) if task.labels.bins else _sorted_class_names(set(present))
+    names = [name for name in in_order if name in set(present)]
     codes = {name: code for code, name in enumerate(names)}
-    labels = np.array([codes[name] for name in rows["label"].to_pylist()], dtype=np.int64)
+    labels = np.array([codes[name] for name in present], dtype=np.int64)[encoded.indices.to_numpy()]
     places = rows["place"].to_numpy().astype(np.int64)
-    return Labelled(places, rows["user"].combine_chunks(), labels, tuple(names), steps=steps)
+    return Labelled(places, single_array(rows["user"]), labels, tuple(names), steps=steps)
 
 
 def keep_users_with_history(
@@ -177,12 +180,10 @@ def _without_events(labelled: Any, users: Users) -> str:
 
 
 def _common_classes(rows: pa.Table, task: ClassificationTaskConfig, steps: list[Step]) -> pa.Table:
-    names = rows["label"].to_pylist()
-    counts = {name: 0 for name in names}
-    for name in names:
-        counts[name] += 1
-    rare = {name for name, count in counts.items() if count < task.min_class_users}
-    remaining = rows.filter(pa.array([name not in rare for name in names], pa.bool_()))
+    counts = rows["label"].value_counts().to_pylist()
+    rare = {row["values"] for row in counts if row["counts"] < task.min_class_users}
+    is_rare = pc.is_in(rows["label"], value_set=pa.array(rare, rows["label"].type))
+    remaining = rows.filter(pc.invert(is_rare))
     if rare:
         classes = f"{len(rare)} classes have" if len(rare) > 1 else f"the class {next(iter(rare))!r} has"
         reason = f"{classes} fewer than {task.min_class_users} users"
@@ -241,7 +242,7 @@ def from_activity(task: ClassificationTaskConfig, events: Events, users: Users, 
     names = (task.activity.inactive, task.activity.active)
     return Labelled(
         table["place"].to_numpy().astype(np.int64),
-        table["user"].combine_chunks(),
+        single_array(table["user"]),
         table["label"].to_numpy().astype(np.int64),
         names,
         steps=steps,

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
+from peterrec.data.arrow_arrays import to_lists
 from peterrec.data.cache import cache_folder, cached_path
 from peterrec.data.corpus import Corpus
 from peterrec.data.frames import FrameFiles
@@ -46,7 +47,6 @@ from peterrec.data.prepare.tasks import (
     one_class_part_warnings,
     similar_class_warnings,
     task_ends,
-    to_lists,
     write_task,
 )
 from peterrec.data.shorten import UNCUT, shorten

@@ -239,7 +239,7 @@ def _catalogue(items: Any, events: Events, config: PrepareConfig) -> Catalogue:
     ranked = frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
     if not len(ranked):
         raise DataError(f"no item has {config.source.min_item_events} events", remedy=_catalogue_remedy(config))
-    return Catalogue(ranked["item"].combine_chunks(), ranked["n"].to_numpy())
+    return Catalogue(ranked["item"], ranked["n"].to_numpy())
 
 
 def _catalogue_remedy(config: PrepareConfig) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from peterrec.config import EventsConfig, RankingTaskConfig
+from peterrec.data.arrow_arrays import as_text, from_lists, single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import earlier_than, known_domains, target_filter
@@ -134,7 +134,7 @@ def _seen_targets(
     engine: Engine, targets: TargetEvents, users: Users, catalogue: Catalogue, places: IntArray
 ) -> Sequences:
     """List the targets that each user has among the source events that the task may read; rows as in `places`."""
-    index = pa.table({"id": pc.cast(catalogue.ids, pa.string()), "target": np.arange(len(catalogue), dtype=np.int32)})
+    index = pa.table({"id": as_text(catalogue.ids), "target": np.arange(len(catalogue), dtype=np.int32)})
     items = engine.upload("seen_items", index)
     source = targets.source.select("user", "time", id=targets.source["item"].cast("string"))
     events = source.inner_join(items, "id").inner_join(users.table, "user")
@@ -171,7 +171,7 @@ def _target_catalogue(pairs: Any, task: RankingTaskConfig) -> Catalogue:
             f"task {task.name!r}: {len(items)} items have {task.min_item_events} users; at least 2 are needed",
             remedy="lower its min_item_events, or choose a larger domain or time",
         )
-    return Catalogue(items["item"].combine_chunks(), items["train"].to_numpy(), first=0)
+    return Catalogue(items["item"], items["train"].to_numpy(), first=0)
 
 
 def _collect(engine: Engine, pairs: Any, catalogue: Catalogue) -> tuple[IntArray, pa.Array, Sequences]:
@@ -182,14 +182,8 @@ def _collect(engine: Engine, pairs: Any, catalogue: Catalogue) -> tuple[IntArray
     grouped = named.group_by(["place", "user"]).aggregate(events=_ordered(named, keys, "target"))
     grouped_targets = grouped.select("place", "user", targets=grouped["events"].map(lambda event: event["target"]))
     table = grouped_targets.order_by("place").to_pyarrow()
-    column = table["targets"].combine_chunks()
-    offsets = np.asarray(column.offsets, dtype=np.int64)
-    values = np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]]
-    return (
-        table["place"].to_numpy().astype(np.int64),
-        table["user"].combine_chunks(),
-        Sequences(values, offsets - offsets[0]),
-    )
+    places = table["place"].to_numpy().astype(np.int64)
+    return places, single_array(table["user"]), from_lists(table["targets"])
 
 
 def _ordered(table: Any, columns: Sequence[str], value: str) -> Any:

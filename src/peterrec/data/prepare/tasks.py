@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.config import ClassificationTaskConfig, EventsConfig, HistoryCutConfig, RankingTaskConfig, SplitConfig
+from peterrec.data import arrow_arrays
+from peterrec.data.arrow_arrays import to_lists
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_filters import parse_time_limit
@@ -231,10 +233,9 @@ def _write_part(
         fields.append(("seen", ragged))
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, len(chosen), USERS_AT_ONCE):
-            rows = chosen[start : start + USERS_AT_ONCE]
+        for rows in _blocks(chosen, labelled, histories):
             sequences = histories.sequences.take(histories.rows[labelled.places[rows]])
-            user_ids = labelled.user_ids.take(pa.array(rows))
+            user_ids = labelled.user_ids.take(pa.array(rows)).cast(pa.string())  # so few are no large strings
             columns = [user_ids, to_lists(sequences)]
             if labelled.labels is not None:
                 columns.append(pa.array(labelled.labels[rows]))
@@ -251,7 +252,15 @@ def _write_part(
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def to_lists(sequences: Sequences) -> pa.Array:
-    """Return rows as an Arrow array of lists of int32."""
-    offsets = pa.array(sequences.offsets.astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(np.asarray(sequences.items, dtype=np.int32)))
+def _blocks(chosen: IntArray, labelled: Labelled, histories: UserHistories) -> Iterator[IntArray]:
+    """Yield the rows of users who are written together: few enough for lists of the plain type."""
+    values = histories.sequences.lengths_of(histories.rows[labelled.places[chosen]])
+    for sequences in (labelled.targets, labelled.seen_targets):
+        values = values if sequences is None else values + sequences.lengths_of(chosen)
+    ends, start = np.cumsum(values), 0
+    while start < len(chosen):
+        before = ends[start - 1] if start else 0
+        fitting = int(np.searchsorted(ends, before + arrow_arrays.LIMIT, side="right"))
+        end = min(start + USERS_AT_ONCE, max(start + 1, fitting))
+        yield chosen[start:end]
+        start = end
