@@ -69,14 +69,19 @@ def load_all(options: dict[str, Any]) -> UserModel:
 
 
 FRESH = """
-import sys, numpy as np
-from peterrec import UserModel
+import io, sys, numpy as np
+from peterrec import UserModel, predict
+from peterrec.serving.http.serve import parse_bundles
 model = UserModel.from_pretrained("org/model", "cpu")
 model.load_bundle("org/model", subfolder="bundles/age")
 model.load_bundle("hf://org/model/bundles/shop")
 histories = [["item-1", "item-3"], ["item-2"], []]
 scores = [row for scores in model.recommend(histories, "shop", 3).scores for row in scores]
 shares = model.predict(histories, "age").probabilities
+assert parse_bundles(["a=hf://org/model/bundles/age"])["a"].endswith("bundles/age")
+lines = io.StringIO('{"user": "a", "items": ["item-1", "item-3"]}')
+table = predict("hf://org/model", "hf://org/model/bundles/age", lines)
+assert abs(table["p(young)"][0].as_py() - shares[0, 0]) < 1e-6
 np.savez(sys.argv[1], vectors=model.represent(histories), scores=scores, shares=shares)
 """
 

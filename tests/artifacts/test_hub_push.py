@@ -217,7 +217,7 @@ def test_a_push_that_is_killed_changes_nothing(hub: Hub, backbone: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_verb(hub: Hub, backbone: Path, bundle: Path, tmp_path: Path) -> None:
+def test_the_verb_and_those_that_read(hub: Hub, backbone: Path, bundle: Path, tmp_path: Path) -> None:
     def peterrec(*arguments: str) -> subprocess.CompletedProcess[str]:
         process = [sys.executable, "-m", "peterrec", *arguments]
         return subprocess.run(process, env=settings_of(hub, tmp_path), capture_output=True, text=True, check=False)
@@ -227,3 +227,11 @@ def test_the_verb(hub: Hub, backbone: Path, bundle: Path, tmp_path: Path) -> Non
     assert place == f"hf://org/model@{hub.repositories['org/model'].refs['main']}", pushed.stderr
     assert hub.repositories["org/model"].private
     assert peterrec("push", str(bundle), "org/model", "--subfolder", "age", "-q").returncode == 0
+    (tmp_path / "asked.jsonl").write_text('{"user": "a", "items": ["item-1", "item-3"]}\n')
+    question = str(tmp_path / "asked.jsonl")
+    answers = peterrec("predict", place, "hf://org/model/age", question, "-q")
+    assert answers.stdout == peterrec("predict", str(backbone), str(bundle), question, "-q").stdout != ""
+    requests = len(hub.requests)
+    mistaken = peterrec("predict", "org/model", "hf://org/model/age", question)
+    assert (mistaken.returncode, len(hub.requests)) == (2, requests), "a plain name is a folder, and nobody is asked"
+    assert "org/model/config.json: is missing" in mistaken.stderr

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.arguments import checked
+from peterrec.artifacts.hub import artifact_folder
 from peterrec.benchmark.folder import Benchmark
 from peterrec.benchmark.protocol import BenchmarkTask, K
 from peterrec.errors import ConfigError, TaskError
@@ -45,8 +46,8 @@ def predict_benchmark(
         raise ConfigError(
             f"{task} asks for classes, and there is no bundle", remedy="name a bundle adapted to the label"
         )
-    model = UserModel.from_pretrained(backbone)
-    name = None if bundle is None else model.load_bundle(bundle)
+    model = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
+    name = None if bundle is None else model.load_bundle(artifact_folder(bundle, "bundle"))
     histories = opened.histories("test", question.first_events)
     table = pa.table({"user_id": list(histories)} | _answers(model, name, question, list(histories.values())))
     with replace_file(Path(out)) as temporary:

@@ -21,7 +21,7 @@ from peterrec.errors import ConfigError
 
 
 def command(
-    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")],
+    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`, or hf://...")],
     corpus: Annotated[str, typer.Argument(help="Folder written by `peterrec prepare`, with the task in it.")],
     tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Name of the task; several if joint.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the bundle to write (joint: OUT/TASK).")],

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from peterrec.serving.files import AnswerOptions
 
-Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")]
-Bundle = Annotated[str, typer.Argument(help="Folder written by `peterrec adapt`.")]
+Backbone = Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`, or hf://...")]
+Bundle = Annotated[str, typer.Argument(help="Folder written by `peterrec adapt`, or hf://...")]
 Source = Annotated[
     str, typer.Argument(help='Events as Parquet or CSV, JSON lines ({"user": .., "items": [..]}), or - for stdin.')
 ]
@@ -221,12 +221,16 @@ def _by_spark(
     quiet: bool,
     settings: dict[str, Any],
 ) -> None:
+    from peterrec.artifacts.hub import artifact_folder
     from peterrec.spark.files import answer_files
 
     if out is None:
         raise ConfigError("Spark writes a folder of Parquet, and none is named", remedy="name it with --out")
     with logged_remarks(quiet, warnings=True):
-        account = answer_files(verb, *places, out, options, quiet=quiet, **settings)
+        backbone, bundle, source = places
+        backbone = str(artifact_folder(backbone, "backbone"))
+        bundle = None if bundle is None else str(artifact_folder(bundle, "bundle"))
+        account = answer_files(verb, backbone, bundle, source, out, options, quiet=quiet, **settings)
     if not quiet:
         parts = f"{account.parts:,} part{'s' if account.parts != 1 else ''}"
         say(f"wrote {out} ({account.rows:,} row{'s' if account.rows != 1 else ''} in {parts})")

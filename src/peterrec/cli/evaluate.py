@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def command(
-    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")],
+    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`, or hf://...")],
     corpus: Annotated[str, typer.Argument(help="Folder written by `peterrec prepare`.")],
-    bundles: Annotated[list[str], typer.Argument(help="Folders written by `peterrec adapt`, all of one task.")],
+    bundles: Annotated[
+        list[str], typer.Argument(help="Folders written by `peterrec adapt`, or hf://..., of one task.")
+    ],
     out: Annotated[str | None, typer.Option("--out", "-o", help="JSON file to write.")] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it

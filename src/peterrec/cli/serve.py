@@ -16,7 +16,7 @@ NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
 def command(
-    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`.")],
+    backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain`, or hf://...")],
     bundles: Annotated[
         list[str],
         typer.Option("--bundle", "-b", metavar="[NAME=]PATH", help="Folder written by `peterrec adapt`. Repeatable."),

@@ -10,6 +10,7 @@ import numpy as np
 
 from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle
+from peterrec.artifacts.hub import artifact_folder
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import EvaluateConfig, with_settings
 from peterrec.data.corpus import Corpus
@@ -72,7 +73,7 @@ def evaluate(
     on or chosen by do not count as test users; the result says how many these are.
 
     Args:
-        backbone: a folder written by `pretrain`, or a loaded model.
+        backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
         corpus: a folder written by `prepare`, or an opened corpus.
         bundles: one or several of one task, as `adapt` returns them or as the folders it writes; a mapping gives them
             names; those of a list are named by their strategies where these differ, else by their paths or places.
@@ -94,7 +95,9 @@ def evaluate(
         StorageError: `out` cannot be written.
     """
     config = with_settings(EvaluateConfig, config, settings)
-    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    if not isinstance(backbone, UserModel):
+        backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
+    model = backbone
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
         raise FingerprintError(
@@ -106,9 +109,10 @@ def evaluate(
     try:
         for name, bundle in bundles.items():
             key = f"evaluate {name}"
-            loaded[name] = (
-                model.add_bundle(bundle, key) if isinstance(bundle, Bundle) else model.load_bundle(bundle, key)
-            )
+            if isinstance(bundle, Bundle):
+                loaded[name] = model.add_bundle(bundle, key)
+            else:
+                loaded[name] = model.load_bundle(artifact_folder(bundle, "bundle"), key)
         task = corpus.task(_one_task(model, loaded.values()))
         task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
         columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
@@ -149,7 +153,9 @@ def _named(bundles: Sequence[str | Path | Bundle]) -> dict[str, str | Path | Bun
     if len(distinct) < len(bundles):
         raise ConfigError("the same bundle was given twice", remedy="name each bundle once")
     strategies = [
-        bundle.strategy if isinstance(bundle, Bundle) else str(inspect(bundle).get("strategy", "model"))
+        bundle.strategy
+        if isinstance(bundle, Bundle)
+        else str(inspect(artifact_folder(bundle, "bundle")).get("strategy", "model"))
         for bundle in bundles
     ]
     if len(set(strategies)) == len(strategies):

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.arguments import check, checked
+from peterrec.artifacts.hub import artifact_folder
 from peterrec.config import EventsConfig, PreprocessingConfig, dump_optional, load_config
 from peterrec.data.encoding import unknown_items_error
 from peterrec.data.histories import read_histories
@@ -79,8 +80,8 @@ def predict(
     is logged (logger `peterrec.serving.files`, level INFO).
 
     Args:
-        backbone: a folder written by `pretrain`, or a loaded model.
-        bundle: a folder written by `adapt`, of a classification task.
+        backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
+        bundle: a folder written by `adapt`, or `hf://...`, of a classification task.
         source: Parquet or CSV events, JSON lines (`{"user": ..., "items": [...]}`), or an open text stream of these.
         out: .parquet, .csv or .jsonl file to write, some users at a time; None writes none: the table is in memory.
         options: reading and writing.
@@ -115,7 +116,7 @@ def recommend(
     """Recommend k items to each user of `source`; logs as `predict` does.
 
     Args:
-        backbone: a folder written by `pretrain`, or a loaded model.
+        backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
         bundle: a folder written by `adapt`, of a ranking task; None recommends next items of the source catalogue.
         source: as in `predict`.
         out: .parquet, .csv or .jsonl file to write; None writes none.
@@ -148,7 +149,7 @@ def embed(
     """Return one vector for each user of `source`: the hidden state at [TCL]; logs as `predict` does.
 
     Args:
-        backbone: a folder written by `pretrain`, or a loaded model.
+        backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
         source: as in `predict`.
         out: .parquet, .csv or .jsonl file to write; None writes none.
         options: reading and writing.
@@ -219,8 +220,9 @@ def _question(
     if isinstance(backbone, UserModel):
         model = _without_side_effects(backbone)
     else:
-        model = UserModel.from_pretrained(backbone, precision=options.precision, compile=options.compile)
-    name = model.load_bundle(bundle) if bundle is not None else None
+        folder = artifact_folder(backbone, "backbone")
+        model = UserModel.from_pretrained(folder, precision=options.precision, compile=options.compile)
+    name = model.load_bundle(artifact_folder(bundle, "bundle")) if bundle is not None else None
     preprocessing = overridden(model.preprocessing(name), options.overrides)
     with read_histories(
         source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing

@@ -192,7 +192,7 @@ def plan(
     if stacked and not paths:
         raise ConfigError("no bundle is named", remedy="name at least one")
     local = context.master.split("[")[0] == "local" if on_executors is None else on_executors
-    model = UserModel.from_pretrained(backbone, "cpu", precision=options.precision)
+    model = UserModel.from_pretrained(Path(backbone), "cpu", precision=options.precision)
     folders = [ModelFolder.from_folder(path, on_executors=local) for path in [Path(backbone), *paths]]
     questions = _questions(model, verb, paths, folders[1:], options)
     if not local:

@@ -14,6 +14,7 @@ import torch
 from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, load_bundle, save_bundle
+from peterrec.artifacts.hub import artifact_folder
 from peterrec.config import AdaptConfig, dump_yaml, with_settings, without_runner
 from peterrec.data.batching import EpochStream
 from peterrec.data.cache import cached_path, only_maker
@@ -88,7 +89,9 @@ def adapt(
         raise ConfigError("strategy joint trains several tasks at once", remedy="call adapt_jointly with their names")
     if out is not None:
         return _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite)[task]
-    model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+    if not isinstance(backbone, UserModel):
+        backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
+    model = backbone
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     facts = (model.fingerprint, corpus.manifest["fingerprint"], task, dump_yaml(without_runner(config)))
     path = cached_path("bundle", __version__, *facts)

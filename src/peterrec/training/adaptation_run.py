@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from peterrec.artifacts.bundle_io import Bundle
+from peterrec.artifacts.hub import artifact_folder
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus, Task, TaskPart
@@ -35,7 +36,7 @@ class AdaptationRun:
     """One adaptation: a backbone, a corpus, the tasks, the settings and the folder of the bundle or bundles.
 
     Args:
-        backbone: a folder written by `pretrain`, or a loaded model.
+        backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
         corpus: a folder written by `prepare`, or an open one.
         task_names: one, or with strategy `joint` any number.
         out: folder of the bundle; with strategy `joint`, of the bundles.
@@ -60,7 +61,9 @@ class AdaptationRun:
         self.config = config
         self.out = out
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-        self.model = backbone if isinstance(backbone, UserModel) else UserModel.from_pretrained(backbone)
+        if not isinstance(backbone, UserModel):
+            backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
+        self.model = backbone
         _require_same_catalogue(self.model, self.corpus)
         for line in _remarks(self.model, self.corpus, task_names):
             logger.info(line)

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from peterrec.arguments import checked
 from peterrec.artifacts.backbone_io import load_backbone
+from peterrec.artifacts.hub import SCHEME, artifact_folder
 from peterrec.config import ServeConfig
 from peterrec.config.base import NAME_RULE, check_name
 from peterrec.data.catalogue import ItemId
@@ -62,7 +63,7 @@ def serve(
     config = config or ServeConfig()
     log = Log()
     keys = _read_keys(config, log)
-    bundle_folders = parse_bundles(bundles)
+    backbone, bundle_folders = artifact_folder(backbone, "backbone"), parse_bundles(bundles)
     listener = bind(config.host, config.port)
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -122,7 +123,7 @@ def _work(plan: WorkerPlan, listener: socket, report: Callable[[dict[str, Any]],
 def load_model(backbone: str | Path, worker: WorkerPlan | None) -> UserModel:
     """Load the backbone; of several workers one after the other, each into the memory that they share."""
     if worker is None:
-        return UserModel.from_pretrained(backbone)
+        return UserModel.from_pretrained(Path(backbone))
     with FileLock(worker.state / LOADING):
         load_backbone(Path(backbone))  # which checks all of it, as what is mapped is not
         return UserModel(load_backbone(Path(backbone), mapped=True))
@@ -218,7 +219,7 @@ def lock_state_folder(state: Path, undo: contextlib.ExitStack) -> FileLock:
 
 
 def parse_bundles(bundles: Sequence[str]) -> dict[str, str]:
-    """Return folders by name, as they were written; of a bundle without a name, its task's.
+    """Return folders by name, as written or where the Hub's are kept; of a bundle without a name, its task's.
 
     Raises:
         ConfigError: two of one name, or a name that no address can have.
@@ -229,6 +230,7 @@ def parse_bundles(bundles: Sequence[str]) -> dict[str, str]:
         name, separator, path = argument.partition("=")
         if not separator or Path(argument).is_dir():
             name, path = "", argument
+        path = str(artifact_folder(path, "bundle")) if path.startswith(SCHEME) else path
         name = name or str(read_json(Path(path) / "adapter_config.json").get("name", ""))
         try:
             name = check_name(name)
