@@ -12,6 +12,9 @@ from peterrec.data.prepare import preparation
 @pytest.fixture(autouse=True)
 def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.config.getoption("--engine") == "spark":
+        marker = request.node.get_closest_marker("only_duckdb")
+        if marker is not None:
+            pytest.skip(f"only on DuckDB: {marker.args[0]}")
         session, open_engine = request.getfixturevalue("spark"), preparation.open_engine
 
         def open_spark(*args: Any, **options: Any) -> Any:

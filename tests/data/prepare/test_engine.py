@@ -37,6 +37,7 @@ def test_what_is_no_size_of_memory(tmp_path: Path, limit: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.only_duckdb("the memory of a session that is there is its own")
 def test_too_little_memory_says_how_to_give_more(tmp_path: Path) -> None:
     path = write_random_events(tmp_path / "a.parquet", 200_000, users=2_000)
     with pytest.raises(ConfigError, match="do not fit in the memory") as caught:
@@ -64,6 +65,7 @@ def test_a_number_of_threads_that_is_none(threads: Any) -> None:
         settings(Path("a.csv"), threads=threads)
 
 
+@pytest.mark.only_duckdb("the tables are written by other processes, which have no such limit")
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "in", LOG, [], ["parquet"], random.Random(0))
     config = settings(path, events=EVENTS, source=SOURCE, tasks=TASKS)
@@ -198,6 +200,7 @@ def expressions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.only_duckdb("the expressions are collected from its connection")
 def test_every_expression_compiles_for_spark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expressions: list[Any]
 ) -> None:
