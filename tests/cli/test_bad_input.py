@@ -203,7 +203,7 @@ def test_what_exists_is_not_replaced_unless_told(job: Job, refused: Refused) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("epoch=3", "epoch: Extra inputs are not permitted"),
+        ("epoch=3", "epoch: there is no such setting"),
         ("epochs=0", "epochs: Input should be greater than 0"),
         ("backbone.channels=many", "backbone.channels: Input should be a valid integer"),
         ("epochs", "is not KEY=VALUE"),

@@ -58,7 +58,7 @@ def test_failures_are_told_and_the_status_is_1(tmp_path: Path, capsys: pytest.Ca
         (["GRID", "--report-only", "--overwrite"], "--report-only computes nothing"),
         (["GRID", "--report-only"], "is no folder of a grid"),
         (["GRID", "-s", "methods.patch.adapt.epoch=1"], "method 'patch' on 'small'"),
-        (["GRID", "-s", "seed=1"], "seed: Extra inputs"),
+        (["GRID", "-s", "seed=1"], "seed: there is no such setting"),
         (["--quick", "-s", "questions=[]"], "questions"),
         (["missing.yaml"], "missing.yaml: cannot be read"),
     ],

@@ -96,7 +96,10 @@ def test_a_damaged_part_is_made_again(folder: Path) -> None:
 
 
 def test_overrides_of_tasks_that_are_not_there_are_refused_first(folder: Path, tmp_path: Path) -> None:
-    for override, message in (("nobody.epochs=2", "which is no task"), ("shop.epoch=2", "epoch: Extra inputs")):
+    for override, message in (
+        ("nobody.epochs=2", "which is no task"),
+        ("shop.epoch=2", "epoch: there is no such setting"),
+    ):
         with pytest.raises(ConfigError, match=message):
             run(settings(folder, f"task_overrides.{override}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -41,7 +41,7 @@ PARALLEL = {"insertion": "parallel"}
         ({"per_block": 3}, "1 or 2"),
         ({"blocks": 0}, "greater than 0"),
         ({"init": "zero"}, "identity.*random"),
-        ({"scale": 2.0}, "[Ee]xtra"),
+        ({"scale": 2.0}, "no such setting"),
     ],
 )
 def test_what_is_impossible_says_why(settings, reason):

@@ -173,10 +173,10 @@ def test_only_what_is_missing_is_needed() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("methods.head.adapt.epoch=3", r"method 'head' on 'small': .*epoch: Extra inputs"),
+        ("methods.head.adapt.epoch=3", r"method 'head' on 'small': .*epoch: there is no such setting"),
         ("adapt.batch_size=0", r"method 'patch' on 'small': .*batch_size"),
-        ("data.small.task_overrides.target.lr=3", r"method 'patch' on 'small/target': .*lr: Extra inputs"),
-        ("backbones.base.epoch=3", r"backbone 'base' on 'small': .*epoch: Extra inputs"),
+        ("data.small.task_overrides.target.lr=3", r"method 'patch' on 'small/target': .*lr: there is no such setting"),
+        ("backbones.base.epoch=3", r"backbone 'base' on 'small': .*epoch: there is no such setting"),
         ("methods.majority.baseline=best", r"method 'majority': there is no baseline 'best'"),
         ("methods.dupn.settings.size=3", r"method 'dupn': baseline 'dupn'.*size"),
         ("data.small.fetch=netflix", r"data set 'small' fetches 'netflix', which is not known"),
