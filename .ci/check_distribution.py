@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import tarfile
-import tomllib
 import zipfile
 from collections.abc import Iterable
 from email.parser import HeaderParser
 from pathlib import Path
+
+from check_release import package_version
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "src" / "peterrec"
@@ -70,7 +71,7 @@ def sdist_problems(path: Path, version: str) -> list[str]:
 
 def main(folder: Path) -> int:
     """Check what is in a folder; return the exit status."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = package_version()
     wheels, sdists = sorted(folder.glob("*.whl")), sorted(folder.glob("*.tar.gz"))
     if (len(wheels), len(sdists)) != (1, 1):
         print(f"{folder} has {len(wheels)} wheels and {len(sdists)} sdists: remove it, and build both", file=sys.stderr)
