@@ -82,12 +82,12 @@ def test_a_bundle_of_another_backbone_or_catalogue_is_refused(tmp_path, model, p
     save_bundle(tmp_path / "b", bundle)
     loaded_before, expected = dict(model.bundles), answers(model)
     for attach in (lambda: model.load_bundle(tmp_path / "b"), lambda: model.add_bundle(bundle)):
-        with pytest.raises(FingerprintError, match="was made for the") as caught:
+        with pytest.raises(FingerprintError, match="was made for another") as caught:
             attach()
         mine = (model.fingerprint, model.catalogue.fingerprint)
         theirs = (pretrained.fingerprint, pretrained.catalogue.fingerprint)
         assert any(
-            a != b and a in caught.value.message and b in caught.value.message
+            a != b and a[:12] in caught.value.message and b[:12] in caught.value.message
             for a, b in zip(mine, theirs, strict=True)
         )
     assert model.bundles == loaded_before

@@ -29,6 +29,14 @@ DESCRIPTIONS = {
     "table of answers": "_answers.json",  # beside files of Parquet, whose readers do not look at such names
 }
 """The file that says what an artifact is, by kind."""
+MAKERS = {
+    "corpus": "peterrec prepare",
+    "backbone": "peterrec pretrain",
+    "bundle": "peterrec adapt",
+    "benchmark": "peterrec benchmark build",
+}
+"""The verb that writes an artifact, by kind."""
+HASH_DIGITS = 12  # that a message shows of a fingerprint: enough to tell those of one disk apart
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -223,6 +231,62 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_artifact(path: Path, kind: str) -> dict[str, Any]:
+    """Read the file that says what an artifact is.
+
+    Args:
+        path: folder of the artifact.
+        kind: that it must be of, a key of `DESCRIPTIONS`.
+
+    Returns:
+        The description, of this kind and of the format version that is read here.
+
+    Raises:
+        ArtifactError: there is no such folder, it is another kind of artifact (which the message names), or damaged.
+        FormatVersionError: a format version that this release does not read.
+    """
+    description = path / DESCRIPTIONS[kind]
+    if not description.exists():
+        raise _absent(path, kind)
+    meta = read_json(description)
+    check_format(meta, kind, path)
+    return meta
+
+
+def kind_of(path: Path) -> str | None:
+    """Return the kind of the artifact in a folder, by the file that describes it; None if there is none."""
+    return next((kind for kind, name in DESCRIPTIONS.items() if (path / name).is_file() and _is_kind(path, kind)), None)
+
+
+def _absent(path: Path, kind: str) -> ArtifactError:
+    """Return the error for a folder without the description of a kind."""
+    remedy = f"name the folder that `{MAKERS[kind]}` wrote" if kind in MAKERS else "check the path"
+    actual, inner = kind_of(path), path / kind
+    if actual is not None:
+        return _of_another_kind(actual, kind, path)
+    if kind_of(inner) == kind:  # a folder of `peterrec run`
+        return ArtifactError(f"is no {kind}, but has one in it", remedy=f"name {inner}", path=path)
+    if path.name and path.with_name(f"{path.name}.training").exists():  # `.` and `/` have no name
+        remedy = "run the pretrain or adapt that makes it again, with --resume"
+        return ArtifactError("is not finished: only its resume point is there", remedy=remedy, path=path)
+    if not path.exists():
+        return ArtifactError(f"is missing; a {kind} is wanted", remedy=f"check the path: {remedy}", path=path)
+    if not path.is_dir():
+        return ArtifactError(f"is a file; a {kind}, which is a folder, is wanted", remedy=remedy, path=path)
+    return ArtifactError(f"is missing, so this is no {kind}", remedy=remedy, path=path / DESCRIPTIONS[kind])
+
+
+def _of_another_kind(actual: str, kind: str, path: Path) -> ArtifactError:
+    names = {"joint": "joint training of several tasks"}
+    made_by = f"name the folder that `{MAKERS[kind]}` wrote" if kind in MAKERS else "name another folder"
+    return ArtifactError(f"is a {names.get(actual, actual)}; a {kind} is wanted", remedy=made_by, path=path)
+
+
+def short_hash(fingerprint: str) -> str:
+    """Return as much of a fingerprint as a message shows."""
+    return fingerprint[:HASH_DIGITS]
+
+
 @contextlib.contextmanager
 def description_errors(path: Path) -> Iterator[None]:
     """Turn what a changed or damaged description (a JSON file of an artifact) causes into an `ArtifactError`."""
@@ -244,9 +308,11 @@ def check_format(meta: dict[str, Any], kind: str, path: Path, *, supported: int 
         FormatVersionError: a format version that this release does not read.
     """
     if meta.get("kind") != kind:
+        if meta.get("kind") in DESCRIPTIONS:
+            raise _of_another_kind(str(meta["kind"]), kind, path)
         raise ArtifactError(
-            f"is {meta.get('kind') or 'not an artifact of peterrec'}, not a {kind}",
-            remedy="run `peterrec inspect` on the folder to see what it is",
+            f"is no artifact of peterrec; a {kind} is wanted",
+            remedy=f"name the folder that `{MAKERS[kind]}` wrote" if kind in MAKERS else "check the path",
             path=path,
         )
     version = meta.get("format_version")

@@ -118,8 +118,8 @@ def test_files_of_another_backbone_are_refused_with_both_fingerprints(tmp_path):
     shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "b")
     with pytest.raises(FingerprintError, match="the fingerprint of its tensors") as caught:
         load_backbone(tmp_path / "b")
-    assert pretrained.fingerprint in caught.value.message
-    assert other_pretrained.fingerprint in caught.value.message
+    assert pretrained.fingerprint[:12] in caught.value.message
+    assert other_pretrained.fingerprint[:12] in caught.value.message
     assert caught.value.path == tmp_path / "b"
 
 
@@ -129,8 +129,8 @@ def test_another_catalogue_of_the_same_size_is_refused_with_both_fingerprints(tm
     other_catalogue.write(tmp_path / "b" / "catalogue.parquet")
     with pytest.raises(FingerprintError, match="the fingerprint of its catalogue") as caught:
         load_backbone(tmp_path / "b")
-    assert pretrained.catalogue.fingerprint in caught.value.message
-    assert other_catalogue.fingerprint in caught.value.message
+    assert pretrained.catalogue.fingerprint[:12] in caught.value.message
+    assert other_catalogue.fingerprint[:12] in caught.value.message
 
 
 def test_tensors_of_another_shape_do_not_fit(tmp_path):
@@ -147,10 +147,10 @@ def test_another_format_version_or_kind_is_refused(tmp_path):
     with pytest.raises(FormatVersionError, match=r"format version 1; .*\n.*make the artifact again"):
         load_backbone(tmp_path / "b")
     edit(tmp_path / "b" / "config.json", format_version=2, kind="corpus")
-    with pytest.raises(ArtifactError, match="is corpus, not a backbone"):
+    with pytest.raises(ArtifactError, match="is a corpus; a backbone is wanted"):
         load_backbone(tmp_path / "b")
     save_bundle(tmp_path / "bundle", tiny_bundle(pretrained))
-    with pytest.raises(ArtifactError, match="is missing"):
+    with pytest.raises(ArtifactError, match="is a bundle; a backbone is wanted"):
         load_backbone(tmp_path / "bundle")
     with pytest.raises(ArtifactError, match="is missing"):
         load_backbone(tmp_path / "nothing")

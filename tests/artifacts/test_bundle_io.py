@@ -167,11 +167,11 @@ def test_a_stop_at_any_step_leaves_no_half_bundle(tmp_path, monkeypatch, step):
     [((tiny_pretrained(seed=1).fingerprint, OWNER[1]), "backbone"), ((OWNER[0], TARGETS.fingerprint), "catalogue")],
 )
 def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes, owner, part):
-    with pytest.raises(FingerprintError, match=f"was made for the {part}") as caught:
+    with pytest.raises(FingerprintError, match=f"was made for another {part}") as caught:
         load_bundle(classes, BACKBONE, owner)
     which = ["backbone", "catalogue"].index(part)
-    assert owner[which] in caught.value.message
-    assert OWNER[which] in caught.value.message
+    assert owner[which][:12] in caught.value.message
+    assert OWNER[which][:12] in caught.value.message
     assert caught.value.path == classes
 
 
@@ -186,10 +186,10 @@ def test_another_format_version_or_kind_is_refused(tmp_path, classes):
     with pytest.raises(FormatVersionError, match=r"format version 1; .*\n.*make the artifact again"):
         load(classes)
     save_backbone(tmp_path / "backbone", PRETRAINED)
-    with pytest.raises(ArtifactError, match="is missing"):
+    with pytest.raises(ArtifactError, match="is a backbone; a bundle is wanted"):
         load(tmp_path / "backbone")
     edit(classes / "adapter_config.json", format_version=2, kind="backbone")
-    with pytest.raises(ArtifactError, match="is backbone, not a bundle"):
+    with pytest.raises(ArtifactError, match="is a backbone; a bundle is wanted"):
         load(classes)
 
 
@@ -200,7 +200,7 @@ def test_tensors_of_another_bundle_are_refused_with_both_fingerprints(tmp_path, 
     with pytest.raises(ArtifactError, match="the fingerprint of its tensors") as caught:
         load(classes)
     assert type(caught.value) is ArtifactError  # it is of this backbone
-    assert all(fingerprint in caught.value.message for fingerprint in prints)
+    assert all(fingerprint[:12] in caught.value.message for fingerprint in prints)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_tensors_of_another_bundle_are_refused_with_both_fingerprints(tmp_path, 
 )
 def test_edited_labels_are_refused_with_both_fingerprints(classes, edited):
     (classes / "labels.json").write_text(json.dumps({"class_names": edited}))
-    with pytest.raises(ArtifactError, match=r"of its labels is [0-9a-f]{64}, but .* says [0-9a-f]{64}"):
+    with pytest.raises(ArtifactError, match=r"of its labels is not that .*\([0-9a-f]{12}, [0-9a-f]{12}\)"):
         load(classes)
 
 
@@ -253,8 +253,8 @@ def test_other_targets_are_refused_with_both_fingerprints(ranking, ids):
     other_targets.write(ranking / "targets.parquet")
     with pytest.raises(ArtifactError, match="the fingerprint of its targets") as caught:
         load(ranking)
-    assert TARGETS.fingerprint in caught.value.message
-    assert other_targets.fingerprint in caught.value.message
+    assert TARGETS.fingerprint[:12] in caught.value.message
+    assert other_targets.fingerprint[:12] in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "metrics.json", "labels.json"])

@@ -204,7 +204,7 @@ def test_nobody_to_ask(model: UserModel, hub: Hub, options: dict[str, Any], tmp_
 def test_a_bundle_of_another_backbone_is_refused(model: UserModel, hub: Hub, options: dict[str, Any]) -> None:
     push_all(model, hub)
     stranger = UserModel(tiny_pretrained(seed=1), "cpu")
-    with pytest.raises(FingerprintError, match="was made for the backbone"):
+    with pytest.raises(FingerprintError, match="was made for another backbone"):
         stranger.load_bundle("org/model", subfolder="bundles/age", **options)
     assert stranger.bundles == {}
 

@@ -79,7 +79,7 @@ def test_what_is_no_artifact(tmp_path, monkeypatch):
 
 def test_the_description_of_another_program_is_no_backbone(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
-    with pytest.raises(ArtifactError, match="is not an artifact of peterrec, not a backbone"):
+    with pytest.raises(ArtifactError, match="is no artifact of peterrec; a backbone is wanted"):
         inspect(tmp_path)
 
 

@@ -181,7 +181,7 @@ def test_artifacts_that_are_damaged_or_do_not_belong(job: Job, tmp_path: Path, r
     assert "has format version 99; this release reads version 2" in refused(*arguments)
     (bundle / "adapter_config.json").write_text(json.dumps(meta | {"backbone_fingerprint": "of-another"}))
     message = refused(*arguments)
-    assert "was made for the backbone of-another, but this backbone is " + meta["backbone_fingerprint"] in message
+    assert f"was made for another backbone than this one (of-another, {meta['backbone_fingerprint'][:12]})" in message
 
 
 def test_a_backbone_of_another_catalogue(job: Job, tmp_path: Path, refused: Refused) -> None:
@@ -203,7 +203,7 @@ def test_what_exists_is_not_replaced_unless_told(job: Job, refused: Refused) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("epoch=3", "epoch: there is no such setting"),
+        ("epoch=3", "epoch: there is no such setting (did you mean 'epochs'?)"),
         ("epochs=0", "epochs: Input should be greater than 0"),
         ("backbone.channels=many", "backbone.channels: Input should be a valid integer"),
         ("epochs", "is not KEY=VALUE"),

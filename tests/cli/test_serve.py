@@ -37,7 +37,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--bundle", "age={}/foreign"], "was made for the backbone"),
+        (["--bundle", "age={}/foreign"], "was made for another backbone"),
         (["--bundle", "age={}/corrupt"], "adapter_model.safetensors"),
         (["--bundle", "{}/none"], "is missing"),
         (["--bundle", "age={}/age", "--bundle", "{}/age"], "two bundles are named 'age'"),

@@ -119,7 +119,7 @@ def test_what_is_no_corpus(tmp_path, folder):
         Corpus.open(tmp_path / "nothing")
     assert str(tmp_path / "nothing") in str(caught.value)
     edit(folder / "manifest.json", kind="backbone")
-    with pytest.raises(ArtifactError, match="is backbone, not a corpus"):
+    with pytest.raises(ArtifactError, match="is a backbone; a corpus is wanted"):
         Corpus.open(folder)
 
 
@@ -188,8 +188,8 @@ def test_another_catalogue_is_refused_with_both_fingerprints(folder):
     other_catalogue.write(folder / "catalogue.parquet")
     with pytest.raises(FingerprintError) as caught:
         _ = Corpus.open(folder).catalogue
-    assert expected in str(caught.value)
-    assert other_catalogue.fingerprint in str(caught.value)
+    assert expected[:12] in str(caught.value)
+    assert other_catalogue.fingerprint[:12] in str(caught.value)
 
 
 def test_other_targets_are_refused_with_both_fingerprints(folder):
@@ -200,8 +200,8 @@ def test_other_targets_are_refused_with_both_fingerprints(folder):
     other_targets.write(folder / "tasks" / "shop" / "targets.parquet")
     with pytest.raises(FingerprintError) as caught:
         Corpus.open(folder).task("shop")
-    assert expected in str(caught.value)
-    assert other_targets.fingerprint in str(caught.value)
+    assert expected[:12] in str(caught.value)
+    assert other_targets.fingerprint[:12] in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["task.json", "targets.parquet", "train.parquet"])

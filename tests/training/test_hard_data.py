@@ -152,8 +152,8 @@ def test_another_catalogue(model: UserModel, tmp_path: Path) -> None:
     other_corpus = prepare_synthetic(tmp_path / "other", users=60, items=9, targets=8, seed=1)
     with pytest.raises(FingerprintError) as caught:
         adapt(model, other_corpus, "cluster", tmp_path / "out", adapt_config())
-    assert other_corpus.catalogue.fingerprint in str(caught.value)
-    assert model.catalogue.fingerprint in str(caught.value)
+    assert other_corpus.catalogue.fingerprint[:12] in str(caught.value)
+    assert model.catalogue.fingerprint[:12] in str(caught.value)
     assert "--catalogue" in caught.value.remedy
     assert not list(tmp_path.glob("out*"))
 

@@ -286,7 +286,7 @@ def test_a_bundle_is_refused_by_the_same_weights_with_the_token_elsewhere(
     weights, expected = model.network.state_dict(), masked.network.state_dict()
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
     adapt(masked, corpus, "cluster", tmp_path / "out", adapt_config(epochs=1))
-    with pytest.raises(FingerprintError, match="was made for the backbone"):
+    with pytest.raises(FingerprintError, match="was made for another backbone"):
         model.load_bundle(tmp_path / "out")
 
 

@@ -25,10 +25,10 @@ from peterrec.nn.build import build_backbone
 from peterrec.nn.next_item import NextItemModel
 from peterrec.storage import (
     FORMAT_VERSION,
-    check_format,
     description_errors,
     new_folder,
-    read_json,
+    read_artifact,
+    short_hash,
     write_file,
     write_json,
 )
@@ -116,8 +116,7 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
         FormatVersionError: written in another format version.
         FingerprintError: tensors or catalogue are not those that were saved.
     """
-    meta = read_json(path / "config.json")
-    check_format(meta, "backbone", path)
+    meta = read_artifact(path, "backbone")
     with description_errors(path / "config.json"):
         config = build_config(BackboneConfig, meta["backbone"])
         items, file = int(meta["items"]), path / "model.safetensors"
@@ -142,7 +141,8 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
     for part, value in expected.items():
         if actual[part] != value:
             raise FingerprintError(
-                f"the fingerprint of its {part} is {actual[part]}, but its config.json says {value}",
+                f"the fingerprint of its {part} is not that of its config.json "
+                f"({short_hash(actual[part])}, {short_hash(value)})",
                 remedy="a file of it was changed or mixed with another's: make the backbone again",
                 path=path,
             )

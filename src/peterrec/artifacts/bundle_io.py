@@ -37,10 +37,11 @@ from peterrec.nn.readout import build_readout_module, readout_named
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,
-    check_format,
     description_errors,
     new_folder,
+    read_artifact,
     read_json,
+    short_hash,
     write_file,
     write_json,
 )
@@ -250,8 +251,7 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str], *
         raise ArtifactError(
             f"is a joint training of several tasks ({tasks})", remedy="name the folder of one task in it", path=path
         )
-    meta = read_json(path / "adapter_config.json")
-    check_format(meta, "bundle", path)
+    meta = read_artifact(path, "bundle")
     with description_errors(path / "adapter_config.json"):
         check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
@@ -267,7 +267,7 @@ def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], pa
     for part, expected, actual in zip(("backbone", "catalogue"), (backbone, catalogue), fingerprints, strict=True):
         if expected != actual:
             raise FingerprintError(
-                f"was made for the {part} {expected}, but this {part} is {actual}",
+                f"was made for another {part} than this one ({short_hash(expected)}, {short_hash(actual)})",
                 remedy="load it on the backbone it was adapted from, or adapt the task to this one",
                 path=path,
             )
@@ -276,7 +276,8 @@ def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], pa
 def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> None:
     if actual != expected:
         raise ArtifactError(
-            f"the fingerprint of its {part} is {actual}, but its adapter_config.json says {expected}",
+            f"the fingerprint of its {part} is not that of its adapter_config.json "
+            f"({short_hash(actual)}, {short_hash(expected)})",
             remedy="a file of it was changed or mixed with another's: make the bundle again",
             path=path,
         )
@@ -296,8 +297,7 @@ def read_description(path: Path) -> dict[str, Any]:
         ArtifactError: missing, damaged, changed, or not a bundle.
         FormatVersionError: written in another format version.
     """
-    meta = read_json(path / DESCRIPTIONS["bundle"])
-    check_format(meta, "bundle", path)
+    meta = read_artifact(path, "bundle")
     with description_errors(path / DESCRIPTIONS["bundle"]):
         _read_parts(path, meta, mapped=False)
     return meta

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from peterrec.benchmark.protocol import VERSION, BenchmarkTask, history_file
 from peterrec.data.corpus import DAMAGED, Part
 from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, TaskError
-from peterrec.storage import check_format, description_errors, read_json
+from peterrec.storage import description_errors, read_artifact
 
 DESCRIPTION = "benchmark.json"
 REBUILD = "run `peterrec benchmark build` again"
@@ -62,8 +62,7 @@ class Benchmark:
             FormatVersionError: of another version of the format or of the protocol.
         """
         path = Path(path)
-        description = read_json(path / DESCRIPTION)
-        check_format(description, "benchmark", path)
+        description = read_artifact(path, "benchmark")
         with description_errors(path / DESCRIPTION):
             tasks = [BenchmarkTask.from_json(entry) for entry in description["tasks"]]
             _ = {key: description[key] for key in ("name", "version", "fingerprint", "files")}

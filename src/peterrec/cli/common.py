@@ -21,7 +21,8 @@ progress = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="YAML file with the settings of this verb.")]
 SetOption = Annotated[
-    list[str], typer.Option("--set", "-s", help="Dotted override of a setting, e.g. optim.lr=0.01. Repeatable.")
+    list[str],
+    typer.Option("--set", "-s", help="Dotted override of a setting, e.g. optim.lr=0.01 or tasks.0.name=a. Repeatable."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")]

@@ -65,6 +65,14 @@ def command(
             "domain with = in it.",
         ),
     ] = [],  # noqa: B006 - typer copies it
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history",
+            help="What the model of the tasks of --rank reads: all, or before-first-target (only what came before a "
+            "user's first event of the domain). [default: all]",
+        ),
+    ] = None,
     label_user: Annotated[
         str | None,
         typer.Option("--label-user", help="Column of the users tables with the user id. [default: as --user]"),
@@ -118,7 +126,10 @@ def command(
         values["new_users"] = {"parts": new_users.split(",")}
     tasks = [_classification(text, label_user or user or "user_id") for text in classify]
     named = [_split_name(text) for text in rank]
-    tasks += [ranking_task(domain, name) for name, domain in named]
+    reads = {"history": history} if history is not None else {}
+    tasks += [ranking_task(domain, name) | reads for name, domain in named]
+    if history is not None and not rank:
+        raise ConfigError("--history is of tasks of --rank, and none is named", remedy="name one with --rank DOMAIN")
     cut = {"first_events": first, "last_events": last, "until": until}
     cut = {name: value for name, value in cut.items() if value is not None}
     if cut and not tasks:

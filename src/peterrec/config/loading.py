@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from peterrec.arguments import checked
 from peterrec.config.base import Config, not_valid
+from peterrec.config.experiment import ExperimentConfig
+from peterrec.config.run import RunConfig
 from peterrec.config.runner import RunnerConfig
 from peterrec.config.unique_keys import load_yaml
 from peterrec.errors import ConfigError
@@ -26,22 +28,25 @@ def load_config(cls: type[C], path: str | Path | None = None, overrides: Sequenc
     Args:
         cls: class of settings, such as `AdaptConfig`.
         path: of a YAML file; None: all settings have their defaults.
-        overrides: `KEY=VALUE` texts, the key dotted, the value in YAML; they count most.
+        overrides: `KEY=VALUE` texts, the key dotted, the value in YAML; they count most. A number in a key is an
+            entry of a list, counted from 0: `tasks.0.min_item_events=2`.
         values: settings by name; they count more than the file. Those of a group are a mapping.
 
     Returns:
         The settings, checked; they cannot change.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; the message names the key.
+        ConfigError: no such file, not YAML, a file of another verb, an unknown key or a value of the wrong type; the
+            message names the key.
     """
     tree: dict[str, Any] = _read_yaml(Path(path)) if path is not None else {}
+    _refuse_file_of_another_verb(cls, tree, path)
     _merge(tree, copy.deepcopy(values))  # an override changes the tree, never what the caller holds
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"override {override!r} is not KEY=VALUE", remedy="write e.g. --set optim.lr=0.01")
-        _merge(tree, _nest(key.split("."), _parse(text, override)))
+        _assign(tree, key.split("."), _parse(text, override), override)
     return build_config(cls, tree, path)
 
 
@@ -141,8 +146,50 @@ def _parse(text: str, override: str) -> Any:
         raise ConfigError(f"the value of override {override!r} is not valid YAML", remedy="quote it") from error
 
 
-def _nest(keys: list[str], value: Any) -> dict[str, Any]:
-    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
+def _refuse_file_of_another_verb(cls: type[Config], tree: dict[str, Any], path: str | Path | None) -> None:
+    """Refuse the file of a whole run, or of a grid, where the settings of a single verb are wanted.
+
+    Raises:
+        ConfigError: with the verb that the file is for.
+    """
+    for verb, whole, sections in (
+        ("run", RunConfig, {"prepare"}),
+        ("experiment", ExperimentConfig, {"data", "methods", "questions"}),
+    ):
+        foreign = tree.keys() - cls.model_fields.keys()
+        if foreign & sections and sections <= tree.keys() <= whole.model_fields.keys():
+            names = [name for name, field in whole.model_fields.items() if field.annotation is cls]
+            section = f", or put what stands below `{names[0]}:` into a file of its own" if names else ""
+            raise ConfigError(
+                f"is the file of a whole {verb}, which has {', '.join(f'`{name}`' for name in sorted(foreign))}",
+                remedy=f"pass it to `peterrec {verb} {path} --out FOLDER`{section}",
+                path=path,
+            )
+
+
+def _assign(node: Any, keys: list[str], value: Any, override: str) -> Any:
+    """Return a part of the tree with a value set by its keys, the names of groups and the numbers of entries of lists.
+
+    Raises:
+        ConfigError: a list has no such entry.
+    """
+    if not keys:
+        if isinstance(value, dict) and isinstance(node, dict):
+            _merge(node, value)
+            return node
+        return value
+    key, deeper = keys[0], keys[1:]
+    if isinstance(node, list | tuple):
+        if not (key.isdecimal() and int(key) < len(node)):
+            count = f"{len(node)} {'entry' if len(node) == 1 else 'entries'}"
+            remedy = f"count from 0 to {len(node) - 1}" if node else "set the list itself"
+            raise ConfigError(f"override {override!r} names {key!r} in a list of {count}", remedy=remedy)
+        entries = list(node)
+        entries[int(key)] = _assign(entries[int(key)], deeper, value, override)
+        return entries
+    branch = node if isinstance(node, dict) else {}
+    branch[key] = _assign(branch.get(key), deeper, value, override)
+    return branch
 
 
 def _merge(tree: dict[str, Any], new: dict[str, Any]) -> None:

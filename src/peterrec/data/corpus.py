@@ -20,7 +20,7 @@ from peterrec.data.preprocessing import preprocessing_of
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.display import facts_html
 from peterrec.errors import ArtifactError, FingerprintError, TaskError
-from peterrec.storage import check_format, description_errors, read_json
+from peterrec.storage import description_errors, read_artifact, read_json, short_hash
 
 Part = Literal["train", "valid", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
@@ -161,8 +161,7 @@ class Corpus:
             ArtifactError: not a corpus, damaged, or of another format version.
         """
         path = Path(path)
-        manifest = read_json(path / "manifest.json")
-        check_format(manifest, "corpus", path)
+        manifest = read_artifact(path, "corpus")
         _require(manifest, KEYS, path / "manifest.json")
         return cls(path, manifest)
 
@@ -302,7 +301,8 @@ def _checked(path: Path, expected: str | None) -> Catalogue:
     catalogue = Catalogue.read(path)
     if expected is not None and catalogue.fingerprint != expected:
         raise FingerprintError(
-            f"has fingerprint {catalogue.fingerprint}, but the corpus was made with {expected}",
+            "is not the catalogue that the corpus was made with "
+            f"({short_hash(catalogue.fingerprint)}, {short_hash(expected)})",
             remedy=REMAKE,
             path=path,
         )

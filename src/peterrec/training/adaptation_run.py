@@ -19,6 +19,7 @@ from peterrec.data.preprocessing import pretraining_remarks
 from peterrec.data.sequences import IntArray
 from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
+from peterrec.storage import short_hash
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
 from peterrec.training.distributed import Batches, join
@@ -181,7 +182,8 @@ class AdaptationRun:
 def _require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
     if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
         raise FingerprintError(
-            f"its catalogue is {corpus.catalogue.fingerprint}, the backbone's is {model.catalogue.fingerprint}",
+            "its catalogue is not the backbone's "
+            f"({short_hash(corpus.catalogue.fingerprint)}, {short_hash(model.catalogue.fingerprint)})",
             remedy="prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE), or pre-train anew",
             path=corpus.path,
         )

@@ -305,7 +305,7 @@ def test_another_backbone_leaves_a_service_without_its_bundles(tmp_path: Path) -
     save_backbone(tmp_path / "backbone", tiny_pretrained(seed=3), overwrite=True)
     service = site.open()
     assert site.versions(service) == {}
-    assert "was made for the backbone" in service.bundles.failed["age"].message
+    assert "was made for another backbone" in service.bundles.failed["age"].message
     assert [line["name"] for line in site.failures()] == ["age"]
     service.bundles.drop("age")
     assert service.bundles.failed == {}

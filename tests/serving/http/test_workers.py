@@ -137,7 +137,7 @@ def test_a_mistake_ends_all_workers(artifacts: Path, tmp_path: Path) -> None:
     options = ["--workers", "2", "--bundle", f"age={artifacts / 'foreign'}"]
     service = ServiceProcess(artifacts, tmp_path / "state", *options)
     assert service.join() == 2
-    assert "was made for the backbone" in service.stderr_text
+    assert "was made for another backbone" in service.stderr_text
     service.process.stderr.close()
 
 

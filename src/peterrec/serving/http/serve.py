@@ -36,7 +36,7 @@ from peterrec.serving.state_folder import LOADING, LOCK, WORKER_METRICS
 from peterrec.serving.store.open import REDIS, check_store, open_store
 from peterrec.serving.titles import ItemSearch
 from peterrec.serving.users import Users
-from peterrec.storage import read_json
+from peterrec.storage import read_artifact
 
 EXAMPLE_ITEMS = 3  # of the first question that is printed: the most frequent ones
 
@@ -231,7 +231,7 @@ def parse_bundles(bundles: Sequence[str]) -> dict[str, str]:
         if not separator or Path(argument).is_dir():
             name, path = "", argument
         path = str(artifact_folder(path, "bundle")) if path.startswith(SCHEME) else path
-        name = name or str(read_json(Path(path) / "adapter_config.json").get("name", ""))
+        name = name or str(read_artifact(Path(path), "bundle").get("name", ""))
         try:
             name = check_name(name)
         except ValueError as error:
