@@ -88,6 +88,25 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 
+def names_there(name: str, names: Iterable[str], label: str) -> str:
+    """Return the end of a message about a name that is none, with those there are: ` (did you mean 'x'? it has: x, y)`.
+
+    Args:
+        name: that was asked for.
+        names: that there are.
+        label: what stands before them, such as `it has`.
+    """
+    names = list(names)
+    near = did_you_mean(name, names).strip(" ()")
+    return f" ({f'{near} ' if near else ''}{label}: {', '.join(names) or 'none'})"
+
+
+def with_suggestions(missing: Iterable[str], names: Iterable[str]) -> str:
+    """Return names that are not there, such as of columns, each with the one that may have been meant."""
+    names = list(names)
+    return ", ".join(f"{name!r}{did_you_mean(name, names)}" for name in missing)
+
+
 def unordered(value: Any) -> bool:
     """Return whether a value is a container that must not be taken for a list: a table, a set, an iterator."""
     return isinstance(value, Set | Iterator) or is_frame(value)

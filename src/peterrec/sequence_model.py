@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from peterrec.answers import FloatArray, TopItems
-from peterrec.arguments import check, checked
+from peterrec.arguments import check, checked, names_there
 from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
 from peterrec.artifacts.hub import HubAccess, pretrained_folder
@@ -154,8 +154,8 @@ class SequenceModel:
         """
         check("bundle", name, str)
         if name not in self.bundles:
-            loaded = ", ".join(self.bundles) or "none"
-            raise ConfigError(f"no bundle {name!r} is loaded (loaded: {loaded})", remedy="call load_bundle(path) first")
+            loaded = names_there(name, self.bundles, "loaded")
+            raise ConfigError(f"no bundle {name!r} is loaded{loaded}", remedy="call load_bundle(path) first")
         return self.bundles[name]
 
     def representations(

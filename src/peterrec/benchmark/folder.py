@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peterrec.arguments import names_there
 from peterrec.benchmark.protocol import VERSION, BenchmarkTask, history_file
 from peterrec.data.corpus import DAMAGED, Part
 from peterrec.errors import ArtifactError, FingerprintError, FormatVersionError, TaskError
@@ -78,9 +79,8 @@ class Benchmark:
             TaskError: no such task; the message lists those there are.
         """
         if name not in self.tasks:
-            raise TaskError(
-                f"has no task {name!r} (it has: {', '.join(self.tasks)})", remedy="name one of these", path=self.path
-            )
+            names = names_there(name, self.tasks, "it has")
+            raise TaskError(f"has no task {name!r}{names}", remedy="name one of these", path=self.path)
         return self.tasks[name]
 
     def table(self, name: str) -> pa.Table:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TextIO
 
 import typer
 
+from peterrec.arguments import did_you_mean
 from peterrec.cli.common import (
     ColumnsOption,
     DomainOption,
@@ -110,7 +111,8 @@ def _reading(
         "precision": precision, "compile": compile,
     }  # fmt: skip
     if engine not in ("local", "spark"):
-        raise ConfigError(f"there is no engine {engine!r}", remedy="use --engine local or --engine spark")
+        problem = f"there is no engine {engine!r}{did_you_mean(engine, ('local', 'spark'))}"
+        raise ConfigError(problem, remedy="use --engine local or --engine spark")
     if engine == "spark":
         on_executors = True if shared_model else None
         return Reading(options, {"master": master, "on_executors": on_executors, "overwrite": overwrite})

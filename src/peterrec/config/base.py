@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import typing
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -101,12 +102,25 @@ def not_valid(cls: Any, error: ValidationError, path: str | Path | None = None) 
         place, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"there is no such setting{did_you_mean(str(place[-1]), _settings_at(cls, place[:-1]))}"
+        elif isinstance(chosen := _chosen(problem), str):
+            message += did_you_mean(chosen, _choices(problem))
         lines.append(f"{'.'.join(map(str, place)) or 'top level'}: {message}")
     return ConfigError(
         "the configuration is not valid: " + "; ".join(lines),
         remedy=f"see `{cls.__name__}` in docs/configuration.md for the keys and their meaning",
         path=path,
     )
+
+
+def _chosen(problem: Mapping[str, Any]) -> Any:
+    """Return the value that was given where only certain words may stand."""
+    return problem["ctx"].get("tag") if problem["type"] == "union_tag_invalid" else problem["input"]
+
+
+def _choices(problem: Mapping[str, Any]) -> list[str]:
+    """Return the words that may stand in a place, where pydantic says which."""
+    context = problem.get("ctx", {})
+    return re.findall(r"'([^']*)'", str(context.get("expected") or context.get("expected_tags") or ""))
 
 
 def _settings_at(cls: type[BaseModel], place: Sequence[str | int]) -> list[str]:

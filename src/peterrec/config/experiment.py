@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from peterrec.arguments import did_you_mean
 from peterrec.config.base import Config, Name, check_name
 from peterrec.config.data import PrepareConfig
 from peterrec.config.run import EvaluateConfig
@@ -177,13 +178,14 @@ class ExperimentConfig(Config):
         asks = f"question {question.name!r}"
         for name in (*question.methods, *pairs):
             if name not in self.methods:
-                raise ValueError(f"{asks} names method {name!r}, which `methods` does not have")
+                near = did_you_mean(name, self.methods)
+                raise ValueError(f"{asks} names method {name!r}, which `methods` does not have{near}")
         for name in pairs:
             if name not in question.methods:
                 raise ValueError(f"{asks} compares {name!r}, which is not one of its methods")
         for path in question.tasks:
             if path not in tasks:
-                raise ValueError(f"{asks} names task {path!r}; there are {sorted(tasks)}")
+                raise ValueError(f"{asks} names task {path!r}{did_you_mean(path, tasks)}; there are {sorted(tasks)}")
         for seed in question.seeds or ():
             if seed not in self.seeds:
                 raise ValueError(f"{asks} names seed {seed}, which is none of the grid's")

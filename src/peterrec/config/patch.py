@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from peterrec.arguments import describe
+from peterrec.arguments import describe, did_you_mean
 from peterrec.config.base import Config
 
 # Strict, so that 1.0 is no number of channels: whoever writes it means all of them.
@@ -80,7 +80,7 @@ class PatchConfig(Config):
         if cls is PatchConfig:
             kind = settings.get("kind", "bottleneck")
             if not isinstance(kind, str) or kind not in PATCH_SETTINGS:
-                shown = repr(kind) if isinstance(kind, str) else describe(kind)
+                shown = f"{kind!r}{did_you_mean(kind, PATCH_SETTINGS)}" if isinstance(kind, str) else describe(kind)
                 raise ValueError(f"{shown} is no kind of patch: choose one of {', '.join(PATCH_SETTINGS)}")
             return cast("Self", PATCH_SETTINGS[kind].model_validate(settings))
         return handler(cls._without_unsupported(settings))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
+from peterrec.arguments import did_you_mean
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Fraction, Positive
 from peterrec.config.patch import PatchConfig
@@ -22,7 +23,7 @@ READOUTS = {
 
 def _registered_readout(name: str) -> str:
     if name not in READOUTS:
-        raise ValueError(f"{name!r} is no readout: choose one of {', '.join(READOUTS)}")
+        raise ValueError(f"{name!r} is no readout{did_you_mean(name, READOUTS)}: choose one of {', '.join(READOUTS)}")
     return name
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.arguments import checked
+from peterrec.arguments import checked, names_there
 from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig, build_config
 from peterrec.data.arrow_arrays import from_lists, single_array
 from peterrec.data.catalogue import Catalogue
@@ -252,8 +252,8 @@ class Corpus:
             FingerprintError: other targets than those its users' targets stand for.
         """
         if name not in self.task_names:
-            names = ", ".join(self.task_names) or "none"
-            raise TaskError(f"has no task {name!r} (it has: {names})", remedy="name one of these", path=self.path)
+            names = names_there(name, self.task_names, "it has")
+            raise TaskError(f"has no task {name!r}{names}", remedy="name one of these", path=self.path)
         path = self.path / "tasks" / name
         meta = read_json(path / "task.json")
         _require(meta, ("kind",), path / "task.json")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peterrec.arguments import checked
+from peterrec.arguments import checked, did_you_mean
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import AdaptConfig, RunConfig, build_config, dump_yaml, same_settings
 from peterrec.data.corpus import Corpus
@@ -208,5 +208,6 @@ def _check_overrides(config: RunConfig) -> None:
     task_names = {task.name for task in config.prepare.tasks}
     for task in config.task_overrides:
         if task not in task_names:
-            raise ConfigError(f"task_overrides names {task!r}, which is no task", remedy="name one of prepare.tasks")
+            problem = f"task_overrides names {task!r}, which is no task{did_you_mean(task, task_names)}"
+            raise ConfigError(problem, remedy="name one of prepare.tasks")
         adapt_config(config, task, config.strategies[0])

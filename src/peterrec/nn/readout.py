@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from peterrec import config
+from peterrec.arguments import did_you_mean
 from peterrec.config import ReadoutName
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone
@@ -225,7 +226,8 @@ def readout_named(name: ReadoutName) -> Readout:
     """
     if name not in _READOUTS:
         raise ConfigError(
-            f"{name!r} is no readout", remedy=f"choose one of {', '.join(_READOUTS)}, or import the module of yours"
+            f"{name!r} is no readout{did_you_mean(name, _READOUTS)}",
+            remedy=f"choose one of {', '.join(_READOUTS)}, or import the module of yours",
         )
     return _READOUTS[name]
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from peterrec.arguments import names_there
 from peterrec.config import ReadoutName
 from peterrec.errors import UnknownTaskError
 from peterrec.nn.backbone import Backbone
@@ -195,8 +196,8 @@ class RegistrySnapshot:
             UnknownTaskError: there is none.
         """
         if name not in self.loaded:
-            names = ", ".join(self.loaded) or "none"
-            raise UnknownTaskError(f"no bundle answers {name[:80]!r} (loaded: {names})", remedy="ask for one of these")
+            names = names_there(name[:80], self.loaded, "loaded")
+            raise UnknownTaskError(f"no bundle answers {name[:80]!r}{names}", remedy="ask for one of these")
         return self.loaded[name]
 
     def with_bundle(self, loaded: LoadedBundle) -> RegistrySnapshot:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peterrec.arguments import with_suggestions
 from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig
 from peterrec.data.prepare.event_histories import check_unit, read_condition, without_absent_columns
 from peterrec.data.prepare.events import (
@@ -67,7 +68,7 @@ def resolve_frame_columns(
     if missing:
         raise DataError(
             f"the DataFrame does not have the column{'s' if len(missing) > 1 else ''} "
-            f"{', '.join(map(repr, missing))}; it has {', '.join(map(repr, columns))}",
+            f"{with_suggestions(missing, columns)}; it has {', '.join(map(repr, columns))}",
             remedy=WHICH_COLUMNS,
         )
     if config.ties == "lines":

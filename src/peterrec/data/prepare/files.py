@@ -17,6 +17,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peterrec.arguments import with_suggestions
 from peterrec.errors import DataError
 
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".dat")
@@ -157,8 +158,8 @@ def describe(
     missing = [name for name in needed if name not in file.columns]
     if missing:
         raise DataError(
-            f"does not have the column{'s' if len(missing) > 1 else ''} {_quoted(missing)}; it has "
-            f"{_quoted(file.columns)}",
+            f"does not have the column{'s' if len(missing) > 1 else ''} {with_suggestions(missing, file.columns)}; "
+            f"it has {_quoted(file.columns)}",
             remedy=remedy,
             path=path,
         )

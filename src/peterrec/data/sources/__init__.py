@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from peterrec.arguments import checked
+from peterrec.arguments import checked, did_you_mean
 from peterrec.config import AmazonConfig
 from peterrec.data.sources.authors import open_authors
 from peterrec.data.sources.base import Fill, Report, SourceTables
@@ -64,7 +64,8 @@ def fetch(
     out = Path(out)
     if name not in SOURCES:
         raise FetchError(
-            f"no public data set is called {name!r}", remedy=f"choose one of: {', '.join(sorted(SOURCES))}"
+            f"no public data set is called {name!r}{did_you_mean(name, SOURCES)}",
+            remedy=f"choose one of: {', '.join(sorted(SOURCES))}",
         )
     if may_replace(out) and not overwrite and holds_data_set(out, name):
         report(f"{out} already holds {name}; it is used as it is (--overwrite fetches it again)")
@@ -116,7 +117,8 @@ def convert(
     report = report or _ignore
     out = Path(out)
     if format not in FORMAT_NAMES:
-        raise ConfigError(f"no format is called {format!r}", remedy=f"choose one of: {', '.join(FORMAT_NAMES)}")
+        problem = f"no format is called {format!r}{did_you_mean(format, FORMAT_NAMES)}"
+        raise ConfigError(problem, remedy=f"choose one of: {', '.join(FORMAT_NAMES)}")
     if config is not None and format != AMAZON:
         raise ConfigError(f"the format {format} has no settings", remedy=f"leave them out: they are for {AMAZON}")
     paths = [paths] if isinstance(paths, str | Path) else paths

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from peterrec.arguments import did_you_mean
 from peterrec.config import Config
 from peterrec.config.loading import build_config
 from peterrec.errors import ConfigError
@@ -109,7 +110,9 @@ def find_baseline(name: str, kind: Kind | None = None, family: Family | None = N
     if name in baseline_names(kind, family):
         return BASELINES[name]
     described = name in baseline_names(family=family)
-    message = f"baseline {name!r} is not for {kind}" if described else f"there is no baseline {name!r}"
+    message = f"there is no baseline {name!r}{did_you_mean(name, baseline_names(kind, family))}"
+    if described:
+        message = f"baseline {name!r} is not for {kind}"
     names = ", ".join(baseline_names(kind, family))
     raise ConfigError(message, remedy=f"those of {kind} are {names}" if kind else f"those there are: {names}")
 

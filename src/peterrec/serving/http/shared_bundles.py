@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peterrec.arguments import names_there
 from peterrec.config import ReplicasConfig
 from peterrec.errors import StoreError, UnknownTaskError
 from peterrec.serving.http.bundle_operations import BundleOperations, failed_bundle
@@ -259,8 +260,8 @@ class SharedBundles(BundleOperations):
 
         def change(history: VersionHistory | None) -> None:
             if history is None:
-                names = ", ".join(self._listing.active) or "none"
-                raise UnknownTaskError(f"no bundle answers {name!r} (loaded: {names})", remedy="ask for one of these")
+                names = names_there(name, self._listing.active, "loaded")
+                raise UnknownTaskError(f"no bundle answers {name!r}{names}", remedy="ask for one of these")
 
         generation = self._replace_entry(name, change)
         self._copies.clean(self._named)
