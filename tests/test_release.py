@@ -125,3 +125,12 @@ def test_only_a_tag_publishes_after_its_check() -> None:
     runs = [step["run"] for step in build if "run" in step]
     assert runs == ['python .ci/check_release.py "$GITHUB_REF_NAME"', "make dist PYTHON=python"]
     assert (publish["needs"], publish["permissions"]) == ("build", {"id-token": "write"})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_the_first_line_of_installation_works_today(page: str) -> None:
+    """Until something is published, it installs the checkout; a release changes this test together with both pages."""
+    commands = re.findall(r"pip install ['\"]?([^\s'\"`]+)", (ROOT / page).read_text())
+    assert commands[0].startswith(".")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(commands[0].strip(".[]").split(",")) <= set(extras)
