@@ -69,7 +69,7 @@ NO_PATH = [LIST, NONE, DICT, NUMBER]
 
 ANSWERS = {
     "Answer", "BenchmarkScores", "ClassAnswer", "Embeddings", "ItemsAnswer", "Predictions", "Recommendations",
-    "TopItems",
+    "TopItems", "TuneResult", "TuneTrial",
 }  # fmt: skip
 WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 
@@ -160,6 +160,15 @@ CASES: list[Case] = [
         lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "tasks": ["age"], "out": m.nowhere, "config": None},
         {"backbone": [LIST, NONE], "corpus": [LIST, NONE], "tasks": [TEXT, NONE, DICT, NUMBER, [3]],
          "out": [LIST, NONE], "config": [LIST, TEXT]},
+    ),
+    (
+        "tune",
+        lambda m: peterrec.tune,
+        lambda m: {"corpus": m.nowhere, "backbone": None, "out": m.nowhere, "task": None, "config": None,
+                   "pretrain": {"epochs": [1, 2]}},
+        {"corpus": [LIST, NONE, DICT, NUMBER], "backbone": [LIST, DICT, NUMBER], "out": [LIST, NONE, DICT, NUMBER],
+         "task": [LIST, DICT, NUMBER], "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()],
+         "pretrain": [LIST, TEXT, NONE, NUMBER, DICT], "trials": [LIST, TEXT, NONE, DICT, 0]},
     ),
     (
         "evaluate",

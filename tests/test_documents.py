@@ -33,6 +33,7 @@ SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
     "prepare": config.PrepareConfig,
     "pretrain": config.PretrainConfig,
     "adapt": config.AdaptConfig,
+    "tune": config.TuneConfig,
     "evaluate": config.EvaluateConfig,
     "run": config.RunConfig,
     "experiment": config.ExperimentConfig,

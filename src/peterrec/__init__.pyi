@@ -30,6 +30,7 @@ from .config import (
     ServeConfig,
     SourceConfig,
     SplitConfig,
+    TuneConfig,
     load_config,
 )
 from .data.corpus import Corpus
@@ -49,6 +50,8 @@ from .serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Reques
 from .serving.users import Users
 from .training.adapt import adapt, adapt_jointly
 from .training.pretrain import pretrain
+from .tuning.result import TuneResult, TuneTrial
+from .tuning.tune import tune
 
 __all__ = [
     "ActivityConfig",
@@ -89,6 +92,9 @@ __all__ = [
     "SourceConfig",
     "SplitConfig",
     "TopItems",
+    "TuneConfig",
+    "TuneResult",
+    "TuneTrial",
     "UserModel",
     "Users",
     "__version__",
@@ -112,5 +118,6 @@ __all__ = [
     "run",
     "score_benchmark",
     "serve",
+    "tune",
     "tune_process",
 ]

@@ -26,6 +26,7 @@ DESCRIPTIONS = {
     "joint": "joint.json",
     "cell": "cell.json",
     "benchmark": "benchmark.json",
+    "search": "search.json",
     "table of answers": "_answers.json",  # beside files of Parquet, whose readers do not look at such names
 }
 """The file that says what an artifact is, by kind."""

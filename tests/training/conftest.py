@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ def with_callbacks() -> Iterator[Callable[..., None]]:
     original = loop.fit
 
     def give(*callbacks: Callback) -> None:
-        def fit(*arguments: Any) -> Any:
-            return original(*arguments, extra=callbacks)
+        def fit(*arguments: Any, extra: Iterable[Callback] = ()) -> Any:
+            return original(*arguments, extra=(*callbacks, *extra))
 
         pretraining.fit = adaptation_run.fit = fit
 

@@ -24,6 +24,7 @@ from peterrec.cli import (
     push,
     run_all,
     serve,
+    tune,
 )
 from peterrec.cli.common import close_quietly, errors
 from peterrec.errors import PeterRecError
@@ -44,6 +45,7 @@ VERBS: dict[str, Callable[..., None] | typer.Typer] = {
     "prepare": prepare.command,
     "pretrain": pretrain.command,
     "adapt": adapt.command,
+    "tune": tune.command,
     "evaluate": evaluate.command,
     "predict": answer.predict,
     "recommend": answer.recommend,

@@ -60,6 +60,7 @@ from peterrec.config.training import (
     ReadoutName,
     Strategy,
 )
+from peterrec.config.tuning import RangeConfig, TuneConfig
 
 __all__ = [
     "PATCH_SETTINGS",
@@ -98,6 +99,7 @@ __all__ = [
     "PretrainConfig",
     "ProbeConfig",
     "QuestionConfig",
+    "RangeConfig",
     "RankingTaskConfig",
     "ReadoutName",
     "ReplicasConfig",
@@ -112,6 +114,7 @@ __all__ = [
     "SyntheticConfig",
     "TaskConfig",
     "Text",
+    "TuneConfig",
     "Window",
     "build_config",
     "dump_optional",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 
 from peterrec._version import __version__
 from peterrec.arguments import checked
@@ -48,6 +49,7 @@ def adapt(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Bundle:
     """Adapt a backbone to a task of a corpus and write the bundle to `out` (paper, section 3.3).
@@ -66,6 +68,7 @@ def adapt(
         config: settings; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the bundle at `out`.
+        callbacks: of Lightning, called while training (docs/tuning.md); an error that one raises ends it.
         settings: of `AdaptConfig`, by name, in place of those of `config`: `strategy="head", optim={"lr": 0.01}`.
 
     Returns:
@@ -88,7 +91,7 @@ def adapt(
     if config.strategy == "joint":
         raise ConfigError("strategy joint trains several tasks at once", remedy="call adapt_jointly with their names")
     if out is not None:
-        return _adapt(backbone, corpus, [task], Path(out), config, resume, overwrite)[task]
+        return _adapt(backbone, corpus, [task], Path(out), config, callbacks, resume=resume, overwrite=overwrite)[task]
     if not isinstance(backbone, UserModel):
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
     model = backbone
@@ -99,7 +102,7 @@ def adapt(
         if path.exists() and not overwrite:
             logger.info(f"opening {path}, which was adapted to the same task with the same settings")
             return load_bundle(path, model.network.backbone, (model.fingerprint, model.catalogue.fingerprint))
-        return _adapt(model, corpus, [task], path, config, resume=True, overwrite=overwrite)[task]
+        return _adapt(model, corpus, [task], path, config, callbacks, resume=True, overwrite=overwrite)[task]
 
 
 @checked
@@ -112,6 +115,7 @@ def adapt_jointly(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> dict[str, Bundle]:
     """Train one backbone on several tasks together and write a bundle of each to `out/TASK`.
@@ -129,6 +133,7 @@ def adapt_jointly(
         config: settings, whose strategy must be `joint`; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace what a joint training wrote to `out`.
+        callbacks: as in `adapt`.
         settings: of `AdaptConfig`, by name, in place of those of `config`.
 
     Returns:
@@ -143,7 +148,7 @@ def adapt_jointly(
         raise ConfigError(f"strategy {config.strategy} trains one task", remedy="call adapt, once for each task")
     if not tasks or len(set(tasks)) < len(tasks):
         raise ConfigError(f"tasks are {', '.join(tasks) or 'none'}", remedy="name each task once, and at least one")
-    return _adapt(backbone, corpus, tasks, Path(out), config, resume, overwrite)
+    return _adapt(backbone, corpus, tasks, Path(out), config, callbacks, resume=resume, overwrite=overwrite)
 
 
 def _adapt(
@@ -152,12 +157,14 @@ def _adapt(
     tasks: Sequence[str],
     out: Path,
     config: AdaptConfig,
+    callbacks: Sequence[Callback],
+    *,
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Bundle]:
     """Train on tasks together and write their bundles; of a strategy for one task, that bundle is `out` itself."""
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        run = AdaptationRun(backbone, corpus, tasks, out, config)
+        run = AdaptationRun(backbone, corpus, tasks, out, config, callbacks)
         folds = [] if run.joint else make_folds(run, run.selections[0].folds)
         work = run.open_work_folder(resume=resume, overwrite=overwrite)
         run.log_start()

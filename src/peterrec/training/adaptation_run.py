@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch import Callback
 from torch import nn
 
 from peterrec.artifacts.bundle_io import Bundle
@@ -42,6 +43,7 @@ class AdaptationRun:
         task_names: one, or with strategy `joint` any number.
         out: folder of the bundle; with strategy `joint`, of the bundles.
         config: settings.
+        callbacks: of Lightning, called while training.
 
     Raises:
         FingerprintError: item indices of the corpus mean other items than the backbone's.
@@ -57,15 +59,17 @@ class AdaptationRun:
         task_names: Sequence[str],
         out: Path,
         config: AdaptConfig,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         join(config.runner)  # before the backbone is put on a device
         self.config = config
+        self.callbacks = callbacks
         self.out = out
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
         if not isinstance(backbone, UserModel):
             backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
         self.model = backbone
-        _require_same_catalogue(self.model, self.corpus)
+        require_same_catalogue(self.model, self.corpus)
         for line in _remarks(self.model, self.corpus, task_names):
             logger.info(line)
         self.task_names = task_names
@@ -113,7 +117,7 @@ class AdaptationRun:
         model = self.model
         before = model.pretrained.fingerprint
         try:
-            curve = fit(module, stream, valid, work, plan, self.config.runner)
+            curve = fit(module, stream, valid, work, plan, self.config.runner, extra=self.callbacks)
         finally:
             model.network.to(model.device)  # Lightning leaves everything on the CPU
         if model.pretrained.fingerprint != before:
@@ -179,7 +183,12 @@ class AdaptationRun:
         )
 
 
-def _require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
+def require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
+    """Refuse a corpus whose item indices mean other items than the backbone's.
+
+    Raises:
+        FingerprintError: they do.
+    """
     if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
         raise FingerprintError(
             "its catalogue is not the backbone's "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch import Callback
 
 from peterrec._version import __version__
 from peterrec.arguments import checked
@@ -53,6 +55,7 @@ def pretrain(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> UserModel:
     """Pre-train a backbone on the sequences of a corpus and write it to `out` (paper, section 3.2).
@@ -70,6 +73,7 @@ def pretrain(
         config: settings; defaults if not given.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
+        callbacks: of Lightning, called while training (docs/tuning.md); an error that one raises ends it.
         settings: of `PretrainConfig`, by name, in place of those of `config`: `epochs=1, backbone={"channels": 32}`.
 
     Returns:
@@ -89,18 +93,26 @@ def pretrain(
     config = with_settings(PretrainConfig, config, settings)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if out is not None:
-        return _pretrain(corpus, Path(out), config, resume=resume, overwrite=overwrite)
+        return _pretrain(corpus, Path(out), config, callbacks, resume=resume, overwrite=overwrite)
     path = cached_path("backbone", __version__, corpus.manifest["fingerprint"], dump_yaml(without_runner(config)))
     with only_maker(path):
         if path.exists() and not overwrite:
             logger.info(f"opening {path}, which was pre-trained on the same corpus with the same settings")
             return UserModel.from_pretrained(path)
-        return _pretrain(corpus, path, config, resume=True, overwrite=overwrite)
+        return _pretrain(corpus, path, config, callbacks, resume=True, overwrite=overwrite)
 
 
-def _pretrain(corpus: Corpus, out: Path, config: PretrainConfig, *, resume: bool, overwrite: bool) -> UserModel:
+def _pretrain(
+    corpus: Corpus,
+    out: Path,
+    config: PretrainConfig,
+    callbacks: Sequence[Callback],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> UserModel:
     items = len(corpus.catalogue)
-    _check_settings(config, items)
+    check_settings(config, items)
     sampler = LogUniformSampler(items) if config.sampled(items) else None
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)
@@ -126,7 +138,7 @@ def _pretrain(corpus: Corpus, out: Path, config: PretrainConfig, *, resume: bool
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
         module = PretrainModule(_network(corpus, config, train_rows), config, sampler, probe)
-        curve = fit(module, stream, valid, work, _plan(config, probe), config.runner)
+        curve = fit(module, stream, valid, work, pretraining_plan(config, probe), config.runner, extra=callbacks)
     training = facts | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
     on_rank_zero(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
@@ -192,7 +204,13 @@ def repeat_fraction(sequences: Sequences, rows: IntArray) -> float:
     return 1.0 - len(np.unique(items)) / max(1, len(items))
 
 
-def _check_settings(config: PretrainConfig, items: int) -> None:
+def check_settings(config: PretrainConfig, items: int) -> None:
+    """Refuse settings that do not fit a catalogue of so many items.
+
+    Raises:
+        ConfigError: `table_updates` asks for rows of a catalogue with the full softmax, or a readout is trained with a
+            task.
+    """
     readouts = {"contrastive": config.contrastive.weight > 0, "probe": bool(config.probe.tasks)}
     for name, used in readouts.items():
         readout = getattr(config, name).readout
@@ -229,7 +247,8 @@ def shown_metrics(config: PretrainConfig, probe: Probe | None = None) -> tuple[s
     return tuple(dict.fromkeys((monitor, *predicted, *contrasted, *probed)))
 
 
-def _plan(config: PretrainConfig, probe: Probe | None) -> Plan:
+def pretraining_plan(config: PretrainConfig, probe: Probe | None) -> Plan:
+    """Return the plan of a pre-training: what it is shown and chosen by, and how long it goes on."""
     shown = shown_metrics(config, probe)
     mode = "min" if shown[0].endswith("loss") else "max"
     return Plan.from_config(config, "pre-training", mode, shown)
