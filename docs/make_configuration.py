@@ -30,7 +30,7 @@ INTRODUCTION = """# Configuration
 
 Every verb takes a YAML file (`--config FILE`, or the file itself for `peterrec run` and `peterrec experiment`) and
 single settings on top of it (`--set KEY=VALUE`, repeatable, dotted for settings within settings:
-`--set optim.lr=0.01`; a number is an entry of a list, counted from 0: `--set tasks.0.min_item_events=2`). Keys that do
+`--set optim.lr=0.01`; a number is an entry of a list, counted from 0: `tasks.0.min_item_events=2`). Keys that do
 not exist are errors, and what may have been meant is named. Paths in a file count from the working directory, as those
 of the command line do, and not from the file: `configs/demo.yaml` is for the root of the repository. The resolved
 configuration is written beside every artifact as `config.yaml`, and can be passed to `--config`.

@@ -28,8 +28,8 @@ GRID: dict[str, Any] = {
 
 
 def question(**values: Any) -> ExperimentConfig:
-    asked = {"name": "q", "text": "q?", "methods": ["popular"]} | values
-    return build_config(ExperimentConfig, GRID | {"questions": [asked]})
+    tree = {"name": "q", "text": "q?", "methods": ["popular"]} | values
+    return build_config(ExperimentConfig, GRID | {"questions": [tree]})
 
 
 def run_with_override() -> None:

@@ -220,7 +220,7 @@ def test_inspect_tells_each_kind_and_json_has_all(job: Job, capsys: pytest.Captu
 
 
 def test_inspect_says_that_a_start_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for best_epoch, text in ((-1, "-1 (no epoch was better than the start)"), (3, "3")):
+    for best_epoch, text in ((-1, "0 (no epoch was better than the start)"), (3, "4")):
         bundle = tiny_bundle(tiny_pretrained(), metrics={"best_epoch": best_epoch})
         save_bundle(tmp_path / str(best_epoch), bundle)
         printed, _ = answer(capsys, ["inspect", str(tmp_path / str(best_epoch))])

@@ -47,8 +47,8 @@ def _rows(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             rows += [(f"{name}[{i}]", _text(entry)) for i, entry in enumerate(value[:LONG])]
         elif isinstance(value, list) and len(value) > LONG:
             rows.append((name, f"{len(value)} numbers"))
-        elif key == "best_epoch" and value == -1:
-            rows.append((name, "-1 (no epoch was better than the start)"))
+        elif key == "best_epoch" and isinstance(value, int):  # files count from 0, people from 1
+            rows.append((name, f"{value + 1}" if value >= 0 else "0 (no epoch was better than the start)"))
         else:
             rows.append((name, _text(value)))
     return rows

@@ -152,13 +152,13 @@ def _refuse_file_of_another_verb(cls: type[Config], tree: dict[str, Any], path: 
     Raises:
         ConfigError: with the verb that the file is for.
     """
-    for verb, whole, sections in (
+    for verb, verb_settings, sections in (
         ("run", RunConfig, {"prepare"}),
         ("experiment", ExperimentConfig, {"data", "methods", "questions"}),
     ):
         foreign = tree.keys() - cls.model_fields.keys()
-        if foreign & sections and sections <= tree.keys() <= whole.model_fields.keys():
-            names = [name for name, field in whole.model_fields.items() if field.annotation is cls]
+        if foreign & sections and sections <= tree.keys() <= verb_settings.model_fields.keys():
+            names = [name for name, field in verb_settings.model_fields.items() if field.annotation is cls]
             section = f", or put what stands below `{names[0]}:` into a file of its own" if names else ""
             raise ConfigError(
                 f"is the file of a whole {verb}, which has {', '.join(f'`{name}`' for name in sorted(foreign))}",

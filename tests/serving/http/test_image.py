@@ -41,7 +41,7 @@ def health_command() -> list[str]:
 
 
 def test_its_instructions_are_those_of_docker() -> None:
-    known = {
+    instruction_names = {
         "FROM",
         "WORKDIR",
         "COPY",
@@ -55,7 +55,7 @@ def test_its_instructions_are_those_of_docker() -> None:
         "STOPSIGNAL",
         "CMD",
     }
-    assert {name for name, _ in instructions()} == known
+    assert {name for name, _ in instructions()} == instruction_names
     assert values("FROM") == ["python:3.11-slim AS build", "python:3.11-slim"]
 
 
