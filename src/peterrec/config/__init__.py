@@ -46,7 +46,7 @@ from peterrec.config.patch import (
     register_patch_settings,
 )
 from peterrec.config.run import EvaluateConfig, RunConfig
-from peterrec.config.runner import RunnerConfig
+from peterrec.config.runner import CallbackConfig, RunnerConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ReplicasConfig, ServeConfig, Window
 from peterrec.config.training import (
     READOUTS,
@@ -70,6 +70,7 @@ __all__ = [
     "AmazonConfig",
     "BackboneConfig",
     "BottleneckConfig",
+    "CallbackConfig",
     "ClassificationTaskConfig",
     "ColumnsConfig",
     "Config",

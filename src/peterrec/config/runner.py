@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
-from peterrec.config.base import Config
+from peterrec.arguments import did_you_mean
+from peterrec.config.base import Config, LaterSettingsConfig
+
+LOGGERS = ("none", "csv", "tensorboard", "mlflow", "wandb")
 
 
-class RunnerConfig(Config):
+def _check_logger(name: str) -> str:
+    if name not in LOGGERS and "." not in name:
+        raise ValueError(
+            f"{name!r} is no logger{did_you_mean(name, LOGGERS)}: choose of {', '.join(LOGGERS)}, or write the import "
+            "path of a logger of Lightning"
+        )
+    return name
+
+
+LoggerName = Annotated[str, AfterValidator(_check_logger)]
+
+
+class CallbackConfig(Config):
+    """Settings of a callback of Lightning, which may be written as its import path alone."""
+
+    path: str = Field(description="import path of its class, such as `package.module.Class`")
+    options: dict[str, Any] = Field(default={}, description="keywords that it is made with")
+
+
+class RunnerConfig(LaterSettingsConfig):
     """Use of the machine, passed on to Lightning; a run may be resumed with other settings of these."""
 
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, ...")
@@ -34,7 +56,19 @@ class RunnerConfig(Config):
         description="of the time of training that resume points within an epoch may take: of a large table they take "
         "long, and are then written less often than `checkpoint_every` says",
     )
-    logger: Literal["none", "csv", "tensorboard"] = Field(default="none", description="beside the output")
+    logger: LoggerName | tuple[LoggerName, ...] = Field(
+        default="none",
+        description="of losses, metrics and settings, or a list of several: csv and tensorboard (files beside the "
+        "output), mlflow, wandb, or the import path of a logger of Lightning; none: no logger (docs/tuning.md)",
+    )
+    logger_options: dict[str, Any] = Field(
+        default={},
+        description="keywords that the logger is made with; of several loggers, those of each, by its name. They are "
+        "written beside the output: give tokens in the environment",
+    )
+    callbacks: tuple[CallbackConfig, ...] = Field(
+        default=(), description="of Lightning, called while training: import paths, or mappings of `path` and `options`"
+    )
     progress: bool = Field(default=True, description="show a progress bar, or a line per epoch without a terminal")
 
     @model_validator(mode="before")
@@ -46,6 +80,48 @@ class RunnerConfig(Config):
                 "it out"
             )
         return settings
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"logger_options", "callbacks"})
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _read_paths(cls, callbacks: Any) -> Any:
+        if not isinstance(callbacks, list | tuple):
+            return callbacks
+        return [{"path": callback} if isinstance(callback, str) else callback for callback in callbacks]
+
+    @model_validator(mode="after")
+    def _check_loggers(self) -> Self:
+        names = self.loggers
+        if len(set(names)) < len(names):
+            raise ValueError("logger names one twice")
+        if self.logger_options and not names:
+            raise ValueError("logger_options are those of a logger, and logger is none")
+        if len(names) > 1:
+            for name, options in self.logger_options.items():
+                if name not in names or not isinstance(options, dict):
+                    raise ValueError(
+                        f"logger_options of several loggers are by the name of each, which {name!r} is not"
+                        f"{did_you_mean(name, names)}"
+                    )
+        return self
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Names of the loggers."""
+        names = (self.logger,) if isinstance(self.logger, str) else self.logger
+        return tuple(name for name in names if name != "none")
+
+    def options_of(self, name: str) -> dict[str, Any]:
+        """Return the keywords that a logger is made with.
+
+        Args:
+            name: of the logger.
+
+        Returns:
+            Keywords.
+        """
+        return dict(self.logger_options if len(self.loggers) == 1 else self.logger_options.get(name, {}))
 
     @model_validator(mode="after")
     def _check_one_form(self) -> Self:

@@ -25,6 +25,7 @@ from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
 from peterrec.training.distributed import Batches, join
 from peterrec.training.learners import Learner, new_learner
+from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.patch_size import wide_patch_line
 from peterrec.training.selection import select_by
@@ -61,6 +62,7 @@ class AdaptationRun:
         config: AdaptConfig,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        check_loggers_and_callbacks(config.runner)
         join(config.runner)  # before the backbone is put on a device
         self.config = config
         self.callbacks = callbacks

@@ -199,7 +199,7 @@ class AdaptModule(TrainedModule):
     ) -> None:
         super().__init__(self.trained_modules(learners), config.optim)
         self.learners = learners
-        self.config = config
+        self.config: AdaptConfig = config
         self.judged_on = judged_on
         self.backbones = nn.ModuleList(learner.parts.backbone for learner in learners)  # moved between devices with it
         self.cache = cache

@@ -13,7 +13,6 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 
@@ -35,6 +34,7 @@ from peterrec.training.distributed import (
     trainer_devices,
     world_size,
 )
+from peterrec.training.loggers import make_callbacks, make_loggers
 from peterrec.training.optim import clip_gradients, make_optimizer, make_schedule
 from peterrec.training.progress import ProgressBar
 from peterrec.training.quiet import quiet
@@ -107,7 +107,10 @@ class TrainedModule(LightningModule):
         loss_share: what this rank adds to the loss of the step; after the backward pass the loss of all ranks.
         stop_requested: whether a rank was, in this step.
         valid: batches of the validation, of which a rank computes some.
+        config: all settings of the training.
     """
+
+    config: Any  # AdaptConfig or PretrainConfig, as subclasses say
 
     def __init__(self, trained: nn.Module, optim: OptimConfig) -> None:
         super().__init__()
@@ -185,7 +188,7 @@ def fit(
     Raises:
         InterruptedRun: the user pressed Ctrl-C; the run can be resumed.
         TrainingError: the loss is not finite.
-        ConfigError: the runner's settings do not work on this machine.
+        ConfigError: the runner's settings do not work on this machine, or a logger or callback refuses its options.
         StorageError: the disk is full; what was saved before can be resumed.
     """
     module.valid = ShardedBatches(valid)
@@ -200,7 +203,10 @@ def fit(
     with quiet(), work.removed_on_failure(), _interruptible(work), storage_errors(work.path):
         resume_point = work.resume_point if on_rank_zero(work.resume_point.exists) else None
         evaluates_start = plan.evaluates_start and resume_point is None
+        callbacks[1:1] = make_callbacks(runner) if is_rank_zero() else []
         trainer = _trainer(runner, plan, callbacks, work.path, evaluates_start=evaluates_start)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(module.config.model_dump(mode="json", exclude={"runner"}))
         with _reproducible(trainer), onednn_matmul(trainer.strategy.root_device):
             broadcast_weights(module.trained)
             trainer.fit(module, stream, module.valid, ckpt_path=resume_point)
@@ -222,7 +228,7 @@ def _trainer(
             # requeue with resume points of its own.
             plugins=[AtomicCheckpoints(), LightningEnvironment()],
             gradient_clip_val=plan.clip_norm,
-            logger=_logger(runner, folder) if is_rank_zero() else False,
+            logger=make_loggers(runner, folder) if is_rank_zero() else False,
             profiler=Unprofiled(),
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -238,17 +244,6 @@ def _trainer(
         ) from error
     assert trainer.world_size == 1, "`join` was not called"
     return trainer
-
-
-def _logger(runner: RunnerConfig, folder: Path) -> Logger | bool:
-    if runner.logger == "csv":
-        return CSVLogger(folder.parent, name=folder.stem + ".log")
-    if runner.logger == "tensorboard":
-        try:
-            return TensorBoardLogger(folder.parent, name=folder.stem + ".log")
-        except ModuleNotFoundError as error:
-            raise ConfigError("tensorboard is not installed", remedy="pip install tensorboard") from error
-    return False
 
 
 @contextmanager

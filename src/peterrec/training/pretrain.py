@@ -31,6 +31,7 @@ from peterrec.nn.readout import TrainedReadout, readout_named
 from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.distributed import join, on_rank_zero
+from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, fit
 from peterrec.training.objectives import ExampleSource, Objective, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
@@ -103,16 +104,11 @@ def pretrain(
 
 
 def _pretrain(
-    corpus: Corpus,
-    out: Path,
-    config: PretrainConfig,
-    callbacks: Sequence[Callback],
-    *,
-    resume: bool,
-    overwrite: bool,
+    corpus: Corpus, out: Path, config: PretrainConfig, callbacks: Sequence[Callback], *, resume: bool, overwrite: bool
 ) -> UserModel:
     items = len(corpus.catalogue)
     check_settings(config, items)
+    check_loggers_and_callbacks(config.runner)
     sampler = LogUniformSampler(items) if config.sampled(items) else None
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)

@@ -44,7 +44,7 @@ class PretrainModule(TrainedModule):
     ) -> None:
         super().__init__(network, config.optim)
         self.probe = probe
-        self.config = config
+        self.config: PretrainConfig = config
         self.sampler = sampler
         self.by_rows = config.by_rows(network.backbone.items)
         if self.by_rows:
