@@ -89,6 +89,7 @@ def pages_of_the_site() -> dict[str, Path]:
     settings = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)
     names = re.findall(r"[\w./-]+\.md", yaml.dump(settings["nav"]))
     root = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+    root |= {"security.md": "SECURITY.md", "code-of-conduct.md": "CODE_OF_CONDUCT.md"}
     sources = {name: ROOT / root[name] if name in root else ROOT / "docs" / name for name in names}
     return {name: path for name, path in sources.items() if not name.startswith("api/")}
 

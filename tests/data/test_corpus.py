@@ -137,7 +137,7 @@ def test_a_manifest_that_lacks_a_key_is_damaged(folder, key):
 
 
 def test_an_unknown_task_and_those_there_are(folder):
-    with pytest.raises(TaskError, match=r"has no task 'agee' \(it has: age, shop\)"):
+    with pytest.raises(TaskError, match=r"has no task 'agee' \(did you mean 'age'\? it has: age, shop\)"):
         Corpus.open(folder).task("agee")
     edit(folder / "manifest.json", tasks=[])
     with pytest.raises(TaskError, match=r"it has: none"):

@@ -159,7 +159,7 @@ def test_another_catalogue(model: UserModel, tmp_path: Path) -> None:
 
 
 def test_an_unknown_task(model: UserModel, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"has no task 'jib' \(it has: job\)"):
+    with pytest.raises(TaskError, match=r"has no task 'jib' \(did you mean 'job'\? it has: job\)"):
         adapt(model, job(tmp_path / "corpus"), "jib", tmp_path / "out", adapt_config())
     with pytest.raises(TaskError, match=r"it has: none"):
         adapt(model, corpus_of(tmp_path / "bare", cycles(40, 5), 5), "job", tmp_path / "out", adapt_config())
