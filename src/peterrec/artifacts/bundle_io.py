@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.popularity import Popularity
+from peterrec.artifacts.provenance import dump_provenance, load_provenance
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
 from peterrec.config import (
     KeptOutUsersConfig,
     PatchConfig,
-    PreprocessingConfig,
     ReadoutName,
-    SplitConfig,
     build_config,
     dump_optional,
     load_optional,
@@ -213,7 +212,7 @@ def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
         "fingerprint": tensors_fingerprint,
         "exclude_seen": bundle.exclude_seen,
         "exclude_seen_reason": bundle.exclude_seen_reason,
-        "provenance": _dump_provenance(bundle.provenance),
+        "provenance": dump_provenance(bundle.provenance),
     }
     if bundle.new_users is not None:
         meta["new_users"] = dump_optional(bundle.new_users)
@@ -344,7 +343,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         metrics=read_json(path / "metrics.json"),
         exclude_seen=meta["exclude_seen"],
         exclude_seen_reason=meta["exclude_seen_reason"],
-        provenance=_load_provenance(meta["provenance"]),
+        provenance=load_provenance(meta["provenance"]),
         class_priors=priors,
         new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
     )
@@ -363,26 +362,6 @@ def _check_sizes(meta: dict[str, Any], outputs: int) -> None:
         raise ValueError(f"outputs is {meta['outputs']}, and {outputs} are named")
     if type(meta["max_length"]) is not int or meta["max_length"] < 1:
         raise ValueError(f"max_length is {meta['max_length']!r}, no number of events")
-
-
-def _dump_provenance(provenance: Provenance | None) -> dict[str, Any] | None:
-    if provenance is None:
-        return None
-    return {
-        "corpus_fingerprint": provenance.corpus_fingerprint,
-        "split": dump_optional(provenance.split),
-        "preprocessing": dump_optional(provenance.preprocessing),
-    }
-
-
-def _load_provenance(tree: dict[str, Any] | None) -> Provenance | None:
-    if tree is None:
-        return None
-    return Provenance(
-        tree["corpus_fingerprint"],
-        load_optional(SplitConfig, tree["split"]),
-        load_optional(PreprocessingConfig, tree["preprocessing"]),
-    )
 
 
 def _read_labels(path: Path) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
