@@ -18,7 +18,7 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
 from peterrec.data.arrow_arrays import to_lists
-from peterrec.data.cache import cache_folder, cached_path
+from peterrec.data.cache import cache_folder, cached_path, only_maker
 from peterrec.data.corpus import Corpus
 from peterrec.data.frames import FrameFiles
 from peterrec.data.new_users import NOBODY
@@ -104,7 +104,8 @@ def prepare(
         StorageError: the disk is full or the place is not writable.
     """
     say = report or (lambda line: None)
-    with FrameFiles(cache_folder() if out is None else Path(out).absolute().parent) as frames, frames.named_in_errors():
+    parent = cache_folder() if out is None else Path(out).absolute().parent
+    with FrameFiles(parent) as frames, frames.named_in_errors(), contextlib.ExitStack() as lock:
         config = prepare_config(events, Keywords(users, label_user, classify, rank), settings, frames)
         files = input_files(config)
         identities = [
@@ -113,6 +114,7 @@ def prepare(
         recorded = _without_engine(recorded_config(config, frames))
         if out is None:
             out = cached_path("corpus", __version__, dump_yaml(recorded), json.dumps(identities))
+            lock.enter_context(only_maker(out))
             if out.exists() and not overwrite:
                 say(f"opening {out}, which was made of the same events")
                 return Corpus.open(out)
