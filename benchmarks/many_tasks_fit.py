@@ -33,7 +33,7 @@ PATCHES, HEADS, COPIES = "patches", "heads", "fine-tuned copies"
 STRATEGIES: dict[str, dict[str, Any]] = {
     PATCHES: {"strategy": "patch"},
     HEADS: {"strategy": "head"},
-    COPIES: {"strategy": "all", "optim": {"lr": 5e-4}},
+    COPIES: {"strategy": "all", "optim": {"lr": 5e-4, "weight_decay": 0}},
 }
 FACTORS = 64
 FACTOR_REGRESSION = f"{FACTORS} factors + logistic regression"

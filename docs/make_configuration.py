@@ -36,7 +36,8 @@ of the command line do, and not from the file: `configs/demo.yaml` is for the ro
 configuration is written beside every artifact as `config.yaml`, and can be passed to `--config`.
 
 In Python, the same models take keyword arguments: `peterrec.PretrainConfig(epochs=5)`.
-A default of *required* must be given; an empty default means none.
+A default of *required* must be given; an empty default means none. Of a group only what differs must be given:
+`--set optim.lr=0.001` leaves the weight decay that the verb has by default.
 """
 
 

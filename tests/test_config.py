@@ -95,6 +95,24 @@ def test_a_dump_has_every_setting_and_loads_again(config, tmp_path):
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 
 
+@pytest.mark.parametrize("build", [
+    lambda: load_config(AdaptConfig, None, ["optim.lr=0.3"]),
+    lambda: AdaptConfig(optim={"lr": 0.3}),
+    lambda: with_settings(AdaptConfig, None, {"optim": {"lr": 0.3}}),
+    lambda: with_settings(AdaptConfig, AdaptConfig(epochs=2), {"optim": {"lr": 0.3}}),
+    lambda: build_config(RunConfig, {"prepare": EVENTS, "adapt": {"optim": {"lr": 0.3}}}).adapt,
+])  # fmt: skip
+def test_one_setting_of_a_group_leaves_the_defaults_that_a_verb_has_for_it(build):
+    """The weight decay of `adapt` is not that of the optimiser's own defaults, and stays where a rate is given."""
+    assert AdaptConfig().optim.weight_decay == 0.01 != OptimConfig().weight_decay
+    assert build().optim == OptimConfig(lr=0.3, weight_decay=0.01)
+    assert AdaptConfig(optim={"weight_decay": 0}).optim == OptimConfig(lr=0.002, weight_decay=0)
+
+
+def test_a_group_of_settings_given_as_an_object_is_taken_as_it_is():
+    assert AdaptConfig(optim=OptimConfig(lr=0.3)).optim.weight_decay == 0
+
+
 @given(
     lr=positive, decay=st.floats(min_value=0, allow_infinity=False), warmup=st.floats(0, 1), clip=st.none() | positive
 )
@@ -120,7 +138,7 @@ def test_values_beat_the_file_and_overrides_beat_both(tmp_path):
         AdaptConfig, path, ["seed=3", "optim.lr=0.3"], batch_size=2, seed=2, optim={"warmup_fraction": 0.2, "lr": 0.2}
     )
     assert (config.epochs, config.batch_size, config.seed) == (1, 2, 3)
-    assert config.optim == OptimConfig(lr=0.3, warmup_fraction=0.2, schedule="constant")
+    assert config.optim == OptimConfig(lr=0.3, weight_decay=0.01, warmup_fraction=0.2, schedule="constant")
 
 
 def test_without_anything_come_the_defaults(tmp_path):

@@ -159,6 +159,34 @@ class Config(BaseModel, metaclass=_ConfigMeta):
                     raise ValueError(f"{name} is {describe(value)}, not a list")
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_groups(cls, values: Any) -> Any:
+        """Complete a group of which some settings are given with what this class sets in its default of that group.
+
+        The group's class knows its own defaults only: a learning rate alone would otherwise undo the weight decay.
+        """
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: cls.model_fields[name].default for name in values if name in cls.model_fields}
+        return {name: complete_settings(value, defaults.get(name)) for name, value in values.items()}
+
+
+def complete_settings(settings: Any, group: Any) -> Any:
+    """Return settings of a group with those that are set in the group and not named by them.
+
+    Args:
+        settings: a mapping by name, of which those of an inner group are completed too; any other value is returned.
+        group: what they start from; they stay alone if this is no group, or one of another `kind`, such as of patches.
+    """
+    if not (isinstance(settings, Mapping) and isinstance(group, Config)):
+        return settings
+    kind = getattr(group, "kind", None)
+    if settings.get("kind", kind) != kind:
+        return settings
+    preset = {name: getattr(group, name) for name in group.model_fields_set}
+    return preset | {name: complete_settings(value, preset.get(name)) for name, value in settings.items()}
+
 
 class LaterSettingsConfig(Config):
     """Base of configurations that got settings after their first release.

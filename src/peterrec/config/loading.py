@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from peterrec.arguments import checked
-from peterrec.config.base import Config, not_valid
+from peterrec.config.base import Config, complete_settings, not_valid
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.config.run import RunConfig
 from peterrec.config.runner import RunnerConfig
@@ -75,20 +75,7 @@ def with_settings(cls: type[C], config: C | None, settings: dict[str, Any]) -> C
     """
     if not settings and config is not None:
         return config
-    tree = {} if config is None else {name: getattr(config, name) for name in config.model_fields_set}
-    for name, value in settings.items():
-        group = tree.get(name)
-        if isinstance(value, dict) and isinstance(group, Config) and _is_of_kind(group, value):
-            tree[name] = with_settings(type(group), group, value)
-        else:
-            tree[name] = value
-    return build_config(cls, tree)
-
-
-def _is_of_kind(group: Config, settings: dict[str, Any]) -> bool:
-    """Return whether settings are of the kind of a group, where there are several, such as of patches."""
-    kind = getattr(group, "kind", None)
-    return bool(settings.get("kind", kind) == kind)
+    return build_config(cls, complete_settings(settings, config))
 
 
 def without_runner(config: C) -> C:
