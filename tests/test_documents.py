@@ -28,6 +28,7 @@ CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 ENDINGS = {"csv", "json", "md", "npy", "parquet", "py", "safetensors", "sqlite", "yaml"}  # of files, not settings
 OTHER_OPTIONS = {"--preload", "--seeds", "--sets", "--kind", "--memory-limit"}  # of gunicorn and of benchmarks
+OPTIONS_OF_ALL_VERBS = {"--debug"}  # before the verb
 SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
     "convert": config.AmazonConfig,
     "prepare": config.PrepareConfig,
@@ -124,8 +125,9 @@ def test_commands_have_options_that_exist(page: Path) -> None:
     wrong = []
     for verb, arguments in commands(text):
         wrong += [f"{verb} {option}" for option in options_in(arguments) if option not in options_of(verb)]
-    options_of_verbs = {option for verb in VERBS for option in options_of(verb)} | OTHER_OPTIONS
-    wrong += [code for code in inline_code(text) if code.startswith("--") and code.split()[0] not in options_of_verbs]
+    options_of_verbs = {option for verb in VERBS for option in options_of(verb)}
+    available = options_of_verbs | OPTIONS_OF_ALL_VERBS | OTHER_OPTIONS
+    wrong += [code for code in inline_code(text) if code.startswith("--") and re.split("[ =]", code)[0] not in available]
     assert wrong == []
 
 
