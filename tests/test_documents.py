@@ -127,7 +127,8 @@ def test_commands_have_options_that_exist(page: Path) -> None:
         wrong += [f"{verb} {option}" for option in options_in(arguments) if option not in options_of(verb)]
     options_of_verbs = {option for verb in VERBS for option in options_of(verb)}
     available = options_of_verbs | OPTIONS_OF_ALL_VERBS | OTHER_OPTIONS
-    wrong += [code for code in inline_code(text) if code.startswith("--") and re.split("[ =]", code)[0] not in available]
+    named = {code: re.split("[ =]", code)[0] for code in inline_code(text) if code.startswith("--")}
+    wrong += [code for code, option in named.items() if option not in available]
     assert wrong == []
 
 
