@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peterrec.data.prepare import preparation
+from peterrec.data.prepare import event_histories, preparation
 
 
 @pytest.fixture(autouse=True)
@@ -20,4 +20,5 @@ def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         def open_spark(*args: Any, **options: Any) -> Any:
             return open_engine(*args, **(options | {"session": session}))
 
-        monkeypatch.setattr(preparation, "open_engine", open_spark)
+        for module in (event_histories, preparation):
+            monkeypatch.setattr(module, "open_engine", open_spark)

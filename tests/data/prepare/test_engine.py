@@ -233,6 +233,7 @@ def test_every_expression_compiles_for_spark(
         assert "SELECT" in ibis.to_sql(expression.as_table(), dialect="pyspark")
 
 
+@pytest.mark.only_duckdb("pyspark imports pandas")
 def test_nothing_of_ours_imports_pandas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)  # an import of it fails
     prepare_log(write_csv(tmp_path / "a.csv", SMALL), tmp_path / "out")

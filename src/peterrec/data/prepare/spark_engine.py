@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ from peterrec.errors import DataError
 FRAME = "the DataFrame"  # in place of the name of a file
 PART, ROW = "peterrec_part", "peterrec_row"
 ROWS_OF_A_PART = 2**33  # of `monotonically_increasing_id`
+PARTITIONS_OF_A_CORE = 4  # so that none waits long for another
+BYTES_OF_A_PARTITION = 1 << 25  # of files that it reads, one after the other
 SENT_WITH_QUERIES = 1 << 24  # bytes of a table that is not worth to be stored
 
 
@@ -142,9 +145,10 @@ class SparkEngine:
         file_number: int | None = None,
     ) -> Any:
         """Note what is to be read; `rows` reads it."""
+        files = [replace(file, path=file.path.absolute()) for file in files]  # a worker may be in another folder
         packed = [file for file in files if is_packed(file.path)]
         if packed:
-            self._numbered_tasks(len(packed)).mapInArrow(partial(check_files, files=packed), "id long").collect()
+            self._numbered(packed, packed).mapInArrow(partial(check_files, files=packed), "id long").collect()
         name, read = self._name(name), FilesRead(tuple(files), columns, time_format, file_number)
         self._reads[name] = read
         return ibis.table(read.schema(), name=name)
@@ -184,7 +188,7 @@ class SparkEngine:
         else:
             tasks = _tasks(read)
             reading = partial(read_values, tasks=tasks, sql=sql, schema=schema)
-            frame = self._numbered_tasks(len(tasks)).mapInArrow(reading, spark_schema)
+            frame = self._numbered(tasks, read.files).mapInArrow(reading, spark_schema)
         return self._save("values", frame) if reused else self._view("values", frame)
 
     def store(self, name: str, table: Any) -> Any:
@@ -231,8 +235,13 @@ class SparkEngine:
     def _frame(self, table: Any) -> DataFrame:
         return self.session.sql(self.connection.compile(table))
 
-    def _numbered_tasks(self, count: int) -> DataFrame:
-        return self.session.range(0, count, 1, count)
+    def _numbered(self, tasks: Sequence[Any], files: Sequence[InputFile]) -> DataFrame:
+        """Return the numbers of tasks, of which small ones share a partition: Spark takes as long to start each."""
+        size = sum(file.path.stat().st_size for file in files)
+        partitions = max(
+            PARTITIONS_OF_A_CORE * self.session.sparkContext.defaultParallelism, size // BYTES_OF_A_PARTITION
+        )
+        return self.session.range(0, len(tasks), 1, min(len(tasks), partitions))
 
     def _save(self, name: str, frame: DataFrame) -> Any:
         if not self.stores:
