@@ -168,7 +168,7 @@ def test_files_say_how_much_is_known(model, tmp_path, caplog):
 
 
 def loaded(model: UserModel, path: Path) -> Any:
-    return load_bundle(path, model.network.backbone, (model.fingerprint, model.catalogue.fingerprint))
+    return load_bundle(path, model.network.backbone, model.identity)
 
 
 def test_a_bundle_keeps_the_class_shares(model, tmp_path):

@@ -11,8 +11,9 @@ import torch
 from peterrec.answers import FloatArray, TopItems
 from peterrec.arguments import check, checked, names_there
 from peterrec.artifacts.backbone_io import PretrainedBackbone
-from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.artifacts.bundle_io import Bundle, load_bundle
 from peterrec.artifacts.hub import HubAccess, pretrained_folder
+from peterrec.artifacts.identity import BackboneIdentity
 from peterrec.artifacts.popularity import Popularity
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.sequences import Sequences
@@ -63,9 +64,14 @@ class SequenceModel:
         return Popularity(self.catalogue.counts)
 
     @cached_property
+    def identity(self) -> BackboneIdentity:
+        """Identity of the backbone. It is frozen, so its tensors are read once for it."""
+        return self.pretrained.identity
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 of the backbone's tensors. The backbone is frozen, so it is computed once."""
-        return self.pretrained.fingerprint
+        """sha256 of the backbone's tensors."""
+        return self.identity.fingerprint
 
     @checked
     def load_bundle(
@@ -104,8 +110,7 @@ class SequenceModel:
         """
         access = HubAccess(cache_dir, token, local_files_only, endpoint)
         folder, _ = pretrained_folder(path, "bundle", subfolder, revision, access)
-        fingerprints = (self.fingerprint, self.catalogue.fingerprint)
-        return self.add_bundle(load_bundle(folder, self.network.backbone, fingerprints), name)
+        return self.add_bundle(load_bundle(folder, self.network.backbone, self.identity), name)
 
     @checked
     def add_bundle(self, bundle: Bundle, name: str | None = None) -> str:
@@ -121,8 +126,7 @@ class SequenceModel:
         Raises:
             FingerprintError: it belongs to another backbone or catalogue.
         """
-        fingerprints = (self.fingerprint, self.catalogue.fingerprint)
-        check_owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint, fingerprints)
+        self.identity.owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint)
         bundle = bundle.on(self.network.backbone)
         bundle.modules().to(self.device).eval().requires_grad_(False)
         self.bundles[name or bundle.name] = bundle

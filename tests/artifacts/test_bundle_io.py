@@ -23,7 +23,7 @@ from peterrec.nn.heads import ItemHead
 from peterrec.nn.readout import represent
 
 PRETRAINED = tiny_pretrained()
-OWNER = (PRETRAINED.fingerprint, PRETRAINED.catalogue.fingerprint)
+OWNER = PRETRAINED.identity
 BACKBONE = PRETRAINED.network.backbone
 TARGETS = tiny_catalogue(5, first=0)
 MAKERS = {
@@ -83,7 +83,7 @@ def test_everything_comes_back(tmp_path, maker):
     )
     for name in fields:
         assert getattr(read, name) == getattr(saved, name), name
-    assert (read.backbone_fingerprint, read.catalogue_fingerprint) == OWNER
+    assert (read.backbone_fingerprint, read.catalogue_fingerprint) == OWNER[:2]
     assert (read.patch is None) == (saved.patch is None) == (saved.strategy == "head")
     assert type(read.head) is type(saved.head)
     assert read.tensors().keys() == saved.tensors().keys()
@@ -109,7 +109,7 @@ def test_the_folder_is_as_documented(tmp_path, maker, outputs):
     assert names(tmp_path / "b") == sorted(expected)
     meta = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
     assert (meta["kind"], meta["format_version"], meta["kind_of_task"]) == ("bundle", 2, bundle.kind)
-    assert (meta["backbone_fingerprint"], meta["catalogue_fingerprint"]) == OWNER
+    assert (meta["backbone_fingerprint"], meta["catalogue_fingerprint"]) == OWNER[:2]
     assert meta["outputs"] == (3 if maker == "patch" else 5)
     assert meta["trainable_params"] == bundle.patch_params + bundle.head_params == bundle.trainable_params
     assert meta["trainable_fraction"] == bundle.trainable_params / 1000
@@ -164,7 +164,10 @@ def test_a_stop_at_any_step_leaves_no_half_bundle(tmp_path, monkeypatch, step):
 
 @pytest.mark.parametrize(
     ("owner", "part"),
-    [((tiny_pretrained(seed=1).fingerprint, OWNER[1]), "backbone"), ((OWNER[0], TARGETS.fingerprint), "catalogue")],
+    [
+        (OWNER._replace(fingerprint=tiny_pretrained(seed=1).fingerprint), "backbone"),
+        (OWNER._replace(catalogue_fingerprint=TARGETS.fingerprint), "catalogue"),
+    ],
 )
 def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes, owner, part):
     with pytest.raises(FingerprintError, match=f"was made for another {part}") as caught:
@@ -178,7 +181,7 @@ def test_another_backbone_or_catalogue_is_refused_with_both_fingerprints(classes
 def test_the_wrong_backbone_is_said_before_anything_of_its_shape(classes):
     wide = Backbone(BackboneConfig(channels=32, kernel_size=5, dilations=(1,)), 3)
     with pytest.raises(FingerprintError):
-        load_bundle(classes, wide, ("0" * 64, OWNER[1]))
+        load_bundle(classes, wide, OWNER._replace(fingerprint="0" * 64))
 
 
 def test_another_format_version_or_kind_is_refused(tmp_path, classes):

@@ -114,9 +114,8 @@ def test_an_adaptation_killed_equals_the_one_never_killed(
         assert end(run, signal.SIGKILL) == (-signal.SIGKILL, "")
     assert run_here(*arguments, out, "--resume") == 0
     owner = load_backbone(backbone)
-    fingerprints = (owner.fingerprint, owner.catalogue.fingerprint)
     uninterrupted, killed = (
-        load_bundle(path, owner.network.backbone, fingerprints) for path in (tmp_path / "whole", out)
+        load_bundle(path, owner.network.backbone, owner.identity) for path in (tmp_path / "whole", out)
     )
     assert fingerprint(killed.tensors()) == fingerprint(uninterrupted.tensors())
     assert plain(killed.metrics["curve"]) == plain(uninterrupted.metrics["curve"])

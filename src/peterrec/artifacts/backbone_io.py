@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
+from peterrec.artifacts.identity import BackboneIdentity, dump_identity, load_identity
 from peterrec.artifacts.tensors import fingerprint, load_into, map_into, read_tensors, write_tensors
 from peterrec.config import (
     BackboneConfig,
@@ -23,6 +26,7 @@ from peterrec.data.catalogue import Catalogue
 from peterrec.errors import FingerprintError
 from peterrec.nn.build import build_backbone
 from peterrec.nn.next_item import NextItemModel
+from peterrec.nn.tokens import SPECIAL
 from peterrec.storage import (
     FORMAT_VERSION,
     description_errors,
@@ -47,6 +51,7 @@ class PretrainedBackbone:
         preprocessing: how the sequences it was trained on were made of events; None where that is not known.
         exclude_seen: whether `recommend` leaves out items of the user's own history unless it is told otherwise.
         new_users: who of its corpus was kept out of pre-training; None: nobody.
+        grown_from: the backbones that it was before items were added to it, oldest first.
     """
 
     network: NextItemModel
@@ -57,13 +62,36 @@ class PretrainedBackbone:
     preprocessing: PreprocessingConfig | None = None
     exclude_seen: bool = True
     new_users: KeptOutUsersConfig | None = None
+    grown_from: tuple[BackboneIdentity, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """sha256 over all its tensors, and over where [TCL] stands unless at both ends: the tensors may be equal."""
+        return self._fingerprint_of(self.network.state_dict())
+
+    @property
+    def identity(self) -> BackboneIdentity:
+        """Fingerprints that tell it from others, with those of the backbones it was grown from."""
+        items = self.network.backbone.items
+        return BackboneIdentity(self.fingerprint, self.catalogue.fingerprint, items, self.grown_from)
+
+    def _fingerprint_of(self, tensors: Mapping[str, Tensor]) -> str:
         task_tokens = self.network.backbone.config.task_tokens
         use = "" if task_tokens == "both-ends" else f"task_tokens: {task_tokens}"
-        return fingerprint(self.network.state_dict(), use)
+        return fingerprint(tensors, use)
+
+    def before_growth(self) -> BackboneIdentity | None:
+        """Return the backbone of this one's first items alone, as many as the one had that it was grown from.
+
+        It is that one if not a byte of it was changed. None: this one was not grown.
+        """
+        if not self.grown_from:
+            return None
+        items = self.grown_from[-1].items
+        rows = {"backbone.embedding.weight": SPECIAL + items, "head.weight": items, "head.bias": items, "bias": items}
+        tensors = {name: tensor[: rows.get(name)] for name, tensor in self.network.state_dict().items()}
+        catalogue = self.catalogue.first_items(items).fingerprint
+        return BackboneIdentity(self._fingerprint_of(tensors), catalogue, items, self.grown_from[:-1])
 
 
 def save_backbone(
@@ -75,24 +103,26 @@ def save_backbone(
         ArtifactError: the folder exists and `overwrite` is false.
         StorageError: the disk is full or the place is not writable.
     """
-    network = pretrained.network
+    network, identity = pretrained.network, pretrained.identity
     meta = {
         "kind": "backbone",
         "format_version": FORMAT_VERSION,
         "peterrec_version": __version__,
         "backbone": network.backbone.config.model_dump(mode="json"),
-        "items": network.backbone.items,
+        "items": identity.items,
         "max_length": pretrained.max_length,
         "unknown": pretrained.unknown,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "fingerprint": pretrained.fingerprint,
-        "catalogue_fingerprint": pretrained.catalogue.fingerprint,
+        "fingerprint": identity.fingerprint,
+        "catalogue_fingerprint": identity.catalogue_fingerprint,
         "training": pretrained.training,
         "preprocessing": dump_optional(pretrained.preprocessing),
         "exclude_seen": pretrained.exclude_seen,
     }
     if pretrained.new_users is not None:
         meta["new_users"] = dump_optional(pretrained.new_users)
+    if pretrained.grown_from:
+        meta["grown_from"] = [dump_identity(ancestor) for ancestor in pretrained.grown_from]
     with new_folder(path, overwrite=overwrite, kind="backbone") as folder:
         write_json(folder / "config.json", meta)
         write_tensors(folder / "model.safetensors", network.state_dict())
@@ -119,13 +149,13 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
     meta = read_artifact(path, "backbone")
     with description_errors(path / "config.json"):
         config = build_config(BackboneConfig, meta["backbone"])
-        items, file = int(meta["items"]), path / "model.safetensors"
+        stated, file = load_identity(meta), path / "model.safetensors"
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-            network = NextItemModel(build_backbone(config, 1 if mapped else items))
+            network = NextItemModel(build_backbone(config, 1 if mapped else stated.items))
         catalogue = Catalogue.read(path / "catalogue.parquet")
         if mapped:
             map_into(network, read_tensors(file, finite=False), file)
-            network.backbone.set_items(items)
+            network.backbone.set_items(stated.items)
         else:
             load_into(network, read_tensors(file), file)
         pretrained = PretrainedBackbone(
@@ -133,17 +163,25 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
             preprocessing=load_optional(PreprocessingConfig, meta["preprocessing"]),
             exclude_seen=meta["exclude_seen"],
             new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
+            grown_from=stated.grown_from,
         )  # fmt: skip
-        expected = {"tensors": meta["fingerprint"], "catalogue": meta["catalogue_fingerprint"]}
-    if mapped:
-        return pretrained
-    actual = {"tensors": pretrained.fingerprint, "catalogue": catalogue.fingerprint}
-    for part, value in expected.items():
-        if actual[part] != value:
+    if not mapped:
+        _check_identity(path, pretrained.identity, stated, "its {}")
+        if (before := pretrained.before_growth()) is not None:
+            _check_identity(path, before, stated.grown_from[-1], "the {} that it was grown from")
+    return pretrained
+
+
+def _check_identity(path: Path, actual: BackboneIdentity, stated: BackboneIdentity, parts: str) -> None:
+    fingerprints = {
+        "tensors": (actual.fingerprint, stated.fingerprint),
+        "catalogue": (actual.catalogue_fingerprint, stated.catalogue_fingerprint),
+    }
+    for part, (value, expected) in fingerprints.items():
+        if value != expected:
             raise FingerprintError(
-                f"the fingerprint of its {part} is not that of its config.json "
-                f"({short_hash(actual[part])}, {short_hash(value)})",
+                f"the fingerprint of {parts.format(part)} is not that of its config.json "
+                f"({short_hash(value)}, {short_hash(expected)})",
                 remedy="a file of it was changed or mixed with another's: make the backbone again",
                 path=path,
             )
-    return pretrained

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from peterrec._version import __version__
 from peterrec.artifacts.cards import bundle_card
+from peterrec.artifacts.identity import BackboneIdentity
 from peterrec.artifacts.popularity import Popularity
 from peterrec.artifacts.provenance import dump_provenance, load_provenance
 from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
@@ -28,11 +29,12 @@ from peterrec.config import (
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
 from peterrec.display import facts_html, shown
-from peterrec.errors import ArtifactError, FingerprintError
+from peterrec.errors import ArtifactError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
+from peterrec.nn.tokens import SPECIAL
 from peterrec.storage import (
     DESCRIPTIONS,
     FORMAT_VERSION,
@@ -44,6 +46,8 @@ from peterrec.storage import (
     write_file,
     write_json,
 )
+
+ITEM_TABLES = ("backbone.embedding.weight", "patch.task_items.table")  # with a row for each item and special token
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,6 +79,7 @@ class Bundle:
         exclude_seen_reason: why, in words.
         provenance: corpus, split and preprocessing of the users it was trained on; None where that is not known.
         new_users: who was kept out of the pre-training of the backbone; None: nobody.
+        items: that its tables were made with, where they have more since the backbone was grown; None: all.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Bundle:
     provenance: Provenance | None = None
     class_priors: tuple[float, ...] | None = None
     new_users: KeptOutUsersConfig | None = None
+    items: int | None = None
 
     def __repr__(self) -> str:
         return f"Bundle({', '.join(f'{name}={shown(value)}' for name, value in self._facts().items())})"
@@ -122,17 +128,20 @@ class Bundle:
     @property
     def patch_params(self) -> int:
         """Parameters of the patch."""
-        return sum(p.numel() for p in self.patch.parameters()) if self.patch is not None else 0
+        return self._params("patch.")
 
     @property
     def head_params(self) -> int:
         """Parameters of the head."""
-        return sum(p.numel() for p in self.head.parameters())
+        return self._params("head.")
 
     @property
     def readout_params(self) -> int:
         """Parameters of the readout."""
-        return 0 if self.readout_module is None else sum(p.numel() for p in self.readout_module.parameters())
+        return self._params("readout.")
+
+    def _params(self, prefix: str) -> int:
+        return sum(tensor.numel() for name, tensor in self.tensors().items() if name.startswith(prefix))
 
     @property
     def trainable_params(self) -> int:
@@ -140,10 +149,20 @@ class Bundle:
         return sum(self.trained.values())
 
     def on(self, backbone: Backbone) -> Bundle:
-        """Return the same bundle with what it shares of a backbone taken from this one (which must be its owner)."""
+        """Return the same bundle with what it shares of a backbone taken from this one: its owner, or grown from that.
+
+        Of items that its own tables lack it has the embeddings of this backbone, with nothing that its patch adds.
+        """
+        bundle, patch, items = self, self.patch, self.items
+        if patch is not None and patch.task_items is not None and patch.task_items.items < backbone.items:
+            items = patch.task_items.items if items is None else items
+            bundle = replace(bundle, patch=patch.grown(backbone.items))
         if self.backbone is None or self.unshared is None:
-            return self
-        return replace(self, backbone=backbone.graft(self.unshared, self.backbone.modules_of(self.unshared)))
+            return replace(bundle, items=items)
+        if self.unshared.embedding and self.backbone.items < backbone.items:
+            items = self.backbone.items if items is None else items
+        grafted = backbone.graft(self.unshared, self.backbone.modules_of(self.unshared))
+        return replace(bundle, backbone=grafted, items=items)
 
     def modules(self) -> nn.ModuleDict:
         """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `readout`, `head`."""
@@ -157,8 +176,12 @@ class Bundle:
         return nn.ModuleDict(parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors, as `patch.*`, `readout.*`, `head.*` and `backbone.*`."""
-        return dict(self.modules().state_dict())
+        """Return all tensors, as `patch.*`, `readout.*`, `head.*` and `backbone.*`: of the items it was made with."""
+        tensors = dict(self.modules().state_dict())
+        if self.items is not None:
+            rows = {name: tensors[name][: SPECIAL + self.items] for name in ITEM_TABLES if name in tensors}
+            tensors |= rows
+        return tensors
 
 
 def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite: bool = False) -> None:
@@ -231,13 +254,13 @@ def _labels(bundle: Bundle) -> dict[str, Any]:
     return {"class_names": list(bundle.class_names)} | priors
 
 
-def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str], *, mapped: bool = False) -> Bundle:
-    """Read a bundle for this backbone, which has these (tensor, catalogue) fingerprints.
+def load_bundle(path: Path, backbone: Backbone, identity: BackboneIdentity, *, mapped: bool = False) -> Bundle:
+    """Read a bundle of this backbone, or of one that it was grown from.
 
     Args:
         path: the folder.
-        backbone: that it is to run on.
-        fingerprints: of the backbone's tensors and catalogue.
+        backbone: that it is to run on, by `Bundle.on`.
+        identity: of the backbone.
         mapped: as in `load_backbone`.
 
     Raises:
@@ -252,24 +275,9 @@ def load_bundle(path: Path, backbone: Backbone, fingerprints: tuple[str, str], *
         )
     meta = read_artifact(path, "bundle")
     with description_errors(path / "adapter_config.json"):
-        check_owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], fingerprints, path)
+        owner = identity.owner(meta["backbone_fingerprint"], meta["catalogue_fingerprint"], path)
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-            return _build(path, meta, backbone, mapped=mapped)
-
-
-def check_owner(backbone: str, catalogue: str, fingerprints: tuple[str, str], path: Path | None = None) -> None:
-    """Refuse a bundle that was made for another backbone or catalogue than the one with these fingerprints.
-
-    Raises:
-        FingerprintError: with the fingerprints in the message.
-    """
-    for part, expected, actual in zip(("backbone", "catalogue"), (backbone, catalogue), fingerprints, strict=True):
-        if expected != actual:
-            raise FingerprintError(
-                f"was made for another {part} than this one ({short_hash(expected)}, {short_hash(actual)})",
-                remedy="load it on the backbone it was adapted from, or adapt the task to this one",
-                path=path,
-            )
+            return _build(path, meta, backbone.truncated(owner.items), mapped=mapped)
 
 
 def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> None:

@@ -114,6 +114,10 @@ class Catalogue:
             return array, self.ids
         return pc.cast(array, self._texts.type), self._texts
 
+    def first_items(self, count: int) -> Catalogue:
+        """Return the catalogue of so many items, the first ones."""
+        return Catalogue(self.ids.slice(0, count), self.counts[:count], first=self.first)
+
     def write(self, path: Path) -> None:
         """Write as Parquet: columns `item_id`, `index`, `count`."""
         index = np.arange(self.first, self.first + len(self), dtype=np.int64)

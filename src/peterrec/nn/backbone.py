@@ -180,10 +180,7 @@ class Backbone(nn.Module):
     def with_frozen_embedding(self) -> Self:
         """Return the same backbone, whose embeddings have no gradient: they are this one's, also after a step."""
         copied: Self = copy.copy(self)
-        table = self.embedding.weight.detach()
-        rows, channels = table.shape
-        frozen = nn.Embedding(rows, channels, padding_idx=PAD, _weight=table, _freeze=True)
-        copied._modules = {**self._modules, "embedding": frozen}
+        copied._modules = {**self._modules, "embedding": _embedding(self.embedding.weight)}
         return copied
 
     def recomputing(self) -> Self:
@@ -207,6 +204,15 @@ class Backbone(nn.Module):
         copied.compiled_shapes = frozenset((rows, width) for width in widths)
         return copied
 
+    def truncated(self, items: int) -> Self:
+        """Return the same backbone with the first items of its table only; all modules but that are shared."""
+        if items == self.items:
+            return self
+        copied: Self = copy.copy(self)
+        copied._modules = self._modules | {"embedding": _embedding(self.embedding.weight[: SPECIAL + items])}
+        copied.items = items
+        return copied
+
     def fork(self, unshared: UnsharedModules) -> Self:
         """Return a backbone with copies of some modules, which may then be trained while this one never changes.
 
@@ -216,11 +222,18 @@ class Backbone(nn.Module):
         return self.graft(unshared, parts)
 
     def graft(self, unshared: UnsharedModules, replacements: nn.ModuleDict) -> Self:
-        """Return a backbone with these modules, as `modules_of` names them, in place of its own; the rest is shared."""
+        """Return a backbone with these modules, as `modules_of` names them, in place of its own; the rest is shared.
+
+        Where this one has more items, their embeddings are its own.
+        """
         grafted: Self = copy.copy(self)
         grafted._modules = dict(self._modules)
         if unshared.embedding:
             grafted._modules |= {name: replacements[name] for name in self.input_modules}
+            rows = grafted.embedding.weight.detach()
+            if len(rows) < len(self.embedding.weight):
+                added = self.embedding.weight.detach()[len(rows) :]
+                grafted._modules["embedding"] = _embedding(torch.cat([rows, added.to(rows)]))
         blocks = list(self.blocks)
         chosen = replacements["blocks"] if unshared.blocks else nn.ModuleDict()
         assert isinstance(chosen, nn.ModuleDict)
@@ -238,6 +251,11 @@ class Backbone(nn.Module):
             blocks = {i: nn.ModuleDict({name: block.get_submodule(name)}) for i, block in blocks.items()}
         parts = {name: self.get_submodule(name) for name in self.input_modules} if unshared.embedding else {}
         return nn.ModuleDict(parts | ({"blocks": nn.ModuleDict(blocks)} if unshared.blocks else {}))
+
+
+def _embedding(table: Tensor) -> nn.Embedding:
+    rows, channels = table.shape
+    return nn.Embedding(rows, channels, padding_idx=PAD, _weight=table.detach(), _freeze=True)
 
 
 def with_submodules(module: nn.Module, replacements: nn.Module) -> nn.Module:

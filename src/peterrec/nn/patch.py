@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -68,6 +69,14 @@ class Patch(nn.Module):
                 raise ValueError("a patch with an item_rank must be told how many items there are")
             self.task_items = TaskItemEmbedding(items, config.item_rank, channels, generator)
 
+    def grown(self, items: int) -> Patch:
+        """Return the same patch for a catalogue to which items were added; all but what it has for items is shared."""
+        if self.task_items is None:
+            return self
+        larger = copy.copy(self)
+        larger._modules = self._modules | {"task_items": self.task_items.grown(items)}
+        return larger
+
     def layer_at(self, sublayer: int) -> AdapterLayer | None:
         """Return the adapter layer of a sublayer (block i has sublayers 2i and 2i + 1), or None."""
         key = str(sublayer)
@@ -106,6 +115,18 @@ class TaskItemEmbedding(nn.Module):
         self.table = nn.Parameter(torch.zeros(items + SPECIAL, rank))
         self.up = nn.Parameter(torch.empty(rank, channels))
         nn.init.normal_(self.up, std=UP_STD, generator=generator)
+
+    @property
+    def items(self) -> int:
+        """Items that it has numbers for."""
+        return len(self.table) - SPECIAL
+
+    def grown(self, items: int) -> TaskItemEmbedding:
+        """Return the same for more items, with zeros for those that were added: nothing is added to them."""
+        larger = copy.copy(self)
+        table = F.pad(self.table.detach(), (0, 0, 0, items - self.items))
+        larger._parameters = self._parameters | {"table": nn.Parameter(table, self.table.requires_grad)}
+        return larger
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return what is added at every position."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from peterrec.arguments import checked, describe
-from peterrec.artifacts.bundle_io import Bundle, check_owner, load_bundle
+from peterrec.artifacts.bundle_io import Bundle, load_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 from peterrec.data.ids import as_history
@@ -234,8 +234,7 @@ class Engine:
             ArtifactError: missing or damaged, it answers with what are no numbers, or it is another version.
             ConfigError: usearch is needed for the number of targets, and not installed.
         """
-        fingerprints = (self.model.fingerprint, self.model.catalogue.fingerprint)
-        loaded = self._make_ready(load_bundle(Path(path), self.model.network.backbone, fingerprints), name, path)
+        loaded = self._make_ready(load_bundle(Path(path), self.model.network.backbone, self.model.identity), name, path)
         if version not in (None, loaded.version):
             raise ArtifactError(
                 f"is the version {loaded.version} of {name!r}, not {version}",
@@ -261,11 +260,7 @@ class Engine:
 
     def _make_ready(self, bundle: Bundle, name: str | None, path: str | Path) -> LoadedBundle:
         """Return a bundle on its device, checked, with its reader and its index of targets."""
-        check_owner(
-            bundle.backbone_fingerprint,
-            bundle.catalogue_fingerprint,
-            (self.model.fingerprint, self.model.catalogue.fingerprint),
-        )
+        self.model.identity.owner(bundle.backbone_fingerprint, bundle.catalogue_fingerprint)
         bundle = bundle.on(self.model.network.backbone)
         bundle.modules().to(self.model.device).eval().requires_grad_(False)
         loaded = LoadedBundle.create(name or bundle.name, bundle, path, self._reader_of(bundle))

@@ -17,6 +17,7 @@ import torch
 
 from peterrec.artifacts.backbone_io import load_backbone
 from peterrec.artifacts.bundle_io import Bundle, load_bundle
+from peterrec.artifacts.identity import load_identity
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
 from peterrec.storage import read_json
@@ -140,8 +141,7 @@ def load(files: ModelFiles) -> UserModel:
 
 
 def _load_bundle(path: Path, model: UserModel, backbone: Path) -> Bundle:
-    meta = read_json(backbone / "config.json")
-    fingerprints = (meta["fingerprint"], meta["catalogue_fingerprint"])  # to compute them would be to read the table
-    bundle = load_bundle(path, model.network.backbone, fingerprints, mapped=True).on(model.network.backbone)
+    identity = load_identity(read_json(backbone / "config.json"))  # to compute it would be to read the table
+    bundle = load_bundle(path, model.network.backbone, identity, mapped=True).on(model.network.backbone)
     bundle.modules().eval().requires_grad_(False)
     return bundle

@@ -101,7 +101,7 @@ def adapt(
     with only_maker(path):
         if path.exists() and not overwrite:
             logger.info(f"opening {path}, which was adapted to the same task with the same settings")
-            return load_bundle(path, model.network.backbone, (model.fingerprint, model.catalogue.fingerprint))
+            return load_bundle(path, model.network.backbone, model.identity)
         return _adapt(model, corpus, [task], path, config, callbacks, resume=True, overwrite=overwrite)[task]
 
 

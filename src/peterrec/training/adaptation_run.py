@@ -191,7 +191,7 @@ def require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
     Raises:
         FingerprintError: they do.
     """
-    if corpus.catalogue.fingerprint != model.catalogue.fingerprint:
+    if not model.identity.reads(corpus.catalogue.fingerprint):
         raise FingerprintError(
             "its catalogue is not the backbone's "
             f"({short_hash(corpus.catalogue.fingerprint)}, {short_hash(model.catalogue.fingerprint)})",

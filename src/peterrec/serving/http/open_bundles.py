@@ -53,7 +53,8 @@ def open_bundles(engine: Engine, config: ServeConfig, log: Log, worker: WorkerPl
     model, replicas, state = engine.model, config.replicas, Path(config.state)
     registry: SharedRegistry
     if config.registry == "store":
-        owner = (model.fingerprint, model.catalogue.fingerprint)
+        oldest = model.identity.root  # a grown backbone takes the place of the one before, replica by replica
+        owner = (oldest.fingerprint, oldest.catalogue_fingerprint)
         registry = RedisRegistry(config.store, owner, timeout=replicas.lease_ms / 1000)
         root = Path(config.bundle_root).resolve()
         copies = SharedCopies(root / SHARED_COPIES / registry.identity, replicas.grace_seconds, root)
