@@ -80,6 +80,9 @@ def command(
     catalogue: Annotated[
         str | None, typer.Option("--catalogue", help="Corpus or backbone whose catalogue is used, not a new one.")
     ] = None,
+    extend_catalogue: Annotated[
+        bool, typer.Option("--extend-catalogue", help="Append the items that --catalogue lacks, for `grow`.")
+    ] = False,
     first: Annotated[
         int | None, typer.Option("--first", help="The tasks named here read only so many of a user's first events.")
     ] = None,
@@ -122,6 +125,8 @@ def command(
     values: dict[str, Any] = {"events": mapping}
     single = {"catalogue": catalogue, "engine": engine, "master": master}
     values |= {name: value for name, value in single.items() if value is not None}
+    if extend_catalogue:
+        values["extend_catalogue"] = True
     if new_users is not None:
         values["new_users"] = {"parts": new_users.split(",")}
     tasks = [_classification(text, label_user or user or "user_id") for text in classify]

@@ -262,7 +262,7 @@ class KeptOutUsersConfig(NewUsersConfig):
 class PrepareConfig(LaterSettingsConfig):
     """Settings of `prepare`: events, filters of the source, split of the users, and tasks."""
 
-    later_settings: ClassVar[frozenset[str]] = frozenset({"new_users", "engine", "master"})
+    later_settings: ClassVar[frozenset[str]] = frozenset({"extend_catalogue", "new_users", "engine", "master"})
 
     events: EventsConfig = Field(description="where the events are")
     source: SourceConfig = Field(default=SourceConfig(), description="what is kept of them")
@@ -272,7 +272,11 @@ class PrepareConfig(LaterSettingsConfig):
         default=NewUsersConfig(), description="who is kept out of all that is learned without labels"
     )
     catalogue: str | None = Field(
-        default=None, description="a corpus or backbone whose catalogue is used as it is, instead of a new one"
+        default=None, description="a corpus or backbone whose catalogue is used, instead of a new one"
+    )
+    extend_catalogue: bool = Field(
+        default=False,
+        description="append items that the `catalogue` given lacks, most frequent first: for `grow`",
     )
     memory_limit: str = Field(default="2GB", description="of the embedded engine; past it, it spills to disk")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
@@ -294,6 +298,12 @@ class PrepareConfig(LaterSettingsConfig):
         if twice:
             raise ValueError(f"two tasks have the name {twice[0]!r}: name one otherwise")
         return tasks
+
+    @model_validator(mode="after")
+    def _check_extended(self) -> Self:
+        if self.extend_catalogue and self.catalogue is None:
+            raise ValueError("extend_catalogue needs the catalogue that is to be extended")
+        return self
 
     @model_validator(mode="after")
     def _check_master(self) -> Self:

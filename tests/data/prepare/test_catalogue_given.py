@@ -20,7 +20,7 @@ from data.prepare.logs import (
 from data.prepare.oracle import Oracle, Row, Settings
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.data.corpus import Corpus
-from peterrec.errors import ArtifactError, DataError
+from peterrec.errors import ArtifactError, ConfigError, DataError
 
 LATER = [(f"v{user}", item, place) for user in range(8) for place, item in enumerate(("a", "new", "new", "b", "z"))]
 
@@ -90,3 +90,28 @@ def test_what_has_no_catalogue_or_another_one(tmp_path: Path) -> None:
         prepare_log(path, out, catalogue=str(foreign.path))
     assert "written the same way" in caught_data.value.remedy
     assert not out.exists()
+
+
+def test_items_that_it_lacks_are_appended(tmp_path: Path) -> None:
+    """Most frequent first, ties by id; those that it has keep index and count, whatever the events say of them."""
+    save_backbone(tmp_path / "backbone", tiny_pretrained(tiny_catalogue(5)))
+    rows = [(f"u{user}", item, place) for user in range(9) for place, item in enumerate(("item-3", "z", "y", "item-0"))]
+    rows += [(f"u{user}", "often", 9) for user in range(9)] + [(f"u{user}", "often", 10) for user in range(3)]
+    rows += [("u0", "rare", 11)]
+    settings = {"catalogue": str(tmp_path / "backbone"), "source": {"min_item_events": 2}}
+    path = write_parquet(tmp_path / "a.parquet", rows)
+    corpus = prepare_log(path, tmp_path / "out", extend_catalogue=True, **settings)
+    old = [(f"item-{item}", 5 - item) for item in range(5)]
+    assert given_of(corpus) == [*old, ("often", 12), ("y", 9), ("z", 9)]
+    assert sequences_of(corpus)["u8"] == [7, 11, 10, 4, 9]
+    assert prepare_log(path, tmp_path / "given", **settings).catalogue.fingerprint != corpus.catalogue.fingerprint
+    second = prepare_log(
+        path, tmp_path / "again", extend_catalogue=True, **settings | {"catalogue": str(tmp_path / "out")}
+    )
+    assert second.manifest["catalogue_fingerprint"] == corpus.manifest["catalogue_fingerprint"]
+    assert sequences_of(second) == sequences_of(corpus)
+
+
+def test_only_a_catalogue_that_is_given_is_extended(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="extend_catalogue needs the catalogue"):
+        prepare_log(write_csv(tmp_path / "b.csv", LATER), tmp_path / "out", extend_catalogue=True)

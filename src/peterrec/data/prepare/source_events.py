@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from peterrec.config import NewUsersConfig, PrepareConfig, SplitConfig
+from peterrec.data.arrow_arrays import single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.new_users import NOBODY, kept_out_by_id
@@ -106,7 +107,7 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
         source_rows = source_rows.filter(in_catalogue)
     reason = (
         "the item is not in the catalogue that was given"
-        if config.catalogue
+        if config.catalogue and not config.extend_catalogue
         else f"the item has fewer than {config.source.min_item_events} events"
         + (" of users who are not new" if new_users is not None else "")
     )
@@ -234,12 +235,24 @@ def _catalogue(items: Any, events: Events, config: PrepareConfig) -> Catalogue:
                 remedy=f"read them alike: events.ids={reused.id_type} (--ids {reused.id_type})",
                 path=config.catalogue,
             )
-        return reused
-    frequent = items.filter(items["n"] >= config.source.min_item_events)
-    ranked = frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
+        return _extended(reused, _frequent(items, config)) if config.extend_catalogue else reused
+    ranked = _frequent(items, config)
     if not len(ranked):
         raise DataError(f"no item has {config.source.min_item_events} events", remedy=_catalogue_remedy(config))
     return Catalogue(ranked["item"], ranked["n"].to_numpy())
+
+
+def _frequent(items: Any, config: PrepareConfig) -> pa.Table:
+    """Return `item` and `n` of those with enough events, most frequent first."""
+    frequent = items.filter(items["n"] >= config.source.min_item_events)
+    return frequent.order_by([ibis.desc("n"), "item"]).to_pyarrow()
+
+
+def _extended(catalogue: Catalogue, items: pa.Table) -> Catalogue:
+    """Return a catalogue with the items appended that it lacks; what it has keeps its index and its count."""
+    new = items.filter(pa.array(~catalogue.knows(items["item"])))
+    ids = pa.concat_arrays([catalogue.ids, single_array(new["item"]).cast(catalogue.ids.type)])
+    return Catalogue(ids, np.concatenate([catalogue.counts, new["n"].to_numpy()]), first=catalogue.first)
 
 
 def _catalogue_remedy(config: PrepareConfig) -> str:
