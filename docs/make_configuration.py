@@ -18,6 +18,7 @@ VERBS = {
     "PrepareConfig": "`peterrec prepare`",
     "PretrainConfig": "`peterrec pretrain`",
     "AdaptConfig": "`peterrec adapt`",
+    "GrowConfig": "`peterrec grow`",
     "TuneConfig": "`peterrec tune`",
     "EvaluateConfig": "`peterrec evaluate`",
     "RunConfig": "`peterrec run`",

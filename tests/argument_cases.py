@@ -100,6 +100,13 @@ CASES: list[Case] = [
          "out": [LIST, NONE], "config": [LIST, TEXT]},
     ),
     (
+        "grow",
+        lambda m: peterrec.grow,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "out": m.nowhere, "config": None},
+        {"backbone": [LIST, NONE, DICT], "corpus": [LIST, NONE], "out": [LIST, NONE, NUMBER],
+         "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()]},
+    ),
+    (
         "tune",
         lambda m: peterrec.tune,
         lambda m: {"corpus": m.nowhere, "backbone": None, "out": m.nowhere, "task": None, "config": None,

@@ -34,6 +34,7 @@ SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
     "prepare": config.PrepareConfig,
     "pretrain": config.PretrainConfig,
     "adapt": config.AdaptConfig,
+    "grow": config.GrowConfig,
     "tune": config.TuneConfig,
     "evaluate": config.EvaluateConfig,
     "run": config.RunConfig,

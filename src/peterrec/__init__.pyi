@@ -15,6 +15,7 @@ from .config import (
     EvaluateConfig,
     EventsConfig,
     ExperimentConfig,
+    GrowConfig,
     LabelsConfig,
     LimitsConfig,
     MaskingConfig,
@@ -49,6 +50,7 @@ from .serving.http.serve import serve
 from .serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
 from .serving.users import Users
 from .training.adapt import adapt, adapt_jointly
+from .training.grow import grow
 from .training.pretrain import pretrain
 from .tuning.result import TuneResult, TuneTrial
 from .tuning.tune import tune
@@ -70,6 +72,7 @@ __all__ = [
     "EvaluateConfig",
     "EventsConfig",
     "ExperimentConfig",
+    "GrowConfig",
     "ItemsAnswer",
     "LabelsConfig",
     "LimitsConfig",
@@ -107,6 +110,7 @@ __all__ = [
     "evaluate",
     "experiment",
     "fetch",
+    "grow",
     "inspect",
     "load_config",
     "predict",

@@ -27,6 +27,7 @@ from peterrec.config.experiment import (
     QuestionConfig,
     SyntheticConfig,
 )
+from peterrec.config.growth import GrowConfig
 from peterrec.config.loading import (
     build_config,
     dump_optional,
@@ -82,6 +83,7 @@ __all__ = [
     "FirstTargetConfig",
     "Fraction",
     "GridDataConfig",
+    "GrowConfig",
     "HistoryCutConfig",
     "KeptOutUsersConfig",
     "LabelsConfig",

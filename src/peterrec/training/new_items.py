@@ -1,0 +1,88 @@
+"""Embeddings of items that a backbone does not have yet, and the backbone with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from peterrec.artifacts.backbone_io import PretrainedBackbone
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
+from peterrec.nn.build import build_backbone
+from peterrec.nn.next_item import NextItemModel
+from peterrec.training.co_occurrence import item_factors
+
+FACTORS = 64
+MAX_ITEMS = 200_000  # old items that the regression is fitted on: the most frequent ones
+PENALTIES = np.logspace(-2, 4, 13)
+
+Array = Float[np.ndarray, "..."]
+
+
+def with_items(
+    pretrained: PretrainedBackbone, catalogue: Catalogue, sequences: Sequences, rows: IntArray, seed: int
+) -> PretrainedBackbone:
+    """Return a backbone with the items that a catalogue has more; nothing else of it is changed.
+
+    What the network has for an item (its embedding; vector and bias that it is scored with) is predicted from the users
+    who have it: a ridge regression on item factors and the item's frequency, fitted on old items.
+
+    Args:
+        pretrained: the backbone.
+        catalogue: that begins with the backbone's.
+        sequences: histories with the new items.
+        rows: users that may be looked at.
+        seed: of the factorisation.
+    """
+    network, old = pretrained.network, len(pretrained.catalogue)
+    inputs = _features(sequences, rows, len(catalogue), seed)
+    tables = {"embedding": network.backbone.embedding.weight[FIRST_ITEM:], "output": network.output_table()[0]}
+    if network.head is None:
+        del tables["output"]
+    outputs = torch.cat([*tables.values(), network.output_table()[1].unsqueeze(1)], dim=1).detach().cpu().double()
+    old_events = np.bincount(sequences.take(rows).items, minlength=FIRST_ITEM + old)[FIRST_ITEM : FIRST_ITEM + old]
+    new = torch.from_numpy(_predicted(inputs, outputs.numpy(), old_events)).float()
+    vectors = torch.split(new[:, :-1], [table.shape[1] for table in tables.values()], dim=1)
+    grown = _with_rows(network, dict(zip(tables, vectors, strict=True)), new[:, -1])
+    lineage = (*pretrained.grown_from, pretrained.identity._replace(grown_from=()))
+    return replace(pretrained, network=grown, catalogue=catalogue, grown_from=lineage)
+
+
+def _features(sequences: Sequences, rows: IntArray, items: int, seed: int) -> Array:
+    """Return (items, features) of every item: factors, and the logarithm of its events."""
+    counts = np.bincount(sequences.take(rows).items, minlength=FIRST_ITEM + items)[FIRST_ITEM:]
+    factors = item_factors(sequences, rows, items, FACTORS, seed)
+    return np.asarray(StandardScaler().fit_transform(np.column_stack([factors, np.log1p(counts)])))
+
+
+def _predicted(inputs: Array, outputs: Array, events: IntArray) -> Array:
+    """Return what items past those of `outputs` would have; their mean where no old item is in the histories."""
+    old = len(outputs)
+    fitted = np.argsort(-events, kind="stable")[: min(MAX_ITEMS, int((events > 0).sum()))]
+    if len(fitted) < 2:
+        return np.repeat(outputs.mean(axis=0, keepdims=True), len(inputs) - old, axis=0)
+    ridge = RidgeCV(PENALTIES, alpha_per_target=True)
+    ridge.fit(inputs[fitted], outputs[fitted], sample_weight=np.sqrt(events[fitted]))
+    return np.asarray(ridge.predict(inputs[old:]))
+
+
+def _with_rows(network: NextItemModel, tables: dict[str, Tensor], bias: Tensor) -> NextItemModel:
+    """Return a network of its own with these rows after those of a network."""
+    items = network.backbone.items + len(bias)
+    added = {"backbone.embedding.weight": tables["embedding"], "bias": bias}
+    if network.head is not None:
+        added = {"backbone.embedding.weight": tables["embedding"], "head.weight": tables["output"], "head.bias": bias}
+    state = {
+        name: torch.cat([tensor, added[name].to(tensor)]) if name in added else tensor.clone()
+        for name, tensor in network.state_dict().items()
+    }
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
+        grown = NextItemModel(build_backbone(network.backbone.config, items))
+    grown.load_state_dict(state)
+    return grown
