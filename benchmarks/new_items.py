@@ -23,9 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 
 import peterrec
 from peterrec import EventsConfig, PrepareConfig, PretrainConfig, SourceConfig, UserModel
+from peterrec.data.arrow_arrays import single_array
 from peterrec.data.batching import inference_batches
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import id_hash
@@ -43,12 +47,14 @@ class Case:
 
     Attributes:
         folder: of its files.
+        items: titles of items, if there are any.
         histories: item ids, oldest first.
         targets: the next item of each.
         is_new: whether that is a new one.
     """
 
     folder: Path
+    items: pa.Table | None
     histories: list[list[str]]
     targets: list[str]
     is_new: npt.NDArray[np.bool_]
@@ -69,11 +75,13 @@ def main() -> None:
     for seed in range(options.seeds):
         events = synthetic(users=400).events if options.tiny else pq.read_table(options.data)
         domain = "source" if options.tiny else options.domain
-        case = make_case(events.filter(pc.equal(events["domain"], domain)), options.out / f"seed-{seed}", seed)
+        items = options.data.with_name("items.parquet")
+        titles = pq.read_table(items, columns=["item_id", "title"]) if items.is_file() and not options.tiny else None
+        case = make_case(events.filter(pc.equal(events["domain"], domain)), titles, options.out / f"seed-{seed}", seed)
         report(case, methods(case, seed, options.epochs))
 
 
-def make_case(events: pa.Table, folder: Path, seed: int) -> Case:
+def make_case(events: pa.Table, titles: pa.Table | None, folder: Path, seed: int) -> Case:
     """Write the events of before and of later, without test users, and return what these are asked."""
     folder.mkdir(parents=True, exist_ok=True)
     items, users = (pc.cast(events[name], pa.string()) for name in ("item_id", "user_id"))
@@ -87,7 +95,9 @@ def make_case(events: pa.Table, folder: Path, seed: int) -> Case:
     new = set(np.array(items.to_pylist(), dtype=object)[is_new].tolist())
     rows = [row for row in rows if len(row) > 1]
     targets = [row[-1] for row in rows]
-    return Case(folder, [row[:-1] for row in rows], targets, np.array([target in new for target in targets]))
+    if titles is not None:
+        titles = titles.filter(pc.is_in(titles["item_id"].cast(pa.string()), single_array(items)))
+    return Case(folder, titles, [row[:-1] for row in rows], targets, np.array([target in new for target in targets]))
 
 
 def methods(case: Case, seed: int, epochs: int) -> dict[str, tuple[UserModel, float]]:
@@ -96,12 +106,20 @@ def methods(case: Case, seed: int, epochs: int) -> dict[str, tuple[UserModel, fl
     before, anew = prepared(case.folder, "before"), prepared(case.folder, "later")
     backbone, seconds = timed(case.folder / "backbone", lambda out: peterrec.pretrain(before, out, settings))
     later = prepared(case.folder, "later", case.folder / "backbone")
-    growths = {"grown, predicted": {"epochs": 0, "seed": seed}, "grown, trained": {"seed": seed}}
+    predicted, trained = {"epochs": 0, "seed": seed}, {"seed": seed}
+    growths = {"grown, predicted": (later, predicted), "grown, trained": (later, trained)}
+    if case.items is not None:
+        content = {"items": case.items}
+        growths |= {
+            "content alone": (None, predicted | content),
+            "content, predicted": (later, predicted | content),
+            "content, trained": (later, trained | content),
+        }
     return {
         "before": (backbone, seconds),
         **{
-            name: timed(case.folder / name, lambda out, values=values: peterrec.grow(backbone, later, out, **values))
-            for name, values in growths.items()
+            name: timed(case.folder / name, lambda out, run=run: peterrec.grow(backbone, run[0], out, **run[1]))
+            for name, run in growths.items()
         },
         "from nothing": timed(case.folder / "from nothing", lambda out: peterrec.pretrain(anew, out, settings)),
     }
@@ -143,6 +161,8 @@ def report(case: Case, models: dict[str, tuple[UserModel, float]]) -> None:
     popular = np.tile(catalogue.counts.astype(np.float32), (len(places), 1))
     tables = {"popularity": (popular, 0.0)}
     tables |= {name: (scores(model, case, catalogue), seconds) for name, (model, seconds) in models.items()}
+    if case.items is not None:
+        tables["titles, nearest"] = (title_scores(case, catalogue), 0.0)
     for name, (values, seconds) in tables.items():
         cells = [hit_rate(values[rows][:, first:], places[rows] - first) for rows, first in columns.values()]
         print(f"{name:18} {seconds:8.0f} " + " ".join(f"{cell:>24}" for cell in cells))
@@ -160,6 +180,22 @@ def scores(model: UserModel, case: Case, catalogue: Catalogue) -> Scores:
     places = np.array(catalogue.find(model.catalogue.ids.to_pylist())) - catalogue.first
     values[:, places[places >= 0]] = known_scores[:, places >= 0]
     return values
+
+
+def title_scores(case: Case, catalogue: Catalogue) -> Scores:
+    """Return the cosine of the TF-IDF row of every item's title and the mean row of a history's."""
+    assert case.items is not None
+    ids = case.items["item_id"].cast(pa.string()).to_pylist()
+    titles = dict(zip(ids, case.items["title"].to_pylist(), strict=True))
+    texts = [titles.get(str(item)) or "" for item in catalogue.ids.to_pylist()]
+    rows = normalize(TfidfVectorizer(sublinear_tf=True).fit_transform(texts))
+    indices = [np.array(catalogue.find(history), dtype=np.int64) - catalogue.first for history in case.histories]
+    users, places = np.repeat(np.arange(len(indices)), [len(row) for row in indices]), np.concatenate(indices)
+    is_known = places >= 0
+    bag = csr_matrix(
+        (np.ones(is_known.sum()), (users[is_known], places[is_known])), shape=(len(indices), len(catalogue))
+    )
+    return np.asarray(((bag @ rows) @ rows.T).toarray(), dtype=np.float32)
 
 
 def hit_rate(values: Scores, targets: npt.NDArray[np.int64]) -> str:

@@ -103,7 +103,7 @@ CASES: list[Case] = [
         "grow",
         lambda m: peterrec.grow,
         lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "out": m.nowhere, "config": None},
-        {"backbone": [LIST, NONE, DICT], "corpus": [LIST, NONE], "out": [LIST, NONE, NUMBER],
+        {"backbone": [LIST, NONE, DICT], "corpus": [LIST, DICT, NUMBER], "out": [LIST, NONE, NUMBER],
          "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()]},
     ),
     (

@@ -20,8 +20,9 @@ from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.config import EventsConfig, GrowConfig, NewUsersConfig, PatchConfig, PrepareConfig, SourceConfig
 from peterrec.data.corpus import Corpus
 from peterrec.data.prepare import prepare
+from peterrec.data.sequences import FIRST_ITEM
 from peterrec.data.synthetic import synthetic
-from peterrec.errors import ArtifactError, DataError, FingerprintError, PeterRecError
+from peterrec.errors import ArtifactError, ConfigError, DataError, FingerprintError, PeterRecError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import UnsharedModules
 from peterrec.serving.engine import Engine
@@ -272,3 +273,41 @@ def test_the_engine_answers_as_before_in_the_same_versions(tmp_path, backbone, g
         answers.append(engine.predict([request])[0].tasks)
     assert answers[0] == answers[1] == answers[2]
     assert grown_twice[0].identity.root == backbone.identity
+
+
+def test_items_of_which_only_the_content_is_there_get_what_items_like_them_have(tmp_path):
+    """Two kinds of items, whose rows differ; a new one of a kind, by a word in its title, gets a row like theirs."""
+    pretrained = tiny_pretrained(tiny_catalogue(40), backbone={"tie_weights": False})
+    table, output = pretrained.network.backbone.embedding.weight, pretrained.network.output_table()[0]
+    with torch.no_grad():
+        table[FIRST_ITEM::2] += 3.0
+        output[1::2] -= 3.0
+    titles = [f"a {kind} thing" for kind in ("hot", "cold")]
+    ids = [f"item-{i}" for i in range(40)] + ["another hot one", "another cold one"]
+    items = pa.table({"item_id": ids, "title": [titles[i % 2] for i in range(42)]})
+    grown = grow(UserModel(pretrained, "cpu"), None, tmp_path / "grown", items=items)
+    rows = grown.network.backbone.embedding.weight[-2:].mean(dim=1)
+    assert rows[0] - rows[1] > 2.0
+    output_rows = grown.network.output_table()[0][-2:].mean(dim=1)
+    assert output_rows[0] - output_rows[1] > 2.0
+    assert grown.catalogue.ids.to_pylist()[-2:] == ids[-2:]
+    assert grown.catalogue.counts[-2:].tolist() == [0, 0]
+    assert UserModel.from_pretrained(tmp_path / "grown").identity.root == pretrained.identity
+    assert ids[-2] in grown.recommend([["item-0"]], k=42, exclude_seen=False).items[0]
+    with pytest.raises(DataError, match="has no item that the backbone lacks"):
+        grow(grown, None, tmp_path / "more", items=items)
+
+
+def test_content_is_used_beside_events(tmp_path, backbone, later):
+    ids = later.catalogue.ids.to_pylist()
+    items = pa.table({"item_id": ids, "place": [float(i % 4) for i in range(len(ids))]})
+    by_events = grow(backbone, later, tmp_path / "events", grow_config(epochs=0))
+    by_both = grow(backbone, later, tmp_path / "both", grow_config(epochs=0), items=items)
+    assert by_events.fingerprint != by_both.fingerprint
+    settings = grow_config(checkpoint_every=1)
+    with pytest.raises(Stopped):
+        grow(backbone, later, tmp_path / "out", settings, items=items, callbacks=[StopAt("batch start", 5)])
+    with pytest.raises(FingerprintError):
+        grow(backbone, later, tmp_path / "out", settings, resume=True)
+    with pytest.raises(ConfigError, match="nothing to grow by"):
+        grow(backbone, None, tmp_path / "none")

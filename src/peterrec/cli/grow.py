@@ -21,9 +21,17 @@ from peterrec.config import GrowConfig, load_config
 def command(
     backbone: Annotated[str, typer.Argument(help="Folder written by `peterrec pretrain` or `grow`, or hf://...")],
     corpus: Annotated[
-        str, typer.Argument(help="Folder written by `peterrec prepare --catalogue BACKBONE --extend-catalogue`.")
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the larger backbone to write.")],
+        str | None, typer.Argument(help="Folder written by `peterrec prepare --catalogue BACKBONE --extend-catalogue`.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the larger backbone to write.")] = ...,  # type: ignore[assignment]
+    items: Annotated[
+        str | None,
+        typer.Option(
+            "--items",
+            help="Table with item_id and columns that describe items (texts, categories, numbers, lists of numbers): "
+            "beside a corpus to know its items better; alone to add all that are new in it.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -39,7 +47,7 @@ def command(
     overrides = [*set_, "runner.progress=false"] if quiet else set_
     settings = load_config(GrowConfig, config, overrides)
     with logged_remarks(quiet):
-        model = grow(backbone, corpus, out, settings, resume=resume, overwrite=overwrite)
+        model = grow(backbone, corpus, out, settings, items=items, resume=resume, overwrite=overwrite)
     if not quiet:
         growth = model.pretrained.training["growth"][-1]
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in growth.get("metrics", {}).items())

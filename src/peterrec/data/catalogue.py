@@ -114,6 +114,11 @@ class Catalogue:
             return array, self.ids
         return pc.cast(array, self._texts.type), self._texts
 
+    def extended(self, ids: pa.Array, counts: IntArray) -> Catalogue:
+        """Return the catalogue with other items after its own, which keep their indices and counts."""
+        every_id = pa.concat_arrays([self.ids, ids.cast(self.ids.type)])
+        return Catalogue(every_id, np.concatenate([self.counts, counts]), first=self.first)
+
     def first_items(self, count: int) -> Catalogue:
         """Return the catalogue of so many items, the first ones."""
         return Catalogue(self.ids.slice(0, count), self.counts[:count], first=self.first)

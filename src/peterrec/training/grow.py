@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback
 from torch import nn
@@ -18,16 +19,18 @@ from peterrec.artifacts.hub import artifact_folder
 from peterrec.config import GrowConfig, PretrainConfig, dump_yaml, with_settings
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus
+from peterrec.data.item_content import ItemContent
 from peterrec.data.pretraining_users import split_users
 from peterrec.data.sequences import IntArray
-from peterrec.errors import DataError, FingerprintError
+from peterrec.errors import ConfigError, DataError, FingerprintError
 from peterrec.model import UserModel
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
 from peterrec.process import require_one_process
+from peterrec.storage import check_output
 from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, fit
-from peterrec.training.new_items import with_items
+from peterrec.training.new_items import event_counts, event_features, with_items
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.work_folder import WorkFolder
@@ -40,26 +43,30 @@ SHOWN = ("valid_loss", "hr@10", "mrr@10", "ndcg@10")
 @checked
 def grow(
     backbone: str | Path | UserModel,
-    corpus: str | Path | Corpus,
+    corpus: str | Path | Corpus | None,
     out: str | Path,
     config: GrowConfig | None = None,
     *,
+    items: Any = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> UserModel:
-    """Add the items that a corpus has more to a backbone, and write the larger backbone to `out`.
+    """Add new items to a backbone, and write the larger backbone to `out`.
 
-    What the network has for a new item is first predicted from the users who have it too, then trained to predict items
-    of the corpus, while all that the backbone had is frozen. Every index, row and byte of before stays: of histories
-    without new items, all bundles answer bit for bit as on the backbone before, and they load on this one.
+    What the network has for a new item is first predicted from the users who have it and from its content, then trained
+    to predict items of the corpus, while all that the backbone had is frozen. Every byte of that stays as it was:
+    of histories without new items, all bundles answer bit for bit as on the backbone before, and they load on this one.
 
     Args:
         backbone: folder of `pretrain` or `grow`, `hf://organization/name`, or a model.
-        corpus: folder of `prepare` with the backbone's catalogue, extended (`extend_catalogue`), or an opened corpus.
+        corpus: folder of `prepare` with the backbone's catalogue, extended (`extend_catalogue`), or an opened corpus:
+            its new items are added. None: all that are new in `items` are, of which nothing happened yet.
         out: folder of the backbone to write; while training, `OUT.training` holds the resume points.
         config: settings; defaults if not given.
+        items: Parquet, CSV or a DataFrame with a column `item_id` and columns that describe items, old and new ones:
+            texts, categories, numbers, or lists of numbers.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
         callbacks: of Lightning, called while training.
@@ -70,40 +77,86 @@ def grow(
 
     Raises:
         FingerprintError: the corpus' catalogue does not begin with the backbone's.
-        DataError: it has no new item, or too few users; or it has users who were kept out of pre-training.
-        ArtifactError, ConfigError, TrainingError, InterruptedRun, StorageError: as for `pretrain`.
+        DataError: there is no new item, or there are too few users; the corpus has users who were kept out of
+            pre-training; the items cannot be read, or describe none of the backbone's.
+        ConfigError: neither corpus nor items are given; or as for `pretrain`.
+        ArtifactError, TrainingError, InterruptedRun, StorageError: as for `pretrain`.
     """
     config = with_settings(GrowConfig, config, settings)
     require_one_process()
     if not isinstance(backbone, UserModel):
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
-    model = backbone
-    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    pretrained = model.pretrained
-    added = _new_items(model, corpus)
-    _require_same_new_users(pretrained, corpus)
-    check_loggers_and_callbacks(config.runner)
+    content = None if items is None else ItemContent(items)
+    check_output(Path(out), overwrite=overwrite, kind="backbone")
+    work = None
+    if corpus is not None:
+        corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+        _check_corpus(backbone.pretrained, corpus, config)
+        read = {"backbone": backbone.fingerprint, "corpus": corpus.manifest["fingerprint"]}
+        read["items"] = "none" if content is None else content.fingerprint
+        work = WorkFolder(Path(out), config, read, resume=resume, overwrite=overwrite, kind="backbone")
+        grown, growth = _by_events(backbone.pretrained, corpus, content, config, work, callbacks)
+    elif content is not None:
+        grown, growth = _by_content(backbone.pretrained, content)
+    else:
+        raise ConfigError("there is nothing to grow by", remedy="name a corpus, a table of items, or both")
+    growth["items"] = len(grown.catalogue) - len(backbone.catalogue)
+    earlier = backbone.pretrained.training.get("growth", [])
+    grown = replace(grown, training=grown.training | {"growth": [*earlier, growth]})
+    save_backbone(Path(out), grown, config_yaml=dump_yaml(config), overwrite=overwrite)
+    if work is not None:
+        work.remove()
+    return UserModel(grown, str(backbone.device))
+
+
+def _by_content(pretrained: PretrainedBackbone, content: ItemContent) -> tuple[PretrainedBackbone, dict[str, Any]]:
+    """Return a backbone with the items that only a table has, by their content alone."""
+    added = content.new_ids(pretrained.catalogue)
+    if not len(added):
+        raise DataError("has no item that the backbone lacks", remedy="add rows of new items", path=content.path)
+    catalogue = pretrained.catalogue.extended(added, np.zeros(len(added), dtype=np.int64))
+    logger.info(f"adding {len(added):,} items to {len(pretrained.catalogue):,}, by their content")
+    grown = with_items(pretrained, catalogue, content.features(catalogue), np.sqrt(pretrained.catalogue.counts))
+    return grown, {}
+
+
+def _by_events(
+    pretrained: PretrainedBackbone,
+    corpus: Corpus,
+    content: ItemContent | None,
+    config: GrowConfig,
+    work: WorkFolder,
+    callbacks: Sequence[Callback],
+) -> tuple[PretrainedBackbone, dict[str, Any]]:
+    """Return a backbone with the new items of a corpus, by their users and what else is known of them."""
     training = config.pretraining(pretrained.network.backbone.config, pretrained.max_length)
     train_rows, valid_rows = _hold_out(corpus, training)
-    inputs = {"backbone": model.fingerprint, "corpus": corpus.manifest["fingerprint"]}
-    work = WorkFolder(Path(out), config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
-    logger.info(f"adding {added:,} items to {len(model.catalogue):,}, by {len(train_rows):,} users")
-    grown = with_items(pretrained, corpus.catalogue, corpus.sequences, train_rows, config.seed)
-    growth: dict[str, Any] = {"corpus_fingerprint": corpus.manifest["fingerprint"], "items": added, "seed": config.seed}
+    old, items = len(pretrained.catalogue), len(corpus.catalogue)
+    logger.info(f"adding {items - old:,} items to {old:,}, by {len(train_rows):,} users")
+    features = event_features(corpus.sequences, train_rows, items, config.seed)
+    if content is not None:
+        features = np.column_stack([features, content.features(corpus.catalogue)])
+    events = event_counts(corpus.sequences, train_rows, items)[:old]
+    grown = with_items(pretrained, corpus.catalogue, features, np.sqrt(events))
+    growth: dict[str, Any] = {"corpus_fingerprint": corpus.manifest["fingerprint"], "seed": config.seed}
     if config.epochs > 0:
-        module = GrowModule(grown.network, training, _sampler(training, len(corpus.catalogue)), added)
+        sampler = LogUniformSampler(items) if training.sampled(items) else None
+        module = GrowModule(grown.network, training, sampler, items - old)
         growth |= _train(module, corpus, train_rows, valid_rows, work, callbacks)
-    earlier = pretrained.training.get("growth", [])
-    grown = replace(grown, training=pretrained.training | {"growth": [*earlier, growth]})
-    save_backbone(Path(out), grown, config_yaml=dump_yaml(config), overwrite=overwrite)
-    work.remove()
-    return UserModel(grown, str(model.device))
+    return grown, growth
 
 
-def _new_items(model: UserModel, corpus: Corpus) -> int:
-    """Return how many items the corpus has that the backbone lacks."""
-    old = len(model.catalogue)
-    if corpus.catalogue.first_items(old).fingerprint != model.catalogue.fingerprint:
+def _check_corpus(pretrained: PretrainedBackbone, corpus: Corpus, config: GrowConfig) -> None:
+    """Refuse a corpus by which the backbone cannot grow, and settings of a runner that is not there."""
+    _require_new_items(pretrained, corpus)
+    _require_same_new_users(pretrained, corpus)
+    check_loggers_and_callbacks(config.runner)
+
+
+def _require_new_items(pretrained: PretrainedBackbone, corpus: Corpus) -> None:
+    """Refuse a corpus whose items are not those of the backbone and others after them."""
+    old = len(pretrained.catalogue)
+    if corpus.catalogue.first_items(old).fingerprint != pretrained.catalogue.fingerprint:
         raise FingerprintError(
             "its catalogue does not begin with the backbone's",
             remedy="prepare it with `prepare --catalogue BACKBONE --extend-catalogue`",
@@ -115,7 +168,6 @@ def _new_items(model: UserModel, corpus: Corpus) -> int:
             remedy="lower source.min_item_events, or prepare it with --extend-catalogue",
             path=corpus.path,
         )
-    return len(corpus.catalogue) - old
 
 
 def _require_same_new_users(pretrained: PretrainedBackbone, corpus: Corpus) -> None:
@@ -170,10 +222,6 @@ class GrowModule(PretrainModule):
 
 def _output_parameters(network: NextItemModel) -> list[nn.Parameter]:
     return [network.bias] if network.head is None else [network.head.weight, network.head.bias]
-
-
-def _sampler(config: PretrainConfig, items: int) -> LogUniformSampler | None:
-    return LogUniformSampler(items) if config.sampled(items) else None
 
 
 def _train(

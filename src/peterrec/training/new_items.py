@@ -26,50 +26,60 @@ Array = Float[np.ndarray, "..."]
 
 
 def with_items(
-    pretrained: PretrainedBackbone, catalogue: Catalogue, sequences: Sequences, rows: IntArray, seed: int
+    pretrained: PretrainedBackbone, catalogue: Catalogue, features: Array, weights: Float[np.ndarray, " old"]
 ) -> PretrainedBackbone:
     """Return a backbone with the items that a catalogue has more; nothing else of it is changed.
 
-    What the network has for an item (its embedding; vector and bias that it is scored with) is predicted from the users
-    who have it: a ridge regression on item factors and the item's frequency, fitted on old items.
+    What the network has for an item (its embedding; vector and bias that it is scored with) is predicted by a ridge
+    regression on what is known of the item, fitted on old ones.
 
     Args:
         pretrained: the backbone.
         catalogue: that begins with the backbone's.
-        sequences: histories with the new items.
-        rows: users that may be looked at.
-        seed: of the factorisation.
+        features: (items, features) of every item of the catalogue.
+        weights: of the backbone's items in the regression; those of weight 0 are left out.
     """
-    network, old = pretrained.network, len(pretrained.catalogue)
-    inputs = _features(sequences, rows, len(catalogue), seed)
+    network = pretrained.network
     tables = {"embedding": network.backbone.embedding.weight[FIRST_ITEM:], "output": network.output_table()[0]}
     if network.head is None:
         del tables["output"]
     outputs = torch.cat([*tables.values(), network.output_table()[1].unsqueeze(1)], dim=1).detach().cpu().double()
-    old_events = np.bincount(sequences.take(rows).items, minlength=FIRST_ITEM + old)[FIRST_ITEM : FIRST_ITEM + old]
-    new = torch.from_numpy(_predicted(inputs, outputs.numpy(), old_events)).float()
+    new = torch.from_numpy(_predicted(features, outputs.numpy(), weights)).float()
     vectors = torch.split(new[:, :-1], [table.shape[1] for table in tables.values()], dim=1)
     grown = _with_rows(network, dict(zip(tables, vectors, strict=True)), new[:, -1])
     lineage = (*pretrained.grown_from, pretrained.identity._replace(grown_from=()))
     return replace(pretrained, network=grown, catalogue=catalogue, grown_from=lineage)
 
 
-def _features(sequences: Sequences, rows: IntArray, items: int, seed: int) -> Array:
-    """Return (items, features) of every item: factors, and the logarithm of its events."""
-    counts = np.bincount(sequences.take(rows).items, minlength=FIRST_ITEM + items)[FIRST_ITEM:]
+def event_features(sequences: Sequences, rows: IntArray, items: int, seed: int) -> Array:
+    """Return (items, features) of every item by its users: factors, and the logarithm of its events.
+
+    Args:
+        sequences: histories.
+        rows: users that may be looked at.
+        items: of the catalogue.
+        seed: of the factorisation.
+    """
     factors = item_factors(sequences, rows, items, FACTORS, seed)
-    return np.asarray(StandardScaler().fit_transform(np.column_stack([factors, np.log1p(counts)])))
+    return np.asarray(
+        StandardScaler().fit_transform(np.column_stack([factors, np.log1p(event_counts(sequences, rows, items))]))
+    )
 
 
-def _predicted(inputs: Array, outputs: Array, events: IntArray) -> Array:
-    """Return what items past those of `outputs` would have; their mean where no old item is in the histories."""
+def event_counts(sequences: Sequences, rows: IntArray, items: int) -> IntArray:
+    """Return how many events of some users each item has; (items,)."""
+    return np.bincount(sequences.take(rows).items, minlength=FIRST_ITEM + items)[FIRST_ITEM:]
+
+
+def _predicted(features: Array, outputs: Array, weights: Float[np.ndarray, " old"]) -> Array:
+    """Return what items past those of `outputs` would have; their mean where nothing is known of any old item."""
     old = len(outputs)
-    fitted = np.argsort(-events, kind="stable")[: min(MAX_ITEMS, int((events > 0).sum()))]
+    fitted = np.argsort(-weights, kind="stable")[: min(MAX_ITEMS, int((weights > 0).sum()))]
     if len(fitted) < 2:
-        return np.repeat(outputs.mean(axis=0, keepdims=True), len(inputs) - old, axis=0)
+        return np.repeat(outputs.mean(axis=0, keepdims=True), len(features) - old, axis=0)
     ridge = RidgeCV(PENALTIES, alpha_per_target=True)
-    ridge.fit(inputs[fitted], outputs[fitted], sample_weight=np.sqrt(events[fitted]))
-    return np.asarray(ridge.predict(inputs[old:]))
+    ridge.fit(features[fitted], outputs[fitted], sample_weight=weights[fitted])
+    return np.asarray(ridge.predict(features[old:]))
 
 
 def _with_rows(network: NextItemModel, tables: dict[str, Tensor], bias: Tensor) -> NextItemModel:

@@ -251,8 +251,7 @@ def _frequent(items: Any, config: PrepareConfig) -> pa.Table:
 def _extended(catalogue: Catalogue, items: pa.Table) -> Catalogue:
     """Return a catalogue with the items appended that it lacks; what it has keeps its index and its count."""
     new = items.filter(pa.array(~catalogue.knows(items["item"])))
-    ids = pa.concat_arrays([catalogue.ids, single_array(new["item"]).cast(catalogue.ids.type)])
-    return Catalogue(ids, np.concatenate([catalogue.counts, new["n"].to_numpy()]), first=catalogue.first)
+    return catalogue.extended(single_array(new["item"]), new["n"].to_numpy())
 
 
 def _catalogue_remedy(config: PrepareConfig) -> str:
