@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from peterrec.training.task_loss import TaskLoss
 from torch import Tensor
 from worker import Job, Sizes, histories, serve, tune
 
@@ -33,7 +34,6 @@ from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.strategies import build
-from peterrec.training.task_loss import TaskLoss
 from peterrec.training.task_source import TaskSource
 
 BATCHES = 4  # different ones in turn, so that no step meets exactly the rows of the one before

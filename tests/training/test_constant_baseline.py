@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from peterrec.artifacts.inspection import inspect
 from peterrec.cli.main import execute
-from peterrec.config import AdaptConfig, load_config
-from peterrec.data.corpus import Corpus, Task
-from peterrec.data.sequences import FIRST_ITEM
+from peterrec.config import AdaptConfig, TaskKind, load_config
+from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.errors import TaskError
 from peterrec.model import UserModel
 from peterrec.training.adapt import adapt, adapt_jointly
-from peterrec.training.constant_baseline import constant_answer_metrics, settings_to_try, useless
+from peterrec.training.constant_baseline import settings_to_try, useless
 from peterrec.training.pretrain import pretrain
 from peterrec.training.selection import select_by
+from peterrec.training.task_kinds import TaskObjective, mean_metrics, task_objective
 from training.small import adapt_config, corpus_of, pretrain_config
 
 RUINED = {
@@ -121,10 +121,13 @@ def test_folds_that_are_asked_for_need_users(tmp_path: Path) -> None:
 def test_the_constant_answer_by_hand(tmp_path: Path) -> None:
     task, train = part_of([0, 0, 0, 1], tmp_path / "a")
     _, valid = part_of([1, 1, 0], tmp_path / "b")
-    metrics = constant_answer_metrics(task, train, valid, None)  # shares 4/6 and 2/6: each class once more
+    metrics = mean_metrics(
+        task_objective(AdaptConfig(), task, train).constant_sums(valid)
+    )  # shares 4/6 and 2/6: each class once more
     assert metrics["log_loss"] == pytest.approx(-(2 * np.log(1 / 3) + np.log(2 / 3)) / 3)
     assert metrics["accuracy"] == pytest.approx(1 / 3)
-    weighted = constant_answer_metrics(task, train, valid, torch.tensor([1.0, 4.0]))  # shares 4/12 and 8/12
+    config = AdaptConfig(class_weights={"no": 1.0, "yes": 4.0})  # shares 4/12 and 8/12
+    weighted = mean_metrics(task_objective(config, task, train).constant_sums(valid))
     assert weighted["log_loss"] == pytest.approx(-(2 * 4 * np.log(2 / 3) + np.log(1 / 3)) / 9)
     assert weighted["accuracy"] == pytest.approx(1 / 3)  # still the largest class
 
@@ -133,9 +136,13 @@ def test_the_constant_answer_of_a_ranking(tmp_path: Path) -> None:
     targets = {"train": [[0], [1]], "valid": [[0], [2, 3]], "test": [[0], [1]]}
     parts = {part: users(2, seed) for seed, part in enumerate(targets)}
     task = corpus_of(tmp_path / "c", users(9, 3), 6, targets=targets, parts=parts).task("job")
-    metrics = constant_answer_metrics(task, task.part("train"), task.part("valid"), None)
+    metrics = mean_metrics(task_objective(AdaptConfig(), task, task.part("train")).constant_sums(task.part("valid")))
     # 5 targets by falling counts; the user's other positive is left out of the ranking.
     assert metrics == {"mrr": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
+
+
+def objective(kind: TaskKind, **settings: Any) -> TaskObjective:
+    return task_objective(AdaptConfig(**settings), Task("job", kind, Path()), TaskPart((), Sequences.from_rows([])))
 
 
 METRICS = {"log_loss": 1.0, "accuracy": 0.5}
@@ -160,7 +167,8 @@ def test_a_model_that_is_no_better(
     model_metrics: dict[str, float], constant: dict[str, float], settings: dict[str, Any], message: str | None
 ) -> None:
     metrics = {"valid": model_metrics, "constant": constant, "best_epoch": 3}
-    warnings = useless("job", metrics, 100, AdaptConfig(readout="token", **settings))
+    kind: TaskKind = "ranking" if "mrr" in model_metrics else "classification"
+    warnings = useless(objective(kind, readout="token", **settings), "job", metrics, 100)
     if message is None:
         assert warnings == ()
     else:
@@ -172,9 +180,10 @@ def test_held_out_users_are_better_evidence_than_valid_users() -> None:
     bad, good = {"log_loss": 2.0, "accuracy": 0.1}, {"log_loss": 1.0, "accuracy": 0.5}
     cross_validation = {"folds": 5, "users": 640, "metrics": good, "constant": bad}
     metrics = {"valid": bad, "constant": good, "best_epoch": 3, "cross_validation": cross_validation}
-    assert useless("job", metrics, 37, AdaptConfig()) == ()
+    classes = objective("classification")
+    assert useless(classes, "job", metrics, 37) == ()
     (warning,) = useless(
-        "job", metrics | {"cross_validation": cross_validation | {"metrics": bad, "constant": good}}, 37, AdaptConfig()
+        classes, "job", metrics | {"cross_validation": cross_validation | {"metrics": bad, "constant": good}}, 37
     )
     assert "for 640 held-out train users" in warning
 

@@ -135,7 +135,7 @@ def _alone(fold: Fold, batches: list[dict[str, torch.Tensor] | None], config: Ad
             continue
         vectors = represent(fold.learner.parts.backbone, batch["tokens"], fold.learner.parts.patch, config.readout)
         optimizer.zero_grad()
-        fold.learner.loss(fold.learner.parts.head, vectors, batch).backward()
+        fold.learner.objective(fold.learner.parts.head, vectors, batch).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), config.optim.clip_norm)
         optimizer.step()
         schedule.step()
@@ -390,6 +390,6 @@ def test_where_heads_start_is_decided_by_the_fold_alone(model: UserModel, corpus
     config = adapt_config(**POOLED)
     fold = folds_of(model, corpus, "cluster", config)[0]
     alone = build(config, model.network.backbone, corpus.task("cluster"), fold.learner.source.part)
-    start_head(alone, config, fold.learner.source.part, None, None)
+    start_head(alone, config, fold.learner.source.part, None, fold.learner.objective)
     assert torch.equal(fold.learner.parts.head.shift, alone.head.shift)
     assert torch.equal(fold.learner.parts.head.weight, alone.head.weight)

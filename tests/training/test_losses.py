@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from peterrec.config import NegativesConfig
-from peterrec.data.corpus import Corpus
+from peterrec.config import AdaptConfig, NegativesConfig, TaskKind
+from peterrec.data.corpus import Corpus, Task, TaskPart
+from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.heads import ClassificationHead, ItemHead
 from peterrec.training.adapt import adapt, adapt_jointly
-from peterrec.training.task_loss import TaskLoss, class_weights
+from peterrec.training.task_kinds import TaskObjective, task_objective
+from peterrec.training.task_kinds.classification import class_weights
 from peterrec.training.task_source import TaskSource
 from training.small import adapt_config, corpus_of
 
 ROWS = [[4, 5], [5], [6, 4], [4]]
+
+
+def objective(kind: TaskKind, config: AdaptConfig) -> TaskObjective:
+    """Of a task about which only the kind is known."""
+    return task_objective(config, Task("job", kind, Path()), TaskPart((), Sequences.from_rows([])))
 
 
 def labelled(folder: Path, train: list[int]) -> Corpus:
@@ -68,7 +75,7 @@ def test_class_weights_do_nothing_to_a_ranking_task(
     config = adapt_config(epochs=1, class_weights={"c9": 2})
     bundle = adapt(backbone, corpus, "shop", tmp_path / "o", config)
     assert bundle.kind == "ranking"
-    assert "class_weights are not used: 'shop' is a ranking task" in logged
+    assert "class_weights is not used: 'shop' is a ranking task" in logged
     logged.clear()
     adapt(backbone, corpus, "cluster", tmp_path / "c", adapt_config(epochs=1))
     assert not any("class_weights" in line for line in logged)
@@ -81,7 +88,8 @@ def test_the_loss_of_classes_by_hand(weights: list[float] | None, smoothing: flo
     head = ClassificationHead(4, 3, torch.Generator().manual_seed(0))
     vectors = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)) * 20
     labels = np.array([0, 2, 2, 1, 0])
-    loss = TaskLoss(adapt_config(label_smoothing=smoothing), None if weights is None else torch.tensor(weights))
+    loss = objective("classification", adapt_config(label_smoothing=smoothing))
+    loss.weights = None if weights is None else torch.tensor(weights)
     actual = loss(head, vectors, {"labels": torch.from_numpy(labels)}).item()
     scores = head(vectors).detach().double().numpy()
     log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
@@ -142,7 +150,7 @@ NEGATIVES = [[0, 3, 4, 3], [5, 0, 4, 3], [1, 2, 0, 4]]
 def test_the_loss_of_pairs_by_hand(loss: str) -> None:
     head, vectors, batch, scores = scores_and_batch(NEGATIVES)
     batch["log_expected"] = torch.tensor([[0.5, -1.0, 0.2, -1.0]] * 3)
-    actual = TaskLoss(adapt_config(ranking_loss=loss), None)(head, vectors, batch).item()
+    actual = objective("ranking", adapt_config(ranking_loss=loss))(head, vectors, batch).item()
     positive = scores[np.arange(3), [1, 2, 5]]
     negative = np.take_along_axis(scores, np.array(NEGATIVES), 1)
     corrected = np.exp(negative - [0.5, -1.0, 0.2, -1.0]).sum(1)
@@ -161,7 +169,7 @@ def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, m
     large_head = ItemHead(4, 300)
     with torch.no_grad():
         large_head.weight[:6], large_head.bias[:6] = small_head.weight, small_head.bias
-    objective = TaskLoss(adapt_config(ranking_loss=loss), None)
+    ranking = objective("ranking", adapt_config(ranking_loss=loss))
     ways: list[str] = []
     monkeypatch.setattr(
         ItemHead, "score", lambda *arguments, score=ItemHead.score: ways.append("chosen") or score(*arguments)
@@ -171,7 +179,7 @@ def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, m
     )
     gradients = []
     for head in (small_head, large_head):
-        actual = objective(head, vectors.requires_grad_(), batch)
+        actual = ranking(head, vectors.requires_grad_(), batch)
         gradients.append((actual.detach(), *torch.autograd.grad(actual, [vectors, head.weight])))
     assert ways == ["all", "chosen"]
     for few_gradient, many_gradient in zip(*gradients, strict=True):
@@ -185,10 +193,10 @@ def test_few_or_many_targets_are_scored_in_two_ways_with_one_result(loss: str, m
 def test_hard_negatives_are_the_highest_scoring_of_the_sample(loss: str, count: int) -> None:
     head, vectors, batch, scores = scores_and_batch(NEGATIVES)
     config = adapt_config(ranking_loss=loss, negatives={"sampling": "hard", "count": count, "candidates": 4})
-    actual = TaskLoss(config, None)(head, vectors, batch).item()
+    actual = objective("ranking", config)(head, vectors, batch).item()
     best = [sorted(row, key=lambda item: -scores[pair, item])[:count] for pair, row in enumerate(NEGATIVES)]
     head, vectors, batch, _ = scores_and_batch(best)
-    plain = TaskLoss(adapt_config(ranking_loss=loss, negatives={"count": count}), None)
+    plain = objective("ranking", adapt_config(ranking_loss=loss, negatives={"count": count}))
     assert actual == pytest.approx(plain(head, vectors, batch).item(), rel=1e-6)
 
 

@@ -167,7 +167,7 @@ def test_mixed_precision_makes_no_ties(corpus: Corpus, tmp_path: Path, monkeypat
         score_batches.extend(torch.from_numpy(scores) for scores in batches)
         return mean_reciprocal_rank(batches, targets)
 
-    monkeypatch.setattr("peterrec.training.task_loss.mean_reciprocal_rank", rate)
+    monkeypatch.setattr("peterrec.training.task_kinds.ranking.mean_reciprocal_rank", rate)
     adapt(model, corpus, "shop", tmp_path / "c", adapt_config(epochs=1, runner=runner(precision="bf16-mixed")))
     assert len(score_batches) == 6  # of adapting: the start, the epoch, and the same answer for everybody
     assert all((scores.bfloat16().float() != scores).double().mean() > 0.9 for scores in score_batches)

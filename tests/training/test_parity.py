@@ -36,7 +36,7 @@ from peterrec.training.learners import AdaptModule, Learner
 from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.strategies import Trainable
-from peterrec.training.task_loss import TaskLoss
+from peterrec.training.task_kinds import task_objective
 from training.small import adapt_config, pretrain_config
 
 HISTORIES = [[5, 6, 7, 8, 6, 23], [9, 4], [10, UNK, 5, 4]]
@@ -150,8 +150,9 @@ def adapting(kind: str, patch: PatchConfig, head: ClassificationHead | ItemHead,
     config = adapt_config(patch=patch, **settings)
     nobody = TaskPart((), Sequences.from_rows([]), None, None)
     source: Any = None
-    task = Task("job", "classification", Path(), ())
-    return AdaptModule([Learner(task, nobody, nobody, trainable, source, TaskLoss(config, None))], config)
+    task = Task("job", "ranking" if isinstance(head, ItemHead) else "classification", Path())
+    objective = task_objective(config, task, nobody)
+    return AdaptModule([Learner(task, nobody, nobody, trainable, source, objective)], config)
 
 
 def vectors_by_loops(module: AdaptModule) -> np.ndarray:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from peterrec._version import __version__
+from peterrec.artifacts.bundle_outputs import Outputs, check_distinct, output_format
 from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.identity import BackboneIdentity
 from peterrec.artifacts.popularity import Popularity
 from peterrec.artifacts.provenance import dump_provenance, load_provenance
-from peterrec.artifacts.tensors import fingerprint, load_into, names_fingerprint, read_tensors, write_tensors
+from peterrec.artifacts.tensors import fingerprint, load_into, read_tensors, write_tensors
 from peterrec.config import (
     KeptOutUsersConfig,
     PatchConfig,
     ReadoutName,
+    TaskKind,
     build_config,
     dump_optional,
     load_optional,
@@ -31,7 +31,7 @@ from peterrec.data.corpus import Provenance
 from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError
 from peterrec.nn.backbone import Backbone, UnsharedModules
-from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.nn.heads import Head
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
 from peterrec.nn.tokens import SPECIAL
@@ -83,11 +83,11 @@ class Bundle:
     """
 
     name: str
-    kind: Literal["classification", "ranking"]
+    kind: TaskKind
     strategy: str
     patch: Patch | None
     patch_config: PatchConfig | None
-    head: ClassificationHead | ItemHead
+    head: Head
     class_names: tuple[str, ...]
     targets: Catalogue | None
     max_length: int
@@ -119,6 +119,16 @@ class Bundle:
         share = f"{self.trainable_params / self.all_params:.1%}"
         valid = {f"valid {name}": value for name, value in self.metrics.get("valid", {}).items()}
         return {"task": self.name, "kind": self.kind, "strategy": self.strategy, **answers, "trained": share, **valid}
+
+    @property
+    def outputs(self) -> Outputs:
+        """Meaning of the outputs of the head."""
+        return Outputs(self.class_names, self.class_priors, self.targets)
+
+    @property
+    def outputs_fingerprint(self) -> str:
+        """Fingerprint of what the head scores: the classes, or the targets."""
+        return output_format(self.kind).fingerprint(self.outputs)
 
     @cached_property
     def popularity(self) -> Popularity | None:
@@ -192,17 +202,15 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         StorageError: the disk is full or the place is not writable.
     """
     with description_errors(path):
-        _check_distinct(bundle.class_names)
+        check_distinct(bundle.class_names)
     tensors = bundle.tensors()
     meta = _description(bundle, fingerprint(tensors))
     with new_folder(path, overwrite=overwrite, kind="bundle") as folder:
         write_json(folder / "adapter_config.json", meta)
         write_tensors(folder / "adapter_model.safetensors", tensors)
         write_json(folder / "metrics.json", bundle.metrics)
-        if bundle.targets is not None:
-            bundle.targets.write(folder / "targets.parquet")
-        else:
-            write_json(folder / "labels.json", _labels(bundle))
+        form = output_format(bundle.kind)
+        form.write(folder / form.file, bundle.outputs)
         write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
         if config_yaml:
             write_file(folder / "config.yaml", config_yaml.encode())
@@ -219,7 +227,7 @@ def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
         "strategy": bundle.strategy,
         "patch": bundle.patch_config.model_dump(mode="json") if bundle.patch_config is not None else None,
         "unshared": _dump_unshared(bundle.unshared),
-        "outputs": len(bundle.class_names) if bundle.targets is None else len(bundle.targets),
+        "outputs": output_format(bundle.kind).count(bundle.outputs),
         "max_length": bundle.max_length,
         "readout": bundle.readout,
         "patch_params": bundle.patch_params,
@@ -231,7 +239,7 @@ def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
         "trainable_fraction": bundle.trainable_params / bundle.all_params,
         "backbone_fingerprint": bundle.backbone_fingerprint,
         "catalogue_fingerprint": bundle.catalogue_fingerprint,
-        "outputs_fingerprint": outputs_fingerprint(bundle.class_names, bundle.targets),
+        "outputs_fingerprint": bundle.outputs_fingerprint,
         "fingerprint": tensors_fingerprint,
         "exclude_seen": bundle.exclude_seen,
         "exclude_seen_reason": bundle.exclude_seen_reason,
@@ -247,11 +255,6 @@ def _dump_unshared(unshared: UnsharedModules | None) -> dict[str, Any] | None:
     if unshared is None:
         return None
     return {name: value for name, value in asdict(unshared).items() if (name, value) != ("per_block", 2)}
-
-
-def _labels(bundle: Bundle) -> dict[str, Any]:
-    priors = {} if bundle.class_priors is None else {"class_priors": list(bundle.class_priors)}
-    return {"class_names": list(bundle.class_names)} | priors
 
 
 def load_bundle(path: Path, backbone: Backbone, identity: BackboneIdentity, *, mapped: bool = False) -> Bundle:
@@ -292,9 +295,7 @@ def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> Non
 
 class _Parts(NamedTuple):
     tensors: dict[str, Tensor]
-    targets: Catalogue | None
-    class_names: tuple[str, ...]
-    class_priors: tuple[float, ...] | None
+    outputs: Outputs
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -312,20 +313,17 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def _read_parts(path: Path, meta: dict[str, Any], *, mapped: bool) -> _Parts:
     tensors = read_tensors(path / "adapter_model.safetensors", finite=not mapped)
-    ranking = _is_ranking(meta["kind_of_task"])
-    targets = Catalogue.read(path / "targets.parquet") if ranking else None
-    names, priors = ((), None) if ranking else _read_labels(path / "labels.json")
+    form = output_format(meta["kind_of_task"])
+    outputs = form.read(path / form.file)
     if not mapped:
         _check_fingerprint("tensors", fingerprint(tensors), meta["fingerprint"], path)
-        outputs = "targets" if ranking else "labels"
-        _check_fingerprint(outputs, outputs_fingerprint(names, targets), meta["outputs_fingerprint"], path)
-    _check_sizes(meta, len(names) if targets is None else len(targets))
-    return _Parts(tensors, targets, names, priors)
+        _check_fingerprint(form.noun, form.fingerprint(outputs), meta["outputs_fingerprint"], path)
+    _check_sizes(meta, form.count(outputs))
+    return _Parts(tensors, outputs)
 
 
 def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool) -> Bundle:
-    tensors, targets, names, priors = _read_parts(path, meta, mapped=mapped)
-    ranking = targets is not None
+    tensors, outputs = _read_parts(path, meta, mapped=mapped)
     patch_config = build_config(PatchConfig, meta["patch"]) if meta["patch"] is not None else None
     readout: ReadoutName = meta["readout"]
     width = readout_named(readout).width(backbone.config.channels)
@@ -336,9 +334,8 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         strategy=meta["strategy"],
         patch=Patch(patch_config, backbone.config, items=backbone.items) if patch_config is not None else None,
         patch_config=patch_config,
-        head=(ItemHead if ranking else ClassificationHead)(width, meta["outputs"]),
-        class_names=names,
-        targets=targets,
+        head=output_format(meta["kind_of_task"]).head(width, meta["outputs"]),
+        **outputs._asdict(),
         max_length=meta["max_length"],
         backbone_fingerprint=meta["backbone_fingerprint"],
         catalogue_fingerprint=meta["catalogue_fingerprint"],
@@ -352,17 +349,10 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         exclude_seen=meta["exclude_seen"],
         exclude_seen_reason=meta["exclude_seen_reason"],
         provenance=load_provenance(meta["provenance"]),
-        class_priors=priors,
         new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
     )
     load_into(bundle.modules(), tensors, path, mapped=mapped)
     return bundle
-
-
-def _is_ranking(kind: str) -> bool:
-    if kind not in ("classification", "ranking"):
-        raise ValueError(f"kind_of_task is {kind!r}, neither classification nor ranking")
-    return kind == "ranking"
 
 
 def _check_sizes(meta: dict[str, Any], outputs: int) -> None:
@@ -370,32 +360,3 @@ def _check_sizes(meta: dict[str, Any], outputs: int) -> None:
         raise ValueError(f"outputs is {meta['outputs']}, and {outputs} are named")
     if type(meta["max_length"]) is not int or meta["max_length"] < 1:
         raise ValueError(f"max_length is {meta['max_length']!r}, no number of events")
-
-
-def _read_labels(path: Path) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Return class names and class priors, which bundles of before they were kept lack."""
-    with description_errors(path):
-        labels = read_json(path)
-        names, class_priors = tuple(labels["class_names"]), labels.get("class_priors")
-        _check_distinct(names)
-        if class_priors is None:
-            return names, None
-        class_priors = tuple(float(prior) for prior in class_priors)
-        if (
-            len(class_priors) != len(names)
-            or min(class_priors) < 0
-            or not math.isclose(sum(class_priors), 1, abs_tol=1e-6)
-        ):
-            raise ValueError("class_priors are not one share for each class")
-        return names, class_priors
-
-
-def _check_distinct(names: tuple[str, ...]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"two classes are named {twice[0]!r}")
-
-
-def outputs_fingerprint(class_names: tuple[str, ...], targets: Catalogue | None) -> str:
-    """Return the fingerprint of what a head scores: the classes, or the targets."""
-    return targets.fingerprint if targets is not None else names_fingerprint(class_names)

@@ -19,6 +19,7 @@ from peterrec.config.data import (
     SourceConfig,
     SplitConfig,
     TaskConfig,
+    TaskKind,
 )
 from peterrec.config.experiment import (
     ExperimentConfig,
@@ -116,6 +117,7 @@ __all__ = [
     "Strategy",
     "SyntheticConfig",
     "TaskConfig",
+    "TaskKind",
     "Text",
     "TuneConfig",
     "Window",

@@ -216,6 +216,9 @@ class PreprocessingConfig(LaterSettingsConfig):
     )
 
 
+TaskKind = Literal["classification", "ranking"]
+"""Of all tasks; what each is, layer by layer: docs/concepts.md."""
+
 TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discriminator="kind")]
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peterrec.arguments import checked, names_there
-from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig, build_config
+from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig, TaskKind, build_config
 from peterrec.data.arrow_arrays import from_lists, single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.preprocessing import preprocessing_of
@@ -50,6 +50,11 @@ class TaskPart:
 
     def __len__(self) -> int:
         return len(self.sequences)
+
+    @property
+    def kind(self) -> TaskKind:
+        """Kind of the task, by what is to be learned of the users."""
+        return "ranking" if self.labels is None else "classification"
 
     def take(self, rows: IntArray) -> TaskPart:
         """Return the given users, in the given order."""
@@ -93,7 +98,7 @@ class Task:
     """
 
     name: str
-    kind: Literal["classification", "ranking"]
+    kind: TaskKind
     path: Path
     class_names: tuple[str, ...] = ()
     targets: Catalogue | None = None

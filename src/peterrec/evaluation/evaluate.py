@@ -15,7 +15,7 @@ from peterrec.data.sequences import Sequences
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
-from peterrec.evaluation.outcomes import method_outcome, outcome_statistics, primary_metric, test_users_of
+from peterrec.evaluation.outcomes import PROTOCOLS, test_users_of
 from peterrec.evaluation.results import (
     Comparison,
     EvaluationProtocol,
@@ -123,14 +123,14 @@ def _baselines(
 def _evaluate_method(
     task: Task, test: TaskPart, name: str, method: Scorer, config: EvaluateConfig
 ) -> _MethodStatistics:
-    wanted = "probabilities" if task.kind == "classification" else "score_batches"
-    if not hasattr(method, wanted):
+    protocol = PROTOCOLS[task.kind]
+    if not hasattr(method, protocol.scores):
         raise TaskError(f"{name!r} cannot score a {task.kind} task", remedy="use a bundle adapted to this task")
     try:
-        outcome = method_outcome(task, test, method, config)
+        outcome = protocol.outcome(task, test, method, config)
     except DataError as error:
         raise type(error)(f"method {name!r}: {error.message}", remedy=error.remedy, path=error.path) from error
-    return _MethodStatistics(outcome_statistics(outcome, config), len(outcome))
+    return _MethodStatistics(protocol.statistics(outcome, config), len(outcome))
 
 
 def _report(
@@ -146,7 +146,7 @@ def _report(
     if not evaluated:
         raise TaskError("there is nothing to evaluate", remedy="give a bundle, or leave the baselines on")
     first = next(iter(evaluated.values()))
-    primary = primary_metric(task, config)
+    primary = PROTOCOLS[task.kind].primary(config)
     results = [_result(name, methods[name], name in models, evaluated[name], estimates, config) for name in methods]
     compared = [primary] + (["auc"] if "auc" in first.statistics else [])
     comparisons = [

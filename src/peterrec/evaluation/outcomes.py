@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from peterrec.config import EvaluateConfig
+from peterrec.config import EvaluateConfig, TaskKind
 from peterrec.data.corpus import Task, TaskPart
+from peterrec.data.sequences import IntArray
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines.classification import labels_of
 from peterrec.evaluation.baselines.ranking import targets_of
@@ -20,10 +22,15 @@ from peterrec.evaluation.protocols import (
     classification_outcome,
     ranking_outcome,
 )
-from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, Scorer
-from peterrec.evaluation.statistics import classification_statistics, ranking_statistics
-
-Outcome = ClassificationOutcome | RankingOutcome
+from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer
+from peterrec.evaluation.statistics import (
+    Sums,
+    classification_statistics,
+    classification_sums,
+    pairs_of,
+    ranking_statistics,
+    ranking_sums,
+)
 
 
 def test_users_of(task: Task) -> TaskPart:
@@ -38,36 +45,9 @@ def test_users_of(task: Task) -> TaskPart:
     return test
 
 
-def method_outcome(task: Task, test: TaskPart, scorer: Scorer, config: EvaluateConfig) -> Outcome:
-    """Score the test users and rank or classify them by the protocol of the task.
-
-    Args:
-        task: as prepared.
-        test: its test users.
-        scorer: gives `probabilities` for a classification task, `score_batches` for a ranking task.
-        config: sampled negatives, and the seed of their draw.
-
-    Raises:
-        DataError: scores that are NaN or do not fit the task.
-    """
-    if task.kind == "classification":
-        return _class_outcome(task, test, cast(ClassificationScorer, scorer))
-    return _ranking_outcome(task, test, cast(RankingScorer, scorer), config)
-
-
-def outcome_statistics(outcome: Outcome, config: EvaluateConfig) -> dict[str, Statistic]:
-    """Return every metric of an outcome by its name, as a function of user weights."""
-    if isinstance(outcome, ClassificationOutcome):
-        return classification_statistics(outcome)
-    return ranking_statistics(outcome, k=config.k, sampled_negatives=config.sampled_negatives)
-
-
-def primary_metric(task: Task, config: EvaluateConfig) -> str:
-    """Return the name of the metric that sentences and verdicts are about."""
-    return "accuracy" if task.kind == "classification" else f"mrr@{config.k}"
-
-
-def _class_outcome(task: Task, test: TaskPart, scorer: ClassificationScorer) -> ClassificationOutcome:
+def _class_outcome(
+    task: Task, test: TaskPart, scorer: ClassificationScorer, _: EvaluateConfig
+) -> ClassificationOutcome:
     outcome = classification_outcome(scorer.probabilities(test.sequences), labels_of(test))
     outputs, classes = outcome.probabilities.shape[1], len(task.class_names)
     if outputs != classes:
@@ -90,3 +70,45 @@ def _ranking_outcome(task: Task, test: TaskPart, scorer: RankingScorer, config: 
     if task.exclude_seen and test.seen_targets is not None:
         scores = without_seen(scores, test.seen_targets)
     return ranking_outcome(scores, targets_of(test), sampled_negatives=config.sampled_negatives, seed=config.seed)
+
+
+@dataclass(frozen=True)
+class TaskProtocol:
+    """The evaluation of one kind of task.
+
+    Attributes:
+        scores: name of the method by which a scorer answers.
+        outcome: scores the test users, and ranks or classifies them; DataError: the scores do not fit the task.
+        statistics: every metric of an outcome by its name, as a function of user weights.
+        user_sums: what each user adds to the metrics that are means over rows, and how many rows each has.
+        primary: name of the metric that sentences and verdicts are about.
+    """
+
+    scores: str
+    outcome: Callable[[Task, TaskPart, Any, EvaluateConfig], Any]
+    statistics: Callable[[Any, EvaluateConfig], dict[str, Statistic]]
+    user_sums: Callable[[Any, EvaluateConfig], tuple[Sums, IntArray]]
+    primary: Callable[[EvaluateConfig], str]
+
+
+PROTOCOLS: Mapping[TaskKind, TaskProtocol] = {
+    "classification": TaskProtocol(
+        scores="probabilities",
+        outcome=_class_outcome,
+        statistics=lambda outcome, _: classification_statistics(outcome),
+        user_sums=lambda outcome, _: (classification_sums(outcome), np.ones(outcome.users, dtype=np.int64)),
+        primary=lambda _: "accuracy",
+    ),
+    "ranking": TaskProtocol(
+        scores="score_batches",
+        outcome=_ranking_outcome,
+        statistics=lambda outcome, config: ranking_statistics(
+            outcome, k=config.k, sampled_negatives=config.sampled_negatives
+        ),
+        user_sums=lambda outcome, config: (
+            ranking_sums(outcome, k=config.k, sampled_negatives=config.sampled_negatives), pairs_of(outcome)
+        ),
+        primary=lambda config: f"mrr@{config.k}",
+    ),
+}  # fmt: skip
+"""By kind of task: how its methods are judged."""

@@ -14,10 +14,8 @@ from peterrec.config import EvaluateConfig, PretrainConfig
 from peterrec.data.corpus import Corpus, Task
 from peterrec.data.hashing import id_hash
 from peterrec.data.pretraining_users import split_users
-from peterrec.evaluation.outcomes import method_outcome, outcome_statistics, primary_metric, test_users_of
-from peterrec.evaluation.protocols import ClassificationOutcome
+from peterrec.evaluation.outcomes import PROTOCOLS, test_users_of
 from peterrec.evaluation.scorers import Scorer
-from peterrec.evaluation.statistics import classification_sums, pairs_of, ranking_sums
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def evaluate_users(
 
     Args:
         task: as prepared.
-        scorer: gives `probabilities` for a classification task, `score_batches` for a ranking task.
+        scorer: has the method that `PROTOCOLS` names for the kind of task.
         config: cut-off, sampled negatives, and the seed of their draw.
         in_pretraining: from ids to whether the users were in pre-training.
 
@@ -55,13 +53,10 @@ def evaluate_users(
         DataError: scores that are NaN or do not fit the task.
     """
     test = test_users_of(task)
-    outcome = method_outcome(task, test, scorer, config)
-    statistics = outcome_statistics(outcome, config)
-    if isinstance(outcome, ClassificationOutcome):
-        sums, rows = classification_sums(outcome), np.ones(outcome.users, dtype=np.int64)
-    else:
-        sums = ranking_sums(outcome, k=config.k, sampled_negatives=config.sampled_negatives)
-        rows = pairs_of(outcome)
+    protocol = PROTOCOLS[task.kind]
+    outcome = protocol.outcome(task, test, scorer, config)
+    statistics = protocol.statistics(outcome, config)
+    sums, rows = protocol.user_sums(outcome, config)
     classes: dict[str, int] = {}
     if test.labels is not None:
         counts = np.bincount(test.labels, minlength=len(task.class_names)).tolist()
@@ -76,7 +71,7 @@ def evaluate_users(
     }
     return UserEvaluation(
         metrics={name: value for name, value in values.items() if math.isfinite(value)},
-        primary=primary_metric(task, config),
+        primary=protocol.primary(config),
         users=pa.table(columns | {name: pa.array(values) for name, values in sums.items()}),
         classes=classes,
         candidates=None if task.targets is None else len(task.targets),

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from peterrec.config import TaskKind
 from peterrec.display import Tabular
 from peterrec.errors import ArtifactError
 from peterrec.evaluation.intervals import Interval, Verdict
@@ -88,7 +89,7 @@ class TaskEvaluation(_Frozen, Tabular):
     model_config = ConfigDict(populate_by_name=True)
 
     task: str
-    kind: Literal["classification", "ranking"]
+    kind: TaskKind
     users: int
     rows: int
     candidates: int | None

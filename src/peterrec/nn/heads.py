@@ -105,3 +105,7 @@ class ItemHead(_Head):
     def score(self, representation: Float[Tensor, "B R"], items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Return the scores of chosen items of each row."""
         return torch.einsum("bc,bmc->bm", self.read(representation), self.weight[items]) + self.bias[items]
+
+
+Head = ClassificationHead | ItemHead
+"""Of any kind of task."""

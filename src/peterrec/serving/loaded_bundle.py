@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from peterrec.artifacts.bundle_io import Bundle, outputs_fingerprint, save_bundle
+from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.artifacts.tensors import fingerprint
 from peterrec.data.history_reader import HistoryReader
 from peterrec.serving.index import ItemIndex
@@ -49,8 +49,7 @@ class LoadedBundle:
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.unshared)]
         settings += [bundle.exclude_seen, reader.key]
         settings += [] if bundle.class_priors is None else [bundle.class_priors]
-        outputs = outputs_fingerprint(bundle.class_names, bundle.targets)
-        content = json.dumps([fingerprint(bundle.tensors()), outputs, settings], sort_keys=True)
+        content = json.dumps([fingerprint(bundle.tensors()), bundle.outputs_fingerprint, settings], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), None, reader)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from peterrec.arguments import describe
+from peterrec.config import TaskKind
 from peterrec.data.catalogue import ItemId
 from peterrec.data.ties import FloatArray
 from peterrec.errors import RequestError
@@ -166,7 +167,7 @@ class TaskInfo:
     """
 
     name: str
-    kind: Literal["classification", "ranking"]
+    kind: TaskKind
     version: str
     classes: tuple[str, ...]
     targets: int
@@ -201,7 +202,7 @@ class VersionInfo:
     active: bool
     path: str
     loaded_at: float
-    kind: Literal["classification", "ranking"]
+    kind: TaskKind
     strategy: str
     parameters: int
     patched_blocks: int

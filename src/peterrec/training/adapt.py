@@ -24,14 +24,14 @@ from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.training.adaptation_run import AdaptationRun, best_line
 from peterrec.training.callbacks import Curve
-from peterrec.training.constant_baseline import constant_answer_metrics, useless
+from peterrec.training.constant_baseline import useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
 from peterrec.training.distributed import on_rank_zero
 from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
 from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
 from peterrec.training.loop import Plan
 from peterrec.training.selection import Selection
-from peterrec.training.task_loss import metric_names
+from peterrec.training.task_kinds import mean_metrics
 from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -192,11 +192,10 @@ def _adapt(
 
 def _plan(run: AdaptationRun) -> Plan:
     if run.joint:
-        deciding = (metric_in_joint(metric_names(learner.task)[0], learner.task.name) for learner in run.learners)
+        deciding = (metric_in_joint(learner.objective.metric_names[0], learner.task.name) for learner in run.learners)
         return Plan.from_config(run.config, "joint", "min", (MONITOR, *deciding))
-    task = run.learners[0].task
-    mode = "max" if task.kind == "ranking" else "min"
-    return Plan.from_config(run.config, f"{task.name} ({run.config.strategy})", mode, metric_names(task))
+    task, objective = run.learners[0].task, run.learners[0].objective
+    return Plan.from_config(run.config, f"{task.name} ({run.config.strategy})", objective.mode, objective.metric_names)
 
 
 def _train(run: AdaptationRun, work: WorkFolder, plan: Plan) -> Curve:
@@ -217,14 +216,14 @@ def _metrics(
     cross_validation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what the bundle of a task says of its training: its own metrics, at the epoch that was best for all."""
-    task, names = learner.task, metric_names(learner.task)
+    task, names = learner.task, learner.objective.metric_names
     names_in_curve = {metric_in_joint(name, task.name) if run.joint else name: name for name in names}
     rows = [
         {names_in_curve.get(key, key): value for key, value in row.items() if key in (*names_in_curve, *OF_ALL_TASKS)}
         for row in curve.rows
     ]
     metrics: dict[str, Any] = {
-        "constant": constant_answer_metrics(task, learner.train, learner.valid, learner.loss.weights),
+        "constant": mean_metrics(learner.objective.constant_sums(learner.valid)),
         **({} if cross_validation is None else {"cross_validation": cross_validation}),
         "start": {} if curve.start is None else {name: curve.start[key] for key, name in names_in_curve.items()},
         "valid": {name: curve.best[key] for key, name in names_in_curve.items()},
@@ -233,7 +232,7 @@ def _metrics(
         "curve": rows,
         "corpus_fingerprint": run.corpus.manifest["fingerprint"],
     }
-    warnings = [*selection.warnings, *useless(task.name, metrics, len(learner.valid), run.config)]
+    warnings = [*selection.warnings, *useless(learner.objective, task.name, metrics, len(learner.valid))]
     return metrics | {"warnings": warnings}
 
 

@@ -30,6 +30,7 @@ from peterrec.training.loop import Plan, TrainedModule, fit
 from peterrec.training.patch_size import wide_patch_line
 from peterrec.training.selection import select_by
 from peterrec.training.strategies import build_networks, count_parameters, joint_counts
+from peterrec.training.task_kinds import unused_settings
 from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -141,8 +142,8 @@ class AdaptationRun:
         else:
             users = f"{len(first.train):,} users, {len(first.valid):,} to validate"
             logger.info(f"adapting to {first.task.name!r} with strategy {config.strategy!r} on {users}")
-            if config.class_weights is not None and first.task.kind == "ranking":
-                logger.info(f"class_weights are not used: {first.task.name!r} is a ranking task")
+            for name in unused_settings(config, first.task.kind):
+                logger.info(f"{name} is not used: {first.task.name!r} is a {first.task.kind} task")
         if self.cache is not None:
             logger.info(self.cache.line)
         networks = [learner.parts for learner in self.learners]

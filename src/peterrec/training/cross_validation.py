@@ -16,11 +16,10 @@ from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_folds
 from peterrec.data.subset import count_targets
 from peterrec.training.adaptation_run import AdaptationRun, epoch_phrase
-from peterrec.training.constant_baseline import constant_answer_sums
 from peterrec.training.learners import AdaptModule, Learner, Read, StepSource, ValidBatches, new_learner
 from peterrec.training.loop import Plan
 from peterrec.training.strategies import build
-from peterrec.training.task_loss import MetricTotals, mean_metrics
+from peterrec.training.task_kinds import MetricTotals, mean_metrics
 from peterrec.training.task_source import VALID_BATCH, Batch
 from peterrec.training.work_folder import WorkFolder
 
@@ -66,8 +65,7 @@ def _fold(run: AdaptationRun, rows: IntArray, held_out: IntArray) -> Fold:
     parts = build(config, run.model.network.backbone, task, train)
     states: Read | None = None if cache is None else lambda fold_rows: cache.train(rows[fold_rows])
     learner = new_learner(config, task, train, valid, parts, run.model.device, states, valid_chooses=False)
-    constant = constant_answer_sums(task, train, valid, np.arange(len(valid)), learner.loss.weights)
-    return Fold(rows, held_out, learner, constant)
+    return Fold(rows, held_out, learner, learner.objective.constant_sums(valid))
 
 
 def fold_source(folds: list[Fold], lengths: IntArray) -> StepSource:

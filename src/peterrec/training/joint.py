@@ -17,7 +17,7 @@ from peterrec.config import AdaptConfig
 from peterrec.storage import FORMAT_VERSION, new_folder, write_file, write_json
 from peterrec.training.learners import AdaptModule, Learner, TaskReader
 from peterrec.training.loop import TrainedModule
-from peterrec.training.task_loss import mean_metrics, metric_names, metric_sums
+from peterrec.training.task_kinds import mean_metrics
 from peterrec.training.task_source import Batch
 
 MONITOR = "relative"
@@ -71,7 +71,7 @@ class JointModule(AdaptModule):
         named: dict[str, float] = {}
         for learner, start, sums in zip(self.learners, self.uninformed, self.take_sums(), strict=True):
             metrics = mean_metrics(sums)
-            relative.append(relative_to(start, metrics, metric_names(learner.task)[0]))
+            relative.append(learner.objective.relative(start, metrics))
             named |= {metric_in_joint(name, learner.task.name): value for name, value in metrics.items()}
         self.log_dict({MONITOR: float(np.mean(relative)), **named})
 
@@ -80,13 +80,8 @@ def uninformed_metric(learner: Learner) -> float:
     """Return the metric that decides for a task, of a head that says the same of everybody: its bias alone."""
     bias = learner.parts.head.bias.detach().cpu()
     scores = bias.expand(len(learner.valid), -1).clone()
-    sums = metric_sums(scores, learner.valid, np.arange(len(learner.valid)), learner.loss.weights)
-    return mean_metrics([sums])[metric_names(learner.task)[0]]
-
-
-def relative_to(start: float, metrics: dict[str, float], name: str) -> float:
-    """Return a metric by its value without looking at users: below 1 is better than that, whatever the kind."""
-    return start / metrics[name] if name == "mrr" else metrics[name] / start
+    sums = learner.objective.metric_sums(scores, learner.valid, np.arange(len(learner.valid)))
+    return mean_metrics([sums])[learner.objective.metric_names[0]]
 
 
 def save_joint_bundles(

@@ -24,7 +24,7 @@ from peterrec.training.head_start import start_head
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.strategies import Trainable
-from peterrec.training.task_loss import MetricTotals, TaskLoss, class_weights, mean_metrics, metric_sums
+from peterrec.training.task_kinds import MetricTotals, TaskObjective, mean_metrics, task_objective
 from peterrec.training.task_source import VALID_BATCH, Batch, TaskSource, own_users, valid_batches
 
 Read = Callable[[IntArray], Batch]
@@ -40,7 +40,7 @@ class Learner:
         valid: users that it is judged on.
         parts: the network.
         source: batches of the train users.
-        loss: with class weights by the train users.
+        objective: of the task, by the train users.
         starts_at_probe: whether its head does.
     """
 
@@ -49,7 +49,7 @@ class Learner:
     valid: TaskPart
     parts: Trainable
     source: TaskSource
-    loss: TaskLoss
+    objective: TaskObjective
     starts_at_probe: bool = False
 
 
@@ -78,14 +78,14 @@ def new_learner(
 
     Raises:
         TaskError: a user has every target, so that no negative is left.
-        ConfigError: class weights that do not fit the task.
+        ConfigError: a setting of the loss that does not fit the task.
         TrainingError: what the network reads of the users is not finite.
     """
     parts.modules().to(device)
     parts.backbone.to(device)
-    loss = TaskLoss(config, class_weights(config, task, train))
-    starts_at_probe = start_head(parts, config, train, valid if valid_chooses else None, loss.weights)
-    return Learner(task, train, valid, parts, TaskSource(task, train, config, states), loss, starts_at_probe)
+    objective = task_objective(config, task, train)
+    starts_at_probe = start_head(parts, config, train, valid if valid_chooses else None, objective)
+    return Learner(task, train, valid, parts, TaskSource(task, train, config, states), objective, starts_at_probe)
 
 
 class TaskReader(nn.Module):
@@ -205,7 +205,7 @@ class AdaptModule(TrainedModule):
         self.cache = cache
         self.trunk = None if cache is None else cache.trunk.backbone
         self.readers = nn.ModuleList(self.build_readers(config))
-        self.losses = nn.ModuleList(learner.loss for learner in learners)
+        self.losses = nn.ModuleList(learner.objective for learner in learners)
         self._sums: list[tuple[int, MetricTotals]] = []
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -237,7 +237,8 @@ class AdaptModule(TrainedModule):
         return [self._task_loss(int(number), users) for number, users in batch.items()]
 
     def _task_loss(self, number: int, users: Batch) -> Tensor:
-        loss, head, reader = cast(TaskLoss, self.losses[number]), self.learners[number].parts.head, self.readers[number]
+        loss = cast(TaskObjective, self.losses[number])
+        head, reader = self.learners[number].parts.head, self.readers[number]
         if world_size() == 1:
             mean: Tensor = loss(head, reader(users), users)
             return mean
@@ -273,7 +274,7 @@ class AdaptModule(TrainedModule):
             scores = learner.parts.head(vectors.float()).cpu()
         require_finite(scores, f"the scores of {self.judged_on} users", self.current_epoch)
         rows = batch["rows"].cpu().numpy()
-        self._sums.append((number, metric_sums(scores, learner.valid, rows, learner.loss.weights)))
+        self._sums.append((number, learner.objective.metric_sums(scores, learner.valid, rows)))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all valid users, each by the network that did not learn from it."""

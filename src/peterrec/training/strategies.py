@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,9 +14,10 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
-from peterrec.nn.heads import ClassificationHead, ItemHead, log_share
+from peterrec.nn.heads import Head
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
+from peterrec.training.task_kinds import task_objective
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Trainable:
     unshared: UnsharedModules | None
     unshared_trained: bool
     patch: Patch | None
-    head: ClassificationHead | ItemHead
+    head: Head
     readout_module: nn.Module | None = None
 
     def backbone_modules(self) -> nn.ModuleDict | None:
@@ -154,7 +154,7 @@ def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tupl
     network, unshared = fork(config, backbone)
     patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
     width = readout_named(config.readout).width(backbone.config.channels)
-    heads = [build_head(task, train, width, generator) for task, train in tasks]
+    heads = [task_objective(config, task, train).new_head(width, generator) for task, train in tasks]
     modules = [build_readout_module(config.readout, backbone.config.channels, generator) for _ in tasks]
     return [
         Trainable(network, unshared, plan.trained, patch, head, module)
@@ -196,12 +196,3 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedMod
 def starts_pretrained(config: AdaptConfig) -> bool:
     """Return whether a strategy begins with the weights of the pre-trained backbone."""
     return PLANS[config.strategy].pretrained and (config.strategy, config.joint_init) != ("joint", "random")
-
-
-def build_head(task: Task, train: TaskPart, width: int, generator: torch.Generator) -> ClassificationHead | ItemHead:
-    """Build the head of a task. It starts at what is known without the user: class shares, popularity."""
-    if train.labels is not None:
-        counts = np.bincount(train.labels, minlength=len(task.class_names))
-        return ClassificationHead(width, len(task.class_names), generator, bias=log_share(torch.from_numpy(counts)))
-    assert task.targets is not None
-    return ItemHead(width, len(task.targets), generator, bias=log_share(torch.from_numpy(task.targets.counts)))

@@ -24,7 +24,7 @@ from peterrec.training.patch_size import patch_share
 from peterrec.training.pretrain import check_settings, pretrain, pretraining_plan
 from peterrec.training.probe import Probe
 from peterrec.training.strategies import PLANS
-from peterrec.training.task_loss import metric_names
+from peterrec.training.task_kinds import OBJECTIVES
 from peterrec.tuning.space import Space
 
 
@@ -152,8 +152,8 @@ class AdaptTrials:
         self.space = space
         self.backbone = backbone
         self.task = corpus.task(task)
-        self.monitor = metric_names(self.task)[0]
-        self.mode = "max" if self.task.kind == "ranking" else "min"
+        objective = OBJECTIVES[self.task.kind]
+        self.monitor, self.mode = objective.metric_names[0], objective.mode
 
     @property
     def spaces(self) -> Sequence[Space[Any]]:

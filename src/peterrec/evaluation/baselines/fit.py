@@ -12,7 +12,7 @@ from peterrec.data.sequences import Sequences
 from peterrec.errors import TaskError
 from peterrec.evaluation.baselines.classification import ClassificationBaseline, labels_of, with_unseen_classes
 from peterrec.evaluation.baselines.ranking import RankingBaseline
-from peterrec.evaluation.baselines.registry import BASELINES, Kind, baseline_names, find_baseline
+from peterrec.evaluation.baselines.registry import BASELINES, baseline_names, find_baseline
 
 FittedBaseline = ClassificationBaseline | RankingBaseline
 
@@ -57,7 +57,7 @@ def fit_baseline(
         ConfigError: no such baseline of this kind of task; the message lists those there are.
         TaskError: there are no train users.
     """
-    kind = _kind_of(train)
+    kind = _checked(train).kind
     baseline = find_baseline(name, kind, "cheap")
     needs_two_classes = kind == "classification" and name != "majority"
     if needs_two_classes and len(np.unique(labels_of(train))) < 2:
@@ -91,7 +91,7 @@ def fit_baselines(
     Raises:
         TaskError: there are no train users.
     """
-    kind = _kind_of(train)
+    kind = _checked(train).kind
     names = [name for name in baseline_names(kind, "cheap") if BASELINES[name].quick]
     notes: list[str] = []
     if kind == "classification" and len(np.unique(labels_of(train))) < 2:
@@ -107,7 +107,7 @@ def fit_baselines(
     return FittedBaselines(tuple(baselines), tuple(notes))
 
 
-def _kind_of(train: TaskPart) -> Kind:
+def _checked(train: TaskPart) -> TaskPart:
     if not len(train):
         raise TaskError("the task has no train users", remedy="give it more users or a larger train share")
-    return "ranking" if train.labels is None else "classification"
+    return train

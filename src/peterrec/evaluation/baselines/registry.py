@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from peterrec.arguments import did_you_mean
-from peterrec.config import Config
+from peterrec.config import Config, TaskKind
 from peterrec.config.loading import build_config
 from peterrec.errors import ConfigError
 from peterrec.evaluation.baselines.classification import bag_of_items, history_length, majority
@@ -22,9 +22,8 @@ from peterrec.evaluation.baselines.settings import ConetConfig, DupnConfig, NoSe
 from peterrec.evaluation.baselines.trees import boosted_trees
 
 Family = Literal["cheap", "neural"]
-Kind = Literal["classification", "ranking"]
-CLASSIFICATION: tuple[Kind, ...] = ("classification",)
-RANKING: tuple[Kind, ...] = ("ranking",)
+CLASSIFICATION: tuple[TaskKind, ...] = ("classification",)
+RANKING: tuple[TaskKind, ...] = ("ranking",)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Baseline:
     """
 
     name: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[TaskKind, ...]
     fit: Callable[..., Any]
     family: Family = "cheap"
     settings: type[Config] = NoSettings
@@ -92,7 +91,7 @@ BASELINES: Mapping[str, Baseline] = {
 """By name; simplest first of each kind of task."""
 
 
-def baseline_names(kind: Kind | None = None, family: Family | None = None) -> tuple[str, ...]:
+def baseline_names(kind: TaskKind | None = None, family: Family | None = None) -> tuple[str, ...]:
     """Return the names of all baselines, or of those for a kind of task and of a family; simplest first."""
     return tuple(
         baseline.name
@@ -101,7 +100,7 @@ def baseline_names(kind: Kind | None = None, family: Family | None = None) -> tu
     )
 
 
-def find_baseline(name: str, kind: Kind | None = None, family: Family | None = None) -> Baseline:
+def find_baseline(name: str, kind: TaskKind | None = None, family: Family | None = None) -> Baseline:
     """Return a baseline by its name.
 
     Raises:

@@ -19,12 +19,12 @@ from peterrec.data.sequences import FIRST_ITEM, PAD, Sequences
 from peterrec.evaluation.baselines.settings import DupnConfig
 from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, train_epochs
 from peterrec.nn.device import find_device
-from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.nn.heads import Head
 from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.callbacks import Curve
-from peterrec.training.joint import MONITOR, metric_in_joint, relative_to
-from peterrec.training.strategies import build_head, count_parameters
-from peterrec.training.task_loss import TaskLoss, mean_metrics, metric_names, metric_sums
+from peterrec.training.joint import MONITOR, metric_in_joint
+from peterrec.training.strategies import count_parameters
+from peterrec.training.task_kinds import TaskObjective, mean_metrics, task_objective
 from peterrec.training.task_source import Batch, TaskSource, valid_batches
 
 SCORED = 256  # users of a batch of class probabilities
@@ -70,25 +70,27 @@ class UserEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class _LearnedTask:
-    """A task of the network: users, head, loss, and its first metric without looking at users."""
+    """A task of the network: users, head, objective, and its first metric without looking at users."""
 
     spec: Task
     stream: EpochStream[Batch]
     valid: TaskPart
     valid_batches: FixedBatches[Batch]
-    head: ClassificationHead | ItemHead
-    loss: TaskLoss
+    head: Head
+    objective: TaskObjective
     uninformed: float
 
     @classmethod
     def build(cls, spec: Task, adapt: AdaptConfig, config: DupnConfig, generator: torch.Generator) -> _LearnedTask:
         train, valid = train_and_valid(spec)
-        head = build_head(spec, train, config.hidden, generator)
+        objective = task_objective(adapt, spec, train)
+        head = objective.new_head(config.hidden, generator)
         without_users = head.bias.detach().expand(len(valid), -1).clone()
-        uninformed = mean_metrics([metric_sums(without_users, valid, np.arange(len(valid)))])[metric_names(spec)[0]]
+        sums = objective.metric_sums(without_users, valid, np.arange(len(valid)))
+        uninformed = mean_metrics([sums])[objective.metric_names[0]]
         stream = EpochStream(TaskSource(spec, train, adapt), config.batch_size, adapt.seed)
         batches = valid_batches(valid, config.max_length)
-        return cls(spec, stream, valid, batches, head, TaskLoss(adapt, None), uninformed)
+        return cls(spec, stream, valid, batches, head, objective, uninformed)
 
 
 def train_dupn(
@@ -103,8 +105,9 @@ def train_dupn(
     )
     learned = [_LearnedTask.build(corpus.task(name), adapt, config, generator) for name in tasks]
     network = _MultiTask(encoder, learned, device)
-    monitor = MONITOR if len(learned) > 1 else metric_names(learned[0].spec)[0]
-    curve = Curve(monitor, "max" if monitor == "mrr" else "min")
+    objective = learned[0].objective
+    alone = (objective.metric_names[0], objective.mode)
+    curve = Curve(*(alone if len(learned) == 1 else (MONITOR, "min")))
     train_epochs(network, network.losses, network.steps, network.validate, config, curve, say)
     return {task.spec.name: _trained_baseline(encoder, task, curve, config, device) for task in learned}
 
@@ -126,7 +129,7 @@ class _MultiTask(nn.Module):
             losses = []
             for task, batches in zip(self.tasks, self.batches, strict=True):
                 batch = {name: value.to(self.device) for name, value in next(batches).items()}
-                losses.append(task.loss(task.head, self.encoder(batch["tokens"]), batch))
+                losses.append(task.objective(task.head, self.encoder(batch["tokens"]), batch))
             yield torch.stack(losses).sum()
 
     def validate(self) -> dict[str, float]:
@@ -137,9 +140,9 @@ class _MultiTask(nn.Module):
             sums = []
             for batch in task.valid_batches:
                 scores = task.head(self.encoder(batch["tokens"].to(self.device))).cpu()
-                sums.append(metric_sums(scores, task.valid, batch["rows"].numpy()))
+                sums.append(task.objective.metric_sums(scores, task.valid, batch["rows"].numpy()))
             metrics = mean_metrics(sums)
-            relative.append(relative_to(task.uninformed, metrics, metric_names(task.spec)[0]))
+            relative.append(task.objective.relative(task.uninformed, metrics))
             named |= {metric_in_joint(name, task.spec.name): value for name, value in metrics.items()}
         return metrics if len(self.tasks) == 1 else {MONITOR: float(np.mean(relative)), **named}
 
@@ -149,7 +152,7 @@ class DupnScorer:
     """Class probabilities or scores of targets, of any users."""
 
     encoder: UserEncoder
-    head: ClassificationHead | ItemHead
+    head: Head
     max_length: int
     device: torch.device
     settings: dict[str, Any]
@@ -178,7 +181,7 @@ def _trained_baseline(
 ) -> TrainedBaseline:
     embedding, head = count_parameters(encoder.embedding), count_parameters(task.head)
     trained = {"embedding": embedding, "network": count_parameters(encoder) - embedding, "head": head}
-    names = metric_names(task.spec)
+    names = task.objective.metric_names
     columns = {metric_in_joint(name, task.spec.name) if curve.monitor == MONITOR else name: name for name in names}
     columns |= {name: name for name in ("epoch", "train_loss", "seconds", MONITOR)}
     task_curve = Curve(curve.monitor, curve.mode)

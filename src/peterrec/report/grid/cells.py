@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
+from peterrec.config import TaskKind
 from peterrec.config.experiment import ExperimentConfig, QuestionConfig
 from peterrec.errors import ArtifactError
 from peterrec.evaluation.baselines import baseline_names
 from peterrec.storage import FORMAT_VERSION, check_format, new_folder, read_json, write_json
 
 KIND = "cell"
-Kind = Literal["classification", "ranking"]
 Family = Literal["adapt", "baseline", "neural-baseline"]
 
 
@@ -96,7 +96,7 @@ class CellResult(BaseModel, frozen=True, extra="forbid"):
     seed: int
     share: float
     inputs: dict[str, Any]
-    task_kind: Kind
+    task_kind: TaskKind
     family: Family
     users: dict[str, int]
     classes: dict[str, int] = {}
@@ -179,7 +179,7 @@ def expected_cells(config: ExperimentConfig) -> list[CellKey]:
     return list(dict.fromkeys(keys))
 
 
-def task_kinds(config: ExperimentConfig) -> dict[str, Kind]:
+def task_kinds(config: ExperimentConfig) -> dict[str, TaskKind]:
     """Return the kind of every task by its DATA/TASK, in the order of the data sets."""
     return {f"{name}/{task.name}": task.kind for name, data in config.data.items() for task in data.prepare.tasks}
 

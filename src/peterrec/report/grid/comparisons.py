@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal, NamedTuple
 
+from peterrec.config import TaskKind
 from peterrec.config.experiment import ExperimentConfig
 from peterrec.evaluation.intervals import Verdict, verdict
 from peterrec.evaluation.results import finite_or_none
 from peterrec.evaluation.seed_bootstrap import holm
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
 from peterrec.report.grid.analysis import QuestionResults
-from peterrec.report.grid.cells import Kind, task_kinds
+from peterrec.report.grid.cells import task_kinds
 
 Role = Literal["asked", "constant", "best", "baseline"]
-CONSTANT: dict[Kind, str] = {"classification": "majority", "ranking": "popularity"}
+CONSTANT: dict[TaskKind, str] = {"classification": "majority", "ranking": "popularity"}
 """By kind of task: the baseline that gives every user the same answer."""
 
 
@@ -52,7 +53,7 @@ class Comparison:
     question: str
     role: Role
     task: str
-    kind: Kind
+    kind: TaskKind
     share: float
     method: str
     reference: str

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
+from peterrec.config import TaskKind
 from peterrec.evaluation.baselines import find_baseline
 from peterrec.evaluation.statistics import LOWER_IS_BETTER
 from peterrec.report.formatting import (
@@ -21,7 +22,7 @@ from peterrec.report.formatting import (
     size,
 )
 from peterrec.report.grid.analysis import Measured, QuestionResults, label, strata_names
-from peterrec.report.grid.cells import CellResult, Kind, task_kinds
+from peterrec.report.grid.cells import CellResult, task_kinds
 from peterrec.report.grid.comparisons import CONSTANT, Comparison
 from peterrec.report.grid.conclusions import Answer
 from peterrec.report.tables import Cell, Mark, Row, Table, difference_cell, value_cells
@@ -85,7 +86,7 @@ def _metrics(results: QuestionResults) -> list[Table]:
 
 def _by_kind(results: QuestionResults) -> dict[str, list[str]]:
     kinds = task_kinds(results.config)
-    return {kind: [task for task in results.tasks if kinds[task] == kind] for kind in get_args(Kind)}
+    return {kind: [task for task in results.tasks if kinds[task] == kind] for kind in get_args(TaskKind)}
 
 
 def _differences(answer: Answer) -> Table:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
+from peterrec.config import TaskKind
 from peterrec.evaluation.results import TaskEvaluation
 
 FiniteOrNone = Annotated[float | None, AfterValidator(lambda value: value if math.isfinite(value or 0.0) else None)]
@@ -110,7 +111,7 @@ class TaskFacts(_Facts):
     """A task as prepared. `users` by part; `classes` of a classification; `targets` and `pairs` of a ranking."""
 
     name: str
-    kind: Literal["classification", "ranking"]
+    kind: TaskKind
     users: dict[str, int] = {}
     median_history: float | None = None
     classes: list[ClassFacts] = []

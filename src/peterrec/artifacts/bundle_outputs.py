@@ -1,0 +1,122 @@
+"""The outputs of a bundle's head on disk: one file, whose form depends on the kind of task."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from peterrec.artifacts.tensors import names_fingerprint
+from peterrec.config import TaskKind
+from peterrec.data.catalogue import Catalogue
+from peterrec.nn.heads import ClassificationHead, Head, ItemHead
+from peterrec.storage import description_errors, read_json, write_json
+
+
+class Outputs(NamedTuple):
+    """Meaning of the outputs of a head; of each kind of task other fields say it.
+
+    Attributes:
+        class_names: of a classification task.
+        class_priors: share of each class among the train users.
+        targets: catalogue of a ranking task.
+    """
+
+    class_names: tuple[str, ...] = ()
+    class_priors: tuple[float, ...] | None = None
+    targets: Catalogue | None = None
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """Form of the outputs of one kind of task.
+
+    Attributes:
+        file: name in the folder of a bundle.
+        noun: what the outputs are called.
+        head: class of the head.
+        read: reads the file.
+        write: writes the file.
+        count: number of outputs.
+        fingerprint: of what a head scores.
+    """
+
+    file: str
+    noun: str
+    head: type[Head]
+    read: Callable[[Path], Outputs]
+    write: Callable[[Path, Outputs], None]
+    count: Callable[[Outputs], int]
+    fingerprint: Callable[[Outputs], str]
+
+
+def output_format(kind: str) -> OutputFormat:
+    """Return the form of the outputs of a kind of task.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    for name, form in OUTPUT_FORMATS.items():
+        if name == kind:
+            return form
+    raise ValueError(f"kind_of_task is {kind!r}, none of {', '.join(OUTPUT_FORMATS)}")
+
+
+def check_distinct(names: tuple[str, ...]) -> None:
+    """Refuse classes of one name.
+
+    Raises:
+        ValueError: two classes have it.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two classes are named {twice[0]!r}")
+
+
+def _read_labels(path: Path) -> Outputs:
+    """Read class names and class priors, which bundles of before they were kept lack."""
+    with description_errors(path):
+        labels = read_json(path)
+        names, class_priors = tuple(labels["class_names"]), labels.get("class_priors")
+        check_distinct(names)
+        if class_priors is None:
+            return Outputs(names)
+        class_priors = tuple(float(prior) for prior in class_priors)
+        if (
+            len(class_priors) != len(names)
+            or min(class_priors) < 0
+            or not math.isclose(sum(class_priors), 1, abs_tol=1e-6)
+        ):
+            raise ValueError("class_priors are not one share for each class")
+        return Outputs(names, class_priors)
+
+
+def _write_labels(path: Path, outputs: Outputs) -> None:
+    priors = {} if outputs.class_priors is None else {"class_priors": list(outputs.class_priors)}
+    write_json(path, {"class_names": list(outputs.class_names)} | priors)
+
+
+def _targets(outputs: Outputs) -> Catalogue:
+    assert outputs.targets is not None
+    return outputs.targets
+
+
+OUTPUT_FORMATS: Mapping[TaskKind, OutputFormat] = {
+    "classification": OutputFormat(
+        "labels.json", "labels", ClassificationHead,
+        read=_read_labels,
+        write=_write_labels,
+        count=lambda outputs: len(outputs.class_names),
+        fingerprint=lambda outputs: names_fingerprint(outputs.class_names),
+    ),
+    "ranking": OutputFormat(
+        "targets.parquet", "targets", ItemHead,
+        read=lambda path: Outputs(targets=Catalogue.read(path)),
+        write=lambda path, outputs: _targets(outputs).write(path),
+        count=lambda outputs: len(_targets(outputs)),
+        fingerprint=lambda outputs: _targets(outputs).fingerprint,
+    ),
+}  # fmt: skip
