@@ -50,9 +50,11 @@ CASES: list[Case] = [
     (
         "prepare",
         lambda m: peterrec.prepare,
-        lambda m: {"events": ["x"], "out": m.nowhere, "users": "x", "classify": ["a"], "rank": "b", "label_user": "c"},
+        lambda m: {"events": ["x"], "out": m.nowhere, "users": "x", "classify": ["a"], "rank": "b", "regress": ["d"],
+                   "label_user": "c"},
         {"events": [LIST, TEXT, NONE, DICT, NUMBER, HISTORIES, peterrec.AdaptConfig()], "out": [LIST, DICT, NUMBER],
          "users": [LIST, NONE, DICT, NUMBER], "classify": [NONE, NUMBER, [3], {"a": 3}], "rank": [NONE, [LIST]],
+         "regress": [NONE, NUMBER, [3]],
          "label_user": [LIST, NUMBER]},
     ),
     (

@@ -1,5 +1,5 @@
 from ._version import __version__
-from .answers import Embeddings, Predictions, Recommendations, TopItems
+from .answers import Embeddings, NumberPredictions, Predictions, Recommendations, TopItems
 from .artifacts.hub_push import push
 from .artifacts.inspection import inspect
 from .benchmark.build import build_benchmark
@@ -17,6 +17,7 @@ from .config import (
     ExperimentConfig,
     GrowConfig,
     LabelsConfig,
+    LabelTableConfig,
     LimitsConfig,
     MaskingConfig,
     NegativesConfig,
@@ -25,6 +26,7 @@ from .config import (
     PrepareConfig,
     PretrainConfig,
     RankingTaskConfig,
+    RegressionTaskConfig,
     ReplicasConfig,
     RunConfig,
     RunnerConfig,
@@ -74,10 +76,12 @@ __all__ = [
     "ExperimentConfig",
     "GrowConfig",
     "ItemsAnswer",
+    "LabelTableConfig",
     "LabelsConfig",
     "LimitsConfig",
     "MaskingConfig",
     "NegativesConfig",
+    "NumberPredictions",
     "OptimConfig",
     "PatchConfig",
     "PeterRecError",
@@ -87,6 +91,7 @@ __all__ = [
     "Question",
     "RankingTaskConfig",
     "Recommendations",
+    "RegressionTaskConfig",
     "ReplicasConfig",
     "Request",
     "RunConfig",

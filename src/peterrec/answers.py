@@ -1,4 +1,4 @@
-"""Answers of a model: class probabilities, and ranked items."""
+"""Answers of a model: class probabilities, numbers, and ranked items."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.encoding import Histories
+from peterrec.data.number_outputs import quantile_name
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.display import Tabular
 
@@ -74,6 +75,44 @@ class Predictions(Tabular):
             "known_events": self.known_events,
         }
         columns |= {f"p({label})": self.probabilities[:, i] for i, label in enumerate(self.class_names)}
+        return pa.table(columns)
+
+
+@dataclass(frozen=True, repr=False)
+class NumberPredictions(Tabular):
+    """Answers of a regression task, in the unit of its numbers.
+
+    Attributes:
+        predictions: (N,) float64; of quantiles the median.
+        quantiles: (Q,) that were learned, ascending; none where only the prediction was.
+        quantile_predictions: (N, Q) float64, ascending for each user.
+        known_events: (N,) int64: events of each user that the model knows; 0: answered by the mean, the median or the
+            quantiles of the users that the bundle was trained on, the same for everybody.
+        users: who they are.
+    """
+
+    predictions: npt.NDArray[np.float64]
+    quantiles: tuple[float, ...]
+    quantile_predictions: npt.NDArray[np.float64]
+    known_events: IntArray
+    users: AskedUsers = AskedUsers()
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(quantile_name, self.quantiles)) or "no quantiles"
+        return f"NumberPredictions({len(self.predictions):,} users, {names})"
+
+    def to_arrow(self) -> pa.Table:
+        """Return the answers as a table.
+
+        Returns:
+            N rows: the user, prediction, known_events, and `q0.1`, ... for each quantile.
+        """
+        columns: dict[str, Any] = {
+            self.users.column: self.users.array(len(self.predictions)),
+            "prediction": self.predictions,
+            "known_events": self.known_events,
+        }
+        columns |= {quantile_name(q): self.quantile_predictions[:, i] for i, q in enumerate(self.quantiles)}
         return pa.table(columns)
 
 

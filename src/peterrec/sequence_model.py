@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from peterrec.answers import FloatArray, TopItems
@@ -213,16 +215,42 @@ class SequenceModel:
             (N, K) float32; rows sum to 1.
 
         Raises:
-            ConfigError: the bundle is of a ranking task.
+            ConfigError: the bundle is of another kind of task.
         """
         head, priors = self.bundle(bundle).head, self.bundle(bundle).class_priors
         if not isinstance(head, ClassificationHead):
-            raise ConfigError(f"bundle {bundle!r} is of a ranking task", remedy="use recommend")
+            kind = self.bundle(bundle).kind
+            remedy = "use recommend" if kind == "ranking" else "use predict, or numbers"
+            raise ConfigError(f"bundle {bundle!r} is of a {kind} task", remedy=remedy)
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
         probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
         if priors is not None:
             probabilities[sequences.item_counts == 0] = priors
         return probabilities
+
+    @torch.inference_mode()
+    def numbers(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> npt.NDArray[np.float64]:
+        """Predict numbers from sequences of indices.
+
+        Args:
+            sequences: N rows of source indices, oldest first.
+            bundle: of a regression task.
+            batch_size: users at once.
+
+        Returns:
+            (N, K) float64 in the unit of the numbers: the prediction; or, where it learned quantiles, each of these.
+
+        Raises:
+            ConfigError: the bundle is of another kind of task.
+        """
+        loaded = self.bundle(bundle)
+        if loaded.numbers is None:
+            remedy = "use predict" if loaded.kind == "classification" else "use recommend"
+            raise ConfigError(f"bundle {bundle!r} is of a {loaded.kind} task", remedy=remedy)
+        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        predictions = loaded.numbers.numbers(loaded.head(vectors.to(self.device)).float().cpu().numpy())
+        predictions[sequences.item_counts == 0] = loaded.numbers.constant
+        return predictions
 
     def score_batches(
         self, sequences: Sequences, bundle: str | None = None, *, batch_size: int = 256
@@ -304,5 +332,5 @@ class SequenceModel:
             return self.catalogue
         targets = self.bundle(bundle).targets
         if targets is None:
-            raise ConfigError(f"bundle {bundle!r} is of a classification task", remedy="use predict")
+            raise ConfigError(f"bundle {bundle!r} is of a {self.bundle(bundle).kind} task", remedy="use predict")
         return targets

@@ -28,6 +28,7 @@ from peterrec.config import (
 )
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
+from peterrec.data.number_outputs import NumberOutputs
 from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError
 from peterrec.nn.backbone import Backbone, UnsharedModules
@@ -65,6 +66,7 @@ class Bundle:
         class_priors: share of each class among the train users, in the head's order: the answer about a user without
             known events. None: of a ranking task, or of a bundle written before they were kept.
         targets: target catalogue of a ranking task, in the head's order.
+        numbers: scale and quantiles of the head of a regression task.
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
         unshared: which modules these are.
         readout: what of the hidden states the head reads.
@@ -104,6 +106,7 @@ class Bundle:
     exclude_seen_reason: str = ""
     provenance: Provenance | None = None
     class_priors: tuple[float, ...] | None = None
+    numbers: NumberOutputs | None = None
     new_users: KeptOutUsersConfig | None = None
     items: int | None = None
 
@@ -115,7 +118,11 @@ class Bundle:
         return facts_html(f"Bundle of task {self.name}", self._facts(), curve)
 
     def _facts(self) -> dict[str, Any]:
-        answers = {"classes": self.class_names} if self.targets is None else {"items": len(self.targets)}
+        answers: dict[str, Any] = {"classes": self.class_names}
+        if self.targets is not None:
+            answers = {"items": len(self.targets)}
+        elif self.numbers is not None:
+            answers = {"predicts": ", ".join(self.numbers.names)}
         share = f"{self.trainable_params / self.all_params:.1%}"
         valid = {f"valid {name}": value for name, value in self.metrics.get("valid", {}).items()}
         return {"task": self.name, "kind": self.kind, "strategy": self.strategy, **answers, "trained": share, **valid}
@@ -123,11 +130,11 @@ class Bundle:
     @property
     def outputs(self) -> Outputs:
         """Meaning of the outputs of the head."""
-        return Outputs(self.class_names, self.class_priors, self.targets)
+        return Outputs(self.class_names, self.class_priors, self.targets, self.numbers)
 
     @property
     def outputs_fingerprint(self) -> str:
-        """Fingerprint of what the head scores: the classes, or the targets."""
+        """Fingerprint of what the head scores: classes, targets, or numbers of a scale."""
         return output_format(self.kind).fingerprint(self.outputs)
 
     @cached_property

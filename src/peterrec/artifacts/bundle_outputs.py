@@ -12,7 +12,8 @@ from typing import NamedTuple
 from peterrec.artifacts.tensors import names_fingerprint
 from peterrec.config import TaskKind
 from peterrec.data.catalogue import Catalogue
-from peterrec.nn.heads import ClassificationHead, Head, ItemHead
+from peterrec.data.number_outputs import NumberOutputs
+from peterrec.nn.heads import ClassificationHead, Head, ItemHead, RegressionHead
 from peterrec.storage import description_errors, read_json, write_json
 
 
@@ -23,11 +24,13 @@ class Outputs(NamedTuple):
         class_names: of a classification task.
         class_priors: share of each class among the train users.
         targets: catalogue of a ranking task.
+        numbers: scale and quantiles of a regression task.
     """
 
     class_names: tuple[str, ...] = ()
     class_priors: tuple[float, ...] | None = None
     targets: Catalogue | None = None
+    numbers: NumberOutputs | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,16 @@ def _targets(outputs: Outputs) -> Catalogue:
     return outputs.targets
 
 
+def _numbers(outputs: Outputs) -> NumberOutputs:
+    assert outputs.numbers is not None
+    return outputs.numbers
+
+
+def _read_numbers(path: Path) -> Outputs:
+    with description_errors(path):
+        return Outputs(numbers=NumberOutputs.from_json(read_json(path)))
+
+
 OUTPUT_FORMATS: Mapping[TaskKind, OutputFormat] = {
     "classification": OutputFormat(
         "labels.json", "labels", ClassificationHead,
@@ -118,5 +131,12 @@ OUTPUT_FORMATS: Mapping[TaskKind, OutputFormat] = {
         write=lambda path, outputs: _targets(outputs).write(path),
         count=lambda outputs: len(_targets(outputs)),
         fingerprint=lambda outputs: _targets(outputs).fingerprint,
+    ),
+    "regression": OutputFormat(
+        "numbers.json", "numbers", RegressionHead,
+        read=_read_numbers,
+        write=lambda path, outputs: write_json(path, _numbers(outputs).to_json()),
+        count=lambda outputs: _numbers(outputs).count,
+        fingerprint=lambda outputs: names_fingerprint([repr(_numbers(outputs).to_json())]),
     ),
 }  # fmt: skip

@@ -27,7 +27,7 @@ from peterrec.cli.common import (
 )  # fmt: skip
 from peterrec.config import PrepareConfig, load_config
 from peterrec.config.base import check_name
-from peterrec.config.shortcuts import classification_task, ranking_task
+from peterrec.config.shortcuts import classification_task, ranking_task, regression_task
 from peterrec.errors import ConfigError
 
 
@@ -56,6 +56,10 @@ def command(
             help="Task [NAME=]TABLE:COLUMN: predict a column of a users table. Repeatable. What stands before the "
             "first = is a name, unless the whole is a file or it cannot be a name (/data/dt=1/users.csv).",
         ),
+    ] = [],  # noqa: B006 - typer copies it
+    regress: Annotated[
+        list[str],
+        typer.Option("--regress", help="Task [NAME=]TABLE:COLUMN, as --classify: predict the number of each user."),
     ] = [],  # noqa: B006 - typer copies it
     rank: Annotated[
         list[str],
@@ -129,7 +133,8 @@ def command(
         values["extend_catalogue"] = True
     if new_users is not None:
         values["new_users"] = {"parts": new_users.split(",")}
-    tasks = [_classification(text, label_user or user or "user_id") for text in classify]
+    tasks = [_table_task("--classify", text, label_user or user or "user_id") for text in classify]
+    tasks += [_table_task("--regress", text, label_user or user or "user_id") for text in regress]
     named = [_split_name(text) for text in rank]
     reads = {"history": history} if history is not None else {}
     tasks += [ranking_task(domain, name) | reads for name, domain in named]
@@ -140,7 +145,7 @@ def command(
     if cut and not tasks:
         raise ConfigError(
             "--first, --last and --until are of tasks, and none is named",
-            remedy="name tasks with --classify or --rank, or set first_events, ... of each task in a --config",
+            remedy="name tasks with --classify, --regress or --rank, or set first_events, ... of each in a --config",
         )
     if tasks:
         values["tasks"] = [task | cut for task in tasks]
@@ -155,13 +160,15 @@ def command(
         say(f"wrote {out} (tasks: {names})\nnext: peterrec pretrain {out} --out BACKBONE")
 
 
-def _classification(text: str, user: str) -> dict[str, Any]:
+def _table_task(option: str, text: str, user: str) -> dict[str, Any]:
     names_file = Path(text.rpartition(":")[0]).is_file()  # a path may have an = in it: /data/dt=2024-01-01/users.csv
     name, place = ("", text) if names_file else _split_name(text)
     path, _, column = place.rpartition(":")
     if not path or not column:
-        raise ConfigError(f"--classify {text!r} is not TABLE:COLUMN", remedy="write e.g. --classify users.csv:gender")
-    return classification_task(path, column, user, name)
+        example = "gender" if option == "--classify" else "spend"
+        raise ConfigError(f"{option} {text!r} is not TABLE:COLUMN", remedy=f"write e.g. {option} users.csv:{example}")
+    task = classification_task if option == "--classify" else regression_task
+    return task(path, column, user, name)
 
 
 def _split_name(text: str) -> tuple[str, str]:

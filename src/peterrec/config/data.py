@@ -72,10 +72,8 @@ class SourceConfig(Config):
         return self
 
 
-class LabelsConfig(LaterSettingsConfig):
+class LabelTableConfig(LaterSettingsConfig):
     """A table with one row per user and a column to predict."""
-
-    later_settings: ClassVar[frozenset[str]] = frozenset({"bins"})
 
     path: str = Field(description="Parquet or CSV file")
     user: str = Field(default="user_id", description="column with the user id")
@@ -86,6 +84,13 @@ class LabelsConfig(LaterSettingsConfig):
         default=("NULL", "NA", "N/A", "<NA>", "NaN", r"\N"),
         description="labels, in any case, that mean that there is none; an empty one always does",
     )
+
+
+class LabelsConfig(LabelTableConfig):
+    """A table with one row per user and a column of classes to predict."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"bins"})
+
     bins: tuple[float, ...] = Field(
         default=(),
         description="bounds that make classes of a column of numbers: 25, 45 are `below 25`, `25 to 45` and "
@@ -138,7 +143,7 @@ class HistoryCutConfig(LaterSettingsConfig):
 class ClassificationTaskConfig(HistoryCutConfig):
     """A task to predict an attribute of a user. Exactly one of `labels` and `activity` is given."""
 
-    kind: Literal["classification"] = Field(default="classification", description="what tells this task from a ranking")
+    kind: Literal["classification"] = Field(default="classification", description="what tells this task from others")
     name: Name = Field(description="of the task, and of its folder")
     labels: LabelsConfig | None = Field(default=None, description="a table of users with the label")
     activity: ActivityConfig | None = Field(default=None, description="the label is whether the user is active later")
@@ -152,6 +157,18 @@ class ClassificationTaskConfig(HistoryCutConfig):
         return self
 
 
+class RegressionTaskConfig(HistoryCutConfig):
+    """A task to predict a number of a user: spend, lifetime value, age in years.
+
+    Users without a number are left out, as those without a label. What is no finite number is refused.
+    """
+
+    kind: Literal["regression"] = Field(default="regression", description="what tells this task from others")
+    name: Name = Field(description="of the task, and of its folder")
+    labels: LabelTableConfig = Field(description="a table of users with the number, in the column `label`")
+    min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
+
+
 class RankingTaskConfig(HistoryCutConfig):
     """A task to recommend items of a target domain, of a later time, or of other files.
 
@@ -160,7 +177,7 @@ class RankingTaskConfig(HistoryCutConfig):
     events with that same time).
     """
 
-    kind: Literal["ranking"] = Field(default="ranking", description="what tells this task from a classification")
+    kind: Literal["ranking"] = Field(default="ranking", description="what tells this task from others")
     name: Name = Field(description="of the task, and of its folder")
     events: EventsConfig | None = Field(
         default=None, description="other files with the target events; what is not said of them is as in the source"
@@ -216,10 +233,10 @@ class PreprocessingConfig(LaterSettingsConfig):
     )
 
 
-TaskKind = Literal["classification", "ranking"]
+TaskKind = Literal["classification", "ranking", "regression"]
 """Of all tasks; what each is, layer by layer: docs/concepts.md."""
 
-TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig, Field(discriminator="kind")]
+TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig | RegressionTaskConfig, Field(discriminator="kind")]
 
 
 class SplitConfig(Config):

@@ -17,8 +17,17 @@ def classification_task(path: str, column: str, user: str, name: str | None = No
         user: column of the table with the user id.
         name: of the task; None: after the column.
     """
+    return _table_task("classification", path, column, user, name)
+
+
+def regression_task(path: str, column: str, user: str, name: str | None = None) -> dict[str, Any]:
+    """Return the settings of a task to predict a column of numbers; arguments as for `classification_task`."""
+    return _table_task("regression", path, column, user, name)
+
+
+def _table_task(kind: str, path: str, column: str, user: str, name: str | None) -> dict[str, Any]:
     labels = {"path": path, "user": user, "label": column}
-    return {"kind": "classification", "name": name or task_name(column), "labels": labels}
+    return {"kind": kind, "name": name or task_name(column), "labels": labels}
 
 
 def ranking_task(domain: str, name: str | None = None) -> dict[str, Any]:

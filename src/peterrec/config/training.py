@@ -317,6 +317,21 @@ class AdaptConfig(Config):
         description="of ranking tasks: pairs (the paper's); each item alone; or the positive among its negatives",
     )
     negatives: NegativesConfig = Field(default=NegativesConfig(), description="of ranking tasks")
+    regression_loss: Literal["squared", "huber", "absolute"] = Field(
+        default="squared",
+        description="of regression tasks, of standardised numbers; squared predicts the mean, absolute the median, "
+        "huber something between them that single large numbers move little",
+    )
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="of regression tasks: predict these instead, by the pinball loss, such as [0.1, 0.5, 0.9]; the "
+        "median, 0.5, is the prediction and must be among them",
+    )
+    target_transform: Literal["none", "log1p"] = Field(
+        default="none",
+        description="of regression tasks: log1p: learn log(1 + number), of numbers above -1 such as spend, and predict "
+        "in their own unit; with the squared error that is then about the median, not the mean",
+    )
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
     event_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
@@ -361,6 +376,16 @@ class AdaptConfig(Config):
         if any(isinstance(name, bool) for name in weights):
             raise ValueError("YAML reads yes, no, on and off as truth values: quote the names of such classes")
         return {str(name) if isinstance(name, int | float) else name: weight for name, weight in weights.items()}
+
+    @model_validator(mode="after")
+    def _check_quantiles(self) -> Self:
+        if not self.quantiles:
+            return self
+        if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
+            raise ValueError("quantiles must rise, and 0.5, the prediction, must be among them")
+        if self.regression_loss != "squared":
+            raise ValueError("quantiles are learned by the pinball loss: leave out regression_loss, or quantiles")
+        return self
 
     @model_validator(mode="after")
     def _check_sampled_softmax(self) -> Self:

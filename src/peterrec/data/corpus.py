@@ -40,6 +40,7 @@ class TaskPart:
         targets: n rows of target indices, 0-based in the task's target catalogue (ranking), else None.
         seen_targets: n rows of target indices that stand in the user's source events, also in those that are not read
             any more (`max_history`); None where targets are other items than those of the source.
+        numbers: (n,) float64 number of each user (regression), else None.
     """
 
     user_ids: pa.Array
@@ -47,6 +48,7 @@ class TaskPart:
     labels: IntArray | None = None
     targets: Sequences | None = None
     seen_targets: Sequences | None = None
+    numbers: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -54,6 +56,8 @@ class TaskPart:
     @property
     def kind(self) -> TaskKind:
         """Kind of the task, by what is to be learned of the users."""
+        if self.numbers is not None:
+            return "regression"
         return "ranking" if self.labels is None else "classification"
 
     def take(self, rows: IntArray) -> TaskPart:
@@ -64,6 +68,7 @@ class TaskPart:
             labels=None if self.labels is None else self.labels[rows],
             targets=None if self.targets is None else self.targets.take(rows),
             seen_targets=None if self.seen_targets is None else self.seen_targets.take(rows),
+            numbers=None if self.numbers is None else self.numbers[rows],
         )
 
 
@@ -113,7 +118,7 @@ class Task:
             part: `train`, `valid` or `test`.
 
         Returns:
-            The n users of the part, with their sequences and either labels or targets.
+            The n users of the part, with their sequences and labels, targets or numbers.
 
         Raises:
             ArtifactError: the file is missing or damaged.
@@ -122,6 +127,9 @@ class Task:
         try:
             table = pq.read_table(path)
             sequences = from_lists(table["sequence"])
+            if self.kind == "regression":
+                numbers = np.asarray(table["number"].to_numpy(), dtype=np.float64)
+                return TaskPart(single_array(table["user_id"]), sequences, numbers=numbers)
             if self.kind == "classification":
                 labels = table["label"].to_numpy().astype(np.int64)
                 return TaskPart(single_array(table["user_id"]), sequences, labels=labels)

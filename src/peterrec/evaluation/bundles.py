@@ -48,6 +48,18 @@ class BundleScorer:
         """Return (N, C) class probabilities."""
         return self.model.probabilities(sequences, self.name, batch_size=self.batch_size)[:, self.columns]
 
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """Those that the bundle predicts, if it predicts numbers."""
+        numbers = self.model.bundle(self.name).numbers
+        return () if numbers is None else numbers.quantiles
+
+    def numbers(self, sequences: Sequences) -> np.ndarray:
+        """Return (N, 1 + Q): the prediction, and each quantile."""
+        scale = self.model.bundle(self.name).numbers
+        assert scale is not None
+        return scale.columns(self.model.numbers(sequences, self.name, batch_size=self.batch_size))
+
     def score_batches(self, sequences: Sequences, batch_size: int) -> Iterator[np.ndarray]:
         """Yield (B, n_targets) scores, rows in order."""
         for scores in self.model.score_batches(sequences, self.name, batch_size=batch_size):
@@ -83,7 +95,8 @@ def evaluate(
 
     Returns:
         The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
-        HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats), the differences of each bundle from all others on the
+        HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats; of numbers MAE, RMSE and pinball loss are in their
+        unit), the differences of each bundle from all others on the
         same users and resamples, and a few sentences about them, with how many test users are new to the backbone.
 
     Raises:

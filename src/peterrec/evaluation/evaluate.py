@@ -30,6 +30,8 @@ from peterrec.evaluation.statistics import LOWER_IS_BETTER
 
 logger = logging.getLogger(__name__)
 
+ALSO_COMPARED = ("auc", "rmse", "pinball")  # beside the primary metric, where there is such a one
+
 Estimates = dict[tuple[str, str], Estimate]
 
 
@@ -55,8 +57,7 @@ def evaluate_task(
 
     Args:
         task: as prepared.
-        scorers: models by name, in the order of the table. For a classification task they give `probabilities`, for
-            a ranking task `score_batches`.
+        scorers: models by name, in the order of the table, with the method that `PROTOCOLS` names for the kind of task.
         config: cut-off, resamples, whether to fit baselines.
         notes: in words, what is to be known about the comparison; the result has them.
         unlabelled: histories that baselines may learn from without labels, such as those of all users of the corpus;
@@ -71,7 +72,8 @@ def evaluate_task(
         logger.info("%s: %s", task.name, step)
 
     test = test_users_of(task)
-    fitted = _baselines(task, config, unlabelled, log)
+    quantiles, quantile_notes = shared_quantiles(scorers)
+    fitted = _baselines(task, config, unlabelled, quantiles, log)
     methods: dict[str, Scorer] = dict(scorers)
     for baseline in fitted.baselines:
         if baseline.name in methods:
@@ -88,7 +90,7 @@ def evaluate_task(
         for metric, statistic in method_statistics.statistics.items()
     }
     estimates = bootstrap(statistics, Resamples(len(test), config.bootstrap, config.seed))
-    notes = [*notes, *_repeats(task, test)]
+    notes = [*notes, *quantile_notes, *_repeats(task, test)]
     report = _report(task, len(test), methods, list(scorers), evaluated, estimates, config, (*fitted.notes, *notes))
     return report.model_copy(update={"notes": notes})
 
@@ -108,15 +110,36 @@ def _repeats(task: Task, test: TaskPart) -> list[str]:
     return [f"{total} are in the user's own history; such items are {treated}, as `recommend` does by default"]
 
 
+def shared_quantiles(scorers: Mapping[str, Scorer]) -> tuple[tuple[float, ...], list[str]]:
+    """Return the quantiles that all models predict, and a note where only some of them do.
+
+    Raises:
+        TaskError: two models predict other quantiles.
+    """
+    by_name = {name: tuple(getattr(scorer, "quantiles", ())) for name, scorer in scorers.items()}
+    sets = {quantiles for quantiles in by_name.values() if quantiles}
+    if len(sets) > 1:
+        raise TaskError("the bundles predict other quantiles", remedy="evaluate those of the same quantiles together")
+    without = [name for name, quantiles in by_name.items() if not quantiles]
+    if not sets or without:
+        note = f"quantiles are not judged: {', '.join(without)} predicts none"
+        return (), [note] if sets else []
+    return sets.pop(), []
+
+
 def _baselines(
-    task: Task, config: EvaluateConfig, unlabelled: Sequences | None, log: Callable[[str], None]
+    task: Task,
+    config: EvaluateConfig,
+    unlabelled: Sequences | None,
+    quantiles: tuple[float, ...],
+    log: Callable[[str], None],
 ) -> FittedBaselines:
     if not config.baselines:
         return FittedBaselines(())
     targets = len(task.targets) if task.targets is not None else 0
     return fit_baselines(
         task.part("train"), task.part("valid"), classes=len(task.class_names), n_targets=targets,
-        unlabelled=unlabelled, say=log,
+        quantiles=quantiles, unlabelled=unlabelled, say=log,
     )  # fmt: skip
 
 
@@ -148,7 +171,8 @@ def _report(
     first = next(iter(evaluated.values()))
     primary = PROTOCOLS[task.kind].primary(config)
     results = [_result(name, methods[name], name in models, evaluated[name], estimates, config) for name in methods]
-    compared = [primary] + (["auc"] if "auc" in first.statistics else [])
+    metrics = [name for name in first.statistics if all(name in method.statistics for method in evaluated.values())]
+    compared = [primary, *(name for name in ALSO_COMPARED if name in metrics)]
     comparisons = [
         _compare(name, reference, metric, estimates, config.confidence)
         for name, metric, reference in product(models, compared, methods)
@@ -161,9 +185,9 @@ def _report(
         rows=first.rows,
         candidates=len(task.targets) if task.targets is not None else None,
         protocol=EvaluationProtocol(**config.model_dump(include=set(EvaluationProtocol.model_fields))),
-        metrics=list(first.statistics),
+        metrics=metrics,
         primary=primary,
-        lower_is_better=[metric for metric in first.statistics if metric in LOWER_IS_BETTER],
+        lower_is_better=[metric for metric in metrics if metric in LOWER_IS_BETTER],
         methods=results,
         comparisons=comparisons,
         sentence=describe(results, comparisons, primary, notes),

@@ -26,6 +26,8 @@ READ_OTHERWISE = ("repeats", "rare_items")  # a model of one has never seen the 
 def output_columns(task: Task, bundle: Bundle) -> IntArray:
     """Return, for each class or target of a task, the output of the bundle that has its name; (n,) int64.
 
+    None of a regression task, whose outputs have a meaning of their own.
+
     Raises:
         TaskError: another kind of task, or the bundle lacks a class or a target of the task, or has other classes.
     """
@@ -34,6 +36,8 @@ def output_columns(task: Task, bundle: Bundle) -> IntArray:
             f"is a {task.kind} task here, but the bundle was trained on a {bundle.kind} task of the name {task.name!r}",
             remedy="adapt to this task", path=task.path,
         )  # fmt: skip
+    if task.kind == "regression":
+        return np.arange(0)
     if task.targets is None:
         if set(task.class_names) != set(bundle.class_names):
             raise TaskError(

@@ -14,15 +14,19 @@ from peterrec.data.sequences import IntArray
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines.classification import labels_of
 from peterrec.evaluation.baselines.ranking import targets_of
+from peterrec.evaluation.baselines.regression import numbers_of
 from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Statistic
+from peterrec.evaluation.number_statistics import regression_statistics, regression_sums
 from peterrec.evaluation.protocols import (
     ClassificationOutcome,
     RankingOutcome,
+    RegressionOutcome,
     classification_outcome,
     ranking_outcome,
+    regression_outcome,
 )
-from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer
+from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, RegressionScorer
 from peterrec.evaluation.statistics import (
     Sums,
     classification_statistics,
@@ -72,6 +76,10 @@ def _ranking_outcome(task: Task, test: TaskPart, scorer: RankingScorer, config: 
     return ranking_outcome(scores, targets_of(test), sampled_negatives=config.sampled_negatives, seed=config.seed)
 
 
+def _number_outcome(_: Task, test: TaskPart, scorer: RegressionScorer, __: EvaluateConfig) -> RegressionOutcome:
+    return regression_outcome(scorer.numbers(test.sequences), numbers_of(test), scorer.quantiles)
+
+
 @dataclass(frozen=True)
 class TaskProtocol:
     """The evaluation of one kind of task.
@@ -109,6 +117,13 @@ PROTOCOLS: Mapping[TaskKind, TaskProtocol] = {
             ranking_sums(outcome, k=config.k, sampled_negatives=config.sampled_negatives), pairs_of(outcome)
         ),
         primary=lambda config: f"mrr@{config.k}",
+    ),
+    "regression": TaskProtocol(
+        scores="numbers",
+        outcome=_number_outcome,
+        statistics=lambda outcome, _: regression_statistics(outcome),
+        user_sums=lambda outcome, _: (regression_sums(outcome), np.ones(outcome.users, dtype=np.int64)),
+        primary=lambda _: "mae",
     ),
 }  # fmt: skip
 """By kind of task: how its methods are judged."""

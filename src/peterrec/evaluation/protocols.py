@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int, Real
@@ -209,3 +209,56 @@ def ranking_outcome(
         candidates=pairs.negatives + 1,
         sampled_candidates=np.minimum(pairs.negatives, sampled_negatives) + 1,
     )
+
+
+@dataclass(frozen=True)
+class RegressionOutcome:
+    """Predicted numbers of each user, checked.
+
+    Attributes:
+        predictions: (N,) float64.
+        numbers: (N,) float64, the true ones.
+        quantiles: (Q,) that were predicted too, ascending.
+        quantile_predictions: (N, Q) float64, ascending for each user.
+    """
+
+    predictions: Float[np.ndarray, " N"]
+    numbers: Float[np.ndarray, " N"]
+    quantiles: tuple[float, ...] = ()
+    quantile_predictions: Float[np.ndarray, "N Q"] = field(default_factory=lambda: np.empty((0, 0)))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def users(self) -> int:
+        """N: one row a user."""
+        return len(self.numbers)
+
+
+def regression_outcome(
+    columns: Real[np.ndarray, "N columns"], numbers: Float[np.ndarray, " N"], quantiles: tuple[float, ...] = ()
+) -> RegressionOutcome:
+    """Check predictions against numbers.
+
+    Args:
+        columns: (N, 1 + Q): the prediction, and each quantile.
+        numbers: (N,) true ones.
+        quantiles: (Q,) ascending.
+
+    Raises:
+        DataError: shapes that do not fit, a value that is not finite, or no users.
+    """
+    values = np.asarray(columns, dtype=np.float64)
+    if values.shape != (len(numbers), 1 + len(quantiles)):
+        raise DataError(
+            f"predictions of shape {values.shape} do not fit {len(numbers)} users and {len(quantiles)} quantiles",
+            remedy="give one row of predictions a user",
+        )
+    if not len(numbers):
+        raise DataError("there are no users to judge on", remedy="give the task more users or a larger test share")
+    if not np.isfinite(values).all():
+        raise DataError(
+            "the prediction of a user is not finite", remedy="train the model again with a lower learning rate"
+        )
+    return RegressionOutcome(values[:, 0], np.asarray(numbers, dtype=np.float64), quantiles, np.sort(values[:, 1:], 1))

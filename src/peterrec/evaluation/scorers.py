@@ -37,8 +37,19 @@ class RankingScorer(Method, Protocol):
         """Yield scores, higher is better, of all users in row order. Sequences may be empty."""
 
 
-Scorer = ClassificationScorer | RankingScorer
-"""Either; which one a task needs follows from its kind."""
+class RegressionScorer(Method, Protocol):
+    """A method that predicts a number for a user, and perhaps quantiles of it."""
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """Those that it predicts, ascending; none where there is only the prediction."""
+
+    def numbers(self, sequences: Sequences) -> Float[np.ndarray, "N columns"]:
+        """Return the prediction, and each quantile, one row a user. Sequences may be empty."""
+
+
+Scorer = ClassificationScorer | RankingScorer | RegressionScorer
+"""Any; which one a task needs follows from its kind."""
 
 
 def settings_of(method: object) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class UserModelPyfunc:
         if task != NEXT_ITEMS and task not in names:
             raise ConfigError(f"the model has no task {task!r}", remedy=f"ask for {', '.join([*names, NEXT_ITEMS])}")
         histories = _histories(model_input)
-        if task != NEXT_ITEMS and self.model.bundle(task).kind == "classification":
+        if task != NEXT_ITEMS and self.model.bundle(task).kind != "ranking":
             return self.model.predict(histories, task).to_pandas()
         bundle = None if task == NEXT_ITEMS else task
         return self.model.recommend(histories, bundle, int(settings.get("k") or 10)).to_pandas()

@@ -107,5 +107,9 @@ class ItemHead(_Head):
         return torch.einsum("bc,bmc->bm", self.read(representation), self.weight[items]) + self.bias[items]
 
 
-Head = ClassificationHead | ItemHead
+class RegressionHead(_Head):
+    """Standardised numbers of users: one output, or one a quantile; the bias starts, for example, at the mean."""
+
+
+Head = ClassificationHead | ItemHead | RegressionHead
 """Of any kind of task."""

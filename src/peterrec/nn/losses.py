@@ -55,3 +55,11 @@ def bce_loss(positive: Float[Tensor, " B"], negative: Float[Tensor, "B M"]) -> F
     The M negatives of a positive weigh as much as it does together.
     """
     return F.softplus(-positive).mean() + F.softplus(negative).mean()
+
+
+def pinball_loss(
+    outputs: Float[Tensor, "B K"], numbers: Float[Tensor, " B"], quantiles: Float[Tensor, " K"]
+) -> Float[Tensor, " B"]:
+    """Return the pinball loss of quantiles of each row, their mean (Koenker and Bassett, Econometrica 1978)."""
+    above = numbers.unsqueeze(1) - outputs  # (B, K)
+    return torch.maximum(quantiles * above, (quantiles - 1.0) * above).mean(dim=1)

@@ -46,6 +46,7 @@ SQUARE_COLORS: dict[Verdict, tuple[str, str]] = {
 """Of the text and of the square."""
 MONITORS = {
     "log_loss": ("Log-loss of the validation users", "lower is better"),
+    "loss": ("Loss of the validation users", "of standardised numbers, lower is better"),
     "mrr": ("MRR of the validation users", "whole ranking, higher is better"),
 }
 

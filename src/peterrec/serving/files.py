@@ -73,7 +73,7 @@ def predict(
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
 ) -> pa.Table:
-    """Predict a class for each user of `source`.
+    """Predict a class or a number for each user of `source`.
 
     Memory holds the histories of some users at a time, whatever their number; the others are on disk, where temporary
     files are. All are read and checked before anything is computed. How many users, events and unknown items were read
@@ -81,7 +81,7 @@ def predict(
 
     Args:
         backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
-        bundle: a folder written by `adapt`, or `hf://...`, of a classification task.
+        bundle: a folder written by `adapt`, or `hf://...`, of a classification or a regression task.
         source: Parquet or CSV events, JSON lines (`{"user": ..., "items": [...]}`), or an open text stream of these.
         out: .parquet, .csv or .jsonl file to write, some users at a time; None writes none: the table is in memory.
         options: reading and writing.
@@ -89,6 +89,7 @@ def predict(
     Returns:
         N rows, one a user, in the order of the input: user, label, probability (in [0, 1]), known_events (0: the user
         is unknown, and the class shares of the train users are the answer), and one column `p(CLASS)` for each class.
+        Of a regression task: user, prediction, known_events, and one column `q0.1`, ... for each quantile.
 
     Raises:
         ConfigError: the bundle is of a ranking task, or `out` has another ending.

@@ -14,7 +14,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from peterrec.answers import FloatArray, Recommendations
+from peterrec.answers import FloatArray, Predictions, Recommendations
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.data.ids import as_histories
 from peterrec.errors import DataError
@@ -119,6 +119,7 @@ class PatchClassifier(ClassifierMixin, _TaskEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "model_")
         answers = self.model_.predict(X, TASK, batch_size=self.batch_size, require_known=False)
+        assert isinstance(answers, Predictions)
         probabilities = np.zeros((len(answers.probabilities), len(self.classes_)), dtype=np.float32)
         for place, column in enumerate(self._columns):
             if column is not None:  # nobody of a class without known items could be learned from

@@ -45,7 +45,7 @@ def predict(
     *,
     on_executors: bool | None = None,
 ) -> Any:
-    """Predict a class for each user of a Spark DataFrame.
+    """Predict a class or a number for each user of a Spark DataFrame.
 
     Executors compute it when the result is used; rows are in no order. Events are checked at once, in a few passes.
 
@@ -53,14 +53,16 @@ def predict(
         dataframe: rows of a user and `items` (an array of texts or integers, oldest first), or events: user_id,
             item_id, timestamp, or as `options.events` or the log that was prepared name them.
         backbone: a folder written by `pretrain`.
-        bundle: a folder written by `adapt`, of a classification task, or several, which are answered in one pass.
+        bundle: a folder written by `adapt`, of a classification or a regression task, or several of one kind, which are
+            answered in one pass.
         options: reading and computing; the paths of `options.events` are not looked at.
         on_executors: whether all executors find the folders at these paths, as on shared storage; False ships them to
             each once. None: only where executors are on this machine.
 
     Returns:
         A DataFrame with a row a user and the columns of `peterrec.predict`. Of several bundles, a row for each user and
-        bundle: user, bundle (its name), label, probability, known_events, and `probabilities`, a map by class.
+        bundle: user, bundle (its name), label, probability, known_events, and `probabilities`, a map by class; of
+        regression tasks user, bundle, prediction, known_events, and `quantiles`, a map by name (`q0.1`, ...).
 
     Raises:
         ConfigError: there is no Spark, the bundle is of a ranking task, or a setting cannot be followed on Spark.
@@ -239,13 +241,19 @@ def _questions(
     questions = []
     for path, folder in zip(paths, folders, strict=True):
         name = model.load_bundle(path, folder.key)
-        if verb == "predict" and not model.bundle(name).class_names:
+        if verb == "predict" and model.bundle(name).targets is not None:
             raise ConfigError(f"bundle {model.bundle(name).name!r} is of a ranking task", remedy="use recommend")
         if verb == "recommend" and model.bundle(name).targets is None:
-            raise ConfigError(f"bundle {model.bundle(name).name!r} is of a classification task", remedy="use predict")
+            kind = model.bundle(name).kind
+            raise ConfigError(f"bundle {model.bundle(name).name!r} is of a {kind} task", remedy="use predict")
         preprocessing = overridden(model.preprocessing(name), options.overrides)
         questions.append(BundleQuestion(name, model.bundle(name).name, preprocessing))
     twice = [name for name, count in Counter(question.name for question in questions).items() if count > 1]
+    kinds = {model.bundle(folder.key).kind for folder in folders}
+    if verb == "predict" and len(kinds) > 1:
+        raise ConfigError(
+            "bundles of classes and of numbers have other columns", remedy="ask them one after the other, kind by kind"
+        )
     if twice:
         raise ConfigError(f"two bundles have the name {twice[0]!r}", remedy="ask them one after the other")
     return tuple(questions)
@@ -257,6 +265,11 @@ def _columns(model: UserModel, verb: Verb, question: BundleQuestion, *, stacked:
         columns["bundle"] = pa.string()
     if verb == "predict":
         assert question.key is not None
+        if (numbers := model.bundle(question.key).numbers) is not None:
+            columns |= {"prediction": pa.float64(), "known_events": pa.int64()}
+            if stacked:
+                return columns | {"quantiles": pa.map_(pa.string(), pa.float64())}
+            return columns | {name: pa.float64() for name in numbers.names[1:]}
         columns |= {"label": pa.string(), "probability": pa.float32(), "known_events": pa.int64()}
         if stacked:
             return columns | {"probabilities": pa.map_(pa.string(), pa.float32())}

@@ -23,8 +23,14 @@ from peterrec.nn.precision import Precision
 from peterrec.storage import read_json
 
 BACKBONE_FILES = ("config.json", "model.safetensors", "catalogue.parquet")
-BUNDLE_FILES = ("adapter_config.json", "adapter_model.safetensors", "metrics.json", "labels.json", "targets.parquet")
-DESCRIPTIONS = ("config.json", "adapter_config.json", "labels.json")  # which have the fingerprints of everything else
+OUTPUT_FILES = ("labels.json", "targets.parquet", "numbers.json")  # a bundle has the one of its kind
+BUNDLE_FILES = ("adapter_config.json", "adapter_model.safetensors", "metrics.json", *OUTPUT_FILES)
+DESCRIPTIONS = (
+    "config.json",
+    "adapter_config.json",
+    "labels.json",
+    "numbers.json",
+)  # which have the fingerprints of everything else
 KEY_DIGITS = 24
 
 

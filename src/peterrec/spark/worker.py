@@ -200,14 +200,23 @@ def _answers(model: UserModel, job: Job, question: BundleQuestion, users: UserHi
 def _stacked(table: pa.Table, bundle: str, verb: Verb) -> pa.Table:
     """Return the answers of a bundle with its name; of a class each probability in a map, of an item the text."""
     if verb == "predict":
-        names, probabilities = table.column_names[4:], np.stack([column.to_numpy() for column in table.columns[4:]], 1)
-        keys = pa.array([name[2:-1] for name in names] * len(table), pa.string())
-        offsets = pa.array(np.arange(len(table) + 1) * len(names), pa.int32())
-        maps = pa.MapArray.from_arrays(offsets, keys, pa.array(probabilities.reshape(-1), pa.float32()))
-        table = table.select(table.column_names[:4]).append_column("probabilities", maps)
+        if "prediction" in table.column_names:
+            table = _as_map(table, table.column_names[3:], table.column_names[3:], "quantiles", pa.float64())
+        else:
+            classes = table.column_names[4:]
+            table = _as_map(table, classes, [name[2:-1] for name in classes], "probabilities", pa.float32())
     elif verb == "recommend":
         table = table.set_column(2, "item", table["item"].cast(pa.string()))
     return table.add_column(1, "bundle", pa.array([bundle] * len(table), pa.string()))
+
+
+def _as_map(table: pa.Table, columns: list[str], keys: list[str], name: str, kind: pa.DataType) -> pa.Table:
+    """Return a table with a map in place of some columns, its last ones."""
+    values = np.stack([table[column].to_numpy() for column in columns], 1) if columns else np.empty((len(table), 0))
+    offsets = pa.array(np.arange(len(table) + 1) * len(keys), pa.int32())
+    key_array = pa.array(keys * len(table), pa.string())
+    maps = pa.MapArray.from_arrays(offsets, key_array, pa.array(values.reshape(-1), kind))
+    return table.drop_columns(columns).append_column(name, maps)
 
 
 def _count(model: UserModel, job: Job, users: _UserEvents) -> None:

@@ -31,6 +31,7 @@ from peterrec.training.patch_size import wide_patch_line
 from peterrec.training.selection import select_by
 from peterrec.training.strategies import build_networks, count_parameters, joint_counts
 from peterrec.training.task_kinds import unused_settings
+from peterrec.training.task_kinds.regression import RegressionObjective
 from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -168,6 +169,7 @@ class AdaptationRun:
             head=parts.head,
             class_names=task.class_names,
             targets=task.targets,
+            numbers=learner.objective.numbers if isinstance(learner.objective, RegressionObjective) else None,
             max_length=config.max_length,
             readout=config.readout,
             readout_module=parts.readout_module,

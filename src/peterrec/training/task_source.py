@@ -22,7 +22,7 @@ Batch = dict[str, Tensor]
 
 
 class TaskSource:
-    """Batches of labelled users: what is read of them, and either labels or (user, positive, negatives) pairs.
+    """Batches of labelled users: what is read of them, and labels, numbers, or (user, positive, negatives) pairs.
 
     Args:
         task: as prepared.
@@ -62,7 +62,7 @@ class TaskSource:
         return np.minimum(self.part.sequences.lengths, self.max_length)
 
     def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
-        """Return `tokens` (B, W) with `labels` (B,), or with `user`, `positive` (P,) and `negatives` (P, M).
+        """Return `tokens` (B, W) with `labels` or `numbers` (B,); or `user`, `positive` (P,), `negatives` (P, M).
 
         With hard negatives M are the candidates; for the sampled softmax there is also `log_expected` (P, M).
         Where there are states they take the place of the tokens.
@@ -80,6 +80,8 @@ class TaskSource:
         return {"tokens": torch.from_numpy(tokens)}
 
     def _labels_or_pairs(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Any]:
+        if self.part.numbers is not None:
+            return {"numbers": self.part.numbers[rows]}
         if self.part.labels is not None:
             return {"labels": self.part.labels[rows]}
         assert self.part.targets is not None
@@ -97,7 +99,9 @@ class TaskSource:
 
 def own_users(batch: Batch) -> Batch:
     """Return what is this rank's of a batch of all ranks: some of the users, with all that is theirs."""
-    mine: Batch = {name: shard_rows(batch[name]) for name in ("tokens", "states", "keep", "labels") if name in batch}
+    mine: Batch = {
+        name: shard_rows(batch[name]) for name in ("tokens", "states", "keep", "labels", "numbers") if name in batch
+    }
     if "user" not in batch:
         return mine
     is_own = batch["user"] % world_size() == rank()

@@ -150,6 +150,9 @@ def _line(description: str, remaining: int, prefix: str, step: dict[str, Any]) -
 def _task_contents(task: dict[str, Any]) -> str:
     if task["kind"] == "ranking":
         return f"{task['pairs']:,} targets out of {task['targets']:,} items"
+    if task["kind"] == "regression":
+        numbers = {name: f"{value:,.6g}" for name, value in task["numbers"].items()}
+        return "numbers from {min} to {max}, median {median}, mean {mean}, deviation {deviation}".format(**numbers)
     total = sum(entry["users"] for entry in task["classes"])
     shares = ", ".join(f"{entry['name']}: {100 * entry['users'] / total:.1f} %" for entry in task["classes"][:10])
     return shares + (f", ... ({len(task['classes'])} classes)" if len(task["classes"]) > 10 else "")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from peterrec.arguments import describe, did_you_mean
-from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, build_config, with_settings
-from peterrec.config.shortcuts import classification_task, ranking_task
+from peterrec.config import EventsConfig, PrepareConfig, RankingTaskConfig, build_config, with_settings
+from peterrec.config.shortcuts import classification_task, ranking_task, regression_task
 from peterrec.data.frames import FrameFiles, is_dataframe
 from peterrec.errors import ConfigError
 
@@ -30,12 +30,14 @@ class Keywords:
         label_user: its column with the user id; None: as in the events.
         classify: columns of it to predict, or a mapping of names of tasks to columns.
         rank: domains to recommend items of, which leave the source; or a mapping of names of tasks to domains.
+        regress: columns of numbers to predict, or a mapping of names of tasks to columns.
     """
 
     users: Any = None
     label_user: str | None = None
     classify: Names = ()
     rank: Names = ()
+    regress: Names = ()
 
 
 def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], frames: FrameFiles) -> PrepareConfig:
@@ -55,7 +57,7 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
         if keywords != Keywords():
             raise ConfigError(
                 "events is a PrepareConfig, which names its own tasks",
-                remedy="leave out users, label_user, classify and rank, or pass the events themselves",
+                remedy="leave out users, label_user, classify, rank and regress, or pass the events themselves",
             )
         return with_settings(PrepareConfig, events, settings)
     for name in settings.keys() - SETTINGS - COLUMN_SETTINGS:
@@ -66,7 +68,7 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
     reading = build_config(EventsConfig, {"paths": ("events",), **columns})  # refused before anything is written
     settings["events"] = {"paths": _event_paths(events, reading, frames), **columns}
     domains = _named(keywords.rank)
-    tasks = [*_classification_tasks(keywords, reading.user, frames)]
+    tasks = [*_table_tasks(keywords, reading.user, frames)]
     tasks += [ranking_task(domain, name) for name, domain in domains]
     if domains:
         settings["source"] = _without_domains(settings.get("source", {}), [domain for _, domain in domains])
@@ -81,7 +83,7 @@ def recorded_config(config: PrepareConfig, frames: FrameFiles) -> PrepareConfig:
     paths = tuple(names.get(path, path) for path in config.events.paths)
     tasks = [
         task.model_copy(update={"labels": task.labels.model_copy(update={"path": names[task.labels.path]})})
-        if isinstance(task, ClassificationTaskConfig) and task.labels is not None and task.labels.path in names
+        if not isinstance(task, RankingTaskConfig) and task.labels is not None and task.labels.path in names
         else task
         for task in config.tasks
     ]
@@ -100,21 +102,26 @@ def _event_paths(events: Any, reading: EventsConfig, frames: FrameFiles) -> tupl
     raise ConfigError(f"events is {describe(events)}", remedy=EVENTS)
 
 
-def _classification_tasks(keywords: Keywords, user: str, frames: FrameFiles) -> list[dict[str, Any]]:
-    columns = _named(keywords.classify)
-    if not columns and keywords.users is None:
+def _table_tasks(keywords: Keywords, user: str, frames: FrameFiles) -> list[dict[str, Any]]:
+    columns, numbers = _named(keywords.classify), _named(keywords.regress)
+    if not columns and not numbers and keywords.users is None:
         return []
-    if not columns:
-        raise ConfigError("users is given, and no column to predict", remedy='name some, e.g. classify=["gender"]')
+    if not columns and not numbers:
+        remedy = 'name some, e.g. classify=["gender"] or regress=["spend"]'
+        raise ConfigError("users is given, and no column to predict", remedy=remedy)
     if keywords.users is None:
-        raise ConfigError("classify names columns of users, and there are none", remedy="pass users=, a table of them")
+        keyword = "classify" if columns else "regress"
+        raise ConfigError(
+            f"{keyword} names columns of users, and there are none", remedy="pass users=, a table of them"
+        )
     user = user if keywords.label_user is None else keywords.label_user
     users = keywords.users
     if is_dataframe(users):
-        users = frames.write(users, "users", [user, *(column for _, column in columns)])
+        users = frames.write(users, "users", [user, *dict.fromkeys(column for _, column in columns + numbers)])
     if not isinstance(users, str | Path):
         raise ConfigError(f"users is {describe(users)}", remedy="pass a DataFrame or a path")
-    return [classification_task(str(users), column, user, name) for name, column in columns]
+    tasks = [classification_task(str(users), column, user, name) for name, column in columns]
+    return tasks + [regression_task(str(users), column, user, name) for name, column in numbers]
 
 
 def _named(names: Names) -> list[tuple[str | None, str]]:

@@ -14,7 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from peterrec.config import ActivityConfig, ClassificationTaskConfig, EventsConfig, LabelsConfig
+from peterrec.config import (
+    ActivityConfig,
+    ClassificationTaskConfig,
+    EventsConfig,
+    LabelsConfig,
+    LabelTableConfig,
+    RegressionTaskConfig,
+)
 from peterrec.data.arrow_arrays import single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.prepare.columns import check_types, is_mark, read_id, without_mark
@@ -31,7 +38,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Users of a task, with their labels or targets.
+    """Users of a task, with their labels, targets or numbers.
 
     Attributes:
         places: (n,) position of each user among the users with source events.
@@ -42,6 +49,7 @@ class Labelled:
         catalogue: the targets; its counts are of train users only.
         seen_targets: n rows of targets that stand in the user's source events, all of them, ascending; None where
             targets are other items than those of the source.
+        numbers: (n,) float64 number of each (regression).
         steps: what was kept and dropped, and why.
     """
 
@@ -52,6 +60,7 @@ class Labelled:
     targets: Sequences | None = None
     catalogue: Catalogue | None = None
     seen_targets: Sequences | None = None
+    numbers: npt.NDArray[np.float64] | None = None
     steps: list[Step] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -63,7 +72,7 @@ def user_step(description: str, remaining: int, dropped: int = 0, reason: str = 
     return {"what": description, "users": int(remaining), "dropped": int(dropped), "why": reason if dropped else ""}
 
 
-def describe_labels(config: LabelsConfig) -> InputFile:
+def describe_labels(config: LabelTableConfig) -> InputFile:
     """Return the columns and types of a table of labels; errors as in `describe` and `check_types`."""
     path = Path(config.path)
     if not path.is_file():
@@ -87,29 +96,7 @@ def from_table(
         TaskError: no labelled user has source events.
     """
     assert task.labels is not None
-    file = describe_labels(task.labels)
-    raw = engine.read("labels", [file], {"user": task.labels.user, "label": task.labels.label})
-    user = without_mark(raw["user"], events.missing)
-    label, is_missing = _label_text(raw["label"]), is_mark(_label_text(raw["label"]), task.labels.missing)
-    table = engine.rows(
-        raw.select(
-            user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
-            label=is_missing.ifelse(None, label),
-            mark=is_missing.ifelse(label, None).nullif(""),
-        ),
-        reused=True,
-    )
-    _no_duplicates(table, file)
-    counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
-    labelled = table.drop_null(["user", "label"])
-    rows = labelled.inner_join(users.table, "user").order_by("place").to_pyarrow()
-    _check_any_labelled(len(rows), labelled, users, file)
-    steps = [
-        user_step("users in the table", counts["n"]),
-        user_step("with a label", counts["known"], counts["n"] - counts["known"], _without_label(table, task.labels)),
-        user_step("with source events", len(rows), counts["known"] - len(rows), _without_events(labelled, users)),
-    ]
-    rows = keep_users_with_history(rows, task, eligible, steps)
+    rows, steps = labelled_rows(engine, task.labels, task, (events, users, eligible))
     if task.labels.bins:
         rows = rows.set_column(rows.column_names.index("label"), "label", _binned(rows["label"], task.labels))
     rows = _common_classes(rows, task, steps)
@@ -123,8 +110,57 @@ def from_table(
     return Labelled(places, single_array(rows["user"]), labels, tuple(names), steps=steps)
 
 
+def labelled_rows(
+    engine: Engine,
+    config: LabelTableConfig,
+    task: ClassificationTaskConfig | RegressionTaskConfig,
+    context: tuple[EventsConfig, Users, Mask],
+) -> tuple[pa.Table, list[Step]]:
+    """Return the users of a table with one row per user who have a label and a history, and the steps to them.
+
+    Args:
+        engine: reads the table.
+        config: of the table.
+        task: that it belongs to.
+        context: settings of the events, users with source events, and which of these have enough of them.
+
+    Returns:
+        `place`, `user` and `label` (text) of each user by place; of a column of floats also `number` (float64).
+
+    Raises:
+        DataError: a user stands twice in the table, or it cannot be read.
+        TaskError: no labelled user has source events.
+    """
+    events, users, eligible = context
+    file = describe_labels(config)
+    raw = engine.read("labels", [file], {"user": config.user, "label": config.label})
+    user = without_mark(raw["user"], events.missing)
+    label, is_missing = _label_text(raw["label"]), is_mark(_label_text(raw["label"]), config.missing)
+    number = {"number": raw["label"].cast("float64")} if raw["label"].type().is_floating() else {}
+    table = engine.rows(
+        raw.select(
+            user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
+            label=is_missing.ifelse(None, label),
+            mark=is_missing.ifelse(label, None).nullif(""),
+            **number,
+        ),
+        reused=True,
+    )
+    _no_duplicates(table, file)
+    counts = scalars(table.aggregate(n=table.count(), known=table["label"].notnull().cast("int64").sum()))
+    labelled = table.drop_null(["user", "label"])
+    rows = labelled.inner_join(users.table, "user").order_by("place").to_pyarrow()
+    _check_any_labelled(len(rows), labelled, users, file)
+    steps = [
+        user_step("users in the table", counts["n"]),
+        user_step("with a label", counts["known"], counts["n"] - counts["known"], _without_label(table, config)),
+        user_step("with source events", len(rows), counts["known"] - len(rows), _without_events(labelled, users)),
+    ]
+    return keep_users_with_history(rows, task, eligible, steps), steps
+
+
 def keep_users_with_history(
-    rows: pa.Table, task: ClassificationTaskConfig, eligible: Mask, steps: list[Step]
+    rows: pa.Table, task: ClassificationTaskConfig | RegressionTaskConfig, eligible: Mask, steps: list[Step]
 ) -> pa.Table:
     """Keep the users with enough source events, and note how many have fewer."""
     remaining = rows.filter(pa.array(eligible[rows["place"].to_numpy()]))
@@ -167,7 +203,7 @@ def _check_any_labelled(count: int, labelled: Any, users: Users, file: InputFile
     )
 
 
-def _without_label(table: Any, config: LabelsConfig) -> str:
+def _without_label(table: Any, config: LabelTableConfig) -> str:
     """Return how rows without a label look."""
     marks = table.select("mark").drop_null().distinct().order_by("mark").limit(5).to_pyarrow()["mark"].to_pylist()
     return " or ".join([f"{config.label!r} is empty", *map(repr, marks)])

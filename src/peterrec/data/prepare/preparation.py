@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 
 from peterrec._version import __version__
 from peterrec.arguments import checked
-from peterrec.config import ClassificationTaskConfig, EventsConfig, PrepareConfig, RankingTaskConfig, dump_yaml
+from peterrec.config import (
+    ClassificationTaskConfig,
+    EventsConfig,
+    PrepareConfig,
+    RankingTaskConfig,
+    TaskConfig,
+    dump_yaml,
+)
 from peterrec.data.arrow_arrays import to_lists
 from peterrec.data.cache import cache_folder, cached_path, only_maker
 from peterrec.data.corpus import Corpus
@@ -65,6 +72,7 @@ def prepare(
     label_user: str | None = None,
     classify: str | Sequence[str] | Mapping[str, str] = (),
     rank: str | Sequence[str] | Mapping[str, str] = (),
+    regress: str | Sequence[str] | Mapping[str, str] = (),
     overwrite: bool = False,
     report: Report | None = None,
     session: Any = None,
@@ -81,10 +89,11 @@ def prepare(
             Parquet and CSV, or a `PrepareConfig` that says all of it.
         out: folder of the corpus; it appears only when everything is in it. None: one in `~/.cache/peterrec` (or
             `PETERREC_CACHE`), named by what goes into it, and opened if it is there.
-        users: DataFrame or path of a table with one row per user, for `classify`.
+        users: DataFrame or path of a table with one row per user, for `classify` and `regress`.
         label_user: its column with the user id; None: as in the events.
         classify: columns of `users` to predict, each a task of its name; or a mapping of names of tasks to columns.
         rank: domains to recommend items of, which are left out of the source; or a mapping of names to domains.
+        regress: columns of `users` whose numbers are to be predicted; or a mapping, as of `classify`.
         overwrite: replace the corpus at `out`.
         report: called with one line at a time about events and users that are kept and dropped, and why.
         session: a `pyspark.sql.SparkSession` that does the work, whatever `engine` says; it is neither stopped nor
@@ -106,7 +115,7 @@ def prepare(
     say = report or (lambda line: None)
     parent = cache_folder() if out is None else Path(out).absolute().parent
     with FrameFiles(parent) as frames, frames.named_in_errors(), contextlib.ExitStack() as lock:
-        config = prepare_config(events, Keywords(users, label_user, classify, rank), settings, frames)
+        config = prepare_config(events, Keywords(users, label_user, classify, rank, regress), settings, frames)
         files = input_files(config)
         identities = [
             file.identity() if frames.name_of(file.path) is None else frames.identity(file.path) for file in files
@@ -187,7 +196,7 @@ class _Preparation:
                 task_targets = target_events(self.engine, task, events, self.config.events, source)
                 self.warnings += refuse_targets_in_source(events, source.chosen, task, task_targets)
                 targets[task.name] = task_targets
-            elif task.activity is not None:
+            elif isinstance(task, ClassificationTaskConfig) and task.activity is not None:
                 refuse_later_source(events, source.chosen, task)
         return targets
 
@@ -250,7 +259,7 @@ class _Preparation:
 
     def _task(
         self,
-        task: ClassificationTaskConfig | RankingTaskConfig,
+        task: TaskConfig,
         events: Events,
         source: Source,
         histories: dict[str, UserHistories],
@@ -337,10 +346,10 @@ def input_files(config: PrepareConfig) -> list[InputFile]:
     if config.catalogue is not None:
         files.append(describe(catalogue_file(config.catalogue), []))
     for task in config.tasks:
-        if isinstance(task, ClassificationTaskConfig) and task.labels is not None:
+        if isinstance(task, RankingTaskConfig):
+            files += [] if task.events is None else _event_files(task_events(task.events, config.events))
+        elif task.labels is not None:
             files.append(describe_labels(task.labels))
-        elif isinstance(task, RankingTaskConfig) and task.events is not None:
-            files += _event_files(task_events(task.events, config.events))
     once: dict[Path, InputFile] = {}
     for file in files:
         once.setdefault(file.path.resolve(), file)

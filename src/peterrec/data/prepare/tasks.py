@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.config import ClassificationTaskConfig, EventsConfig, HistoryCutConfig, RankingTaskConfig, SplitConfig
+from peterrec.config import (
+    ClassificationTaskConfig,
+    EventsConfig,
+    HistoryCutConfig,
+    RankingTaskConfig,
+    RegressionTaskConfig,
+    SplitConfig,
+    TaskConfig,
+    TaskKind,
+)
 from peterrec.data import arrow_arrays
 from peterrec.data.arrow_arrays import to_lists
 from peterrec.data.corpus import PARTS
@@ -21,6 +31,7 @@ from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_filters import parse_time_limit
 from peterrec.data.prepare.events import Events
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
+from peterrec.data.prepare.numbers import check_numbers, describe_numbers, number_of, numbers_from_table
 from peterrec.data.prepare.sortable import in_nanoseconds
 from peterrec.data.prepare.source_events import Source, Users
 from peterrec.data.prepare.targets import TargetEvents, label_targets
@@ -29,8 +40,14 @@ from peterrec.errors import TaskError
 from peterrec.storage import write_json
 
 USERS_AT_ONCE = 100_000
+FILTERS: dict[TaskKind, str] = {
+    "classification": "min_user_events or min_class_users",
+    "ranking": "min_user_events or min_item_events",
+    "regression": "min_user_events",
+}
+"""By kind of task: the settings that leave out users."""
+
 MOST_REPEATS = 0.01  # of the targets, that `recommend` may leave out by default
-Task = ClassificationTaskConfig | RankingTaskConfig
 
 
 @dataclass(frozen=True)
@@ -48,12 +65,12 @@ class UserHistories:
     lengths: IntArray
 
 
-def cut_of(task: Task) -> HistoryCutConfig:
+def cut_of(task: TaskConfig) -> HistoryCutConfig:
     """Return which events of a sequence the model of a task reads."""
     return HistoryCutConfig(**{name: getattr(task, name) for name in HistoryCutConfig.model_fields})
 
 
-def task_ends(task: Task, events: Events, source: Source, targets: TargetEvents | None) -> Any | None:
+def task_ends(task: TaskConfig, events: Events, source: Source, targets: TargetEvents | None) -> Any | None:
     """Return place and cut, the time before which the events are that a task reads; None: all are.
 
     Raises:
@@ -72,7 +89,7 @@ def task_ends(task: Task, events: Events, source: Source, targets: TargetEvents 
 
 def label_task(
     engine: Engine,
-    task: Task,
+    task: TaskConfig,
     users: Users,
     histories: UserHistories,
     context: tuple[Events, EventsConfig],
@@ -81,11 +98,13 @@ def label_task(
     """Find the users of a task and what is to be learned of them.
 
     Raises:
-        TaskError, DataError: as in `from_table` and `label_targets`.
+        TaskError, DataError: as in `from_table`, `numbers_from_table` and `label_targets`.
     """
     eligible: Mask = histories.lengths >= task.min_user_events
     if targets is not None:
         return label_targets(engine, targets, users, eligible)
+    if isinstance(task, RegressionTaskConfig):
+        return numbers_from_table(engine, task, context[1], users, eligible)
     assert isinstance(task, ClassificationTaskConfig)
     if task.labels is not None:
         return from_table(engine, task, context[1], users, eligible)
@@ -93,14 +112,14 @@ def label_task(
 
 
 def write_task(
-    folder: Path, task: Task, labelled: Labelled, source: Source, histories: UserHistories, split: SplitConfig
+    folder: Path, task: TaskConfig, labelled: Labelled, source: Source, histories: UserHistories, split: SplitConfig
 ) -> dict[str, Any]:
     """Write a task to `folder` and return its entry of the manifest.
 
     A split without test users is for a model that somebody else evaluates.
 
     Raises:
-        TaskError: a part without users, fewer than two classes, or a class that no train user has.
+        TaskError: a part without users, fewer than two classes or numbers, or a class that no train user has.
     """
     part = source.users.parts[labelled.places]
     _check_parts(task, labelled, part, [name for name in PARTS if name != "test" or split.test])
@@ -119,7 +138,9 @@ def write_task(
     return entry
 
 
-def _entry(task: Task, labelled: Labelled, part: IntArray, histories: UserHistories, digest: str) -> dict[str, Any]:
+def _entry(
+    task: TaskConfig, labelled: Labelled, part: IntArray, histories: UserHistories, digest: str
+) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": task.name, "kind": task.kind}
     entry["users"] = {name: int((part == number).sum()) for number, name in enumerate(PARTS)}
     entry["median_history"] = float(np.median(histories.lengths[labelled.places]))
@@ -128,6 +149,8 @@ def _entry(task: Task, labelled: Labelled, part: IntArray, histories: UserHistor
         entry["classes"] = [
             {"name": name, "users": count} for name, count in zip(labelled.class_names, counts, strict=True)
         ]
+    if labelled.numbers is not None:
+        entry["numbers"] = describe_numbers(labelled.numbers)
     if labelled.catalogue is not None and labelled.targets is not None:
         entry |= {"targets": len(labelled.catalogue), "pairs": len(labelled.targets.items)}
         entry["targets_fingerprint"] = labelled.catalogue.fingerprint
@@ -152,12 +175,12 @@ def _seen_items(labelled: Labelled, train: IntArray) -> dict[str, Any]:
     return {"repeat_fraction": fraction, "exclude_seen": fraction < MOST_REPEATS, "exclude_seen_reason": reason}
 
 
-def _check_parts(task: Task, labelled: Labelled, part: IntArray, needed: Sequence[str]) -> None:
+def _check_parts(task: TaskConfig, labelled: Labelled, part: IntArray, needed: Sequence[str]) -> None:
     if not len(labelled):
         last = labelled.steps[-1]
         raise TaskError(
             f"no user is left for task {task.name!r}: {last['why']}",
-            remedy=f"lower its min_user_events or min_{'item_events' if labelled.labels is None else 'class_users'}",
+            remedy=f"lower its {FILTERS[task.kind]}",
         )
     empty = [name for number, name in enumerate(PARTS) if name in needed and not (part == number).any()]
     if empty:
@@ -165,6 +188,9 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray, needed: Sequenc
             f"task {task.name!r} has {len(labelled)} users and none for {' and '.join(empty)}",
             remedy="give it more users, or change the shares under `split`",
         )
+    if labelled.numbers is not None:
+        assert isinstance(task, RegressionTaskConfig)
+        check_numbers(task, labelled.numbers, labelled.numbers[part == 0])
     if labelled.labels is None:
         return
     present = np.unique(labelled.labels)
@@ -182,11 +208,17 @@ def _check_parts(task: Task, labelled: Labelled, part: IntArray, needed: Sequenc
             f"the label {labelled.class_names[int(rare)]!r} of task {task.name!r} occurs only among valid or test "
             f"users ({counts[rare]} of them), so it cannot be learned",
             remedy="merge rare labels (numbers by labels.bins), or leave them out with "
-            f"min_class_users: {counts[rare] + 1} or more",
+            f"min_class_users: {counts[rare] + 1} or more{_or_as_numbers(labelled.class_names)}",
         )
 
 
-def one_class_part_warnings(task: Task, labelled: Labelled, users: Users) -> list[str]:
+def _or_as_numbers(names: Sequence[str]) -> str:
+    if not all(math.isfinite(number_of(name)) for name in names):
+        return ""
+    return ", or predict the numbers themselves: a task of kind regression (--regress, regress=)"
+
+
+def one_class_part_warnings(task: TaskConfig, labelled: Labelled, users: Users) -> list[str]:
     """Return a warning for the valid and the test part if all users there are of one class: any answer is as good."""
     if labelled.labels is None:
         return []
@@ -202,7 +234,7 @@ def one_class_part_warnings(task: Task, labelled: Labelled, users: Users) -> lis
     return warnings
 
 
-def similar_class_warnings(task: Task, labelled: Labelled) -> list[str]:
+def similar_class_warnings(task: TaskConfig, labelled: Labelled) -> list[str]:
     """Return a warning about classes whose names differ only by blanks, by case, or by how a number is written."""
     alike: dict[Any, list[str]] = {}
     for name in labelled.class_names:
@@ -228,7 +260,10 @@ def _write_part(
 ) -> None:
     ragged = pa.list_(pa.int32())
     fields = [("user_id", pa.string()), ("sequence", ragged)]
-    fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
+    if labelled.numbers is not None:
+        fields.append(("number", pa.float64()))
+    else:
+        fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
     if labelled.seen_targets is not None:
         fields.append(("seen", ragged))
     schema = pa.schema(fields)
@@ -240,6 +275,9 @@ def _write_part(
             if labelled.labels is not None:
                 columns.append(pa.array(labelled.labels[rows]))
                 digest(labelled.labels[rows].tobytes())
+            elif labelled.numbers is not None:
+                columns.append(pa.array(labelled.numbers[rows]))
+                digest(labelled.numbers[rows].tobytes())
             else:
                 assert labelled.targets is not None
                 targets = labelled.targets.take(rows)

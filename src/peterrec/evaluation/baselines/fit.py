@@ -13,8 +13,9 @@ from peterrec.errors import TaskError
 from peterrec.evaluation.baselines.classification import ClassificationBaseline, labels_of, with_unseen_classes
 from peterrec.evaluation.baselines.ranking import RankingBaseline
 from peterrec.evaluation.baselines.registry import BASELINES, baseline_names, find_baseline
+from peterrec.evaluation.baselines.regression import RegressionBaseline
 
-FittedBaseline = ClassificationBaseline | RankingBaseline
+FittedBaseline = ClassificationBaseline | RankingBaseline | RegressionBaseline
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def fit_baseline(
     *,
     classes: int = 0,
     n_targets: int = 0,
+    quantiles: tuple[float, ...] = (),
     unlabelled: Sequences | None = None,
 ) -> FittedBaseline | str:
     """Fit one cheap baseline.
@@ -47,6 +49,7 @@ def fit_baseline(
         valid: users to choose settings on; may be empty.
         classes: number of classes, for classification.
         n_targets: size of the target catalogue, for ranking.
+        quantiles: that are predicted too, for regression.
         unlabelled: histories of users, with a label or without, for baselines that learn from them; None: those of the
             train part.
 
@@ -63,7 +66,7 @@ def fit_baseline(
     if needs_two_classes and len(np.unique(labels_of(train))) < 2:
         return f"{name} was skipped: the train users have one class"
     options = {"unlabelled": train.sequences if unlabelled is None else unlabelled} if baseline.unlabelled else {}
-    outputs = classes if kind == "classification" else n_targets
+    outputs = {"classification": classes, "ranking": n_targets, "regression": quantiles}[kind]
     fitted: FittedBaseline | str = baseline.fit(train, valid, outputs, **options)
     return with_unseen_classes(fitted, train, classes) if isinstance(fitted, ClassificationBaseline) else fitted
 
@@ -74,6 +77,7 @@ def fit_baselines(
     *,
     classes: int = 0,
     n_targets: int = 0,
+    quantiles: tuple[float, ...] = (),
     unlabelled: Sequences | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> FittedBaselines:
@@ -84,6 +88,7 @@ def fit_baselines(
         valid: users to choose settings on; may be empty.
         classes: number of classes, for classification.
         n_targets: size of the target catalogue, for ranking.
+        quantiles: that are predicted too, for regression.
         unlabelled: histories of users, with a label or without, for baselines that learn from them; None: those of the
             train part.
         say: receives a line for each baseline before it is fitted.
@@ -92,14 +97,17 @@ def fit_baselines(
         TaskError: there are no train users.
     """
     kind = _checked(train).kind
-    names = [name for name in baseline_names(kind, "cheap") if BASELINES[name].quick]
+    names = [name for name in baseline_names(kind, "cheap") if kind in BASELINES[name].quick]
     notes: list[str] = []
     if kind == "classification" and len(np.unique(labels_of(train))) < 2:
         names, notes = ["majority"], ["logistic regressions were skipped: the train users have one class"]
     baselines: list[FittedBaseline] = []
     for name in names:
         say(f"fitting baseline: {name}")
-        fitted = fit_baseline(name, train, valid, classes=classes, n_targets=n_targets, unlabelled=unlabelled)
+        fitted = fit_baseline(
+            name, train, valid, classes=classes, n_targets=n_targets, quantiles=quantiles,
+            unlabelled=unlabelled,
+        )  # fmt: skip
         if isinstance(fitted, str):
             notes.append(fitted)
         else:

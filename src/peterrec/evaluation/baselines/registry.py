@@ -17,6 +17,7 @@ from peterrec.evaluation.baselines.ease import ease
 from peterrec.evaluation.baselines.factors import factor_regression, factors_name
 from peterrec.evaluation.baselines.neighbours import user_to_user
 from peterrec.evaluation.baselines.ranking import item_to_item, popularity
+from peterrec.evaluation.baselines.regression import mean_number, median_number, ridge_of_items
 from peterrec.evaluation.baselines.ridge import ridge
 from peterrec.evaluation.baselines.settings import ConetConfig, DupnConfig, NoSettings
 from peterrec.evaluation.baselines.trees import boosted_trees
@@ -24,6 +25,7 @@ from peterrec.evaluation.baselines.trees import boosted_trees
 Family = Literal["cheap", "neural"]
 CLASSIFICATION: tuple[TaskKind, ...] = ("classification",)
 RANKING: tuple[TaskKind, ...] = ("ranking",)
+REGRESSION: tuple[TaskKind, ...] = ("regression",)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Baseline:
             `fit(corpus, tasks, settings, seed, report)`, returning a trained baseline for each task.
         family: `cheap`: fitted in seconds to minutes; `neural`: a network of another paper, trained as ours are.
         settings: class of its settings.
-        quick: whether `evaluate` fits it beside the bundles.
+        quick: kinds of task for which `evaluate` fits it beside the bundles.
         all_tasks: whether one training is of all tasks of a data set together.
         unlabelled: whether `fit` takes a keyword `unlabelled`: sequences of users, with a label or without.
     """
@@ -48,7 +50,7 @@ class Baseline:
     fit: Callable[..., Any]
     family: Family = "cheap"
     settings: type[Config] = NoSettings
-    quick: bool = False
+    quick: tuple[TaskKind, ...] = ()
     all_tasks: bool = False
     unlabelled: bool = False
 
@@ -69,20 +71,27 @@ _train_conet = _imported_late("experiments.neural_baselines.conet:train_conet")
 BASELINES: Mapping[str, Baseline] = {
     baseline.name: baseline
     for baseline in (
-        Baseline("majority", CLASSIFICATION, majority, quick=True),
-        Baseline("history length", CLASSIFICATION, history_length, quick=True),
-        Baseline("tf-idf + logistic regression", CLASSIFICATION, bag_of_items, quick=True),
+        Baseline("majority", CLASSIFICATION, majority, quick=CLASSIFICATION),
+        Baseline("history length", CLASSIFICATION, history_length, quick=CLASSIFICATION),
+        Baseline("tf-idf + logistic regression", CLASSIFICATION, bag_of_items, quick=CLASSIFICATION),
         *(
             Baseline(
-                factors_name(count), CLASSIFICATION, partial(factor_regression, count), quick=True, unlabelled=True
+                factors_name(count),
+                CLASSIFICATION,
+                partial(factor_regression, count),
+                quick=CLASSIFICATION,
+                unlabelled=True,
             )
             for count in (64, 256)
         ),
-        Baseline("gradient-boosted trees", CLASSIFICATION, boosted_trees),
-        Baseline("popularity", RANKING, popularity, quick=True),
-        Baseline("item-to-item cosine", RANKING, item_to_item, quick=True),
+        Baseline("mean", REGRESSION, mean_number, quick=REGRESSION),
+        Baseline("median", REGRESSION, median_number, quick=REGRESSION),
+        Baseline("tf-idf + ridge", REGRESSION, ridge_of_items, quick=REGRESSION),
+        Baseline("gradient-boosted trees", CLASSIFICATION + REGRESSION, boosted_trees, quick=REGRESSION),
+        Baseline("popularity", RANKING, popularity, quick=RANKING),
+        Baseline("item-to-item cosine", RANKING, item_to_item, quick=RANKING),
         Baseline("user-to-user cosine", RANKING, user_to_user),
-        Baseline("ridge across domains", RANKING, ridge, quick=True),
+        Baseline("ridge across domains", RANKING, ridge, quick=RANKING),
         Baseline("EASE across domains", RANKING, ease),
         Baseline("dupn", CLASSIFICATION + RANKING, _train_dupn, "neural", DupnConfig, all_tasks=True),
         Baseline("conet", RANKING, _train_conet, "neural", ConetConfig),

@@ -18,7 +18,7 @@ from peterrec.report.grid.analysis import QuestionResults
 from peterrec.report.grid.cells import task_kinds
 
 Role = Literal["asked", "constant", "best", "baseline"]
-CONSTANT: dict[TaskKind, str] = {"classification": "majority", "ranking": "popularity"}
+CONSTANT: dict[TaskKind, str] = {"classification": "majority", "ranking": "popularity", "regression": "median"}
 """By kind of task: the baseline that gives every user the same answer."""
 
 

@@ -108,7 +108,7 @@ class ClassFacts(_Facts):
 
 
 class TaskFacts(_Facts):
-    """A task as prepared. `users` by part; `classes` of a classification; `targets` and `pairs` of a ranking."""
+    """A task as prepared: `users` by part, `classes`, `targets` and `pairs`, or `numbers`, as its kind has them."""
 
     name: str
     kind: TaskKind
@@ -117,6 +117,7 @@ class TaskFacts(_Facts):
     classes: list[ClassFacts] = []
     targets: int | None = None
     pairs: int | None = None
+    numbers: dict[str, float] = {}
     steps: list[Step] = []
 
 

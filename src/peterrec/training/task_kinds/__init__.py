@@ -7,6 +7,7 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.training.task_kinds.base import Judges, Metrics, MetricTotals, TaskObjective, mean_metrics
 from peterrec.training.task_kinds.classification import ClassificationObjective
 from peterrec.training.task_kinds.ranking import RankingObjective
+from peterrec.training.task_kinds.regression import RegressionObjective
 
 __all__ = [
     "OBJECTIVES",
@@ -22,6 +23,7 @@ __all__ = [
 OBJECTIVES: Mapping[TaskKind, type[TaskObjective]] = {
     "classification": ClassificationObjective,
     "ranking": RankingObjective,
+    "regression": RegressionObjective,
 }
 
 
