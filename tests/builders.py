@@ -21,9 +21,10 @@ from peterrec.artifacts.bundle_io import Bundle
 from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import id_hash
+from peterrec.data.number_outputs import NumberOutputs
 from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.nn.build import build_backbone
-from peterrec.nn.heads import ClassificationHead, ItemHead
+from peterrec.nn.heads import ClassificationHead, Head, ItemHead, RegressionHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
@@ -78,7 +79,7 @@ def tiny_pretrained(catalogue: Catalogue | None = None, *, seed: int = 0, **sett
 
 
 def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = None, **settings: Any) -> Bundle:
-    """A bundle that does something: of a ranking task if it has targets, else of a classification task.
+    """A bundle that does something: of a ranking task if it has targets, a regression task if it has `numbers`.
 
     `settings`: fields of `Bundle`; `seed`; and `strategy="head"` for a bundle without a patch.
     """
@@ -86,11 +87,14 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
     strategy = settings.get("strategy", "patch")
     patch_config = settings.pop("patch_config", PatchConfig(bottleneck=3)) if strategy == "patch" else None
     backbone = pretrained.network.backbone.config
-    names = settings.pop("class_names", CLASSES) if targets is None else ()
+    numbers: NumberOutputs | None = settings.get("numbers")
+    names = settings.pop("class_names", CLASSES) if targets is None and numbers is None else ()
     generator = torch.Generator().manual_seed(seed)
     width = readout_named(settings.get("readout", "token")).width(backbone.channels)
-    if targets is None:
-        head: ClassificationHead | ItemHead = ClassificationHead(width, len(names), generator)
+    if numbers is not None:
+        head: Head = RegressionHead(width, numbers.count, generator)
+    elif targets is None:
+        head = ClassificationHead(width, len(names), generator)
     else:
         head = ItemHead(width, len(targets), generator)
     readout = build_readout_module(settings.get("readout", "token"), backbone.channels, generator)
@@ -99,7 +103,7 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
         shaken(patch, seed + 1)
     defaults: dict[str, Any] = {
         "name": "age" if targets is None else "shop",
-        "kind": "classification" if targets is None else "ranking",
+        "kind": "regression" if numbers is not None else "classification" if targets is None else "ranking",
         "strategy": strategy,
         "max_length": 5,
         "backbone_fingerprint": pretrained.fingerprint,

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from peterrec.errors import PeterRecError
-from peterrec.sklearn import PatchClassifier, PatchRanker, UserEncoder
+from peterrec.sklearn import PatchClassifier, PatchRanker, PatchRegressor, UserEncoder
 
 PRETRAINING: dict[str, Any] = {
     "prepare_params": {"source": {"min_item_events": 1}},
@@ -37,7 +37,7 @@ def classifier(encoder: UserEncoder) -> PatchClassifier:
     return PatchClassifier(encoder.model_, adapt_params={"epochs": 2}).fit(HISTORIES, np.where(CLASSES, "old", "new"))
 
 
-@pytest.mark.parametrize("estimator", [UserEncoder(), PatchClassifier(), PatchRanker()], ids=str)
+@pytest.mark.parametrize("estimator", [UserEncoder(), PatchClassifier(), PatchRegressor(), PatchRanker()], ids=str)
 def test_what_scikit_learn_checks_of_such_estimators(estimator: Any) -> None:
     with pytest.warns(UserWarning, match="Can't test estimator"):  # its data are numbers, and ours are histories
         check_estimator(estimator)
@@ -87,6 +87,22 @@ def test_a_ranker_learns_targets_of_another_catalogue(encoder: UserEncoder) -> N
     liked = np.asarray(ranker.predict(HISTORIES)) >= 10
     assert (liked == CLASSES.astype(bool)).mean() > 0.9
     assert len(ranker.recommend(HISTORIES[:1], k=4).items[0]) == 4
+
+
+def test_a_regressor_predicts_numbers_in_their_unit(encoder: UserEncoder) -> None:
+    spend = 1_000.0 + 500.0 * CLASSES + np.random.default_rng(1).normal(0, 20, len(CLASSES))
+    params = {"epochs": 2, "quantiles": (0.1, 0.5, 0.9)}
+    regressor = PatchRegressor(encoder.model_, strategy="head", adapt_params=params).fit(HISTORIES, spend)
+    assert regressor.score(HISTORIES, spend) > 0.7  # R2
+    quantiles = regressor.predict_quantiles([*HISTORIES, STRANGER])
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert regressor.predict([STRANGER])[0] == quantiles[-1, 1]
+    assert 950 < quantiles[-1, 1] < 1_550
+    plain = PatchRegressor(encoder.model_, strategy="head", adapt_params={"epochs": 1})
+    assert cross_val_score(plain, HISTORIES, spend, cv=2).mean() > 0.6
+    for wrong in ([*spend[:-1], np.nan], ["much"] * len(spend), spend[:, None]):
+        with pytest.raises(PeterRecError, match="one finite number for each user"):
+            plain.fit(HISTORIES, wrong)
 
 
 def test_an_estimator_is_copied_and_set_as_others_are(classifier: PatchClassifier) -> None:

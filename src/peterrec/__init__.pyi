@@ -49,7 +49,7 @@ from .serving.backup import backup
 from .serving.engine import Engine
 from .serving.files import AnswerOptions, embed, predict, recommend
 from .serving.http.serve import serve
-from .serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, Request
+from .serving.requests import Answer, ClassAnswer, ItemsAnswer, NumberAnswer, Question, Request
 from .serving.users import Users
 from .training.adapt import adapt, adapt_jointly
 from .training.grow import grow
@@ -81,6 +81,7 @@ __all__ = [
     "LimitsConfig",
     "MaskingConfig",
     "NegativesConfig",
+    "NumberAnswer",
     "NumberPredictions",
     "OptimConfig",
     "PatchConfig",

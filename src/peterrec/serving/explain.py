@@ -12,7 +12,7 @@ from peterrec.errors import RequestError
 from peterrec.serving.batch_plan import Prepared
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Explanation
-from peterrec.serving.task_answers import check_numbers
+from peterrec.serving.task_answers import check_numbers, predict_numbers
 
 
 @torch.inference_mode()
@@ -25,8 +25,9 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         task: name of one of its tasks.
 
     Returns:
-        The most probable class, or the best item by the question's `exclude_seen`, and what each event adds to its
-        probability or score. An event that nothing is read of (an unknown item, or one before the window) adds 0.
+        The most probable class, the best item by the question's `exclude_seen`, or the prediction of a number, and what
+        each event adds to its probability, its score or the number. An event that nothing is read of (an unknown item,
+        or one before the window) adds 0.
 
     Raises:
         UnknownTaskError: the task is not loaded.
@@ -48,12 +49,18 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         variant.history is not None and variant.history.read_by(loaded.reader).known_items == 0 for variant in variants
     ]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
-    if loaded.index is None:
+    if loaded.bundle.numbers is not None:
+        numbers = loaded.bundle.numbers
+        name: ItemId = numbers.names[0]
+        answer_values = torch.tensor(predict_numbers(loaded, torch.stack(list(vectors))), dtype=torch.float64)
+        answer_values = answer_values[:, numbers.prediction]
+        answer_values[without_events] = numbers.constant[numbers.prediction]
+    elif loaded.index is None:
         values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
         if without_events.any():
             values[without_events] = torch.tensor(loaded.class_priors)
         best = int(values[0].argmax())
-        name: ItemId = loaded.bundle.class_names[best]
+        name = loaded.bundle.class_names[best]
         answer_values = values[:, best]
     else:
         answer = engine.answer([replace(original, question=replace(original.question, k=1))])[0].tasks[task]

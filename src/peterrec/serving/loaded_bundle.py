@@ -69,7 +69,7 @@ class LoadedBundle:
     @property
     def answers_without_events(self) -> bool:
         """True if it can answer without known events; a bundle written before class shares were kept cannot."""
-        return self.bundle.targets is not None or self.bundle.class_priors is not None
+        return self.bundle.kind != "classification" or self.bundle.class_priors is not None
 
     @property
     def class_priors(self) -> list[float]:

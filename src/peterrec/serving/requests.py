@@ -109,7 +109,24 @@ class ItemsAnswer:
     kind: Literal["ranking"] = "ranking"
 
 
-TaskAnswer = ClassAnswer | ItemsAnswer
+@dataclass(frozen=True)
+class NumberAnswer:
+    """The answer of a regression task, in the unit of its numbers.
+
+    Attributes:
+        version: of the bundle that answered.
+        prediction: the number; of a bundle that learned quantiles the median.
+        quantiles: by name (`q0.1`, ...), ascending; none where only the prediction was learned.
+        kind: of the task.
+    """
+
+    version: str
+    prediction: float
+    quantiles: dict[str, float]
+    kind: Literal["regression"] = "regression"
+
+
+TaskAnswer = ClassAnswer | ItemsAnswer | NumberAnswer
 
 
 @dataclass(frozen=True)
@@ -121,8 +138,8 @@ class Answer:
         events: number of events of the user.
         unknown_items: number of events whose items the backbone's catalogue does not have.
         known_events: number of events that the task with the fewest reads as items of the catalogue, without those that
-            were left out when its data were prepared; 0: it answers with the class shares or the most popular items of
-            the users that the bundle was trained on.
+            were left out when its data were prepared; 0: it answers with the class shares, the most popular items or
+            the mean number of the users that the bundle was trained on.
         assumptions: lines about times and domains that were assumed because the events have none.
     """
 
@@ -140,8 +157,8 @@ class Explanation:
     Attributes:
         task: its name.
         version: of the bundle.
-        of: the class, or the item, whose value is explained: the most probable, the best.
-        value: its probability, or its score, with all events.
+        of: the class, or the item, whose value is explained: the most probable, the best; or `prediction`.
+        value: its probability, its score, or the predicted number, with all events.
         contributions: (T,) `value` minus the value without event t; positive: the event supports the answer.
     """
 

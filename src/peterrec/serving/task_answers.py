@@ -1,4 +1,4 @@
-"""Answers of tasks from representations: class probabilities, the best items, or what is known of everybody."""
+"""Answers of tasks from representations: class probabilities, numbers, the best items, or what is known of all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peterrec.errors import AnswerError
 from peterrec.serving.batch_plan import History, Prepared
 from peterrec.serving.bundle_groups import RegistrySnapshot
 from peterrec.serving.loaded_bundle import LoadedBundle
-from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, Question, TaskAnswer
+from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, NumberAnswer, Question, TaskAnswer
 
 NO_NUMBERS = "answers with NaN or infinity"
 TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
@@ -32,12 +32,15 @@ def answer_from(prepared: Sequence[Prepared], vectors: Sequence[Sequence[Tensor]
     answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
     classes: dict[RegistrySnapshot, list[tuple[int, LoadedBundle, Tensor]]] = {}
     items: dict[tuple[int, int, bool], list[tuple[int, LoadedBundle, Tensor]]] = {}
+    numbers: dict[int, list[tuple[int, LoadedBundle, Tensor]]] = {}
     for i, (query, query_vectors) in enumerate(zip(prepared, vectors, strict=True)):
         history = query.history
         assert history is not None
         for task, vector in zip(query.tasks, query_vectors, strict=True):
             if task.answers_without_events and history.read_by(task.reader).known_items == 0:
                 answers[i][task.name] = _answer_without_events(task, query)
+            elif task.bundle.kind == "regression":
+                numbers.setdefault(id(task), []).append((i, task, vector))
             elif task.index is None:
                 classes.setdefault(query.snapshot, []).append((i, task, vector))
             else:
@@ -47,9 +50,19 @@ def answer_from(prepared: Sequence[Prepared], vectors: Sequence[Sequence[Tensor]
         shares = snapshot.class_heads.probabilities([vector for *_, vector in rows], [task for _, task, _ in rows])
         for (i, task, _), values in zip(rows, shares, strict=True):
             answers[i][task.name] = _class_answer(task, values)
+    _answer_numbers(answers, numbers.values())
     for (_, k, exclude), rows in items.items():
         _rank(prepared, answers, rows, k, exclude=exclude)
     return [_assemble(query, query_answers) for query, query_answers in zip(prepared, answers, strict=True)]
+
+
+def _answer_numbers(
+    answers: list[dict[str, TaskAnswer]], rows_by_task: Iterable[list[tuple[int, LoadedBundle, Tensor]]]
+) -> None:
+    for rows in rows_by_task:
+        predicted = predict_numbers(rows[0][1], torch.stack([vector for *_, vector in rows]))
+        for (i, task, _), values in zip(rows, predicted, strict=True):
+            answers[i][task.name] = _number_answer(task, values)
 
 
 def _rank(
@@ -83,6 +96,21 @@ def check_numbers(task: str, values: Iterable[float]) -> None:
         raise AnswerError(f"the bundle {task!r} {NO_NUMBERS}", remedy=TRAIN_AGAIN)
 
 
+def predict_numbers(task: LoadedBundle, vectors: Tensor) -> list[list[float]]:
+    """Return the K numbers that a regression bundle says of each of N representations, in their own unit."""
+    assert task.bundle.numbers is not None
+    predicted: list[list[float]] = task.bundle.numbers.numbers(task.bundle.head(vectors).float().cpu().numpy()).tolist()
+    return predicted
+
+
+def _number_answer(task: LoadedBundle, values: Sequence[float]) -> NumberAnswer:
+    numbers = task.bundle.numbers
+    assert numbers is not None
+    check_numbers(task.name, values)
+    quantiles = dict(zip(numbers.names[1:], values, strict=True)) if numbers.quantiles else {}
+    return NumberAnswer(task.version, values[numbers.prediction], quantiles)
+
+
 def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
     names = task.bundle.class_names
     check_numbers(task.name, values)
@@ -90,8 +118,10 @@ def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
 
 
 def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer:
-    """Answer a user without known events: with the class shares or the popularity among the train users."""
+    """Answer a user without known events: with class shares, popularity or the mean of numbers of the train users."""
     bundle, question = task.bundle, prepared.question
+    if bundle.numbers is not None:
+        return _number_answer(task, bundle.numbers.constant)
     if bundle.targets is None or bundle.popularity is None:
         return _class_answer(task, task.class_priors)
     assert prepared.history is not None

@@ -1,4 +1,4 @@
-"""`PatchClassifier` and `PatchRanker`: a task on a pre-trained backbone, as estimators of scikit-learn."""
+"""`PatchClassifier`, `PatchRegressor`, `PatchRanker`: a task on a pre-trained backbone, as estimators."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from peterrec.answers import FloatArray, Predictions, Recommendations
+from peterrec.answers import FloatArray, NumberPredictions, Predictions, Recommendations
 from peterrec.artifacts.bundle_io import Bundle
 from peterrec.data.ids import as_histories
 from peterrec.errors import DataError
@@ -142,6 +143,79 @@ class PatchClassifier(ClassifierMixin, _TaskEstimator):  # type: ignore[misc]
         return self.classes_[probabilities.argmax(axis=1)]
 
 
+class PatchRegressor(RegressorMixin, _TaskEstimator):  # type: ignore[misc]
+    """Regressor of users by their histories: a patch and a linear head on a frozen backbone.
+
+    Args:
+        backbone: as of `PatchClassifier`.
+        strategy: what is trained: `patch`, `head`, `all`, ... (docs/model.md).
+        adapt_params: further settings of `adapt`, such as `{"regression_loss": "huber", "target_transform": "log1p"}`.
+        prepare_params: settings of `prepare` for pre-training.
+        pretrain_params: settings of `pretrain`.
+        valid_fraction: of the users, by whom the best epoch is chosen; if they are too few, by cross-validation.
+        batch_size: users at once.
+
+    Attributes:
+        model_: the backbone with the bundle, a `UserModel`.
+        bundle_: patch and head, with the metrics of the users who chose the epoch.
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 - scikit-learn's name
+        """Adapt the backbone to the numbers.
+
+        Args:
+            X: N histories of external item ids, oldest first: a list, an array, or a Series of lists.
+            y: (N,) finite numbers.
+
+        Returns:
+            Itself.
+
+        Raises:
+            DataError: the histories cannot be used as they are, or the numbers are not as many, or not finite numbers.
+            PeterRecError: as of `prepare`, `pretrain` and `adapt`.
+        """
+        histories, numbers = as_histories(X), _as_numbers(y)
+        _check_lengths(histories, numbers)
+        users = pa.table({"user_id": np.arange(len(numbers)), TASK: pa.array(numbers)})
+        with tempfile.TemporaryDirectory(prefix="peterrec-") as folder:
+            self.bundle_ = self._adapt(histories, Path(folder), users=users, regress=[TASK])
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
+        """Predict the number of each user; of quantiles the median.
+
+        Args:
+            X: N histories.
+
+        Returns:
+            (N,) float64. A user of whom no item is known has the mean (median) of the users of `fit`.
+
+        Raises:
+            DataError: the histories cannot be used as they are.
+        """
+        return self._answers(X).predictions
+
+    def predict_quantiles(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
+        """Predict the `quantiles` of `adapt_params` for each user.
+
+        Args:
+            X: N histories.
+
+        Returns:
+            (N, Q) float64, ascending for each user; Q is 0 where no quantiles were learned.
+
+        Raises:
+            DataError: the histories cannot be used as they are.
+        """
+        return self._answers(X).quantile_predictions
+
+    def _answers(self, histories: Any) -> NumberPredictions:
+        check_is_fitted(self, "model_")
+        answers = self.model_.predict(histories, TASK, batch_size=self.batch_size, require_known=False)
+        assert isinstance(answers, NumberPredictions)
+        return answers
+
+
 class PatchRanker(_TaskEstimator):
     """Recommender of target items to users by their histories in another domain (paper, section 3.3).
 
@@ -244,6 +318,16 @@ class PatchRanker(_TaskEstimator):
             for items, chosen in zip(answers, targets, strict=True)
         ]
         return float(np.mean(1 / np.asarray(ranks))) if ranks else float("nan")
+
+
+def _as_numbers(values: Any) -> npt.NDArray[np.float64]:
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise DataError("y is not one finite number for each user", remedy="pass N numbers, without NaN and infinity")
+    return numbers
 
 
 def _check_lengths(histories: Any, labels: Any) -> None:

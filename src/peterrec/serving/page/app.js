@@ -176,10 +176,11 @@ async function explain() {
   try {
     const body = { items: history.items, task, exclude_seen: excludeSeen(), patched: true };
     const found = await patiently(() => call("POST", "v1/explain", { body, signal: explaining.signal }), explain);
-    const classes = tasks.find((one) => one.name === task)?.kind === "classification";
+    const kind = tasks.find((one) => one.name === task)?.kind;
+    const classes = kind === "classification";
     await named([found.of], explaining.signal);
     history.explain(found.contributions, classes ? (x) => `${signed(100 * x, 1)} points` : (x) => signed(x, 3));
-    const value = classes ? percent(found.value) : `score ${short(found.value)}`;
+    const value = classes ? percent(found.value) : `${kind === "regression" ? "" : "score "}${short(found.value)}`;
     return say(byId("why-text"), `What each event adds to ${task}: ${label(found.of, classes)} (${value}). `
       + "It is how much lower that would be without the event.");
   } catch (error) {

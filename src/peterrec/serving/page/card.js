@@ -47,6 +47,7 @@ export class Card {
     const replaced = before && before.version !== patched.version;
     const earlier = before && !replaced && before.kind === patched.kind ? before : null;
     if (patched.kind === "classification") this.classes(patched, plain, earlier);
+    else if (patched.kind === "regression") this.number(patched, plain, earlier);
     else this.ranking(patched, plain, earlier);
     const notes = [`Version ${patched.version}`, replaced ? "new since the last change" : "",
       alike(patched, plain) ? "the same with and without patch" : ""];
@@ -77,6 +78,14 @@ export class Card {
         [patched.label === label, plain.label === label]);
     });
     arrange(this.table, rows);
+  }
+
+  number(patched, plain, earlier) {
+    const text = (answer) => [short(answer.prediction),
+      ...Object.entries(answer.quantiles).map(([key, value]) => `${key} ${short(value)}`)].join(", ");
+    say(this.summary, `${short(patched.prediction)}, without patch ${short(plain.prediction)}`);
+    say(this.change, earlier ? `${signed(patched.prediction - earlier.prediction, 2)} since the last change` : "");
+    this.body.replaceChildren(el("p", {}, `With patch: ${text(patched)}`), el("p", {}, `Without: ${text(plain)}`));
   }
 
   bars(key, label, shares, earlier, best) {
@@ -120,7 +129,8 @@ export class Card {
 /** Whether the patch, if the bundle has one, does nothing here. */
 function alike(patched, plain) {
   const rounded = (_, value) => (typeof value === "number" ? value.toFixed(4) : value);
-  const numbers = (one) => JSON.stringify(one.probabilities ?? [one.items.map(String), one.scores], rounded);
+  const numbers = (one) => JSON.stringify(one.probabilities ?? (one.items ? [one.items.map(String), one.scores] : [one.prediction, one.quantiles]),
+    rounded);
   return numbers(patched) === numbers(plain);
 }
 
