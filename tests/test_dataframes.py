@@ -90,6 +90,18 @@ def test_files_and_frames_of_every_library_make_the_same_corpus(corpus: peterrec
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "nothing temporary is left"
 
 
+def test_history_is_of_the_tasks_of_rank(cache: None) -> None:
+    tasks: dict[str, Any] = {"rank": {"first": "b"}, "history": "before-first-target"}
+    table, later = purchases(400), np.timedelta64(30, "D")
+    is_target = table["shop"].to_numpy() == "b"
+    bought = np.where(is_target, table["bought"].to_numpy() + later, table["bought"].to_numpy())
+    events = table.set_column(2, "bought", pa.array(bought))
+    corpus = peterrec.prepare(events, users=customers(400), classify="plan", **COLUMNS, **tasks)
+    plan, first = corpus.manifest["config"]["tasks"]
+    assert first["history"] == "before-first-target"
+    assert "history" not in plan
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_answers_have_the_ids_and_names_of_the_frame(model: peterrec.UserModel, library: str) -> None:
     events = of_library(purchases(), library)
@@ -125,6 +137,46 @@ def test_columns_of_other_names_are_named(model: peterrec.UserModel) -> None:
         model.predict(renamed, "plan", columns={"usr": "uid"})
     with pytest.raises(peterrec.PeterRecError, match="columns are of a DataFrame"):
         model.predict([[100]], "plan", columns={"user": "uid"})
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_verbs_answer_a_frame_as_the_model_does(
+    model: peterrec.UserModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    events, plan, shop = of_library(purchases(), library), model.bundle("plan"), model.bundle("b")
+    monkeypatch.setattr("peterrec.serving.files.USERS_AT_ONCE", 7)  # several pieces
+    predictions = peterrec.predict(model, plan, events, tmp_path / "plan.parquet", batch_size=16)
+    assert predictions.schema.field("customer").type == pa.int64()
+    assert_equal_tables(predictions, model.predict(events, "plan").to_arrow())
+    assert_equal_tables(predictions, pq.read_table(tmp_path / "plan.parquet"))
+    assert_equal_tables(peterrec.recommend(model, shop, events, k=2), model.recommend(events, "b", k=2).to_arrow())
+    assert_equal_tables(peterrec.embed(model, events), model.embed(events).to_arrow())
+    renamed = purchases().rename_columns(["uid", "sku", "bought", "shop", "price"])
+    answers = peterrec.predict(model, plan, renamed, user="uid")
+    assert answers.column_names == ["uid", *predictions.column_names[1:]]
+    assert_equal_tables(answers.rename_columns(predictions.column_names), predictions)
+
+
+def assert_equal_tables(table: pa.Table, expected: pa.Table) -> None:
+    """Refuse tables that differ by more than what one batch or several change."""
+    assert table.column_names == expected.column_names
+    for name in expected.column_names:
+        values, wanted = table[name].to_pylist(), expected[name].to_pylist()
+        if pa.types.is_floating(expected[name].type) or name == "vector":
+            np.testing.assert_allclose(values, wanted, atol=1e-5)
+        else:
+            assert values == wanted
+
+
+@pytest.mark.parametrize("source", [["a"], None, {"a": "b"}, [[100]], {"a"}, b"ab", 1.5])
+def test_what_is_no_source_is_refused(model: peterrec.UserModel, source: Any) -> None:
+    for call in (
+        lambda: peterrec.predict(model, model.bundle("plan"), source),
+        lambda: peterrec.recommend(model, None, source),
+        lambda: peterrec.embed(model, source),
+    ):
+        with pytest.raises(peterrec.PeterRecError, match="source is"):
+            call()
 
 
 def test_histories_of_no_frame_are_numbered(model: peterrec.UserModel) -> None:
@@ -188,8 +240,13 @@ def test_objects_say_what_they_are(corpus: peterrec.Corpus, model: peterrec.User
         (lambda: peterrec.prepare(purchases(), **COLUMNS, users=customers(), classify="plam"), "'plam'"),
         (lambda: peterrec.prepare({"user": [1]}), "events is a dict"),
         (lambda: peterrec.prepare(peterrec.PrepareConfig(events={"paths": ["x"]}), rank="a"), "names its own tasks"),
+        (lambda: peterrec.prepare(purchases(), **COLUMNS, history="all"), "none is named"),
+        (lambda: peterrec.prepare(purchases(), **COLUMNS, rank="b", history="before-first"), "before-first-target"),
         (lambda: peterrec.pretrain("corpus", epoch=1), "did you mean 'epochs'"),
         (lambda: peterrec.adapt("backbone", "corpus", "plan", optim={"LR": 1}), "did you mean 'lr'"),
+        (lambda: peterrec.predict("backbone", "plan", "events.csv", batch=3), "did you mean 'batch_size'"),
+        (lambda: peterrec.predict("backbone", "plan", "events.csv", batch_size="3"), "batch_size is"),
+        (lambda: peterrec.embed("backbone", "events.csv", usr="customer"), "did you mean 'user'"),
     ],
 )
 def test_mistakes_are_told(cache: None, call: Any, words: str) -> None:

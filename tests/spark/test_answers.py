@@ -18,6 +18,7 @@ from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import EventsConfig
 from peterrec.errors import ConfigError, DataError
+from peterrec.model import UserModel
 from peterrec.serving.files import AnswerOptions
 from peterrec.serving.files import embed as local_embed
 from peterrec.serving.files import predict as local_predict
@@ -76,6 +77,20 @@ def assert_verbs_agree(
         assert_same(
             embed(dataframe, backbone, bundles["first"]), local_embed(backbone, source, bundle=bundles["first"])
         )
+
+
+def test_this_process_answers_a_dataframe_of_spark(
+    spark: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    backbone, bundles = plain
+    source = str(write_csv(tmp_path / "asked.csv", ROWS, HEADER))
+    expected = local_predict(backbone, bundles["group"], source)
+    table = local_predict(backbone, bundles["group"], events(spark, tmp_path))
+    assert_equal_rows(table.rename_columns(expected.column_names).to_pylist(), expected.to_pylist())
+    model = UserModel.from_pretrained(backbone)
+    name = model.load_bundle(bundles["group"])
+    of_model = model.predict(spark.read.parquet(str(tmp_path / "events")), name).to_arrow()
+    assert_equal_rows(of_model.rename_columns(expected.column_names).to_pylist(), expected.to_pylist())
 
 
 def test_events_are_answered_as_by_the_verbs_on_files(spark, tmp_path, plain):

@@ -121,8 +121,8 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def id_type(path: Path, column: str) -> pa.DataType:
-    """Return the type of a column of ids in a Parquet file, which answers about these ids should have again."""
-    schema = pq.read_schema(path)
+    """Return the type of a column of ids in a file or folder of Parquet, which answers about them should have again."""
+    schema = pq.ParquetDataset(path).schema
     return schema.field(column).type if column in schema.names else pa.string()
 
 

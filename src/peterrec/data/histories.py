@@ -82,10 +82,24 @@ class FrameHistories(NamedTuple):
     notes: tuple[str, ...]
 
 
-def frame_histories(
+class StoredFrame(NamedTuple):
+    """The same on disk, to be closed.
+
+    Attributes:
+        histories: of the users, whose ids are texts.
+        user_type: of the ids in the DataFrame.
+        columns: what the columns are called.
+    """
+
+    histories: StoredHistories
+    user_type: pa.DataType
+    columns: ColumnsConfig
+
+
+def read_frame(
     events: Any, columns: Mapping[str, Any] | None = None, preprocessing: PreprocessingConfig | None = None
-) -> FrameHistories:
-    """Read histories from a DataFrame of events: what a model reads of them.
+) -> StoredFrame:
+    """Read histories from a DataFrame of events, as `read_histories` does from a file with the same rows.
 
     Args:
         events: DataFrame of a library that narwhals reads.
@@ -103,11 +117,20 @@ def frame_histories(
     with FrameFiles(Path(tempfile.gettempdir())) as frames, frames.named_in_errors():
         path = frames.write(events, "events", used)
         reading = with_settings(EventsConfig, None, {"paths": (str(path),), **(columns or {})})
-        with _read_events(str(path), reading, preprocessing, EVENTS_AT_ONCE) as stored:
-            pieces, notes = list(stored), stored.notes
-        user_ids = [user for piece in pieces for user in piece.user_ids]
-        items = [history for piece in pieces for history in piece.items]
-        return FrameHistories(items, ids_as(user_ids, id_type(path, names.user)), names, notes)
+        user_type = id_type(path, names.user)
+        return StoredFrame(_read_events(str(path), reading, preprocessing, EVENTS_AT_ONCE), user_type, names)
+
+
+def frame_histories(
+    events: Any, columns: Mapping[str, Any] | None = None, preprocessing: PreprocessingConfig | None = None
+) -> FrameHistories:
+    """Read histories from a DataFrame into memory; arguments and errors as those of `read_frame`."""
+    stored, user_type, names = read_frame(events, columns, preprocessing)
+    with stored:
+        pieces = list(stored)
+    user_ids = [user for piece in pieces for user in piece.user_ids]
+    items = [history for piece in pieces for history in piece.items]
+    return FrameHistories(items, ids_as(user_ids, user_type), names, stored.notes)
 
 
 def _stored_lines(

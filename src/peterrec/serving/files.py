@@ -7,7 +7,7 @@ import copy
 import logging
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,13 +15,16 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
-from peterrec.arguments import check, checked
+from peterrec.arguments import check, checked, did_you_mean
+from peterrec.artifacts.bundle_io import Bundle
 from peterrec.artifacts.hub import artifact_folder
-from peterrec.config import EventsConfig, PreprocessingConfig, dump_optional, load_config
+from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig, dump_optional, load_config, with_settings
 from peterrec.data.encoding import unknown_items_error
-from peterrec.data.histories import read_histories
+from peterrec.data.frames import ids_as, is_dataframe
+from peterrec.data.histories import StoredFrame, read_frame, read_histories
 from peterrec.data.ids import UserHistories
 from peterrec.data.stored_histories import StoredHistories
+from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
 from peterrec.serving.answer_files import check_format, write_answers
@@ -68,10 +71,11 @@ class AnswerOptions:
 @checked
 def predict(
     backbone: str | Path | UserModel,
-    bundle: str | Path,
-    source: str | Path | TextIO,
+    bundle: str | Path | Bundle,
+    source: Any,
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
+    **settings: Any,
 ) -> pa.Table:
     """Predict a class or a number for each user of `source`.
 
@@ -81,24 +85,30 @@ def predict(
 
     Args:
         backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
-        bundle: a folder written by `adapt`, or `hf://...`, of a classification or a regression task.
-        source: Parquet or CSV events, JSON lines (`{"user": ..., "items": [...]}`), or an open text stream of these.
+        bundle: as `adapt` returns it or a folder that it wrote, or `hf://...`, of a classification or a
+            regression task.
+        source: a DataFrame of events; a file of them (Parquet, CSV) or of JSON lines (`{"user": ..., "items": [...]}`);
+            or an open text stream of these lines.
         out: .parquet, .csv or .jsonl file to write, some users at a time; None writes none: the table is in memory.
         options: reading and writing.
+        settings: of `AnswerOptions`, and of the columns of events (`user`, `item`, `time`, ...: `EventsConfig`), by
+            name, in place of those of `options`: `user="customer", batch_size=512`.
 
     Returns:
-        N rows, one a user, in the order of the input: user, label, probability (in [0, 1]), known_events (0: the user
-        is unknown, and the class shares of the train users are the answer), and one column `p(CLASS)` for each class.
-        Of a regression task: user, prediction, known_events, and one column `q0.1`, ... for each quantile.
+        N rows, one a user, in the order of the input (of events: of the ids as texts): user, label, probability (in
+        [0, 1]), known_events (0: the user is unknown, and the class shares of the train users are the answer), and one
+        column `p(CLASS)` for each class. Of a regression task: user, prediction, known_events, and one column `q0.1`,
+        ... for each quantile. Of a DataFrame, users and items are called as there, and users have the type
+        that they have there.
 
     Raises:
-        ConfigError: the bundle is of a ranking task, or `out` has another ending.
+        ConfigError: the bundle is of a ranking task, `out` has another ending, or there is no such setting.
         DataError: the input cannot be read.
         UnknownItemsError: not one item is in the catalogue.
         ArtifactError, FingerprintError: the backbone or the bundle is missing, damaged, or one is not for the other.
         StorageError: the disk is full or `out` is not writable.
     """
-    with _question(backbone, bundle, source, out, options) as question:
+    with _question(backbone, bundle, source, out, options, settings) as question:
         assert question.bundle is not None
         return question.answer(class_table, out)
 
@@ -106,24 +116,26 @@ def predict(
 @checked
 def recommend(
     backbone: str | Path | UserModel,
-    bundle: str | Path | None,
-    source: str | Path | TextIO,
+    bundle: str | Path | Bundle | None,
+    source: Any,
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
     *,
     k: int = 10,
     exclude_seen: bool | None = None,
+    **settings: Any,
 ) -> pa.Table:
     """Recommend k items to each user of `source`; logs as `predict` does.
 
     Args:
         backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
-        bundle: a folder written by `adapt`, of a ranking task; None recommends next items of the source catalogue.
+        bundle: as in `predict`, of a ranking task; None recommends next items of the source catalogue.
         source: as in `predict`.
         out: .parquet, .csv or .jsonl file to write; None writes none.
         options: reading and writing.
         k: items per user.
         exclude_seen: leave out items of the user's own history; None: as `UserModel.excludes_seen` says.
+        settings: as in `predict`.
 
     Returns:
         Up to k rows a user, best first: user, rank (1 is best), item, score (higher is better), known_events (0: the
@@ -133,7 +145,7 @@ def recommend(
         ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
-    with _question(backbone, bundle, source, out, options) as question:
+    with _question(backbone, bundle, source, out, options, settings) as question:
         users_at_once = min(USERS_AT_ONCE, max(1, ITEMS_AT_ONCE // max(1, k)))
         return question.answer(partial(item_table, k=k, exclude_seen=exclude_seen), out, users_at_once)
 
@@ -141,11 +153,12 @@ def recommend(
 @checked
 def embed(
     backbone: str | Path | UserModel,
-    source: str | Path | TextIO,
+    source: Any,
     out: str | Path | None = None,
     options: AnswerOptions | None = None,
     *,
-    bundle: str | Path | None = None,
+    bundle: str | Path | Bundle | None = None,
+    **settings: Any,
 ) -> pa.Table:
     """Return one vector for each user of `source`: the hidden state at [TCL]; logs as `predict` does.
 
@@ -154,8 +167,8 @@ def embed(
         source: as in `predict`.
         out: .parquet, .csv or .jsonl file to write; None writes none.
         options: reading and writing.
-        bundle: a folder written by `adapt`, whose patch is applied and whose readout is returned; None: the backbone
-            alone.
+        bundle: as in `predict`, whose patch is applied and whose readout is returned; None: the backbone alone.
+        settings: as in `predict`.
 
     Returns:
         N rows, one a user, in the order of the input: user, known_events (0: the user is unknown; the vector is that of
@@ -166,7 +179,7 @@ def embed(
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
     split = out is not None and Path(out).suffix == ".csv"
-    with _question(backbone, bundle, source, out, options) as question:
+    with _question(backbone, bundle, source, out, options, settings) as question:
         return question.answer(partial(_vectors, split=split), out)
 
 
@@ -187,51 +200,104 @@ class _Question:
         bundle: that is loaded on it; None for the backbone.
         histories: of the users.
         settings: how they are read and computed.
+        frame: that they were read of; None: of a file.
     """
 
     model: UserModel
     bundle: str | None
     histories: StoredHistories
     settings: dict[str, Any]
+    frame: StoredFrame | None
 
     def answer(
         self, table_of: Callable[..., pa.Table], out: str | Path | None, users_at_once: int | None = None
     ) -> pa.Table:
         """Write what `table_of` makes of model, bundle and some users at a time."""
         tables = (
-            table_of(self.model, self.bundle, users, **self.settings)
+            self._as_in_frame(table_of(self.model, self.bundle, users, **self.settings))
             for piece in self.histories
             for users in piece.split(users_at_once or USERS_AT_ONCE)
         )
         return write_answers(tables, None if out is None else Path(out))
 
+    def _as_in_frame(self, table: pa.Table) -> pa.Table:
+        """Return answers with users and items called as in the DataFrame, and users of their type in it."""
+        if self.frame is None:
+            return table
+        names = {"user": self.frame.columns.user, "item": self.frame.columns.item}
+        renamed = [names.get(name, name) for name in table.column_names]
+        users = ids_as(table["user"].to_pylist(), self.frame.user_type)
+        return table.set_column(0, "user", users).rename_columns(renamed)
+
 
 @contextlib.contextmanager
 def _question(
     backbone: str | Path | UserModel,
-    bundle: str | Path | None,
-    source: str | Path | TextIO,
+    bundle: str | Path | Bundle | None,
+    source: Any,
     out: str | Path | None,
     options: AnswerOptions | None,
+    named_settings: dict[str, Any],
 ) -> Iterator[_Question]:
     """Read all histories, refuse what cannot be answered, and say how many they are."""
+    if not is_dataframe(source):
+        check("source", source, str | Path | TextIO)
     if out is not None:
         check_format(Path(out))
-    options = options or AnswerOptions()
+    options = _answer_options(options, named_settings)
     if isinstance(backbone, UserModel):
         model = _without_side_effects(backbone)
     else:
         folder = artifact_folder(backbone, "backbone")
         model = UserModel.from_pretrained(folder, precision=options.precision, compile=options.compile)
-    name = model.load_bundle(artifact_folder(bundle, "bundle")) if bundle is not None else None
+    if isinstance(bundle, Bundle):
+        name: str | None = model.add_bundle(bundle)
+    else:
+        name = None if bundle is None else model.load_bundle(artifact_folder(bundle, "bundle"))
     preprocessing = overridden(model.preprocessing(name), options.overrides)
-    with read_histories(
-        source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing
-    ) as histories:
+    histories, frame = _read(source, options, preprocessing)
+    with histories:
         # That nothing is known of some users of many does not say that their ids are written otherwise.
         settings = {"unknown": options.unknown, "preprocessing": preprocessing, "require_known": False}
         _check_known(model, name, histories, settings)
-        yield _Question(model, name, histories, settings | {"batch_size": options.batch_size})
+        yield _Question(model, name, histories, settings | {"batch_size": options.batch_size}, frame)
+
+
+def _answer_options(options: AnswerOptions | None, settings: dict[str, Any]) -> AnswerOptions:
+    """Return options with settings given by name, of them and of the columns of events.
+
+    Raises:
+        ConfigError: there is no such setting, or it is of another type.
+    """
+    options, columns = options or AnswerOptions(), {}
+    names = {field.name for field in fields(AnswerOptions)}
+    for name, value in settings.items():
+        if name in ColumnsConfig.model_fields:
+            columns[name] = value
+        elif name not in names:
+            suggestion = did_you_mean(name, sorted(names | ColumnsConfig.model_fields.keys()))
+            remedy = "see `AnswerOptions`, and `EventsConfig` in docs/configuration.md"
+            raise ConfigError(f"there is no setting {name!r}{suggestion}", remedy=remedy)
+    options = replace(options, **{name: value for name, value in settings.items() if name in names})
+    if not columns:
+        return options
+    paths = {} if options.events is not None else {"paths": ("events",)}  # which are those of the source
+    return replace(options, events=with_settings(EventsConfig, options.events, paths | columns))
+
+
+def _read(
+    source: Any, options: AnswerOptions, preprocessing: PreprocessingConfig | None
+) -> tuple[StoredHistories, StoredFrame | None]:
+    """Return histories on disk, and the DataFrame that they are of, if it is one."""
+    if not is_dataframe(source):
+        histories = read_histories(
+            source, events=options.events, allow_empty=options.allow_empty, preprocessing=preprocessing
+        )
+        return histories, None
+    events = options.events
+    named = {} if events is None else {name: getattr(events, name) for name in events.model_fields_set - {"paths"}}
+    frame = read_frame(source, named, preprocessing)
+    return frame.histories, frame
 
 
 def _check_known(model: UserModel, bundle: str | None, histories: StoredHistories, settings: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ class Keywords:
         classify: columns of it to predict, or a mapping of names of tasks to columns.
         rank: domains to recommend items of, which leave the source; or a mapping of names of tasks to domains.
         regress: columns of numbers to predict, or a mapping of names of tasks to columns.
+        history: what these tasks read, `all` or `before-first-target`; None: all.
     """
 
     users: Any = None
@@ -38,6 +39,7 @@ class Keywords:
     classify: Names = ()
     rank: Names = ()
     regress: Names = ()
+    history: str | None = None
 
 
 def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], frames: FrameFiles) -> PrepareConfig:
@@ -57,7 +59,7 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
         if keywords != Keywords():
             raise ConfigError(
                 "events is a PrepareConfig, which names its own tasks",
-                remedy="leave out users, label_user, classify, rank and regress, or pass the events themselves",
+                remedy="leave out users, label_user, classify, rank, regress and history, or pass the events themselves",
             )
         return with_settings(PrepareConfig, events, settings)
     for name in settings.keys() - SETTINGS - COLUMN_SETTINGS:
@@ -69,7 +71,10 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
     settings["events"] = {"paths": _event_paths(events, reading, frames), **columns}
     domains = _named(keywords.rank)
     tasks = [*_table_tasks(keywords, reading.user, frames)]
-    tasks += [ranking_task(domain, name) for name, domain in domains]
+    if keywords.history is not None and not domains:
+        raise ConfigError("history is of tasks of rank, and none is named", remedy='name one, e.g. rank=["garden"]')
+    reads = {} if keywords.history is None else {"history": keywords.history}
+    tasks += [ranking_task(domain, name) | reads for name, domain in domains]
     if domains:
         settings["source"] = _without_domains(settings.get("source", {}), [domain for _, domain in domains])
     if tasks:

@@ -73,6 +73,7 @@ def prepare(
     classify: str | Sequence[str] | Mapping[str, str] = (),
     rank: str | Sequence[str] | Mapping[str, str] = (),
     regress: str | Sequence[str] | Mapping[str, str] = (),
+    history: str | None = None,
     overwrite: bool = False,
     report: Report | None = None,
     session: Any = None,
@@ -94,6 +95,8 @@ def prepare(
         classify: columns of `users` to predict, each a task of its name; or a mapping of names of tasks to columns.
         rank: domains to recommend items of, which are left out of the source; or a mapping of names to domains.
         regress: columns of `users` whose numbers are to be predicted; or a mapping, as of `classify`.
+        history: what the tasks of `rank` read: `all`, or `before-first-target` (only what came before a user's first
+            event of the domain, whose items then are the targets).
         overwrite: replace the corpus at `out`.
         report: called with one line at a time about events and users that are kept and dropped, and why.
         session: a `pyspark.sql.SparkSession` that does the work, whatever `engine` says; it is neither stopped nor
@@ -115,7 +118,7 @@ def prepare(
     say = report or (lambda line: None)
     parent = cache_folder() if out is None else Path(out).absolute().parent
     with FrameFiles(parent) as frames, frames.named_in_errors(), contextlib.ExitStack() as lock:
-        config = prepare_config(events, Keywords(users, label_user, classify, rank, regress), settings, frames)
+        config = prepare_config(events, Keywords(users, label_user, classify, rank, regress, history), settings, frames)
         files = input_files(config)
         identities = [
             file.identity() if frames.name_of(file.path) is None else frames.identity(file.path) for file in files
