@@ -61,6 +61,10 @@ def test_an_entry_of_what_the_command_line_said_is_overridden_too() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "source.domains.0=x",
+            r"entry 0 of source.domains, and there is no such list to change\n.*--set 'source.domains=",
+        ),
         ("tasks.2.name=x", r"'2' in a list of 2 entries\n.*count from 0 to 1"),
         ("tasks.-1.name=x", r"'-1' in a list of 2 entries"),
         ("tasks.food.name=x", r"'food' in a list of 2 entries"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -46,6 +49,7 @@ def load_config(cls: type[C], path: str | Path | None = None, overrides: Sequenc
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"override {override!r} is not KEY=VALUE", remedy="write e.g. --set optim.lr=0.01")
+        _refuse_entry_of_no_list(cls, tree, key.split("."), override)
         _assign(tree, key.split("."), _parse(text, override), override)
     return build_config(cls, tree, path)
 
@@ -152,6 +156,29 @@ def _refuse_file_of_another_verb(cls: type[Config], tree: dict[str, Any], path: 
                 remedy=f"pass it to `peterrec {verb} {path} --out FOLDER`{section}",
                 path=path,
             )
+
+
+def _refuse_entry_of_no_list(cls: type[Config], tree: dict[str, Any], keys: list[str], override: str) -> None:
+    """Refuse an override of an entry of a list of settings that nothing before it has set.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    settings, node = cls, tree
+    for place, (name, key) in enumerate(itertools.pairwise(keys), start=1):
+        field = settings.model_fields.get(name)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        value = node.get(name)
+        if value is None and key.isdecimal() and any(get_origin(kind) in (tuple, list) for kind in kinds):
+            setting = ".".join(keys[:place])
+            raise ConfigError(
+                f"override {override!r} names entry {key} of {setting}, and there is no such list to change",
+                remedy=f"pass a --config that has {setting}, or set the whole list: --set '{setting}=[...]'",
+            )
+        groups = [kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, Config)]
+        if not groups or not isinstance(value, dict | NoneType):
+            return
+        settings, node = groups[0], value or {}
 
 
 def _assign(node: Any, keys: list[str], value: Any, override: str) -> Any:
