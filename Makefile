@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # The tested versions; the ranges a user may have are in pyproject.toml.
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test lint tests test-full test-lowest test-newest test-paper soak docs docs-serve dist clean bench
+.PHONY: demo test lint tests test-full test-lowest test-newest test-paper soak docs docs-serve notebooks dist clean bench
 
 demo: $(VENV)/.installed
 	$(BIN)/peterrec run configs/demo.yaml --out runs/demo
@@ -48,6 +48,10 @@ docs: $(VENV)/.installed-docs
 
 docs-serve: $(VENV)/.installed-docs
 	$(BIN)/mkdocs serve
+
+# Notebooks with their outputs, in notebooks/executed/, which the site then shows: some minutes.
+notebooks: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python docs/run_notebooks.py
 
 # Wheel and sdist, in dist/, checked: what they say of themselves, and what is in them.
 dist: $(VENV)/.installed-dist
@@ -107,4 +111,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs site dist
+	rm -rf $(VENV) runs site dist notebooks/executed

@@ -85,13 +85,13 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 
 
 def pages_of_the_site() -> dict[str, Path]:
-    """Return the Markdown of each page that mkdocs does not make of docstrings, by its name on the site."""
+    """Return the Markdown of each page that is not made of docstrings or a notebook, by its name on the site."""
     settings = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)
     names = re.findall(r"[\w./-]+\.md", yaml.dump(settings["nav"]))
     root = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
     root |= {"security.md": "SECURITY.md", "code-of-conduct.md": "CODE_OF_CONDUCT.md"}
     sources = {name: ROOT / root[name] if name in root else ROOT / "docs" / name for name in names}
-    return {name: path for name, path in sources.items() if not name.startswith("api/")}
+    return {name: path for name, path in sources.items() if not name.startswith(("api/", "notebooks/"))}
 
 
 def tags(html: str) -> Counter[str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))  # mkdocs reads this file alone
+from notebook_pages import notebook_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -24,15 +28,18 @@ FENCED = re.compile(r"(^```.*?^```)", flags=re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the repository's root to those of docs/."""
+    """Add the pages of the repository's root, and the notebooks, to those of docs/."""
     for source, uri in PAGES.items():
         files.append(File.generated(config, uri, content=(ROOT / source).read_text(encoding="utf-8")))
+    for file in notebook_files(config):
+        files.append(file)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Return a page whose links, which are written for readers of the repository, lead within the site."""
-    folder = posixpath.dirname(SOURCES.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
+    uri = page.file.src_uri
+    folder = "notebooks" if uri.startswith("notebooks/") else posixpath.dirname(SOURCES.get(uri, f"docs/{uri}"))
 
     def site_link(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(folder, match["target"]))
