@@ -17,7 +17,7 @@ import pytest
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
 from peterrec.config import RunnerConfig
-from peterrec.errors import ConfigError
+from peterrec.errors import ArtifactError, ConfigError
 from peterrec.model import UserModel
 from peterrec.training.pretrain import pretrain
 from training.small import prepare_synthetic, pretrain_config
@@ -90,6 +90,28 @@ def test_a_logged_model_answers_as_the_one_that_was_logged(server: str, model: U
     assert answers.equals(model.predict(events, "age").to_pandas())
     with pytest.raises(ConfigError, match="has no task 'agee'"):
         pyfunc.predict(rows, params={"task": "agee"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_model_has_what_it_was_given(model: UserModel, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    import pandas
+
+    import peterrec.mlflow
+
+    example = pandas.DataFrame({"items": HISTORIES})
+    options: dict[str, Any] = {"metadata": {"owner": "shop"}, "pip_requirements": ["peterrec", "pandas"]}
+    peterrec.mlflow.save_model(model, tmp_path / "model", ["age"], input_example=example, **options)
+    saved = mlflow.models.Model.load(str(tmp_path / "model"))
+    assert set(saved.flavors) == {"peterrec", "python_function"}
+    assert saved.metadata == options["metadata"]
+    assert saved.load_input_example(str(tmp_path / "model"))["items"].tolist() == HISTORIES
+    assert {"peterrec", "pandas"} <= set((tmp_path / "model" / "requirements.txt").read_text().split())
+    loaded = peterrec.mlflow.load_model(str(tmp_path / "model"))
+    assert list(loaded.bundles) == ["age"]
+    with pytest.raises(ArtifactError, match="already exists"):
+        peterrec.mlflow.save_model(model, tmp_path / "model")
 
 
 @pytest.mark.slow

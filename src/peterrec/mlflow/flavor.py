@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from peterrec.model import UserModel
 from peterrec.storage import storage_errors, write_json
 
 FLAVOR_NAME = "peterrec"
-DATA = "data"
+DATA = "data/peterrec"  # `mlflow.pyfunc.save_model` copies a folder into `data`
 K = 10  # items recommended, where nothing is said
 
 
@@ -57,32 +58,24 @@ def save_model(
     if folder.exists() and any(folder.iterdir()):
         raise ArtifactError("already exists", remedy="choose another folder", path=folder)
     description = mlflow.models.Model() if mlflow_model is None else mlflow_model
-    description.signature = signature or _signature(names)
-    if metadata is not None:
-        description.metadata = metadata
-    with storage_errors(folder):
-        (folder / DATA).mkdir(parents=True, exist_ok=True)
-    save_backbone(folder / DATA / "backbone", model.pretrained)
-    for number, part in enumerate(parts):  # names of tasks are of any script
-        save_bundle(folder / DATA / f"bundle-{number}", part)
-    write_json(folder / DATA / "bundles.json", {"bundles": names})
-    if input_example is not None:
-        from mlflow.models.utils import _save_example  # noqa: PLC0415 - an extra
-
-        _save_example(description, input_example, str(folder))
-    _describe(mlflow, description, folder, names, list(pip_requirements or [f"peterrec=={__version__}"]))
-
-
-def _describe(mlflow: Any, description: Any, folder: Path, names: list[str], requirements: list[str]) -> None:
-    """Write MLflow's own files."""
-    environment = {"python_env": "python_env.yaml"}
-    mlflow.pyfunc.add_to_model(description, loader_module="peterrec.mlflow", data=DATA, env=environment)
     description.add_flavor(FLAVOR_NAME, peterrec_version=__version__, data=DATA, bundles=names)
-    description.save(str(folder / "MLmodel"))
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    from mlflow.utils.environment import _PythonEnv  # noqa: PLC0415 - an extra
-
-    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    with storage_errors(folder), tempfile.TemporaryDirectory(prefix="peterrec-mlflow-") as temporary:
+        data = Path(temporary) / Path(DATA).name
+        data.mkdir()
+        save_backbone(data / "backbone", model.pretrained)
+        for number, part in enumerate(parts):  # names of tasks are of any script
+            save_bundle(data / f"bundle-{number}", part)
+        write_json(data / "bundles.json", {"bundles": names})
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            loader_module="peterrec.mlflow",
+            data_path=str(data),
+            mlflow_model=description,
+            signature=signature or _signature(names),
+            input_example=input_example,
+            pip_requirements=list(pip_requirements or [f"peterrec=={__version__}"]),
+            metadata=metadata,
+        )
 
 
 @checked
