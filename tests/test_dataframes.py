@@ -233,6 +233,7 @@ def test_objects_say_what_they_are(corpus: peterrec.Corpus, model: peterrec.User
     ("call", "words"),
     [
         (lambda: peterrec.prepare(purchases()), "'user_id'"),
+        (lambda: peterrec.prepare(purchases(), **COLUMNS | {"time": "bough"}), "it has .*'bought', .*'price'"),
         (lambda: peterrec.prepare(purchases(), **COLUMNS, clasify="plan"), "did you mean 'classify'"),
         (lambda: peterrec.prepare(purchases(), **COLUMNS, source={"min_item_event": 1}), "did you mean 'min_item_eve"),
         (lambda: peterrec.prepare(purchases(), **COLUMNS, classify="plan"), "there are none"),

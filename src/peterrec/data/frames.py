@@ -55,7 +55,8 @@ class FrameFiles:
         Args:
             frame: of a library that narwhals reads.
             name: of the file, without an ending.
-            columns: those that are needed; None for all. One that is not there is left for the reader to miss.
+            columns: those that are needed; None for all. One that is not there is left for the reader to miss, who is
+                told the names of all.
 
         Raises:
             DataError: it is of another library, or a column holds what a file of columns cannot hold.
@@ -64,9 +65,11 @@ class FrameFiles:
         self.names[path] = f"<{describe(frame)}>"
         try:
             table = nw.from_native(frame)
-            present = set(table.collect_schema().names())
-            table = table.select([column for column in columns or present if column in present] or list(present))
-            self._write(table, path)
+            names = table.collect_schema().names()
+            needed = [column for column in columns or names if column in names] or names
+            is_missing = columns is not None and len(needed) < len(set(columns))
+            others = [nw.lit("").alias(name) for name in names if is_missing and name not in needed]
+            self._write(table.select(*needed, *others), path)
         except (TypeError, ValueError, pa.ArrowException, nw.exceptions.NarwhalsError) as error:
             raise DataError(
                 f"{describe(frame)} cannot be read ({str(error).splitlines()[0]})",
