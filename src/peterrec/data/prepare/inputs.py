@@ -59,7 +59,8 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
         if keywords != Keywords():
             raise ConfigError(
                 "events is a PrepareConfig, which names its own tasks",
-                remedy="leave out users, label_user, classify, rank, regress and history, or pass the events themselves",
+                remedy="leave out users, label_user, classify, rank, regress and history, or pass the events "
+                "themselves",
             )
         return with_settings(PrepareConfig, events, settings)
     for name in settings.keys() - SETTINGS - COLUMN_SETTINGS:
