@@ -161,3 +161,17 @@ def test_a_missing_package_is_named(corpus: Corpus, tmp_path: Path, monkeypatch:
         pretrain(corpus, tmp_path / "out", pretrain_config(runner=runner(logger=name)))
     assert caught.value.remedy == f"pip install {name}"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of TensorBoard and what it imports
+def test_tensorboard_reads_what_is_logged(corpus: Corpus, tmp_path: Path) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    runner = RunnerConfig(accelerator="cpu", progress=False, logger="tensorboard")
+    model = pretrain(corpus, tmp_path / "backbone", pretrain_config(epochs=2, runner=runner))
+    (events,) = tmp_path.rglob("events.out*")
+    accumulator = reading.EventAccumulator(str(events.parent))
+    accumulator.Reload()
+    values = [scalar.value for scalar in accumulator.Scalars("valid_loss")]
+    assert len(values) == 2
+    assert min(values) == pytest.approx(model.pretrained.training["metrics"]["valid_loss"])
