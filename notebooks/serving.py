@@ -59,7 +59,8 @@ requests = [
     peterrec.Request([]),  # nothing is known, every task is asked
 ]
 for answer in engine.predict(requests):
-    print(answer.known_events, {name: task for name, task in answer.tasks.items()})
+    for name, task in answer.tasks.items():
+        print(answer.known_events, "events known:", name, task.items[:3] if task.kind == "ranking" else task.label)
 
 # %% [markdown]
 # What many at once bring: the time for each request, by the size of the batch.
