@@ -68,8 +68,8 @@ class FrameFiles:
             names = table.collect_schema().names()
             needed = [column for column in columns or names if column in names] or names
             is_missing = columns is not None and len(needed) < len(set(columns))
-            others = [nw.lit("").alias(name) for name in names if is_missing and name not in needed]
-            self._write(table.select(*needed, *others), path)
+            unneeded = [nw.lit("").alias(name) for name in names if is_missing and name not in needed]
+            self._write(table.select(*needed, *unneeded), path)
         except (TypeError, ValueError, pa.ArrowException, nw.exceptions.NarwhalsError) as error:
             raise DataError(
                 f"{describe(frame)} cannot be read ({str(error).splitlines()[0]})",
