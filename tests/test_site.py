@@ -107,6 +107,12 @@ def test_a_page_has_the_lists_and_tables_that_github_shows(site: Path, name: str
     assert tags(article[0]) == tags(GITHUB.render(pages_of_the_site()[name].read_text()))
 
 
+def test_figures_of_notebooks_are_there(site: Path) -> None:
+    for page in (site / "notebooks").glob("*.html"):
+        for picture in re.findall(r'<img[^>]* src="([^":]+)"', page.read_text()):
+            assert (page.parent / picture).is_file(), f"{page.name}: {picture}"
+
+
 @pytest.fixture
 def url(site: Path) -> Iterator[str]:
     class Handler(SimpleHTTPRequestHandler):

@@ -43,6 +43,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def site_link(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(folder, match["target"]))
+        if path.endswith(".png") and files.get_file_from_path(path) is not None:
+            return match[0]  # a figure of a notebook, which is beside its page
         if (ROOT / path).is_dir():
             return match["text"]
         is_page = path in PAGES or path.startswith("docs/")

@@ -47,4 +47,4 @@ def page(source: Path) -> tuple[str, dict[str, bytes]]:
     note = NOTE.format(name=source.stem) + ("" if is_run else f" {NOT_RUN}")
     title, _, text = body.lstrip().partition("\n")
     body = re.sub(r"<style scoped>.*?</style>\n?", "", f"{title}\n\n{note}\n{text}", flags=re.DOTALL)
-    return body, resources.get("outputs", {})
+    return body.replace("![png](", "![Figure]("), resources.get("outputs", {})

@@ -98,6 +98,7 @@ def _curve(values: Sequence[float]) -> str:
     label = f"{shown(values[0])} to {shown(values[-1])} in {len(values)} epochs"
     return (
         f'<svg width="{WIDTH + 4}" height="{HEIGHT + 4}" viewBox="-2 -2 {WIDTH + 4} {HEIGHT + 4}" role="img" '
-        f'aria-label="{label}"><polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/></svg>'
+        f'aria-label="{label}"><polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5">'
+        "</polyline></svg>"  # Markdown loses an element that closes itself
         f"<p>{label}</p>"
     )
