@@ -13,7 +13,7 @@ import pytest
 from peterrec.config import PrepareConfig, load_config
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GUIDES = ("quickstart", "own-data", "attributes", "cold-start")  # later ones use files of the first
+GUIDES = ("quickstart", "growing", "own-data", "attributes", "cold-start")  # later ones use files of the first
 COMMANDS = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-W", "error", "-c"]}
 
 

@@ -157,7 +157,9 @@ def command(
         say_warnings(corpus.manifest["warnings"])
     else:
         names = ", ".join(corpus.task_names) or "none yet"
-        say(f"wrote {out} (tasks: {names})\nnext: peterrec pretrain {out} --out BACKBONE")
+        grows = settings.extend_catalogue
+        follows = f"grow {settings.catalogue} {out} --out LARGER" if grows else f"pretrain {out} --out BACKBONE"
+        say(f"wrote {out} (tasks: {names})\nnext: peterrec {follows}")
 
 
 def _table_task(option: str, text: str, user: str) -> dict[str, Any]:
