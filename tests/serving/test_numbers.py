@@ -57,9 +57,9 @@ def test_events_are_explained_by_what_they_add_to_the_number() -> None:
     model = model_of()
     engine = Engine(model)
     explanation = explain(engine, engine.prepare(Request(HISTORIES[0], Question(["years"]))), "years")
-    whole, without = model.predict([HISTORIES[0], HISTORIES[0][1:]], "years").predictions  # type: ignore[union-attr]
-    assert (explanation.of, explanation.value) == ("prediction", pytest.approx(whole, rel=1e-5))
-    assert explanation.contributions[0] == pytest.approx(whole - without, abs=1e-3)
+    complete, without = model.predict([HISTORIES[0], HISTORIES[0][1:]], "years").predictions  # type: ignore[union-attr]
+    assert (explanation.of, explanation.value) == ("prediction", pytest.approx(complete, rel=1e-5))
+    assert explanation.contributions[0] == pytest.approx(complete - without, abs=1e-3)
 
 
 def test_files_of_answers_have_a_column_for_each_quantile(tmp_path: Path) -> None:

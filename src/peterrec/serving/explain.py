@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from peterrec.data.catalogue import ItemId
+from peterrec.data.number_outputs import NumberOutputs
 from peterrec.errors import RequestError
 from peterrec.serving.batch_plan import Prepared
 from peterrec.serving.engine import Engine
+from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import Explanation
 from peterrec.serving.task_answers import check_numbers, predict_numbers
 
@@ -50,11 +53,8 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     ]
     without_events = torch.tensor(unknown) & loaded.answers_without_events
     if loaded.bundle.numbers is not None:
-        numbers = loaded.bundle.numbers
-        name: ItemId = numbers.names[0]
-        answer_values = torch.tensor(predict_numbers(loaded, torch.stack(list(vectors))), dtype=torch.float64)
-        answer_values = answer_values[:, numbers.prediction]
-        answer_values[without_events] = numbers.constant[numbers.prediction]
+        name: ItemId = loaded.bundle.numbers.names[0]
+        answer_values = _predictions(loaded, loaded.bundle.numbers, vectors, without_events)
     elif loaded.index is None:
         values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
         if without_events.any():
@@ -77,3 +77,10 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
     scores = answer_values.double()
     check_numbers(task, scores.tolist())
     return Explanation(task, loaded.version, name, float(scores[0]), (scores[0] - scores[1:]).tolist())
+
+
+def _predictions(loaded: LoadedBundle, numbers: NumberOutputs, vectors: Tensor, without_events: Tensor) -> Tensor:
+    """Return the prediction of each variant, (N,) float64, of those without known events that of everybody."""
+    values = torch.tensor(predict_numbers(loaded, vectors), dtype=torch.float64)[:, numbers.prediction]
+    values[without_events] = numbers.constant[numbers.prediction]
+    return values
