@@ -21,6 +21,7 @@ from peterrec.data.user_lines import UserLines
 from peterrec.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+ANSWER_COLUMNS = {"label", "probability", "prediction", "rank", "score", "vector", "known_events"}
 EXAMPLE = '{"user": "u1", "items": ["i1", "i2"]}'
 
 
@@ -108,12 +109,15 @@ def read_frame(
         preprocessing: of the model that is asked.
 
     Raises:
-        DataError: the events cannot be used; the message says why.
+        DataError: the events cannot be used, or users or items are called as a column of answers.
         ConfigError: `columns` names no column of events.
     """
     prepared = ColumnsConfig() if preprocessing is None else preprocessing.columns
     names = with_settings(ColumnsConfig, prepared, dict(columns or {}))
     used = [name for name in (names.user, names.item, names.time, names.order, names.domain) if name is not None]
+    for name in (names.user, names.item):
+        if name in ANSWER_COLUMNS:
+            raise DataError(f"the column {name!r} is called as one of the answers", remedy="rename it in the DataFrame")
     with FrameFiles(Path(tempfile.gettempdir())) as frames, frames.named_in_errors():
         path = frames.write(events, "events", used)
         reading = with_settings(EventsConfig, None, {"paths": (str(path),), **(columns or {})})
