@@ -195,8 +195,8 @@ def test_new_items_are_recommended(grown_twice):
 
 def test_a_corpus_of_before_is_read_by_the_grown_backbone(events, grown_twice):
     model, _ = grown_twice
-    assert model.identity.reads(Corpus.open(events / "corpus").catalogue.fingerprint)
-    assert not UserModel(tiny_pretrained(), "cpu").identity.reads(model.catalogue.fingerprint)
+    assert model.pretrained.reads(Corpus.open(events / "corpus").catalogue)
+    assert not tiny_pretrained().reads(model.catalogue)
 
 
 def test_a_byte_of_an_old_row_that_was_changed_is_found(tmp_path, grown_twice):

@@ -14,10 +14,10 @@ from peterrec.config import OptimConfig
 from peterrec.data.corpus import Corpus
 from peterrec.model import UserModel
 from peterrec.report.run.record import Curve as CurveOfReport
-from peterrec.training import head_start
 from peterrec.training.adapt import adapt
 from peterrec.training.learners import new_learner
 from peterrec.training.strategies import build
+from peterrec.training.task_kinds import ranking
 from training.small import adapt_config
 
 STANDING_STILL = OptimConfig(lr=1e-12, weight_decay=0.0)
@@ -107,8 +107,8 @@ def test_a_head_too_large_for_a_probe_starts_at_random_and_learns_as_fast(
     caplog.set_level("INFO", "peterrec")
     task, config = corpus.task("shop"), adapt_config(**PROBED)
     probed = []
-    for limit in (head_start.MAX_RIDGE_WEIGHTS, 10):
-        monkeypatch.setattr(head_start, "MAX_RIDGE_WEIGHTS", limit)
+    for limit in (ranking.MAX_RIDGE_WEIGHTS, 10):
+        monkeypatch.setattr(ranking, "MAX_RIDGE_WEIGHTS", limit)
         parts = build(config, model.network.backbone, task, task.part("train"))
         learner = new_learner(
             config, task, task.part("train"), task.part("valid"), parts, torch.device("cpu"), None, valid_chooses=True

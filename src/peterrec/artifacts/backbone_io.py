@@ -75,6 +75,11 @@ class PretrainedBackbone:
         items = self.network.backbone.items
         return BackboneIdentity(self.fingerprint, self.catalogue.fingerprint, items, self.grown_from)
 
+    def reads(self, catalogue: Catalogue) -> bool:
+        """Return whether items have the indices of a catalogue here, too: it is its own, or was before it grew."""
+        earlier = (identity.catalogue_fingerprint for identity in self.grown_from)
+        return catalogue.fingerprint in (self.catalogue.fingerprint, *earlier)
+
     def _fingerprint_of(self, tensors: Mapping[str, Tensor]) -> str:
         task_tokens = self.network.backbone.config.task_tokens
         use = "" if task_tokens == "both-ends" else f"task_tokens: {task_tokens}"

@@ -30,10 +30,6 @@ class BackboneIdentity(NamedTuple):
         """The oldest backbone that it was grown from; itself where it was not."""
         return self.grown_from[0] if self.grown_from else self
 
-    def reads(self, catalogue: str) -> bool:
-        """Return whether items have the same indices in a catalogue, given by its fingerprint, as here."""
-        return catalogue in (identity.catalogue_fingerprint for identity in (self, *self.grown_from))
-
     def owner(self, backbone: str, catalogue: str, path: Path | None = None) -> BackboneIdentity:
         """Return which of these backbones a bundle was made for.
 

@@ -112,7 +112,7 @@ def evaluate(
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
     model = backbone
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    if not model.identity.reads(corpus.catalogue.fingerprint):
+    if not model.pretrained.reads(corpus.catalogue):
         raise FingerprintError(
             "was prepared with another catalogue than the backbone's", remedy="name matching folders", path=corpus.path
         )

@@ -194,7 +194,7 @@ def require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
     Raises:
         FingerprintError: they do.
     """
-    if not model.identity.reads(corpus.catalogue.fingerprint):
+    if not model.pretrained.reads(corpus.catalogue):
         raise FingerprintError(
             "its catalogue is not the backbone's "
             f"({short_hash(corpus.catalogue.fingerprint)}, {short_hash(model.catalogue.fingerprint)})",
