@@ -47,7 +47,7 @@ class Case:
 
     Attributes:
         folder: of its files.
-        items: titles of items, if there are any.
+        items: titles of items and what else is said of them, if there is a table.
         histories: item ids, oldest first.
         targets: the next item of each.
         is_new: whether that is a new one.
@@ -63,9 +63,10 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/amazon-kitchen-food/events.parquet"))
-    parser.add_argument("--domain", default="kitchen")
+    parser.add_argument("--domain", default="kitchen", help="of the events; empty: all of them")
     parser.add_argument("--out", type=Path, default=Path("runs/new-items"))
     parser.add_argument("--epochs", type=int, default=6, help="of pre-training, at most")
+    parser.add_argument("--users", type=float, default=1.0, help="share of the users, by a hash of their ids")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
@@ -76,8 +77,11 @@ def main() -> None:
         events = synthetic(users=400).events if options.tiny else pq.read_table(options.data)
         domain = "source" if options.tiny else options.domain
         items = options.data.with_name("items.parquet")
-        titles = pq.read_table(items, columns=["item_id", "title"]) if items.is_file() and not options.tiny else None
-        case = make_case(events.filter(pc.equal(events["domain"], domain)), titles, options.out / f"seed-{seed}", seed)
+        titles = pq.read_table(items) if items.is_file() and not options.tiny else None
+        events = events.filter(pc.equal(events["domain"], domain)) if domain else events
+        users = id_hash(pc.cast(events["user_id"], pa.string()).to_pylist())
+        events = events.filter(pa.array(uniform(users, "new-items-share") < options.users))
+        case = make_case(events, titles, options.out / f"seed-{seed}", seed)
         report(case, methods(case, seed, options.epochs))
 
 
@@ -96,6 +100,7 @@ def make_case(events: pa.Table, titles: pa.Table | None, folder: Path, seed: int
     rows = [row for row in rows if len(row) > 1]
     targets = [row[-1] for row in rows]
     if titles is not None:
+        titles = titles.select([name for name in titles.column_names if name not in ("asin", "domain")])
         titles = titles.filter(pc.is_in(titles["item_id"].cast(pa.string()), single_array(items)))
     return Case(folder, titles, [row[:-1] for row in rows], targets, np.array([target in new for target in targets]))
 
