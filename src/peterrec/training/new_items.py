@@ -20,7 +20,7 @@ from peterrec.training.co_occurrence import item_factors
 
 FACTORS = 64
 MAX_ITEMS = 200_000  # old items that the regression is fitted on: the most frequent ones
-PENALTIES = np.logspace(-2, 4, 13)
+PENALTIES = np.logspace(-2, 6, 17)
 
 Array = Float[np.ndarray, "..."]
 
