@@ -51,10 +51,11 @@ CASES: list[Case] = [
         "prepare",
         lambda m: peterrec.prepare,
         lambda m: {"events": ["x"], "out": m.nowhere, "users": "x", "classify": ["a"], "rank": "b", "regress": ["d"],
+                   "multilabel": ["f"],
                    "label_user": "c", "history": "all"},
         {"events": [LIST, TEXT, NONE, DICT, NUMBER, HISTORIES, peterrec.AdaptConfig()], "out": [LIST, DICT, NUMBER],
          "users": [LIST, NONE, DICT, NUMBER], "classify": [NONE, NUMBER, [3], {"a": 3}], "rank": [NONE, [LIST]],
-         "regress": [NONE, NUMBER, [3]],
+         "regress": [NONE, NUMBER, [3]], "multilabel": [NONE, NUMBER, [3]],
          "label_user": [LIST, NUMBER], "history": [LIST, NUMBER, TEXT]},
     ),
     (

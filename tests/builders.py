@@ -24,7 +24,7 @@ from peterrec.data.hashing import id_hash
 from peterrec.data.number_outputs import NumberOutputs
 from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.nn.build import build_backbone
-from peterrec.nn.heads import ClassificationHead, Head, ItemHead, RegressionHead
+from peterrec.nn.heads import ClassificationHead, Head, ItemHead, MultilabelHead, RegressionHead
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
@@ -93,6 +93,8 @@ def tiny_bundle(pretrained: PretrainedBackbone, *, targets: Catalogue | None = N
     width = readout_named(settings.get("readout", "token")).width(backbone.channels)
     if numbers is not None:
         head: Head = RegressionHead(width, numbers.count, generator)
+    elif settings.get("kind") == "multilabel":
+        head = MultilabelHead(width, len(names), generator)
     elif targets is None:
         head = ClassificationHead(width, len(names), generator)
     else:

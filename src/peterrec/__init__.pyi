@@ -1,5 +1,5 @@
 from ._version import __version__
-from .answers import Embeddings, NumberPredictions, Predictions, Recommendations, TopItems
+from .answers import Embeddings, LabelPredictions, NumberPredictions, Predictions, Recommendations, TopItems
 from .artifacts.hub_push import push
 from .artifacts.inspection import inspect
 from .benchmark.build import build_benchmark
@@ -17,9 +17,11 @@ from .config import (
     ExperimentConfig,
     GrowConfig,
     LabelsConfig,
+    LabelSetsConfig,
     LabelTableConfig,
     LimitsConfig,
     MaskingConfig,
+    MultilabelTaskConfig,
     NegativesConfig,
     OptimConfig,
     PatchConfig,
@@ -49,7 +51,7 @@ from .serving.backup import backup
 from .serving.engine import Engine
 from .serving.files import AnswerOptions, embed, predict, recommend
 from .serving.http.serve import serve
-from .serving.requests import Answer, ClassAnswer, ItemsAnswer, NumberAnswer, Question, Request
+from .serving.requests import Answer, ClassAnswer, ItemsAnswer, LabelsAnswer, NumberAnswer, Question, Request
 from .serving.users import Users
 from .training.adapt import adapt, adapt_jointly
 from .training.grow import grow
@@ -76,10 +78,14 @@ __all__ = [
     "ExperimentConfig",
     "GrowConfig",
     "ItemsAnswer",
+    "LabelPredictions",
+    "LabelSetsConfig",
     "LabelTableConfig",
+    "LabelsAnswer",
     "LabelsConfig",
     "LimitsConfig",
     "MaskingConfig",
+    "MultilabelTaskConfig",
     "NegativesConfig",
     "NumberAnswer",
     "NumberPredictions",

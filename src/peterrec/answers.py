@@ -1,4 +1,4 @@
-"""Answers of a model: class probabilities, numbers, and ranked items."""
+"""Answers of a model: probabilities of classes or labels, numbers, and ranked items."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from peterrec.data.sequences import IntArray, Sequences
 from peterrec.display import Tabular
 
 FloatArray = npt.NDArray[np.float32]
+LIKELY = 0.5
+LABEL_SEPARATOR = "|"  # of labels in a text, as prepare reads it
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,47 @@ class Predictions(Tabular):
             "known_events": self.known_events,
         }
         columns |= {f"p({label})": self.probabilities[:, i] for i, label in enumerate(self.class_names)}
+        return pa.table(columns)
+
+
+@dataclass(frozen=True, repr=False)
+class LabelPredictions(Tabular):
+    """Answers of a multilabel task: of each user any number of labels.
+
+    Attributes:
+        label_names: (K,) names of the labels, the most frequent one first.
+        probabilities: (N, K) float32, each in [0, 1]; rows have no sum.
+        known_events: (N,) int64: events of each user that the model knows; 0: answered by the share of users with each
+            label among those that the bundle was trained on, the same for everybody.
+        users: who they are.
+    """
+
+    label_names: tuple[str, ...]
+    probabilities: FloatArray
+    known_events: IntArray
+    users: AskedUsers = AskedUsers()
+
+    def __repr__(self) -> str:
+        return f"LabelPredictions({len(self.probabilities):,} users, labels {', '.join(self.label_names)})"
+
+    @property
+    def labels(self) -> list[list[str]]:
+        """The labels of each user that are as probable as not, or more."""
+        return [[self.label_names[i] for i in np.flatnonzero(row >= LIKELY)] for row in self.probabilities]
+
+    def to_arrow(self) -> pa.Table:
+        """Return the answers as a table.
+
+        Returns:
+            N rows: the user, labels (those of a probability of 0.5 or more, with `|` between them), known_events, and
+            `p(LABEL)` for each label.
+        """
+        columns: dict[str, Any] = {
+            self.users.column: self.users.array(len(self.probabilities)),
+            "labels": pa.array([LABEL_SEPARATOR.join(labels) for labels in self.labels], pa.string()),
+            "known_events": self.known_events,
+        }
+        columns |= {f"p({label})": self.probabilities[:, i] for i, label in enumerate(self.label_names)}
         return pa.table(columns)
 
 

@@ -12,6 +12,7 @@ from peterrec.answers import (
     AskedUsers,
     Embeddings,
     FloatArray,
+    LabelPredictions,
     NumberPredictions,
     Predictions,
     Recommendations,
@@ -292,23 +293,25 @@ class UserModel(SequenceModel):
         vectors = self.representations(inputs.sequences, bundle, readout=readout, batch_size=inputs.batch_size)
         return Embeddings(vectors, inputs.sequences.item_counts, inputs.users)
 
-    def predict(self, histories: Any, bundle: str, **options: Any) -> Predictions | NumberPredictions:
-        """Predict a class or a number for each user (paper, section 3.3).
+    def predict(
+        self, histories: Any, bundle: str, **options: Any
+    ) -> Predictions | NumberPredictions | LabelPredictions:
+        """Predict a class, a number or labels for each user (paper, section 3.3).
 
-        A user without known events is answered with the class shares of the train users, or with the mean, the median
-        or the quantiles of their numbers.
+        A user without known events is answered with the class or label shares of the train users, or with the mean, the
+        median or the quantiles of their numbers.
 
         Args:
             histories: N sequences of external item ids, oldest first; or a DataFrame of events, which are filtered and
                 ordered as those that were prepared. Then users come in the order of their ids as texts, and answers
                 have the ids in the type of that column.
-            bundle: of a classification or a regression task.
+            bundle: of a classification, a regression or a multilabel task.
             options: `columns`, for a DataFrame whose columns are not called as those that were prepared, such as
                 `{"user": "customer"}`; `unknown`, `preprocessing` and `require_known`, as in `encode`; `batch_size`.
 
         Returns:
-            Class names and (N, K) probabilities, or (N,) predictions and (N, Q) quantiles; and the known events of each
-            user.
+            Names of classes or labels and (N, K) probabilities, or (N,) predictions and (N, Q) quantiles; and the known
+            events of each user.
 
         Raises:
             ConfigError: the bundle is not loaded, or is of a ranking task.
@@ -321,6 +324,10 @@ class UserModel(SequenceModel):
             quantiles = values if numbers.quantiles else values[:, :0]
             predictions, known_events = values[:, numbers.prediction], inputs.sequences.item_counts
             return NumberPredictions(predictions, numbers.quantiles, quantiles, known_events, inputs.users)
+        if self.bundle(bundle).kind == "multilabel":
+            names, known_events = self.bundle(bundle).class_names, inputs.sequences.item_counts
+            shares = self.label_probabilities(inputs.sequences, bundle, batch_size=inputs.batch_size)
+            return LabelPredictions(names, shares, known_events, inputs.users)
         probabilities = self.probabilities(inputs.sequences, bundle, batch_size=inputs.batch_size)
         return Predictions(self.bundle(bundle).class_names, probabilities, inputs.sequences.item_counts, inputs.users)
 

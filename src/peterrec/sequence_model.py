@@ -22,7 +22,7 @@ from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
 from peterrec.inference import Inference, ItemScorer
 from peterrec.nn.device import find_device
-from peterrec.nn.heads import ClassificationHead
+from peterrec.nn.heads import ClassificationHead, MultilabelHead
 from peterrec.nn.precision import Precision, checked_precision
 from peterrec.nn.readout import readout_named, represent
 
@@ -220,12 +220,37 @@ class SequenceModel:
         head, priors = self.bundle(bundle).head, self.bundle(bundle).class_priors
         if not isinstance(head, ClassificationHead):
             kind = self.bundle(bundle).kind
-            remedy = "use recommend" if kind == "ranking" else "use predict, or numbers"
+            remedy = "use recommend" if kind == "ranking" else "use predict, numbers or label_probabilities"
             raise ConfigError(f"bundle {bundle!r} is of a {kind} task", remedy=remedy)
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
         probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
         if priors is not None:
             probabilities[sequences.item_counts == 0] = priors
+        return probabilities
+
+    @torch.inference_mode()
+    def label_probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
+        """Compute how probable each of several labels is, from sequences of indices.
+
+        Args:
+            sequences: N rows of source indices, oldest first.
+            bundle: of a multilabel task.
+            batch_size: users at once.
+
+        Returns:
+            (N, K) float32, each in [0, 1]; a user may have any number of the labels, so rows have no sum.
+
+        Raises:
+            ConfigError: the bundle is of another kind of task.
+        """
+        loaded = self.bundle(bundle)
+        if not isinstance(loaded.head, MultilabelHead):
+            remedy = "use recommend" if loaded.kind == "ranking" else "use predict"
+            raise ConfigError(f"bundle {bundle!r} is of a {loaded.kind} task", remedy=remedy)
+        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        probabilities: FloatArray = loaded.head(vectors.to(self.device)).float().sigmoid().cpu().numpy()
+        if loaded.class_priors is not None:
+            probabilities[sequences.item_counts == 0] = loaded.class_priors
         return probabilities
 
     @torch.inference_mode()
@@ -245,7 +270,7 @@ class SequenceModel:
         """
         loaded = self.bundle(bundle)
         if loaded.numbers is None:
-            remedy = "use predict" if loaded.kind == "classification" else "use recommend"
+            remedy = "use recommend" if loaded.kind == "ranking" else "use predict"
             raise ConfigError(f"bundle {bundle!r} is of a {loaded.kind} task", remedy=remedy)
         vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
         predictions = loaded.numbers.numbers(loaded.head(vectors.to(self.device)).float().cpu().numpy())

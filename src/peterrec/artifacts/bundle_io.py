@@ -62,9 +62,10 @@ class Bundle:
         patch: the patch, or None (strategies without one).
         patch_config: how the patch is made, or None.
         head: class scores or item scores.
-        class_names: of a classification task, in the head's order.
-        class_priors: share of each class among the train users, in the head's order: the answer about a user without
-            known events. None: of a ranking task, or of a bundle written before they were kept.
+        class_names: of a classification task, in the head's order; of a multilabel task the names of its labels.
+        class_priors: share of each class, or of users with each label, among the train users, in the head's order: the
+            answer about a user without known events. None: of a ranking task, or of a bundle written before they were
+            kept.
         targets: target catalogue of a ranking task, in the head's order.
         numbers: scale and quantiles of the head of a regression task.
         backbone: the network it runs on, where modules of it are its own; None: the frozen backbone itself.
@@ -118,7 +119,7 @@ class Bundle:
         return facts_html(f"Bundle of task {self.name}", self._facts(), curve)
 
     def _facts(self) -> dict[str, Any]:
-        answers: dict[str, Any] = {"classes": self.class_names}
+        answers: dict[str, Any] = {"labels" if self.kind == "multilabel" else "classes": self.class_names}
         if self.targets is not None:
             answers = {"items": len(self.targets)}
         elif self.numbers is not None:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from peterrec.artifacts.tensors import names_fingerprint
 from peterrec.config import TaskKind
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.number_outputs import NumberOutputs
-from peterrec.nn.heads import ClassificationHead, Head, ItemHead, RegressionHead
+from peterrec.nn.heads import ClassificationHead, Head, ItemHead, MultilabelHead, RegressionHead
 from peterrec.storage import description_errors, read_json, write_json
 
 
@@ -21,8 +22,8 @@ class Outputs(NamedTuple):
     """Meaning of the outputs of a head; of each kind of task other fields say it.
 
     Attributes:
-        class_names: of a classification task.
-        class_priors: share of each class among the train users.
+        class_names: of a classification task; of a multilabel task the names of its labels.
+        class_priors: share of each class, or of users with each label, among the train users.
         targets: catalogue of a ranking task.
         numbers: scale and quantiles of a regression task.
     """
@@ -79,8 +80,11 @@ def check_distinct(names: tuple[str, ...]) -> None:
         raise ValueError(f"two classes are named {twice[0]!r}")
 
 
-def _read_labels(path: Path) -> Outputs:
-    """Read class names and class priors, which bundles of before they were kept lack."""
+def _read_labels(path: Path, *, exclusive: bool = True) -> Outputs:
+    """Read class names and class priors, which bundles of before they were kept lack.
+
+    Of classes that are not exclusive, labels, each user may have several: their shares have no sum.
+    """
     with description_errors(path):
         labels = read_json(path)
         names, class_priors = tuple(labels["class_names"]), labels.get("class_priors")
@@ -91,7 +95,8 @@ def _read_labels(path: Path) -> Outputs:
         if (
             len(class_priors) != len(names)
             or min(class_priors) < 0
-            or not math.isclose(sum(class_priors), 1, abs_tol=1e-6)
+            or max(class_priors) > 1
+            or (exclusive and not math.isclose(sum(class_priors), 1, abs_tol=1e-6))
         ):
             raise ValueError("class_priors are not one share for each class")
         return Outputs(names, class_priors)
@@ -138,5 +143,12 @@ OUTPUT_FORMATS: Mapping[TaskKind, OutputFormat] = {
         write=lambda path, outputs: write_json(path, _numbers(outputs).to_json()),
         count=lambda outputs: _numbers(outputs).count,
         fingerprint=lambda outputs: names_fingerprint([repr(_numbers(outputs).to_json())]),
+    ),
+    "multilabel": OutputFormat(
+        "labels.json", "labels", MultilabelHead,
+        read=partial(_read_labels, exclusive=False),
+        write=_write_labels,
+        count=lambda outputs: len(outputs.class_names),
+        fingerprint=lambda outputs: names_fingerprint(outputs.class_names),
     ),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.answers import NumberPredictions
+from peterrec.answers import Predictions
 from peterrec.arguments import checked
 from peterrec.artifacts.hub import artifact_folder
 from peterrec.benchmark.folder import Benchmark
@@ -62,8 +62,11 @@ def _answers(model: UserModel, bundle: str | None, task: BenchmarkTask, historie
         return {"items": pa.array(items, pa.list_(model.targets(bundle).ids.type))}
     assert bundle is not None
     answers = model.predict(histories, bundle)
-    if isinstance(answers, NumberPredictions):
-        raise TaskError("the bundle predicts numbers, not classes", remedy="name a bundle adapted to the label")
+    if not isinstance(answers, Predictions):
+        raise TaskError(
+            f"the bundle is of a {model.bundle(bundle).kind} task, and classes are asked for",
+            remedy="name a bundle adapted to the label",
+        )
     if sorted(answers.class_names) != sorted(task.classes):
         raise TaskError(
             f"the classes of the bundle are {', '.join(answers.class_names)}, those of {task.name} "

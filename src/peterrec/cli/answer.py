@@ -157,7 +157,7 @@ def predict(
     out: Out = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Predict a class for each user, with probabilities, or a number; the users need not have been seen before."""
+    """Predict a class, labels or a number for each user; the users need not have been seen before."""
     from peterrec.serving.files import AnswerOptions
     from peterrec.serving.files import predict as answer
 

@@ -27,7 +27,7 @@ from peterrec.cli.common import (
 )  # fmt: skip
 from peterrec.config import PrepareConfig, load_config
 from peterrec.config.base import check_name
-from peterrec.config.shortcuts import classification_task, ranking_task, regression_task
+from peterrec.config.shortcuts import classification_task, multilabel_task, ranking_task, regression_task
 from peterrec.errors import ConfigError
 
 
@@ -60,6 +60,14 @@ def command(
     regress: Annotated[
         list[str],
         typer.Option("--regress", help="Task [NAME=]TABLE:COLUMN, as --classify: predict the number of each user."),
+    ] = [],  # noqa: B006 - typer copies it
+    multilabel: Annotated[
+        list[str],
+        typer.Option(
+            "--multilabel",
+            help="Task [NAME=]TABLE:COLUMN, as --classify: predict any number of labels of each user. The column is a "
+            "list, or a text with | between labels (another separator: labels.label_separator of the task).",
+        ),
     ] = [],  # noqa: B006 - typer copies it
     rank: Annotated[
         list[str],
@@ -133,8 +141,12 @@ def command(
         values["extend_catalogue"] = True
     if new_users is not None:
         values["new_users"] = {"parts": new_users.split(",")}
-    tasks = [_table_task("--classify", text, label_user or user or "user_id") for text in classify]
-    tasks += [_table_task("--regress", text, label_user or user or "user_id") for text in regress]
+    by_option = {"--classify": classify, "--regress": regress, "--multilabel": multilabel}
+    tasks = [
+        _table_task(option, text, label_user or user or "user_id")
+        for option, texts in by_option.items()
+        for text in texts
+    ]
     named = [_split_name(text) for text in rank]
     reads = {"history": history} if history is not None else {}
     tasks += [ranking_task(domain, name) | reads for name, domain in named]
@@ -145,7 +157,8 @@ def command(
     if cut and not tasks:
         raise ConfigError(
             "--first, --last and --until are of tasks, and none is named",
-            remedy="name tasks with --classify, --regress or --rank, or set first_events, ... of each in a --config",
+            remedy="name tasks with --classify, --regress, --multilabel or --rank, or set first_events, ... of each in "
+            "a --config",
         )
     if tasks:
         values["tasks"] = [task | cut for task in tasks]
@@ -162,14 +175,21 @@ def command(
         say(f"wrote {out} (tasks: {names})\nnext: peterrec {follows}")
 
 
+TABLE_TASKS = {
+    "--classify": (classification_task, "gender"),
+    "--regress": (regression_task, "spend"),
+    "--multilabel": (multilabel_task, "interests"),
+}
+"""By option: what makes the settings of a task, and a column for example."""
+
+
 def _table_task(option: str, text: str, user: str) -> dict[str, Any]:
     names_file = Path(text.rpartition(":")[0]).is_file()  # a path may have an = in it: /data/dt=2024-01-01/users.csv
     name, place = ("", text) if names_file else _split_name(text)
     path, _, column = place.rpartition(":")
+    task, example = TABLE_TASKS[option]
     if not path or not column:
-        example = "gender" if option == "--classify" else "spend"
         raise ConfigError(f"{option} {text!r} is not TABLE:COLUMN", remedy=f"write e.g. {option} users.csv:{example}")
-    task = classification_task if option == "--classify" else regression_task
     return task(path, column, user, name)
 
 

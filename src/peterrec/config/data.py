@@ -105,6 +105,15 @@ class LabelsConfig(LabelTableConfig):
         return bins
 
 
+class LabelSetsConfig(LabelTableConfig):
+    """A table with one row per user and a column with any number of labels for each."""
+
+    label_separator: Text = Field(
+        default="|",
+        description="what stands between the labels of a user in a column of text; a column of lists needs none",
+    )
+
+
 class ActivityConfig(Config):
     """A label by later activity: whether the user has any event, of any domain, in [after, before)."""
 
@@ -167,6 +176,22 @@ class RegressionTaskConfig(HistoryCutConfig):
     name: Name = Field(description="of the task, and of its folder")
     labels: LabelTableConfig = Field(description="a table of users with the number, in the column `label`")
     min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
+
+
+class MultilabelTaskConfig(HistoryCutConfig):
+    """A task to predict which of several labels a user has: interests, departments bought from, segments.
+
+    The column is a list of texts or integers for each user, or a text with a separator. A user with an empty list has
+    none of the labels, and counts; one without a value (an empty text is none) is left out.
+    """
+
+    kind: Literal["multilabel"] = Field(default="multilabel", description="what tells this task from others")
+    name: Name = Field(description="of the task, and of its folder")
+    labels: LabelSetsConfig = Field(description="a table of users with their labels, in the column `label`")
+    min_user_events: PositiveInt = Field(default=1, description="events in the sequence of a user of the task")
+    min_label_users: PositiveInt = Field(
+        default=10, description="users of the task who have a label; rarer ones are left out, their users are not"
+    )
 
 
 class RankingTaskConfig(HistoryCutConfig):
@@ -233,10 +258,13 @@ class PreprocessingConfig(LaterSettingsConfig):
     )
 
 
-TaskKind = Literal["classification", "ranking", "regression"]
+TaskKind = Literal["classification", "ranking", "regression", "multilabel"]
 """Of all tasks; what each is, layer by layer: docs/concepts.md."""
 
-TaskConfig = Annotated[ClassificationTaskConfig | RankingTaskConfig | RegressionTaskConfig, Field(discriminator="kind")]
+TaskConfig = Annotated[
+    ClassificationTaskConfig | RankingTaskConfig | RegressionTaskConfig | MultilabelTaskConfig,
+    Field(discriminator="kind"),
+]
 
 
 class SplitConfig(Config):

@@ -25,6 +25,11 @@ def regression_task(path: str, column: str, user: str, name: str | None = None) 
     return _table_task("regression", path, column, user, name)
 
 
+def multilabel_task(path: str, column: str, user: str, name: str | None = None) -> dict[str, Any]:
+    """Return the settings of a task to predict a column of labels; arguments as for `classification_task`."""
+    return _table_task("multilabel", path, column, user, name)
+
+
 def _table_task(kind: str, path: str, column: str, user: str, name: str | None) -> dict[str, Any]:
     labels = {"path": path, "user": user, "label": column}
     return {"kind": kind, "name": name or task_name(column), "labels": labels}

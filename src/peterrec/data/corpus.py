@@ -41,6 +41,7 @@ class TaskPart:
         seen_targets: n rows of target indices that stand in the user's source events, also in those that are not read
             any more (`max_history`); None where targets are other items than those of the source.
         numbers: (n,) float64 number of each user (regression), else None.
+        label_sets: n rows of labels that each user has, ascending (multilabel), else None.
     """
 
     user_ids: pa.Array
@@ -49,6 +50,7 @@ class TaskPart:
     targets: Sequences | None = None
     seen_targets: Sequences | None = None
     numbers: npt.NDArray[np.float64] | None = None
+    label_sets: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -58,6 +60,8 @@ class TaskPart:
         """Kind of the task, by what is to be learned of the users."""
         if self.numbers is not None:
             return "regression"
+        if self.label_sets is not None:
+            return "multilabel"
         return "ranking" if self.labels is None else "classification"
 
     def take(self, rows: IntArray) -> TaskPart:
@@ -69,6 +73,7 @@ class TaskPart:
             targets=None if self.targets is None else self.targets.take(rows),
             seen_targets=None if self.seen_targets is None else self.seen_targets.take(rows),
             numbers=None if self.numbers is None else self.numbers[rows],
+            label_sets=None if self.label_sets is None else self.label_sets.take(rows),
         )
 
 
@@ -95,7 +100,7 @@ class Task:
         name: of the task.
         kind: of the task.
         path: its folder.
-        class_names: of a classification task.
+        class_names: of a classification task; of a multilabel task the names of its labels.
         targets: catalogue of a ranking task.
         exclude_seen: whether items of a user's own history are no answers of a ranking task.
         exclude_seen_reason: why, in words.
@@ -118,7 +123,7 @@ class Task:
             part: `train`, `valid` or `test`.
 
         Returns:
-            The n users of the part, with their sequences and labels, targets or numbers.
+            The n users of the part, with their sequences and labels, targets, numbers or label sets.
 
         Raises:
             ArtifactError: the file is missing or damaged.
@@ -130,6 +135,8 @@ class Task:
             if self.kind == "regression":
                 numbers = np.asarray(table["number"].to_numpy(), dtype=np.float64)
                 return TaskPart(single_array(table["user_id"]), sequences, numbers=numbers)
+            if self.kind == "multilabel":
+                return TaskPart(single_array(table["user_id"]), sequences, label_sets=from_lists(table["labels"]))
             if self.kind == "classification":
                 labels = table["label"].to_numpy().astype(np.int64)
                 return TaskPart(single_array(table["user_id"]), sequences, labels=labels)

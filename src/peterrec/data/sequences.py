@@ -71,6 +71,13 @@ class Sequences:
         return np.repeat(np.arange(len(self)), self.lengths)
 
 
+def indicators(sets: Sequences, width: int) -> npt.NDArray[np.float32]:
+    """Return (n, width) float32: 1 where the number of a column is among those of a row, else 0."""
+    out = np.zeros((len(sets), width), dtype=np.float32)
+    out[sets.repeat(), sets.items] = 1.0
+    return out
+
+
 def pad_windows(items: IntArray, starts: IntArray, lengths: IntArray, width: int) -> npt.NDArray[np.int64]:
     """Cut windows out of a flat array and pad them on the right with [PAD].
 

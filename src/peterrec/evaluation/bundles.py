@@ -48,6 +48,10 @@ class BundleScorer:
         """Return (N, C) class probabilities."""
         return self.model.probabilities(sequences, self.name, batch_size=self.batch_size)[:, self.columns]
 
+    def label_probabilities(self, sequences: Sequences) -> np.ndarray:
+        """Return (N, K) probabilities of labels."""
+        return self.model.label_probabilities(sequences, self.name, batch_size=self.batch_size)[:, self.columns]
+
     @property
     def quantiles(self) -> tuple[float, ...]:
         """Those that the bundle predicts, if it predicts numbers."""
@@ -95,9 +99,9 @@ def evaluate(
 
     Returns:
         The table: for each bundle and baseline every metric with its interval over users (accuracy, macro-F1, AUC,
-        HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats; of numbers MAE, RMSE and pinball loss are in their
-        unit), the differences of each bundle from all others on the
-        same users and resamples, and a few sentences about them, with how many test users are new to the backbone.
+        macro-AP, HR@k, MRR@k and NDCG@k are 0 .. 1, log-loss is in nats; of numbers MAE, RMSE and pinball loss are in
+        their unit), the differences of each bundle from all others on the same users and resamples, and a few
+        sentences about them, with how many test users are new to the backbone.
 
     Raises:
         ConfigError: no bundle, the same one twice, or bundles of different tasks.

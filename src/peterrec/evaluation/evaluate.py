@@ -30,7 +30,7 @@ from peterrec.evaluation.statistics import LOWER_IS_BETTER
 
 logger = logging.getLogger(__name__)
 
-ALSO_COMPARED = ("auc", "rmse", "pinball")  # beside the primary metric, where there is such a one
+ALSO_COMPARED = ("auc", "rmse", "pinball", "macro_ap")  # beside the primary metric, where there is such a one
 
 Estimates = dict[tuple[str, str], Estimate]
 

@@ -13,20 +13,24 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import IntArray
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines.classification import labels_of
+from peterrec.evaluation.baselines.multilabel import indicators_of
 from peterrec.evaluation.baselines.ranking import targets_of
 from peterrec.evaluation.baselines.regression import numbers_of
 from peterrec.evaluation.candidates import without_seen
 from peterrec.evaluation.intervals import Statistic
+from peterrec.evaluation.label_statistics import multilabel_statistics, multilabel_sums
 from peterrec.evaluation.number_statistics import regression_statistics, regression_sums
 from peterrec.evaluation.protocols import (
     ClassificationOutcome,
+    MultilabelOutcome,
     RankingOutcome,
     RegressionOutcome,
     classification_outcome,
+    multilabel_outcome,
     ranking_outcome,
     regression_outcome,
 )
-from peterrec.evaluation.scorers import ClassificationScorer, RankingScorer, RegressionScorer
+from peterrec.evaluation.scorers import ClassificationScorer, MultilabelScorer, RankingScorer, RegressionScorer
 from peterrec.evaluation.statistics import (
     Sums,
     classification_statistics,
@@ -80,6 +84,11 @@ def _number_outcome(_: Task, test: TaskPart, scorer: RegressionScorer, __: Evalu
     return regression_outcome(scorer.numbers(test.sequences), numbers_of(test), scorer.quantiles)
 
 
+def _label_outcome(task: Task, test: TaskPart, scorer: MultilabelScorer, _: EvaluateConfig) -> MultilabelOutcome:
+    indicators = indicators_of(test, len(task.class_names))
+    return multilabel_outcome(scorer.label_probabilities(test.sequences), indicators)
+
+
 @dataclass(frozen=True)
 class TaskProtocol:
     """The evaluation of one kind of task.
@@ -124,6 +133,13 @@ PROTOCOLS: Mapping[TaskKind, TaskProtocol] = {
         statistics=lambda outcome, _: regression_statistics(outcome),
         user_sums=lambda outcome, _: (regression_sums(outcome), np.ones(outcome.users, dtype=np.int64)),
         primary=lambda _: "mae",
+    ),
+    "multilabel": TaskProtocol(
+        scores="label_probabilities",
+        outcome=_label_outcome,
+        statistics=lambda outcome, _: multilabel_statistics(outcome),
+        user_sums=lambda outcome, _: (multilabel_sums(outcome), np.ones(outcome.users, dtype=np.int64)),
+        primary=lambda _: "macro_auc",
     ),
 }  # fmt: skip
 """By kind of task: how its methods are judged."""

@@ -1,4 +1,4 @@
-"""The two protocols: class probabilities against labels, and item scores against the targets of each user."""
+"""The protocols: probabilities against classes or labels, item scores against targets, and numbers against numbers."""
 
 from __future__ import annotations
 
@@ -262,3 +262,49 @@ def regression_outcome(
             "the prediction of a user is not finite", remedy="train the model again with a lower learning rate"
         )
     return RegressionOutcome(values[:, 0], np.asarray(numbers, dtype=np.float64), quantiles, np.sort(values[:, 1:], 1))
+
+
+@dataclass(frozen=True)
+class MultilabelOutcome:
+    """Probabilities of labels of each user, checked.
+
+    Attributes:
+        probabilities: (N, K) float64 in [0, 1].
+        indicators: (N, K) int64, 1 where a user has a label, else 0.
+    """
+
+    probabilities: Float[np.ndarray, "N K"]
+    indicators: Int[np.ndarray, "N K"]
+
+    def __len__(self) -> int:
+        return len(self.indicators)
+
+    @property
+    def users(self) -> int:
+        """N: one row a user."""
+        return len(self.indicators)
+
+
+def multilabel_outcome(
+    probabilities: Real[np.ndarray, "N K"], label_indicators: Real[np.ndarray, "N K"]
+) -> MultilabelOutcome:
+    """Check probabilities against labels.
+
+    Raises:
+        DataError: shapes that do not fit, a value that is no probability, or no users.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.shape != label_indicators.shape:
+        raise DataError(
+            f"probabilities of shape {values.shape} do not fit {label_indicators.shape[0]} users and "
+            f"{label_indicators.shape[1]} labels",
+            remedy="use a bundle adapted to this task",
+        )
+    if not len(values):
+        raise DataError("there are no users to judge on", remedy="give the task more users or a larger test share")
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        raise DataError(
+            "the probabilities of a user are not finite, or not between 0 and 1",
+            remedy="train the model again with a lower learning rate",
+        )
+    return MultilabelOutcome(values, label_indicators.astype(np.int64))

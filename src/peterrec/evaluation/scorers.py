@@ -48,7 +48,14 @@ class RegressionScorer(Method, Protocol):
         """Return the prediction, and each quantile, one row a user. Sequences may be empty."""
 
 
-Scorer = ClassificationScorer | RankingScorer | RegressionScorer
+class MultilabelScorer(Method, Protocol):
+    """A method that says how probable each of several labels is for a user."""
+
+    def label_probabilities(self, sequences: Sequences) -> Float[np.ndarray, "N K"]:
+        """Return a probability of each label, one row a user; rows have no sum. Sequences may be empty."""
+
+
+Scorer = ClassificationScorer | RankingScorer | RegressionScorer | MultilabelScorer
 """Any; which one a task needs follows from its kind."""
 
 

@@ -58,7 +58,7 @@ def classification_statistics(outcome: ClassificationOutcome) -> dict[str, Stati
         "log_loss": partial(weighted_mean, sums["log_loss"], ones),
     }
     if classes == 2 and 0 < labels.sum() < len(labels):
-        statistics["auc"] = _auc_statistic(outcome.probabilities[:, 1], labels)
+        statistics["auc"] = auc_statistic(outcome.probabilities[:, 1], labels)
     return statistics
 
 
@@ -102,7 +102,8 @@ def _macro_f1(
     return np.asarray((f1 * present).sum(axis=0) / present.sum(axis=0))
 
 
-def _auc_statistic(scores: Float[np.ndarray, " users"], labels: Int[np.ndarray, " users"]) -> Statistic:
+def auc_statistic(scores: Float[np.ndarray, " users"], labels: Int[np.ndarray, " users"]) -> Statistic:
+    """Return the AUC of scores for labels of 0 and 1; NaN where a resample has one of them only."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))  # first user of each score

@@ -111,5 +111,9 @@ class RegressionHead(_Head):
     """Standardised numbers of users: one output, or one a quantile; the bias starts, for example, at the mean."""
 
 
-Head = ClassificationHead | ItemHead | RegressionHead
+class MultilabelHead(_Head):
+    """Log odds of labels, of which a user has any number; the bias starts, for example, at those of the shares."""
+
+
+Head = ClassificationHead | ItemHead | RegressionHead | MultilabelHead
 """Of any kind of task."""

@@ -16,11 +16,12 @@ from peterrec.model import UserModel
 def class_table(model: UserModel, bundle: str, users: UserHistories, **settings: Any) -> pa.Table:
     """Return the class of each user: user, label, probability, known_events, and `p(CLASS)` for each class; N rows.
 
-    Or its number: user, prediction, known_events, and `q0.1`, ... for each quantile.
+    Or its number: user, prediction, known_events, and `q0.1`, ... for each quantile. Or its labels: user, labels,
+    known_events, and `p(LABEL)` for each label.
 
     Args:
         model: that is asked.
-        bundle: loaded on it, of a classification or a regression task.
+        bundle: loaded on it, of a classification, a regression or a multilabel task.
         users: N users.
         settings: as of `UserModel.predict`.
     """

@@ -15,7 +15,7 @@ from peterrec.serving.batch_plan import Prepared
 from peterrec.serving.engine import Engine
 from peterrec.serving.loaded_bundle import LoadedBundle
 from peterrec.serving.requests import Explanation
-from peterrec.serving.task_answers import check_numbers, predict_numbers
+from peterrec.serving.task_answers import check_numbers, predict_labels, predict_numbers
 
 
 @torch.inference_mode()
@@ -28,9 +28,9 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         task: name of one of its tasks.
 
     Returns:
-        The most probable class, the best item by the question's `exclude_seen`, or the prediction of a number, and what
-        each event adds to its probability, its score or the number. An event that nothing is read of (an unknown item,
-        or one before the window) adds 0.
+        The most probable class or label, the best item by the question's `exclude_seen`, or the prediction of a number,
+        and what each event adds to its probability, its score or the number. An event that nothing is read of (an
+        unknown item, or one before the window) adds 0.
 
     Raises:
         UnknownTaskError: the task is not loaded.
@@ -56,7 +56,10 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         name: ItemId = loaded.bundle.numbers.names[0]
         answer_values = _predictions(loaded, loaded.bundle.numbers, vectors, without_events)
     elif loaded.index is None:
-        values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
+        if loaded.bundle.kind == "multilabel":
+            values = torch.tensor(predict_labels(loaded, torch.stack(list(vectors))))
+        else:
+            values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
         if without_events.any():
             values[without_events] = torch.tensor(loaded.class_priors)
         best = int(values[0].argmax())

@@ -85,8 +85,8 @@ def predict(
 
     Args:
         backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
-        bundle: as `adapt` returns it or a folder that it wrote, or `hf://...`, of a classification or a
-            regression task.
+        bundle: as `adapt` returns it or a folder that it wrote, or `hf://...`, of a classification,
+            regression or multilabel task.
         source: a DataFrame of events; a file of them (Parquet, CSV) or of JSON lines (`{"user": ..., "items": [...]}`);
             or an open text stream of these lines.
         out: .parquet, .csv or .jsonl file to write, some users at a time; None writes none: the table is in memory.
@@ -98,8 +98,9 @@ def predict(
         N rows, one a user, in the order of the input (of events: of the ids as texts): user, label, probability (in
         [0, 1]), known_events (0: the user is unknown, and the class shares of the train users are the answer), and one
         column `p(CLASS)` for each class. Of a regression task: user, prediction, known_events, and one column `q0.1`,
-        ... for each quantile. Of a DataFrame, users and items are called as there, and users have the type
-        that they have there.
+        ... for each quantile. Of a multilabel task: user, labels (those of a probability of 0.5 or more, with `|`
+        between them), known_events, and one column `p(LABEL)` for each label. Of a DataFrame, users and items are
+        called as there, and users have the type that they have there.
 
     Raises:
         ConfigError: the bundle is of a ranking task, `out` has another ending, or there is no such setting.

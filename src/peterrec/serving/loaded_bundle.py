@@ -69,11 +69,11 @@ class LoadedBundle:
     @property
     def answers_without_events(self) -> bool:
         """True if it can answer without known events; a bundle written before class shares were kept cannot."""
-        return self.bundle.kind != "classification" or self.bundle.class_priors is not None
+        return self.bundle.kind not in ("classification", "multilabel") or self.bundle.class_priors is not None
 
     @property
     def class_priors(self) -> list[float]:
-        """Share of each class among the train users, rounded as the probabilities of the network are."""
+        """Share of train users of each class, or with each label, rounded as the probabilities of the network are."""
         return torch.tensor(self.bundle.class_priors).tolist()
 
     def task(self) -> TaskInfo:

@@ -126,7 +126,24 @@ class NumberAnswer:
     kind: Literal["regression"] = "regression"
 
 
-TaskAnswer = ClassAnswer | ItemsAnswer | NumberAnswer
+@dataclass(frozen=True)
+class LabelsAnswer:
+    """The answer of a multilabel task.
+
+    Attributes:
+        version: of the bundle that answered.
+        labels: those of a probability of 0.5 or more, the most frequent one among the train users first; any number.
+        probabilities: of each label by name, in [0, 1]; they have no sum.
+        kind: of the task.
+    """
+
+    version: str
+    labels: list[str]
+    probabilities: dict[str, float]
+    kind: Literal["multilabel"] = "multilabel"
+
+
+TaskAnswer = ClassAnswer | ItemsAnswer | NumberAnswer | LabelsAnswer
 
 
 @dataclass(frozen=True)
@@ -138,8 +155,8 @@ class Answer:
         events: number of events of the user.
         unknown_items: number of events whose items the backbone's catalogue does not have.
         known_events: number of events that the task with the fewest reads as items of the catalogue, without those that
-            were left out when its data were prepared; 0: it answers with the class shares, the most popular items or
-            the mean number of the users that the bundle was trained on.
+            were left out when its data were prepared; 0: it answers with the class or label shares, the most popular
+            items or the mean number of the users that the bundle was trained on.
         assumptions: lines about times and domains that were assumed because the events have none.
     """
 

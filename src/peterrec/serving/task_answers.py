@@ -1,4 +1,4 @@
-"""Answers of tasks from representations: class probabilities, numbers, the best items, or what is known of all."""
+"""Answers of tasks from representations: classes, labels, numbers, the best items, or what is known of all."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peterrec.answers import LIKELY
 from peterrec.errors import AnswerError
 from peterrec.serving.batch_plan import History, Prepared
 from peterrec.serving.bundle_groups import RegistrySnapshot
 from peterrec.serving.loaded_bundle import LoadedBundle
-from peterrec.serving.requests import Answer, ClassAnswer, ItemsAnswer, NumberAnswer, Question, TaskAnswer
+from peterrec.serving.requests import (
+    Answer,
+    ClassAnswer,
+    ItemsAnswer,
+    LabelsAnswer,
+    NumberAnswer,
+    Question,
+    TaskAnswer,
+)
 
 NO_NUMBERS = "answers with NaN or infinity"
 TRAIN_AGAIN = "train it again, with a lower learning rate or in full precision"
@@ -32,15 +41,15 @@ def answer_from(prepared: Sequence[Prepared], vectors: Sequence[Sequence[Tensor]
     answers: list[dict[str, TaskAnswer]] = [{} for _ in prepared]
     classes: dict[RegistrySnapshot, list[tuple[int, LoadedBundle, Tensor]]] = {}
     items: dict[tuple[int, int, bool], list[tuple[int, LoadedBundle, Tensor]]] = {}
-    numbers: dict[int, list[tuple[int, LoadedBundle, Tensor]]] = {}
+    by_task: dict[int, list[tuple[int, LoadedBundle, Tensor]]] = {}
     for i, (query, query_vectors) in enumerate(zip(prepared, vectors, strict=True)):
         history = query.history
         assert history is not None
         for task, vector in zip(query.tasks, query_vectors, strict=True):
             if task.answers_without_events and history.read_by(task.reader).known_items == 0:
                 answers[i][task.name] = _answer_without_events(task, query)
-            elif task.bundle.kind == "regression":
-                numbers.setdefault(id(task), []).append((i, task, vector))
+            elif task.bundle.kind in ("regression", "multilabel"):
+                by_task.setdefault(id(task), []).append((i, task, vector))
             elif task.index is None:
                 classes.setdefault(query.snapshot, []).append((i, task, vector))
             else:
@@ -50,19 +59,21 @@ def answer_from(prepared: Sequence[Prepared], vectors: Sequence[Sequence[Tensor]
         shares = snapshot.class_heads.probabilities([vector for *_, vector in rows], [task for _, task, _ in rows])
         for (i, task, _), values in zip(rows, shares, strict=True):
             answers[i][task.name] = _class_answer(task, values)
-    _answer_numbers(answers, numbers.values())
+    _answer_by_task(answers, by_task.values())
     for (_, k, exclude), rows in items.items():
         _rank(prepared, answers, rows, k, exclude=exclude)
     return [_assemble(query, query_answers) for query, query_answers in zip(prepared, answers, strict=True)]
 
 
-def _answer_numbers(
+def _answer_by_task(
     answers: list[dict[str, TaskAnswer]], rows_by_task: Iterable[list[tuple[int, LoadedBundle, Tensor]]]
 ) -> None:
     for rows in rows_by_task:
-        predicted = predict_numbers(rows[0][1], torch.stack([vector for *_, vector in rows]))
+        vectors = torch.stack([vector for *_, vector in rows])
+        in_labels = rows[0][1].bundle.kind == "multilabel"
+        predicted = predict_labels(rows[0][1], vectors) if in_labels else predict_numbers(rows[0][1], vectors)
         for (i, task, _), values in zip(rows, predicted, strict=True):
-            answers[i][task.name] = _number_answer(task, values)
+            answers[i][task.name] = _labels_answer(task, values) if in_labels else _number_answer(task, values)
 
 
 def _rank(
@@ -103,6 +114,18 @@ def predict_numbers(task: LoadedBundle, vectors: Tensor) -> list[list[float]]:
     return predicted
 
 
+def predict_labels(task: LoadedBundle, vectors: Tensor) -> list[list[float]]:
+    """Return the probability of each of K labels that a multilabel bundle says of each of N representations."""
+    predicted: list[list[float]] = task.bundle.head(vectors).float().sigmoid().cpu().tolist()
+    return predicted
+
+
+def _labels_answer(task: LoadedBundle, values: list[float]) -> LabelsAnswer:
+    check_numbers(task.name, values)
+    probabilities = dict(zip(task.bundle.class_names, values, strict=True))
+    return LabelsAnswer(task.version, [name for name, value in probabilities.items() if value >= LIKELY], probabilities)
+
+
 def _number_answer(task: LoadedBundle, values: Sequence[float]) -> NumberAnswer:
     numbers = task.bundle.numbers
     assert numbers is not None
@@ -118,12 +141,13 @@ def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
 
 
 def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer:
-    """Answer a user without known events: with class shares, popularity or the mean of numbers of the train users."""
+    """Answer a user without known events: with shares, popularity or the mean of numbers of the train users."""
     bundle, question = task.bundle, prepared.question
     if bundle.numbers is not None:
         return _number_answer(task, bundle.numbers.constant)
     if bundle.targets is None or bundle.popularity is None:
-        return _class_answer(task, task.class_priors)
+        in_labels = bundle.kind == "multilabel"
+        return _labels_answer(task, task.class_priors) if in_labels else _class_answer(task, task.class_priors)
     assert prepared.history is not None
     seen_positions = seen_targets(task, prepared.history) if _excludes_seen(task, question) else []
     positions, scores = bundle.popularity.best(question.k, seen_positions)

@@ -53,8 +53,8 @@ def predict(
         dataframe: rows of a user and `items` (an array of texts or integers, oldest first), or events: user_id,
             item_id, timestamp, or as `options.events` or the log that was prepared name them.
         backbone: a folder written by `pretrain`.
-        bundle: a folder written by `adapt`, of a classification or a regression task, or several of one kind, which are
-            answered in one pass.
+        bundle: a folder written by `adapt`, of a classification, regression or multilabel task, or several of one kind,
+            which are answered in one pass.
         options: reading and computing; the paths of `options.events` are not looked at.
         on_executors: whether all executors find the folders at these paths, as on shared storage; False ships them to
             each once. None: only where executors are on this machine.
@@ -252,7 +252,8 @@ def _questions(
     kinds = {model.bundle(folder.key).kind for folder in folders}
     if verb == "predict" and len(kinds) > 1:
         raise ConfigError(
-            "bundles of classes and of numbers have other columns", remedy="ask them one after the other, kind by kind"
+            "bundles of classes, numbers and labels have other columns",
+            remedy="ask them one after the other, kind by kind",
         )
     if twice:
         raise ConfigError(f"two bundles have the name {twice[0]!r}", remedy="ask them one after the other")
@@ -270,7 +271,10 @@ def _columns(model: UserModel, verb: Verb, question: BundleQuestion, *, stacked:
             if stacked:
                 return columns | {"quantiles": pa.map_(pa.string(), pa.float64())}
             return columns | {name: pa.float64() for name in numbers.names[1:]}
-        columns |= {"label": pa.string(), "probability": pa.float32(), "known_events": pa.int64()}
+        if model.bundle(question.key).kind == "multilabel":
+            columns |= {"labels": pa.string(), "known_events": pa.int64()}
+        else:
+            columns |= {"label": pa.string(), "probability": pa.float32(), "known_events": pa.int64()}
         if stacked:
             return columns | {"probabilities": pa.map_(pa.string(), pa.float32())}
         return columns | {f"p({name})": pa.float32() for name in model.bundle(question.key).class_names}

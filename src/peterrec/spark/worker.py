@@ -203,7 +203,7 @@ def _stacked(table: pa.Table, bundle: str, verb: Verb) -> pa.Table:
         if "prediction" in table.column_names:
             table = _as_map(table, table.column_names[3:], table.column_names[3:], "quantiles", pa.float64())
         else:
-            classes = table.column_names[4:]
+            classes = table.column_names[3 if "labels" in table.column_names else 4 :]
             table = _as_map(table, classes, [name[2:-1] for name in classes], "probabilities", pa.float32())
     elif verb == "recommend":
         table = table.set_column(2, "item", table["item"].cast(pa.string()))

@@ -17,7 +17,6 @@ from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.preprocessing import pretraining_remarks
-from peterrec.data.sequences import IntArray
 from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.storage import short_hash
@@ -159,7 +158,6 @@ class AdaptationRun:
         """Return the bundle of a task that was trained."""
         config, model, task, parts = self.config, self.model, learner.task, learner.parts
         modules = [parts.backbone, parts.patch, parts.readout_module, parts.head]
-        labels = learner.train.labels
         return Bundle(
             name=task.name,
             kind=task.kind,
@@ -184,7 +182,7 @@ class AdaptationRun:
             exclude_seen_reason=task.exclude_seen_reason,
             provenance=task.provenance,
             new_users=model.pretrained.new_users,
-            class_priors=None if labels is None else _class_shares(labels, len(task.class_names)),
+            class_priors=_shares(learner.train, len(task.class_names)),
         )
 
 
@@ -228,8 +226,12 @@ def train_and_valid(spec: Task) -> tuple[TaskPart, TaskPart]:
     return train, valid
 
 
-def _class_shares(labels: IntArray, classes: int) -> tuple[float, ...]:
-    shares: list[float] = (np.bincount(labels, minlength=classes) / len(labels)).tolist()
+def _shares(train: TaskPart, outputs: int) -> tuple[float, ...] | None:
+    """Return the share of users of each class, or with each label; None of tasks that have neither."""
+    held = train.labels if train.label_sets is None else train.label_sets.items
+    if held is None:
+        return None
+    shares: list[float] = (np.bincount(held, minlength=outputs) / len(train)).tolist()
     return tuple(shares)
 
 

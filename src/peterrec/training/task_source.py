@@ -13,7 +13,7 @@ from peterrec.config import AdaptConfig
 from peterrec.data.batching import FixedBatches, draw_prefixes, inference_batches, last_events, leave_out
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.negatives import Negatives, popularity_weights, uniform_weights
-from peterrec.data.sequences import IntArray, Sequences
+from peterrec.data.sequences import IntArray, Sequences, indicators
 from peterrec.training.distributed import rank, shard_rows, world_size
 
 VALID_BATCH = 256
@@ -23,6 +23,8 @@ Batch = dict[str, Tensor]
 
 class TaskSource:
     """Batches of labelled users: what is read of them, and labels, numbers, or (user, positive, negatives) pairs.
+
+    Of a multilabel task, 1 for each label that a user has, else 0.
 
     Args:
         task: as prepared.
@@ -42,6 +44,7 @@ class TaskSource:
         states: Callable[[IntArray], Batch] | None = None,
     ) -> None:
         self.part = part
+        self.labels = len(task.class_names)
         self.states = states
         self.max_length = config.max_length
         self.prefix_fraction = config.prefix_fraction
@@ -64,6 +67,8 @@ class TaskSource:
     def batch(self, rows: IntArray, rng: np.random.Generator) -> Batch:
         """Return `tokens` (B, W) with `labels` or `numbers` (B,); or `user`, `positive` (P,), `negatives` (P, M).
 
+        Of a multilabel task with `indicators` (B, K).
+
         With hard negatives M are the candidates; for the sampled softmax there is also `log_expected` (P, M).
         Where there are states they take the place of the tokens.
         """
@@ -82,6 +87,8 @@ class TaskSource:
     def _labels_or_pairs(self, rows: IntArray, rng: np.random.Generator) -> dict[str, Any]:
         if self.part.numbers is not None:
             return {"numbers": self.part.numbers[rows]}
+        if self.part.label_sets is not None:
+            return {"indicators": indicators(self.part.label_sets.take(rows), self.labels)}
         if self.part.labels is not None:
             return {"labels": self.part.labels[rows]}
         assert self.part.targets is not None
@@ -99,9 +106,8 @@ class TaskSource:
 
 def own_users(batch: Batch) -> Batch:
     """Return what is this rank's of a batch of all ranks: some of the users, with all that is theirs."""
-    mine: Batch = {
-        name: shard_rows(batch[name]) for name in ("tokens", "states", "keep", "labels", "numbers") if name in batch
-    }
+    names = ("tokens", "states", "keep", "labels", "numbers", "indicators")
+    mine: Batch = {name: shard_rows(batch[name]) for name in names if name in batch}
     if "user" not in batch:
         return mine
     is_own = batch["user"] % world_size() == rank()

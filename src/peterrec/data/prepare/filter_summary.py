@@ -153,6 +153,10 @@ def _task_contents(task: dict[str, Any]) -> str:
     if task["kind"] == "regression":
         numbers = {name: f"{value:,.6g}" for name, value in task["numbers"].items()}
         return "numbers from {min} to {max}, median {median}, mean {mean}, deviation {deviation}".format(**numbers)
+    if task["kind"] == "multilabel":
+        total = sum(task["users"].values())
+        shares = ", ".join(f"{entry['name']}: {100 * entry['users'] / total:.1f} %" for entry in task["labels"][:10])
+        return f"{shares}{', ...' if len(task['labels']) > 10 else ''} ({len(task['labels'])} labels)"
     total = sum(entry["users"] for entry in task["classes"])
     shares = ", ".join(f"{entry['name']}: {100 * entry['users'] / total:.1f} %" for entry in task["classes"][:10])
     return shares + (f", ... ({len(task['classes'])} classes)" if len(task["classes"]) > 10 else "")

@@ -9,7 +9,7 @@ from typing import Any
 
 from peterrec.arguments import describe, did_you_mean
 from peterrec.config import EventsConfig, PrepareConfig, RankingTaskConfig, build_config, with_settings
-from peterrec.config.shortcuts import classification_task, ranking_task, regression_task
+from peterrec.config.shortcuts import classification_task, multilabel_task, ranking_task, regression_task
 from peterrec.data.frames import FrameFiles, is_dataframe
 from peterrec.errors import ConfigError
 
@@ -31,7 +31,8 @@ class Keywords:
         classify: columns of it to predict, or a mapping of names of tasks to columns.
         rank: domains to recommend items of, which leave the source; or a mapping of names of tasks to domains.
         regress: columns of numbers to predict, or a mapping of names of tasks to columns.
-        history: what these tasks read, `all` or `before-first-target`; None: all.
+        history: what tasks of `rank` read, `all` or `before-first-target`; None: all.
+        multilabel: columns of any number of labels a user, or a mapping of names of tasks to columns.
     """
 
     users: Any = None
@@ -40,6 +41,7 @@ class Keywords:
     rank: Names = ()
     regress: Names = ()
     history: str | None = None
+    multilabel: Names = ()
 
 
 def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], frames: FrameFiles) -> PrepareConfig:
@@ -59,8 +61,8 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
         if keywords != Keywords():
             raise ConfigError(
                 "events is a PrepareConfig, which names its own tasks",
-                remedy="leave out users, label_user, classify, rank, regress and history, or pass the events "
-                "themselves",
+                remedy="leave out users, label_user, classify, rank, regress, multilabel and history, or pass the "
+                "events themselves",
             )
         return with_settings(PrepareConfig, events, settings)
     for name in settings.keys() - SETTINGS - COLUMN_SETTINGS:
@@ -109,25 +111,24 @@ def _event_paths(events: Any, reading: EventsConfig, frames: FrameFiles) -> tupl
 
 
 def _table_tasks(keywords: Keywords, user: str, frames: FrameFiles) -> list[dict[str, Any]]:
-    columns, numbers = _named(keywords.classify), _named(keywords.regress)
-    if not columns and not numbers and keywords.users is None:
+    kinds = {"classify": classification_task, "regress": regression_task, "multilabel": multilabel_task}
+    named = [(keyword, name, column) for keyword in kinds for name, column in _named(getattr(keywords, keyword))]
+    if not named and keywords.users is None:
         return []
-    if not columns and not numbers:
+    if not named:
         remedy = 'name some, e.g. classify=["gender"] or regress=["spend"]'
         raise ConfigError("users is given, and no column to predict", remedy=remedy)
     if keywords.users is None:
-        keyword = "classify" if columns else "regress"
         raise ConfigError(
-            f"{keyword} names columns of users, and there are none", remedy="pass users=, a table of them"
+            f"{named[0][0]} names columns of users, and there are none", remedy="pass users=, a table of them"
         )
     user = user if keywords.label_user is None else keywords.label_user
     users = keywords.users
     if is_dataframe(users):
-        users = frames.write(users, "users", [user, *dict.fromkeys(column for _, column in columns + numbers)])
+        users = frames.write(users, "users", [user, *dict.fromkeys(column for *_, column in named)])
     if not isinstance(users, str | Path):
         raise ConfigError(f"users is {describe(users)}", remedy="pass a DataFrame or a path")
-    tasks = [classification_task(str(users), column, user, name) for name, column in columns]
-    return tasks + [regression_task(str(users), column, user, name) for name, column in numbers]
+    return [kinds[keyword](str(users), column, user, name) for keyword, name, column in named]
 
 
 def _named(names: Names) -> list[tuple[str | None, str]]:

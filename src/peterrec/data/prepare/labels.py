@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +21,7 @@ from peterrec.config import (
     EventsConfig,
     LabelsConfig,
     LabelTableConfig,
+    MultilabelTaskConfig,
     RegressionTaskConfig,
 )
 from peterrec.data.arrow_arrays import single_array
@@ -34,22 +36,24 @@ from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import DataError, TaskError
 
 Mask = npt.NDArray[np.bool_]
+TableTask = ClassificationTaskConfig | RegressionTaskConfig | MultilabelTaskConfig
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Users of a task, with their labels, targets or numbers.
+    """Users of a task, with their classes, targets, numbers or labels.
 
     Attributes:
         places: (n,) position of each user among the users with source events.
         user_ids: (n,) text.
         labels: (n,) class of each (classification).
-        class_names: names of the classes.
+        class_names: names of the classes, or of the labels.
         targets: n rows of target indices (ranking).
         catalogue: the targets; its counts are of train users only.
         seen_targets: n rows of targets that stand in the user's source events, all of them, ascending; None where
             targets are other items than those of the source.
         numbers: (n,) float64 number of each (regression).
+        label_sets: n rows of labels, ascending (multilabel).
         steps: what was kept and dropped, and why.
     """
 
@@ -61,6 +65,7 @@ class Labelled:
     catalogue: Catalogue | None = None
     seen_targets: Sequences | None = None
     numbers: npt.NDArray[np.float64] | None = None
+    label_sets: Sequences | None = None
     steps: list[Step] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -113,7 +118,7 @@ def from_table(
 def labelled_rows(
     engine: Engine,
     config: LabelTableConfig,
-    task: ClassificationTaskConfig | RegressionTaskConfig,
+    task: TableTask,
     context: tuple[EventsConfig, Users, Mask],
 ) -> tuple[pa.Table, list[Step]]:
     """Return the users of a table with one row per user who have a label and a history, and the steps to them.
@@ -125,7 +130,8 @@ def labelled_rows(
         context: settings of the events, users with source events, and which of these have enough of them.
 
     Returns:
-        `place`, `user` and `label` (text) of each user by place; of a column of floats also `number` (float64).
+        `place`, `user` and `label` (text, or a list of texts) of each user by place; of a column of floats also
+        `number` (float64).
 
     Raises:
         DataError: a user stands twice in the table, or it cannot be read.
@@ -135,14 +141,10 @@ def labelled_rows(
     file = describe_labels(config)
     raw = engine.read("labels", [file], {"user": config.user, "label": config.label})
     user = without_mark(raw["user"], events.missing)
-    label, is_missing = _label_text(raw["label"]), is_mark(_label_text(raw["label"]), config.missing)
-    number = {"number": raw["label"].cast("float64")} if raw["label"].type().is_floating() else {}
     table = engine.rows(
         raw.select(
             user=read_id(user, "integer" if events.ids == "integer" else "text").cast("string"),
-            label=is_missing.ifelse(None, label),
-            mark=is_missing.ifelse(label, None).nullif(""),
-            **number,
+            **_label_columns(raw["label"], config),
         ),
         reused=True,
     )
@@ -159,9 +161,7 @@ def labelled_rows(
     return keep_users_with_history(rows, task, eligible, steps), steps
 
 
-def keep_users_with_history(
-    rows: pa.Table, task: ClassificationTaskConfig | RegressionTaskConfig, eligible: Mask, steps: list[Step]
-) -> pa.Table:
+def keep_users_with_history(rows: pa.Table, task: TableTask, eligible: Mask, steps: list[Step]) -> pa.Table:
     """Keep the users with enough source events, and note how many have fewer."""
     remaining = rows.filter(pa.array(eligible[rows["place"].to_numpy()]))
     if len(remaining) < len(rows):
@@ -169,6 +169,14 @@ def keep_users_with_history(
         reason = f"fewer than {task.min_user_events} source events{until}"
         steps.append(user_step("with a history", len(remaining), len(rows) - len(remaining), reason))
     return remaining
+
+
+def _label_columns(column: Any, config: LabelTableConfig) -> dict[str, Any]:
+    if column.type().is_array():
+        return {"label": column.cast("array<string>"), "mark": ibis.null("string")}
+    text, is_missing = _label_text(column), is_mark(_label_text(column), config.missing)
+    labels = {"label": is_missing.ifelse(None, text), "mark": is_missing.ifelse(text, None).nullif("")}
+    return labels | ({"number": column.cast("float64")} if column.type().is_floating() else {})
 
 
 def _label_text(column: Any) -> Any:

@@ -73,6 +73,7 @@ def prepare(
     classify: str | Sequence[str] | Mapping[str, str] = (),
     rank: str | Sequence[str] | Mapping[str, str] = (),
     regress: str | Sequence[str] | Mapping[str, str] = (),
+    multilabel: str | Sequence[str] | Mapping[str, str] = (),
     history: str | None = None,
     overwrite: bool = False,
     report: Report | None = None,
@@ -90,11 +91,13 @@ def prepare(
             Parquet and CSV, or a `PrepareConfig` that says all of it.
         out: folder of the corpus; it appears only when everything is in it. None: one in `~/.cache/peterrec` (or
             `PETERREC_CACHE`), named by what goes into it, and opened if it is there.
-        users: DataFrame or path of a table with one row per user, for `classify` and `regress`.
+        users: DataFrame or path of a table with one row per user, for `classify`, `regress` and `multilabel`.
         label_user: its column with the user id; None: as in the events.
         classify: columns of `users` to predict, each a task of its name; or a mapping of names of tasks to columns.
         rank: domains to recommend items of, which are left out of the source; or a mapping of names to domains.
         regress: columns of `users` whose numbers are to be predicted; or a mapping, as of `classify`.
+        multilabel: columns of `users` that hold any number of labels, as lists or as texts with `|` between them; or a
+            mapping, as of `classify`.
         history: what the tasks of `rank` read: `all`, or `before-first-target` (only what came before a user's first
             event of the domain, whose items then are the targets).
         overwrite: replace the corpus at `out`.
@@ -118,7 +121,8 @@ def prepare(
     say = report or (lambda line: None)
     parent = cache_folder() if out is None else Path(out).absolute().parent
     with FrameFiles(parent) as frames, frames.named_in_errors(), contextlib.ExitStack() as lock:
-        config = prepare_config(events, Keywords(users, label_user, classify, rank, regress, history), settings, frames)
+        keywords = Keywords(users, label_user, classify, rank, regress, history, multilabel)
+        config = prepare_config(events, keywords, settings, frames)
         files = input_files(config)
         identities = [
             file.identity() if frames.name_of(file.path) is None else frames.identity(file.path) for file in files

@@ -18,6 +18,7 @@ from peterrec.config import (
     ClassificationTaskConfig,
     EventsConfig,
     HistoryCutConfig,
+    MultilabelTaskConfig,
     RankingTaskConfig,
     RegressionTaskConfig,
     SplitConfig,
@@ -30,6 +31,7 @@ from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_filters import parse_time_limit
 from peterrec.data.prepare.events import Events
+from peterrec.data.prepare.label_sets import check_label_sets, label_sets_from_table
 from peterrec.data.prepare.labels import Labelled, Mask, from_activity, from_table
 from peterrec.data.prepare.numbers import check_numbers, describe_numbers, number_of, numbers_from_table
 from peterrec.data.prepare.sortable import in_nanoseconds
@@ -44,6 +46,7 @@ FILTERS: dict[TaskKind, str] = {
     "classification": "min_user_events or min_class_users",
     "ranking": "min_user_events or min_item_events",
     "regression": "min_user_events",
+    "multilabel": "min_user_events",
 }
 """By kind of task: the settings that leave out users."""
 
@@ -98,13 +101,15 @@ def label_task(
     """Find the users of a task and what is to be learned of them.
 
     Raises:
-        TaskError, DataError: as in `from_table`, `numbers_from_table` and `label_targets`.
+        TaskError, DataError: as in `from_table`, `numbers_from_table`, `label_sets_from_table` and `label_targets`.
     """
     eligible: Mask = histories.lengths >= task.min_user_events
     if targets is not None:
         return label_targets(engine, targets, users, eligible)
     if isinstance(task, RegressionTaskConfig):
         return numbers_from_table(engine, task, context[1], users, eligible)
+    if isinstance(task, MultilabelTaskConfig):
+        return label_sets_from_table(engine, task, context[1], users, eligible)
     assert isinstance(task, ClassificationTaskConfig)
     if task.labels is not None:
         return from_table(engine, task, context[1], users, eligible)
@@ -144,9 +149,10 @@ def _entry(
     entry: dict[str, Any] = {"name": task.name, "kind": task.kind}
     entry["users"] = {name: int((part == number).sum()) for number, name in enumerate(PARTS)}
     entry["median_history"] = float(np.median(histories.lengths[labelled.places]))
-    if labelled.labels is not None:
-        counts = np.bincount(labelled.labels, minlength=len(labelled.class_names)).tolist()
-        entry["classes"] = [
+    held = labelled.labels if labelled.label_sets is None else labelled.label_sets.items
+    if held is not None:
+        counts = np.bincount(held, minlength=len(labelled.class_names)).tolist()
+        entry["classes" if labelled.label_sets is None else "labels"] = [
             {"name": name, "users": count} for name, count in zip(labelled.class_names, counts, strict=True)
         ]
     if labelled.numbers is not None:
@@ -191,6 +197,9 @@ def _check_parts(task: TaskConfig, labelled: Labelled, part: IntArray, needed: S
     if labelled.numbers is not None:
         assert isinstance(task, RegressionTaskConfig)
         check_numbers(task, labelled.numbers, labelled.numbers[part == 0])
+    if labelled.label_sets is not None:
+        assert isinstance(task, MultilabelTaskConfig)
+        check_label_sets(task, labelled, np.flatnonzero(part == 0))
     if labelled.labels is None:
         return
     present = np.unique(labelled.labels)
@@ -262,6 +271,8 @@ def _write_part(
     fields = [("user_id", pa.string()), ("sequence", ragged)]
     if labelled.numbers is not None:
         fields.append(("number", pa.float64()))
+    elif labelled.label_sets is not None:
+        fields.append(("labels", ragged))
     else:
         fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
     if labelled.seen_targets is not None:
@@ -279,8 +290,7 @@ def _write_part(
                 columns.append(pa.array(labelled.numbers[rows]))
                 digest(labelled.numbers[rows].tobytes())
             else:
-                assert labelled.targets is not None
-                targets = labelled.targets.take(rows)
+                targets = _lists_of(labelled).take(rows)
                 columns.append(to_lists(targets))
                 digest(targets.offsets.tobytes() + targets.items.tobytes())
             if labelled.seen_targets is not None:
@@ -290,10 +300,17 @@ def _write_part(
             writer.write_table(pa.table(columns, schema=schema))
 
 
+def _lists_of(labelled: Labelled) -> Sequences:
+    """Return the targets, or the labels, of each user."""
+    lists = labelled.targets if labelled.label_sets is None else labelled.label_sets
+    assert lists is not None
+    return lists
+
+
 def _blocks(chosen: IntArray, labelled: Labelled, histories: UserHistories) -> Iterator[IntArray]:
     """Yield the rows of users who are written together: few enough for lists of the plain type."""
     values = histories.sequences.lengths_of(histories.rows[labelled.places[chosen]])
-    for sequences in (labelled.targets, labelled.seen_targets):
+    for sequences in (labelled.targets, labelled.seen_targets, labelled.label_sets):
         values = values if sequences is None else values + sequences.lengths_of(chosen)
     ends, start = np.cumsum(values), 0
     while start < len(chosen):

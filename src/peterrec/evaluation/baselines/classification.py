@@ -79,7 +79,7 @@ def majority(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseli
 def history_length(train: TaskPart, _: TaskPart, classes: int) -> ClassificationBaseline:
     """Fit a logistic regression on the length of the history: log(1 + events) and log(1 + distinct items)."""
     scaler = StandardScaler().fit(lengths_of(train.sequences))
-    model = _fit(_new_model(1.0), scaler.transform(lengths_of(train.sequences)), labels_of(train))
+    model = fit_regression(new_regression(1.0), scaler.transform(lengths_of(train.sequences)), labels_of(train))
     predict = _predictor(model, lambda sequences: scaler.transform(lengths_of(sequences)), classes)
     return ClassificationBaseline("history length", predict, {"C": 1.0, "converged": _converged(model)})
 
@@ -93,7 +93,7 @@ def bag_of_items(train: TaskPart, valid: TaskPart, classes: int) -> Classificati
     """
     strengths = GRID if len(valid) else (1.0,)
     options = [
-        (best_regression(train, valid, classes, _tfidf(train.sequences, normalised), strengths), normalised)
+        (best_regression(train, valid, classes, tfidf_features(train.sequences, normalised), strengths), normalised)
         for normalised in (False, True)[: 1 + bool(len(valid))]
     ]
     fit, normalised = min(options, key=lambda option: option[0].loss)
@@ -135,10 +135,10 @@ def best_regression(
         strengths: values of C, smallest first.
     """
     inputs, labels = features(train.sequences), labels_of(train)
-    model = _new_model(strengths[0], warm_start=True)
+    model = new_regression(strengths[0], warm_start=True)
     best: Regression | None = None
     for strength in strengths:
-        _fit(model.set_params(C=strength), inputs, labels)
+        fit_regression(model.set_params(C=strength), inputs, labels)
         predict = _predictor(model, features, classes)
         loss = log_loss(predict(valid.sequences), labels_of(valid)) if len(valid) else 0.0
         if best is not None and loss >= best.loss:
@@ -149,7 +149,8 @@ def best_regression(
     return best
 
 
-def _tfidf(sequences: Sequences, normalised: bool) -> Features:
+def tfidf_features(sequences: Sequences, normalised: bool) -> Features:
+    """Return what gives TF-IDF rows of users, by these users; of norm 1, or all divided by one number."""
     width = bag_width(sequences)
     counts = bag(sequences, width)
     tfidf = TfidfTransformer(norm="l2" if normalised else None).fit(counts)
@@ -180,11 +181,13 @@ def lengths_of(sequences: Sequences) -> Float[np.ndarray, "N 2"]:
     return np.log1p(np.stack([events, distinct], axis=1))
 
 
-def _new_model(strength: float, *, warm_start: bool = False) -> LogisticRegression:
+def new_regression(strength: float, *, warm_start: bool = False) -> LogisticRegression:
+    """Return a logistic regression of strength C that is not fitted yet."""
     return LogisticRegression(C=strength, max_iter=MAX_STEPS, warm_start=warm_start)
 
 
-def _fit(model: LogisticRegression, inputs: Any, labels: Int[np.ndarray, " users"]) -> LogisticRegression:
+def fit_regression(model: LogisticRegression, inputs: Any, labels: Int[np.ndarray, " users"]) -> LogisticRegression:
+    """Fit a regression, at most `MAX_STEPS` long, and return it."""
     with warnings.catch_warnings():
         # Stopping at MAX_STEPS is early stopping; the settings say so where a reader sees it.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -11,11 +11,12 @@ from peterrec.data.corpus import TaskPart
 from peterrec.data.sequences import Sequences
 from peterrec.errors import TaskError
 from peterrec.evaluation.baselines.classification import ClassificationBaseline, labels_of, with_unseen_classes
+from peterrec.evaluation.baselines.multilabel import MultilabelBaseline
 from peterrec.evaluation.baselines.ranking import RankingBaseline
 from peterrec.evaluation.baselines.registry import BASELINES, baseline_names, find_baseline
 from peterrec.evaluation.baselines.regression import RegressionBaseline
 
-FittedBaseline = ClassificationBaseline | RankingBaseline | RegressionBaseline
+FittedBaseline = ClassificationBaseline | RankingBaseline | RegressionBaseline | MultilabelBaseline
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def fit_baseline(
         name: of a cheap one for the kind of task that the train part is of.
         train: users to fit on.
         valid: users to choose settings on; may be empty.
-        classes: number of classes, for classification.
+        classes: number of classes, for classification, or of labels, for multilabel.
         n_targets: size of the target catalogue, for ranking.
         quantiles: that are predicted too, for regression.
         unlabelled: histories of users, with a label or without, for baselines that learn from them; None: those of the
@@ -66,7 +67,7 @@ def fit_baseline(
     if needs_two_classes and len(np.unique(labels_of(train))) < 2:
         return f"{name} was skipped: the train users have one class"
     options = {"unlabelled": train.sequences if unlabelled is None else unlabelled} if baseline.unlabelled else {}
-    outputs = {"classification": classes, "ranking": n_targets, "regression": quantiles}[kind]
+    outputs = {"classification": classes, "ranking": n_targets, "regression": quantiles, "multilabel": classes}[kind]
     fitted: FittedBaseline | str = baseline.fit(train, valid, outputs, **options)
     return with_unseen_classes(fitted, train, classes) if isinstance(fitted, ClassificationBaseline) else fitted
 
@@ -86,7 +87,7 @@ def fit_baselines(
     Args:
         train: users to fit on.
         valid: users to choose settings on; may be empty.
-        classes: number of classes, for classification.
+        classes: number of classes, for classification, or of labels, for multilabel.
         n_targets: size of the target catalogue, for ranking.
         quantiles: that are predicted too, for regression.
         unlabelled: histories of users, with a label or without, for baselines that learn from them; None: those of the

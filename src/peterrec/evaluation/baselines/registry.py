@@ -15,6 +15,7 @@ from peterrec.errors import ConfigError
 from peterrec.evaluation.baselines.classification import bag_of_items, history_length, majority
 from peterrec.evaluation.baselines.ease import ease
 from peterrec.evaluation.baselines.factors import factor_regression, factors_name
+from peterrec.evaluation.baselines.multilabel import label_regressions, label_shares
 from peterrec.evaluation.baselines.neighbours import user_to_user
 from peterrec.evaluation.baselines.ranking import item_to_item, popularity
 from peterrec.evaluation.baselines.regression import mean_number, median_number, ridge_of_items
@@ -26,6 +27,7 @@ Family = Literal["cheap", "neural"]
 CLASSIFICATION: tuple[TaskKind, ...] = ("classification",)
 RANKING: tuple[TaskKind, ...] = ("ranking",)
 REGRESSION: tuple[TaskKind, ...] = ("regression",)
+MULTILABEL: tuple[TaskKind, ...] = ("multilabel",)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ BASELINES: Mapping[str, Baseline] = {
         Baseline("median", REGRESSION, median_number, quick=REGRESSION),
         Baseline("tf-idf + ridge", REGRESSION, ridge_of_items, quick=REGRESSION),
         Baseline("gradient-boosted trees", CLASSIFICATION + REGRESSION, boosted_trees, quick=REGRESSION),
+        Baseline("label shares", MULTILABEL, label_shares, quick=MULTILABEL),
+        Baseline("tf-idf + logistic regressions", MULTILABEL, label_regressions, quick=MULTILABEL),
         Baseline("popularity", RANKING, popularity, quick=RANKING),
         Baseline("item-to-item cosine", RANKING, item_to_item, quick=RANKING),
         Baseline("user-to-user cosine", RANKING, user_to_user),

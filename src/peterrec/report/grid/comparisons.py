@@ -18,7 +18,12 @@ from peterrec.report.grid.analysis import QuestionResults
 from peterrec.report.grid.cells import task_kinds
 
 Role = Literal["asked", "constant", "best", "baseline"]
-CONSTANT: dict[TaskKind, str] = {"classification": "majority", "ranking": "popularity", "regression": "median"}
+CONSTANT: dict[TaskKind, str] = {
+    "classification": "majority",
+    "ranking": "popularity",
+    "regression": "median",
+    "multilabel": "label shares",
+}
 """By kind of task: the baseline that gives every user the same answer."""
 
 

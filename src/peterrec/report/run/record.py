@@ -108,13 +108,14 @@ class ClassFacts(_Facts):
 
 
 class TaskFacts(_Facts):
-    """A task as prepared: `users` by part, `classes`, `targets` and `pairs`, or `numbers`, as its kind has them."""
+    """A task as prepared: `users` by part, and what its kind has of classes, labels, targets, pairs and numbers."""
 
     name: str
     kind: TaskKind
     users: dict[str, int] = {}
     median_history: float | None = None
     classes: list[ClassFacts] = []
+    labels: list[ClassFacts] = []
     targets: int | None = None
     pairs: int | None = None
     numbers: dict[str, float] = {}

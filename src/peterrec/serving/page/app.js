@@ -177,7 +177,7 @@ async function explain() {
     const body = { items: history.items, task, exclude_seen: excludeSeen(), patched: true };
     const found = await patiently(() => call("POST", "v1/explain", { body, signal: explaining.signal }), explain);
     const kind = tasks.find((one) => one.name === task)?.kind;
-    const classes = kind === "classification";
+    const classes = kind === "classification" || kind === "multilabel";
     await named([found.of], explaining.signal);
     history.explain(found.contributions, classes ? (x) => `${signed(100 * x, 1)} points` : (x) => signed(x, 3));
     const value = classes ? percent(found.value) : `${kind === "regression" ? "" : "score "}${short(found.value)}`;

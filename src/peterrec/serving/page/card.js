@@ -48,6 +48,7 @@ export class Card {
     const earlier = before && !replaced && before.kind === patched.kind ? before : null;
     if (patched.kind === "classification") this.classes(patched, plain, earlier);
     else if (patched.kind === "regression") this.number(patched, plain, earlier);
+    else if (patched.kind === "multilabel") this.labels(patched, plain);
     else this.ranking(patched, plain, earlier);
     const notes = [`Version ${patched.version}`, replaced ? "new since the last change" : "",
       alike(patched, plain) ? "the same with and without patch" : ""];
@@ -85,6 +86,15 @@ export class Card {
       ...Object.entries(answer.quantiles).map(([key, value]) => `${key} ${short(value)}`)].join(", ");
     say(this.summary, `${short(patched.prediction)}, without patch ${short(plain.prediction)}`);
     say(this.change, earlier ? `${signed(patched.prediction - earlier.prediction, 2)} since the last change` : "");
+    this.body.replaceChildren(el("p", {}, `With patch: ${text(patched)}`), el("p", {}, `Without: ${text(plain)}`));
+  }
+
+  labels(patched, plain) {
+    const likely = (answer) => answer.labels.join(", ") || "no label is likely";
+    const text = (answer) => Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1])
+      .map(([key, value]) => `${key} ${percent(value)}`).join(", ");
+    say(this.summary, `${likely(patched)}; without patch: ${likely(plain)}`);
+    say(this.change, "");
     this.body.replaceChildren(el("p", {}, `With patch: ${text(patched)}`), el("p", {}, `Without: ${text(plain)}`));
   }
 

@@ -6,6 +6,7 @@ from peterrec.config import AdaptConfig, TaskKind
 from peterrec.data.corpus import Task, TaskPart
 from peterrec.training.task_kinds.base import Judges, Metrics, MetricTotals, TaskObjective, mean_metrics
 from peterrec.training.task_kinds.classification import ClassificationObjective
+from peterrec.training.task_kinds.multilabel import MultilabelObjective
 from peterrec.training.task_kinds.ranking import RankingObjective
 from peterrec.training.task_kinds.regression import RegressionObjective
 
@@ -24,6 +25,7 @@ OBJECTIVES: Mapping[TaskKind, type[TaskObjective]] = {
     "classification": ClassificationObjective,
     "ranking": RankingObjective,
     "regression": RegressionObjective,
+    "multilabel": MultilabelObjective,
 }
 
 
