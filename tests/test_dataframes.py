@@ -137,9 +137,10 @@ def test_columns_of_other_names_are_named(model: peterrec.UserModel) -> None:
         model.predict(renamed, "plan", columns={"usr": "uid"})
     with pytest.raises(peterrec.PeterRecError, match="columns are of a DataFrame"):
         model.predict([[100]], "plan", columns={"user": "uid"})
-    label = purchases().rename_columns(["label", "sku", "bought", "shop", "price"])
-    with pytest.raises(peterrec.PeterRecError, match="'label' is called as one of the answers"):
-        model.predict(label, "plan", columns={"user": "label"})  # one of the two would take the other's place
+    for name in ("label", "labels"):
+        renamed = purchases().rename_columns([name, "sku", "bought", "shop", "price"])
+        with pytest.raises(peterrec.PeterRecError, match=f"'{name}' is called as one of the answers"):
+            model.predict(renamed, "plan", columns={"user": name})  # one of the two would take the other's place
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -119,6 +119,27 @@ def test_events_are_read_as_they_were_prepared(spark, tmp_path, name, value):
     assert_verbs_agree(tmp_path, models, events(spark, tmp_path))
 
 
+def test_labels_are_answered_as_by_the_verb_on_files(spark, tmp_path):
+    pretrained = tiny_pretrained()
+    save_backbone(tmp_path / "backbone", pretrained)
+    bundles = []
+    for seed, name in enumerate(("interests", "segments")):
+        settings: dict[str, Any] = {"kind": "multilabel", "class_priors": (0.75, 0.5, 0.125), "seed": seed}
+        bundle = tiny_bundle(pretrained, name=name, class_names=("garden", "books", "toys"), **settings)
+        save_bundle(tmp_path / name, bundle)
+        bundles.append(tmp_path / name)
+    rows = [("a", ["item-1", "item-2"]), ("b", ["nothing"]), ("c", ["item-3"])]
+    dataframe = user_rows(spark, rows, tmp_path / "rows")
+    lines = tmp_path / "asked.jsonl"
+    lines.write_text("\n".join(json.dumps({"user": user, "items": items}) for user, items in rows))
+    expected = local_predict(tmp_path / "backbone", bundles[0], lines)
+    assert_same(predict(dataframe, tmp_path / "backbone", bundles[0]), expected)
+    answers = predict(dataframe, tmp_path / "backbone", bundles)
+    assert answers.columns == ["user", "bundle", "labels", "known_events", "probabilities"]
+    stranger = next(row for row in answers.collect() if (row["user"], row["bundle"]) == ("b", "segments"))
+    assert (stranger["labels"], stranger["probabilities"]["toys"]) == ("garden|books", 0.125)
+
+
 @pytest.mark.slow
 def test_several_bundles_are_asked_in_one_pass(spark, tmp_path, plain):
     """They read other events: one what came before the first event of a domain."""

@@ -21,7 +21,7 @@ from peterrec.data.user_lines import UserLines
 from peterrec.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
-ANSWER_COLUMNS = {"label", "probability", "prediction", "rank", "score", "vector", "known_events"}
+ANSWER_COLUMNS = {"label", "labels", "probability", "prediction", "rank", "score", "vector", "known_events"}
 EXAMPLE = '{"user": "u1", "items": ["i1", "i2"]}'
 
 
