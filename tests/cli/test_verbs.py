@@ -93,7 +93,7 @@ def test_prepare_cuts_the_histories_of_the_tasks(job: Job, tmp_path: Path, capsy
         assert preprocessing.cut.model_dump() == {"first_events": 3, "last_events": 2, "until": "9999999999"}
     assert corpus.sequences.lengths.max() > 3
     assert execute(arguments) == 2
-    assert "name tasks with --classify, --regress or --rank" in capsys.readouterr().err
+    assert "name tasks with --classify, --regress, --multilabel or --rank" in capsys.readouterr().err
     too_many = ["--classify", f"{job.users}:cluster", "--set", "source.max_history=2"]
     assert execute([*arguments, *too_many]) == 2
     assert "first_events of task 'cluster' is 3" in capsys.readouterr().err

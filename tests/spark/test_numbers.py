@@ -52,5 +52,5 @@ def test_numbers_of_one_bundle_and_of_several(spark: Any, tmp_path: Path) -> Non
         assert answer["quantiles"] == pytest.approx({name: row[name] for name in ("q0.1", "q0.5", "q0.9")})
     assert by_bundle["b", "years"]["prediction"] == 41.5
     assert by_bundle["b", "years"]["quantiles"] == {}
-    with pytest.raises(ConfigError, match="bundles of classes and of numbers have other columns"):
+    with pytest.raises(ConfigError, match="bundles of classes, numbers and labels have other columns"):
         predict(dataframe, backbone, [spend, age], OPTIONS)
