@@ -28,6 +28,7 @@ from peterrec.nn.backbone import UnsharedModules
 from peterrec.serving.engine import Engine
 from peterrec.serving.requests import Request
 from peterrec.training.grow import grow
+from peterrec.training.new_items import with_items
 from peterrec.training.pretrain import pretrain
 from training.small import QUIET, StopAt, Stopped, plain, pretrain_config
 
@@ -311,3 +312,11 @@ def test_content_is_used_beside_events(tmp_path, backbone, later):
         grow(backbone, later, tmp_path / "out", settings, resume=True)
     with pytest.raises(ConfigError, match="nothing to grow by"):
         grow(backbone, None, tmp_path / "none")
+
+
+def test_new_items_of_which_old_ones_say_nothing_get_the_mean_and_that_is_told(caplog):
+    pretrained = tiny_pretrained(tiny_catalogue(5))
+    grown = with_items(pretrained, tiny_catalogue(7), np.arange(7.0)[:, None], np.zeros(5))
+    table = grown.network.backbone.embedding.weight
+    torch.testing.assert_close(table[-2:], table[FIRST_ITEM:-2].mean(dim=0).expand(2, -1))
+    assert "no old item is known by what new ones are" in caplog.text

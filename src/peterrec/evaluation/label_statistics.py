@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from peterrec.evaluation.intervals import Statistic, ratios
 from peterrec.evaluation.metrics import CLIP
 from peterrec.evaluation.protocols import MultilabelOutcome
-from peterrec.evaluation.statistics import Sums, auc_statistic, weighted_mean
+from peterrec.evaluation.statistics import Sums, auc_statistic, equal_scores, weighted_mean
 
 
 def multilabel_sums(outcome: MultilabelOutcome) -> Sums:
@@ -47,9 +47,7 @@ def _mean_over_labels(by_label: Sequence[Statistic], weights: Float[np.ndarray, 
 
 
 def _average_precision_statistic(scores: Float[np.ndarray, " users"], labels: Int[np.ndarray, " users"]) -> Statistic:
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))  # first user of each score
+    order, starts = equal_scores(-scores)
     return partial(_average_precision, order, starts, labels[order].astype(np.float64))
 
 

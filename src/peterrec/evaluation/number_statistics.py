@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from peterrec.evaluation.intervals import Statistic
 from peterrec.evaluation.protocols import RegressionOutcome
-from peterrec.evaluation.statistics import Sums, weighted_mean
+from peterrec.evaluation.statistics import Sums, equal_scores, weighted_mean
 
 EPSILON = 1e-12  # variance of ranks, as a share of the largest there can be: below it is rounding
 
@@ -61,8 +61,7 @@ class _Groups:
     """
 
     def __init__(self, values: Float[np.ndarray, " users"]) -> None:
-        self.order: Int[np.ndarray, " users"] = np.argsort(values, kind="stable")
-        _, self.starts = np.unique(values[self.order], return_index=True)
+        self.order, self.starts = equal_scores(values)
         self.sizes = np.diff(np.append(self.starts, len(values)))
 
     def ranks(self, weights: Float[np.ndarray, "b u"]) -> Float[np.ndarray, "b u"]:

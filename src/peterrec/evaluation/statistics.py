@@ -104,10 +104,15 @@ def _macro_f1(
 
 def auc_statistic(scores: Float[np.ndarray, " users"], labels: Int[np.ndarray, " users"]) -> Statistic:
     """Return the AUC of scores for labels of 0 and 1; NaN where a resample has one of them only."""
+    order, starts = equal_scores(scores)
+    return partial(_auc, order, starts, labels[order].astype(np.float64))
+
+
+def equal_scores(scores: Float[np.ndarray, " users"]) -> tuple[Int[np.ndarray, " users"], Int[np.ndarray, " groups"]]:
+    """Return users in ascending order of their scores, and where in it each score begins."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))  # first user of each score
-    return partial(_auc, order, starts, labels[order].astype(np.float64))
+    return order, np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
 
 
 def _auc(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.nn.build import build_backbone
 from peterrec.nn.next_item import NextItemModel
 from peterrec.training.co_occurrence import item_factors
+
+logger = logging.getLogger(__name__)
 
 FACTORS = 64
 MAX_ITEMS = 200_000  # old items that the regression is fitted on: the most frequent ones
@@ -76,6 +79,7 @@ def _predicted(features: Array, outputs: Array, weights: Float[np.ndarray, " old
     old = len(outputs)
     fitted = np.argsort(-weights, kind="stable")[: min(MAX_ITEMS, int((weights > 0).sum()))]
     if len(fitted) < 2:
+        logger.warning("no old item is known by what new ones are: they get the mean of what old ones have")
         return np.repeat(outputs.mean(axis=0, keepdims=True), len(features) - old, axis=0)
     ridge = RidgeCV(PENALTIES, alpha_per_target=True)
     ridge.fit(features[fitted], outputs[fitted], sample_weight=weights[fitted])
