@@ -22,6 +22,7 @@ from peterrec.config import BackboneConfig, PatchConfig
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.hashing import id_hash
 from peterrec.data.number_outputs import NumberOutputs
+from peterrec.data.preprocessing import feature_sizes
 from peterrec.data.sequences import FIRST_ITEM, Sequences
 from peterrec.nn.build import build_backbone
 from peterrec.nn.heads import ClassificationHead, Head, ItemHead, MultilabelHead, RegressionHead
@@ -70,7 +71,8 @@ def tiny_pretrained(catalogue: Catalogue | None = None, *, seed: int = 0, **sett
     catalogue = catalogue or tiny_catalogue()
     values = {"channels": 8, "dilations": (1, 2), "tie_weights": True} | settings.pop("backbone", {})
     config = BackboneConfig(**values)
-    network = NextItemModel(build_backbone(config, len(catalogue), seed=seed), seed=seed)
+    sizes = feature_sizes(settings.get("preprocessing"))
+    network = NextItemModel(build_backbone(config, len(catalogue), seed=seed, feature_sizes=sizes), seed=seed)
     shaken(network, seed, scale=0.5)
     with torch.no_grad():
         network.backbone.embedding.weight[0].zero_()

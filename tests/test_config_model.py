@@ -7,8 +7,18 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from peterrec.config import AdaptConfig, Config, PatchConfig, PretrainConfig, RunConfig, build_config, dump_yaml
-from peterrec.config.training import BackboneConfig, MaskingConfig, NegativesConfig, Strategy
+from peterrec.config import (
+    AdaptConfig,
+    BackboneConfig,
+    Config,
+    PatchConfig,
+    PretrainConfig,
+    RunConfig,
+    build_config,
+    dump_yaml,
+)
+from peterrec.config.pretraining import MaskingConfig
+from peterrec.config.training import NegativesConfig, Strategy
 from peterrec.errors import ConfigError
 from peterrec.training.strategies import PLANS
 

@@ -27,7 +27,8 @@ from peterrec.config import PreprocessingConfig
 from peterrec.data.encoding import Encoded, Histories, Unknown, encode_histories
 from peterrec.data.frames import is_dataframe
 from peterrec.data.histories import frame_histories
-from peterrec.data.ids import as_histories
+from peterrec.data.ids import HistoryFeatures, as_histories
+from peterrec.data.preprocessing import encoder_of
 from peterrec.data.sequences import Sequences
 from peterrec.display import facts_html, shown
 from peterrec.errors import ConfigError
@@ -218,6 +219,7 @@ class UserModel(SequenceModel):
         unknown: Unknown | None = None,
         preprocessing: PreprocessingConfig | None = None,
         require_known: bool = True,
+        features: HistoryFeatures | None = None,
     ) -> Encoded:
         """Turn histories (external ids, oldest first) into indices, as `prepare` did for training.
 
@@ -232,6 +234,7 @@ class UserModel(SequenceModel):
             preprocessing: in place of that of the bundle or the backbone.
             require_known: refuse histories of which not one item is known. False for some users of many, who may all
                 be strangers.
+            features: of the events, as a reader of events has them; None: these do not tell any.
 
         Returns:
             N sequences of indices, and how many events of each user are known.
@@ -242,14 +245,15 @@ class UserModel(SequenceModel):
             ConfigError: no bundle of that name is loaded.
         """
         settings = preprocessing or self.preprocessing(bundle)
+        if unknown is None and settings is not None:
+            unknown = "unk" if settings.source.rare_items == "unk" else "skip"
+        unknown = self.pretrained.unknown if unknown is None else unknown
         if settings is None:
-            unknown = self.pretrained.unknown if unknown is None else unknown
             return encode_histories(self.catalogue, histories, unknown, require_known=require_known)
-        prepared: Unknown = "unk" if settings.source.rare_items == "unk" else "skip"
-        unknown = prepared if unknown is None else unknown
         return encode_histories(
-            self.catalogue, histories, unknown, settings.source, settings.cut, require_known=require_known
-        )
+            self.catalogue, histories, unknown, settings.source, settings.cut, require_known=require_known,
+            encoder=encoder_of(settings), features=features,
+        )  # fmt: skip
 
     def represent(self, histories: Any, bundle: str | None = None, **options: Any) -> FloatArray:
         """Compute one vector per user: the hidden state at [TCL] (paper, section 3.3).
@@ -383,7 +387,7 @@ class UserModel(SequenceModel):
             for note in read.notes:
                 logger.info(note)
             users = AskedUsers(read.user_ids, read.columns.user, read.columns.item)
-            histories = read.items
+            histories, options["features"] = read.items, read.features
         elif columns is not None:
             raise ConfigError("columns are of a DataFrame, and histories are none", remedy="leave columns out")
         histories = as_histories(histories)

@@ -39,6 +39,7 @@ VARIATIONS: dict[str, Any] = {
     "columns.ids": "text",
     "columns.invalid_rows": "drop",
     "columns.missing": ["i3"],
+    "columns.features": ["n", "n:log-bins", "time:gap,hour"],
     "cut.until": "7",
     "cut.first_events": 3,
     "cut.last_events": 2,

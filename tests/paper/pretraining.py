@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from paper.mutation import Mutation
 
-CUT = "return pad_windows(sequences.items, ends - lengths, lengths, padded_width(lengths, max_length))"
+CUT = "return pad_windows(sequences.items, ends - lengths, lengths, width, sequences.features)"
 REACH = "return (total, 0) if self.causal else (total // 2, total // 2)"
 NEXT = "return Examples(inputs[:, :-1], _items_of(tokens[:, 1:]))"
-HIDDEN = "return Examples(inputs, np.where(chosen, tokens, PAD))"
+HIDDEN = "return Examples(inputs, np.where(chosen, items_of(tokens), PAD))"
 
 MUTATIONS: dict[str, list[Mutation]] = {
     "A user is the sequence of items": [
@@ -57,7 +57,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("only the last item is asked for", "training/objectives.py", NEXT,
                  "t = _items_of(tokens[:, 1:])\n        return Examples(inputs[:, :-1], t * _last(t))"),
         Mutation("[UNK] is predicted", "training/objectives.py",
-                 "return np.where(tokens >= FIRST_ITEM, tokens, PAD)", "return tokens"),
+                 "return np.where(items >= FIRST_ITEM, items, PAD)", "return tokens"),
         Mutation("each kind has the objective of the other", "training/objectives.py",
                  'return NextItem(config, items) if config.backbone.kind == "causal" else',
                  'return NextItem(config, items) if config.backbone.kind != "causal" else'),
@@ -72,16 +72,17 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("every item is asked for, hidden or not", "training/objectives.py", HIDDEN,
                  "return Examples(inputs, tokens)"),
         Mutation("nothing is hidden", "training/objectives.py", HIDDEN, HIDDEN.replace("(inputs,", "(tokens,")),
-        Mutation("what is read is asked for", "training/objectives.py", HIDDEN, HIDDEN.replace(" tokens,", " inputs,")),
+        Mutation("what is read is asked for", "training/objectives.py", HIDDEN,
+                 HIDDEN.replace("items_of(tokens)", "items_of(inputs)")),
         Mutation("a row may be asked for nothing", "training/objectives.py", "rng, least=1)", "rng, least=0)"),
         Mutation("it is the first items that are hidden", "data/masking.py",
                  "keys = np.where(real, rng.random(tokens.shape), 2.0)",
                  "keys = np.where(real, np.zeros(tokens.shape), 2.0)"),
     ],
     "30 % of the items are chosen": [
-        Mutation("half of the items are chosen", "config/training.py",
+        Mutation("half of the items are chosen", "config/pretraining.py",
                  'return 0.3 if self.backbone.kind == "noncausal"', 'return 0.5 if self.backbone.kind == "noncausal"'),
-        Mutation("at most 300 are", "config/training.py",
+        Mutation("at most 300 are", "config/pretraining.py",
                  "max_masked: PositiveInt = Field(default=30,", "max_masked: PositiveInt = Field(default=300,"),
         Mutation("nothing limits how many", "data/masking.py",
                  "np.clip(np.round(share * count).astype(np.int64), least, config.max_masked)",
@@ -98,10 +99,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  NEXT.replace("inputs[:, :-1]", "tokens[:, :-1]")),
         Mutation("masked ids are taken as targets", "training/objectives.py", NEXT,
                  NEXT.replace("tokens[:, 1:]", "inputs[:, 1:]")),
-        Mutation("padding may be masked", "data/masking.py", "real = tokens >= FIRST_ITEM", "real = tokens >= 0"),
+        Mutation("padding may be masked", "data/masking.py",
+                 "real = items_of(tokens) >= FIRST_ITEM", "real = tokens >= 0"),
     ],
     "Full softmax where the catalogue is small": [
-        Mutation("the small catalogue gets the sampled softmax", "config/training.py",
+        Mutation("the small catalogue gets the sampled softmax", "config/pretraining.py",
                  "items > self.full_softmax_limit", "items <= self.full_softmax_limit"),
         Mutation("training always takes the full softmax", "training/pretrain_module.py",
                  "if self.sampler is None:\n            return chunked", "if True:\n            return chunked"),

@@ -260,3 +260,12 @@ def test_rows_that_cannot_be_used_are_refused(spark, tmp_path, plain):
     users = pa.array([None, *(row[0] for row in ROWS[1:])])
     with pytest.raises(DataError, match=r"1 row cannot be used: 1 without a user id \('user_id'\)"):
         embed(events(spark, tmp_path, user_id=users), plain[0], options=options("invalid_rows", "error"))
+
+
+def test_features_of_events_are_read_as_by_the_verb_on_files(spark, tmp_path):
+    log = write_csv(tmp_path / "log.csv", log_rows(users=60), HEADER)
+    settings = {"columns.features": ["n", "n:log-bins", "time:gap,hour"], "source.repeats": "drop"}
+    backbone, bundles = write_models(tmp_path, prepared(tmp_path, log, settings))
+    source = write_csv(tmp_path / "asked.csv", ROWS, HEADER)
+    dataframe = predict(events(spark, tmp_path), backbone, bundles["group"])
+    assert_same(dataframe, local_predict(backbone, bundles["group"], str(source)))

@@ -20,7 +20,7 @@ from peterrec.nn.backbone import Backbone
 from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.sparse_table import TouchedRows
-from peterrec.nn.tokens import PAD, SPECIAL
+from peterrec.nn.tokens import ITEM_BITS, PAD, SPECIAL, UNK
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.pretrain import pretrain
 from peterrec.training.pretrain_module import PretrainModule
@@ -36,12 +36,12 @@ def sparse(rows: list[int], values: list[list[float]], size: tuple[int, int]) ->
     )
 
 
-def module(updates: str, tie: bool, kind: str) -> PretrainModule:
+def module(updates: str, tie: bool, kind: str, sizes: tuple[int, ...] = ()) -> PretrainModule:
     backbone = BackboneConfig(kind=kind, channels=6, dilations=(1, 2), tie_weights=tie)
     paper = {"item_init": "random", "contrastive": {"weight": 0.0}, "dropout": 0.0}
     config = PretrainConfig(loss="sampled", table_updates=updates, backbone=backbone, **paper)
     bias = torch.randn(ITEMS, generator=torch.Generator().manual_seed(0))
-    network = NextItemModel(Backbone(backbone, ITEMS), bias).double()
+    network = NextItemModel(Backbone(backbone, ITEMS, feature_sizes=sizes), bias).double()
     return PretrainModule(network, config, LogUniformSampler(ITEMS))
 
 
@@ -61,8 +61,9 @@ def gradients(pretrain_module: PretrainModule, batch: dict[str, torch.Tensor]) -
     seed=st.integers(0, 999),
     rows=st.integers(1, 4),
     padded=st.booleans(),
+    sizes=st.sampled_from([(), (3, 2)]),
 )
-def test_loss_and_gradients_are_those_of_the_whole_tables(tie, kind, seed, rows, padded):
+def test_loss_and_gradients_are_those_of_the_whole_tables(tie, kind, seed, rows, padded, sizes):
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randint(1, SPECIAL + ITEMS, (rows, 7), generator=generator)
     targets = torch.randint(SPECIAL, SPECIAL + ITEMS, (rows, 7), generator=generator)
@@ -70,10 +71,12 @@ def test_loss_and_gradients_are_those_of_the_whole_tables(tie, kind, seed, rows,
     if padded:
         inputs[0, 4:], targets[0, 4:] = PAD, PAD
     targets[-1, 0] = SPECIAL
+    if sizes:
+        inputs |= (inputs > UNK) * torch.randint(0, 6, inputs.shape, generator=generator) << ITEM_BITS
     negatives = torch.randint(0, ITEMS, (9,), generator=generator)
     batch = {"inputs": inputs, "targets": targets, "negatives": negatives}
     (dense_loss, dense), (rows_loss, touched) = (
-        gradients(module(updates, tie, kind), batch) for updates in ("dense", "rows")
+        gradients(module(updates, tie, kind, sizes), batch) for updates in ("dense", "rows")
     )
     assert rows_loss == pytest.approx(dense_loss, abs=1e-12)
     assert list(touched) == list(dense)

@@ -23,6 +23,8 @@ from peterrec.config import (
     load_optional,
 )
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.corpus import Corpus
+from peterrec.data.preprocessing import feature_sizes
 from peterrec.errors import FingerprintError
 from peterrec.nn.build import build_backbone
 from peterrec.nn.next_item import NextItemModel
@@ -80,6 +82,31 @@ class PretrainedBackbone:
         earlier = (identity.catalogue_fingerprint for identity in self.grown_from)
         return catalogue.fingerprint in (self.catalogue.fingerprint, *earlier)
 
+    def check_corpus(self, corpus: Corpus) -> None:
+        """Refuse a corpus whose item indices, or codes of features of events, mean other things than here.
+
+        Raises:
+            FingerprintError: they do.
+        """
+        remedy = "prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE), or pre-train anew"
+        if not self.reads(corpus.catalogue):
+            fingerprints = f"{short_hash(corpus.catalogue.fingerprint)}, {short_hash(self.catalogue.fingerprint)}"
+            raise FingerprintError(
+                f"its catalogue is not the backbone's ({fingerprints})", remedy=remedy, path=corpus.path
+            )
+        self.check_event_features(corpus)
+
+    def check_event_features(self, corpus: Corpus) -> None:
+        """Refuse a corpus whose codes of features of events mean other things than here, as `check_corpus`."""
+        features, expected = _features(corpus.provenance().preprocessing), _features(self.preprocessing)
+        if features and features != expected:
+            raise FingerprintError(
+                f"its features of events ({_names(features)}) are not the backbone's ({_names(expected)}), or have "
+                "other categories",
+                remedy="prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE)",
+                path=corpus.path,
+            )
+
     def _fingerprint_of(self, tensors: Mapping[str, Tensor]) -> str:
         task_tokens = self.network.backbone.config.task_tokens
         use = "" if task_tokens == "both-ends" else f"task_tokens: {task_tokens}"
@@ -97,6 +124,16 @@ class PretrainedBackbone:
         tensors = {name: tensor[: rows.get(name)] for name, tensor in self.network.state_dict().items()}
         catalogue = self.catalogue.first_items(items).fingerprint
         return BackboneIdentity(self._fingerprint_of(tensors), catalogue, items, self.grown_from[:-1])
+
+
+def _features(preprocessing: PreprocessingConfig | None) -> list[tuple[str, tuple[str, ...]]]:
+    """Return encoding and categories of each feature of events; in which column it stands does not matter."""
+    features = () if preprocessing is None else preprocessing.columns.features
+    return [(feature.encoding, feature.values) for feature in features]
+
+
+def _names(features: list[tuple[str, tuple[str, ...]]]) -> str:
+    return ", ".join(encoding for encoding, _ in features) or "none"
 
 
 def save_backbone(
@@ -155,8 +192,10 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
     with description_errors(path / "config.json"):
         config = build_config(BackboneConfig, meta["backbone"])
         stated, file = load_identity(meta), path / "model.safetensors"
+        preprocessing = load_optional(PreprocessingConfig, meta["preprocessing"])
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-            network = NextItemModel(build_backbone(config, 1 if mapped else stated.items))
+            items = 1 if mapped else stated.items
+            network = NextItemModel(build_backbone(config, items, feature_sizes=feature_sizes(preprocessing)))
         catalogue = Catalogue.read(path / "catalogue.parquet")
         if mapped:
             map_into(network, read_tensors(file, finite=False), file)
@@ -165,7 +204,7 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
             load_into(network, read_tensors(file), file)
         pretrained = PretrainedBackbone(
             network, catalogue, meta["max_length"], meta["unknown"], meta["training"],
-            preprocessing=load_optional(PreprocessingConfig, meta["preprocessing"]),
+            preprocessing=preprocessing,
             exclude_seen=meta["exclude_seen"],
             new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
             grown_from=stated.grown_from,

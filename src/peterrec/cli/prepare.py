@@ -44,6 +44,14 @@ def command(
     order: OrderOption = None,
     ties: TiesOption = None,
     domain: DomainOption = None,
+    feature: Annotated[
+        list[str],
+        typer.Option(
+            "--feature",
+            help="What a model reads of an event beside its item: COLUMN (categories), COLUMN:log-bins (numbers), or "
+            "time:gap,hour,weekday. Repeatable.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     columns: ColumnsOption = None,
     separator: SeparatorOption = None,
     time_format: TimeFormatOption = None,
@@ -133,6 +141,7 @@ def command(
     mapping = events_settings(
         paths=events or None, user=user, item=item, time=time, order=order, domain=domain, columns=columns,
         separator=separator, time_format=time_format, ids=ids, invalid_rows=invalid_rows, ties=ties,
+        features=feature or None,
     )  # fmt: skip
     values: dict[str, Any] = {"events": mapping}
     single = {"catalogue": catalogue, "engine": engine, "master": master}

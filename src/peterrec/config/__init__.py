@@ -25,6 +25,7 @@ from peterrec.config.data import (
     TaskConfig,
     TaskKind,
 )
+from peterrec.config.event_features import EventFeatureConfig
 from peterrec.config.experiment import (
     ExperimentConfig,
     GridDataConfig,
@@ -51,21 +52,11 @@ from peterrec.config.patch import (
     ScaleShiftConfig,
     register_patch_settings,
 )
+from peterrec.config.pretraining import ContrastiveConfig, MaskingConfig, PretrainConfig, ProbeConfig
 from peterrec.config.run import EvaluateConfig, RunConfig
 from peterrec.config.runner import CallbackConfig, RunnerConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ReplicasConfig, ServeConfig, Window
-from peterrec.config.training import (
-    READOUTS,
-    AdaptConfig,
-    ContrastiveConfig,
-    MaskingConfig,
-    NegativesConfig,
-    OptimConfig,
-    PretrainConfig,
-    ProbeConfig,
-    ReadoutName,
-    Strategy,
-)
+from peterrec.config.training import READOUTS, AdaptConfig, NegativesConfig, OptimConfig, ReadoutName, Strategy
 from peterrec.config.tuning import RangeConfig, TuneConfig
 
 __all__ = [
@@ -83,6 +74,7 @@ __all__ = [
     "ContrastiveConfig",
     "EngineConfig",
     "EvaluateConfig",
+    "EventFeatureConfig",
     "EventsConfig",
     "ExperimentConfig",
     "FirstTargetConfig",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from peterrec.config.base import Config, Fraction, LaterSettingsConfig, Name, Positive, Separator, Text
+from peterrec.config.event_features import EventFeatures
 
 
 def _as_mark(value: Any) -> Any:
@@ -19,8 +20,10 @@ def _as_mark(value: Any) -> Any:
 Mark = Annotated[Text, BeforeValidator(_as_mark)]
 
 
-class ColumnsConfig(Config):
+class ColumnsConfig(LaterSettingsConfig):
     """Names of the columns of events, and how they are read."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"features"})
 
     user: str = Field(default="user_id", description="column with the user id")
     item: str = Field(default="item_id", description="column with the item id")
@@ -43,6 +46,10 @@ class ColumnsConfig(Config):
     )
     missing: tuple[Mark, ...] = Field(
         default=(), description="texts, in any case, that mean that a value is missing; an empty one always is"
+    )
+    features: EventFeatures = Field(
+        default=(),
+        description="what a model reads of an event beside its item, as `type`, `amount:log-bins`, `time:gap,hour`",
     )
 
 

@@ -8,8 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config
+from peterrec.config.pretraining import ContrastiveConfig, PretrainConfig
 from peterrec.config.runner import RunnerConfig
-from peterrec.config.training import ContrastiveConfig, OptimConfig, PretrainConfig
+from peterrec.config.training import OptimConfig
 
 
 class GrowConfig(Config):

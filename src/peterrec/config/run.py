@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt
 
 from peterrec.config.base import Config
 from peterrec.config.data import PrepareConfig
-from peterrec.config.training import AdaptConfig, PretrainConfig, Strategy
+from peterrec.config.pretraining import PretrainConfig
+from peterrec.config.training import AdaptConfig, Strategy
 
 
 class EvaluateConfig(Config):

@@ -43,6 +43,20 @@ def from_lists(column: pa.ChunkedArray) -> Sequences:
     return Sequences(items, offsets)
 
 
+def from_event_lists(table: pa.Table) -> Sequences:
+    """Return the column `sequence` with `features`, where there is such a column, as `from_lists`."""
+    sequences = from_lists(table["sequence"])
+    features = from_lists(table["features"]).items if "features" in table.column_names else None
+    return Sequences(sequences.items, sequences.offsets, features)
+
+
+def feature_lists(sequences: Sequences) -> dict[str, pa.Array]:
+    """Return the column `features`, lists beside those of `to_lists`; none where sequences have no features."""
+    if sequences.features is None:
+        return {}
+    return {"features": to_lists(Sequences(sequences.features, sequences.offsets))}
+
+
 def to_lists(sequences: Sequences) -> pa.Array:
     """Return rows as an array of lists of int32, `large_list` where they have too many values."""
     values = pa.array(np.asarray(sequences.items, dtype=np.int32))

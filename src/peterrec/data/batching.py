@@ -124,6 +124,8 @@ def padded_width(lengths: IntArray, max_width: int) -> int:
 def last_events(sequences: Sequences, rows: IntArray, max_length: int, histories: IntArray | None = None) -> Tokens:
     """Return the most recent `max_length` items of the given rows, padded on the right; (B, W) int64.
 
+    With the features of events, where there are some, above the bits of the items (`data.sequences.ITEM_BITS`).
+
     Args:
         sequences: of the users.
         rows: (B,) users.
@@ -133,7 +135,8 @@ def last_events(sequences: Sequences, rows: IntArray, max_length: int, histories
     lengths = sequences.lengths_of(rows) if histories is None else histories
     ends = sequences.offsets[:-1][rows] + lengths
     lengths = np.minimum(lengths, max_length)
-    return pad_windows(sequences.items, ends - lengths, lengths, padded_width(lengths, max_length))
+    width = padded_width(lengths, max_length)
+    return pad_windows(sequences.items, ends - lengths, lengths, width, sequences.features)
 
 
 def draw_prefixes(lengths: IntArray, fraction: float, rng: np.random.Generator) -> IntArray:
@@ -190,6 +193,7 @@ class Windows:
         lengths: (W,) items in each window: at least 2, at most max_length + 1 (one more than the network reads).
         users: (W,) the row of the sequences that each window is of.
         max_length: as the windows were cut.
+        features: of the same events as `items`; None: there are none.
     """
 
     items: IntArray
@@ -197,6 +201,7 @@ class Windows:
     lengths: IntArray
     users: IntArray
     max_length: int
+    features: IntArray | None = None
 
     @classmethod
     def over(cls, sequences: Sequences, rows: IntArray, max_length: int) -> Windows:
@@ -204,12 +209,13 @@ class Windows:
         firsts = range(0, max(1, len(rows)), ROWS_AT_ONCE)
         cuts = [_cut(sequences, rows[first : first + ROWS_AT_ONCE], max_length) for first in firsts]
         starts, lengths, users = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
-        return cls(sequences.items, starts, lengths, users, max_length)
+        return cls(sequences.items, starts, lengths, users, max_length, sequences.features)
 
     def tokens(self, rows: IntArray) -> Tokens:
         """Return the windows, padded on the right; (B, W) int64."""
         lengths = self.lengths[rows]
-        return pad_windows(self.items, self.starts[rows], lengths, padded_width(lengths - 1, self.max_length) + 1)
+        width = padded_width(lengths - 1, self.max_length) + 1
+        return pad_windows(self.items, self.starts[rows], lengths, width, self.features)
 
 
 def _cut(sequences: Sequences, rows: IntArray, max_length: int) -> tuple[IntArray, IntArray, IntArray]:

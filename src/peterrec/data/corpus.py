@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from peterrec.arguments import checked, names_there
 from peterrec.config import KeptOutUsersConfig, PreprocessingConfig, SplitConfig, TaskKind, build_config
-from peterrec.data.arrow_arrays import from_lists, single_array
+from peterrec.data.arrow_arrays import from_event_lists, from_lists, single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.preprocessing import preprocessing_of
 from peterrec.data.sequences import IntArray, Sequences
@@ -131,7 +131,7 @@ class Task:
         path = self.path / f"{part}.parquet"
         try:
             table = pq.read_table(path)
-            sequences = from_lists(table["sequence"])
+            sequences = from_event_lists(table)
             if self.kind == "regression":
                 numbers = np.asarray(table["number"].to_numpy(), dtype=np.float64)
                 return TaskPart(single_array(table["user_id"]), sequences, numbers=numbers)
@@ -199,13 +199,19 @@ class Corpus:
     def sequences(self) -> Sequences:
         """Source sequences of all users, memory-mapped: int32 item indices, oldest first; [UNK] is 3, items start at 4.
 
+        With the codes of the features of events, where the log was prepared with some.
+
         Raises:
             ArtifactError: the cache is missing, damaged or of another corpus.
         """
         items = self._map_array("items.npy")
         offsets = self._map_array("offsets.npy")
         self._check_cache(len(offsets) == self.manifest["users"] + 1 and offsets[-1] == len(items))
-        return Sequences(items, offsets)
+        if "event_features" not in self.manifest:
+            return Sequences(items, offsets)
+        features = self._map_array("features.npy")
+        self._check_cache(len(features) == len(items))
+        return Sequences(items, offsets, features)
 
     @cached_property
     def user_hashes(self) -> npt.NDArray[np.uint64]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from peterrec.config import HistoryCutConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue, ItemId
-from peterrec.data.ids import as_histories
+from peterrec.data.event_features import EventFeatureEncoder
+from peterrec.data.ids import HistoryFeatures, as_histories
 from peterrec.data.sequences import UNK, IntArray, Sequences
 from peterrec.data.shorten import UNCUT, shorten
 from peterrec.errors import ConfigError, UnknownItemsError
@@ -40,6 +41,8 @@ def encode_histories(
     cut: HistoryCutConfig = UNCUT,
     *,
     require_known: bool = True,
+    encoder: EventFeatureEncoder | None = None,
+    features: HistoryFeatures | None = None,
 ) -> Encoded:
     """Encode N histories, oldest first; items outside the catalogue are counted, then skipped or kept as [UNK].
 
@@ -51,6 +54,8 @@ def encode_histories(
         cut: which events of a history the model of a task reads; applied where there is a `source`.
         require_known: refuse histories of which not one item is known: ids of another domain, or written otherwise.
             Some users of many may be strangers all the same.
+        encoder: of the features of events that a model reads; None: it reads items alone.
+        features: of the events of all histories; None: these do not tell any.
 
     Raises:
         ConfigError: `unknown` is none of the three.
@@ -72,11 +77,16 @@ def encode_histories(
     counts = np.bincount(rows[keep], minlength=len(lengths))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     unknown_counts = np.bincount(rows[missing], minlength=len(lengths)).astype(np.int64)
-    if source is None:
+    if source is None:  # an earlier release's, which reads items alone
         return Encoded(Sequences(indices[keep].astype(np.int32), offsets), unknown_counts)
     codes = {text: -1 - place for place, text in enumerate({str(flat[row]) for row in np.flatnonzero(missing)})}
     indices[missing] = [codes[str(flat[row])] for row in np.flatnonzero(missing)]  # different ones are no repeat
-    return Encoded(shorten(Sequences(indices[keep], offsets), source, cut=cut), unknown_counts)
+    sequences = Sequences(indices, offsets)
+    if encoder is not None and features is not None:
+        event_codes = np.array([code for codes in features.codes for code in codes], dtype=np.int64)
+        seconds = np.array([second for times in features.seconds for second in times], dtype=np.float64)
+        sequences = Sequences(indices, offsets, event_codes, seconds)
+    return Encoded(shorten(sequences.at(keep, offsets), source, cut=cut, encoder=encoder), unknown_counts)
 
 
 def unknown_items_error(catalogue: Catalogue, unknown: int, events: int, example: ItemId) -> UnknownItemsError:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig, with_settings
 from peterrec.data.catalogue import ItemId
 from peterrec.data.frames import FrameFiles, id_type, ids_as
-from peterrec.data.ids import UserHistories
+from peterrec.data.ids import HistoryFeatures, UserHistories
 from peterrec.data.preprocessing import assumptions
 from peterrec.data.stored_histories import EVENTS_AT_ONCE, StoredHistories
 from peterrec.data.user_lines import UserLines
@@ -75,12 +75,14 @@ class FrameHistories(NamedTuple):
         user_ids: (N,) in the type of the column.
         columns: what the columns are called.
         notes: what was left out of the histories, and what was assumed, in words.
+        features: of the events, where a model reads some.
     """
 
     items: list[list[ItemId]]
     user_ids: pa.Array
     columns: ColumnsConfig
     notes: tuple[str, ...]
+    features: HistoryFeatures | None = None
 
 
 class StoredFrame(NamedTuple):
@@ -114,7 +116,8 @@ def read_frame(
     """
     prepared = ColumnsConfig() if preprocessing is None else preprocessing.columns
     names = with_settings(ColumnsConfig, prepared, dict(columns or {}))
-    used = [name for name in (names.user, names.item, names.time, names.order, names.domain) if name is not None]
+    columns_read = (names.user, names.item, names.time, names.order, names.domain)
+    used = [name for name in (*columns_read, *(feature.column for feature in names.features)) if name is not None]
     for name in (names.user, names.item):
         if name in ANSWER_COLUMNS:
             raise DataError(f"the column {name!r} is called as one of the answers", remedy="rename it in the DataFrame")
@@ -134,7 +137,12 @@ def frame_histories(
         pieces = list(stored)
     user_ids = [user for piece in pieces for user in piece.user_ids]
     items = [history for piece in pieces for history in piece.items]
-    return FrameHistories(items, ids_as(user_ids, user_type), names, stored.notes)
+    features = None
+    if pieces and pieces[0].features is not None:
+        pieces_features = [piece.features for piece in pieces if piece.features is not None]
+        codes = [row for piece in pieces_features for row in piece.codes]
+        features = HistoryFeatures(codes, [row for piece in pieces_features for row in piece.seconds])
+    return FrameHistories(items, ids_as(user_ids, user_type), names, stored.notes, features)
 
 
 def _stored_lines(
@@ -148,7 +156,7 @@ def _stored_lines(
         stored = on_error.enter_context(StoredHistories())
         _read_lines(lines, path, allow_empty, stored, at_once)
         on_error.pop_all()
-    assumed = assumptions(preprocessing, times=False, domains=False)
+    assumed = assumptions(preprocessing, times=False, domains=False, features=False)
     stored.notes = tuple(f"assumed: {line}" for line in assumed)
     return stored
 

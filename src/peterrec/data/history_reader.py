@@ -18,8 +18,9 @@ import numpy as np
 
 from peterrec.config import FirstTargetConfig, HistoryCutConfig, PreprocessingConfig, SourceConfig
 from peterrec.data.catalogue import Catalogue, ItemId
-from peterrec.data.preprocessing import assumptions, whole_history
-from peterrec.data.sequences import FIRST_ITEM, UNK, IntArray, Sequences
+from peterrec.data.event_features import EventFeatureEncoder
+from peterrec.data.preprocessing import assumptions, encoder_of, whole_history
+from peterrec.data.sequences import FIRST_ITEM, ITEM_BITS, UNK, IntArray, Sequences
 from peterrec.data.shorten import UNCUT, shorten
 from peterrec.data.ties import BoolArray, FloatArray
 
@@ -60,18 +61,23 @@ class UserEvents:
         codes: (T,) index of the item in the catalogue; distinct numbers below zero for items that it does not have.
         seconds: (T,) times: seconds since 1970, whatever unit the prepared log had; None: not known.
         domains: (T,) names; None for an event without one, and for all of them where none has one.
+        features: (T,) codes of the features of events, without gaps; None: none is told.
     """
 
     codes: IntArray
     seconds: FloatArray | None = None
     domains: Sequence[str | None] | None = None
+    features: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def take(self, rows: BoolArray) -> UserEvents:
-        """Return some of the events, without times and domains: nothing more is left out of them."""
-        return UserEvents(self.codes[rows])
+        """Return some of the events, of which no more is left out: without domains, and with times for gaps alone."""
+        if self.features is None:
+            return UserEvents(self.codes[rows])
+        seconds = None if self.seconds is None else self.seconds[rows]
+        return UserEvents(self.codes[rows], seconds, features=self.features[rows])
 
 
 def event_codes(catalogue: Catalogue, items: Sequence[ItemId], unknown: Mapping[str, int] | None = None) -> IntArray:
@@ -94,7 +100,8 @@ class Reading:
     """Tokens that a model reads of a user's events.
 
     Attributes:
-        tokens: (n,) indices, [UNK] for items that are not in the catalogue. A window cuts them to the last ones.
+        tokens: (n,) indices, [UNK] for items that are not in the catalogue, with the code of an event's features above
+            their bits. A window cuts them to the last ones.
         known_items: how many of the last `max_history` tokens are items; 0: nothing is known of the user.
         assumptions: what was assumed of the events because they do not tell it, in words.
         revision: of the store that the events are from.
@@ -146,6 +153,7 @@ class HistoryReader:
         first = None if self._first is None else self._first.model_dump()
         settings = [self.unknown, self.preprocessing.time_kind, self.preprocessing.units_per_second, source, first]
         settings += [] if self._cut == UNCUT else [self._cut.model_dump()]
+        settings += [feature.model_dump() for feature in self.preprocessing.columns.features]
         content = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
 
@@ -162,6 +170,10 @@ class HistoryReader:
     @property
     def _cut(self) -> HistoryCutConfig:
         return UNCUT if self.preprocessing is None else self.preprocessing.cut
+
+    @cached_property
+    def _encoder(self) -> EventFeatureEncoder | None:
+        return encoder_of(self.preprocessing)
 
     @property
     def _source(self) -> SourceConfig:
@@ -200,14 +212,22 @@ class HistoryReader:
             events: of a user.
             revision: of the store they are from; empty where they are not from a store.
         """
-        codes = events.codes[self.chosen(events)]
+        read = self.chosen(events)
         if self.unknown == "skip":
-            codes = codes[codes >= 0]
-        if self._source.repeats == "drop":
+            read &= events.codes >= 0
+        items = events.codes[read]
+        features = None
+        if self._source.repeats == "drop" or self._encoder is not None:
             unlimited = self._source.model_copy(update={"max_history": NO_LIMIT})
-            codes = np.asarray(shorten(Sequences.from_rows([codes]), unlimited).items, dtype=np.int64)
-        tokens = np.where(codes < 0, UNK, codes)[: self._cut.first_events]
-        known_items = int(np.count_nonzero(tokens[-self.max_history :] >= FIRST_ITEM))
+            sequence = Sequences(items, np.array([0, len(items)]))
+            if self._encoder is not None and events.features is not None:
+                seconds = None if events.seconds is None else events.seconds[read]
+                sequence = Sequences(items, sequence.offsets, events.features[read], seconds)
+            sequence = shorten(sequence, unlimited, encoder=self._encoder)
+            items, features = np.asarray(sequence.items, dtype=np.int64), sequence.features
+        items = np.where(items < 0, UNK, items)[: self._cut.first_events]
+        known_items = int(np.count_nonzero(items[-self.max_history :] >= FIRST_ITEM))
+        tokens = items if features is None else items | features[: len(items)].astype(np.int64) << ITEM_BITS
         return Reading(tokens, known_items, self._assumptions(events, stored=bool(revision)), revision)
 
     def chosen(self, events: UserEvents) -> BoolArray:
@@ -240,7 +260,10 @@ class HistoryReader:
             return ()
         domains, seconds = events.domains, events.seconds
         lines = assumptions(
-            self.preprocessing, times=seconds is not None, domains=domains is not None and None not in domains
+            self.preprocessing,
+            times=seconds is not None,
+            domains=domains is not None and None not in domains,
+            features=events.features is not None,
         )
         if self._cut.first_events is not None and seconds is not None:  # a store or a client may have fewer than all
             lines += (whole_history(self._cut.first_events),)

@@ -24,22 +24,39 @@ MISSING = "leave out events without an item"
 PLAIN = {int, str}  # not bool, which is no id
 
 
+class HistoryFeatures(NamedTuple):
+    """Features of the events of histories, beside their items.
+
+    Attributes:
+        codes: of each event of each user (`EventFeatureEncoder.encode`), without gaps.
+        seconds: of each event, since 1970.
+    """
+
+    codes: list[list[int]]
+    seconds: list[list[float]]
+
+
 class UserHistories(NamedTuple):
     """Histories of users, by user.
 
     Attributes:
         user_ids: distinct users, as text.
         items: for each user the external item ids, oldest first.
+        features: of their events, where a model reads some.
     """
 
     user_ids: list[str]
     items: list[list[str | int]]
+    features: HistoryFeatures | None = None
 
     def split(self, users_at_once: int) -> Iterator[UserHistories]:
         """Yield the same users in order, so many at a time."""
         for start in range(0, len(self.user_ids), users_at_once):
             rows = slice(start, start + users_at_once)
-            yield UserHistories(self.user_ids[rows], self.items[rows])
+            features = self.features
+            if features is not None:
+                features = HistoryFeatures(features.codes[rows], features.seconds[rows])
+            yield UserHistories(self.user_ids[rows], self.items[rows], features)
 
 
 def as_histories(histories: Any) -> list[Sequence[str | int]]:

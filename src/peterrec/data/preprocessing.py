@@ -13,6 +13,7 @@ from peterrec.config import (
     SourceConfig,
     build_config,
 )
+from peterrec.data.event_features import EventFeatureEncoder
 
 
 def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> PreprocessingConfig | None:
@@ -29,6 +30,7 @@ def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> Pr
     if not config or "time_kind" not in manifest:
         return None
     columns = {name: value for name, value in config["events"].items() if name != "paths"}
+    columns["features"] = manifest.get("event_features", ())
     return PreprocessingConfig(
         columns=build_config(ColumnsConfig, columns),
         time_kind=manifest["time_kind"],
@@ -37,6 +39,18 @@ def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> Pr
         first_target=_first_target(config["tasks"], task),
         cut=_cut(config["tasks"], task),
     )
+
+
+def encoder_of(preprocessing: PreprocessingConfig | None) -> EventFeatureEncoder | None:
+    """Return the encoder of the features of events that a model reads; None: it reads items alone."""
+    features = () if preprocessing is None else preprocessing.columns.features
+    return EventFeatureEncoder(features) if features else None
+
+
+def feature_sizes(preprocessing: PreprocessingConfig | None) -> tuple[int, ...]:
+    """Return the integers of each feature of events that a model reads; none where it reads items alone."""
+    encoder = encoder_of(preprocessing)
+    return () if encoder is None else encoder.sizes
 
 
 def _first_target(tasks: list[dict[str, Any]], name: str | None) -> FirstTargetConfig | None:
@@ -60,13 +74,16 @@ def filters_times(preprocessing: PreprocessingConfig) -> bool:
     return source.after is not None or source.before is not None or (first is not None and not first.separate_files)
 
 
-def assumptions(preprocessing: PreprocessingConfig | None, *, times: bool, domains: bool) -> tuple[str, ...]:
+def assumptions(
+    preprocessing: PreprocessingConfig | None, *, times: bool, domains: bool, features: bool = True
+) -> tuple[str, ...]:
     """Return what is assumed of events, in words: what the model's data were filtered by, and they do not tell.
 
     Args:
         preprocessing: of the model that is asked; None is assumed to filter nothing.
         times: whether the events have times.
         domains: whether they have domains.
+        features: whether they have the features that the model reads.
     """
     if preprocessing is None:
         return ()
@@ -85,6 +102,9 @@ def assumptions(preprocessing: PreprocessingConfig | None, *, times: bool, domai
         lines.append(whole_history(preprocessing.cut.first_events))
     if first is not None and (first.separate_files or not times or (not domains and first.domains is not None)):
         lines.append("all events are before the user's first target event: they do not tell which that is")
+    if preprocessing.columns.features and not features:
+        names = ", ".join(feature.name for feature in preprocessing.columns.features)
+        lines.append(f"nothing is known of events but their items: {names} are missing")
     return tuple(lines)
 
 
@@ -98,7 +118,8 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
     if first is None or second is None:
         return []
     first_settings, second_settings = _flatten(first.model_dump(mode="json")), _flatten(second.model_dump(mode="json"))
-    ordering = ("columns.order", "columns.ties")  # the other columns say where things stand, not what is read
+    # The other columns say where things stand, not what is read.
+    ordering = ("columns.order", "columns.ties", "columns.features")
     unread = ("columns.", "time_kind", "units_per_second")
     names = [name for name in first_settings | second_settings if name in ordering or not name.startswith(unread)]
     return [

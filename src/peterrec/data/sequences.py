@@ -13,6 +13,8 @@ IntArray = npt.NDArray[np.integer]
 PAD, TCL, MASK, UNK = 0, 1, 2, 3
 FIRST_ITEM = 4
 SPECIAL_TOKENS = ("[PAD]", "[TCL]", "[MASK]", "[UNK]")
+ITEM_BITS = 32  # of a token; what stands above them is the code of an event's features
+ITEM_MASK = 2**ITEM_BITS - 1
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,14 @@ class Sequences:
     Attributes:
         items: (total,) int32, possibly memory-mapped.
         offsets: (rows + 1,) int64, starting at 0, never decreasing.
+        features: (total,) code of the features of each event (`data.event_features`); None: events are items alone.
+        seconds: (total,) float64 times, until gaps between events are made of them (`shorten`).
     """
 
     items: IntArray
     offsets: IntArray
+    features: IntArray | None = None
+    seconds: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -58,13 +64,31 @@ class Sequences:
         np.cumsum([len(array) for array in arrays], out=offsets[1:])
         return cls(np.concatenate(arrays) if arrays else np.empty(0, np.int32), offsets)
 
+    @classmethod
+    def from_token_rows(cls, rows: Sequence[IntArray]) -> Sequences:
+        """Build from rows of tokens: items, with the code of the features above their bits."""
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        tokens = np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64)
+        features = tokens >> ITEM_BITS
+        return cls(items_of(tokens).astype(np.int32), offsets, features.astype(np.int32) if features.any() else None)
+
+    def at(self, index: IntArray | npt.NDArray[np.bool_], offsets: IntArray) -> Sequences:
+        """Return some of all events, in any order, as rows with these offsets."""
+        features = None if self.features is None else np.asarray(self.features)[index]
+        seconds = None if self.seconds is None else self.seconds[index]
+        return Sequences(np.asarray(self.items)[index], offsets, features, seconds)
+
+    def without_features(self) -> Sequences:
+        """Return the items alone."""
+        return Sequences(self.items, self.offsets)
+
     def take(self, rows: IntArray) -> Sequences:
         """Return the given rows, in the given order, as a new object in memory."""
         lengths = self.lengths_of(rows)
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         index = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Sequences(np.asarray(self.items)[index], offsets)
+        return self.at(index, offsets)
 
     def repeat(self) -> IntArray:
         """Return (total,) int64: for every item, the row it belongs to."""
@@ -78,7 +102,15 @@ def indicators(sets: Sequences, width: int) -> npt.NDArray[np.float32]:
     return out
 
 
-def pad_windows(items: IntArray, starts: IntArray, lengths: IntArray, width: int) -> npt.NDArray[np.int64]:
+def items_of(tokens: IntArray) -> IntArray:
+    """Return the item, or special token, of each token, without the features of the event."""
+    items: IntArray = tokens & ITEM_MASK
+    return items
+
+
+def pad_windows(
+    items: IntArray, starts: IntArray, lengths: IntArray, width: int, features: IntArray | None = None
+) -> npt.NDArray[np.int64]:
     """Cut windows out of a flat array and pad them on the right with [PAD].
 
     Args:
@@ -86,6 +118,7 @@ def pad_windows(items: IntArray, starts: IntArray, lengths: IntArray, width: int
         starts: (B,) first position of each window.
         lengths: (B,) items in each window, at most `width`.
         width: columns of the result.
+        features: (total,) codes of the features of events, which a token has above the bits of its item.
 
     Returns:
         (B, width) int64.
@@ -94,6 +127,9 @@ def pad_windows(items: IntArray, starts: IntArray, lengths: IntArray, width: int
         return np.full((len(starts), width), PAD, dtype=np.int64)
     columns = np.arange(width)
     # Whatever follows a window is read with it: overwriting it costs less than reading around it.
-    out: npt.NDArray[np.int64] = np.asarray(items).take(starts[:, None] + columns, mode="clip").astype(np.int64)
+    places = starts[:, None] + columns
+    out: npt.NDArray[np.int64] = np.asarray(items).take(places, mode="clip").astype(np.int64)
+    if features is not None:
+        out |= np.asarray(features).take(places, mode="clip").astype(np.int64) << ITEM_BITS
     out[columns >= lengths[:, None]] = PAD
     return out

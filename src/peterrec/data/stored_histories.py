@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from peterrec.data.ids import UserHistories
+from peterrec.data.ids import HistoryFeatures, UserHistories
 from peterrec.storage import storage_errors
 
 EVENTS_AT_ONCE = 500_000  # some 60 MB of ids; a catalogue that is hashed for each piece costs little beside the network
@@ -44,7 +44,7 @@ class StoredHistories(contextlib.AbstractContextManager["StoredHistories"]):
         Raises:
             StorageError: the disk is full.
         """
-        data = json.dumps([piece.user_ids, piece.items]).encode()
+        data = json.dumps(piece).encode()
         with storage_errors(self._folder):
             self._file.seek(self._ends[-1])
             self._file.write(data)
@@ -57,4 +57,5 @@ class StoredHistories(contextlib.AbstractContextManager["StoredHistories"]):
         """Yield the histories as they were appended."""
         for start, end in zip(self._ends, self._ends[1:], strict=False):
             self._file.seek(start)
-            yield UserHistories(*json.loads(self._file.read(end - start)))
+            user_ids, items, features = json.loads(self._file.read(end - start))
+            yield UserHistories(user_ids, items, None if features is None else HistoryFeatures(*features))

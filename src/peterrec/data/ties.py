@@ -57,7 +57,7 @@ def order_ties(same_as_before: BoolArray, tied: IntArray, keys: UInt64Array, las
         same_as_before: (n,) as in `tied_rows`.
         tied: (m,) rows of the tied events, ascending.
         keys: (m,) `tie_keys` of these.
-        last: (m,) what orders events of one tie with equal keys.
+        last: (m,) what orders events of one tie with equal keys: those of one item by the code of their features.
     """
     groups = np.cumsum(~same_as_before)[tied]
     order = np.arange(len(same_as_before), dtype=np.int64)

@@ -16,7 +16,7 @@ from peterrec.config import EvaluateConfig, with_settings
 from peterrec.data.corpus import Corpus
 from peterrec.data.pretraining_users import unlabelled_sequences
 from peterrec.data.sequences import IntArray, Sequences
-from peterrec.errors import ConfigError, FingerprintError
+from peterrec.errors import ConfigError
 from peterrec.evaluation.evaluate import evaluate_task
 from peterrec.evaluation.matching import comparable, output_columns
 from peterrec.evaluation.new_users import describe_overlap, pretraining_overlap
@@ -116,10 +116,7 @@ def evaluate(
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
     model = backbone
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    if not model.pretrained.reads(corpus.catalogue):
-        raise FingerprintError(
-            "was prepared with another catalogue than the backbone's", remedy="name matching folders", path=corpus.path
-        )
+    model.pretrained.check_corpus(corpus)
     if not isinstance(bundles, Mapping):
         bundles = _named([bundles] if isinstance(bundles, str | Path | Bundle) else bundles)
     loaded: dict[str, str] = {}

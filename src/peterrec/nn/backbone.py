@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
+from peterrec.nn.event_features import EventFeatureEmbedding
 from peterrec.nn.execution import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import BlockSteps, ReceptiveField, receptive_field_of_last
-from peterrec.nn.tokens import PAD, SPECIAL, tokens_before
+from peterrec.nn.tokens import PAD, SPECIAL, items_of, tokens_before
 
 EMBEDDING_STD = 0.02
 
@@ -47,14 +48,15 @@ class Backbone(nn.Module):
         config: kind, channels, kernel, dilations.
         items: items of the catalogue; the embedding table has four more rows, for the special tokens.
         seed: of the initial weights.
+        feature_sizes: integers of each feature of events that it reads beside the items; none: items alone.
     """
 
     input_modules: ClassVar[tuple[str, ...]] = ("embedding",)
-    """Names of the modules below the blocks."""
+    """Names of the modules below the blocks, apart from that of the features of events."""
     second_sublayer: ClassVar[str] = "second"
     """Name of the second sublayer in a block."""
 
-    def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
+    def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0, feature_sizes: Sequence[int] = ()) -> None:
         super().__init__()
         self.config = config
         self.items = items
@@ -64,6 +66,9 @@ class Backbone(nn.Module):
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
         self.blocks = nn.ModuleList(self._make_blocks(generator))
+        self.event_features: EventFeatureEmbedding | None = None
+        if feature_sizes:  # drawn last: all else starts as without
+            self.event_features = EventFeatureEmbedding(feature_sizes, config.channels, generator, EMBEDDING_STD)
         self.compiled_shapes: frozenset[tuple[int, int]] = frozenset()
         self.recomputes = False
         self.dropout = 0.0
@@ -93,7 +98,8 @@ class Backbone(nn.Module):
         """Return the hidden state of every position.
 
         Args:
-            tokens: indices; [PAD] may stand anywhere and influences no other position.
+            tokens: indices; [PAD] may stand anywhere and influences no other position. Of a backbone that reads
+                features of events, with their code above the bits of the index.
             patch: the `Patch` of one task, one for each row (`PatchBank.rows`), or None for the plain backbone.
         """
         return self.forward_embedded(self.embed(tokens, patch), tokens, patch)
@@ -134,8 +140,25 @@ class Backbone(nn.Module):
 
     def embed(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None) -> Float[Tensor, "B T C"]:
         """Return the embeddings, with what the patch has of its own."""
-        x: Tensor = self.embedding(tokens)
-        return x if patch is None else patch.embed(x, tokens)
+        if self.event_features is None:
+            x: Tensor = self.embedding(tokens)
+            return x if patch is None else patch.embed(x, tokens)
+        items = items_of(tokens)
+        x = self.embedding(items) + self.event_features(tokens)
+        return x if patch is None else patch.embed(x, items)
+
+    def add_event_features(self, x: Float[Tensor, "*n C"], tokens: Int[Tensor, "*n"]) -> Float[Tensor, "*n C"]:
+        """Return embeddings of the items of tokens with what the features of the events add to them."""
+        return x if self.event_features is None else x + self.event_features(tokens)
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Integers of each feature of events that it reads; none where it reads items alone."""
+        return () if self.event_features is None else self.event_features.sizes
+
+    @property
+    def _input_modules(self) -> tuple[str, ...]:
+        return (*self.input_modules, *(() if self.event_features is None else ("event_features",)))
 
     def padding_mask(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
         """Return True at real positions; None if padding only follows them, where a causal backbone never looks."""
@@ -229,7 +252,7 @@ class Backbone(nn.Module):
         grafted: Self = copy.copy(self)
         grafted._modules = dict(self._modules)
         if unshared.embedding:
-            grafted._modules |= {name: replacements[name] for name in self.input_modules}
+            grafted._modules |= {name: replacements[name] for name in self._input_modules}
             rows = grafted.embedding.weight.detach()
             if len(rows) < len(self.embedding.weight):
                 added = self.embedding.weight.detach()[len(rows) :]
@@ -249,7 +272,7 @@ class Backbone(nn.Module):
         if unshared.per_block == 1:
             name = self.second_sublayer
             blocks = {i: nn.ModuleDict({name: block.get_submodule(name)}) for i, block in blocks.items()}
-        parts = {name: self.get_submodule(name) for name in self.input_modules} if unshared.embedding else {}
+        parts = {name: self.get_submodule(name) for name in self._input_modules} if unshared.embedding else {}
         return nn.ModuleDict(parts | ({"blocks": nn.ModuleDict(blocks)} if unshared.blocks else {}))
 
 

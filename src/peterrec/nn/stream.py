@@ -20,7 +20,7 @@ from peterrec.nn.block import Block, ConvSublayer
 from peterrec.nn.insertion import ConvInput
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import ConvGeometry
-from peterrec.nn.tokens import PAD, TCL, end_of
+from peterrec.nn.tokens import PAD, TCL, end_of, items_of
 
 ONE_POSITION = ConvGeometry(dilation=1, stride=1, pad=(0, 0), outputs=1)  # from the taps, one beside the other
 
@@ -188,9 +188,12 @@ class Stream:
         sums = torch.baddbmm(self._biases, past, self._past_weights).unbind(0)
         all_inputs = past.new_empty(sublayers, rows, channels)
         inputs = all_inputs.unbind(0)
-        x = torch.index_select(self.backbone.embedding.weight, 0, tokens, out=inputs[0])
+        items = tokens if self.backbone.event_features is None else items_of(tokens)
+        x = torch.index_select(self.backbone.embedding.weight, 0, items, out=inputs[0])
+        if self.backbone.event_features is not None:
+            x += self.backbone.event_features(tokens)
         if patch is not None:
-            x = inputs[0].copy_(patch.embed(x.unsqueeze(1), tokens.unsqueeze(1)).squeeze(1))
+            x = inputs[0].copy_(patch.embed(x.unsqueeze(1), items.unsqueeze(1)).squeeze(1))
         for sublayer in range(0, sublayers, 2):
             h = self._next_of_sublayer(sublayer, x, past, sums[sublayer], patch, inputs[sublayer + 1])
             h = self._next_of_sublayer(sublayer + 1, h, past, sums[sublayer + 1], patch, None)

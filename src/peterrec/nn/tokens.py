@@ -7,8 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-PAD, TCL, MASK = 0, 1, 2
+PAD, TCL, MASK, UNK = 0, 1, 2, 3
 SPECIAL = 4
+ITEM_BITS = 32  # of a token; above them stands the code of an event's features, where a backbone reads some
+
+
+def items_of(tokens: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """Return the item, or special token, of each token, without the features of the event."""
+    items: Tensor = tokens & (2**ITEM_BITS - 1)
+    return items
 
 
 def end_of(tokens: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:

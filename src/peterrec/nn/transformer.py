@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, NoReturn
 
 import torch
@@ -61,13 +61,14 @@ class TransformerBackbone(Backbone):
         config: of architecture transformer.
         items: as in `Backbone`.
         seed: of the initial weights.
+        feature_sizes: as in `Backbone`.
     """
 
     input_modules: ClassVar[tuple[str, ...]] = ("embedding", "positions")
     second_sublayer: ClassVar[str] = "feed_forward"
 
-    def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0) -> None:
-        super().__init__(config, items, seed=seed)
+    def __init__(self, config: BackboneConfig, items: int, *, seed: int = 0, feature_sizes: Sequence[int] = ()) -> None:
+        super().__init__(config, items, seed=seed, feature_sizes=feature_sizes)
         assert config.positions is not None
         self.positions = nn.Embedding(config.positions, config.channels)
         nn.init.zeros_(self.positions.weight)

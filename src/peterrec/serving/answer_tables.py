@@ -25,7 +25,7 @@ def class_table(model: UserModel, bundle: str, users: UserHistories, **settings:
         users: N users.
         settings: as of `UserModel.predict`.
     """
-    answers = model.predict(users.items, bundle, **settings)
+    answers = model.predict(users.items, bundle, features=users.features, **settings)
     return replace(answers, users=_answered_users(users)).to_arrow()
 
 
@@ -48,7 +48,7 @@ def item_table(
         exclude_seen: as of `UserModel.recommend`.
         settings: as of `UserModel.recommend`.
     """
-    answers = model.recommend(users.items, bundle, k, exclude_seen=exclude_seen, **settings)
+    answers = model.recommend(users.items, bundle, k, exclude_seen=exclude_seen, features=users.features, **settings)
     return replace(answers, users=_answered_users(users)).to_arrow()
 
 

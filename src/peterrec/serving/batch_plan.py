@@ -228,7 +228,7 @@ class RowReader:
             if users.setdefault(row[:3], len(histories)) == len(histories):
                 histories.append(reading.tokens[max(0, len(reading.tokens) - row.length) :])
         longest = max(row.length for row, _ in batch)
-        tokens = last_events(Sequences.from_rows(histories), np.arange(len(histories)), longest)
+        tokens = last_events(Sequences.from_token_rows(histories), np.arange(len(histories)), longest)
         user_of_row = torch.tensor([users[row[:3]] for row, _ in batch], device=self.device)
         full = self.compiled and len(batch) == self.config.batch_size and tokens.shape[1] == longest
         with arithmetic(self.precision, self.device), onednn_matmul(self.device):

@@ -16,6 +16,7 @@ from peterrec.artifacts.bundle_io import Bundle, load_bundle
 from peterrec.config import EngineConfig
 from peterrec.data.history_reader import HistoryReader, UserEvents, event_codes
 from peterrec.data.ids import as_history
+from peterrec.data.preprocessing import encoder_of
 from peterrec.errors import ArtifactError, DataError, RequestError
 from peterrec.model import UserModel
 from peterrec.serving.batch_plan import History, Prepared, RowReader, Streams
@@ -30,6 +31,7 @@ from peterrec.serving.requests import (
     TaskInfo,
     VersionInfo,
     check_question,
+    feature_codes,
     times_and_domains,
 )
 from peterrec.serving.task_answers import NO_NUMBERS, TRAIN_AGAIN, answer_from
@@ -58,6 +60,7 @@ class Engine:
     def __init__(self, model: UserModel, config: EngineConfig | None = None) -> None:
         self.model = model
         self.config = config or EngineConfig()
+        self.encoder = encoder_of(model.pretrained.preprocessing)
         self._reader = RowReader(self.config, model.inference)
         self._registry = BundleRegistry(model.network.backbone, self.config.keep_versions)
         for name, bundle in model.bundles.items():
@@ -106,7 +109,8 @@ class Engine:
             raise RequestError(error.message, remedy=error.remedy) from error
         snapshot, question = self.snapshot, request.question
         times, domains = times_and_domains(request)
-        events = UserEvents(event_codes(self.model.catalogue, items), times, domains)
+        features = feature_codes(request, self.encoder, times)
+        events = UserEvents(event_codes(self.model.catalogue, items), times, domains, features)
         return Prepared(snapshot, question, snapshot.chosen(question), History(items, events))
 
     @property

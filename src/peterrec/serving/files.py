@@ -187,9 +187,8 @@ def embed(
 def _vectors(
     model: UserModel, bundle: str | None, users: UserHistories, *, batch_size: int, split: bool, **reading: Any
 ) -> pa.Table:
-    known_events = model.encode(users.items, bundle, **reading).known_counts
-    vectors = model.represent(users.items, bundle, batch_size=batch_size, **reading)
-    return vector_table(users, known_events, vectors, split=split)
+    embeddings = model.embed(users.items, bundle, batch_size=batch_size, features=users.features, **reading)
+    return vector_table(users, embeddings.known_events, embeddings.vectors, split=split)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,8 @@ import numpy as np
 from peterrec.arguments import describe
 from peterrec.config import TaskKind
 from peterrec.data.catalogue import ItemId
+from peterrec.data.event_features import EventFeatureEncoder, EventValues
+from peterrec.data.sequences import IntArray
 from peterrec.data.ties import FloatArray
 from peterrec.errors import RequestError
 
@@ -67,12 +69,15 @@ class Request:
         times: T times of the events, never decreasing: seconds since 1970, or numbers as the prepared log has.
             None: nothing is left out by its time.
         domains: T domains of the events, None for an event without one; None: nothing is left out by its domain.
+        features: of T events, what each says beside its item, by the columns of the prepared log: `{"type": "view"}`;
+            what an event does not say is missing. None: nothing is told.
     """
 
     items: Sequence[ItemId]
     question: Question = Question()
     times: Sequence[float] | None = None
     domains: Sequence[str | None] | None = None
+    features: Sequence[EventValues | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -272,7 +277,7 @@ def times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str
     Raises:
         RequestError: they are not such, or not one for each item.
     """
-    for name, values in (("times", request.times), ("domains", request.domains)):
+    for name, values in (("times", request.times), ("domains", request.domains), ("features", request.features)):
         if values is not None and len(values) != len(request.items):
             message = f"there are {len(request.items):,} items, and {len(values):,} {name}"
             raise RequestError(message, remedy=f"give one for each item, or leave `{name}` out")
@@ -287,3 +292,31 @@ def times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str
     if (times[1:] < times[:-1]).any():
         raise RequestError("the times decrease", remedy="send the oldest event first")
     return times, request.domains
+
+
+def feature_codes(request: Request, encoder: EventFeatureEncoder | None, seconds: FloatArray | None) -> IntArray | None:
+    """Return the codes of the features of the events of a request, (T,); None where nothing is told or read.
+
+    Args:
+        request: whose features are as many as its items.
+        encoder: of the model; None: it reads items alone.
+        seconds: (T,) times.
+
+    Raises:
+        RequestError: they are not such, there is no such feature, or a value cannot be one of its column.
+    """
+    events = [None] * len(request.items) if request.features is None else request.features
+    columns = () if encoder is None else tuple(encoder.columns.values())
+    for event in events:
+        if event is None:
+            continue
+        if not isinstance(event, Mapping):
+            raise RequestError(f"features of an event are {describe(event)}", remedy='pass e.g. {"type": "view"}')
+        unread = [name for name in event if name not in columns]
+        wrong = None if encoder is None else encoder.wrong_value(event)
+        if unread or wrong:
+            remedy = f"the model reads {', '.join(map(repr, columns))}" if columns else "the model reads items alone"
+            raise RequestError(wrong or f"there is no feature {unread[0]!r} of events", remedy=remedy)
+    if encoder is None or (request.features is None and not (encoder.needs_times and seconds is not None)):
+        return None
+    return encoder.encode_values(events, seconds)

@@ -174,7 +174,7 @@ class StatePool:
         if not rows:
             return
         histories = [row.history.tokens[max(0, len(row.history.tokens) - self.stream.positions) :] for row in rows]
-        tokens = last_events(Sequences.from_rows(histories), np.arange(len(rows)), self.stream.positions)
+        tokens = last_events(Sequences.from_token_rows(histories), np.arange(len(rows)), self.stream.positions)
         lengths = self._tensor([len(row.history.tokens) for row in rows])
         patch = patch_of([row.index for row in rows])
         self.stream.fill(self.states, self._rows(rows), torch.from_numpy(tokens).to(self.device), patch, lengths)

@@ -325,10 +325,15 @@ class Users:
         seconds = np.array([event.timestamp for event in new])
         domains = [*(before.domains or [None] * len(before)), *(event.domain for event in new)]
         assert before.seconds is not None
+        features = None
+        if (encoder := self.engine.encoder) is not None:
+            features = encoder.encode_values([event.features for event in new], seconds)
+            features = features if before.features is None else np.concatenate([before.features, features])
         return UserEvents(
             np.concatenate([before.codes, codes]),
             np.concatenate([before.seconds, seconds]),
             domains if any(name is not None for name in domains) else None,
+            features,
         )
 
     def _remember(self, user: str, history: History, erasures: int) -> None:

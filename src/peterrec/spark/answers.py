@@ -204,7 +204,8 @@ def plan(
     job = Job(verb, files, questions, stacked, options.unknown, options.allow_empty, options.batch_size)
     columns = _columns(model, verb, questions[0], stacked=stacked)
     if dataframe is not None and has_items(dataframe):
-        notes = [f"assumed: {line}" for line in assumptions(questions[0].preprocessing, times=False, domains=False)]
+        assumed = assumptions(questions[0].preprocessing, times=False, domains=False, features=False)
+        notes = [f"assumed: {line}" for line in assumed]
         return Plan(_rows(dataframe, options, job), job, columns, tuple(notes))
     return _of_events(session, dataframe, job, columns, options)
 
@@ -299,7 +300,11 @@ def _of_events(
     grouped = group_events(dataframe, config, preprocessings, session)
     questions = tuple(replace(question, keep=keep) for question, keep in zip(job.questions, grouped.keeps, strict=True))
     job = replace(
-        job, questions=questions, sort_columns=grouped.sort_columns, units_per_second=grouped.units_per_second
+        job,
+        questions=questions,
+        sort_columns=grouped.sort_columns,
+        units_per_second=grouped.units_per_second,
+        features=grouped.features,
     )
     return Plan(grouped.dataframe, job, columns, (*lines, *grouped.notes))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peterrec.arguments import with_suggestions
-from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig
+from peterrec.config import ColumnsConfig, EventFeatureConfig, EventsConfig, PreprocessingConfig
+from peterrec.data.event_features import EventFeatureEncoder
 from peterrec.data.prepare.event_histories import check_unit, read_condition, without_absent_columns
 from peterrec.data.prepare.events import (
     SORT_COLUMNS,
@@ -18,7 +19,9 @@ from peterrec.data.prepare.events import (
     check_time_format,
     event_columns,
     open_events,
+    read_columns,
 )
+from peterrec.data.prepare.feature_columns import check_times, feature_names
 from peterrec.data.prepare.files import WHICH_COLUMNS, InputFile
 from peterrec.errors import WARNING, ConfigError, DataError
 
@@ -37,6 +40,7 @@ class GroupedEvents:
         sort_columns: fields that order events.
         units_per_second: of the times, where they are numbers.
         notes: what looks wrong, in words.
+        features: of an event, in its fields.
     """
 
     dataframe: Any
@@ -44,6 +48,7 @@ class GroupedEvents:
     sort_columns: tuple[str, ...]
     units_per_second: float | None
     notes: tuple[str, ...]
+    features: tuple[EventFeatureConfig, ...] = ()
 
 
 def resolve_frame_columns(
@@ -104,12 +109,14 @@ def group_events(
             conditions.append(read_condition(checked, preprocessing))
         keeps = {f"keep{place}": condition for place, condition in enumerate(conditions) if condition is not None}
         sort_columns = tuple(name for name in SORT_COLUMNS if name in checked.table.columns)
-        table = checked.table.mutate(**keeps).select("user", *sort_columns, "item", *keeps)
+        features = feature_names(checked.table.columns)
+        check_times(EventFeatureEncoder(config.features), checked.time_kind, config.time)
+        table = checked.table.mutate(**keeps).select("user", *sort_columns, "item", *features, *keeps)
         rows = session.sql(engine.connection.compile(table))
     names = tuple(f"keep{place}" if condition is not None else None for place, condition in enumerate(conditions))
-    grouped, fields = _grouped(rows, sort_columns, names)
+    grouped, fields = _grouped(rows, [*sort_columns, "item", *features], names)
     notes = tuple(f"{WARNING}{warning}" for warning in checked.warnings)
-    return GroupedEvents(grouped, fields, sort_columns, checked.units_per_second, notes)
+    return GroupedEvents(grouped, fields, sort_columns, checked.units_per_second, notes, config.features)
 
 
 def _open_frame(engine: SparkEngine, dataframe: Any, config: EventsConfig) -> Events:
@@ -119,21 +126,21 @@ def _open_frame(engine: SparkEngine, dataframe: Any, config: EventsConfig) -> Ev
     from peterrec.data.prepare.spark_engine import FRAME  # noqa: PLC0415 - imports Spark
 
     check_time_format(config.time_format)
-    names = list(dict.fromkeys(event_columns(config).values()))
+    names = list(dict.fromkeys(read_columns(config).values()))
     types = tuple(to_arrow_type(dataframe.schema[name].dataType) for name in names)
     described = InputFile(Path(FRAME), "parquet", tuple(names), types)
     check_columns(described, config)
-    raw = engine.read_frame("events", dataframe, event_columns(config), config.time_format)
+    raw = engine.read_frame("events", dataframe, read_columns(config), config.time_format)
     return check_events(engine, [raw], [[described]], config)
 
 
-def _grouped(rows: Any, sort_columns: Sequence[str], keeps: Sequence[str | None]) -> tuple[Any, tuple[str | None, ...]]:
+def _grouped(rows: Any, columns: Sequence[str], keeps: Sequence[str | None]) -> tuple[Any, tuple[str | None, ...]]:
     """Gather the events of each user that are read for some bundle; a user of whom none is read has none."""
     from pyspark.sql import functions as F  # noqa: PLC0415 - an extra, by the name that all know
 
     single = len(keeps) == 1
     named = [name for name in keeps if name is not None]
-    event = F.struct(*sort_columns, "item", *([] if single else named))
+    event = F.struct(*columns, *([] if single else named))
     if len(named) == len(keeps):  # else there is a bundle that reads all of them
         read = F.col(named[0])
         for name in named[1:]:

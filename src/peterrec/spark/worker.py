@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from peterrec.config import PreprocessingConfig
+from peterrec.config import EventFeatureConfig, PreprocessingConfig
+from peterrec.data.event_features import EventFeatureEncoder
 from peterrec.data.hashing import id_hash
-from peterrec.data.ids import UserHistories, as_history
+from peterrec.data.ids import HistoryFeatures, UserHistories, as_history
+from peterrec.data.prepare.feature_columns import FeatureRows, feature_names
 from peterrec.data.prepare.spark_reader import errors_as_text
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import equal_to_before, order_ties, seconds_of, tie_keys, tied_rows
@@ -60,6 +62,7 @@ class Job:
         exclude_seen: as of `UserModel.recommend`.
         sort_columns: fields of an event that order it: time, and order where there is one.
         units_per_second: of the times, where they are numbers.
+        features: of an event, whose texts are in its fields.
         counters: accumulators of Spark by the names in `COUNTS`, or none.
     """
 
@@ -74,6 +77,7 @@ class Job:
     exclude_seen: bool | None = None
     sort_columns: tuple[str, ...] = ("time",)
     units_per_second: float | None = None
+    features: tuple[EventFeatureConfig, ...] = ()
     counters: Mapping[str, Any] | None = None
 
 
@@ -111,6 +115,8 @@ class _UserEvents:
     def __init__(self, batch: pa.RecordBatch, job: Job) -> None:
         self.user_ids = _user_ids(batch)
         self.keep: dict[str, IntArray] = {}
+        self.codes: list[int] = []
+        self.seconds: list[float] = []
         if "items" in batch.schema.names:
             self.items, lengths = _row_items(batch, self.user_ids, job)
             self.read_events = int(lengths.sum())
@@ -124,7 +130,13 @@ class _UserEvents:
         lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
         events = lists.flatten()
         fields = {field.name: events.field(field.name) for field in events.type}
-        order = _event_order(self.user_ids, lengths, fields, job)
+        codes, seconds = np.zeros(len(events), dtype=np.int64), np.empty(0)
+        if job.features:
+            seconds = seconds_of(fields["time"], job.units_per_second)
+            codes = FeatureRows(_feature_texts(fields), seconds).codes(EventFeatureEncoder(job.features))
+        order = _event_order(self.user_ids, lengths, fields, codes, job)
+        if job.features:
+            self.codes, self.seconds = codes[order].tolist(), seconds[order].tolist()
         self.keep = {
             question.keep: np.asarray(fields[question.keep].to_numpy(zero_copy_only=False))[order]
             for question in job.questions
@@ -136,11 +148,16 @@ class _UserEvents:
         """Return what is read for a bundle."""
         starts = [0, *self.ends[:-1].tolist()]
         rows = [slice(start, end) for start, end in zip(starts, self.ends.tolist(), strict=True)]
-        if question.keep is None:
-            return UserHistories(self.user_ids, [self.items[row] for row in rows])
-        keep = self.keep[question.keep]
-        retained = [[self.items[place] for place in (np.flatnonzero(keep[row]) + row.start).tolist()] for row in rows]
-        return UserHistories(self.user_ids, retained)
+        places = [range(row.start, row.stop) for row in rows]
+        if question.keep is not None:
+            keep = self.keep[question.keep]
+            places = [(np.flatnonzero(keep[row]) + row.start).tolist() for row in rows]
+
+        def of_users(values: list[Any]) -> list[list[Any]]:
+            return [[values[place] for place in user_places] for user_places in places]
+
+        features = HistoryFeatures(of_users(self.codes), of_users(self.seconds)) if self.codes else None
+        return UserHistories(self.user_ids, of_users(self.items), features)
 
 
 def _user_ids(batch: pa.RecordBatch) -> list[str]:
@@ -161,7 +178,14 @@ def _row_items(batch: pa.RecordBatch, user_ids: list[str], job: Job) -> tuple[li
     return [item for history in histories for item in history], lengths
 
 
-def _event_order(user_ids: list[str], lengths: IntArray, fields: Mapping[str, pa.Array], job: Job) -> IntArray:
+def _feature_texts(fields: Mapping[str, pa.Array]) -> pa.Table:
+    names = feature_names(fields)
+    return pa.table({name: fields[name] for name in names} or {"item": fields["item"]})
+
+
+def _event_order(
+    user_ids: list[str], lengths: IntArray, fields: Mapping[str, pa.Array], codes: IntArray, job: Job
+) -> IntArray:
     """Return the order of the events of some users, which are sorted already: of ties, that of their hashes."""
     users = np.repeat(np.arange(len(lengths)), lengths)
     columns = [pa.chunked_array([fields[name]]) for name in job.sort_columns]
@@ -173,7 +197,7 @@ def _event_order(user_ids: list[str], lengths: IntArray, fields: Mapping[str, pa
     items = fields["item"].take(rows).dictionary_encode()
     item_hashes = id_hash(items.dictionary.to_pylist())[items.indices.to_numpy()]
     keys = tie_keys(user_hashes, seconds_of(fields["time"].take(rows), job.units_per_second), item_hashes)
-    return order_ties(same_as_before, tied, keys, np.zeros(len(tied), dtype=np.int64))
+    return order_ties(same_as_before, tied, keys, codes[tied])
 
 
 def _settings(job: Job, question: BundleQuestion) -> dict[str, Any]:
@@ -190,9 +214,8 @@ def _answers(model: UserModel, job: Job, question: BundleQuestion, users: UserHi
         settings["batch_size"] = max(1, min(job.batch_size, SCORES_AT_ONCE // max(1, len(model.targets(question.key)))))
         table = item_table(model, question.key, users, k=job.k, exclude_seen=job.exclude_seen, **settings)
     else:
-        known_events = model.encode(users.items, question.key, **_settings(job, question)).known_counts
-        vectors = model.represent(users.items, question.key, **settings)
-        table = vector_table(users, known_events, vectors)
+        embeddings = model.embed(users.items, question.key, features=users.features, **settings)
+        table = vector_table(users, embeddings.known_events, embeddings.vectors)
         table = table.set_column(2, "vector", table["vector"].cast(pa.list_(pa.float32())))
     return _stacked(table, question.name, job.verb) if job.stacked else table
 

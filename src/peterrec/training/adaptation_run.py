@@ -19,7 +19,6 @@ from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.preprocessing import pretraining_remarks
 from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
-from peterrec.storage import short_hash
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
 from peterrec.training.distributed import Batches, join
@@ -72,7 +71,7 @@ class AdaptationRun:
         if not isinstance(backbone, UserModel):
             backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
         self.model = backbone
-        require_same_catalogue(self.model, self.corpus)
+        self.model.pretrained.check_corpus(self.corpus)
         for line in _remarks(self.model, self.corpus, task_names):
             logger.info(line)
         self.task_names = task_names
@@ -183,21 +182,6 @@ class AdaptationRun:
             provenance=task.provenance,
             new_users=model.pretrained.new_users,
             class_priors=_shares(learner.train, len(task.class_names)),
-        )
-
-
-def require_same_catalogue(model: UserModel, corpus: Corpus) -> None:
-    """Refuse a corpus whose item indices mean other items than the backbone's.
-
-    Raises:
-        FingerprintError: they do.
-    """
-    if not model.pretrained.reads(corpus.catalogue):
-        raise FingerprintError(
-            "its catalogue is not the backbone's "
-            f"({short_hash(corpus.catalogue.fingerprint)}, {short_hash(model.catalogue.fingerprint)})",
-            remedy="prepare this data with the backbone's catalogue (prepare --catalogue BACKBONE), or pre-train anew",
-            path=corpus.path,
         )
 
 

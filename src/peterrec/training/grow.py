@@ -149,6 +149,7 @@ def _by_events(
 def _check_corpus(pretrained: PretrainedBackbone, corpus: Corpus, config: GrowConfig) -> None:
     """Refuse a corpus by which the backbone cannot grow, and settings of a runner that is not there."""
     _require_new_items(pretrained, corpus)
+    pretrained.check_event_features(corpus)
     _require_same_new_users(pretrained, corpus)
     check_loggers_and_callbacks(config.runner)
 

@@ -97,6 +97,8 @@ def _with_rows(network: NextItemModel, tables: dict[str, Tensor], bias: Tensor) 
         for name, tensor in network.state_dict().items()
     }
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-        grown = NextItemModel(build_backbone(network.backbone.config, items))
+        grown = NextItemModel(
+            build_backbone(network.backbone.config, items, feature_sizes=network.backbone.feature_sizes)
+        )
     grown.load_state_dict(state)
     return grown

@@ -14,7 +14,7 @@ from torch import Tensor
 from peterrec.config import PretrainConfig
 from peterrec.data.batching import FixedBatches, Windows, inference_batches
 from peterrec.data.masking import mask_items
-from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, IntArray, Sequences
+from peterrec.data.sequences import FIRST_ITEM, MASK, PAD, IntArray, Sequences, items_of
 from peterrec.data.views import draw_views
 from peterrec.nn.losses import LogUniformSampler
 
@@ -77,7 +77,7 @@ class MaskedItems:
         """Hide some items of each row, at least one, and ask for these."""
         config = self.config
         inputs, chosen = mask_items(tokens, config.mask_fraction, config.masking, self.items, rng, least=1)
-        return Examples(inputs, np.where(chosen, tokens, PAD))
+        return Examples(inputs, np.where(chosen, items_of(tokens), PAD))
 
     def valid(self, sequences: Sequences) -> list[Batch]:
         """Return batches of held-out users: with the same hidden items each time; and with the last one hidden."""
@@ -88,7 +88,7 @@ class MaskedItems:
             nothing = np.zeros(tokens.shape, dtype=bool)
             batches.append(_valid_batch(hidden.inputs, hidden.targets, hidden.targets != PAD, nothing))
             last = _last(_items_of(tokens))
-            targets = np.where(last, tokens, PAD)
+            targets = np.where(last, items_of(tokens), PAD)
             batches.append(_valid_batch(np.where(last, MASK, tokens), targets, nothing, last))
         return batches
 
@@ -129,7 +129,7 @@ class ExampleSource:
         """Return `inputs`, `targets` (B, T), and `negatives` (S,) of a sampled softmax; `views` (U, V, W) of users."""
         out: Batch = {}
         if self.config.prediction_weight > 0:
-            examples = self.objective.examples(self.data.tokens(rows), rng)
+            examples = self.objective.examples(self._with_dropout(self.data.tokens(rows), rng), rng)
             out = {"inputs": torch.from_numpy(examples.inputs), "targets": torch.from_numpy(examples.targets)}
         if self.config.prediction_weight > 0 and self.sampler is not None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -140,6 +140,12 @@ class ExampleSource:
                 users = np.sort(rng.choice(users, self.config.contrastive.users, replace=False))
             out["views"] = views_of(self.sequences, users, self.config, rng)
         return out
+
+    def _with_dropout(self, tokens: Array, rng: np.random.Generator) -> Array:
+        """Return windows, some of them without the features of their events."""
+        if self.sequences.features is None:
+            return tokens
+        return np.where(rng.random((len(tokens), 1)) < self.config.masking.feature_dropout, items_of(tokens), tokens)
 
 
 def views_of(sequences: Sequences, rows: IntArray, config: PretrainConfig, rng: np.random.Generator) -> Tensor:
@@ -164,7 +170,8 @@ def valid_batches(objective: Objective, sequences: Sequences) -> FixedBatches[Ba
 
 
 def _items_of(tokens: Array) -> Array:
-    return np.where(tokens >= FIRST_ITEM, tokens, PAD)  # neither padding nor [UNK] is anything to predict
+    items = items_of(tokens)
+    return np.where(items >= FIRST_ITEM, items, PAD)  # neither padding nor [UNK] is anything to predict
 
 
 def _last(targets: Array) -> Array:

@@ -19,6 +19,7 @@ from peterrec.config import PretrainConfig, dump_yaml, with_settings, without_ru
 from peterrec.data.batching import EpochStream
 from peterrec.data.cache import cached_path, only_maker
 from peterrec.data.corpus import Corpus
+from peterrec.data.preprocessing import feature_sizes
 from peterrec.data.pretraining_users import split_users
 from peterrec.data.sequences import FIRST_ITEM, IntArray, Sequences
 from peterrec.errors import ConfigError, DataError
@@ -225,7 +226,8 @@ def check_settings(config: PretrainConfig, items: int) -> None:
 def _network(corpus: Corpus, config: PretrainConfig, rows: IntArray) -> NextItemModel:
     """Return the network before training; `rows` are the users that it may be started from."""
     popularity = log_share(torch.from_numpy(corpus.catalogue.counts))
-    backbone = build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed)
+    sizes = feature_sizes(corpus.provenance().preprocessing)
+    backbone = build_backbone(config.backbone, len(corpus.catalogue), seed=config.seed, feature_sizes=sizes)
     if config.item_init == "co-occurrence":
         factors = item_factors(corpus.sequences, rows, backbone.items, config.backbone.channels, config.seed)
         with torch.no_grad():

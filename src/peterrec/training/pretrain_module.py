@@ -20,6 +20,7 @@ from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.sparse_table import TouchedRows
+from peterrec.nn.tokens import items_of
 from peterrec.training.callbacks import require_finite
 from peterrec.training.distributed import gather_rows, on_rank_zero, rank, shard_rows, shard_size, world_size
 from peterrec.training.loop import TrainedModule, backbone_for_runner
@@ -106,7 +107,7 @@ class PretrainModule(TrainedModule):
         targets = batch["targets"][is_target]
         if len(targets) == 0:  # nothing but [UNK] to say: there is no mean
             table = self.trained.backbone.embedding.weight
-            x = F.embedding(batch["inputs"], table.detach() if self.by_rows else table)
+            x = F.embedding(items_of(batch["inputs"]), table.detach() if self.by_rows else table)
             nothing: Tensor = self.backbone.forward_embedded(x, batch["inputs"]).sum() * 0.0
             return nothing
         if self.by_rows:
@@ -122,7 +123,7 @@ class PretrainModule(TrainedModule):
     def _on_rows(self, batch: dict[str, Tensor], is_target: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, computed with copies of the rows that the batch touches in place of the tables."""
         assert self.sampler is not None
-        inputs, negatives = batch["inputs"], batch["negatives"]
+        inputs, negatives = items_of(batch["inputs"]), batch["negatives"]
         table, head = self.trained.backbone.embedding.weight, self.trained.head
         offset = FIRST_ITEM if head is None else 0  # from an item to its row
         scored = (targets - FIRST_ITEM + offset, negatives + offset)
@@ -135,7 +136,7 @@ class PretrainModule(TrainedModule):
             )
         input_places, (target_places, negative_places) = input_rows.places[0], output_rows.places[-2:]
         padding = 0 if int(input_rows.rows[0]) == PAD else None  # rows ascend, and padding is the first
-        x = F.embedding(input_places, input_rows.values, padding)
+        x = self.backbone.add_event_features(F.embedding(input_places, input_rows.values, padding), batch["inputs"])
         hidden = self.trained.outgoing(self.backbone.forward_embedded(x, inputs)[is_target])
         bias = self.trained.output_table()[1][(output_rows.rows - offset).clamp(min=0)]  # special tokens have none
         expected = self.sampler.log_expected(negatives, len(negatives))

@@ -187,10 +187,14 @@ def fork(config: AdaptConfig, backbone: Backbone) -> tuple[Backbone, UnsharedMod
     )
     # A seed of its own: the pre-trained backbone may have started at random weights of the same seed.
     pretrained = starts_pretrained(config)
-    start = backbone if pretrained else build_backbone(backbone.config, backbone.items, seed=config.seed + 1)
+    start = backbone if pretrained else _untrained(backbone, config.seed + 1)
     network = start.fork(unshared)
     network.modules_of(unshared).requires_grad_(plan.trained)
     return network, unshared
+
+
+def _untrained(backbone: Backbone, seed: int) -> Backbone:
+    return build_backbone(backbone.config, backbone.items, seed=seed, feature_sizes=backbone.feature_sizes)
 
 
 def starts_pretrained(config: AdaptConfig) -> bool:

@@ -18,7 +18,7 @@ from peterrec.model import UserModel
 from peterrec.nn.patch import patched_sublayers
 from peterrec.storage import read_json
 from peterrec.training.adapt import adapt
-from peterrec.training.adaptation_run import require_same_catalogue, train_and_valid
+from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.callbacks import Row
 from peterrec.training.patch_size import patch_share
 from peterrec.training.pretrain import check_settings, pretrain, pretraining_plan
@@ -168,7 +168,7 @@ class AdaptTrials:
     def check(self) -> None:
         """Refuse settings that do not fit the backbones, and a task without users."""
         if isinstance(self.backbone, UserModel):
-            require_same_catalogue(self.backbone, self.corpus)
+            self.backbone.pretrained.check_corpus(self.corpus)
             networks = [self.backbone.network.backbone.config]
         else:
             self.backbone.check()

@@ -81,6 +81,15 @@ class StoreContract(RetentionContract):
         store.append(with_domains)
         assert store.read("u").events == with_domains
 
+    def test_features_come_back_as_they_were(self, store: EventStore) -> None:
+        values = [{"type": 'é "日本"', "amount": 1.5, "n": -(2**70), "new": False}, None, {"amount": 7}]
+        with_features = [Event("u", str(i), "x", float(i), "shop", features) for i, features in enumerate(values)]
+        store.append(with_features)
+        assert store.read("u").events == with_features
+        # What is not values is not kept.
+        store.append([Event("v", "1", "x", 1.0, features={"type": None}), Event("v", "2", "x", 2.0, features={})])
+        assert [event.features for event in store.read("v").events] == [None, None]
+
     @pytest.mark.parametrize("timestamp", [0.0, -5.25, 1700000000.123456, 1e300, 5e-324, 0.1 + 0.2])
     def test_a_timestamp_comes_back_as_it_was(self, store: EventStore, timestamp: float) -> None:
         event = Event("u", "e", "item", timestamp)
@@ -199,6 +208,13 @@ class StoreContract(RetentionContract):
             {"event_id": 7},
             {"domain": 7},
             {"domain": "\ud800"},
+            {"features": ["view"]},
+            {"features": {"type": "\ud800"}},
+            {"features": {7: "view"}},
+            {"features": {"amount": float("nan")}},
+            {"features": {"amount": 10**400}},
+            {"features": {"type": ["view"]}},
+            {"features": {str(number): 1 for number in range(51)}},
         ],
     )
     def test_one_bad_event_and_none_of_the_call_is_kept(self, store: EventStore, wrong: dict[str, Any]) -> None:

@@ -134,7 +134,7 @@ def test_a_database_of_another_program_is_refused_and_stays(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [1, 4])
+@pytest.mark.parametrize("version", [1, 5])
 def test_what_another_release_wrote_is_refused(store: SqliteStore, path: Path, version: int) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version={version}")
@@ -143,20 +143,26 @@ def test_what_another_release_wrote_is_refused(store: SqliteStore, path: Path, v
         SqliteStore(path, 10)
 
 
-def test_a_file_of_version_2_is_brought_up_to_date(path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path, version: int) -> None:
     store = SqliteStore(path, 4)
     store.append(events("u", *range(12)))
     before = store.read("u")
     store.close()
-    with sqlite3.connect(path) as file:  # what version 2 had not
-        for table in (*(f"dropped_{shard}" for shard in range(64)), "pending_erasures", "counters", "in_use"):
+    with sqlite3.connect(path) as file:  # what these versions had not
+        for shard in range(64):
+            file.execute(f"ALTER TABLE events_{shard} DROP COLUMN features")
+        absent = (*(f"dropped_{shard}" for shard in range(64)), "pending_erasures", "counters", "in_use")
+        for table in absent if version == 2 else ():
             file.execute(f"DROP TABLE {table}")
-        file.execute("PRAGMA user_version=2")
+        file.execute(f"PRAGMA user_version={version}")
     file.close()
     store = SqliteStore(path, 4)
     assert store.read("u") == before
     store.append(events("u", *range(12, 20), start=12))
     assert store.append(events("u", 99, start=12)) == [False]
+    store.append([Event("v", "1", "x", 1.0, features={"type": "view"})])
+    assert store.read("v").events[0].features == {"type": "view"}
     assert store.delete("u").complete
     store.close()
 

@@ -14,12 +14,14 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
-from peterrec.config import EventsConfig, PreprocessingConfig
+from peterrec.config import EventFeatureConfig, EventsConfig, PreprocessingConfig
+from peterrec.data.event_features import EventFeatureEncoder
 from peterrec.data.hashing import UInt64Array, id_hash
-from peterrec.data.ids import UserHistories
+from peterrec.data.ids import HistoryFeatures, UserHistories
 from peterrec.data.prepare.engine import EngineMemoryError
 from peterrec.data.prepare.event_filters import earlier_than, source_filters, target_filter
 from peterrec.data.prepare.events import SORT_COLUMNS, Events, open_events
+from peterrec.data.prepare.feature_columns import FeatureRows, check_times, feature_names, without_column
 from peterrec.data.prepare.files import describe, find_files
 from peterrec.data.prepare.open_engine import open_engine
 from peterrec.data.prepare.units import NAMES
@@ -70,10 +72,13 @@ def _read(config: EventsConfig, preprocessing: PreprocessingConfig | None, at_on
         is_read = read_condition(events, preprocessing)
         table = events.table if is_read is None else events.table.mutate(keep=is_read)
         keys = [name for name in SORT_COLUMNS if name in table.columns]
-        names = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
+        encoder = EventFeatureEncoder(config.features) if config.features else None
+        check_times(encoder, events.time_kind, config.time)
+        required = [name for name in ("user", *keys, "item", "keep") if name in table.columns]
+        names = [*required, *feature_names(table.columns)]
         rows = table.select(*names).order_by("user", *keys).to_pyarrow_batches(chunk_size=at_once)
         for piece in _whole_users(rows, at_once):
-            stored.append(_histories(piece, keys, events.units_per_second))
+            stored.append(_histories(piece, keys, events.units_per_second, encoder))
         on_error.pop_all()
     left_out = events.rows - stored.events
     if left_out:
@@ -102,15 +107,29 @@ def _whole_users(batches: Iterable[pa.RecordBatch], at_once: int) -> Iterator[pa
         yield waiting
 
 
-def _histories(rows: pa.Table, keys: list[str], unit: float | None) -> UserHistories:
+def _histories(
+    rows: pa.Table, keys: list[str], unit: float | None, encoder: EventFeatureEncoder | None
+) -> UserHistories:
     """Return what is read of events, which are in order but for ties."""
-    order = _event_order(rows, keys, unit)
+    features = None if encoder is None else FeatureRows(rows, seconds_of(rows["time"], unit))
+    codes = np.zeros(len(rows), dtype=np.int64)
+    if features is not None and encoder is not None:
+        codes = features.codes(encoder)
+    order = _event_order(rows, keys, unit, codes)
     keep = rows["keep"].to_numpy()[order] if "keep" in rows.column_names else np.ones(len(rows), dtype=bool)
     starts = np.flatnonzero(~equal_to_before(rows["user"]))
     ends = np.cumsum(np.add.reduceat(keep.astype(np.int64), starts)).tolist()
-    items = rows["item"].take(pa.array(order[keep])).to_pylist()
-    histories = [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return UserHistories(rows["user"].take(pa.array(starts)).to_pylist(), histories)
+    users = rows["user"].take(pa.array(starts)).to_pylist()
+    read = order[keep]
+    items = _cut(rows["item"].take(pa.array(read)).to_pylist(), ends)
+    if features is None:
+        return UserHistories(users, items)
+    event_features = HistoryFeatures(_cut(codes[read].tolist(), ends), _cut(features.seconds[read].tolist(), ends))
+    return UserHistories(users, items, event_features)
+
+
+def _cut(values: list[Any], ends: list[int]) -> list[list[Any]]:
+    return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def resolve_columns(config: EventsConfig, preprocessing: PreprocessingConfig | None) -> tuple[EventsConfig, list[str]]:
@@ -153,6 +172,12 @@ def without_absent_columns(
             columns = columns | {name: None}
             if name == "order":
                 notes.append(f"there is no column {column!r}: events with equal times stand in the order of a hash")
+    features = [EventFeatureConfig.model_validate(feature) for feature in columns.get("features", ())]
+    read = {feature.column for feature in features if feature.column is not None}
+    absent = {column for column in read if column not in present}
+    notes += [f"there is no column {column!r}: that feature of events is missing" for column in sorted(absent)]
+    features = [without_column(feature) if feature.column in absent else feature for feature in features]
+    columns = columns | {"features": tuple(features)}
     assumed = assumptions(preprocessing, times=True, domains=columns["domain"] is not None)
     return EventsConfig.model_validate(columns), [*notes, *(f"assumed: {line}" for line in assumed)]
 
@@ -202,12 +227,12 @@ def check_unit(events: Events, config: EventsConfig, preprocessing: Preprocessin
         )
 
 
-def _event_order(rows: pa.Table, keys: list[str], unit: float | None) -> IntArray:
+def _event_order(rows: pa.Table, keys: list[str], unit: float | None, codes: IntArray) -> IntArray:
     same_as_before = equal_to_before(rows["user"], *(rows[name] for name in keys))
     tied = np.flatnonzero(tied_rows(same_as_before))
     events = rows.take(pa.array(tied))
     hashes = tie_keys(_id_hashes(events["user"]), seconds_of(events["time"], unit), _id_hashes(events["item"]))
-    return order_ties(same_as_before, tied, hashes, np.zeros(len(tied), dtype=np.int64))
+    return order_ties(same_as_before, tied, hashes, codes[tied])
 
 
 def _id_hashes(ids: pa.ChunkedArray) -> UInt64Array:

@@ -22,6 +22,7 @@ from peterrec.data.prepare.columns import (
 )
 from peterrec.data.prepare.duplicates import refuse_equal_files, repeated_path_warnings, similar_file_warnings
 from peterrec.data.prepare.engine import Engine, scalars
+from peterrec.data.prepare.feature_columns import check_feature_types, feature_columns, read_feature
 from peterrec.data.prepare.files import FILE, UNREAD, InputFile, describe, directives, find_files
 from peterrec.data.prepare.plausibility import event_warnings, suspicious_flags
 from peterrec.data.prepare.sortable import (
@@ -84,7 +85,7 @@ def open_events(engine: Engine, config: EventsConfig, name: str = "events") -> E
     by_lines = config.ties == "lines"
     groups = [[file] for file in files] if by_lines else _group_by_form(files)
     raw = [
-        engine.read(name, group, event_columns(config), config.time_format, file_number=number if by_lines else None)
+        engine.read(name, group, read_columns(config), config.time_format, file_number=number if by_lines else None)
         for number, group in enumerate(groups)
     ]
     events = check_events(engine, raw, groups, config)
@@ -114,9 +115,10 @@ def check_events(
         for table in marked
     ]
     all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)
-    complete = all_rows.drop_null([*readers])
+    required = [name for name in readers if name not in feature_columns(config)]
+    complete = all_rows.drop_null(required)
     valid = complete.select(*readers)
-    counts = _count_rows(all_rows, [*readers])
+    counts = _count_rows(all_rows, required)
     dropped, reason = _check_rows(all_rows, config) if counts["invalid"] else (0, "")
     files = tuple(file for group in groups for file in group)
     if not counts["rows"]:
@@ -162,9 +164,8 @@ def check_time_format(time_format: str | None) -> None:
 
 def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
     """Return raw values, null where a mark stands, and again as they stand in the file, for messages."""
-    names = [*event_columns(config)]
-    values = {name: without_mark(raw[name], config.missing) for name in names}
-    written = {f"{WRITTEN}{name}": raw[name].cast("string") for name in names}
+    values = {name: without_mark(raw[name], config.missing) for name in read_columns(config)}
+    written = {f"{WRITTEN}{name}": raw[name].cast("string") for name in event_columns(config)}
     if UNREAD in raw.columns:
         written[f"{WRITTEN}time"] = ibis.coalesce(raw[UNREAD], written[f"{WRITTEN}time"])
     line = ["line"] if "line" in raw.columns else []
@@ -172,7 +173,7 @@ def _with_missing_values(raw: Any, config: EventsConfig) -> Any:
 
 
 def _describe_all(config: EventsConfig) -> tuple[InputFile, ...]:
-    columns = event_columns(config)
+    columns = read_columns(config)
     files = tuple(
         describe(path, list(columns.values()), separator=config.separator, columns=config.columns)
         for path in find_files(config.paths)
@@ -188,6 +189,7 @@ def check_columns(file: InputFile, config: EventsConfig) -> None:
     check_types(file, [config.user, config.item], sortable)
     for column in sortable:
         check_fractions(file, column)
+    check_feature_types(file, [*feature_columns(config).values()])
 
 
 def event_columns(config: EventsConfig) -> dict[str, str]:
@@ -195,6 +197,11 @@ def event_columns(config: EventsConfig) -> dict[str, str]:
     names = {"user": config.user, "item": config.item, "time": config.time}
     optional = {"order": config.order, "domain": config.domain}
     return names | {name: column for name, column in optional.items() if column is not None}
+
+
+def read_columns(config: EventsConfig) -> dict[str, str]:
+    """Return what all columns that are read are called in files: those of `event_columns`, and of features."""
+    return event_columns(config) | feature_columns(config)
 
 
 def _group_by_form(files: Sequence[InputFile]) -> list[list[InputFile]]:
@@ -238,7 +245,12 @@ def _readers(
         readers["line"] = lambda table: table["line"]
     if config.domain is not None:
         readers["domain"] = lambda table: table["domain"].cast("string").nullif("")
+    readers |= {name: _feature_reader(name) for name in feature_columns(config)}
     return readers, item_kind, time_kind
+
+
+def _feature_reader(name: str) -> Reader:
+    return lambda table: read_feature(table[name])
 
 
 def _reader(column: str, kind: SortKind, counts: Sequence[ValueCounts]) -> Reader:

@@ -11,6 +11,7 @@ from peterrec.arguments import describe, did_you_mean
 from peterrec.config import EventsConfig, PrepareConfig, RankingTaskConfig, build_config, with_settings
 from peterrec.config.shortcuts import classification_task, multilabel_task, ranking_task, regression_task
 from peterrec.data.frames import FrameFiles, is_dataframe
+from peterrec.data.prepare.feature_columns import stored_features
 from peterrec.errors import ConfigError
 
 Names = str | Sequence[str] | Mapping[str, str]
@@ -71,7 +72,10 @@ def prepare_config(events: Any, keywords: Keywords, settings: dict[str, Any], fr
     columns = {name: settings[name] for name in COLUMN_SETTINGS & settings.keys()}
     settings = {name: value for name, value in settings.items() if name not in columns}
     reading = build_config(EventsConfig, {"paths": ("events",), **columns})  # refused before anything is written
-    settings["events"] = {"paths": _event_paths(events, reading, frames), **columns}
+    catalogue = settings.get("catalogue")
+    stored = stored_features(Path(catalogue)) if isinstance(catalogue, str | Path) else ()
+    read = [feature.column for feature in (*reading.features, *stored)]
+    settings["events"] = {"paths": _event_paths(events, reading, read, frames), **columns}
     domains = _named(keywords.rank)
     tasks = [*_table_tasks(keywords, reading.user, frames)]
     if keywords.history is not None and not domains:
@@ -99,9 +103,11 @@ def recorded_config(config: PrepareConfig, frames: FrameFiles) -> PrepareConfig:
     return config.model_copy(update={"events": events, "tasks": tuple(tasks)})
 
 
-def _event_paths(events: Any, reading: EventsConfig, frames: FrameFiles) -> tuple[str, ...]:
+def _event_paths(
+    events: Any, reading: EventsConfig, features: Sequence[str | None], frames: FrameFiles
+) -> tuple[str, ...]:
     if is_dataframe(events):
-        used = [reading.user, reading.item, reading.time, reading.order, reading.domain]
+        used = [reading.user, reading.item, reading.time, reading.order, reading.domain, *features]
         return (str(frames.write(events, "events", [column for column in used if column is not None])),)
     if isinstance(events, str | Path):
         return (str(events),)

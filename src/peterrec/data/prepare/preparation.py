@@ -24,7 +24,7 @@ from peterrec.config import (
     TaskConfig,
     dump_yaml,
 )
-from peterrec.data.arrow_arrays import to_lists
+from peterrec.data.arrow_arrays import feature_lists, to_lists
 from peterrec.data.cache import cache_folder, cached_path, only_maker
 from peterrec.data.corpus import Corpus
 from peterrec.data.frames import FrameFiles
@@ -32,6 +32,7 @@ from peterrec.data.new_users import NOBODY
 from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_sequences import SequenceFile, pieces
 from peterrec.data.prepare.events import Events, open_events
+from peterrec.data.prepare.feature_columns import with_catalogue_features
 from peterrec.data.prepare.files import InputFile, describe, find_files
 from peterrec.data.prepare.filter_summary import (
     new_user_counts,
@@ -122,7 +123,7 @@ def prepare(
     parent = cache_folder() if out is None else Path(out).absolute().parent
     with FrameFiles(parent) as frames, frames.named_in_errors(), contextlib.ExitStack() as lock:
         keywords = Keywords(users, label_user, classify, rank, regress, history, multilabel)
-        config = prepare_config(events, keywords, settings, frames)
+        config = _with_catalogue_features(prepare_config(events, keywords, settings, frames))
         files = input_files(config)
         identities = [
             file.identity() if frames.name_of(file.path) is None else frames.identity(file.path) for file in files
@@ -150,6 +151,15 @@ def prepare(
                 _Preparation(engine, config, folder, scratch, say, recorded, identities).run()
             _remove_folder(scratch)
     return Corpus.open(out)
+
+
+def _with_catalogue_features(config: PrepareConfig) -> PrepareConfig:
+    """Return settings with the features of events that the catalogue given was prepared with."""
+    if config.catalogue is None:
+        return config
+    events = config.events
+    file = describe(find_files(events.paths)[0], [], separator=events.separator, columns=events.columns)
+    return config.model_copy(update={"events": with_catalogue_features(events, config.catalogue, file.columns)})
 
 
 def _check_replaceable(out: Path, config: PrepareConfig) -> None:
@@ -215,9 +225,10 @@ class _Preparation:
             if times is not None or cut_of(task) != UNCUT:
                 cuts[task.name] = times
         with contextlib.ExitStack() as files:
-            main = files.enter_context(SequenceFile(self.folder / "cache"))
+            features = source.encoder is not None
+            main = files.enter_context(SequenceFile(self.folder / "cache", features=features))
             early = {
-                name: files.enter_context(SequenceFile(self.scratch / f"history-{number}"))
+                name: files.enter_context(SequenceFile(self.scratch / f"history-{number}", features=features))
                 for number, name in enumerate(cuts)
             }
             return self._cut(source, cuts, main, early)
@@ -234,16 +245,16 @@ class _Preparation:
         for number, piece in enumerate(pieces(source, [cuts[name] for name in timed])):
             ends = dict(zip(timed, piece.cuts, strict=True))
             self.tied_events += piece.tied_events
-            sequences = shorten(piece.sequences, self.config.source)
+            sequences = shorten(piece.sequences, self.config.source, encoder=source.encoder)
             enough = sequences.lengths >= self.config.source.min_user_events
             lengths[piece.places] = np.where(enough, sequences.lengths, 0)
             chosen = sequences.take(np.flatnonzero(enough))
             main.append(chosen)
             user_ids = piece.user_ids.filter(pa.array(enough))
-            table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen)})
+            table = pa.table({"user_id": user_ids, "sequence": to_lists(chosen), **feature_lists(chosen)})
             pq.write_table(table, self.folder / "sequences" / f"part-{number:05d}.parquet", compression="zstd")
             for name in cuts:
-                cut_off = shorten(piece.sequences, self.config.source, ends.get(name), tasks[name])
+                cut_off = shorten(piece.sequences, self.config.source, ends.get(name), tasks[name], source.encoder)
                 early[name].append(cut_off)
                 early_lengths[name][piece.places] = np.where(enough, cut_off.lengths, 0)
         rows = np.where(lengths > 0, np.cumsum(lengths > 0) - 1, -1)
@@ -310,6 +321,7 @@ class _Preparation:
             "rare_items": self.config.source.rare_items,
             "time_kind": events.time_kind,
             "units_per_second": source.units_per_second or 1.0,
+            **self._feature_facts(source),
             "steps": steps,
             "ties": {
                 "events": self.tied_events,
@@ -327,9 +339,18 @@ class _Preparation:
         for line in summary_lines(manifest):
             self.say(line)
 
+    def _feature_facts(self, source: Source) -> dict[str, Any]:
+        """Return the features of events, with their categories, as the manifest has them."""
+        if source.encoder is None:
+            return {}
+        return {"event_features": [feature.model_dump(mode="json") for feature in source.encoder.features]}
+
     def _fingerprint(self, source: Source, entries: list[dict[str, Any]]) -> str:
         digest = hashlib.sha256(source.catalogue.fingerprint.encode())
         names = ("items", "offsets", "user_hashes", *(["new_users"] if self.config.new_users != NOBODY else []))
+        if source.encoder is not None:
+            names += ("features",)
+            digest.update(json.dumps(self._feature_facts(source), sort_keys=True).encode())
         for name in names:
             digest.update(sha256_file(self.folder / "cache" / f"{name}.npy").encode())
         for entry in entries:

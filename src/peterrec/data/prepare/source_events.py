@@ -16,11 +16,13 @@ import pyarrow as pa
 from peterrec.config import NewUsersConfig, PrepareConfig, SplitConfig
 from peterrec.data.arrow_arrays import single_array
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.event_features import EventFeatureEncoder
 from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.new_users import NOBODY, kept_out_by_id
 from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import at_or_after, known_domains, source_filters
 from peterrec.data.prepare.events import SORT_COLUMNS, Events
+from peterrec.data.prepare.feature_columns import feature_names, fit_features
 from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts
 from peterrec.errors import ArtifactError, DataError
@@ -69,6 +71,7 @@ class Source:
         users: who did it.
         steps: what was kept and dropped, and why.
         units_per_second: of numeric times; None for moments.
+        encoder: of the features of events, which `table` has as texts; None: there are none.
     """
 
     chosen: Any
@@ -78,6 +81,7 @@ class Source:
     users: Users
     steps: tuple[Step, ...]
     units_per_second: float | None
+    encoder: EventFeatureEncoder | None = None
 
 
 def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Source:
@@ -118,7 +122,8 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
     users = _users(engine, source_rows, config, new_users)
     table = _indexed(engine, source_rows, users)
     hashes = _item_hashes(engine, items)
-    return Source(chosen, table, hashes, catalogue, users, tuple(steps), events.units_per_second)
+    encoder = fit_features(_of_old_users(source_rows, new_users), config.events, events.time_kind)
+    return Source(chosen, table, hashes, catalogue, users, tuple(steps), events.units_per_second, encoder)
 
 
 def _step(description: str, remaining: int, dropped: int, reason: str) -> Step:
@@ -184,6 +189,11 @@ def _drawn(users: pa.Table, settings: NewUsersConfig, split: SplitConfig) -> pa.
     """Say of each user whether it is kept out."""
     drawn = kept_out_by_id(id_hash(users["user"].to_pylist()), settings, split)
     return pa.table([users["user"], pa.array(drawn | users["late"].to_numpy())], schema=DRAWN)
+
+
+def _of_old_users(events: Any, new_users: Any | None) -> Any:
+    """Return the events of users who are not new."""
+    return events if new_users is None else events.anti_join(new_users, "user")
 
 
 def _count_items(engine: Engine, chosen: Any, new_users: Any | None) -> Any:
@@ -300,6 +310,6 @@ def _split_users(users: pa.Table, split: SplitConfig) -> pa.Table:
 def _indexed(engine: Engine, events: Any, users: Users) -> Any:
     keys = [name for name in SORT_COLUMNS if name in events.columns]
     joined = events.inner_join(users.table, "user")
-    columns: Sequence[str] = ("place", *keys, "rank", "item")
+    columns: Sequence[str] = ("place", *keys, "rank", "item", *feature_names(events.columns))
     numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
     return engine.cluster("source", numbered.select(*columns), "place")

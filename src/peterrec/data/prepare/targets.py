@@ -86,7 +86,7 @@ def _own_events(engine: Engine, task: RankingTaskConfig, settings: EventsConfig)
 def task_events(task_files: EventsConfig, settings: EventsConfig) -> EventsConfig:
     """Return the settings by which the files of a task are read; what they leave out is as for the other files."""
     named = task_files.model_dump(include=task_files.model_fields_set)
-    return EventsConfig.model_validate(settings.model_dump(exclude={"paths"}) | named)
+    return EventsConfig.model_validate(settings.model_dump(exclude={"paths", "features"}) | named)
 
 
 def is_target(events: Events, task: RankingTaskConfig) -> Any:

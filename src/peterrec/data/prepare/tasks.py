@@ -26,7 +26,7 @@ from peterrec.config import (
     TaskKind,
 )
 from peterrec.data import arrow_arrays
-from peterrec.data.arrow_arrays import to_lists
+from peterrec.data.arrow_arrays import feature_lists, to_lists
 from peterrec.data.corpus import PARTS
 from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.event_filters import parse_time_limit
@@ -277,6 +277,8 @@ def _write_part(
         fields.append(("label", pa.int64()) if labelled.labels is not None else ("targets", ragged))
     if labelled.seen_targets is not None:
         fields.append(("seen", ragged))
+    if histories.sequences.features is not None:
+        fields.append(("features", ragged))
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for rows in _blocks(chosen, labelled, histories):
@@ -295,6 +297,9 @@ def _write_part(
                 digest(targets.offsets.tobytes() + targets.items.tobytes())
             if labelled.seen_targets is not None:
                 columns.append(to_lists(labelled.seen_targets.take(rows)))
+            if sequences.features is not None:
+                columns += feature_lists(sequences).values()
+                digest(np.ascontiguousarray(sequences.features).tobytes())
             digest("\n".join(user_ids.to_pylist()).encode())
             digest(sequences.offsets.tobytes() + np.ascontiguousarray(sequences.items).tobytes())
             writer.write_table(pa.table(columns, schema=schema))

@@ -20,6 +20,7 @@ from peterrec.evaluation.baselines.settings import DupnConfig
 from peterrec.experiments.neural_baselines.train import Say, TrainedBaseline, train_epochs
 from peterrec.nn.device import find_device
 from peterrec.nn.heads import Head
+from peterrec.nn.tokens import items_of
 from peterrec.training.adaptation_run import train_and_valid
 from peterrec.training.callbacks import Curve
 from peterrec.training.joint import MONITOR, metric_in_joint
@@ -59,7 +60,8 @@ class UserEncoder(nn.Module):
         """Return the vectors of users; their events stand oldest first, [PAD] after the last."""
         if tokens.shape[1] == 0:
             return self.weigh.weight.new_zeros(len(tokens), self.recurrent.hidden_size)
-        states, _ = self.recurrent(self.dropout(self.embedding(tokens)))  # (B, T, H); padding comes after the events
+        embedded = self.dropout(self.embedding(items_of(tokens)))
+        states, _ = self.recurrent(embedded)  # (B, T, H); padding comes after the events
         events = tokens != PAD
         scores = self.weigh(torch.tanh(self.attention(states))).squeeze(2)  # (B, T)
         # Not -inf: the softmax over no event at all would be NaN, and so its gradient.

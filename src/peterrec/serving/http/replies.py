@@ -48,6 +48,7 @@ class KeptEvent(BaseModel):
     item: ItemId
     timestamp: float = Field(description="seconds since 1970")
     domain: str | None = Field(description="as it came with the event")
+    features: dict[str, str | bool | int | float] | None = Field(description="as they came with the event")
     known: bool = Field(description="whether the catalogue has the item")
 
 

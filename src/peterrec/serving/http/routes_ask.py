@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["questions"], dependencies=[allow("read")
 async def predict(body: PredictBody, service: ServiceOf) -> Response:
     """Answer any tasks about any users, whose events come with the question. All are answered, or none."""
     check_limits(body, service.limits)
-    requests = [Request(body_request.items, body_request.question()) for body_request in body.requests]
+    requests = [Request(sent.items, sent.question(), sent.times, features=sent.features) for sent in body.requests]
     return reply(PredictReply, PredictReply.model_construct(answers=await service.answer(requests)))
 
 

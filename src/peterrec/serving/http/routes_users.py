@@ -43,7 +43,8 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
             "a timestamp is more than a day ahead of the service's clock",
             remedy="send seconds since 1970, not milliseconds",
         )
-    events = [Event(sent.user, sent.id, sent.item, sent.timestamp, sent.domain) for sent in body.events]
+    events = [Event(sent.user, sent.id, sent.item, sent.timestamp, sent.domain, sent.features) for sent in body.events]
+    service.check_features(events)
     new = await service.append(events)
     is_known = service.in_catalogue([event.item for event, is_new in zip(events, new, strict=True) if is_new])
     stored = sum(new)
@@ -83,7 +84,14 @@ async def show(user: User, service: ServiceOf) -> Response:
         raise ApiError(404, "unknown_user", "nothing is kept of this user", "append events first")
     is_known_item = service.in_catalogue([event.item for event in kept_events])
     events = [
-        KeptEvent(id=event.event_id, item=event.item, timestamp=event.timestamp, domain=event.domain, known=is_known)
+        KeptEvent(
+            id=event.event_id,
+            item=event.item,
+            timestamp=event.timestamp,
+            domain=event.domain,
+            features=event.features,
+            known=is_known,
+        )
         for event, is_known in zip(kept_events, is_known_item, strict=True)
     ]
     return reply(UserReply, UserReply(user=user, count=len(events), events=events))

@@ -14,6 +14,7 @@ from peterrec.config import LimitsConfig, Name
 from peterrec.config.base import NAME_BYTES, NAME_PATTERN
 from peterrec.errors import RequestError
 from peterrec.serving.requests import Question
+from peterrec.serving.store.values import MAX_FEATURES
 
 LARGEST_INTEGER = 2**63 - 1  # what stores and catalogues hold
 FULL_TEXT = r"^[^\x00]+$"
@@ -35,6 +36,8 @@ def _integral_float_to_int(value: Any) -> Any:
 IntegralFloat = BeforeValidator(_integral_float_to_int)
 IntegerId = Annotated[int, Field(ge=-LARGEST_INTEGER - 1, le=LARGEST_INTEGER), IntegralFloat]
 Item = TextId | IntegerId
+FeatureText = Annotated[str, Field(min_length=1, max_length=1_000, pattern=FULL_TEXT)]
+EventFeatures = Annotated[dict[FeatureText, FeatureText | bool | int | float | None], Field(max_length=MAX_FEATURES)]
 BundleName = Annotated[Name, Field(min_length=1, max_length=NAME_BYTES, json_schema_extra={"pattern": NAME_PATTERN})]
 Version = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
 
@@ -112,6 +115,12 @@ class RequestBody(AskBody):
     """A question about a user whose events are given."""
 
     items: Annotated[History, Bound("history", "list")]
+    times: Annotated[list[float] | None, Bound("history", "list")] = Field(
+        None, description="of the events, seconds since 1970; none: filters and features of time are not applied"
+    )
+    features: Annotated[list[EventFeatures | None] | None, Bound("history", "list")] = Field(
+        None, description="of the events, what each says beside its item, as in POST /v1/events"
+    )
 
 
 class PredictBody(Body):
@@ -144,6 +153,12 @@ class EventBody(Body):
     domain: Annotated[
         TextId | None, Field(description="of the item, where the prepared log had domains"), Bound("id_length", "text")
     ] = None
+
+    features: EventFeatures | None = Field(
+        None,
+        description="what the event says beside its item, by columns of the prepared log; others are kept, unread",
+        examples=[{"type": "view", "amount": 12.5}],
+    )
 
 
 class EventsBody(Body):

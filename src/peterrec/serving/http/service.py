@@ -261,6 +261,18 @@ class Service:
         """Return which items the catalogue has."""
         return [place != UNK for place in self.parts.engine.model.catalogue.find(items)]
 
+    def check_features(self, events: Sequence[Event]) -> None:
+        """Refuse events with a feature that the model reads and that cannot be one.
+
+        Raises:
+            RequestError: the message has the value.
+        """
+        encoder = self.parts.engine.encoder
+        for event in events:
+            wrong = None if encoder is None else encoder.wrong_value(event.features)
+            if wrong is not None:
+                raise RequestError(wrong, remedy="send a number, or leave it out: then it is missing")
+
     # ------------------------------------------------------------ around
 
     async def call(self, work: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from peterrec.data.catalogue import ItemId
+from peterrec.data.event_features import EventValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Event:
             of an event that is to be kept: now, but behind the user's newest event (`values.next_timestamp`), whatever
             the clock says.
         domain: of the item, where there are several; None: unknown.
+        features: what the event says beside its item, by the columns of the prepared log; None: nothing.
     """
 
     user: str
@@ -29,6 +31,7 @@ class Event:
     item: ItemId
     timestamp: float | None
     domain: str | None = None
+    features: EventValues | None = None
 
 
 @dataclass(frozen=True)

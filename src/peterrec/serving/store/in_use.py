@@ -34,9 +34,9 @@ class InUseMark:
 
     @staticmethod
     def create(connection: sqlite3.Connection) -> None:
-        """Make the table, in a transaction."""
-        connection.execute("CREATE TABLE in_use (mark TEXT)")
-        connection.execute("INSERT INTO in_use VALUES (NULL)")
+        """Make the table where it is not there, in a transaction."""
+        connection.execute("CREATE TABLE IF NOT EXISTS in_use (mark TEXT)")
+        connection.execute("INSERT INTO in_use SELECT NULL WHERE NOT EXISTS (SELECT 1 FROM in_use)")
 
     def check(self, connection: sqlite3.Connection, *, has_log: bool) -> None:
         """Refuse a copy without its log.

@@ -100,7 +100,8 @@ class RedisStore:
         arguments: list[str | int] = [new_revision(), self._keep_events, max_events(self._keep_events)]
         arguments += [newest.get(user, "any") for user in numbers]
         for event, tie in zip(timed, event_ties(timed), strict=True):
-            value = json.dumps([event.event_id, pack_item(event.item), event.domain], ensure_ascii=False)
+            features = [] if event.features is None else [event.features]
+            value = json.dumps([event.event_id, pack_item(event.item), event.domain, *features], ensure_ascii=False)
             arguments += [numbers[event.user], repr(event.timestamp), f"{tie:016x}", event.event_id, value]
         with self._errors():
             new = self._append(keys=[key for user in numbers for key in _keys(user)], args=arguments)
@@ -255,8 +256,8 @@ def _keys(user: str) -> list[str]:
 
 
 def _event(user: str, member: bytes, score: bytes) -> Event:
-    event_id, packed, domain = json.loads(member[ORDER_DIGITS:])
-    return Event(user, event_id, unpack_item(packed), float(score), domain)
+    event_id, packed, domain, *features = json.loads(member[ORDER_DIGITS:])
+    return Event(user, event_id, unpack_item(packed), float(score), domain, *features)
 
 
 def _text(value: str | bytes) -> str:

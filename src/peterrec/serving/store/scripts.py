@@ -6,7 +6,7 @@ A user has four keys, in this order:
   `dropped`, timestamp of the newest event that was dropped;
 - a set: the ids of the events that are kept;
 - a sorted set: score is the timestamp, member the tie in 16 hexadecimal digits and the number of arrival in 16 decimal
-  ones (which order equal scores), then JSON of `[event id, packed item, domain]`;
+  ones (which order equal scores), then JSON of `[event id, packed item, domain]`, and features where it tells some;
 - a sorted set: hashes of the ids of events that were dropped, the newest ones; score is the number of arrival.
 """
 

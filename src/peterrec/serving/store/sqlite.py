@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 import zlib
@@ -22,6 +23,7 @@ from peterrec.serving.store.values import (
     event_ties,
     max_events,
     new_revision,
+    pack_features,
     try_finish,
     with_timestamps,
 )
@@ -50,6 +52,7 @@ CREATE TABLE {name} (
     event_id TEXT NOT NULL,
     item NOT NULL,             -- TEXT, INTEGER, or the digits of a larger integer as a BLOB
     domain TEXT,
+    features TEXT,             -- JSON, or null
     PRIMARY KEY (user, timestamp, tie, arrival),
     UNIQUE (user, event_id)
 ) WITHOUT ROWID"""
@@ -108,7 +111,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, keep_events: int, *, timeout: float = 5.0) -> None:
         self._keep_events = keep_events
-        self._file = SqliteFile(path, timeout, _create, {2: _add_erasures})
+        self._file = SqliteFile(path, timeout, _create, {2: _upgrade_from_2, 3: _add_features})
         self.finish_erasures()
         self._waiting: deque[_Call] = deque()
 
@@ -223,6 +226,17 @@ def _create(connection: sqlite3.Connection) -> None:
     _add_erasures(connection)
 
 
+def _upgrade_from_2(connection: sqlite3.Connection) -> None:
+    _add_erasures(connection)
+    _add_features(connection)
+
+
+def _add_features(connection: sqlite3.Connection) -> None:
+    """Add the column that version 4 has and version 3 had not; as the last one, which is where a new file has it."""
+    for shard in range(SHARDS):
+        connection.execute(f"ALTER TABLE events_{shard} ADD COLUMN features TEXT")
+
+
 def _add_erasures(connection: sqlite3.Connection) -> None:
     """Add the tables that version 3 has and version 2 had not."""
     for shard in range(SHARDS):
@@ -263,9 +277,10 @@ class _Shard:
         if row.dropped is not None and (event.timestamp < row.dropped or self._was_dropped(row, event)):
             return False
         item = event.item if isinstance(event.item, str) or event.item in INTEGERS else str(event.item).encode()
+        features = pack_features(event.features)
         inserted = self._connection.execute(
-            f"INSERT INTO {self._events} VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, event_id) DO NOTHING",
-            (row.number, event.timestamp, tie, row.arrived, event.event_id, item, event.domain),
+            f"INSERT INTO {self._events} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, event_id) DO NOTHING",
+            (row.number, event.timestamp, tie, row.arrived, event.event_id, item, event.domain, features),
         ).rowcount
         if not inserted:
             return False
@@ -318,13 +333,13 @@ class _Shard:
     def last(self, row: _User, user: str, count: int) -> list[Event]:
         """Return the last `count` events, oldest first."""
         rows = self._connection.execute(
-            f"SELECT event_id, item, timestamp, domain FROM {self._events} WHERE user = ?"
+            f"SELECT event_id, item, timestamp, domain, features FROM {self._events} WHERE user = ?"
             " ORDER BY timestamp DESC, tie DESC, arrival DESC LIMIT ?",
             (row.number, count),
         ).fetchall()
         return [
-            Event(user, event_id, _item(item), timestamp, domain)
-            for event_id, item, timestamp, domain in reversed(rows)
+            Event(user, event_id, _item(item), timestamp, domain, None if features is None else json.loads(features))
+            for event_id, item, timestamp, domain, features in reversed(rows)
         ]
 
     def rewrite_without(self, row: _User) -> None:

@@ -14,7 +14,7 @@ from peterrec.errors import FormatVersionError, StoreError
 from peterrec.serving.store.in_use import InUseMark, wal_path
 
 APPLICATION = 0x70726563  # "prec": in the file's header, marks it as a store of events
-VERSION = 3
+VERSION = 4
 MAX_LOG_BYTES = 64 << 20  # of the write-ahead log; past it a writer waits shortly for readers, to begin it again
 LOG_WAIT_MS = 50
 PROBLEMS = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from peterrec.data.catalogue import ItemId
+from peterrec.data.event_features import EventValues
 from peterrec.data.hashing import id_hash
 from peterrec.data.ties import tie_keys
 from peterrec.errors import RequestError, StoreError
@@ -17,6 +20,8 @@ from peterrec.serving.store.base import Erasures, Event
 
 SLACK = 1.25  # a user may have this many times the events that are kept, so that dropping is not done at every event
 MICROSECOND = 1e-6
+MAX_FEATURES = 50  # of an event
+FEATURES = "send texts, finite numbers, true or false, by the name of the column"
 DIGITS = 4_000  # of an integer: Python turns no longer ones into text (`sys.set_int_max_str_digits`)
 
 
@@ -57,7 +62,33 @@ def _checked(event: Event) -> Event:
         checked_text(event.item, "item")
     elif type(event.item) is not int or abs(event.item) >= 10**DIGITS:  # a bool is no id
         raise RequestError("an item is neither text nor an integer", remedy=f"at most {DIGITS} digits")
-    return event if event.timestamp is None else replace(event, timestamp=_finite(event.timestamp))
+    timestamp = None if event.timestamp is None else _finite(event.timestamp)
+    return replace(event, timestamp=timestamp, features=_checked_features(event.features))
+
+
+def _checked_features(features: EventValues | None) -> EventValues | None:
+    """Return features without those that are not told; None where none is.
+
+    Raises:
+        RequestError: a value is neither a text, a finite number, true nor false; or there are too many.
+    """
+    if features is None:
+        return None
+    if not isinstance(features, Mapping) or len(features) > MAX_FEATURES:
+        raise RequestError(f"features of an event are no mapping of at most {MAX_FEATURES}", remedy=FEATURES)
+    present = {name: value for name, value in features.items() if value is not None}
+    for name, value in present.items():
+        checked_text(name, "feature")
+        if isinstance(value, str):
+            checked_text(value, "feature")
+        elif type(value) not in (bool, int, float) or not -sys.float_info.max <= value <= sys.float_info.max:
+            raise RequestError(f"the feature {name!r} of an event is {value!r:.40}", remedy=FEATURES)
+    return present or None
+
+
+def pack_features(features: EventValues | None) -> str | None:
+    """Encode features as text; None where there are none."""
+    return None if features is None else json.dumps(features, ensure_ascii=False)
 
 
 def next_timestamp(now: float, newest: float) -> float:
