@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
+from peterrec.data.decision import Decision
 from peterrec.errors import PeterRecError
 from peterrec.sklearn import PatchClassifier, PatchRanker, PatchRegressor, UserEncoder
 
@@ -69,6 +72,21 @@ def test_a_classifier_says_its_own_labels(classifier: PatchClassifier) -> None:
     assert classifier.score(HISTORIES, labels) > 0.9
     assert (probabilities[:-1, 1] > 0.5).tolist() == (classifier.predict(HISTORIES) == "old").tolist()
     assert 0.4 < probabilities[-1, 0] < 0.6, "of a stranger, the shares of the classes"
+
+
+@pytest.mark.parametrize("thresholds", [(None, 0.999), (0.999, None)])
+def test_a_classifier_answers_by_the_threshold_of_its_bundle(
+    classifier: PatchClassifier, thresholds: tuple[float | None, ...]
+) -> None:
+    estimator = copy.copy(classifier)
+    estimator.bundle_ = replace(classifier.bundle_, decision=Decision(100, thresholds))
+    names = estimator.bundle_.class_names
+    positive = names[thresholds.index(0.999)]
+    negative = names[1 - names.index(positive)]
+    probability = estimator.predict_proba(HISTORIES)[:, estimator.classes_.tolist().index(positive)]
+    expected = np.where(probability >= 0.999, positive, negative)
+    assert estimator.predict(HISTORIES).tolist() == expected.tolist()
+    assert expected.tolist() != classifier.predict(HISTORIES).tolist()
 
 
 def test_labels_that_are_numbers_come_back_as_numbers(encoder: UserEncoder) -> None:

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from peterrec.data.catalogue import Catalogue, ItemId
+from peterrec.data.decision import Decision, chosen_classes, chosen_labels, class_sets
 from peterrec.data.encoding import Histories
 from peterrec.data.number_outputs import quantile_name
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.display import Tabular
 
 FloatArray = npt.NDArray[np.float32]
-LIKELY = 0.5
 LABEL_SEPARATOR = "|"  # of labels in a text, as prepare reads it
 
 
@@ -49,34 +49,49 @@ class Predictions(Tabular):
         known_events: (N,) int64: events of each user that the model knows; 0: answered by the class shares of the users
             that the bundle was trained on, the same for everybody.
         users: who they are.
+        decision: threshold that the label is answered by, and sets of classes, as the bundle has them; None: the most
+            probable class is answered, and no set.
     """
 
     class_names: tuple[str, ...]
     probabilities: FloatArray
     known_events: IntArray
     users: AskedUsers = AskedUsers()
+    decision: Decision | None = None
 
     def __repr__(self) -> str:
         return f"Predictions({len(self.probabilities):,} users, classes {', '.join(self.class_names)})"
 
     @property
     def labels(self) -> list[str]:
-        """The most probable class of each user."""
-        return [self.class_names[i] for i in self.probabilities.argmax(axis=1)]
+        """The most probable class of each user, or by the threshold of the bundle."""
+        return [self.class_names[i] for i in chosen_classes(self.probabilities, self.decision)]
+
+    @property
+    def class_sets(self) -> list[list[str]]:
+        """The set of classes of each user that holds the true one as often as the bundle promises; empty without it."""
+        if self.decision is None or self.decision.conformal is None:
+            return [[] for _ in self.probabilities]
+        rows = class_sets(self.probabilities, self.decision)
+        return [[self.class_names[i] for i in np.flatnonzero(row)] for row in rows]
 
     def to_arrow(self) -> pa.Table:
         """Return the answers as a table.
 
         Returns:
-            N rows: the user, label, probability (of it), known_events, and `p(CLASS)` for each class.
+            N rows: the user, label, probability (of it), known_events, and `p(CLASS)` for each class; of a bundle with
+            sets of classes also `class_set`, with `|` between its classes.
         """
+        answered = chosen_classes(self.probabilities, self.decision)
         columns: dict[str, Any] = {
             self.users.column: self.users.array(len(self.probabilities)),
             "label": pa.array(self.labels, pa.string()),
-            "probability": self.probabilities.max(axis=1),
+            "probability": self.probabilities[np.arange(len(answered)), answered],
             "known_events": self.known_events,
         }
         columns |= {f"p({label})": self.probabilities[:, i] for i, label in enumerate(self.class_names)}
+        if self.decision is not None and self.decision.conformal is not None:
+            columns["class_set"] = pa.array([LABEL_SEPARATOR.join(classes) for classes in self.class_sets], pa.string())
         return pa.table(columns)
 
 
@@ -90,27 +105,30 @@ class LabelPredictions(Tabular):
         known_events: (N,) int64: events of each user that the model knows; 0: answered by the share of users with each
             label among those that the bundle was trained on, the same for everybody.
         users: who they are.
+        decision: thresholds of the bundle; None: labels of a probability of 0.5 or more are answered.
     """
 
     label_names: tuple[str, ...]
     probabilities: FloatArray
     known_events: IntArray
     users: AskedUsers = AskedUsers()
+    decision: Decision | None = None
 
     def __repr__(self) -> str:
         return f"LabelPredictions({len(self.probabilities):,} users, labels {', '.join(self.label_names)})"
 
     @property
     def labels(self) -> list[list[str]]:
-        """The labels of each user that are as probable as not, or more."""
-        return [[self.label_names[i] for i in np.flatnonzero(row >= LIKELY)] for row in self.probabilities]
+        """The labels of each user that reach their threshold, or are as probable as not, or more."""
+        chosen = chosen_labels(self.probabilities, self.decision)
+        return [[self.label_names[i] for i in np.flatnonzero(row)] for row in chosen]
 
     def to_arrow(self) -> pa.Table:
         """Return the answers as a table.
 
         Returns:
-            N rows: the user, labels (those of a probability of 0.5 or more, with `|` between them), known_events, and
-            `p(LABEL)` for each label.
+            N rows: the user, labels (those that reach their threshold, 0.5 unless one was chosen, with `|` between
+            them), known_events, and `p(LABEL)` for each label.
         """
         columns: dict[str, Any] = {
             self.users.column: self.users.array(len(self.probabilities)),

@@ -331,9 +331,10 @@ class UserModel(SequenceModel):
         if self.bundle(bundle).kind == "multilabel":
             names, known_events = self.bundle(bundle).class_names, inputs.sequences.item_counts
             shares = self.label_probabilities(inputs.sequences, bundle, batch_size=inputs.batch_size)
-            return LabelPredictions(names, shares, known_events, inputs.users)
+            return LabelPredictions(names, shares, known_events, inputs.users, self.bundle(bundle).decision)
         probabilities = self.probabilities(inputs.sequences, bundle, batch_size=inputs.batch_size)
-        return Predictions(self.bundle(bundle).class_names, probabilities, inputs.sequences.item_counts, inputs.users)
+        loaded, known_events = self.bundle(bundle), inputs.sequences.item_counts
+        return Predictions(loaded.class_names, probabilities, known_events, inputs.users, loaded.decision)
 
     def recommend(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from peterrec.answers import FloatArray, TopItems
 from peterrec.arguments import check, checked, names_there
@@ -217,16 +218,26 @@ class SequenceModel:
         Raises:
             ConfigError: the bundle is of another kind of task.
         """
-        head, priors = self.bundle(bundle).head, self.bundle(bundle).class_priors
-        if not isinstance(head, ClassificationHead):
-            kind = self.bundle(bundle).kind
-            remedy = "use recommend" if kind == "ranking" else "use predict, numbers or label_probabilities"
-            raise ConfigError(f"bundle {bundle!r} is of a {kind} task", remedy=remedy)
-        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
-        probabilities: FloatArray = head(vectors.to(self.device)).softmax(dim=1).cpu().numpy()
-        if priors is not None:
-            probabilities[sequences.item_counts == 0] = priors
+        loaded = self.bundle(bundle)
+        if not isinstance(loaded.head, ClassificationHead):
+            remedy = "use recommend" if loaded.kind == "ranking" else "use predict, numbers or label_probabilities"
+            raise ConfigError(f"bundle {bundle!r} is of a {loaded.kind} task", remedy=remedy)
+        return self._answer_probabilities(sequences, bundle, batch_size)
+
+    def _answer_probabilities(self, sequences: Sequences, bundle: str, batch_size: int) -> FloatArray:
+        """Return the probabilities of outputs, (N, K); of users without known events the shares of train users."""
+        loaded = self.bundle(bundle)
+        outputs = self._outputs(sequences, bundle, batch_size)
+        probabilities: FloatArray = loaded.probabilities(outputs).cpu().numpy()
+        if loaded.class_priors is not None:
+            probabilities[sequences.item_counts == 0] = loaded.class_priors
         return probabilities
+
+    def _outputs(self, sequences: Sequences, bundle: str, batch_size: int) -> Tensor:
+        """Return the outputs of the head, (N, K) float32 on the device of the model."""
+        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        outputs: Tensor = self.bundle(bundle).head(vectors.to(self.device)).float()
+        return outputs
 
     @torch.inference_mode()
     def label_probabilities(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> FloatArray:
@@ -247,11 +258,7 @@ class SequenceModel:
         if not isinstance(loaded.head, MultilabelHead):
             remedy = "use recommend" if loaded.kind == "ranking" else "use predict"
             raise ConfigError(f"bundle {bundle!r} is of a {loaded.kind} task", remedy=remedy)
-        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
-        probabilities: FloatArray = loaded.head(vectors.to(self.device)).float().sigmoid().cpu().numpy()
-        if loaded.class_priors is not None:
-            probabilities[sequences.item_counts == 0] = loaded.class_priors
-        return probabilities
+        return self._answer_probabilities(sequences, bundle, batch_size)
 
     @torch.inference_mode()
     def numbers(self, sequences: Sequences, bundle: str, *, batch_size: int = 256) -> npt.NDArray[np.float64]:
@@ -272,8 +279,7 @@ class SequenceModel:
         if loaded.numbers is None:
             remedy = "use recommend" if loaded.kind == "ranking" else "use predict"
             raise ConfigError(f"bundle {bundle!r} is of a {loaded.kind} task", remedy=remedy)
-        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
-        predictions = loaded.numbers.numbers(loaded.head(vectors.to(self.device)).float().cpu().numpy())
+        predictions = loaded.numbers.numbers(self._outputs(sequences, bundle, batch_size).cpu().numpy())
         predictions[sequences.item_counts == 0] = loaded.numbers.constant
         return predictions
 

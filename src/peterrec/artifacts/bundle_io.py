@@ -28,10 +28,12 @@ from peterrec.config import (
 )
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
+from peterrec.data.decision import Decision
 from peterrec.data.number_outputs import NumberOutputs
 from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError
 from peterrec.nn.backbone import Backbone, UnsharedModules
+from peterrec.nn.calibration import Calibration, plain_probabilities
 from peterrec.nn.heads import Head
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
@@ -83,6 +85,8 @@ class Bundle:
         provenance: corpus, split and preprocessing of the users it was trained on; None where that is not known.
         new_users: who was kept out of the pre-training of the backbone; None: nobody.
         items: that its tables were made with, where they have more since the backbone was grown; None: all.
+        calibration: of the probabilities of classes or labels, fitted on valid users; None: the network's own.
+        decision: thresholds and sets of classes, chosen by valid users; None: the most probable is answered.
     """
 
     name: str
@@ -110,6 +114,8 @@ class Bundle:
     numbers: NumberOutputs | None = None
     new_users: KeptOutUsersConfig | None = None
     items: int | None = None
+    calibration: Calibration | None = None
+    decision: Decision | None = None
 
     def __repr__(self) -> str:
         return f"Bundle({', '.join(f'{name}={shown(value)}' for name, value in self._facts().items())})"
@@ -131,7 +137,15 @@ class Bundle:
     @property
     def outputs(self) -> Outputs:
         """Meaning of the outputs of the head."""
-        return Outputs(self.class_names, self.class_priors, self.targets, self.numbers)
+        meaning = (self.class_names, self.class_priors, self.targets, self.numbers)
+        return Outputs(*meaning, self.calibration, self.decision)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return (N, K) probabilities of classes or labels from (N, K) outputs of the head, calibrated or plain."""
+        exclusive = self.kind != "multilabel"
+        if self.calibration is None:
+            return plain_probabilities(outputs, exclusive=exclusive)
+        return self.calibration.probabilities(outputs, exclusive=exclusive)
 
     @property
     def outputs_fingerprint(self) -> str:

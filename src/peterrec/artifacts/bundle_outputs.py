@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peterrec.artifacts.tensors import names_fingerprint
 from peterrec.config import TaskKind
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.decision import Decision
 from peterrec.data.number_outputs import NumberOutputs
+from peterrec.nn.calibration import Calibration
 from peterrec.nn.heads import ClassificationHead, Head, ItemHead, MultilabelHead, RegressionHead
 from peterrec.storage import description_errors, read_json, write_json
 
@@ -26,12 +28,16 @@ class Outputs(NamedTuple):
         class_priors: share of each class, or of users with each label, among the train users.
         targets: catalogue of a ranking task.
         numbers: scale and quantiles of a regression task.
+        calibration: of the probabilities of classes or labels; None: they are what the network says.
+        decision: thresholds that labels are answered by, and sets of classes; None: the most probable is answered.
     """
 
     class_names: tuple[str, ...] = ()
     class_priors: tuple[float, ...] | None = None
     targets: Catalogue | None = None
     numbers: NumberOutputs | None = None
+    calibration: Calibration | None = None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def check_distinct(names: tuple[str, ...]) -> None:
 
 
 def _read_labels(path: Path, *, exclusive: bool = True) -> Outputs:
-    """Read class names and class priors, which bundles of before they were kept lack.
+    """Read class names, class priors, which bundles of before they were kept lack, and what valid users decided.
 
     Of classes that are not exclusive, labels, each user may have several: their shares have no sum.
     """
@@ -89,8 +95,14 @@ def _read_labels(path: Path, *, exclusive: bool = True) -> Outputs:
         labels = read_json(path)
         names, class_priors = tuple(labels["class_names"]), labels.get("class_priors")
         check_distinct(names)
+        calibration, decision = labels.get("calibration"), labels.get("decision")
+        outputs = Outputs(
+            names,
+            calibration=None if calibration is None else Calibration.from_json(calibration, len(names)),
+            decision=None if decision is None else Decision.from_json(decision, len(names)),
+        )
         if class_priors is None:
-            return Outputs(names)
+            return outputs
         class_priors = tuple(float(prior) for prior in class_priors)
         if (
             len(class_priors) != len(names)
@@ -99,12 +111,18 @@ def _read_labels(path: Path, *, exclusive: bool = True) -> Outputs:
             or (exclusive and not math.isclose(sum(class_priors), 1, abs_tol=1e-6))
         ):
             raise ValueError("class_priors are not one share for each class")
-        return Outputs(names, class_priors)
+        return outputs._replace(class_priors=class_priors)
 
 
 def _write_labels(path: Path, outputs: Outputs) -> None:
-    priors = {} if outputs.class_priors is None else {"class_priors": list(outputs.class_priors)}
-    write_json(path, {"class_names": list(outputs.class_names)} | priors)
+    tree: dict[str, Any] = {"class_names": list(outputs.class_names)}
+    if outputs.class_priors is not None:
+        tree["class_priors"] = list(outputs.class_priors)
+    if outputs.calibration is not None:
+        tree["calibration"] = outputs.calibration.to_json()
+    if outputs.decision is not None:
+        tree["decision"] = outputs.decision.to_json()
+    write_json(path, tree)
 
 
 def _targets(outputs: Outputs) -> Catalogue:

@@ -2,6 +2,7 @@
 
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
+from peterrec.config.calibration import CalibrationConfig, ThresholdConfig
 from peterrec.config.convert import AmazonConfig
 from peterrec.config.data import (
     ActivityConfig,
@@ -44,6 +45,7 @@ from peterrec.config.loading import (
     with_settings,
     without_runner,
 )
+from peterrec.config.negatives import NegativesConfig
 from peterrec.config.patch import (
     PATCH_SETTINGS,
     BottleneckConfig,
@@ -56,7 +58,7 @@ from peterrec.config.pretraining import ContrastiveConfig, MaskingConfig, Pretra
 from peterrec.config.run import EvaluateConfig, RunConfig
 from peterrec.config.runner import CallbackConfig, RunnerConfig
 from peterrec.config.serve import EngineConfig, LimitsConfig, ReplicasConfig, ServeConfig, Window
-from peterrec.config.training import READOUTS, AdaptConfig, NegativesConfig, OptimConfig, ReadoutName, Strategy
+from peterrec.config.training import READOUTS, AdaptConfig, OptimConfig, ReadoutName, Strategy
 from peterrec.config.tuning import RangeConfig, TuneConfig
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "AmazonConfig",
     "BackboneConfig",
     "BottleneckConfig",
+    "CalibrationConfig",
     "CallbackConfig",
     "ClassificationTaskConfig",
     "ColumnsConfig",
@@ -119,6 +122,7 @@ __all__ = [
     "TaskConfig",
     "TaskKind",
     "Text",
+    "ThresholdConfig",
     "TuneConfig",
     "Window",
     "build_config",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from peterrec.arguments import did_you_mean
-from peterrec.config.base import Config, Fraction, Positive
+from peterrec.config.base import Config, Fraction, LaterSettingsConfig, Positive
+from peterrec.config.calibration import CalibrationConfig
+from peterrec.config.negatives import NegativesConfig
 from peterrec.config.patch import PatchConfig
 from peterrec.config.runner import RunnerConfig
 
@@ -40,28 +42,10 @@ class OptimConfig(Config):
     clip_norm: Positive | None = Field(default=1.0, description="largest norm of the gradient")
 
 
-class NegativesConfig(Config):
-    """Settings of negatives: items that a user does not have, drawn for each positive of a ranking task."""
-
-    count: PositiveInt = Field(default=50, description="for each positive")
-    sampling: Literal["uniform", "popularity", "hard"] = Field(
-        default="uniform",
-        description="all alike; by the train users who have the item; or the highest-scoring of some drawn uniformly",
-    )
-    power: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.75, description="of the number of users, where sampling is by popularity"
-    )
-    candidates: PositiveInt = Field(default=200, description="drawn for each positive, where sampling is hard")
-
-    @model_validator(mode="after")
-    def _check_candidates(self) -> Self:
-        if self.sampling == "hard" and self.candidates <= self.count:
-            raise ValueError("hard negatives are the best of more: candidates must be above count")
-        return self
-
-
-class AdaptConfig(Config):
+class AdaptConfig(LaterSettingsConfig):
     """Settings of the transfer to a task (paper, section 3.3): strategy, patch, loss and training."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
     strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
     patch: SerializeAsAny[PatchConfig] = Field(
@@ -137,6 +121,9 @@ class AdaptConfig(Config):
         "fewer than 100 valid users, or they have one class only; strategy joint always takes the valid users",
     )
     folds: Annotated[int, Field(ge=2, le=10)] = Field(default=5, description="of the cross-validation")
+    calibration: CalibrationConfig = Field(
+        default=CalibrationConfig(), description="what the valid users decide after training: docs/calibration.md"
+    )
     checkpoint_every: PositiveInt = Field(default=200, description="steps between resume points, at least")
     seed: int = Field(default=0, description="of every draw")
     optim: OptimConfig = Field(default=OptimConfig(lr=2e-3, weight_decay=0.01), description="optimiser")

@@ -60,7 +60,23 @@ class ClassHeads:
                 logits = torch.baddbmm(bias[indices].unsqueeze(2), weight[indices], inputs.unsqueeze(2)).squeeze(2)
             for row, values in zip(rows, logits.float().softmax(dim=1).tolist(), strict=True):
                 outputs[row] = values[: len(tasks[row].bundle.class_names)]
+            _calibrate(outputs, rows, logits, tasks)
         return outputs
+
+
+def _calibrate(
+    outputs: list[list[float]], rows: Sequence[int], logits: Float[Tensor, "n K"], tasks: Sequence[LoadedBundle]
+) -> None:
+    """Put calibrated probabilities where the task of a row has a calibration."""
+    places_of: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        if tasks[row].bundle.calibration is not None:
+            places_of.setdefault(id(tasks[row]), []).append(place)
+    for places in places_of.values():
+        bundle = tasks[rows[places[0]]].bundle
+        calibrated = bundle.probabilities(logits[places, : len(bundle.class_names)].float())
+        for place, values in zip(places, calibrated.tolist(), strict=True):
+            outputs[rows[place]] = values
 
 
 def _as_tensor(vectors: Float[Tensor, "N R"] | list[Tensor]) -> Float[Tensor, "N R"]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from peterrec.data.catalogue import ItemId
+from peterrec.data.decision import chosen_classes
 from peterrec.data.number_outputs import NumberOutputs
 from peterrec.errors import RequestError
 from peterrec.serving.batch_plan import Prepared
@@ -28,9 +29,9 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         task: name of one of its tasks.
 
     Returns:
-        The most probable class or label, the best item by the question's `exclude_seen`, or the prediction of a number,
-        and what each event adds to its probability, its score or the number. An event that nothing is read of (an
-        unknown item, or one before the window) adds 0.
+        The class that is answered or the most probable label, the best item by the question's `exclude_seen`, or the
+        prediction of a number, and what each event adds to its probability, its score or the number. An event that
+        nothing is read of (an unknown item, or one before the window) adds 0.
 
     Raises:
         UnknownTaskError: the task is not loaded.
@@ -63,6 +64,8 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         if without_events.any():
             values[without_events] = torch.tensor(loaded.class_priors)
         best = int(values[0].argmax())
+        if loaded.bundle.kind == "classification":
+            best = int(chosen_classes(values[:1].numpy(), loaded.bundle.decision)[0])
         name = loaded.bundle.class_names[best]
         answer_values = values[:, best]
     else:

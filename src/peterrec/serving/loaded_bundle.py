@@ -49,6 +49,8 @@ class LoadedBundle:
         settings = [bundle.kind, bundle.strategy, bundle.max_length, bundle.readout, patch, str(bundle.unshared)]
         settings += [bundle.exclude_seen, reader.key]
         settings += [] if bundle.class_priors is None else [bundle.class_priors]
+        decided = [part.to_json() for part in (bundle.calibration, bundle.decision) if part is not None]
+        settings += [decided] if decided else []
         content = json.dumps([fingerprint(bundle.tensors()), bundle.outputs_fingerprint, settings], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         return cls(name, digest[:VERSION_DIGITS], bundle, str(path), time.time(), None, reader)

@@ -86,14 +86,16 @@ class ClassAnswer:
 
     Attributes:
         version: of the bundle that answered.
-        label: the most probable class.
+        label: the most probable class, or by the threshold of the bundle.
         probabilities: of each class by name, in [0, 1]; they sum to 1.
+        class_set: classes among which the true one is as often as the bundle promises; none where it promises nothing.
         kind: of the task.
     """
 
     version: str
     label: str
     probabilities: dict[str, float]
+    class_set: list[str] = field(default_factory=list)
     kind: Literal["classification"] = "classification"
 
 
@@ -137,7 +139,8 @@ class LabelsAnswer:
 
     Attributes:
         version: of the bundle that answered.
-        labels: those of a probability of 0.5 or more, the most frequent one among the train users first; any number.
+        labels: those that reach the threshold of the bundle, 0.5 unless one was chosen, the most frequent one among the
+            train users first; any number.
         probabilities: of each label by name, in [0, 1]; they have no sum.
         kind: of the task.
     """
@@ -179,7 +182,7 @@ class Explanation:
     Attributes:
         task: its name.
         version: of the bundle.
-        of: the class, or the item, whose value is explained: the most probable, the best; or `prediction`.
+        of: the class, or the item, whose value is explained: the answered or most probable, the best; or `prediction`.
         value: its probability, its score, or the predicted number, with all events.
         contributions: (T,) `value` minus the value without event t; positive: the event supports the answer.
     """

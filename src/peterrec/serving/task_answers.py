@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peterrec.answers import LIKELY
+from peterrec.data.decision import chosen_classes, chosen_labels, class_sets
 from peterrec.errors import AnswerError
 from peterrec.serving.batch_plan import History, Prepared
 from peterrec.serving.bundle_groups import RegistrySnapshot
@@ -116,14 +116,16 @@ def predict_numbers(task: LoadedBundle, vectors: Tensor) -> list[list[float]]:
 
 def predict_labels(task: LoadedBundle, vectors: Tensor) -> list[list[float]]:
     """Return the probability of each of K labels that a multilabel bundle says of each of N representations."""
-    predicted: list[list[float]] = task.bundle.head(vectors).float().sigmoid().cpu().tolist()
+    predicted: list[list[float]] = task.bundle.probabilities(task.bundle.head(vectors).float()).cpu().tolist()
     return predicted
 
 
 def _labels_answer(task: LoadedBundle, values: list[float]) -> LabelsAnswer:
     check_numbers(task.name, values)
-    probabilities = dict(zip(task.bundle.class_names, values, strict=True))
-    return LabelsAnswer(task.version, [name for name, value in probabilities.items() if value >= LIKELY], probabilities)
+    names = task.bundle.class_names
+    chosen = chosen_labels(np.array([values]), task.bundle.decision)[0]
+    labels = [name for name, answered in zip(names, chosen, strict=True) if answered]
+    return LabelsAnswer(task.version, labels, dict(zip(names, values, strict=True)))
 
 
 def _number_answer(task: LoadedBundle, values: Sequence[float]) -> NumberAnswer:
@@ -137,7 +139,11 @@ def _number_answer(task: LoadedBundle, values: Sequence[float]) -> NumberAnswer:
 def _class_answer(task: LoadedBundle, values: list[float]) -> ClassAnswer:
     names = task.bundle.class_names
     check_numbers(task.name, values)
-    return ClassAnswer(task.version, names[values.index(max(values))], dict(zip(names, values, strict=True)))
+    probabilities, decision = np.array([values]), task.bundle.decision
+    label, by_name = names[chosen_classes(probabilities, decision)[0]], dict(zip(names, values, strict=True))
+    sets = decision is not None and decision.conformal is not None
+    members = class_sets(probabilities, decision)[0] if decision is not None and sets else []
+    return ClassAnswer(task.version, label, by_name, [name for name, held in zip(names, members, strict=False) if held])
 
 
 def _answer_without_events(task: LoadedBundle, prepared: Prepared) -> TaskAnswer:

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from peterrec.answers import FloatArray, NumberPredictions, Predictions, Recommendations
 from peterrec.artifacts.bundle_io import Bundle
+from peterrec.data.decision import chosen_classes
 from peterrec.data.ids import as_histories
 from peterrec.errors import DataError
 from peterrec.model import UserModel
@@ -128,7 +129,7 @@ class PatchClassifier(ClassifierMixin, _TaskEstimator):  # type: ignore[misc]
         return probabilities
 
     def predict(self, X: Any) -> Any:  # noqa: N803
-        """Predict the most probable class of each user.
+        """Predict the most probable class of each user, or the class by a threshold that `adapt_params` ask for.
 
         Args:
             X: N histories.
@@ -140,7 +141,12 @@ class PatchClassifier(ClassifierMixin, _TaskEstimator):  # type: ignore[misc]
             DataError: the histories cannot be used as they are.
         """
         probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        decision = self.bundle_.decision
+        if decision is None or decision.thresholds is None:
+            return self.classes_[probabilities.argmax(axis=1)]
+        columns = np.array([column for column in self._columns if column is not None])
+        places = np.flatnonzero([column is not None for column in self._columns])
+        return self.classes_[places[chosen_classes(probabilities[:, places], decision.of_columns(columns))]]
 
 
 class PatchRegressor(RegressorMixin, _TaskEstimator):  # type: ignore[misc]

@@ -261,6 +261,11 @@ def _questions(
     return tuple(questions)
 
 
+def _answers_sets(model: UserModel, key: str) -> bool:
+    decision = model.bundle(key).decision
+    return decision is not None and decision.conformal is not None
+
+
 def _columns(model: UserModel, verb: Verb, question: BundleQuestion, *, stacked: bool) -> dict[str, pa.DataType]:
     columns: dict[str, pa.DataType] = {"user": pa.string()}
     if stacked:
@@ -278,7 +283,8 @@ def _columns(model: UserModel, verb: Verb, question: BundleQuestion, *, stacked:
             columns |= {"label": pa.string(), "probability": pa.float32(), "known_events": pa.int64()}
         if stacked:
             return columns | {"probabilities": pa.map_(pa.string(), pa.float32())}
-        return columns | {f"p({name})": pa.float32() for name in model.bundle(question.key).class_names}
+        columns |= {f"p({name})": pa.float32() for name in model.bundle(question.key).class_names}
+        return columns | ({"class_set": pa.string()} if _answers_sets(model, question.key) else {})
     if verb == "recommend":
         item = pa.string() if stacked else model.targets(question.key).ids.type
         return columns | {"rank": pa.int64(), "item": item, "score": pa.float32(), "known_events": pa.int64()}

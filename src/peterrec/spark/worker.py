@@ -226,6 +226,8 @@ def _stacked(table: pa.Table, bundle: str, verb: Verb) -> pa.Table:
         if "prediction" in table.column_names:
             table = _as_map(table, table.column_names[3:], table.column_names[3:], "quantiles", pa.float64())
         else:
+            if "class_set" in table.column_names:  # not every bundle has sets
+                table = table.drop_columns(["class_set"])
             classes = table.column_names[3 if "labels" in table.column_names else 4 :]
             table = _as_map(table, classes, [name[2:-1] for name in classes], "probabilities", pa.float32())
     elif verb == "recommend":

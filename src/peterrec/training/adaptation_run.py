@@ -21,6 +21,7 @@ from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
+from peterrec.training.decide import check_calibration, decide
 from peterrec.training.distributed import Batches, join
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loggers import check_loggers_and_callbacks
@@ -81,6 +82,8 @@ class AdaptationRun:
 
     def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
         users = [train_and_valid(task) for task in tasks]
+        for task, (_, valid) in zip(tasks, users, strict=True):
+            check_calibration(self.config, task, valid)
         self.selections = [
             select_by(self.config, task, train, valid) for task, (train, valid) in zip(tasks, users, strict=True)
         ]
@@ -157,7 +160,7 @@ class AdaptationRun:
         """Return the bundle of a task that was trained."""
         config, model, task, parts = self.config, self.model, learner.task, learner.parts
         modules = [parts.backbone, parts.patch, parts.readout_module, parts.head]
-        return Bundle(
+        bundle = Bundle(
             name=task.name,
             kind=task.kind,
             strategy=config.strategy,
@@ -183,6 +186,7 @@ class AdaptationRun:
             new_users=model.pretrained.new_users,
             class_priors=_shares(learner.train, len(task.class_names)),
         )
+        return decide(model, bundle, task, learner.valid, config)
 
 
 def _remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:

@@ -41,6 +41,7 @@ def task_objective(config: AdaptConfig, task: Task, train: TaskPart) -> TaskObje
 def unused_settings(config: AdaptConfig, kind: TaskKind) -> list[str]:
     """Return the settings that were changed, and that only tasks of other kinds look at."""
     objectives = [objective for name, objective in OBJECTIVES.items() if name != kind]
-    names = [name for objective in objectives for name in objective.settings]
+    looked_at = OBJECTIVES[kind].settings
+    named = [name for objective in objectives for name in objective.settings if name not in looked_at]
     defaults = AdaptConfig()
-    return [name for name in names if getattr(config, name) != getattr(defaults, name)]
+    return [name for name in dict.fromkeys(named) if getattr(config, name) != getattr(defaults, name)]

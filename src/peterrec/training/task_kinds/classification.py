@@ -44,7 +44,7 @@ class ClassificationObjective(TaskObjective):
 
     metric_names = ("log_loss", "accuracy")
     mode = "min"
-    settings = ("class_weights", "label_smoothing")
+    settings = ("class_weights", "label_smoothing", "calibration")
     starting_users = 2048  # enough for means, deviations and a probe of classes to start from
 
     weights: Tensor | None

@@ -26,7 +26,7 @@ class MultilabelObjective(TaskObjective):
 
     metric_names = ("log_loss",)
     mode = "min"
-    settings = ()
+    settings = ("calibration",)
     starting_users = 2048  # enough for a probe of each label to start from
 
     @property
