@@ -44,8 +44,8 @@ def test_classification_table(class_task: MakeTask, fixed: Callable, logged: lis
     result = evaluate_task(task, scorers, CONFIG)
     assert (result.task, result.kind, result.users, result.rows) == ("age", "classification", 200, 200)
     assert result.candidates is None
-    assert result.metrics == ["accuracy", "macro_f1", "log_loss"]
-    assert (result.primary, result.lower_is_better) == ("accuracy", ["log_loss"])
+    assert result.metrics == ["accuracy", "macro_f1", "log_loss", "ece"]
+    assert (result.primary, result.lower_is_better) == ("accuracy", ["log_loss", "ece"])
     regressions = [f"{features} + logistic regression" for features in ("tf-idf", "64 factors", "256 factors")]
     names = ["patch", "head", "majority", "history length", *regressions]
     assert [method.name for method in result.methods] == names
@@ -58,7 +58,7 @@ def test_classification_table(class_task: MakeTask, fixed: Callable, logged: lis
     assert perfect["log_loss"].value == pytest.approx(-np.log(0.9))
     for method in result.methods:
         for value in method.values.values():
-            assert value.low <= value.value <= value.high
+            assert value.low - 1e-12 <= value.value <= value.high + 1e-12
     assert set(verdicts(result, "patch", "accuracy").values()) == {"better"}
     assert verdicts(result, "head", "accuracy")["patch"] == "worse"
     assert list(verdicts(result, "head", "accuracy")) == [name for name in names if name != "head"]
@@ -81,7 +81,7 @@ def test_the_sentence_says_plainly_what_is_not_beaten(class_task: MakeTask, fixe
 def test_binary_tasks_are_compared_by_auc_too(class_task: MakeTask, fixed: Callable) -> None:
     task = class_task(classes=2)
     result = evaluate_task(task, {"patch": fixed(right_classes(task))}, CONFIG)
-    assert result.metrics[-1] == "auc"
+    assert result.metrics[-2:] == ["auc", "ece"]
     assert {v.metric for v in result.comparisons} == {"accuracy", "auc"}
     assert set(verdicts(result, "patch", "auc").values()) == {"better"}
     assert "On auc, patch (1.000)" in result.sentence

@@ -124,8 +124,8 @@ def test_a_bundle_is_judged_beside_baselines(job: Any, tmp_path: Path) -> None:
     model, corpus, folder = job
     evaluation = evaluate(model, corpus, {"patch": folder / "patch"}, tmp_path / "e.json", EvaluateConfig(bootstrap=50))
     assert evaluation.kind == "multilabel"
-    assert evaluation.metrics == ["macro_auc", "macro_ap", "log_loss"]
-    assert (evaluation.primary, evaluation.lower_is_better) == ("macro_auc", ["log_loss"])
+    assert evaluation.metrics == ["macro_auc", "macro_ap", "log_loss", "ece"]
+    assert (evaluation.primary, evaluation.lower_is_better) == ("macro_auc", ["log_loss", "ece"])
     assert TaskEvaluation.from_json(read_json(tmp_path / "e.json")) == evaluation
     test = corpus.task("interests").part("test")
     model.load_bundle(folder / "patch")

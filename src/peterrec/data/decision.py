@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
 LIKELY = 0.5  # of labels that are answered, where no threshold was chosen
@@ -42,7 +41,7 @@ class Decision:
             return None
         return next(place for place, threshold in enumerate(self.thresholds) if threshold is not None)
 
-    def of_columns(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> Decision:
+    def of_columns(self, columns: Sequence[int] | Int[np.ndarray, " K"]) -> Decision:
         """Return the same for outputs in another order."""
         if self.thresholds is None:
             return self

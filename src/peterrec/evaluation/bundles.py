@@ -14,6 +14,7 @@ from peterrec.artifacts.hub import artifact_folder
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import EvaluateConfig, with_settings
 from peterrec.data.corpus import Corpus
+from peterrec.data.decision import Decision
 from peterrec.data.pretraining_users import unlabelled_sequences
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ConfigError
@@ -51,6 +52,12 @@ class BundleScorer:
     def label_probabilities(self, sequences: Sequences) -> np.ndarray:
         """Return (N, K) probabilities of labels."""
         return self.model.label_probabilities(sequences, self.name, batch_size=self.batch_size)[:, self.columns]
+
+    @property
+    def decision(self) -> Decision | None:
+        """Thresholds and sets of classes of the bundle, if it has them."""
+        decision = self.model.bundle(self.name).decision
+        return decision if decision is None or isinstance(self.columns, slice) else decision.of_columns(self.columns)
 
     @property
     def quantiles(self) -> tuple[float, ...]:

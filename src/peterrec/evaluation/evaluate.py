@@ -14,13 +14,16 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.data.sequences import Sequences
 from peterrec.errors import DataError, TaskError
 from peterrec.evaluation.baselines import FittedBaselines, fit_baselines
+from peterrec.evaluation.decision_statistics import describe_decisions
 from peterrec.evaluation.intervals import Estimate, Resamples, Statistic, bootstrap, paired_difference, verdict
 from peterrec.evaluation.outcomes import PROTOCOLS, test_users_of
+from peterrec.evaluation.reliability import Bin
 from peterrec.evaluation.results import (
     Comparison,
     EvaluationProtocol,
     MethodResult,
     MetricEstimate,
+    ReliabilityBin,
     TaskEvaluation,
     finite_or_none,
 )
@@ -41,6 +44,7 @@ class _MethodStatistics:
 
     statistics: dict[str, Statistic]
     rows: int
+    reliability: list[Bin]
 
 
 def evaluate_task(
@@ -90,7 +94,10 @@ def evaluate_task(
         for metric, statistic in method_statistics.statistics.items()
     }
     estimates = bootstrap(statistics, Resamples(len(test), config.bootstrap, config.seed))
-    notes = [*notes, *quantile_notes, *_repeats(task, test)]
+    intervals = {place: estimate.interval(config.confidence) for place, estimate in estimates.items()}
+    decisions = {name: getattr(method, "decision", None) for name, method in scorers.items()}
+    decided = describe_decisions(decisions, intervals)
+    notes = [*notes, *quantile_notes, *_repeats(task, test), *decided]
     report = _report(task, len(test), methods, list(scorers), evaluated, estimates, config, (*fitted.notes, *notes))
     return report.model_copy(update={"notes": notes})
 
@@ -153,7 +160,7 @@ def _evaluate_method(
         outcome = protocol.outcome(task, test, method, config)
     except DataError as error:
         raise type(error)(f"method {name!r}: {error.message}", remedy=error.remedy, path=error.path) from error
-    return _MethodStatistics(protocol.statistics(outcome, config), len(outcome))
+    return _MethodStatistics(protocol.statistics(outcome, config), len(outcome), protocol.reliability(outcome))
 
 
 def _report(
@@ -212,6 +219,7 @@ def _result(
             m: MetricEstimate.from_interval(estimates[name, m].interval(config.confidence))
             for m in evaluated.statistics
         },
+        reliability=[ReliabilityBin(**row._asdict()) for row in evaluated.reliability],
     )
 
 

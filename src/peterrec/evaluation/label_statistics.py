@@ -30,13 +30,14 @@ def multilabel_statistics(outcome: MultilabelOutcome) -> dict[str, Statistic]:
     judged = np.flatnonzero((having > 0) & (having < outcome.users))
     pairs = [(outcome.probabilities[:, label], outcome.indicators[:, label]) for label in judged]
     statistics: dict[str, Statistic] = {
-        "macro_auc": partial(_mean_over_labels, [auc_statistic(*pair) for pair in pairs]),
-        "macro_ap": partial(_mean_over_labels, [_average_precision_statistic(*pair) for pair in pairs]),
+        "macro_auc": partial(mean_over_labels, [auc_statistic(*pair) for pair in pairs]),
+        "macro_ap": partial(mean_over_labels, [_average_precision_statistic(*pair) for pair in pairs]),
     }
     return (statistics if pairs else {}) | {"log_loss": partial(weighted_mean, sums["log_loss"], ones)}
 
 
-def _mean_over_labels(by_label: Sequence[Statistic], weights: Float[np.ndarray, "b u"]) -> Float[np.ndarray, " b"]:
+def mean_over_labels(by_label: Sequence[Statistic], weights: Float[np.ndarray, "b u"]) -> Float[np.ndarray, " b"]:
+    """Return the mean of metrics of labels, in each resample without those that are undefined there."""
     total, count = np.zeros(len(weights)), np.zeros(len(weights))
     for statistic in by_label:
         values = statistic(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from peterrec.evaluation.baselines.multilabel import indicators_of
 from peterrec.evaluation.baselines.ranking import targets_of
 from peterrec.evaluation.baselines.regression import numbers_of
 from peterrec.evaluation.candidates import without_seen
+from peterrec.evaluation.decision_statistics import class_decision_statistics, label_decision_statistics
 from peterrec.evaluation.intervals import Statistic
 from peterrec.evaluation.label_statistics import multilabel_statistics, multilabel_sums
 from peterrec.evaluation.number_statistics import regression_statistics, regression_sums
@@ -30,6 +31,7 @@ from peterrec.evaluation.protocols import (
     ranking_outcome,
     regression_outcome,
 )
+from peterrec.evaluation.reliability import Bin, error_statistic, judged_class, judged_labels, reliability
 from peterrec.evaluation.scorers import ClassificationScorer, MultilabelScorer, RankingScorer, RegressionScorer
 from peterrec.evaluation.statistics import (
     Sums,
@@ -62,7 +64,7 @@ def _class_outcome(
         raise DataError(
             f"gives {outputs} classes where the task has {classes}", remedy="use a bundle adapted to this task"
         )
-    return outcome
+    return replace(outcome, decision=getattr(scorer, "decision", None))
 
 
 def _ranking_outcome(task: Task, test: TaskPart, scorer: RankingScorer, config: EvaluateConfig) -> RankingOutcome:
@@ -86,7 +88,18 @@ def _number_outcome(_: Task, test: TaskPart, scorer: RegressionScorer, __: Evalu
 
 def _label_outcome(task: Task, test: TaskPart, scorer: MultilabelScorer, _: EvaluateConfig) -> MultilabelOutcome:
     indicators = indicators_of(test, len(task.class_names))
-    return multilabel_outcome(scorer.label_probabilities(test.sequences), indicators)
+    outcome = multilabel_outcome(scorer.label_probabilities(test.sequences), indicators)
+    return replace(outcome, decision=getattr(scorer, "decision", None))
+
+
+def _class_statistics(outcome: ClassificationOutcome, _: EvaluateConfig) -> dict[str, Statistic]:
+    error = {"ece": error_statistic([judged_class(outcome)])}
+    return classification_statistics(outcome) | error | class_decision_statistics(outcome)
+
+
+def _label_statistics(outcome: MultilabelOutcome, _: EvaluateConfig) -> dict[str, Statistic]:
+    error = {"ece": error_statistic(judged_labels(outcome))}
+    return multilabel_statistics(outcome) | error | label_decision_statistics(outcome)
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,7 @@ class TaskProtocol:
         statistics: every metric of an outcome by its name, as a function of user weights.
         user_sums: what each user adds to the metrics that are means over rows, and how many rows each has.
         primary: name of the metric that sentences and verdicts are about.
+        reliability: bins of a reliability diagram, of probabilities.
     """
 
     scores: str
@@ -106,15 +120,17 @@ class TaskProtocol:
     statistics: Callable[[Any, EvaluateConfig], dict[str, Statistic]]
     user_sums: Callable[[Any, EvaluateConfig], tuple[Sums, IntArray]]
     primary: Callable[[EvaluateConfig], str]
+    reliability: Callable[[Any], list[Bin]] = lambda _: []
 
 
 PROTOCOLS: Mapping[TaskKind, TaskProtocol] = {
     "classification": TaskProtocol(
         scores="probabilities",
         outcome=_class_outcome,
-        statistics=lambda outcome, _: classification_statistics(outcome),
+        statistics=_class_statistics,
         user_sums=lambda outcome, _: (classification_sums(outcome), np.ones(outcome.users, dtype=np.int64)),
         primary=lambda _: "accuracy",
+        reliability=lambda outcome: reliability([judged_class(outcome)]),
     ),
     "ranking": TaskProtocol(
         scores="score_batches",
@@ -137,9 +153,10 @@ PROTOCOLS: Mapping[TaskKind, TaskProtocol] = {
     "multilabel": TaskProtocol(
         scores="label_probabilities",
         outcome=_label_outcome,
-        statistics=lambda outcome, _: multilabel_statistics(outcome),
+        statistics=_label_statistics,
         user_sums=lambda outcome, _: (multilabel_sums(outcome), np.ones(outcome.users, dtype=np.int64)),
         primary=lambda _: "macro_auc",
+        reliability=lambda outcome: reliability(judged_labels(outcome)),
     ),
 }  # fmt: skip
 """By kind of task: how its methods are judged."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int, Real
 
+from peterrec.data.decision import Decision, chosen_classes
 from peterrec.data.sequences import Sequences
 from peterrec.errors import DataError
 from peterrec.evaluation.candidates import Pairs, draw_negatives
@@ -23,10 +24,12 @@ class ClassificationOutcome:
     Attributes:
         probabilities: (N, C) float64, each row summing to 1.
         labels: (N,) int64 in 0 .. C - 1.
+        decision: threshold that classes are answered by, and sets of classes, of a bundle that has them.
     """
 
     probabilities: Float[np.ndarray, "N C"]
     labels: Int[np.ndarray, " N"]
+    decision: Decision | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,8 +41,8 @@ class ClassificationOutcome:
 
     @property
     def predicted(self) -> Int[np.ndarray, " N"]:
-        """The most probable class of each user."""
-        return np.asarray(np.argmax(self.probabilities, axis=1))
+        """The class that is answered of each user: the most probable one, or by a threshold."""
+        return chosen_classes(self.probabilities, self.decision)
 
 
 def classification_outcome(
@@ -271,10 +274,12 @@ class MultilabelOutcome:
     Attributes:
         probabilities: (N, K) float64 in [0, 1].
         indicators: (N, K) int64, 1 where a user has a label, else 0.
+        decision: thresholds that labels are answered by, of a bundle that has them.
     """
 
     probabilities: Float[np.ndarray, "N K"]
     indicators: Int[np.ndarray, "N K"]
+    decision: Decision | None = None
 
     def __len__(self) -> int:
         return len(self.indicators)

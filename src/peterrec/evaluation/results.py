@@ -41,8 +41,21 @@ class EvaluationProtocol(_Frozen):
     seed: int
 
 
+class ReliabilityBin(_Frozen):
+    """Users whose probabilities are neighbours: their mean, and the share for whom it came true, with its interval."""
+
+    predicted: float
+    observed: float
+    users: int
+    low: float | None
+    high: float | None
+
+
 class MethodResult(_Frozen):
-    """One row of the table. `trainable_fraction` is 0 .. 1; both counts are None for a baseline."""
+    """One row of the table. `trainable_fraction` is 0 .. 1; both counts are None for a baseline.
+
+    `reliability` has the bins of a reliability diagram, of tasks with probabilities.
+    """
 
     name: str
     family: Literal["model", "baseline"]
@@ -50,6 +63,7 @@ class MethodResult(_Frozen):
     trainable_fraction: float | None
     settings: dict[str, Any] = Field(default_factory=dict)
     values: dict[str, MetricEstimate]
+    reliability: list[ReliabilityBin] = Field(default_factory=list)
 
 
 class Comparison(_Frozen):

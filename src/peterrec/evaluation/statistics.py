@@ -12,7 +12,7 @@ from peterrec.evaluation.intervals import Statistic, ratios
 from peterrec.evaluation.metrics import hit_rate, mrr, ndcg, row_log_loss
 from peterrec.evaluation.protocols import ClassificationOutcome, RankingOutcome
 
-LOWER_IS_BETTER = ("log_loss", "mae", "rmse", "pinball")
+LOWER_IS_BETTER = ("log_loss", "ece", "mae", "rmse", "pinball", "cost", "set_size")
 
 Sums = dict[str, Float[np.ndarray, " users"]]
 """Of metrics that are means over rows: what each user adds, by name."""

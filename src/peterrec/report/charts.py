@@ -317,6 +317,28 @@ def _describe_course(series: Series, axis: TimeAxis) -> str:
     return f"{series.name}: from {number(first.y)} to {number(last.y)} at {unit.format(last.x)}{best}"
 
 
+def reliability_panel(key: str, lines: Sequence[Series], **about: str) -> Panel:
+    """Return how often those come true to whom a method gives a probability; on the dashed line it is as often.
+
+    Args:
+        key: unique on the page.
+        lines: of each method its bins, as points.
+        about: `task`, `hint` and `note` of the panel.
+    """
+    points = [point for series in lines for point in series.points]
+    top = min(1.0, 1.05 * max((max(p.x, p.y, p.high or 0.0) for p in points), default=1.0))
+
+    def arrange(axes: Any) -> None:
+        axes.plot([0, top], [0, top], color=MUTED, lw=1, dashes=(4, 3), zorder=1.5, gid="series:as often as it says")
+        axes.set_xlim(0, top)
+        axes.set_ylim(0, top)
+        axes.set_xlabel("mean probability of a tenth of the users")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+
+    words = ". ".join(describe_points(series, 2) for series in lines)
+    return series_panel(key, "Share that comes true, by probability", words, lines, arrange, 330, **about)
+
+
 def histogram_panel(key: str, caption: str, data: Histogram) -> Panel:
     """Return a bar for each bin, with its count and share, from the first bin that holds anything."""
     start = next((index for index, count in enumerate(data.counts) if count), 0)

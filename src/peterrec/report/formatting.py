@@ -10,7 +10,7 @@ MINUS = "\u2212"
 DASH = "\u2013"  # between two numbers
 NONE = DASH  # where there is no number
 METRICS = {
-    **{"auc": "AUC", "macro_f1": "macro-F1", "log_loss": "log-loss"},
+    **{"auc": "AUC", "macro_f1": "macro-F1", "log_loss": "log-loss", "ece": "ECE"},
     **{"macro_auc": "macro-AUC", "macro_ap": "macro-AP"},
     **{"mae": "MAE", "rmse": "RMSE", "spearman": "Spearman", "pinball": "pinball loss", "loss": "loss"},
     **{"train_loss": "train loss", "valid_loss": "valid loss"},

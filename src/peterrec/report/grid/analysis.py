@@ -24,7 +24,9 @@ from peterrec.report.grid.cells import USER_COLUMNS, CellKey, CellResult, questi
 
 PRETRAINED_ON, NOT_PRETRAINED_ON = "seen in pre-training", "not seen"
 USER_IDS = pa.schema([("user_id", pa.string())])
-ORDER = ("accuracy", "auc", "macro_f1", "macro_auc", "macro_ap", "log_loss", "mae", "rmse", "spearman", "pinball")
+ORDER = (
+    "accuracy", "auc", "macro_f1", "macro_auc", "macro_ap", "log_loss", "ece", "mae", "rmse", "spearman", "pinball",
+)  # fmt: skip
 
 Group = tuple[str, str, float]  # task, method, share: cells that differ in their seed only
 Name = tuple[str, str]  # metric, group of users: empty for all users

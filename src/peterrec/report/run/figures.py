@@ -8,10 +8,13 @@ from peterrec.report.charts import (
     MONITORS,
     Dot,
     Panel,
+    Point,
+    Series,
     curves_panel,
     dot_panel,
     histogram_panel,
     learning_curve,
+    reliability_panel,
 )
 from peterrec.report.formatting import join, metric, sentence_case
 from peterrec.report.run.record import BackboneFacts, Curve, DataFacts, TaskRecord
@@ -33,6 +36,27 @@ def result_panels(index: int, task: TaskRecord) -> list[Panel]:
         lower = name in evaluation.lower_is_better
         panels.append(dot_panel(f"task{index}-dots{at}", evaluation.task, name, dots, lower=lower))
     return panels
+
+
+def reliability_panels(index: int, task: TaskRecord) -> list[Panel]:
+    """Return the reliability diagram of the models, of a task with probabilities."""
+    methods = [method for method in task.evaluation.methods if method.family == "model" and method.reliability]
+    if not methods:
+        return []
+    lines = []
+    for at, method in enumerate(methods):
+        points = [
+            Point(row.predicted, row.observed, row.low, row.high, f"{row.predicted:.2f} ({row.users:,})")
+            for row in method.reliability
+        ]
+        lines.append(Series(method.name, style_of(at), points))
+    notes = {
+        "classification": "Of two classes the probability of the second, of more that of the most probable one; bars: "
+        "95 % intervals.",
+        "multilabel": "All pairs of a user and a label together; the ECE in the table is the mean over labels.",
+    }
+    hint = "dashed: as often as it says; below it, the model says too much"
+    return [reliability_panel(f"task{index}-reliability", lines, hint=hint, note=notes.get(task.evaluation.kind, ""))]
 
 
 def pretrain_panels(backbone: BackboneFacts) -> list[Panel]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from peterrec.report.formatting import percent
 from peterrec.report.page import render_paragraphs, render_template
 from peterrec.report.run import tables
-from peterrec.report.run.figures import adapt_panel, data_panels, pretrain_panels, result_panels
+from peterrec.report.run.figures import adapt_panel, data_panels, pretrain_panels, reliability_panels, result_panels
 from peterrec.report.run.record import RunRecord
 from peterrec.storage import write_file
 
@@ -47,7 +47,7 @@ def render(record: RunRecord) -> str:
                 "compared": tables.compared_metrics(task.evaluation),
                 "methods": tables.method_table(task),
                 "differences": tables.difference_table(task.evaluation),
-                "panels": result_panels(index, task),
+                "panels": [*result_panels(index, task), *reliability_panels(index, task)],
                 "curve": adapt_panel(index, task),
             }
             for index, task in enumerate(record.tasks)
