@@ -182,7 +182,8 @@ class SequenceModel:
             batch_size: users at once.
 
         Returns:
-            (N, R) float32; R is the channels, or a multiple of them, by the readout.
+            (N, R) float32; R is the channels, or a multiple of them, by the readout. Without the attribute that was
+            erased, where the bundle has an eraser.
 
         Raises:
             ConfigError: no bundle of that name is loaded; or a readout that is unknown or trained, or given beside a
@@ -198,7 +199,16 @@ class SequenceModel:
             raise ConfigError(
                 "a bundle has a readout of its own", remedy="leave readout out, or ask without the bundle"
             )
-        loaded = self.bundle(bundle)
+        vectors, eraser = self._head_inputs(sequences, bundle, batch_size), self.bundle(bundle).eraser
+        if eraser is None:
+            return vectors
+        with torch.inference_mode():
+            erased: FloatArray = eraser(torch.from_numpy(vectors).to(self.device)).cpu().numpy()
+        return erased
+
+    def _head_inputs(self, sequences: Sequences, bundle: str, batch_size: int) -> FloatArray:
+        """Compute what the head of a bundle is given, (N, R) float32; an attribute is erased by the head itself."""
+        plain, loaded = self.network.backbone, self.bundle(bundle)
         read = partial(represent, patch=loaded.patch, readout=loaded.readout, module=loaded.readout_module)
         width = readout_named(loaded.readout).width(plain.config.channels)
         return self.inference.vectors(sequences, read, width, loaded.backbone or plain, loaded.max_length, batch_size)
@@ -235,7 +245,7 @@ class SequenceModel:
 
     def _outputs(self, sequences: Sequences, bundle: str, batch_size: int) -> Tensor:
         """Return the outputs of the head, (N, K) float32 on the device of the model."""
-        vectors = torch.from_numpy(self.representations(sequences, bundle, batch_size=batch_size))
+        vectors = torch.from_numpy(self._head_inputs(sequences, bundle, batch_size))
         outputs: Tensor = self.bundle(bundle).head(vectors.to(self.device)).float()
         return outputs
 
@@ -333,7 +343,7 @@ class SequenceModel:
         if bundle is not None:
             head, popularity = self.bundle(bundle).head, self.bundle(bundle).popularity
             assert popularity is not None
-            vectors = self.representations(sequences, bundle, batch_size=batch_size)
+            vectors = self._head_inputs(sequences, bundle, batch_size)
             return ItemScorer(vectors, head.weight, head.bias, popularity, sequences.item_counts)
         # What pre-training taught: the state at the last event, not that at [TCL].
         network, length = self.network, self.pretrained.max_length

@@ -34,6 +34,7 @@ from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.calibration import Calibration, plain_probabilities
+from peterrec.nn.eraser import Eraser
 from peterrec.nn.heads import Head
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
@@ -84,6 +85,8 @@ class Bundle:
         exclude_seen_reason: why, in words.
         provenance: corpus, split and preprocessing of the users it was trained on; None where that is not known.
         new_users: who was kept out of the pre-training of the backbone; None: nobody.
+        eraser: of an attribute, for representations that are handed out: the head has it in its weights; None: none.
+        erased: the attribute.
         items: that its tables were made with, where they have more since the backbone was grown; None: all.
         calibration: of the probabilities of classes or labels, fitted on valid users; None: the network's own.
         decision: thresholds and sets of classes, chosen by valid users; None: the most probable is answered.
@@ -113,6 +116,8 @@ class Bundle:
     class_priors: tuple[float, ...] | None = None
     numbers: NumberOutputs | None = None
     new_users: KeptOutUsersConfig | None = None
+    eraser: Eraser | None = None
+    erased: str | None = None
     items: int | None = None
     calibration: Calibration | None = None
     decision: Decision | None = None
@@ -131,6 +136,8 @@ class Bundle:
         elif self.numbers is not None:
             answers = {"predicts": ", ".join(self.numbers.names)}
         share = f"{self.trainable_params / self.all_params:.1%}"
+        if self.erased is not None:
+            answers["erased"] = self.erased
         valid = {f"valid {name}": value for name, value in self.metrics.get("valid", {}).items()}
         return {"task": self.name, "kind": self.kind, "strategy": self.strategy, **answers, "trained": share, **valid}
 
@@ -197,18 +204,20 @@ class Bundle:
         return replace(bundle, backbone=grafted, items=items)
 
     def modules(self) -> nn.ModuleDict:
-        """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `readout`, `head`."""
+        """Return all that the bundle has of its own, as it is saved: `backbone`, `patch`, `readout`, ..."""
         parts: dict[str, nn.Module] = {"head": self.head}
         if self.patch is not None:
             parts["patch"] = self.patch
         if self.readout_module is not None:
             parts["readout"] = self.readout_module
+        if self.eraser is not None:
+            parts["eraser"] = self.eraser
         if self.backbone is not None and self.unshared is not None:
             parts["backbone"] = self.backbone.modules_of(self.unshared)
         return nn.ModuleDict(parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors, as `patch.*`, `readout.*`, `head.*` and `backbone.*`: of the items it was made with."""
+        """Return all tensors, as `patch.*`, `readout.*`, ...: of the items that it was made with."""
         tensors = dict(self.modules().state_dict())
         if self.items is not None:
             rows = {name: tensors[name][: SPECIAL + self.items] for name in ITEM_TABLES if name in tensors}
@@ -267,6 +276,8 @@ def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
         "exclude_seen_reason": bundle.exclude_seen_reason,
         "provenance": dump_provenance(bundle.provenance),
     }
+    if bundle.eraser is not None:
+        meta["erased"] = {"attribute": bundle.erased, "rank": bundle.eraser.rank}
     if bundle.new_users is not None:
         meta["new_users"] = dump_optional(bundle.new_users)
     return meta
@@ -350,6 +361,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
     readout: ReadoutName = meta["readout"]
     width = readout_named(readout).width(backbone.config.channels)
     unshared = UnsharedModules(**meta["unshared"]) if meta["unshared"] is not None else None
+    erased = meta.get("erased")
     bundle = Bundle(
         name=meta["name"],
         kind=meta["kind_of_task"],
@@ -367,6 +379,8 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         unshared=unshared,
         readout=readout,
         readout_module=build_readout_module(readout, backbone.config.channels),
+        eraser=None if erased is None else Eraser(width, erased["rank"]),
+        erased=None if erased is None else erased["attribute"],
         metrics=read_json(path / "metrics.json"),
         exclude_seen=meta["exclude_seen"],
         exclude_seen_reason=meta["exclude_seen_reason"],

@@ -71,7 +71,7 @@ On the validation users:
 | metric | value | the same answer for everybody |
 |---|---|---|
 {rows}{_cross_validation(metrics)}{_start(metrics)}{_warnings(metrics)}
-{_trained_readout(meta)}{_new_users(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
+{_readout(meta, metrics)}{_new_users(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
 - and the catalogue `{meta["catalogue_fingerprint"]}`.
 - Written by peterrec {meta["peterrec_version"]}.
 
@@ -93,9 +93,20 @@ def _place(publication: Publication) -> str:
     return f'"{publication.repo_id}"{subfolder}'
 
 
-def _trained_readout(meta: dict[str, Any]) -> str:
+def _readout(meta: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Return what is to be said of what its head reads: that it is trained, or without an attribute."""
     params = meta.get("readout_params")
-    return "" if params is None else f"- Its head reads `{meta['readout']}`, by {params:,} numbers of the task's own.\n"
+    trained = (
+        "" if params is None else f"- Its head reads `{meta['readout']}`, by {params:,} numbers of the task's own.\n"
+    )
+    if "erased" not in meta:
+        return trained
+    erasure, (metric, *_) = metrics["erasure"], metrics["valid"]
+    values = " -> ".join(_number(erasure[when][metric]) for when in ("before", "after"))
+    return trained + (
+        f"- `{meta['erased']['attribute']}` was erased from what its head reads, for linear models, by "
+        f"{erasure['users']:,} users ({metric} {values}); others may still read it.\n"
+    )
 
 
 def _cross_validation(metrics: dict[str, Any]) -> str:

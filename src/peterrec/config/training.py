@@ -95,6 +95,11 @@ class AdaptConfig(LaterSettingsConfig):
         description="of regression tasks: log1p: learn log(1 + number), of numbers above -1 such as spend, and predict "
         "in their own unit; with the squared error that is then about the median, not the mean",
     )
+    erase: str | None = Field(
+        default=None,
+        description="a classification task of the corpus: after training, what tells its classes to linear models is "
+        "taken out of what the head reads (LEACE, by train users of that task); needs `peterrec[audit]`",
+    )
     max_length: PositiveInt = Field(default=100, description="most recent events fed to the network")
     event_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,

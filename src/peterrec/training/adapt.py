@@ -27,6 +27,7 @@ from peterrec.training.callbacks import Curve
 from peterrec.training.constant_baseline import useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
 from peterrec.training.distributed import on_rank_zero
+from peterrec.training.erasure import Erasure
 from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
 from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
 from peterrec.training.loop import Plan
@@ -75,8 +76,9 @@ def adapt(
         The bundle, as it was written; `UserModel.add_bundle` puts it on the model. Its `metrics` hold `valid`, the
         metrics of the validation users at the best epoch (`best_epoch`, from 0, or -1 where none was better than the
         `start`; `curve` has all epochs); `constant`, those of the answer that is the same for everybody;
-        `cross_validation`, if there was one; and `warnings`, a list of what is wrong with the choice of the epoch, or
-        with a model that is no better than the constant answer; these are logged as warnings, too.
+        `cross_validation` and `erasure` (what it cost to erase an attribute), if there was one; and `warnings`, a list
+        of what is wrong with the choice of the epoch, or with a model that is no better than the constant answer; these
+        are logged as warnings, too.
 
     Raises:
         FingerprintError: the corpus has another catalogue than the backbone.
@@ -177,9 +179,12 @@ def _adapt(
             plan = replace(plan, chosen=cross_validation["best_epoch"])
             del folds
         curve = _train(run, work, plan)
+        erasures = run.erase_attribute()
     bundles = {
-        learner.task.name: run.new_bundle(learner, _metrics(run, learner, curve, selection, cross_validation))
-        for learner, selection in zip(run.learners, run.selections, strict=True)
+        learner.task.name: run.new_bundle(
+            learner, _metrics(run, learner, curve, selection, cross_validation, erasure), erasure
+        )
+        for learner, selection, erasure in zip(run.learners, run.selections, erasures, strict=True)
     }
     on_rank_zero(lambda: _save(run, bundles, overwrite=overwrite))
     on_rank_zero(work.remove)
@@ -214,6 +219,7 @@ def _metrics(
     curve: Curve,
     selection: Selection,
     cross_validation: dict[str, Any] | None,
+    erasure: Erasure | None,
 ) -> dict[str, Any]:
     """Return what the bundle of a task says of its training: its own metrics, at the epoch that was best for all."""
     task, names = learner.task, learner.objective.metric_names
@@ -222,11 +228,13 @@ def _metrics(
         {names_in_curve.get(key, key): value for key, value in row.items() if key in (*names_in_curve, *OF_ALL_TASKS)}
         for row in curve.rows
     ]
+    valid = {name: curve.best[key] for key, name in names_in_curve.items()}
     metrics: dict[str, Any] = {
         "constant": mean_metrics(learner.objective.constant_sums(learner.valid)),
         **({} if cross_validation is None else {"cross_validation": cross_validation}),
         "start": {} if curve.start is None else {name: curve.start[key] for key, name in names_in_curve.items()},
-        "valid": {name: curve.best[key] for key, name in names_in_curve.items()},
+        "valid": valid if erasure is None else erasure.metrics,
+        **({} if erasure is None else {"erasure": erasure.facts}),
         "best_epoch": int(curve.best["epoch"]),
         "monitor": names[0],
         "curve": rows,

@@ -23,6 +23,7 @@ from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
 from peterrec.training.decide import check_calibration, decide
 from peterrec.training.distributed import Batches, join
+from peterrec.training.erasure import Erasure, attribute_to_erase, erase
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, TrainedModule, fit
@@ -78,6 +79,7 @@ class AdaptationRun:
         self.task_names = task_names
         self.joint = config.strategy == "joint"
         self.cache: TrunkCache | None = None
+        self.attribute = attribute_to_erase(config, self.corpus, list(task_names))
         self.learners = self._build_learners([self.corpus.task(name) for name in task_names])
 
     def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
@@ -156,7 +158,15 @@ class AdaptationRun:
         if first.parts.patch is not None and (line := wide_patch_line(config.patch, first.parts.backbone.config)):
             logger.info(line)
 
-    def new_bundle(self, learner: Learner, metrics: dict[str, Any]) -> Bundle:
+    def erase_attribute(self) -> list[Erasure | None]:
+        """Erase the attribute of the settings from what each trained head reads; None where there is none."""
+        chooses = [selection.folds == 0 for selection in self.selections]
+        return [
+            None if self.attribute is None else erase(learner, self.attribute, self.config, valid_chooses=valid_chooses)
+            for learner, valid_chooses in zip(self.learners, chooses, strict=True)
+        ]
+
+    def new_bundle(self, learner: Learner, metrics: dict[str, Any], erasure: Erasure | None = None) -> Bundle:
         """Return the bundle of a task that was trained."""
         config, model, task, parts = self.config, self.model, learner.task, learner.parts
         modules = [parts.backbone, parts.patch, parts.readout_module, parts.head]
@@ -185,6 +195,8 @@ class AdaptationRun:
             provenance=task.provenance,
             new_users=model.pretrained.new_users,
             class_priors=_shares(learner.train, len(task.class_names)),
+            eraser=None if erasure is None else erasure.eraser,
+            erased=None if erasure is None else erasure.attribute,
         )
         return decide(model, bundle, task, learner.valid, config)
 

@@ -50,12 +50,12 @@ def start_head(
         return False
     max_users = objective.starting_users if probed else STARTING_USERS
     users = train.take(np.linspace(0, len(train) - 1, min(len(train), max_users)).astype(np.int64))
-    vectors = _read(parts, config, users)
+    vectors = read_users(parts, config, users)
     if readout.standardised:
         head.standardise(vectors)
     if not probed:
         return False
-    judges = None if valid is None else Judges(valid, partial(_read, parts, config, valid))
+    judges = None if valid is None else Judges(valid, partial(read_users, parts, config, valid))
     return objective.start_at_probe(head, vectors, users, judges)
 
 
@@ -66,8 +66,8 @@ def _may_start_at_probe(config: AdaptConfig) -> bool:
     return is_read and config.head_init == "linear-probe" and starts_pretrained(config)
 
 
-def _read(parts: Trainable, config: AdaptConfig, users: TaskPart) -> Tensor:
-    """Return the (N, R) representations of users.
+def read_users(parts: Trainable, config: AdaptConfig, users: TaskPart) -> Tensor:
+    """Return the (N, R) representations of users, by the network as it is.
 
     Raises:
         TrainingError: they are not finite.
@@ -79,7 +79,5 @@ def _read(parts: Trainable, config: AdaptConfig, users: TaskPart) -> Tensor:
     order = torch.from_numpy(np.concatenate([rows for (rows, _), _ in vectors_by_batch])).argsort()
     vectors = torch.cat([read_vectors for _, read_vectors in vectors_by_batch]).float()[order].to(device)
     if not bool(vectors.isfinite().all()):
-        raise TrainingError(
-            "states of the backbone are not finite before anything is trained", remedy="pre-train again"
-        )
+        raise TrainingError("states of the backbone are not finite", remedy="pre-train again")
     return vectors
