@@ -21,6 +21,7 @@ VERBS = {
     "GrowConfig": "`peterrec grow`",
     "TuneConfig": "`peterrec tune`",
     "EvaluateConfig": "`peterrec evaluate`",
+    "AuditConfig": "`peterrec audit`",
     "RunConfig": "`peterrec run`",
     "ExperimentConfig": "`peterrec experiment`",
     "ServeConfig": "`peterrec serve`",

@@ -126,6 +126,14 @@ CASES: list[Case] = [
          "out": [LIST, NUMBER], "config": [LIST, TEXT, DICT]},
     ),
     (
+        "audit",
+        lambda m: peterrec.audit,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "attribute": "x", "bundles": ["x"], "out": None,
+                   "config": None},
+        {"backbone": [LIST, NONE], "corpus": [LIST, NONE], "attribute": [LIST, NONE, DICT, NUMBER],
+         "bundles": [NONE, NUMBER, [3], {"a": 3}, {3: "a"}], "out": [LIST, NUMBER], "config": [LIST, TEXT, DICT]},
+    ),
+    (
         "run",
         lambda m: peterrec.run,
         lambda m: {"config": None, "out": m.nowhere},

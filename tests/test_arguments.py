@@ -59,7 +59,8 @@ WRONG: dict[str, Callable[[], Any]] = {
     "float": lambda: 1.5,
 }
 ANSWERS = {
-    "Answer", "BenchmarkScores", "ClassAnswer", "Embeddings", "ItemsAnswer", "LabelPredictions", "LabelsAnswer",
+    "Answer", "AuditResult", "BenchmarkScores", "ClassAnswer", "Embeddings", "ItemsAnswer", "LabelPredictions",
+    "LabelsAnswer",
     "NumberAnswer", "NumberPredictions", "Predictions", "Recommendations", "TopItems", "TuneResult", "TuneTrial",
 }  # fmt: skip
 WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given

@@ -37,6 +37,7 @@ SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
     "grow": config.GrowConfig,
     "tune": config.TuneConfig,
     "evaluate": config.EvaluateConfig,
+    "audit": config.AuditConfig,
     "run": config.RunConfig,
     "experiment": config.ExperimentConfig,
     "predict": config.PreprocessingConfig,

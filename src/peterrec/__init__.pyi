@@ -2,6 +2,7 @@ from ._version import __version__
 from .answers import Embeddings, LabelPredictions, NumberPredictions, Predictions, Recommendations, TopItems
 from .artifacts.hub_push import push
 from .artifacts.inspection import inspect
+from .auditing.audit import audit
 from .benchmark.build import build_benchmark
 from .benchmark.predict import predict_benchmark
 from .benchmark.score import BenchmarkScores, score_benchmark
@@ -9,6 +10,7 @@ from .config import (
     ActivityConfig,
     AdaptConfig,
     AmazonConfig,
+    AuditConfig,
     BackboneConfig,
     ClassificationTaskConfig,
     EngineConfig,
@@ -42,6 +44,7 @@ from .data.corpus import Corpus
 from .data.prepare import prepare
 from .data.sources import convert, fetch
 from .errors import PeterRecError
+from .evaluation.audit_results import AuditResult
 from .evaluation.bundles import evaluate
 from .experiments.grid.runner import experiment
 from .experiments.pipeline import run
@@ -65,6 +68,8 @@ __all__ = [
     "AmazonConfig",
     "Answer",
     "AnswerOptions",
+    "AuditConfig",
+    "AuditResult",
     "BackboneConfig",
     "BenchmarkScores",
     "ClassAnswer",
@@ -115,6 +120,7 @@ __all__ = [
     "__version__",
     "adapt",
     "adapt_jointly",
+    "audit",
     "backup",
     "build_benchmark",
     "convert",

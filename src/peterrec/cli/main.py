@@ -12,6 +12,7 @@ from peterrec._version import __version__
 from peterrec.cli import (
     adapt,
     answer,
+    audit,
     backup,
     benchmark,
     convert,
@@ -49,6 +50,7 @@ VERBS: dict[str, Callable[..., None] | typer.Typer] = {
     "grow": grow.command,
     "tune": tune.command,
     "evaluate": evaluate.command,
+    "audit": audit.command,
     "predict": answer.predict,
     "recommend": answer.recommend,
     "embed": answer.embed,

@@ -1,5 +1,6 @@
 """Frozen configuration models: all settings of YAML files and dotted overrides, with every default in one place."""
 
+from peterrec.config.audit import AuditConfig
 from peterrec.config.backbone import BackboneConfig
 from peterrec.config.base import Config, Fraction, Name, Positive, Separator, Text
 from peterrec.config.calibration import CalibrationConfig, ThresholdConfig
@@ -67,6 +68,7 @@ __all__ = [
     "ActivityConfig",
     "AdaptConfig",
     "AmazonConfig",
+    "AuditConfig",
     "BackboneConfig",
     "BottleneckConfig",
     "CalibrationConfig",

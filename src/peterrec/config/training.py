@@ -45,7 +45,7 @@ class OptimConfig(Config):
 class AdaptConfig(LaterSettingsConfig):
     """Settings of the transfer to a task (paper, section 3.3): strategy, patch, loss and training."""
 
-    later_settings: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    later_settings: ClassVar[frozenset[str]] = frozenset({"calibration", "erase"})
 
     strategy: Strategy = Field(default="patch", description="what is trained; the head always is")
     patch: SerializeAsAny[PatchConfig] = Field(

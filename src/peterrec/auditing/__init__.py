@@ -1,0 +1,1 @@
+"""The verb `audit`: what can be read about people from vectors and answers."""
