@@ -77,6 +77,10 @@ class UnknownTaskError(RequestError):
     """A question names a task that no loaded bundle answers."""
 
 
+class OptedOutError(RequestError):
+    """A question names a task that its user has opted out of."""
+
+
 class AnswerError(PeterRecError):
     """A bundle answers with what is no number."""
 

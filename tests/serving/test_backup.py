@@ -43,11 +43,13 @@ def state(tmp_path: Path) -> Path:
 def test_a_copy_has_all_that_was_acknowledged_and_is_opened_as_it_is(state: Path, tmp_path: Path) -> None:
     store = SqliteStore(state / "events.sqlite", 1000)
     store.append([*events("u", *range(500)), *events("v", 1)])
+    store.set_opt_out("u", "age", opted_out=True)
     lines = backup(state, tmp_path / "copy")
     store.append(events("u", 600, start=600))
     assert lines == ["bundles: 1", "users with events: 2"]
     copy = SqliteStore(tmp_path / "copy" / "events.sqlite", 1000)
     assert copy.read("u").count == 500
+    assert copy.read("u").opted_out == {"age"}
     copy.close()
     journal = BundleJournal(tmp_path / "copy" / "bundles.json")
     assert journal.start({"shop": "runs/shop"}) == {"age": HISTORY, "shop": None}

@@ -21,6 +21,7 @@ from peterrec.serving.batch_plan import History, Prepared
 from peterrec.serving.bundle_groups import Group
 from peterrec.serving.engine import Engine
 from peterrec.serving.explain import explain
+from peterrec.serving.opt_outs import changed_opt_outs, without_opted_out
 from peterrec.serving.replicas.readers import Readers
 from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.states import StatePool
@@ -103,8 +104,27 @@ class Users:
         """
         return self.store.read(user)
 
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool = True) -> frozenset[str]:
+        """Keep whether a task is not to be answered about a user, for questions that are asked when this has returned.
+
+        Args:
+            user: id, as `Event` has it, who need not be stored; opt-outs are erased with the user.
+            task: name of a bundle, which need not be loaded.
+            opted_out: False: it may be answered again.
+
+        Returns:
+            All tasks that the user has opted out of.
+
+        Raises:
+            StoreError: it could not be stored.
+            RequestError: the id is no text that can be encoded, or the user has opted out of too many tasks.
+        """
+        tasks = changed_opt_outs(self.store.read(user).opted_out, task, opted_out=opted_out)
+        self.store.set_opt_out(user, task, opted_out=opted_out)
+        return tasks
+
     def erase(self, user: str) -> Erased:
-        """Erase a user: events, states and cached histories.
+        """Erase a user: events, opt-outs, states and cached histories.
 
         Args:
             user: id, as `Event` has it.
@@ -238,9 +258,10 @@ class Users:
                 it is.
 
         Returns:
-            The same question with its `history`.
+            The same question with its `history`; of all tasks (`*`) without those that the user has opted out of.
 
         Raises:
+            OptedOutError: the question names a task that the user has opted out of.
             StoreError: the store does not answer.
             RequestError: the id is no text that can be encoded.
         """
@@ -248,10 +269,11 @@ class Users:
             return prepared
         with self._lock:
             erasures, cached = self._erasures, self._histories.get(prepared.user)
-        history = self._read(prepared.user, cached)
+        history, opted_out = self._read(prepared.user, cached)
+        user, prepared = prepared.user, without_opted_out(prepared, opted_out)
         if not history.items:
             return replace(prepared, history=history, user=None)  # nothing to keep, in states or otherwise
-        self._remember(prepared.user, history, erasures)
+        self._remember(user, history, erasures)
         return replace(prepared, history=history, erasures=erasures)
 
     def run(self, prepared: Sequence[Prepared]) -> list[Answer | PeterRecError]:
@@ -304,17 +326,21 @@ class Users:
         """
         return explain(self.engine, replace(self.fetch(prepared), user=None), task)
 
-    def _read(self, user: str, cached: History | None) -> History:
-        """Return the history of a user; only events that the cached one lacks are read from the store."""
+    def _read(self, user: str, cached: History | None) -> tuple[History, frozenset[str]]:
+        """Return the history of a user and what the user has opted out of.
+
+        Only events that the cached history lacks are read from the store.
+        """
         count = 0 if cached is None else len(cached.items)
         read = self.store.read(user, "" if cached is None else cached.revision, count)
         if cached is None or read.start == 0:
             cached = None
         elif not read.events:
-            return cached
+            return cached, read.opted_out
         items = [event.item for event in read.events]
         events = self._events(items, read.events, cached)
-        return History(items if cached is None else [*cached.items, *items], events, read.revision)
+        items = items if cached is None else [*cached.items, *items]
+        return History(items, events, read.revision), read.opted_out
 
     def _events(self, items: list[ItemId], new: list[Event], cached: History | None) -> UserEvents:
         """Return new events as numbers, behind the cached ones."""

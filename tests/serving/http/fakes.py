@@ -184,6 +184,7 @@ class FakeStore:
         self.groups: list[int] = []
         self.erased: list[float] = []  # when
         self.finished = 0
+        self.opted_out: dict[str, set[str]] = {}
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         self.check()
@@ -199,10 +200,17 @@ class FakeStore:
 
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
         self.check()
-        return Read("1", 0, sorted(self.events.get(user, {}).values(), key=lambda event: event.timestamp))
+        events = sorted(self.events.get(user, {}).values(), key=lambda event: event.timestamp)
+        return Read("1", 0, events, frozenset(self.opted_out.get(user, ())))
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> None:
+        self.check()
+        tasks = self.opted_out.setdefault(user, set())
+        (tasks.add if opted_out else tasks.discard)(task)
 
     def delete(self, user: str) -> Erased:
         self.check()
+        self.opted_out.pop(user, None)
         self.erased.append(time.time())
         return Erased(len(self.events.pop(user, {})), complete=self.finish_erasures().pending == 0)
 
@@ -271,6 +279,10 @@ class FakeUsers:
 
     def erase(self, user: str) -> Erased:
         return self.store.delete(user)
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> frozenset[str]:
+        self.store.set_opt_out(user, task, opted_out=opted_out)
+        return self.store.read(user).opted_out
 
     def erased_since(self, prepared: FakePrepared) -> bool:
         return False

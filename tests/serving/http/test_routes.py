@@ -172,3 +172,18 @@ def test_a_broken_store_is_503_for_whom_it_concerns(site: FakeSite) -> None:
     assert site.ask("GET", "/healthz").status_code == 200
     assert not site.store.events
     assert "peterrec_store_errors_total 5.0" in site.ask("GET", "/metrics").text
+
+
+def test_opt_outs_are_set_shown_taken_back_and_erased(site: FakeSite) -> None:
+    path = "/v1/users/u%2F1/opt-outs"
+    assert site.ask("GET", path).json() == {"user": "u/1", "opt_outs": []}
+    for task in ("shop", "age", "age"):
+        answer = site.ask("PUT", f"{path}/{task}")
+    assert (answer.status_code, answer.json()) == (200, {"user": "u/1", "opt_outs": ["age", "shop"]})
+    assert site.ask("GET", "/v1/users/u%2F1").json()["opt_outs"] == ["age", "shop"]
+    assert site.ask("DELETE", f"{path}/age").json() == {"user": "u/1", "opt_outs": ["shop"]}
+    assert site.ask("GET", path).json()["opt_outs"] == ["shop"]
+    site.ask("DELETE", "/v1/users/u%2F1")
+    assert site.ask("GET", path).json()["opt_outs"] == []
+    assert site.ask("PUT", f"{path}/no%20task%2Fname").status_code in (404, 422)
+    assert site.ask("PUT", f"/v1/users/{'u' * 2_000}/opt-outs/age").status_code == 422

@@ -228,6 +228,33 @@ class StoreContract(RetentionContract):
             with pytest.raises(RequestError, match="not valid text"):
                 call("\ud800")
 
+    # ------------------------------------------------------------ opt-outs
+
+    def test_what_a_user_has_opted_out_of_is_read_with_the_events(self, store: EventStore) -> None:
+        store.append(events("u", 1, 2))
+        before = store.read("u")
+        for task in ("age", "geschlecht ü", "age"):
+            store.set_opt_out("u", task, opted_out=True)
+        assert store.read("u") == replace(before, opted_out=frozenset({"age", "geschlecht ü"}))
+        assert store.read("u", before.revision, 1).opted_out == {"age", "geschlecht ü"}
+        assert store.read("v").opted_out == frozenset()
+        for task in ("age", "never"):
+            store.set_opt_out("u", task, opted_out=False)
+        assert store.read("u").opted_out == {"geschlecht ü"}
+
+    def test_someone_without_events_may_opt_out_and_is_erased(self, store: EventStore) -> None:
+        store.set_opt_out("u", "age", opted_out=True)
+        assert store.read("u") == Read("", 0, [], frozenset({"age"}))
+        store.append(events("u", 1))
+        assert store.read("u").opted_out == {"age"}
+        assert store.delete("u").events == 1
+        assert store.read("u") == Read("", 0, [])
+
+    def test_opt_outs_are_of_texts(self, store: EventStore) -> None:
+        for user, task in (("\ud800", "age"), ("u", "\ud800")):
+            with pytest.raises(RequestError, match="not valid text"):
+                store.set_opt_out(user, task, opted_out=True)
+
     # ------------------------------------------------------------ threads, the end
 
     def test_many_threads_append_and_read_at_once(self, open_store: Open) -> None:

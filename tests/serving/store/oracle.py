@@ -22,6 +22,7 @@ class Oracle:
         self.arrived: dict[str, list[str]] = {}  # ids of a user's events, as they came
         self.dropped_ids: dict[str, list[str]] = {}
         self.erased = 0
+        self.opted_out: dict[str, set[str]] = {}
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         self.check()
@@ -69,16 +70,25 @@ class Oracle:
         with self.lock:
             mine, now = self.users.get(user, []), self.revision_of.get(user, "")
             start = after if revision == now and 0 <= after <= len(mine) else 0
-            return Read(now, start, mine[start:])
+            return Read(now, start, mine[start:], frozenset(self.opted_out.get(user, ())))
 
     def delete(self, user: str) -> Erased:
         self.check()
         checked_text(user, "user")
         with self.lock:
-            self.erased += user in self.users
+            self.erased += user in self.users or bool(self.opted_out.get(user))
+            self.opted_out.pop(user, None)
             for field in (self.revision_of, self.dropped, self.arrived, self.dropped_ids):
                 field.pop(user, None)
             return Erased(len(self.users.pop(user, [])), complete=True)
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> None:
+        self.check()
+        checked_text(user, "user")
+        checked_text(task, "task")
+        with self.lock:
+            tasks = self.opted_out.setdefault(user, set())
+            (tasks.add if opted_out else tasks.discard)(task)
 
     def erasures(self) -> Erasures:
         self.check()

@@ -130,7 +130,7 @@ def test_a_server_that_hangs_is_given_up(own_server: RedisServer) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("version", [1, 4])
+@pytest.mark.parametrize("version", [1, 5])
 def test_what_another_release_wrote_is_refused(url: str, version: int) -> None:
     with redis.Redis.from_url(url) as client:
         client.set("peterrec:version", version)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from peterrec.errors import FormatVersionError, StoreError
-from peterrec.serving.store.base import Event
+from peterrec.serving.store.base import Erased, Event
 from peterrec.serving.store.sqlite import SqliteStore
 from serving.store.contract import events, ids
 
@@ -152,6 +152,7 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path, version:
     with sqlite3.connect(path) as file:  # what these versions had not
         for shard in range(64):
             file.execute(f"ALTER TABLE events_{shard} DROP COLUMN features")
+            file.execute(f"DROP TABLE opt_outs_{shard}")
         absent = (*(f"dropped_{shard}" for shard in range(64)), "pending_erasures", "counters", "in_use")
         for table in absent if version == 2 else ():
             file.execute(f"DROP TABLE {table}")
@@ -165,6 +166,33 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path, version:
     assert store.read("v").events[0].features == {"type": "view"}
     assert store.delete("u").complete
     store.close()
+
+
+def test_a_file_of_version_3_is_brought_up_to_date(path: Path) -> None:
+    store = SqliteStore(path, 4)
+    store.append(events("u", 1, 2))
+    before = store.read("u")
+    store.close()
+    with sqlite3.connect(path) as file:  # what version 3 had not
+        for shard in range(64):
+            file.execute(f"DROP TABLE opt_outs_{shard}")
+        file.execute("PRAGMA user_version=3")
+    file.close()
+    store = SqliteStore(path, 4)
+    assert store.read("u") == before
+    store.set_opt_out("u", "age", opted_out=True)
+    assert store.read("u").opted_out == {"age"}
+    store.close()
+    SqliteStore(path, 4).close()  # marked as in use, once
+
+
+def test_the_file_has_nothing_of_someone_erased_who_only_opted_out(path: Path) -> None:
+    store = SqliteStore(path, 4)
+    store.set_opt_out("someone-secret", "age", opted_out=True)
+    assert store.delete("someone-secret") == Erased(0, complete=True)
+    assert store.erasures().count == 1
+    store.close()
+    assert b"someone-secret" not in path.read_bytes()
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -14,6 +14,7 @@ from peterrec.errors import (
     AnswerError,
     ArtifactError,
     FingerprintError,
+    OptedOutError,
     PeterRecError,
     RequestError,
     StorageError,
@@ -33,6 +34,7 @@ UNION_MEMBER_PREFIXES = (
 # The first that fits; what none fits is our own fault.
 STATUS_BY_ERROR: tuple[tuple[type[PeterRecError], int, str], ...] = (
     (UnknownTaskError, 404, "unknown_task"),
+    (OptedOutError, 403, "opted_out"),
     (RequestError, 422, "invalid_request"),
     (AnswerError, 500, "bad_answer"),
     (FingerprintError, 409, "other_backbone"),

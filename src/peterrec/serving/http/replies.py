@@ -58,6 +58,14 @@ class UserReply(BaseModel):
     user: str
     count: int
     events: list[KeptEvent]
+    opt_outs: list[str] = Field(default=[], description="tasks that are not answered about the user")
+
+
+class OptOutsReply(BaseModel):
+    """Tasks that are not answered about a user."""
+
+    user: str
+    opt_outs: list[str] = Field(description="names of tasks, sorted")
 
 
 class ErasedReply(BaseModel):

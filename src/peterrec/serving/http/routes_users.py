@@ -13,8 +13,16 @@ from peterrec.errors import RequestError
 from peterrec.serving.http.auth import allow
 from peterrec.serving.http.common import ServiceOf, faults
 from peterrec.serving.http.errors import ApiError
-from peterrec.serving.http.replies import ErasedReply, ErasuresReply, EventsReply, KeptEvent, UserReply, reply
-from peterrec.serving.http.schemas import FULL_TEXT, AskBody, EventsBody, check_limits
+from peterrec.serving.http.replies import (
+    ErasedReply,
+    ErasuresReply,
+    EventsReply,
+    KeptEvent,
+    OptOutsReply,
+    UserReply,
+    reply,
+)
+from peterrec.serving.http.schemas import FULL_TEXT, AskBody, BundleName, EventsBody, check_limits
 from peterrec.serving.http.service import Service
 from peterrec.serving.requests import Answer
 from peterrec.serving.store.base import Event
@@ -25,6 +33,7 @@ DAY = 86_400.0
 User = Annotated[
     str, BeforeValidator(unquote), Path(min_length=1, pattern=FULL_TEXT, description="id of the user; / is %2F in it")
 ]
+TaskName = Annotated[BundleName, Path(description="of the bundle that answers it, loaded or not")]
 
 
 @router.post(
@@ -58,7 +67,7 @@ async def append(body: EventsBody, service: ServiceOf) -> Response:
     "/users/{user}/predict",
     dependencies=[allow("read")],
     response_model=Answer,
-    responses=faults(404, 429, 503, 504),
+    responses=faults(403, 404, 429, 503, 504),
     summary="Ask tasks about a stored user",
 )
 async def predict(user: User, service: ServiceOf, body: AskBody | None = None) -> Response:
@@ -79,8 +88,9 @@ async def predict(user: User, service: ServiceOf, body: AskBody | None = None) -
 async def show(user: User, service: ServiceOf) -> Response:
     """Return the events of a user, oldest first."""
     _check_id(user, service)
-    kept_events = (await service.read(user)).events
-    if not kept_events:
+    stored = await service.read(user)
+    kept_events = stored.events
+    if not kept_events and not stored.opted_out:
         raise ApiError(404, "unknown_user", "nothing is kept of this user", "append events first")
     is_known_item = service.in_catalogue([event.item for event in kept_events])
     events = [
@@ -94,7 +104,7 @@ async def show(user: User, service: ServiceOf) -> Response:
         )
         for event, is_known in zip(kept_events, is_known_item, strict=True)
     ]
-    return reply(UserReply, UserReply(user=user, count=len(events), events=events))
+    return reply(UserReply, UserReply(user=user, count=len(events), events=events, opt_outs=sorted(stored.opted_out)))
 
 
 @router.delete(
@@ -105,7 +115,7 @@ async def show(user: User, service: ServiceOf) -> Response:
     summary="Erase a user",
 )
 async def erase(user: User, service: ServiceOf) -> Response:
-    """Erase all that is kept of a user: events, states, what is cached.
+    """Erase all that is kept of a user: events, opt-outs, states, what is cached.
 
     Nobody can read it any more when this answers. Where files of the store may still hold it, `complete` is false: it
     is pending then, and goes on by itself, whatever is restarted.
@@ -113,6 +123,48 @@ async def erase(user: User, service: ServiceOf) -> Response:
     _check_id(user, service)
     erased = await service.erase(user)
     return reply(ErasedReply, ErasedReply(erased=erased.events, complete=erased.complete))
+
+
+@router.get(
+    "/users/{user}/opt-outs",
+    dependencies=[allow("read")],
+    response_model=OptOutsReply,
+    responses=faults(429, 503, 504, body=False),
+    summary="Show which tasks a user has opted out of",
+)
+async def opt_outs(user: User, service: ServiceOf) -> Response:
+    """Return the tasks that are not answered about a user; an empty list where there are none."""
+    _check_id(user, service)
+    return _opt_outs_reply(user, (await service.read(user)).opted_out)
+
+
+@router.put(
+    "/users/{user}/opt-outs/{task}",
+    dependencies=[allow("write")],
+    response_model=OptOutsReply,
+    responses=faults(429, 503, 504, body=False),
+    summary="Opt a user out of a task",
+)
+async def opt_out(user: User, task: TaskName, service: ServiceOf) -> Response:
+    """Do not answer a task about a user from now on, whether or not the user or the task is there already.
+
+    A question that names it is refused (403, `opted_out`); one that asks for all tasks is answered without it.
+    """
+    _check_id(user, service)
+    return _opt_outs_reply(user, await service.set_opt_out(user, task, opted_out=True))
+
+
+@router.delete(
+    "/users/{user}/opt-outs/{task}",
+    dependencies=[allow("write")],
+    response_model=OptOutsReply,
+    responses=faults(429, 503, 504, body=False),
+    summary="Answer a task about a user again",
+)
+async def opt_in(user: User, task: TaskName, service: ServiceOf) -> Response:
+    """Take an opt-out back; nothing is changed where there is none."""
+    _check_id(user, service)
+    return _opt_outs_reply(user, await service.set_opt_out(user, task, opted_out=False))
 
 
 @router.get(
@@ -126,6 +178,10 @@ async def erasures(service: ServiceOf) -> Response:
     """Return the number of erased users that files of the store may still hold, and since when; not who they were."""
     erasures = await service.erasures()
     return reply(ErasuresReply, ErasuresReply(pending=erasures.pending, since=erasures.since))
+
+
+def _opt_outs_reply(user: str, tasks: frozenset[str]) -> Response:
+    return reply(OptOutsReply, OptOutsReply(user=user, opt_outs=sorted(tasks)))
 
 
 def _check_id(user: str, service: Service) -> None:

@@ -253,6 +253,10 @@ class Service:
         await self._in_time(waiting, "ask again: the events are erased, but a service may still have a copy of them")
         return erased
 
+    async def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> frozenset[str]:
+        """Keep whether a task is not to be answered about a user, and return all that are not."""
+        return await self.call(lambda: self.parts.users.set_opt_out(user, task, opted_out=opted_out))
+
     async def erasures(self) -> Erasures:
         """Return what is to be known of all erasures."""
         return await self.call(self.parts.store.erasures)

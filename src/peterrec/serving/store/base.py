@@ -43,11 +43,13 @@ class Read:
             user was erased. Empty for a user who is not stored.
         start: how many events come before the first of these.
         events: in order, oldest first.
+        opted_out: names of tasks that are not to be answered about the user, who need not be stored.
     """
 
     revision: str
     start: int
     events: list[Event]
+    opted_out: frozenset[str] = frozenset()
 
     @property
     def count(self) -> int:
@@ -105,10 +107,19 @@ class EventStore(Protocol):
         """Return a user's events: those behind the first `after` if `revision` is still the user's, else all."""
 
     def delete(self, user: str) -> Erased:
-        """Erase a user; no call returns its events any more when this returns.
+        """Erase a user; no call returns its events or opt-outs any more when this returns.
 
         Until its bytes are gone from the files of the store too, the erasure is pending: the store records it, without
         the user, until `finish_erasures` succeeds.
+        """
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> None:
+        """Keep whether a task is not to be answered about a user; every read from then on says so.
+
+        Args:
+            user: id, who need not be stored.
+            task: name.
+            opted_out: false: it may be answered again.
         """
 
     def erasures(self) -> Erasures:

@@ -28,8 +28,8 @@ from peterrec.serving.store.values import (
 )
 
 PREFIX = "peterrec:"
-VERSION = 3
-UPGRADABLE_VERSIONS = (2,)  # versions that lack only keys which this version makes when it needs them
+VERSION = 4
+UPGRADABLE_VERSIONS = (2, 3)  # versions that lack only keys which this version makes when it needs them
 COUNT, PENDING, REWRITE = f"{PREFIX}erasures", f"{PREFIX}pending-erasures", f"{PREFIX}rewrite"
 MIN_VERSION = 7  # of Redis that erasures need: earlier ones do not have the counters that FILES names
 ATTEMPTS = 100  # at an append, while others change the same users
@@ -117,18 +117,27 @@ class RedisStore:
     def read(self, user: str, revision: str = "", after: int = 0) -> Read:
         """Return a user's events; see `EventStore`."""
         checked_text(user, "user")
-        with self._errors():
-            current_revision, start, rows = self._read(keys=_keys(user), args=[revision, after])
+        with self._errors(), self._client.pipeline(transaction=False) as pipeline:
+            self._read(keys=_keys(user), args=[revision, after], client=pipeline)
+            pipeline.smembers(_opt_outs_key(user))
+            (current_revision, start, rows), tasks = pipeline.execute()
         events = [_event(user, *row) for row in zip(rows[::2], rows[1::2], strict=True)]
-        return Read(current_revision.decode(), int(start), events)
+        return Read(current_revision.decode(), int(start), events, frozenset(map(_text, tasks)))
 
     def delete(self, user: str) -> Erased:
         """Erase a user; see `EventStore`, and above about the server's files."""
         checked_text(user, "user")
         with self._errors():
-            keys, number = [*_keys(user), COUNT, PENDING], secrets.token_hex(8)
+            keys, number = [*_keys(user), COUNT, PENDING, _opt_outs_key(user)], secrets.token_hex(8)
             count = int(self._delete(keys=keys, args=[number, repr(time.time())]))
         return Erased(count, complete=try_finish(self.finish_erasures))
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> None:
+        """Keep whether a task is not to be answered about a user; see `EventStore`."""
+        checked_text(user, "user")
+        checked_text(task, "task")
+        with self._errors():
+            (self._client.sadd if opted_out else self._client.srem)(_opt_outs_key(user), task)
 
     def erasures(self) -> Erasures:
         """Return counts of all erasures; see `EventStore`."""
@@ -253,6 +262,10 @@ class RedisStore:
 
 def _keys(user: str) -> list[str]:
     return [f"{PREFIX}{kind}:{user}" for kind in ("user", "ids", "events", "dropped")]
+
+
+def _opt_outs_key(user: str) -> str:
+    return f"{PREFIX}opt-outs:{user}"
 
 
 def _event(user: str, member: bytes, score: bytes) -> Event:

@@ -93,10 +93,10 @@ return {revision, start, redis.call('ZRANGE', KEYS[3], start, -1, 'WITHSCORES')}
 """
 
 DELETE = """
--- KEYS: of a user, then the counter of erasures and the pending ones. ARGV: name of this erasure, time. Returns how
--- many events there were.
+-- KEYS: of a user, then the counter of erasures, the pending ones, and the user's opt-outs. ARGV: name of this erasure,
+-- time. Returns how many events there were.
 local count = redis.call('ZCARD', KEYS[3])
-if redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) > 0 then
+if redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7]) > 0 then
     redis.call('INCR', KEYS[5])
     redis.call('HSET', KEYS[6], ARGV[1], ARGV[2])
 end

@@ -63,6 +63,12 @@ CREATE TABLE {name} (
     arrival INTEGER NOT NULL,
     PRIMARY KEY (user, id_hash)
 ) WITHOUT ROWID"""
+OPT_OUTS = """
+CREATE TABLE {name} (
+    user TEXT NOT NULL,        -- its id: who opts out need not have events
+    task TEXT NOT NULL,
+    PRIMARY KEY (user, task)
+) WITHOUT ROWID"""
 SERVICE = (
     # Erasures whose bytes may still be in the file or its log. Nothing about the users.
     "CREATE TABLE pending_erasures (number INTEGER PRIMARY KEY AUTOINCREMENT, since REAL NOT NULL)",
@@ -111,7 +117,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, keep_events: int, *, timeout: float = 5.0) -> None:
         self._keep_events = keep_events
-        self._file = SqliteFile(path, timeout, _create, {2: _upgrade_from_2, 3: _add_features})
+        self._file = SqliteFile(path, timeout, _create, {2: _upgrade_from_2, 3: _upgrade_from_3})
         self.finish_erasures()
         self._waiting: deque[_Call] = deque()
 
@@ -171,10 +177,11 @@ class SqliteStore:
         with self._file.reading() as connection:
             shard = _Shard(connection, user)
             row = shard.find(user)
+            opted_out = shard.opted_out(user)
             if row is None:
-                return Read("", 0, [])
+                return Read("", 0, [], opted_out)
             start = after if revision == row.revision and 0 <= after <= row.count else 0
-            return Read(row.revision, start, shard.last(row, user, row.count - start))
+            return Read(row.revision, start, shard.last(row, user, row.count - start), opted_out)
 
     def delete(self, user: str) -> Erased:
         """Erase a user from the file and its log; see `EventStore`."""
@@ -182,11 +189,18 @@ class SqliteStore:
         with self._file.writing() as connection:
             shard = _Shard(connection, user)
             row = shard.find(user)
-            if row is not None:
-                shard.rewrite_without(row)
+            if row is not None or shard.opted_out(user):
+                shard.rewrite_without(user, row)
                 connection.execute("INSERT INTO pending_erasures (since) VALUES (?)", (time.time(),))
                 connection.execute("UPDATE counters SET erasures = erasures + 1")
         return Erased(0 if row is None else row.count, complete=try_finish(self.finish_erasures))
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> None:
+        """Keep whether a task is not to be answered about a user; see `EventStore`."""
+        checked_text(user, "user")
+        checked_text(task, "task")
+        with self._file.writing() as connection:
+            _Shard(connection, user).set_opt_out(user, task, opted_out=opted_out)
 
     def erasures(self) -> Erasures:
         """Return counts of all erasures; see `EventStore`."""
@@ -224,17 +238,17 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(USERS.format(name=f"users_{shard}"))
         connection.execute(EVENTS.format(name=f"events_{shard}"))
     _add_erasures(connection)
+    _add_opt_outs(connection)
 
 
 def _upgrade_from_2(connection: sqlite3.Connection) -> None:
     _add_erasures(connection)
+    _upgrade_from_3(connection)
+
+
+def _upgrade_from_3(connection: sqlite3.Connection) -> None:
     _add_features(connection)
-
-
-def _add_features(connection: sqlite3.Connection) -> None:
-    """Add the column that version 4 has and version 3 had not; as the last one, which is where a new file has it."""
-    for shard in range(SHARDS):
-        connection.execute(f"ALTER TABLE events_{shard} ADD COLUMN features TEXT")
+    _add_opt_outs(connection)
 
 
 def _add_erasures(connection: sqlite3.Connection) -> None:
@@ -243,6 +257,18 @@ def _add_erasures(connection: sqlite3.Connection) -> None:
         connection.execute(DROPPED.format(name=f"dropped_{shard}"))
     for statement in SERVICE:
         connection.execute(statement)
+
+
+def _add_features(connection: sqlite3.Connection) -> None:
+    """Add the column that version 4 has and version 3 had not; as the last one, which is where a new file has it."""
+    for shard in range(SHARDS):
+        connection.execute(f"ALTER TABLE events_{shard} ADD COLUMN features TEXT")
+
+
+def _add_opt_outs(connection: sqlite3.Connection) -> None:
+    """Add the tables that version 4 has and version 3 had not."""
+    for shard in range(SHARDS):
+        connection.execute(OPT_OUTS.format(name=f"opt_outs_{shard}"))
 
 
 def _erasures(connection: sqlite3.Connection) -> Erasures:
@@ -257,11 +283,22 @@ class _Shard:
         shard = zlib.crc32(user.encode()) % SHARDS
         self._connection = connection
         self._users, self._events, self._dropped = f"users_{shard}", f"events_{shard}", f"dropped_{shard}"
+        self._opt_outs = f"opt_outs_{shard}"
 
     def find(self, user: str) -> _User | None:
         columns = "number, revision, count, arrived, newest, newest_tie, dropped"
         row = self._connection.execute(f"SELECT {columns} FROM {self._users} WHERE user = ?", (user,)).fetchone()
         return None if row is None else _User(*row)
+
+    def opted_out(self, user: str) -> frozenset[str]:
+        rows = self._connection.execute(f"SELECT task FROM {self._opt_outs} WHERE user = ?", (user,))
+        return frozenset(task for (task,) in rows)
+
+    def set_opt_out(self, user: str, task: str, *, opted_out: bool) -> None:
+        statement = f"DELETE FROM {self._opt_outs} WHERE user = ? AND task = ?"
+        if opted_out:
+            statement = f"INSERT INTO {self._opt_outs} VALUES (?, ?) ON CONFLICT (user, task) DO NOTHING"
+        self._connection.execute(statement, (user, task))
 
     def add(self, user: str) -> _User:
         row = _User(0, new_revision(), 0, 0, float("-inf"), -HALF, None)
@@ -342,21 +379,22 @@ class _Shard:
             for event_id, item, timestamp, domain, features in reversed(rows)
         ]
 
-    def rewrite_without(self, row: _User) -> None:
+    def rewrite_without(self, user: str, row: _User | None) -> None:
         """Erase a user: the tables are written anew, and the pages of the old ones overwritten with zeros."""
-        tables = (
-            (USERS, self._users, "number", "1"),
-            (EVENTS, self._events, "user", "1, 2, 3, 4"),
-            (DROPPED, self._dropped, "user", "1, 2"),
+        self._rewrite(OPT_OUTS, self._opt_outs, "user", user, "1, 2")
+        if row is not None:
+            self._rewrite(USERS, self._users, "number", row.number, "1")
+            self._rewrite(EVENTS, self._events, "user", row.number, "1, 2, 3, 4")
+            self._rewrite(DROPPED, self._dropped, "user", row.number, "1, 2")
+
+    def _rewrite(self, schema: str, name: str, column: str, value: str | int, key: str) -> None:
+        self._connection.execute(schema.format(name="renewed"))
+        # In the order of the primary key, so that no row moves again.
+        self._connection.execute(
+            f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY {key}", (value,)
         )
-        for schema, name, column, key in tables:
-            self._connection.execute(schema.format(name="renewed"))
-            # In the order of the primary key, so that no row moves again.
-            self._connection.execute(
-                f"INSERT INTO renewed SELECT * FROM {name} WHERE {column} <> ? ORDER BY {key}", (row.number,)
-            )
-            self._connection.execute(f"DROP TABLE {name}")
-            self._connection.execute(f"ALTER TABLE renewed RENAME TO {name}")
+        self._connection.execute(f"DROP TABLE {name}")
+        self._connection.execute(f"ALTER TABLE renewed RENAME TO {name}")
 
 
 def _hashes(event_ids: Sequence[str]) -> list[int]:
