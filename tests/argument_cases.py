@@ -110,6 +110,13 @@ CASES: list[Case] = [
          "config": [LIST, TEXT, DICT, peterrec.AdaptConfig()]},
     ),
     (
+        "grow_targets",
+        lambda m: peterrec.grow_targets,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "task": "shop", "bundle": m.nowhere, "out": m.nowhere},
+        {"backbone": [LIST, NONE, DICT], "corpus": [LIST, NONE, DICT], "task": [LIST, NONE, NUMBER],
+         "bundle": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE, NUMBER]},
+    ),
+    (
         "tune",
         lambda m: peterrec.tune,
         lambda m: {"corpus": m.nowhere, "backbone": None, "out": m.nowhere, "task": None, "config": None,

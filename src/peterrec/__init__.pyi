@@ -58,6 +58,7 @@ from .serving.requests import Answer, ClassAnswer, ItemsAnswer, LabelsAnswer, Nu
 from .serving.users import Users
 from .training.adapt import adapt, adapt_jointly
 from .training.grow import grow
+from .training.grow_targets import grow_targets
 from .training.pretrain import pretrain
 from .tuning.result import TuneResult, TuneTrial
 from .tuning.tune import tune
@@ -129,6 +130,7 @@ __all__ = [
     "experiment",
     "fetch",
     "grow",
+    "grow_targets",
     "inspect",
     "load_config",
     "predict",

@@ -31,6 +31,15 @@ def command(
             "--strategy", help="patch, head, last-sublayer, last1, last2, all, scratch, patch-random or joint."
         ),
     ] = None,
+    grow: Annotated[
+        str | None,
+        typer.Option(
+            "--grow",
+            metavar="BUNDLE",
+            help="Train nothing: add the targets of the task that this ranking bundle lacks, whose others stay as they "
+            "are.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -43,16 +52,21 @@ def command(
     """
     from peterrec.training.adapt import adapt, adapt_jointly
 
-    overrides = [*set_, "runner.progress=false"] if quiet else list(set_)
+    overrides = list(set_)
     if strategy is not None:
         overrides.append(f"strategy={strategy}")
-    settings = load_config(AdaptConfig, config, overrides)
+    settings = load_config(AdaptConfig, config, [*overrides, *(["runner.progress=false"] if quiet else [])])
     joint = settings.strategy == "joint"
     if not joint and len(tasks) != 1:
         raise ConfigError(
             f"{len(tasks)} tasks were named ({', '.join(tasks)})",
             remedy="adapt to one at a time, or train them together with --strategy joint",
         )
+    if grow is not None:
+        if config is not None or overrides or resume:
+            raise ConfigError("--grow trains nothing", remedy="leave out --strategy, --config, --set and --resume")
+        _add_targets(backbone, corpus, tasks[0], grow, out, overwrite=overwrite, quiet=quiet)
+        return
     with logged_remarks(quiet):
         if joint:
             bundles = adapt_jointly(backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite)
@@ -63,3 +77,12 @@ def command(
         say(f"wrote {out}\nnext: peterrec evaluate {backbone} {corpus} {out}{'/' + tasks[0] if joint else ''}")
     for bundle in bundles.values():
         say_warnings(bundle.metrics["warnings"])
+
+
+def _add_targets(backbone: str, corpus: str, task: str, bundle: str, out: str, *, overwrite: bool, quiet: bool) -> None:
+    from peterrec.training.grow_targets import grow_targets
+
+    with logged_remarks(quiet):
+        grown = grow_targets(backbone, corpus, task, bundle, out, overwrite=overwrite)
+    if not quiet:
+        say(f"wrote {out}: it has {len(grown.targets or ()):,} targets")

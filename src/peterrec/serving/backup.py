@@ -14,8 +14,8 @@ from peterrec.errors import ArtifactError, FormatVersionError, StorageError, Sto
 from peterrec.serving.journal import BundleJournal
 from peterrec.serving.state_folder import COPIES, EVENTS, JOURNAL, LOCK
 from peterrec.serving.store.in_use import InUseMark, wal_path
-from peterrec.serving.store.sqlite_tables import SHARDS
 from peterrec.serving.store.sqlite_file import APPLICATION, VERSION
+from peterrec.serving.store.sqlite_tables import SHARDS
 from peterrec.storage import FULL, new_folder, storage_errors
 
 ATTEMPTS = 10

@@ -47,7 +47,7 @@ def with_items(
     if network.head is None:
         del tables["output"]
     outputs = torch.cat([*tables.values(), network.output_table()[1].unsqueeze(1)], dim=1).detach().cpu().double()
-    new = torch.from_numpy(_predicted(features, outputs.numpy(), weights)).float()
+    new = torch.from_numpy(predicted_outputs(features, outputs.numpy(), weights)).float()
     vectors = torch.split(new[:, :-1], [table.shape[1] for table in tables.values()], dim=1)
     grown = _with_rows(network, dict(zip(tables, vectors, strict=True)), new[:, -1])
     lineage = (*pretrained.grown_from, pretrained.identity._replace(grown_from=()))
@@ -74,8 +74,14 @@ def event_counts(sequences: Sequences, rows: IntArray, items: int) -> IntArray:
     return np.bincount(sequences.take(rows).items, minlength=FIRST_ITEM + items)[FIRST_ITEM:]
 
 
-def _predicted(features: Array, outputs: Array, weights: Float[np.ndarray, " old"]) -> Array:
-    """Return what items past those of `outputs` would have; their mean where nothing is known of any old item."""
+def predicted_outputs(features: Array, outputs: Array, weights: Float[np.ndarray, " old"]) -> Array:
+    """Return what items past those of `outputs` would have; their mean where nothing is known of any old item.
+
+    Args:
+        features: (items, features) of every item.
+        outputs: (old, n) of the first items.
+        weights: (old,) in the regression; items of weight 0 are left out.
+    """
     old = len(outputs)
     fitted = np.argsort(-weights, kind="stable")[: min(MAX_ITEMS, int((weights > 0).sum()))]
     if len(fitted) < 2:

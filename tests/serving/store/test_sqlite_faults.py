@@ -164,24 +164,9 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path, version:
     assert store.append(events("u", 99, start=12)) == [False]
     store.append([Event("v", "1", "x", 1.0, features={"type": "view"})])
     assert store.read("v").events[0].features == {"type": "view"}
+    store.set_opt_out("v", "age", opted_out=True)
+    assert store.read("v").opted_out == {"age"}
     assert store.delete("u").complete
-    store.close()
-
-
-def test_a_file_of_version_3_is_brought_up_to_date(path: Path) -> None:
-    store = SqliteStore(path, 4)
-    store.append(events("u", 1, 2))
-    before = store.read("u")
-    store.close()
-    with sqlite3.connect(path) as file:  # what version 3 had not
-        for shard in range(64):
-            file.execute(f"DROP TABLE opt_outs_{shard}")
-        file.execute("PRAGMA user_version=3")
-    file.close()
-    store = SqliteStore(path, 4)
-    assert store.read("u") == before
-    store.set_opt_out("u", "age", opted_out=True)
-    assert store.read("u").opted_out == {"age"}
     store.close()
     SqliteStore(path, 4).close()  # marked as in use, once
 

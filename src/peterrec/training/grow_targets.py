@@ -1,0 +1,127 @@
+"""More targets for a ranking bundle: each gets a vector and a bias, and of those it had no byte is changed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from peterrec.arguments import checked
+from peterrec.artifacts.bundle_io import Bundle, save_bundle
+from peterrec.artifacts.hub import artifact_folder
+from peterrec.data.arrow_arrays import single_array
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.corpus import Corpus, TaskPart
+from peterrec.data.hashing import id_hash
+from peterrec.data.sequences import Sequences
+from peterrec.errors import DataError, TaskError
+from peterrec.model import UserModel
+from peterrec.nn.heads import ItemHead
+from peterrec.storage import check_output
+from peterrec.training.new_items import Array, predicted_outputs
+from peterrec.training.ridge_probe import RidgeProbe
+
+logger = logging.getLogger(__name__)
+
+
+@checked
+def grow_targets(
+    backbone: str | Path | UserModel,
+    corpus: str | Path | Corpus,
+    task: str,
+    bundle: str | Path | Bundle,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Add the targets of a task to a ranking bundle that it lacks, and write the larger bundle to `out`.
+
+    A ridge regression says which users have which target, old or new, by what the bundle's head reads of them; what the
+    head has for old targets is predicted from that, by another regression, and then so for new ones. Old targets keep
+    their places, their scores and every byte; patch and readout are the same.
+
+    Args:
+        backbone: a folder written by `pretrain` or `grow`, `hf://organization/name`, or a loaded model.
+        corpus: a folder written by `prepare` with the backbone's catalogue, or an opened corpus, with the task.
+        task: name of a ranking task of the corpus, whose train users have new targets.
+        bundle: folder of a ranking bundle of the backbone, or a bundle.
+        out: folder of the bundle to write.
+        overwrite: whether a bundle that is there may be replaced.
+
+    Returns:
+        The larger bundle, as it was written; `metrics` has `grown_targets`: how many were added.
+
+    Raises:
+        TaskError: the task or the bundle is no ranking one, or there is no task of that name.
+        DataError: the task has no target that the bundle lacks.
+        FingerprintError: backbone, corpus and bundle do not belong together.
+        ArtifactError: `out` exists and `overwrite` is false, or something cannot be read.
+        StorageError: the disk is full or the place is not writable.
+    """
+    check_output(Path(out), overwrite=overwrite, kind="bundle")
+    if not isinstance(backbone, UserModel):
+        backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    backbone.pretrained.check_corpus(corpus)
+    model = copy.copy(backbone)
+    model.bundles = {}
+    key = (
+        model.add_bundle(bundle) if isinstance(bundle, Bundle) else model.load_bundle(artifact_folder(bundle, "bundle"))
+    )
+    loaded, spec = model.bundle(key), corpus.task(task)
+    if loaded.targets is None or spec.targets is None:
+        name, kind = (key, loaded.kind) if loaded.targets is None else (task, spec.kind)
+        raise TaskError(f"{name!r} is of kind {kind}: it has no targets", remedy="name a ranking task and a bundle")
+    targets = _extended(loaded.targets, spec.targets)
+    added = len(targets) - len(loaded.targets)
+    if not added:
+        raise DataError(
+            f"task {task!r} has no target that the bundle lacks",
+            remedy="lower min_item_events of the task, or prepare a later log",
+            path=corpus.path,
+        )
+    train = spec.part("train")
+    vectors = model.representations(train.sequences, key)
+    head = _larger_head(cast(ItemHead, loaded.head), vectors, train, spec.targets, targets)
+    grown = replace(
+        loaded,
+        head=head,
+        targets=targets,
+        trained=loaded.trained | {"head": sum(parameter.numel() for parameter in head.parameters())},
+        metrics=loaded.metrics | {"grown_targets": loaded.metrics.get("grown_targets", 0) + added},
+    )
+    logger.info(f"added {added:,} targets to {len(loaded.targets):,}, by {len(train):,} users")
+    save_bundle(Path(out), grown, overwrite=overwrite)
+    return grown
+
+
+def _extended(targets: Catalogue, later: Catalogue) -> Catalogue:
+    new = np.flatnonzero(~targets.knows(later.ids))
+    return targets.extended(single_array(later.ids.take(pa.array(new))), later.counts[new])
+
+
+def _larger_head(head: ItemHead, vectors: Array, train: TaskPart, later: Catalogue, targets: Catalogue) -> ItemHead:
+    """Return a head with what the old one has, and rows for targets after those."""
+    assert train.targets is not None
+    places = np.asarray(targets.encode(later.ids))
+    items = Sequences(places[train.targets.items].astype(np.int32), train.targets.offsets)
+    probe = RidgeProbe.fit_by_cross_validation(vectors, items, len(targets), id_hash(train.user_ids.to_pylist()))
+    counts = np.bincount(items.items, minlength=len(targets))
+    features = StandardScaler().fit_transform(np.column_stack([probe.weight, probe.bias, np.log1p(counts)]))
+    old = torch.cat([head.weight, head.bias.unsqueeze(1)], dim=1).detach().cpu().double()
+    added = torch.from_numpy(predicted_outputs(features, old.numpy(), np.sqrt(counts[: len(old)]))).to(head.weight)
+    larger = ItemHead(head.weight.shape[1], len(targets), torch.Generator())
+    larger.load_state_dict(
+        {
+            "weight": torch.cat([head.weight.detach(), added[:, :-1]]),
+            "bias": torch.cat([head.bias.detach(), added[:, -1]]),
+        }
+    )
+    return larger.eval().requires_grad_(False)
