@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", default=["patch", "all"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--max-history", type=int, default=50)
     options = parser.parse_args()
     logging.getLogger("peterrec").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +60,7 @@ def prepared(options: argparse.Namespace, folder: Path) -> Corpus:
     return peterrec.prepare(
         options.data / "events.parquet", folder / "corpus", users=options.data / "users.parquet",
         classify=options.tasks, split={"train": 0.5, "valid": 0.25, "test": 0.25},
+        source={"max_history": options.max_history},
     )  # fmt: skip
 
 

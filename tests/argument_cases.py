@@ -191,6 +191,13 @@ CASES: list[Case] = [
         {"backbone": [LIST, NONE], "bundle": [LIST]},
     ),
     (
+        "drift",
+        lambda m: peterrec.drift,
+        lambda m: {"backbone": m.nowhere, "bundle": m.nowhere, "source": m.nowhere, "out": None, "level": 0.01},
+        {"backbone": [LIST, NONE], "bundle": [LIST, NONE], "out": [LIST], "level": [TEXT, NONE, LIST],
+         "labels": [LIST, NUMBER], "seed": [TEXT, NONE]},
+    ),
+    (
         "AnswerOptions",
         lambda m: peterrec.AnswerOptions,
         lambda m: {"events": None, "allow_empty": False, "unknown": None, "batch_size": 3, "precision": "fp32"},

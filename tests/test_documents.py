@@ -43,6 +43,7 @@ SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
     "predict": config.PreprocessingConfig,
     "recommend": config.PreprocessingConfig,
     "embed": config.PreprocessingConfig,
+    "drift": config.PreprocessingConfig,
     "serve": config.ServeConfig,
 }
 PREPARE: dict[str, Any] = {"events": {"paths": ["events.parquet"]}}

@@ -62,6 +62,8 @@ from .training.grow_targets import grow_targets
 from .training.pretrain import pretrain
 from .tuning.result import TuneResult, TuneTrial
 from .tuning.tune import tune
+from .watching.drift import drift
+from .watching.result import DriftReport, PeriodMetric
 
 __all__ = [
     "ActivityConfig",
@@ -76,6 +78,7 @@ __all__ = [
     "ClassAnswer",
     "ClassificationTaskConfig",
     "Corpus",
+    "DriftReport",
     "Embeddings",
     "Engine",
     "EngineConfig",
@@ -97,6 +100,7 @@ __all__ = [
     "NumberPredictions",
     "OptimConfig",
     "PatchConfig",
+    "PeriodMetric",
     "PeterRecError",
     "Predictions",
     "PrepareConfig",
@@ -125,6 +129,7 @@ __all__ = [
     "backup",
     "build_benchmark",
     "convert",
+    "drift",
     "embed",
     "evaluate",
     "experiment",

@@ -30,6 +30,7 @@ from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Provenance
 from peterrec.data.decision import Decision
 from peterrec.data.number_outputs import NumberOutputs
+from peterrec.data.reference import Reference
 from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError
 from peterrec.nn.backbone import Backbone, UnsharedModules
@@ -51,6 +52,7 @@ from peterrec.storage import (
     write_json,
 )
 
+REFERENCE_FILE = "reference.json"
 ITEM_TABLES = ("backbone.embedding.weight", "patch.task_items.table")  # with a row for each item and special token
 
 
@@ -90,6 +92,7 @@ class Bundle:
         items: that its tables were made with, where they have more since the backbone was grown; None: all.
         calibration: of the probabilities of classes or labels, fitted on valid users; None: the network's own.
         decision: thresholds and sets of classes, chosen by valid users; None: the most probable is answered.
+        reference: what the valid users were like, for `drift`; None: they were too few, or it was not kept.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Bundle:
     items: int | None = None
     calibration: Calibration | None = None
     decision: Decision | None = None
+    reference: Reference | None = None
 
     def __repr__(self) -> str:
         return f"Bundle({', '.join(f'{name}={shown(value)}' for name, value in self._facts().items())})"
@@ -242,6 +246,8 @@ def save_bundle(path: Path, bundle: Bundle, *, config_yaml: str = "", overwrite:
         write_json(folder / "metrics.json", bundle.metrics)
         form = output_format(bundle.kind)
         form.write(folder / form.file, bundle.outputs)
+        if bundle.reference is not None:
+            write_json(folder / REFERENCE_FILE, bundle.reference.to_json())
         write_file(folder / "README.md", bundle_card(meta, bundle.metrics).encode())
         if config_yaml:
             write_file(folder / "config.yaml", config_yaml.encode())
@@ -386,9 +392,17 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         exclude_seen_reason=meta["exclude_seen_reason"],
         provenance=load_provenance(meta["provenance"]),
         new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
+        reference=_read_reference(path / REFERENCE_FILE),
     )
     load_into(bundle.modules(), tensors, path, mapped=mapped)
     return bundle
+
+
+def _read_reference(path: Path) -> Reference | None:
+    if not path.exists():
+        return None
+    with description_errors(path):
+        return Reference.from_json(read_json(path))
 
 
 def _check_sizes(meta: dict[str, Any], outputs: int) -> None:

@@ -23,7 +23,15 @@ REQUIRED: dict[Kind, tuple[str, ...]] = {
 }
 FILES: dict[Kind, tuple[str, ...]] = {
     "backbone": (*REQUIRED["backbone"], "README.md", "config.yaml"),
-    "bundle": (*REQUIRED["bundle"], "labels.json", "targets.parquet", "numbers.json", "README.md", "config.yaml"),
+    "bundle": (
+        *REQUIRED["bundle"],
+        "labels.json",
+        "targets.parquet",
+        "numbers.json",
+        "reference.json",
+        "README.md",
+        "config.yaml",
+    ),
 }
 
 SCHEME = "hf://"

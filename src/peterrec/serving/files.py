@@ -109,7 +109,7 @@ def predict(
         ArtifactError, FingerprintError: the backbone or the bundle is missing, damaged, or one is not for the other.
         StorageError: the disk is full or `out` is not writable.
     """
-    with _question(backbone, bundle, source, out, options, settings) as question:
+    with open_question(backbone, bundle, source, out, options, settings) as question:
         assert question.bundle is not None
         return question.answer(class_table, out)
 
@@ -146,7 +146,7 @@ def recommend(
         ConfigError: the bundle is of a classification task, k < 1, or `out` has another ending.
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
-    with _question(backbone, bundle, source, out, options, settings) as question:
+    with open_question(backbone, bundle, source, out, options, settings) as question:
         users_at_once = min(USERS_AT_ONCE, max(1, ITEMS_AT_ONCE // max(1, k)))
         return question.answer(partial(item_table, k=k, exclude_seen=exclude_seen), out, users_at_once)
 
@@ -180,7 +180,7 @@ def embed(
         DataError, UnknownItemsError, ArtifactError, FingerprintError, StorageError: as in `predict`.
     """
     split = out is not None and Path(out).suffix == ".csv"
-    with _question(backbone, bundle, source, out, options, settings) as question:
+    with open_question(backbone, bundle, source, out, options, settings) as question:
         return question.answer(partial(_vectors, split=split), out)
 
 
@@ -192,7 +192,7 @@ def _vectors(
 
 
 @dataclass(frozen=True)
-class _Question:
+class FileQuestion:
     """Question to a model about users whose histories are on disk.
 
     Attributes:
@@ -231,15 +231,27 @@ class _Question:
 
 
 @contextlib.contextmanager
-def _question(
+def open_question(
     backbone: str | Path | UserModel,
     bundle: str | Path | Bundle | None,
     source: Any,
     out: str | Path | None,
     options: AnswerOptions | None,
     named_settings: dict[str, Any],
-) -> Iterator[_Question]:
-    """Read all histories, refuse what cannot be answered, and say how many they are."""
+) -> Iterator[FileQuestion]:
+    """Read all histories, refuse what cannot be answered, and say how many they are.
+
+    Args:
+        backbone: as of `predict`.
+        bundle: as of `predict`; None for the backbone.
+        source: as of `predict`.
+        out: file that is to be written, whose ending is checked; or None.
+        options: as of `predict`.
+        named_settings: as `settings` of `predict`.
+
+    Yields:
+        The question, while the histories are on disk.
+    """
     if not is_dataframe(source):
         check("source", source, str | Path | TextIO)
     if out is not None:
@@ -260,7 +272,7 @@ def _question(
         # That nothing is known of some users of many does not say that their ids are written otherwise.
         settings = {"unknown": options.unknown, "preprocessing": preprocessing, "require_known": False}
         _check_known(model, name, histories, settings)
-        yield _Question(model, name, histories, settings | {"batch_size": options.batch_size}, frame)
+        yield FileQuestion(model, name, histories, settings | {"batch_size": options.batch_size}, frame)
 
 
 def _answer_options(options: AnswerOptions | None, settings: dict[str, Any]) -> AnswerOptions:

@@ -21,7 +21,7 @@ from peterrec.errors import FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
-from peterrec.training.decide import check_calibration, decide
+from peterrec.training.decide import check_calibration, decide, with_reference
 from peterrec.training.distributed import Batches, join
 from peterrec.training.erasure import Erasure, attribute_to_erase, erase
 from peterrec.training.learners import Learner, new_learner
@@ -198,7 +198,7 @@ class AdaptationRun:
             eraser=None if erasure is None else erasure.eraser,
             erased=None if erasure is None else erasure.attribute,
         )
-        return decide(model, bundle, task, learner.valid, config)
+        return with_reference(model, decide(model, bundle, task, learner.valid, config), learner.train, learner.valid)
 
 
 def _remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:

@@ -21,6 +21,7 @@ from peterrec.data.hashing import id_hash
 from peterrec.data.sequences import indicators
 from peterrec.data.splits import assign_folds
 from peterrec.errors import ConfigError, TaskError
+from peterrec.evaluation.observed import make_reference
 from peterrec.model import UserModel
 from peterrec.training.calibrate import fit_isotonic, fit_temperature
 from peterrec.training.thresholds import choose_threshold
@@ -202,6 +203,22 @@ def _with_sets(bundle: Bundle, miss: float, users: _Valid) -> Bundle:
     decision = replace(decision, conformal=miss, least=least, conformal_users=len(users.outputs))
     logger.info(f"sets of classes miss {miss:.0%} of the users: classes of probability {least:.3f} and up")
     return replace(bundle, decision=decision)
+
+
+def with_reference(model: UserModel, bundle: Bundle, train: TaskPart, valid: TaskPart) -> Bundle:
+    """Return a bundle with what its valid users are like, for `drift`.
+
+    Args:
+        model: the backbone that the bundle is for.
+        bundle: as the valid users decided.
+        train: train users of the task.
+        valid: its valid users.
+    """
+    name = model.add_bundle(bundle, f"reference {bundle.name}")
+    try:
+        return replace(bundle, reference=make_reference(model, name, train.sequences, valid.sequences))
+    finally:
+        model.delete_bundle(name)
 
 
 class _Answered(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from peterrec.data.catalogue import Catalogue
+from peterrec.data.reference import Distribution, Reference
 from peterrec.errors import (
     ArtifactError,
     FingerprintError,
@@ -42,6 +43,18 @@ KEYS = {
     "reader-key": ("reader", frozenset({"read"})),
     "writer-key": ("writer", frozenset({"write"})),
     "operator-key": ("operator", frozenset({"operate"})),
+}
+
+# What the valid users of `age` were like.
+REFERENCES = {
+    "age": Reference(
+        100,
+        {
+            "known events": Distribution((50, 50), (3.0,)),
+            "class": Distribution((60, 40, 0), names=("young", "old")),
+            "p(old)": Distribution((70, 30), (0.5,)),
+        },
+    )
 }
 
 
@@ -108,6 +121,11 @@ class FakeEngine:
         self.bundles = {name: FakeStaged.first_version(name, "v1") for name in ("age", "shop")}
         self.loading = threading.Event()
         self.loading.set()
+
+    @property
+    def snapshot(self) -> SimpleNamespace:
+        references = {name: SimpleNamespace(reference=REFERENCES.get(name)) for name in self.bundles}
+        return SimpleNamespace(loaded={name: SimpleNamespace(bundle=bundle) for name, bundle in references.items()})
 
     def _get(self, name: str) -> FakeStaged:
         if name not in self.bundles:

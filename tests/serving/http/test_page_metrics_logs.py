@@ -59,6 +59,26 @@ def test_metrics_tell_what_happened(site: FakeSite) -> None:
     assert "someone" not in text
 
 
+def test_metrics_count_what_bundles_see_and_say_beside_their_valid_users(site: FakeSite) -> None:
+    requests = [{"items": ["item-1", "item-2", "nothing"]}, {"items": ["item-3"]}, {"items": []}]
+    site.ask("POST", "/v1/predict", json={"requests": requests})
+    lines = site.ask("GET", "/metrics").text.splitlines()
+    for line in (
+        'peterrec_asked_users_total{known="some"} 2.0',
+        'peterrec_asked_users_total{known="none"} 1.0',
+        'peterrec_asked_events_total{known="known"} 3.0',
+        'peterrec_asked_events_total{known="unknown"} 1.0',
+        'peterrec_history_events_bucket{le="1.0"} 2.0',
+        "peterrec_history_events_count 3.0",
+        'peterrec_answered_total{bin="young",quantity="class",task="age"} 2.0',
+        'peterrec_answered_total{bin="below 0.5",quantity="p(old)",task="age"} 2.0',
+        'peterrec_expected_share{bin="young",quantity="class",task="age"} 0.6',
+        'peterrec_expected_share{bin="0.5 and above",quantity="p(old)",task="age"} 0.3',
+    ):
+        assert line in lines, line
+    assert not [line for line in lines if 'task="shop"' in line or 'quantity="known events"' in line]
+
+
 def test_logs_have_no_users_items_or_keys(locked: FakeSite) -> None:
     for key in ("reader-key", "writer-key", "wrong-key"):
         headers = {"Authorization": f"Bearer {key}"}

@@ -11,7 +11,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from peterrec.data.reference import Reference
 from peterrec.serving.http.batcher import BatchRun
+from peterrec.serving.http.watch import AnswerCounts, expected_shares
 from peterrec.serving.requests import VersionInfo
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -47,6 +49,7 @@ class Metrics:
         self.stored = Counter("peterrec_events_stored", "Events that are new.", registry=registry)
         self.duplicates = Counter("peterrec_events_duplicate", "Events that their user had.", registry=registry)
         self.store_errors = Counter("peterrec_store_errors", "Calls that the store failed.", registry=registry)
+        self.answers = AnswerCounts(registry)
 
     def observer(self, queue: str) -> Callable[[BatchRun], None]:
         """Return what a batcher tells of its runs."""
@@ -70,9 +73,10 @@ class Metrics:
         gauges: Callable[[], dict[str, tuple[str, float]]],
         queues: Callable[[], dict[str, int]],
         versions: Callable[[], list[VersionInfo]],
+        references: Callable[[], dict[str, Reference]],
     ) -> None:
         """Read these whenever the metrics are asked for: (what it is, value) by name; rows that wait; bundles."""
-        self._gauges.register(_GaugeCollector(gauges, queues, versions))
+        self._gauges.register(_GaugeCollector(gauges, queues, versions, references))
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text form."""
@@ -89,8 +93,9 @@ class _GaugeCollector(Collector):
         gauges: Callable[[], dict[str, tuple[str, float]]],
         queues: Callable[[], dict[str, int]],
         versions: Callable[[], list[VersionInfo]],
+        references: Callable[[], dict[str, Reference]],
     ) -> None:
-        self._gauges, self._queues, self._versions = gauges, queues, versions
+        self._gauges, self._queues, self._versions, self._references = gauges, queues, versions, references
 
     def describe(self) -> Iterable[Any]:
         """Return no metrics: none is known before the service has started."""
@@ -110,3 +115,9 @@ class _GaugeCollector(Collector):
         for bundle in self._versions():
             bundles.add_metric([bundle.name, bundle.version, bundle.kind, str(bundle.active).lower()], 1)
         yield bundles
+        expected = GaugeMetricFamily(
+            "peterrec_expected_share", "Share of the valid users of a bundle.", labels=["task", "quantity", "bin"]
+        )
+        for place, share in expected_shares(self._references()):
+            expected.add_metric(place, share)
+        yield expected

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from peterrec.config import ServeConfig
 from peterrec.data.catalogue import ItemId
+from peterrec.data.reference import Reference
 from peterrec.data.sequences import UNK
 from peterrec.errors import PeterRecError, RequestError, StoreError
 from peterrec.serving.http.batcher import Batcher
@@ -21,6 +22,7 @@ from peterrec.serving.http.errors import ApiError, too_slow
 from peterrec.serving.http.logs import Log
 from peterrec.serving.http.metrics import Metrics
 from peterrec.serving.http.thread_pool import BoundedThreadPool
+from peterrec.serving.http.watch import references_of
 from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
 
@@ -107,7 +109,7 @@ class Service:
         self.hanging = False  # whether a thread had to be left behind at the end
         self._checked_at = self._failed_at = -math.inf  # when the store was asked, and when it could not keep events
         self._ready = False
-        self.metrics.watch(self._gauges, self._queues, parts.engine.versions)
+        self.metrics.watch(self._gauges, self._queues, parts.engine.versions, self._references)
 
     # ------------------------------------------------------------ questions
 
@@ -206,7 +208,14 @@ class Service:
                 return [error]
             return [answer for question in prepared for answer in self._run_together([question])]
         self.metrics.store_errors.inc(sum(isinstance(answer, StoreError) for answer in answers))
+        references = self._references()
+        for answer in answers:
+            if isinstance(answer, Answer):
+                self.metrics.answers.count(answer, references)
         return answers
+
+    def _references(self) -> dict[str, Reference]:
+        return references_of(self.parts.engine.snapshot)
 
     def _explain(self, job: _Job) -> Explanation | Exception:
         assert job.task is not None

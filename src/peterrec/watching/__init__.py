@@ -1,0 +1,1 @@
+"""Models that are in use, watched: the verb `drift`."""
