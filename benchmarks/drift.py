@@ -68,8 +68,8 @@ def shifted(test: TaskPart, shift: str) -> tuple[TaskPart, np.ndarray]:
     if shift == "one class":
         return test, np.flatnonzero(np.asarray(test.labels) == 0)
     if shift == "a quarter of the events":
-        kept = [row[-max(1, len(row) // 4) :] for row in rows_of(sequences)]
-        return TaskPart(test.user_ids, Sequences.from_rows(kept), labels=test.labels), everybody
+        recent = [row[-max(1, len(row) // 4) :] for row in rows_of(sequences)]
+        return TaskPart(test.user_ids, Sequences.from_rows(recent), labels=test.labels), everybody
     if shift == "random items":
         items = int(sequences.items.max()) + 1
         drawn = [generator.integers(FIRST_ITEM, items, len(row)).tolist() for row in rows_of(sequences)]

@@ -50,22 +50,22 @@ def test_the_chance_is_that_of_a_permutation() -> None:
 
 
 def test_bins_hold_as_many_users_each_and_names_are_the_most_frequent_ones() -> None:
-    numbers = Distribution.of(np.arange(100.0))
+    numbers = Distribution.from_values(np.arange(100.0))
     assert numbers.counts == (10,) * 10
     assert numbers.count(np.array([-5.0, 0.0, 99.0, 1e9])).tolist() == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2]
-    constant = Distribution.of(np.full(30, 2.0))
+    constant = Distribution.from_values(np.full(30, 2.0))
     assert constant.counts == (0, 30, 0)
     assert constant.count(np.array([1.0, 2.0, 2.0, 3.0])).tolist() == [1, 2, 1]
-    mostly_zero = Distribution.of(np.array([0.0] * 95 + [0.2, 0.3, 0.4, 0.5, 0.6]))
+    mostly_zero = Distribution.from_values(np.array([0.0] * 95 + [0.2, 0.3, 0.4, 0.5, 0.6]))
     assert mostly_zero.counts == (95, 5)
-    names = Distribution.of([f"n{number % 12}" for number in range(120)] + ["n3"])
+    names = Distribution.from_values([f"n{number % 12}" for number in range(120)] + ["n3"])
     assert names.names is not None
     assert (len(names.names), names.names[0], names.counts[0], names.counts[-1]) == (10, "n3", 11, 20)
     assert names.count(["n3", "new"]).tolist() == [1, *[0] * 9, 1]
 
 
 def test_a_reference_is_read_as_it_was_written() -> None:
-    quantities = {"a": Distribution.of(np.arange(50.0)), "b": Distribution.of(["x", "y"])}
+    quantities = {"a": Distribution.from_values(np.arange(50.0)), "b": Distribution.from_values(["x", "y"])}
     reference = Reference(50, quantities, np.eye(3)[:2], np.arange(3.0))
     assert Reference.from_json(json.loads(json.dumps(reference.to_json()))) == reference
     damaged = reference.to_json()
@@ -80,7 +80,7 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     alarms = 0
     for _ in range(60):
         users = draws.normal(size=(400, 5))
-        reference = {str(column): Distribution.of(users[:200, column]) for column in range(5)}
+        reference = {str(column): Distribution.from_values(users[:200, column]) for column in range(5)}
         values = {str(column): users[200:, column] for column in range(5)}
         alarms += any(quantity.shifted for quantity in compare(reference, values, 0.05))
     assert alarms <= 8  # of 60 that each have a chance of 0.05

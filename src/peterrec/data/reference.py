@@ -1,4 +1,4 @@
-"""What the valid users of a task were like, in a few counts: what later users are compared with."""
+"""Counts of what the valid users of a task were like, for comparison with later users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Distribution:
     names: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, values: Values) -> Self:
+    def from_values(cls, values: Values) -> Self:
         """Return bins with about as many users each; of names the most frequent ones."""
         if isinstance(values, list):
             names, counts = np.unique(np.array(values, dtype=np.str_), return_counts=True)
@@ -52,7 +52,7 @@ class Distribution:
 
     @property
     def labels(self) -> list[str]:
-        """What each bin is called."""
+        """Name of each bin."""
         if self.names is not None:
             return [*self.names, "others"]
         limits = [f"{edge:.3g}" for edge in self.edges]
@@ -122,8 +122,8 @@ class Reference:
     directions: Float[np.ndarray, "D R"] = field(default_factory=lambda: np.zeros((0, 0)))
     centre: Float[np.ndarray, " R"] = field(default_factory=lambda: np.zeros(0))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reference) and self.to_json() == other.to_json()
+    def __eq__(self, operand: object) -> bool:
+        return isinstance(operand, Reference) and self.to_json() == operand.to_json()
 
     __hash__ = None  # type: ignore[assignment]
 

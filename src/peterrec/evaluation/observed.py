@@ -1,4 +1,4 @@
-"""What can be counted of users and of a bundle's answers about them: for the reference, and beside it."""
+"""Counted quantities of users and of a bundle's answers about them: for the reference, and beside it."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def make_reference(model: UserModel, bundle: str, train: Sequences, valid: Seque
     """
     if int((valid.item_counts > 0).sum()) < LEAST_USERS:
         return None
-    train = _some(train.take(np.flatnonzero(train.item_counts > 0)))
+    train = _evenly_spread(train.take(np.flatnonzero(train.item_counts > 0)))
     vectors = model.representations(train, bundle).astype(np.float64)
     centre = vectors.mean(axis=0)
     directions = np.linalg.svd(vectors - centre, full_matrices=False)[2][:DIRECTIONS]
-    return reference_of(model, bundle, _some(valid), directions, centre)
+    return reference_of(model, bundle, _evenly_spread(valid), directions, centre)
 
 
 def reference_of(
@@ -118,7 +118,7 @@ def reference_of(
     if unknown_shares is None and bool((sequences.items == UNK).any()):
         unknown_shares = unknown_shares_of(sequences)
     values = observe(model, bundle, sequences, directions, centre, unknown_shares=unknown_shares)
-    quantities = {name: Distribution.of(column) for name, column in values.items()}
+    quantities = {name: Distribution.from_values(column) for name, column in values.items()}
     return Reference(len(sequences), quantities, directions, centre)
 
 
@@ -130,7 +130,7 @@ def unknown_shares_of(sequences: Sequences) -> Numbers:
     return np.asarray(unknown / np.maximum(sequences.lengths, 1), dtype=np.float64)
 
 
-def _some(sequences: Sequences) -> Sequences:
+def _evenly_spread(sequences: Sequences) -> Sequences:
     """Return at most so many users, evenly spread."""
     if len(sequences) <= MOST_USERS:
         return sequences

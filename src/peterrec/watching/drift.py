@@ -87,7 +87,7 @@ def drift(
         with open_question(backbone, bundle, reference, None, options, settings) as question:
             before = _observed(question, stored, None)
         expected, reference_users = (
-            {name: Distribution.of(column) for name, column in before.values.items()},
+            {name: Distribution.from_values(column) for name, column in before.values.items()},
             before.users,
         )
         source_name = "the events that were given"
@@ -150,15 +150,15 @@ def _observed(question: FileQuestion, stored: Reference, labels: Labels | None) 
     assert name is not None
     batch_size = question.settings["batch_size"]
     for ids, sequences, unknown in _encoded(question):
-        known = sequences.item_counts
+        known_counts = sequences.item_counts
         observed.users += len(sequences)
-        observed.events += int(known.sum() + unknown.sum())
+        observed.events += int(known_counts.sum() + unknown.sum())
         observed.unknown_events += int(unknown.sum())
-        observed.users_without_events += int((known == 0).sum())
+        observed.users_without_events += int((known_counts == 0).sum())
         if bool((np.asarray(sequences.items) == UNK).any()):
             shares = unknown_shares_of(sequences)
         else:
-            shares = unknown / np.maximum(known + unknown, 1)
+            shares = unknown / np.maximum(known_counts + unknown, 1)
         observed.pieces.append(
             observe(
                 model, name, sequences, stored.directions, stored.centre, unknown_shares=shares, batch_size=batch_size
