@@ -117,6 +117,14 @@ CASES: list[Case] = [
          "bundle": [LIST, NONE, DICT, NUMBER], "out": [LIST, NONE, NUMBER]},
     ),
     (
+        "merge_bundles",
+        lambda m: peterrec.merge_bundles,
+        lambda m: {"backbone": m.nowhere, "bundles": ["x", "y"], "out": m.nowhere, "method": "linear", "weights": None,
+                   "density": 0.5},
+        {"backbone": [LIST, NONE, DICT], "bundles": [TEXT, NONE, DICT, NUMBER, [3], ["x"]], "out": [LIST, DICT, NUMBER],
+         "method": [LIST, NONE, TEXT], "weights": [TEXT, DICT, NUMBER, ["a"], [1.0]], "density": [TEXT, NONE, 2]},
+    ),
+    (
         "tune",
         lambda m: peterrec.tune,
         lambda m: {"corpus": m.nowhere, "backbone": None, "out": m.nowhere, "task": None, "config": None,

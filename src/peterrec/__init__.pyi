@@ -59,6 +59,7 @@ from .serving.users import Users
 from .training.adapt import adapt, adapt_jointly
 from .training.grow import grow
 from .training.grow_targets import grow_targets
+from .training.merge import merge_bundles
 from .training.pretrain import pretrain
 from .tuning.result import TuneResult, TuneTrial
 from .tuning.tune import tune
@@ -138,6 +139,7 @@ __all__ = [
     "grow_targets",
     "inspect",
     "load_config",
+    "merge_bundles",
     "predict",
     "predict_benchmark",
     "prepare",

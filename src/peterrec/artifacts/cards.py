@@ -70,7 +70,7 @@ On the validation users:
 
 | metric | value | the same answer for everybody |
 |---|---|---|
-{rows}{_cross_validation(metrics)}{_start(metrics)}{_warnings(metrics)}
+{rows}{_cross_validation(metrics)}{_merged(metrics)}{_start(metrics)}{_warnings(metrics)}
 {_readout(meta, metrics)}{_new_users(meta)}- Works only on the backbone `{meta["backbone_fingerprint"]}`
 - and the catalogue `{meta["catalogue_fingerprint"]}`.
 - Written by peterrec {meta["peterrec_version"]}.
@@ -123,6 +123,13 @@ The epoch was chosen by {summary["folds"]}-fold cross-validation within the {sum
 | metric | value | the same answer for everybody |
 |---|---|---|
 {rows}"""
+
+
+def _merged(metrics: dict[str, Any]) -> str:
+    merged = metrics.get("merged")
+    if merged is None:
+        return ""
+    return f"\n{len(merged['bundles'])} bundles were merged by `{merged['method']}`; the result was not measured.\n"
 
 
 def _start(metrics: dict[str, Any]) -> str:

@@ -237,6 +237,7 @@ def _metrics(
         **({} if erasure is None else {"erasure": erasure.facts}),
         "best_epoch": int(curve.best["epoch"]),
         "monitor": names[0],
+        "seed": run.config.seed,
         "curve": rows,
         "corpus_fingerprint": run.corpus.manifest["fingerprint"],
     }
