@@ -26,9 +26,9 @@ from training.small import adapt_config
 
 
 @pytest.fixture(scope="module")
-def made(backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def paths(backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Bundles of the task `cluster`: of two seeds, twice of the same, and other ones."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("paths")
     settings: dict[str, dict[str, Any]] = {
         "first": {}, "second": {"seed": 1}, "longer": {"epochs": 2},
         "head": {"strategy": "head"}, "wide": {"patch": PatchConfig(bottleneck=3)},
@@ -65,9 +65,9 @@ def test_bottlenecks_side_by_side_add_the_mean_of_what_each_adds(insertion: str)
     wide = Patch(PatchConfig(bottleneck=4, **kind | {"item_rank": 4}), config, items=5)
     wide.load_state_dict(side_by_side([patch.state_dict() for patch in patches], [0.25, 0.75]))
     x = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
-    first, second, both = ([layer.net.up(layer.net.activation(layer.net.down(x))) for layer in patch.layers()]
+    first, second, combined = ([layer.net.up(layer.net.activation(layer.net.down(x))) for layer in patch.layers()]
                            for patch in (*patches, wide))  # fmt: skip
-    torch.testing.assert_close(both[0], 0.25 * first[0] + 0.75 * second[0])
+    torch.testing.assert_close(combined[0], 0.25 * first[0] + 0.75 * second[0])
     tokens = torch.tensor([[4, 5, 6, 2]])
     added = [patch.embed(backbone.embedding(tokens), tokens) - backbone.embedding(tokens) for patch in (*patches, wide)]
     torch.testing.assert_close(added[2], 0.25 * added[0] + 0.75 * added[1])
@@ -75,12 +75,12 @@ def test_bottlenecks_side_by_side_add_the_mean_of_what_each_adds(insertion: str)
 
 @pytest.mark.parametrize("method", ["linear", "ties", "cat"])
 def test_a_bundle_merged_with_itself_answers_as_before(
-    model: UserModel, corpus: Corpus, made: dict[str, Path], tmp_path: Path, method: Any
+    model: UserModel, corpus: Corpus, paths: dict[str, Path], tmp_path: Path, method: Any
 ) -> None:
     path = tmp_path / "merged"
-    copy = model.load_bundle(made["first"], "copy")
-    merged = merge_bundles(model, [made["first"], model.bundle(copy)], path, method=method, density=1.0)
-    answers = probabilities(model, corpus, made["first"])
+    copy = model.load_bundle(paths["first"], "copy")
+    merged = merge_bundles(model, [paths["first"], model.bundle(copy)], path, method=method, density=1.0)
+    answers = probabilities(model, corpus, paths["first"])
     np.testing.assert_allclose(probabilities(model, corpus, merged), answers, atol=1e-5)
     np.testing.assert_array_equal(probabilities(model, corpus, path), probabilities(model, corpus, merged))
     meta = read_json(path / "adapter_config.json")
@@ -91,19 +91,19 @@ def test_a_bundle_merged_with_itself_answers_as_before(
 
 
 @pytest.mark.parametrize("names", [("first", "longer"), ("last1", "last1-longer")])
-def test_the_mean_is_that_of_all_tensors(model: UserModel, made: dict[str, Path], names: tuple[str, str]) -> None:
-    bundles = [model.bundle(model.load_bundle(made[name], name)) for name in names]
+def test_the_mean_is_that_of_all_tensors(model: UserModel, paths: dict[str, Path], names: tuple[str, str]) -> None:
+    bundles = [model.bundle(model.load_bundle(paths[name], name)) for name in names]
     merged = merge_bundles(model, bundles, weights=[1, 3]).tensors()
     for name, tensor in bundles[0].tensors().items():
         torch.testing.assert_close(merged[name], 0.25 * tensor + 0.75 * bundles[1].tensors()[name])
-    kept = merge_bundles(model, bundles, method="ties", density=1.0).tensors()
-    assert any(name.startswith(("patch.", "backbone.")) for name in kept)
+    by_ties = merge_bundles(model, bundles, method="ties", density=1.0).tensors()
+    assert any(name.startswith(("patch.", "backbone.")) for name in by_ties)
 
 
-def test_patches_that_started_elsewhere_are_warned_of(model: UserModel, made: dict[str, Path]) -> None:
-    merged = merge_bundles(model, [made["first"], made["second"]])
+def test_patches_that_started_elsewhere_are_warned_of(model: UserModel, paths: dict[str, Path]) -> None:
+    merged = merge_bundles(model, [paths["first"], paths["second"]])
     assert "seeds 0, 1" in merged.metrics["warnings"][0]
-    assert merge_bundles(model, [made["first"], made["second"]], method="cat").metrics["warnings"] == []
+    assert merge_bundles(model, [paths["first"], paths["second"]], method="cat").metrics["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -119,16 +119,16 @@ def test_patches_that_started_elsewhere_are_warned_of(model: UserModel, made: di
     ],
 )  # fmt: skip
 def test_what_cannot_be_merged_is_refused(
-    model: UserModel, made: dict[str, Path], tmp_path: Path, names: tuple[str, ...], settings: Any, message: str
+    model: UserModel, paths: dict[str, Path], tmp_path: Path, names: tuple[str, ...], settings: Any, message: str
 ) -> None:
-    out = made["shop"] if message == "exists" else tmp_path / "out"
+    out = paths["shop"] if message == "exists" else tmp_path / "out"
     with pytest.raises(PeterRecError, match=message):
-        merge_bundles(model, [made[name] for name in names], out, **settings)
+        merge_bundles(model, [paths[name] for name in names], out, **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_verb(backbone: Path, made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["merge", str(backbone), str(made["first"]), str(made["second"]), "--out", str(tmp_path / "m")]
+def test_the_verb(backbone: Path, paths: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["merge", str(backbone), str(paths["first"]), str(paths["second"]), "--out", str(tmp_path / "m")]
     assert execute([*arguments, "--weight", "2", "--weight", "1"]) == 0
     assert "evaluate it, or merge by cat" in capsys.readouterr().err
     merged = read_json(tmp_path / "m" / "metrics.json")["merged"]

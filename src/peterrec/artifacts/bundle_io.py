@@ -33,6 +33,7 @@ from peterrec.data.number_outputs import NumberOutputs
 from peterrec.data.reference import Reference
 from peterrec.display import facts_html, shown
 from peterrec.errors import ArtifactError
+from peterrec.nn import fusion  # noqa: F401 - registers its kind
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.calibration import Calibration, plain_probabilities
 from peterrec.nn.eraser import Eraser

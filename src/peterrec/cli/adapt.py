@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -40,6 +41,12 @@ def command(
             "are.",
         ),
     ] = None,
+    fuse: Annotated[
+        list[str], typer.Option("--fuse", help="Bundle of another task, whose frozen patch is attended to. Repeatable.")
+    ] = [],  # noqa: B006 - typer copies it
+    erase: Annotated[
+        str | None, typer.Option("--erase", help="Classification task, taken out of what the head reads.")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -55,6 +62,10 @@ def command(
     overrides = list(set_)
     if strategy is not None:
         overrides.append(f"strategy={strategy}")
+    if fuse:
+        overrides.append(f"fuse={json.dumps(list(fuse))}")
+    if erase is not None:
+        overrides.append(f"erase={erase}")
     settings = load_config(AdaptConfig, config, [*overrides, *(["runner.progress=false"] if quiet else [])])
     joint = settings.strategy == "joint"
     if not joint and len(tasks) != 1:

@@ -50,6 +50,7 @@ from peterrec.config.negatives import NegativesConfig
 from peterrec.config.patch import (
     PATCH_SETTINGS,
     BottleneckConfig,
+    FusionConfig,
     LoraConfig,
     PatchConfig,
     ScaleShiftConfig,
@@ -84,6 +85,7 @@ __all__ = [
     "ExperimentConfig",
     "FirstTargetConfig",
     "Fraction",
+    "FusionConfig",
     "GridDataConfig",
     "GrowConfig",
     "HistoryCutConfig",

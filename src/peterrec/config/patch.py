@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PositiveInt,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -21,6 +22,14 @@ Width = Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, 
 
 PATCH_SETTINGS: dict[str, type[PatchConfig]] = {}
 """Settings of each kind of patch by its name; `register_patch_settings` adds one."""
+
+
+COMPOSED_SETTINGS: dict[str, type[PatchConfig]] = {}
+"""Settings of patches that are made of other bundles' patches: nobody names these kinds, they come with the bundles."""
+
+
+def _settings_named(kind: Any) -> type[PatchConfig] | None:
+    return (PATCH_SETTINGS | COMPOSED_SETTINGS).get(kind) if isinstance(kind, str) else None
 
 
 class PatchConfig(Config):
@@ -69,8 +78,8 @@ class PatchConfig(Config):
     def __new__(cls, **settings: Any) -> Self:
         """Make an instance of the kind's class; what pydantic makes itself goes through `_settings_of_the_kind`."""
         kind = settings.get("kind", "bottleneck")
-        is_registered = cls is PatchConfig and isinstance(kind, str) and kind in PATCH_SETTINGS
-        return cast("Self", object.__new__(PATCH_SETTINGS[kind] if is_registered else cls))
+        model = _settings_named(kind) if cls is PatchConfig else None
+        return cast("Self", object.__new__(model or cls))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -79,10 +88,11 @@ class PatchConfig(Config):
             return handler(settings)
         if cls is PatchConfig:
             kind = settings.get("kind", "bottleneck")
-            if not isinstance(kind, str) or kind not in PATCH_SETTINGS:
+            model = _settings_named(kind)
+            if model is None:
                 shown = f"{kind!r}{did_you_mean(kind, PATCH_SETTINGS)}" if isinstance(kind, str) else describe(kind)
                 raise ValueError(f"{shown} is no kind of patch: choose one of {', '.join(PATCH_SETTINGS)}")
-            return cast("Self", PATCH_SETTINGS[kind].model_validate(settings))
+            return cast("Self", model.model_validate(settings))
         return handler(cls._without_unsupported(settings))
 
     @classmethod
@@ -188,5 +198,20 @@ class ScaleShiftConfig(PatchConfig):
     position: Literal["pre_act"] = Field(default="pre_act", description=ONLY_PLACE)
 
 
+class FusionConfig(PatchConfig):
+    """Settings of attention over frozen patches of other tasks (AdapterFusion: Pfeiffer et al., EACL 2021)."""
+
+    unsupported: ClassVar = {
+        "bottleneck": "attention over patches has no bottleneck: its width is the setting fusion_width",
+        "activation": "attention over patches has no activation of its own",
+        "inner_skip": NO_INNER_SKIP,
+    }
+
+    kind: Literal["fusion"] = Field(default="fusion", description=THIS_KIND)
+    members: tuple[SerializeAsAny[PatchConfig], ...] = Field(min_length=1, description="of the patches, in their order")
+    width: Width = Field(default=0.125, description="channels of queries and keys, or their share of the backbone's")
+
+
+COMPOSED_SETTINGS["fusion"] = FusionConfig
 for _settings in (BottleneckConfig, LoraConfig, ScaleShiftConfig):
     register_patch_settings(_settings)

@@ -10,7 +10,7 @@ from peterrec.arguments import did_you_mean
 from peterrec.config.base import Config, Fraction, LaterSettingsConfig, Positive
 from peterrec.config.calibration import CalibrationConfig
 from peterrec.config.negatives import NegativesConfig
-from peterrec.config.patch import PatchConfig
+from peterrec.config.patch import PatchConfig, Width
 from peterrec.config.runner import RunnerConfig
 
 READOUTS = {
@@ -95,6 +95,12 @@ class AdaptConfig(LaterSettingsConfig):
         description="of regression tasks: log1p: learn log(1 + number), of numbers above -1 such as spend, and predict "
         "in their own unit; with the squared error that is then about the median, not the mean",
     )
+    fuse: tuple[str, ...] = Field(
+        default=(),
+        description="bundles of other tasks, by strategy `patch` on the same backbone, as folders: their patches are "
+        "copied and stay as they are, and attention over them is trained in place of a patch (AdapterFusion)",
+    )
+    fusion_width: Width = Field(default=0.125, description="channels of queries and keys of `fuse`, or their share")
     erase: str | None = Field(
         default=None,
         description="a classification task of the corpus: after training, what tells its classes to linear models is "
@@ -156,6 +162,16 @@ class AdaptConfig(LaterSettingsConfig):
             raise ValueError("quantiles must rise, and 0.5, the prediction, must be among them")
         if self.regression_loss != "squared":
             raise ValueError("quantiles are learned by the pinball loss: leave out regression_loss, or quantiles")
+        return self
+
+    @model_validator(mode="after")
+    def _check_fusion(self) -> Self:
+        if self.fuse and self.strategy != "patch":
+            raise ValueError("fuse is of strategy patch: attention over frozen patches in place of a patch")
+        if self.fuse and self.patch != PatchConfig():
+            raise ValueError("fuse takes the patches of bundles as they are: leave out the settings of patch")
+        if self.patch.kind == "fusion":
+            raise ValueError("a patch of kind fusion is made of bundles: name them under fuse")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
@@ -59,6 +59,10 @@ class AdapterLayer(nn.Module):
         """
         raise NotImplementedError
 
+    def frozen_modules(self) -> Iterable[nn.Module]:
+        """Return what of it is never trained."""
+        return ()
+
     @property
     def zeros_are_identity(self) -> bool:
         """True if the layer changes nothing where all its weights are zero: then it may share a batch with no patch."""
@@ -107,6 +111,10 @@ PATCH_KINDS: dict[str, type[AdapterLayer]] = {}
 """Layers of each kind of patch by its name."""
 
 
+COMPOSED_KINDS: dict[str, type[AdapterLayer]] = {}
+"""Layers that are made of those of other patches, by the kind of their settings."""
+
+
 def register_patch_kind(layer: type[AdapterLayer]) -> None:
     """Add a value to `patch.kind`, the default of `kind` in the settings of the layer."""
     PATCH_KINDS[layer.settings.model_fields["kind"].default] = layer
@@ -117,9 +125,10 @@ def build_adapter_layer(
     config: PatchConfig, shape: SublayerShape, generator: torch.Generator | None = None
 ) -> AdapterLayer:
     """Return a fresh layer of the kind of some settings; arguments and errors as of `AdapterLayer.build`."""
-    if config.kind not in PATCH_KINDS:
+    layers = PATCH_KINDS | COMPOSED_KINDS
+    if config.kind not in layers:
         raise ConfigError(
             f"{config.kind!r} is a kind of patch without a layer",
             remedy="give its class to register_patch_kind, not its settings alone",
         )
-    return PATCH_KINDS[config.kind].build(config, shape, generator)
+    return layers[config.kind].build(config, shape, generator)

@@ -86,6 +86,12 @@ class Patch(nn.Module):
         assert isinstance(adapter, AdapterLayer)
         return adapter
 
+    @property
+    def frozen_params(self) -> int:
+        """Parameters that are never trained, of patches that it is made of."""
+        frozen = (module for layer in self.layers() for module in layer.frozen_modules())
+        return sum(parameter.numel() for module in frozen for parameter in module.parameters())
+
     def layers(self) -> Iterator[AdapterLayer]:
         """Return all adapter layers, from the lowest sublayer up."""
         return (layer for layer in self.adapter_layers.values() if isinstance(layer, AdapterLayer))

@@ -16,13 +16,14 @@ from peterrec._version import __version__
 from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, load_bundle, save_bundle
 from peterrec.artifacts.hub import artifact_folder
+from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import AdaptConfig, dump_yaml, with_settings, without_runner
 from peterrec.data.batching import EpochStream
 from peterrec.data.cache import cached_path, only_maker
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
-from peterrec.training.adaptation_run import AdaptationRun, best_line
+from peterrec.training.adaptation_run import AdaptationRun, best_line, read_fused
 from peterrec.training.callbacks import Curve
 from peterrec.training.constant_baseline import useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
@@ -98,7 +99,8 @@ def adapt(
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
     model = backbone
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    facts = (model.fingerprint, corpus.manifest["fingerprint"], task, dump_yaml(without_runner(config)))
+    fused = [fingerprint(bundle.tensors()) for bundle in read_fused(config.fuse, model)]
+    facts = (model.fingerprint, corpus.manifest["fingerprint"], task, dump_yaml(without_runner(config)), *fused)
     path = cached_path("bundle", __version__, *facts)
     with only_maker(path):
         if path.exists() and not overwrite:
@@ -239,6 +241,7 @@ def _metrics(
         "monitor": names[0],
         "seed": run.config.seed,
         "curve": rows,
+        **({} if not run.fused else {"fused": [bundle.name for bundle in run.fused]}),
         "corpus_fingerprint": run.corpus.manifest["fingerprint"],
     }
     warnings = [*selection.warnings, *useless(learner.objective, task.name, metrics, len(learner.valid))]

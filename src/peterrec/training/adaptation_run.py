@@ -11,13 +11,14 @@ import numpy as np
 from lightning.pytorch import Callback
 from torch import nn
 
-from peterrec.artifacts.bundle_io import Bundle
+from peterrec.artifacts.bundle_io import Bundle, load_bundle
 from peterrec.artifacts.hub import artifact_folder
+from peterrec.artifacts.tensors import fingerprint
 from peterrec.config import AdaptConfig
 from peterrec.data.batching import EpochStream
 from peterrec.data.corpus import Corpus, Task, TaskPart
 from peterrec.data.preprocessing import pretraining_remarks
-from peterrec.errors import FingerprintError, TaskError
+from peterrec.errors import ConfigError, FingerprintError, TaskError
 from peterrec.model import UserModel
 from peterrec.training.activation_cache import TrunkCache
 from peterrec.training.callbacks import Curve
@@ -80,6 +81,8 @@ class AdaptationRun:
         self.joint = config.strategy == "joint"
         self.cache: TrunkCache | None = None
         self.attribute = attribute_to_erase(config, self.corpus, list(task_names))
+        self.fused = read_fused(config.fuse, self.model)
+        self.fused_patches = [bundle.patch for bundle in self.fused if bundle.patch is not None]
         self.learners = self._build_learners([self.corpus.task(name) for name in task_names])
 
     def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
@@ -91,7 +94,10 @@ class AdaptationRun:
         ]
         backbone, device = self.model.network.backbone, self.model.device
         networks = build_networks(
-            self.config, backbone, [(task, train) for task, (train, _) in zip(tasks, users, strict=True)]
+            self.config,
+            backbone,
+            [(task, train) for task, (train, _) in zip(tasks, users, strict=True)],
+            self.fused_patches,
         )
         if not self.joint:
             ((train, valid),) = users
@@ -108,6 +114,7 @@ class AdaptationRun:
             "corpus": self.corpus.manifest["fingerprint"],
             "backbone": self.model.fingerprint,
             "tasks" if self.joint else "task": ",".join(self.task_names),
+            **({"fused": ",".join(fingerprint(bundle.tensors()) for bundle in self.fused)} if self.fused else {}),
         }
         kind = "joint" if self.joint else "bundle"
         return WorkFolder(self.out, self.config, inputs, resume=resume, overwrite=overwrite, kind=kind)
@@ -155,7 +162,9 @@ class AdaptationRun:
         modules += [module for network in networks for module in (network.readout_module, network.head)]
         total = sum(count_parameters(module) for module in modules if module is not None)
         logger.info(trainable_line(joint_counts(networks), total))
-        if first.parts.patch is not None and (line := wide_patch_line(config.patch, first.parts.backbone.config)):
+        if first.parts.patch is not None and (
+            line := wide_patch_line(first.parts.patch.config, first.parts.backbone.config)
+        ):
             logger.info(line)
 
     def erase_attribute(self) -> list[Erasure | None]:
@@ -175,7 +184,7 @@ class AdaptationRun:
             kind=task.kind,
             strategy=config.strategy,
             patch=parts.patch,
-            patch_config=config.patch if parts.patch is not None else None,
+            patch_config=None if parts.patch is None else parts.patch.config,
             head=parts.head,
             class_names=task.class_names,
             targets=task.targets,
@@ -199,6 +208,26 @@ class AdaptationRun:
             erased=None if erasure is None else erasure.attribute,
         )
         return with_reference(model, decide(model, bundle, task, learner.valid, config), learner.train, learner.valid)
+
+
+def read_fused(paths: Sequence[str], model: UserModel) -> list[Bundle]:
+    """Read the bundles whose patches are to be fused.
+
+    Raises:
+        FingerprintError: one is of another backbone.
+        ArtifactError: one is missing or damaged.
+        ConfigError: one is not a patch on the frozen backbone.
+    """
+    bundles = []
+    for path in paths:
+        bundle = load_bundle(artifact_folder(path, "bundle"), model.network.backbone, model.identity)
+        if bundle.patch is None or bundle.unshared is not None:
+            raise ConfigError(
+                f"{path} has no patch on the frozen backbone (strategy {bundle.strategy})",
+                remedy="fuse bundles of strategy patch",
+            )
+        bundles.append(bundle.on(model.network.backbone))
+    return bundles
 
 
 def _remarks(model: UserModel, corpus: Corpus, tasks: Iterable[str]) -> list[str]:

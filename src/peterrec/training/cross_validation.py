@@ -62,7 +62,7 @@ def _fold(run: AdaptationRun, rows: IntArray, held_out: IntArray) -> Fold:
     config, all_users, cache = run.config, run.learners[0], run.cache
     train, valid = all_users.train.take(rows), all_users.train.take(held_out)
     task = count_targets(all_users.task, train)
-    parts = build(config, run.model.network.backbone, task, train)
+    parts = build(config, run.model.network.backbone, task, train, run.fused_patches)
     states: Read | None = None if cache is None else lambda fold_rows: cache.train(rows[fold_rows])
     learner = new_learner(config, task, train, valid, parts, run.model.device, states, valid_chooses=False)
     return Fold(rows, held_out, learner, learner.objective.constant_sums(valid))

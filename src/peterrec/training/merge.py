@@ -30,7 +30,7 @@ Method = Literal["linear", "ties", "cat"]
 RANDOM_STARTS = ("scratch", "patch-random")  # strategies whose backbone is drawn, and not kept as it was
 TIES_DENSITY = 0.2  # what the paper of TIES takes where nothing is tuned
 
-SAME: dict[str, Callable[[Bundle], Any]] = {
+SHARED_FACTS: dict[str, Callable[[Bundle], Any]] = {
     "task": lambda bundle: (bundle.name, bundle.kind),
     "strategy": lambda bundle: bundle.strategy,
     "patch": lambda bundle: bundle.patch_config,
@@ -129,7 +129,7 @@ def _require_same(bundles: Sequence[Bundle]) -> None:
     first = bundles[0]
     if len({bundle.backbone_fingerprint for bundle in bundles}) > 1:
         raise FingerprintError("bundles of different backbones cannot be merged", remedy="adapt to the same backbone")
-    for name, value in SAME.items():
+    for name, value in SHARED_FACTS.items():
         if any(value(bundle) != value(first) for bundle in bundles):
             raise ConfigError(
                 f"the bundles differ in their {name}", remedy="merge bundles of one task, with the same settings"

@@ -14,6 +14,7 @@ from peterrec.data.corpus import Task, TaskPart
 from peterrec.errors import ConfigError
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.build import build_backbone
+from peterrec.nn.fusion import fused_patch
 from peterrec.nn.heads import Head
 from peterrec.nn.patch import Patch
 from peterrec.nn.readout import build_readout_module, readout_named
@@ -117,7 +118,9 @@ def group_counts(
         "embedding": embedding,
         "blocks": everything - embedding - norms,
         "norms": norms,
-        "patch": count_parameters(patch) if patch is not None else 0,
+        "patch": 0
+        if patch is None
+        else count_parameters(patch) - (patch.frozen_params if isinstance(patch, Patch) else 0),
         "readout": sum(count_parameters(readout) for readout in readouts),
         "head": sum(count_parameters(head) for head in heads),
     }
@@ -129,22 +132,30 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def build(config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart) -> Trainable:
-    """Build the network of a task: fresh patch and head, and its own part of the backbone.
+def build(
+    config: AdaptConfig, backbone: Backbone, task: Task, train: TaskPart, fused: Sequence[Patch] = ()
+) -> Trainable:
+    """Build the network of a task: fresh patch and head, and its own part of the backbone; arguments as of the next.
 
     Raises:
         ConfigError: patch or strategy do not fit the backbone.
     """
-    return build_networks(config, backbone, [(task, train)])[0]
+    return build_networks(config, backbone, [(task, train)], fused)[0]
 
 
-def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tuple[Task, TaskPart]]) -> list[Trainable]:
+def build_networks(
+    config: AdaptConfig,
+    backbone: Backbone,
+    tasks: Sequence[tuple[Task, TaskPart]],
+    fused: Sequence[Patch] = (),
+) -> list[Trainable]:
     """Build the networks of tasks that are trained together: all else than heads, and what they read by, is shared.
 
     Args:
         config: strategy and patch.
         backbone: the pre-trained one.
         tasks: each with its train users.
+        fused: patches of other tasks, attention over which takes the place of a patch.
 
     Raises:
         ConfigError: patch or strategy do not fit the backbone.
@@ -152,7 +163,11 @@ def build_networks(config: AdaptConfig, backbone: Backbone, tasks: Sequence[tupl
     generator = torch.Generator().manual_seed(config.seed)
     plan = PLANS[config.strategy]
     network, unshared = fork(config, backbone)
-    patch = Patch(config.patch, backbone.config, generator, backbone.items) if plan.patch else None
+    patch: Patch | None = None
+    if fused:
+        patch = fused_patch(fused, config.fusion_width, backbone.config, generator)
+    elif plan.patch:
+        patch = Patch(config.patch, backbone.config, generator, backbone.items)
     width = readout_named(config.readout).width(backbone.config.channels)
     heads = [task_objective(config, task, train).new_head(width, generator) for task, train in tasks]
     modules = [build_readout_module(config.readout, backbone.config.channels, generator) for _ in tasks]
