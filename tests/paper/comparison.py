@@ -66,7 +66,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "lambda rank: 1.0 / np.log2(1.0 + rank))"),
         Mutation("accuracy counts the users whose class is wrong", "evaluation/statistics.py",
                  "(outcome.predicted == outcome.labels)", "(outcome.predicted != outcome.labels)"),
-        Mutation("the predicted class is the least probable", "evaluation/protocols.py",
-                 "np.argmax(self.probabilities, axis=1)", "np.argmin(self.probabilities, axis=1)"),
+        Mutation("the predicted class is the least probable", "data/decision.py",
+                 "return np.asarray(probabilities.argmax(axis=1))", "return np.asarray(probabilities.argmin(axis=1))"),
     ],
 }  # fmt: skip
