@@ -47,10 +47,11 @@ class ServiceProcess:
         open_files: int | None = None,
         hangup: signal.Handlers = signal.SIG_DFL,
         environment: Mapping[str, str] | None = None,
+        backbone: str = "base",
     ) -> None:
         # Past the limit of a file's size writing is an error (Python ignores the signal): what a full disk does.
         limits = {"RLIMIT_FSIZE": largest_file, "RLIMIT_NOFILE": open_files}
-        arguments = ["serve", str(artifacts / "base"), "--port", "0"]
+        arguments = ["serve", str(artifacts / backbone), "--port", "0"]
         arguments += ["--state", str(state), "--bundle-root", str(artifacts), *options]
         self.process = ForkedCommand(
             arguments,
