@@ -128,3 +128,14 @@ def test_a_larger_backbone_reads_the_same_features(models: dict[str, UserModel],
     columns = later.provenance().preprocessing.columns  # type: ignore[union-attr]
     assert columns.features[1] == EventFeatureConfig(encoding="gap")
     assert pq.read_table(tmp_path / "grown" / "catalogue.parquet").num_rows == 16
+
+
+def test_views_are_told_apart_by_their_items_alone(corpora: dict[str, Corpus]) -> None:
+    """What a session has in common, such as its gaps, would tell users apart by itself."""
+    corpus = corpora["with"]
+    config = pretrain_config(contrastive={"weight": 0.3}, masking={"feature_dropout": 0.0})
+    objective = objective_of(config, len(corpus.catalogue))
+    source = ExampleSource(objective, objective.windows(corpus.sequences, np.arange(90)), None, corpus.sequences)
+    batch = source.batch(np.arange(30), np.random.default_rng(0))
+    assert (batch["views"] >> ITEM_BITS).max() == 0
+    assert (batch["inputs"] >> ITEM_BITS).max() > 0

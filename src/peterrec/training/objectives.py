@@ -149,8 +149,12 @@ class ExampleSource:
 
 
 def views_of(sequences: Sequences, rows: IntArray, config: PretrainConfig, rng: np.random.Generator) -> Tensor:
-    """Return views of some users; (U, V, W)."""
-    tokens = draw_views(sequences, rows, config.contrastive, rng)
+    """Return views of some users, of their items alone; (U, V, W).
+
+    What a user's events have in common beside their items, such as the hour, would tell users apart by itself: there
+    would be nothing to learn of the items.
+    """
+    tokens = draw_views(sequences.without_features(), rows, config.contrastive, rng)
     return torch.from_numpy(tokens).view(len(rows), config.contrastive.views, -1)
 
 
