@@ -256,12 +256,14 @@ def options(name: str, value: Any) -> AnswerOptions:
     return AnswerOptions(events=EventsConfig(paths=("-",), **{name: value}))
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_used_are_refused(spark, tmp_path, plain):
     users = pa.array([None, *(row[0] for row in ROWS[1:])])
     with pytest.raises(DataError, match=r"1 row cannot be used: 1 without a user id \('user_id'\)"):
         embed(events(spark, tmp_path, user_id=users), plain[0], options=options("invalid_rows", "error"))
 
 
+@pytest.mark.slow
 def test_features_of_events_are_read_as_by_the_verb_on_files(spark, tmp_path):
     log = write_csv(tmp_path / "log.csv", log_rows(users=60), HEADER)
     settings = {"columns.features": ["n", "n:log-bins", "time:gap,hour"], "source.repeats": "drop"}

@@ -81,6 +81,7 @@ def test_files_of_events(tmp_path, form):
     assert_engines_agree(["predict", str(backbone), str(bundles["group"]), str(folder)], tmp_path)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_something_is_wrong(at, tmp_path, capfd):
     backbone, users, out = str(at / "backbone"), str(at / "users.jsonl"), tmp_path / "out"
     out.mkdir()

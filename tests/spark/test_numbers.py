@@ -30,6 +30,7 @@ ROWS = [("a", ["item-1", "item-2"]), ("b", ["nowhere"]), ("c", []), ("d", [f"ite
 OPTIONS = AnswerOptions(allow_empty=True)
 
 
+@pytest.mark.slow
 def test_numbers_of_one_bundle_and_of_several(spark: Any, tmp_path: Path) -> None:
     pretrained = tiny_pretrained()
     backbone, spend, years, age = (tmp_path / name for name in ("backbone", "spend", "years", "age"))

@@ -118,6 +118,7 @@ def expected_start(
     return np.asarray(fitted.predict_proba(vectors("valid")))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("strategy", "readout"), [("head", "token"), ("patch", "both"), ("last1", "pooled"), ("all", "both")]
 )

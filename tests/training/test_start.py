@@ -54,6 +54,7 @@ def test_a_better_epoch_is_kept(model: UserModel, corpus: Corpus, tmp_path: Path
     assert metrics["valid"]["mrr"] > metrics["start"]["mrr"]
 
 
+@pytest.mark.slow
 def test_a_cross_validation_may_choose_the_start(model: UserModel, corpus: Corpus, tmp_path: Path) -> None:
     settings = PROBED | {"selection": "cross-validation", "folds": 3}
     bundle = adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(optim=DESTRUCTIVE, **settings))

@@ -25,6 +25,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> EventsConfig:
     return EventsConfig(paths=(str(path),))
 
 
+@pytest.mark.slow
 def test_the_size_of_a_piece_changes_nothing(config: EventsConfig) -> None:
     expected = read_event_histories(config, at_once=10**6)
     assert len(expected.user_ids) == len(set(expected.user_ids)) > 40

@@ -162,6 +162,7 @@ def test_a_baseline_is_fitted_on_the_share_and_on_all_that_has_no_label(
     check_sums(cell, users)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("last_epoch_kept")
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("method", "family"), [("joint", "adapt"), ("dupn", "neural-baseline")])

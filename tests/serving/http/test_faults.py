@@ -140,6 +140,7 @@ def children(process_id: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_what_one_service_erased_leaves_the_others_within_seconds(artifacts: Path, tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     server = RedisServer(tmp_path / "redis", **DURABLE)
