@@ -22,6 +22,14 @@ from peterrec.config import PretrainConfig, load_config
 def command(
     corpus: Annotated[str, typer.Argument(help="Folder written by `peterrec prepare`.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the backbone to write.")],
+    initial: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="BACKBONE",
+            help="Go on from this backbone with a later log, prepared with --catalogue BACKBONE (--extend-catalogue).",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -34,7 +42,7 @@ def command(
     overrides = [*set_, "runner.progress=false"] if quiet else set_
     settings = load_config(PretrainConfig, config, overrides)
     with logged_remarks(quiet):
-        model = pretrain(corpus, out, settings, resume=resume, overwrite=overwrite)
+        model = pretrain(corpus, out, settings, initial=initial, resume=resume, overwrite=overwrite)
     if not quiet:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
         say(f"wrote {out} ({metrics})\nnext: peterrec adapt {out} {corpus} TASK --out BUNDLE")

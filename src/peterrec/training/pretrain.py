@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import TrainedReadout, readout_named
 from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
+from peterrec.training.continued import Start
 from peterrec.training.distributed import join, on_rank_zero
 from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, fit
@@ -55,6 +57,7 @@ def pretrain(
     out: str | Path | None = None,
     config: PretrainConfig | None = None,
     *,
+    initial: str | Path | UserModel | None = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -73,6 +76,9 @@ def pretrain(
             `~/.cache/peterrec` (or `PETERREC_CACHE`), named by corpus and settings: opened if it is there, and a killed
             run is gone on with.
         config: settings; defaults if not given.
+        initial: backbone to go on from, with a later log: a folder, `hf://organization/name`, or a loaded model. The
+            corpus is prepared with its catalogue, which may be extended: new items start where `grow` would put them.
+            All of it is trained, so it is another backbone after that, for which bundles are made anew.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
         callbacks: of Lightning, called while training (docs/tuning.md); an error that one raises ends it.
@@ -87,25 +93,38 @@ def pretrain(
         ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
         ConfigError: the unfinished run had other settings, those of the runner do not work on this machine,
-            `table_updates` asks for rows of a catalogue with the full softmax, or a readout is trained with a task.
+            `table_updates` asks for rows of a catalogue with the full softmax, a readout is trained with a task, or
+            `backbone` is not that of `initial`.
+        FingerprintError: the corpus does not have the catalogue, or the features of events, of `initial`.
         TrainingError: the loss is not finite.
         InterruptedRun: Ctrl-C or SIGTERM; go on with `resume`.
         StorageError: the disk is full or the place is not writable.
     """
     config = with_settings(PretrainConfig, config, settings)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    start = None if initial is None else Start.at(initial, corpus)
+    if start is not None:
+        config = start.continued(config)
     if out is not None:
-        return _pretrain(corpus, Path(out), config, callbacks, resume=resume, overwrite=overwrite)
-    path = cached_path("backbone", __version__, corpus.manifest["fingerprint"], dump_yaml(without_runner(config)))
+        return _pretrain(corpus, Path(out), config, callbacks, start, resume=resume, overwrite=overwrite)
+    facts = [corpus.manifest["fingerprint"], *([] if start is None else [start.fingerprint])]
+    path = cached_path("backbone", __version__, *facts, dump_yaml(without_runner(config)))
     with only_maker(path):
         if path.exists() and not overwrite:
             logger.info(f"opening {path}, which was pre-trained on the same corpus with the same settings")
             return UserModel.from_pretrained(path)
-        return _pretrain(corpus, path, config, callbacks, resume=True, overwrite=overwrite)
+        return _pretrain(corpus, path, config, callbacks, start, resume=True, overwrite=overwrite)
 
 
 def _pretrain(
-    corpus: Corpus, out: Path, config: PretrainConfig, callbacks: Sequence[Callback], *, resume: bool, overwrite: bool
+    corpus: Corpus,
+    out: Path,
+    config: PretrainConfig,
+    callbacks: Sequence[Callback],
+    start: Start | None,
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> UserModel:
     items = len(corpus.catalogue)
     check_settings(config, items)
@@ -114,7 +133,8 @@ def _pretrain(
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)
     join(config.runner)
-    inputs = {"corpus": corpus.manifest["fingerprint"]}
+    origin = {} if start is None else {"continued_from": start.fingerprint}
+    inputs = {"corpus": corpus.manifest["fingerprint"], **origin}
     settings = dump_yaml(config)
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     windows = objective_of(config, items).windows(corpus.sequences, train_rows)
@@ -134,9 +154,13 @@ def _pretrain(
     stream = EpochStream(source, batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        module = PretrainModule(_network(corpus, config, train_rows), config, sampler, probe)
-        curve = fit(module, stream, valid, work, pretraining_plan(config, probe), config.runner, extra=callbacks)
-    training = facts | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
+        network = _network(corpus, config, train_rows) if start is None else start.network(corpus, config, train_rows)
+        module = PretrainModule(network, config, sampler, probe)
+        plan = replace(pretraining_plan(config, probe), evaluates_start=start is not None)
+        curve = fit(module, stream, valid, work, plan, config.runner, extra=callbacks)
+    training = (
+        facts | origin | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
+    )
     pretrained = _pretrained_backbone(module.trained, corpus, config, training)
     on_rank_zero(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
     on_rank_zero(work.remove)
@@ -260,6 +284,8 @@ def _outcome(curve: Curve, config: PretrainConfig, probe: Probe | None) -> dict[
         "metrics": {name: curve.best[name] for name in names if name in curve.best},
         "curve": curve.rows,
     }
+    if curve.start is not None:
+        outcome["start"] = {name: value for name, value in curve.start.items() if name != "epoch"}
     return outcome if probe is None else outcome | {"probe": probe.description()}
 
 

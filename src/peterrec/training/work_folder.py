@@ -170,7 +170,8 @@ def _changed(path: Path, inputs: Mapping[str, str]) -> str:
         stored_inputs = read_json(path)
     except ArtifactError:
         stored_inputs = {}
-    return ", ".join(name for name, value in inputs.items() if stored_inputs.get(name) != value)
+    names = dict.fromkeys([*inputs, *stored_inputs])
+    return ", ".join(name for name in names if stored_inputs.get(name) != inputs.get(name))
 
 
 def _intact(path: Path) -> bool:
