@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from data.prepare.logs import write_csv
 from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import EventsConfig
+from peterrec.data.decision import Decision
 from peterrec.errors import ConfigError, DataError
 from peterrec.model import UserModel
+from peterrec.nn.calibration import Calibration, Curve
 from peterrec.serving.files import AnswerOptions
 from peterrec.serving.files import embed as local_embed
 from peterrec.serving.files import predict as local_predict
@@ -138,6 +141,32 @@ def test_labels_are_answered_as_by_the_verb_on_files(spark, tmp_path):
     assert answers.columns == ["user", "bundle", "labels", "known_events", "probabilities"]
     stranger = next(row for row in answers.collect() if (row["user"], row["bundle"]) == ("b", "segments"))
     assert (stranger["labels"], stranger["probabilities"]["toys"]) == ("garden|books", 0.125)
+
+
+@pytest.mark.slow
+def test_calibrated_bundles_are_asked_as_here_alone_and_beside_plain_ones(spark, tmp_path, plain):
+    backbone, bundles = plain
+    model = UserModel.from_pretrained(backbone)
+    bundle = model.bundle(model.load_bundle(bundles["group"]))
+    curves = tuple(Curve((0.1, 0.6), (0.2, 0.5 + place / 10)) for place in range(len(bundle.class_names)))
+    sets = Decision(conformal=0.1, least=0.3, conformal_users=100)
+    calibrations = {
+        "hot": Calibration("temperature", 9, temperature=3.0),
+        "bent": Calibration("isotonic", 9, curves=curves),
+    }
+    source = str(write_csv(tmp_path / "asked.csv", ROWS, HEADER))
+    dataframe = events(spark, tmp_path)
+    for name, calibration in calibrations.items():
+        save_bundle(tmp_path / name, replace(bundle, name=name, calibration=calibration, decision=sets))
+        expected = local_predict(backbone, tmp_path / name, source)
+        assert "class_set" in expected.column_names
+        assert_same(predict(dataframe, backbone, tmp_path / name), expected)
+    together = predict(dataframe, backbone, [bundles["group"], tmp_path / "hot"])
+    assert "class_set" not in together.columns
+    probabilities = {row["user"]: row["probability"] for row in together.collect() if row["bundle"] == "hot"}
+    expected = local_predict(backbone, tmp_path / "hot", source)
+    by_user = dict(zip(expected["user"].to_pylist(), expected["probability"].to_pylist(), strict=True))
+    assert probabilities == pytest.approx(by_user, abs=1e-5)
 
 
 @pytest.mark.slow
