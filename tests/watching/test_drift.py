@@ -62,6 +62,9 @@ def test_bins_hold_as_many_users_each_and_names_are_the_most_frequent_ones() -> 
     assert names.names is not None
     assert (len(names.names), names.names[0], names.counts[0], names.counts[-1]) == (10, "n3", 11, 20)
     assert names.count(["n3", "new"]).tolist() == [1, *[0] * 9, 1]
+    assert [names.place(value) for value in ("n3", "new")] == [0, 10]
+    for value in (-5.0, 10.0, 15.5, 1e9):
+        assert numbers.count(np.array([value]))[numbers.place(value)] == 1
 
 
 def test_a_reference_is_read_as_it_was_written() -> None:

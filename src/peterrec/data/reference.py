@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,12 @@ class Distribution:
         if isinstance(values, list):
             return np.array(_name_counts(values, self.names or ()), dtype=np.int64)
         return np.array(_number_counts(values, np.array(self.edges)), dtype=np.int64)
+
+    def place(self, value: float | str) -> int:
+        """Return the bin of one value."""
+        if self.names is None:
+            return bisect.bisect_right(self.edges, value)
+        return self.names.index(value) if value in self.names else len(self.names)
 
     @property
     def labels(self) -> list[str]:

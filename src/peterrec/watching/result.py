@@ -81,5 +81,9 @@ class DriftReport(Tabular):
         return pa.table({"quantity": columns.pop("name")} | columns)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values that `json.dumps` takes."""
+        """Return the report as plain values.
+
+        Returns:
+            A tree that `json.dumps` takes.
+        """
         return asdict(self) | {"shifted": self.shifted}
