@@ -8,7 +8,13 @@ import pytest
 
 from .in_process import FakeSite
 
-CLASSES = {"kind": "classification", "version": "v1", "label": "young", "probabilities": {"young": 0.75, "old": 0.25}}
+CLASSES = {
+    "kind": "classification",
+    "version": "v1",
+    "label": "young",
+    "probabilities": {"young": 0.75, "old": 0.25},
+    "class_set": [],
+}
 ITEMS = {"kind": "ranking", "version": "v1", "items": ["item-1", "item-2"], "scores": [2.0, 1.0]}
 
 
