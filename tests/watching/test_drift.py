@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peterrec.artifacts.bundle_io import Bundle, load_bundle
+from peterrec.cli.main import execute
 from peterrec.data.corpus import Corpus
 from peterrec.data.reference import Distribution, Reference
 from peterrec.data.synthetic import synthetic
@@ -199,6 +200,26 @@ def test_labels_that_arrive_give_the_metric_of_each_period(
         drift(trunk, bundle, events, labels=strange)
     with pytest.raises(DataError, match=r"has no column 'label'"):
         drift(trunk, bundle, events, labels=table.drop_columns(["label"]))
+
+
+@pytest.mark.slow
+def test_the_verb_says_what_has_shifted(
+    trunk: UserModel, bundle: Path, events: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trunk.save_pretrained(tmp_path / "backbone")
+    pq.write_table(events, tmp_path / "good.parquet")
+    pq.write_table(events.filter(pc.less(row_within_user(events), 4)), tmp_path / "now.parquet")
+    paths = [str(tmp_path / "backbone"), str(bundle)]
+    assert execute(["drift", *paths, str(tmp_path / "good.parquet"), "-q"]) == 0
+    assert "Shifted against" in capsys.readouterr().out
+    out, good = str(tmp_path / "drift.html"), str(tmp_path / "good.parquet")
+    assert execute(["drift", *paths, str(tmp_path / "now.parquet"), "--out", out, "--reference", good, "-q"]) == 0
+    printed = capsys.readouterr().out
+    assert "known events" in printed.splitlines()[-1]
+    assert "shifted (large)" in printed
+    assert (tmp_path / "drift.json").exists()
+    assert execute(["drift", *paths, good, "--out", str(tmp_path / "drift.csv")]) == 2
+    assert "ends in .html" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared_is_refused(trunk: UserModel, bundle: Path, events: pa.Table, tmp_path: Path) -> None:

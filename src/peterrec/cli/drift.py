@@ -83,6 +83,5 @@ def command(
         limits = f"{row.low:.3f} to {row.high:.3f}"
         console.print(f"{row.period}: {row.metric} {row.value:.3f} ({limits}), {row.users:,} users", markup=False)
     words = ", ".join(report.shifted) or "nothing"
-    console.print(
-        f"Shifted against {report.reference_users:,} users ({report.reference_source}): {words}.", markup=False
-    )
+    line = f"Shifted against {report.reference_users:,} users ({report.reference_source}): {words}."
+    console.print(line, markup=False, soft_wrap=True)
