@@ -81,7 +81,9 @@ def test_a_head_with_the_eraser_in_it_reads_what_the_eraser_leaves() -> None:
     torch.testing.assert_close(head(vectors), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("task", "readout"), [("group", "both"), ("target", "token")])
+@pytest.mark.parametrize(
+    ("task", "readout"), [("group", "both"), pytest.param("target", "token", marks=pytest.mark.slow)]
+)
 def test_wherever_a_bundle_answers_the_attribute_is_gone(
     people: Corpus, people_model: UserModel, tmp_path: Path, task: str, readout: str
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import peterrec
-from builders import shaken
+from builders import shaken, tiny_bundle, tiny_pretrained
+from peterrec.artifacts.bundle_io import save_bundle
 from peterrec.config import AdaptConfig, BackboneConfig, FusionConfig, PatchConfig, build_config
 from peterrec.data.corpus import Corpus
 from peterrec.errors import PeterRecError
@@ -22,6 +23,7 @@ from peterrec.nn.patch import Patch
 from peterrec.serving.engine import Engine
 from peterrec.storage import read_json
 from peterrec.training.adapt import adapt
+from peterrec.training.adaptation_run import read_fused
 from training.small import adapt_config
 
 CONFIG = BackboneConfig(channels=8, dilations=(1, 2))
@@ -82,14 +84,9 @@ def test_rows_of_a_bank_are_as_alone_also_beside_a_task_without_a_patch() -> Non
 @pytest.fixture(scope="module")
 def sources(backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
-    settings: dict[str, dict[str, Any]] = {
-        "shop": {}, "cluster": {}, "head": {"strategy": "head"}, "norms": {"patch": PatchConfig(train_norms=True)},
-        "last-block": {"patch": PatchConfig(bottleneck=2, blocks=1)},
-    }  # fmt: skip
-    for name, changed in settings.items():
-        task = "cluster" if name == "cluster" else "shop"
-        adapt(backbone, corpus, task, folder / name, adapt_config(epochs=1, **changed))
-    return {name: folder / name for name in settings}
+    for name in ("shop", "cluster"):
+        adapt(backbone, corpus, name, folder / name, adapt_config(epochs=1))
+    return {name: folder / name for name in ("shop", "cluster")}
 
 
 def test_a_fused_bundle_holds_copies_and_answers_everywhere_alike(
@@ -134,20 +131,25 @@ def test_a_fused_bundle_holds_copies_and_answers_everywhere_alike(
 
 
 @pytest.mark.parametrize(
-    ("names", "settings", "message"),
+    ("configs", "width", "message"),
     [
-        (("head",), {}, "no patch on the frozen backbone"), (("norms",), {}, "of its own"),
-        (("shop", "last-block"), {}, "different blocks"), (("missing",), {}, "missing"),
-        (("shop",), {"fusion_width": 8}, "not narrower"),
+        ([{"train_norms": True}], 2, "of its own"), ([{"item_rank": 1}], 2, "of its own"),
+        ([{"blocks": 1}, {}], 2, "different blocks"), ([{}], 8, "not narrower"),
+        ([{"kind": "fusion", "members": [{}]}], 2, "fused itself"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_fused_is_refused(
-    model: UserModel, corpus: Corpus, sources: dict[str, Path], tmp_path: Path, names: Any, settings: Any, message: str
-) -> None:
-    fuse = [str(sources.get(name, tmp_path / name)) for name in names]
+def test_patches_that_cannot_be_fused_are_refused(configs: list[Any], width: int, message: str) -> None:
+    patches = [Patch(build_config(PatchConfig, config), CONFIG, items=3) for config in configs]
     with pytest.raises(PeterRecError, match=message):
-        adapt(model, corpus, "cluster", tmp_path / "out", adapt_config(fuse=fuse, patch=PatchConfig(), **settings))
-    assert not list(tmp_path.iterdir())
+        fused_patch(patches, width, CONFIG, None)
+
+
+def test_bundles_that_have_no_patch_are_refused(tmp_path: Path) -> None:
+    pretrained = tiny_pretrained()
+    save_bundle(tmp_path / "head", tiny_bundle(pretrained, strategy="head"))
+    for name, message in (("head", "no patch on the frozen backbone"), ("missing", "missing")):
+        with pytest.raises(PeterRecError, match=message):
+            read_fused([str(tmp_path / name)], UserModel(pretrained, "cpu"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +10,57 @@ import numpy as np
 import pytest
 import torch
 
-from builders import shaken
-from peterrec.artifacts.bundle_io import Bundle
+from builders import shaken, tiny_bundle, tiny_catalogue, tiny_pretrained
+from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
+from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.cli.main import execute
 from peterrec.config import BackboneConfig, PatchConfig
-from peterrec.data.corpus import Corpus
-from peterrec.errors import PeterRecError
+from peterrec.errors import FingerprintError, PeterRecError
 from peterrec.model import UserModel
+from peterrec.nn.backbone import UnsharedModules
 from peterrec.nn.build import build_backbone
+from peterrec.nn.eraser import Eraser
 from peterrec.nn.patch import Patch
 from peterrec.storage import read_json
-from peterrec.training.adapt import adapt
 from peterrec.training.merge import merge_bundles
 from peterrec.training.merged_weights import side_by_side, ties
-from training.small import adapt_config
+
+Bundles = dict[str, Bundle]
 
 
 @pytest.fixture(scope="module")
-def paths(backbone: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Bundles of the task `cluster`: of two seeds, twice of the same, and other ones."""
-    folder = tmp_path_factory.mktemp("paths")
+def pretrained() -> PretrainedBackbone:
+    return tiny_pretrained()
+
+
+@pytest.fixture
+def model(pretrained: PretrainedBackbone) -> UserModel:
+    return UserModel(pretrained, "cpu")
+
+
+@pytest.fixture(scope="module")
+def bundles(pretrained: PretrainedBackbone) -> Bundles:
+    """Bundles of the task `age`, of two seeds of training and of one twice; and others."""
+    last_block = UnsharedModules(embedding=False, blocks=1)
     settings: dict[str, dict[str, Any]] = {
-        "first": {}, "second": {"seed": 1}, "longer": {"epochs": 2},
-        "head": {"strategy": "head"}, "wide": {"patch": PatchConfig(bottleneck=3)},
-        "last1": {"strategy": "last1"}, "last1-longer": {"strategy": "last1", "epochs": 2},
+        "first": {}, "later": {"seed": 7}, "second": {"seed": 5, "metrics": {"seed": 1}},
+        "head": {"strategy": "head"}, "wide": {"patch_config": PatchConfig(bottleneck=4)},
+        "shop": {"targets": tiny_catalogue(4, first=0)}, "erased": {"eraser": Eraser(8, 1), "erased": "gender"},
     }  # fmt: skip
-    for name, changed in settings.items():
-        adapt(backbone, corpus, "cluster", folder / name, adapt_config(**({"epochs": 1} | changed)))
-    adapt(backbone, corpus, "shop", folder / "shop", adapt_config(epochs=1))
-    return {name: folder / name for name in (*settings, "shop")}
+    by_name = {
+        name: tiny_bundle(pretrained, **({"metrics": {"seed": 0}} | fields)) for name, fields in settings.items()
+    }
+    for seed, name in enumerate(("last1", "last1-later")):
+        backbone = pretrained.network.backbone.fork(last_block)
+        shaken(backbone.modules_of(last_block), seed)
+        head = tiny_bundle(pretrained, strategy="head", seed=seed, metrics={"seed": seed})
+        by_name[name] = replace(head, strategy="last1", backbone=backbone, unshared=last_block, patch_config=None)
+    return by_name
 
 
-def probabilities(model: UserModel, corpus: Corpus, bundle: Bundle | Path) -> Any:
+def probabilities(model: UserModel, bundle: Bundle | Path) -> Any:
     name = model.add_bundle(bundle, "x") if isinstance(bundle, Bundle) else model.load_bundle(bundle, "x")
-    return model.probabilities(corpus.task("cluster").part("test").sequences, name)
+    return model.predict([["item-1", "item-2"], ["item-7"] * 5, []], name).probabilities
 
 
 def test_ties_by_hand() -> None:
@@ -75,60 +93,72 @@ def test_bottlenecks_side_by_side_add_the_mean_of_what_each_adds(insertion: str)
 
 @pytest.mark.parametrize("method", ["linear", "ties", "cat"])
 def test_a_bundle_merged_with_itself_answers_as_before(
-    model: UserModel, corpus: Corpus, paths: dict[str, Path], tmp_path: Path, method: Any
+    model: UserModel, bundles: Bundles, tmp_path: Path, method: Any
 ) -> None:
-    path = tmp_path / "merged"
-    copy = model.load_bundle(paths["first"], "copy")
-    merged = merge_bundles(model, [paths["first"], model.bundle(copy)], path, method=method, density=1.0)
-    answers = probabilities(model, corpus, paths["first"])
-    np.testing.assert_allclose(probabilities(model, corpus, merged), answers, atol=1e-5)
-    np.testing.assert_array_equal(probabilities(model, corpus, path), probabilities(model, corpus, merged))
-    meta = read_json(path / "adapter_config.json")
-    assert meta["patch"]["bottleneck"] == (4 if method == "cat" else 2)
+    save_bundle(tmp_path / "first", bundles["first"])
+    merged = merge_bundles(model, [tmp_path / "first", bundles["first"]], tmp_path / "merged", method=method, density=1)
+    answers = probabilities(model, bundles["first"])
+    np.testing.assert_allclose(probabilities(model, merged), answers, atol=1e-5)
+    np.testing.assert_array_equal(probabilities(model, tmp_path / "merged"), probabilities(model, merged))
+    meta = read_json(tmp_path / "merged" / "adapter_config.json")
+    assert meta["patch"]["bottleneck"] == (6 if method == "cat" else 3)
     assert meta["patch_params"] == meta["trained"]["patch"] == merged.patch_params
-    assert "2 bundles were merged" in (path / "README.md").read_text()
+    assert "2 bundles were merged" in (tmp_path / "merged" / "README.md").read_text()
     assert merged.metrics["warnings"] == []
 
 
-@pytest.mark.parametrize("names", [("first", "longer"), ("last1", "last1-longer")])
-def test_the_mean_is_that_of_all_tensors(model: UserModel, paths: dict[str, Path], names: tuple[str, str]) -> None:
-    bundles = [model.bundle(model.load_bundle(paths[name], name)) for name in names]
-    merged = merge_bundles(model, bundles, weights=[1, 3]).tensors()
-    for name, tensor in bundles[0].tensors().items():
-        torch.testing.assert_close(merged[name], 0.25 * tensor + 0.75 * bundles[1].tensors()[name])
-    by_ties = merge_bundles(model, bundles, method="ties", density=1.0).tensors()
-    assert any(name.startswith(("patch.", "backbone.")) for name in by_ties)
+@pytest.mark.parametrize("names", [("first", "later"), ("last1", "last1-later")])
+def test_the_mean_is_that_of_all_tensors(model: UserModel, bundles: Bundles, names: tuple[str, str]) -> None:
+    first, later = (bundles[name] for name in names)
+    merged = merge_bundles(model, [first, later], weights=[1, 3]).tensors()
+    for name, tensor in first.tensors().items():
+        torch.testing.assert_close(merged[name], 0.25 * tensor + 0.75 * later.tensors()[name])
+    by_ties = merge_bundles(model, [first, later], method="ties", density=1).tensors()
+    changed = next(name for name in by_ties if name.startswith(("patch.", "backbone.")))
+    assert not torch.equal(by_ties[changed], merged[changed])
 
 
-def test_patches_that_started_elsewhere_are_warned_of(model: UserModel, paths: dict[str, Path]) -> None:
-    merged = merge_bundles(model, [paths["first"], paths["second"]])
+def test_patches_that_started_elsewhere_are_warned_of(model: UserModel, bundles: Bundles) -> None:
+    merged = merge_bundles(model, [bundles["first"], bundles["second"]])
     assert "seeds 0, 1" in merged.metrics["warnings"][0]
-    assert merge_bundles(model, [paths["first"], paths["second"]], method="cat").metrics["warnings"] == []
+    assert merge_bundles(model, [bundles["first"], bundles["second"]], method="cat").metrics["warnings"] == []
 
 
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
         (("first",), {}, "nothing to merge"), (("first", "shop"), {}, "task"), (("first", "head"), {}, "strategy"),
-        (("first", "wide"), {}, "patch"), (("first", "longer"), {"weights": [1.0]}, "for 2 bundles"),
-        (("first", "longer"), {"weights": [1.0, 0.0]}, "above 0"),
-        (("first", "longer"), {"method": "mean"}, "no method"),
-        (("first", "second"), {"method": "ties"}, "different random weights"),
+        (("first", "wide"), {}, "patch"), (("first", "later"), {"weights": [1.0]}, "for 2 bundles"),
+        (("first", "later"), {"weights": [1.0, 0.0]}, "above 0"), (("first", "later"), {"method": "mean"}, "no method"),
+        (("first", "second"), {"method": "ties"}, "different random weights"), (("erased", "first"), {}, "was erased"),
         (("head", "head"), {"method": "ties"}, "head only"), (("head", "head"), {"method": "cat"}, "have none"),
-        (("first", "longer"), {"density": 0.0}, "density"), (("shop", "shop"), {"method": "cat"}, "exists"),
+        (("first", "later"), {"density": 0.0}, "density"), (("first", "later"), {}, "exists"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_merged_is_refused(
-    model: UserModel, paths: dict[str, Path], tmp_path: Path, names: tuple[str, ...], settings: Any, message: str
+    model: UserModel, bundles: Bundles, tmp_path: Path, names: tuple[str, ...], settings: Any, message: str
 ) -> None:
-    out = paths["shop"] if message == "exists" else tmp_path / "out"
+    if message == "exists":
+        (tmp_path / "out").mkdir()
     with pytest.raises(PeterRecError, match=message):
-        merge_bundles(model, [paths[name] for name in names], out, **settings)
-    assert not list(tmp_path.iterdir())
+        merge_bundles(model, [bundles[name] for name in names], tmp_path / "out", **settings)
+    assert [path.name for path in tmp_path.iterdir()] == (["out"] if message == "exists" else [])
 
 
-def test_the_verb(backbone: Path, paths: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["merge", str(backbone), str(paths["first"]), str(paths["second"]), "--out", str(tmp_path / "m")]
+def test_a_bundle_of_another_backbone_is_refused(model: UserModel, bundles: Bundles) -> None:
+    foreign = tiny_bundle(tiny_pretrained(seed=5), metrics={"seed": 0})
+    with pytest.raises(FingerprintError):
+        merge_bundles(model, [bundles["first"], foreign])
+
+
+def test_the_verb(
+    pretrained: PretrainedBackbone, bundles: Bundles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_backbone(tmp_path / "backbone", pretrained)
+    for name in ("first", "second"):
+        save_bundle(tmp_path / name, bundles[name])
+    paths = [str(tmp_path / name) for name in ("backbone", "first", "second", "m")]
+    arguments = ["merge", *paths[:3], "--out", paths[3]]
     assert execute([*arguments, "--weight", "2", "--weight", "1"]) == 0
     assert "evaluate it, or merge by cat" in capsys.readouterr().err
     merged = read_json(tmp_path / "m" / "metrics.json")["merged"]
