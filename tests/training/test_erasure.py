@@ -21,7 +21,7 @@ from peterrec.nn.eraser import Eraser
 from peterrec.nn.heads import ClassificationHead
 from peterrec.serving.engine import Engine
 from peterrec.storage import read_json
-from peterrec.training.adapt import adapt
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.erasure import fit_eraser
 from training.small import QUIET, adapt_config, pretrain_config
 
@@ -130,6 +130,18 @@ def test_the_engine_answers_a_mixed_batch_as_the_model_does(
     probabilities = model.probabilities(valid.sequences, "erased")
     loss = -np.log(probabilities[np.arange(len(valid)), np.asarray(valid.labels)]).mean()
     assert loss == pytest.approx(model.bundle("erased").metrics["valid"]["log_loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_heads_of_a_joint_training_read_without_it_too(people: Corpus, people_model: UserModel, tmp_path: Path) -> None:
+    config = adapt_config(strategy="joint", erase="cluster", readout="both", epochs=1)
+    bundles = adapt_jointly(people_model, people, ["group", "target"], tmp_path / "joint", config)
+    users = people.task("cluster").part("train")
+    for name, bundle in bundles.items():
+        model = UserModel(people_model.pretrained, "cpu")
+        model.load_bundle(tmp_path / "joint" / name, name)
+        assert covariances(model.representations(users.sequences, name), np.asarray(users.labels)) < 1e-3
+        assert bundle.metrics["erasure"]["after"] == bundle.metrics["valid"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -92,7 +93,9 @@ def attribute_to_erase(config: AdaptConfig, corpus: Corpus, tasks: list[str]) ->
 
 def _require_package() -> None:
     try:
-        import concept_erasure  # noqa: F401, PLC0415 - only who erases needs it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.script, when it is imported
+            import concept_erasure  # noqa: F401, PLC0415 - only who erases needs it
     except ImportError:
         raise ConfigError("erase needs the package concept-erasure", remedy="pip install 'peterrec[audit]'") from None
 

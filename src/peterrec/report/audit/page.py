@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peterrec.evaluation.audit_results import AuditResult, ProbeResult
 from peterrec.evaluation.results import MetricEstimate
-from peterrec.report.formatting import digits_for, limits, number
+from peterrec.report.formatting import digits_for, limits, metric, number, sentence_case
 from peterrec.report.page import render_template
 from peterrec.report.tables import Cell, Mark, Row, Table
 from peterrec.storage import write_file
@@ -46,7 +46,7 @@ def summary(result: AuditResult) -> list[str]:
     ceiling = next((row for row in result.probes if row.family == "ceiling"), None)
     readable = [row for row in probes if row.verdict == "better"]
     first = (
-        f"{result.attribute} can be read from {len(readable)} of {len(probes)} sources, best from "
+        f"{sentence_case(result.attribute)} can be read from {len(readable)} of {len(probes)} sources, best from "
         f"{source_of(strongest)} (AUC {strongest.values['auc'].value:.3f})."
         if readable
         else f"No probe guessed {result.attribute} clearly better than a guess; that is no proof that nobody can."
@@ -90,7 +90,8 @@ def difference_tables(result: AuditResult) -> list[Table]:
         for difference in chosen:
             digits = digits_for(difference.groups.values())
             cells = [Cell(number(value, digits)) for value in difference.groups.values()]
-            rows.append(Row(difference.metric, [*cells, _cell(difference.difference, digits)]))
+            label = difference.metric if difference.metric.startswith("answered ") else metric(difference.metric)
+            rows.append(Row(label, [*cells, _cell(difference.difference, digits)]))
         caption = f"{bundle} (task {chosen[0].task}): means of its test users by {result.attribute}"
         tables.append(Table(caption, "metric", [*columns, ("largest difference", "of two groups")], [("", rows)]))
     return tables

@@ -1,0 +1,40 @@
+"""The run over an ordered list of tasks runs, and patches forget nothing in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import peterrec
+from peterrec.data.synthetic import planted
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lifelong.py"
+
+
+@pytest.mark.slow
+def test_patches_forget_nothing(tmp_path: Path) -> None:
+    data = planted(users=200, items=30, clusters=3, mean_events=6, seed=1)
+    corpus = peterrec.prepare(
+        data.events, tmp_path / "corpus", domain="domain", source={"domains": ["source"]}, users=data.users,
+        classify=["cluster", "noise"], split={"train": 0.5, "valid": 0.25, "test": 0.25},
+    )  # fmt: skip
+    backbone = {"channels": 8, "dilations": [1]}
+    peterrec.pretrain(corpus, tmp_path / "backbone", backbone=backbone, epochs=1, runner={"progress": False})
+    out = tmp_path / "losses.json"
+    arguments = [str(tmp_path / "corpus"), str(tmp_path / "backbone"), "cluster", "noise", "--set", "epochs=1"]
+    process = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments, "--set", "selection=valid", "--out", str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    losses = json.loads(out.read_text())
+    first, last = losses["patches"]["cluster"]
+    assert first == last
+    first, last = losses["fine-tuning in sequence"]["cluster"]
+    assert first != last
+    assert "| cluster | " in process.stdout
