@@ -41,6 +41,9 @@ def command(
             "are.",
         ),
     ] = None,
+    retire: Annotated[
+        str | None, typer.Option("--retire", metavar="TABLE", help="With --grow: items to recommend no more (item_id).")
+    ] = None,
     fuse: Annotated[
         list[str], typer.Option("--fuse", help="Bundle of another task, whose frozen patch is attended to. Repeatable.")
     ] = [],  # noqa: B006 - typer copies it
@@ -59,25 +62,21 @@ def command(
     """
     from peterrec.training.adapt import adapt, adapt_jointly
 
-    overrides = list(set_)
-    if strategy is not None:
-        overrides.append(f"strategy={strategy}")
-    if fuse:
-        overrides.append(f"fuse={json.dumps(list(fuse))}")
-    if erase is not None:
-        overrides.append(f"erase={erase}")
-    settings = load_config(AdaptConfig, config, [*overrides, *(["runner.progress=false"] if quiet else [])])
+    if grow is not None or retire is not None:
+        if any((strategy, fuse, erase, config, set_, resume)) or grow is None or len(tasks) != 1:
+            raise ConfigError(
+                "--grow and --retire train nothing, and are of one bundle that is there",
+                remedy="name it and one task, and no settings: TASK --grow BUNDLE [--retire TABLE]",
+            )
+        _change_targets((backbone, corpus, tasks[0], grow, out), retire, overwrite=overwrite, quiet=quiet)
+        return
+    settings = load_config(AdaptConfig, config, _overrides(set_, strategy, fuse, erase, quiet=quiet))
     joint = settings.strategy == "joint"
     if not joint and len(tasks) != 1:
         raise ConfigError(
             f"{len(tasks)} tasks were named ({', '.join(tasks)})",
             remedy="adapt to one at a time, or train them together with --strategy joint",
         )
-    if grow is not None:
-        if config is not None or overrides or resume:
-            raise ConfigError("--grow trains nothing", remedy="leave out --strategy, --config, --set and --resume")
-        _add_targets(backbone, corpus, tasks[0], grow, out, overwrite=overwrite, quiet=quiet)
-        return
     with logged_remarks(quiet):
         if joint:
             bundles = adapt_jointly(backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite)
@@ -90,10 +89,21 @@ def command(
         say_warnings(bundle.metrics["warnings"])
 
 
-def _add_targets(backbone: str, corpus: str, task: str, bundle: str, out: str, *, overwrite: bool, quiet: bool) -> None:
+def _overrides(
+    settings: list[str], strategy: str | None, fuse: list[str], erase: str | None, *, quiet: bool
+) -> list[str]:
+    named = [] if strategy is None else [f"strategy={strategy}"]
+    named += [f"fuse={json.dumps(fuse)}"] if fuse else []
+    named += [] if erase is None else [f"erase={erase}"]
+    return [*settings, *named, *(["runner.progress=false"] if quiet else [])]
+
+
+def _change_targets(
+    arguments: tuple[str, str, str, str, str], retired: str | None, *, overwrite: bool, quiet: bool
+) -> None:
     from peterrec.training.grow_targets import grow_targets
 
     with logged_remarks(quiet):
-        grown = grow_targets(backbone, corpus, task, bundle, out, overwrite=overwrite)
+        grown = grow_targets(*arguments, retired=retired, overwrite=overwrite)
     if not quiet:
-        say(f"wrote {out}: it has {len(grown.targets or ()):,} targets")
+        say(f"wrote {arguments[-1]}: it has {len(grown.targets or ()):,} targets")

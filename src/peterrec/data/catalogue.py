@@ -119,6 +119,10 @@ class Catalogue:
         every_id = pa.concat_arrays([self.ids, ids.cast(self.ids.type)])
         return Catalogue(every_id, np.concatenate([self.counts, counts]), first=self.first)
 
+    def take(self, positions: IntArray) -> Catalogue:
+        """Return a catalogue of some of the items."""
+        return Catalogue(self.ids.take(pa.array(positions)), self.counts[positions], first=self.first)
+
     def first_items(self, count: int) -> Catalogue:
         """Return the catalogue of so many items, the first ones."""
         return Catalogue(self.ids.slice(0, count), self.counts[:count], first=self.first)

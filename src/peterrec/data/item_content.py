@@ -49,10 +49,7 @@ class ItemContent:
     """
 
     def __init__(self, source: Any, column: str = "item_id") -> None:
-        table, self.path = _read(source)
-        if column not in table.column_names:
-            raise DataError(f"does not have the column {column}", remedy=FORM, path=self.path)
-        table = table.filter(table[column].is_valid())
+        table, self.path = _read(source, column)
         first = pa.table({"id": table[column], "row": np.arange(len(table))}).group_by("id").aggregate([("row", "min")])
         table = table.take(pa.array(np.sort(first["row_min"].to_numpy())))
         self.ids = single_array(table[column])
@@ -95,8 +92,20 @@ class ItemContent:
         return features
 
 
-def _read(source: Any) -> tuple[pa.Table, str]:
-    """Return a table, and what it is called in messages."""
+def read_item_ids(source: Any, column: str = "item_id") -> pa.Array:
+    """Return the ids of a table of items; arguments and errors as those of `ItemContent`, but for other columns."""
+    return single_array(_read(source, column)[0][column])
+
+
+def _read(source: Any, column: str) -> tuple[pa.Table, str]:
+    """Return the rows of a table that have an id, and what it is called in messages."""
+    table, path = _read_table(source)
+    if column not in table.column_names:
+        raise DataError(f"does not have the column {column}", remedy=FORM, path=path)
+    return table.filter(table[column].is_valid()), path
+
+
+def _read_table(source: Any) -> tuple[pa.Table, str]:
     if is_dataframe(source):
         with tempfile.TemporaryDirectory(prefix="peterrec-") as folder, FrameFiles(Path(folder)) as frames:
             path = frames.write(source, "items")

@@ -6,12 +6,13 @@ import copy
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from peterrec.arguments import checked
 from peterrec.artifacts.bundle_io import Bundle, save_bundle
@@ -20,7 +21,8 @@ from peterrec.data.arrow_arrays import single_array
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.corpus import Corpus, TaskPart
 from peterrec.data.hashing import id_hash
-from peterrec.data.sequences import Sequences
+from peterrec.data.item_content import read_item_ids
+from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import DataError, TaskError
 from peterrec.model import UserModel
 from peterrec.nn.heads import ItemHead
@@ -39,13 +41,14 @@ def grow_targets(
     bundle: str | Path | Bundle,
     out: str | Path,
     *,
+    retired: Any = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Add the targets of a task to a ranking bundle that it lacks, and write the larger bundle to `out`.
 
     A ridge regression says which users have which target, old or new, by what the bundle's head reads of them; what the
     head has for old targets is predicted from that, by another regression, and then so for new ones. Old targets keep
-    their places, their scores and every byte; patch and readout are the same.
+    their order, their scores and every byte; patch and readout are the same.
 
     Args:
         backbone: a folder written by `pretrain` or `grow`, `hf://organization/name`, or a loaded model.
@@ -53,14 +56,17 @@ def grow_targets(
         task: name of a ranking task of the corpus, whose train users have new targets.
         bundle: folder of a ranking bundle of the backbone, or a bundle.
         out: folder of the bundle to write.
+        retired: items that are to be recommended no more: Parquet, CSV or a DataFrame with a column `item_id`. In
+            histories they are read as before.
         overwrite: whether a bundle that is there may be replaced.
 
     Returns:
-        The larger bundle, as it was written; `metrics` has `grown_targets`: how many were added.
+        The bundle, as it was written; `metrics` has `grown_targets`: how many were added.
 
     Raises:
         TaskError: the task or the bundle is no ranking one, or there is no task of that name.
-        DataError: the task has no target that the bundle lacks.
+        DataError: the task has no target that the bundle lacks, and none is retired; all are; or `retired` cannot be
+            read.
         FingerprintError: backbone, corpus and bundle do not belong together.
         ArtifactError: `out` exists and `overwrite` is false, or something cannot be read.
         StorageError: the disk is full or the place is not writable.
@@ -80,24 +86,29 @@ def grow_targets(
         name, kind = (key, loaded.kind) if loaded.targets is None else (task, spec.kind)
         raise TaskError(f"{name!r} is of kind {kind}: it has no targets", remedy="name a ranking task and a bundle")
     targets = _extended(loaded.targets, spec.targets)
-    added = len(targets) - len(loaded.targets)
-    if not added:
+    added, stays = len(targets) - len(loaded.targets), _places_that_stay(targets, retired)
+    if not added and len(stays) == len(targets):
         raise DataError(
-            f"task {task!r} has no target that the bundle lacks",
+            f"task {task!r} has no target that the bundle lacks" + ("" if retired is None else ", and none is retired"),
             remedy="lower min_item_events of the task, or prepare a later log",
             path=corpus.path,
         )
     train = spec.part("train")
     vectors = model.representations(train.sequences, key)
-    head = _larger_head(cast(ItemHead, loaded.head), vectors, train, spec.targets, targets)
+    head = cast(ItemHead, loaded.head)
+    if added:
+        head = _larger_head(head, vectors, train, spec.targets, targets)
+    head = _head_of(head.weight.detach()[stays], head.bias.detach()[stays])
     grown = replace(
         loaded,
         head=head,
-        targets=targets,
+        targets=targets.take(stays),
         trained=loaded.trained | {"head": sum(parameter.numel() for parameter in head.parameters())},
         metrics=loaded.metrics | {"grown_targets": loaded.metrics.get("grown_targets", 0) + added},
     )
     logger.info(f"added {added:,} targets to {len(loaded.targets):,}, by {len(train):,} users")
+    if len(stays) < len(targets):
+        logger.info(f"retired {len(targets) - len(stays):,} targets")
     save_bundle(Path(out), grown, overwrite=overwrite)
     return grown
 
@@ -105,6 +116,20 @@ def grow_targets(
 def _extended(targets: Catalogue, later: Catalogue) -> Catalogue:
     new = np.flatnonzero(~targets.knows(later.ids))
     return targets.extended(single_array(later.ids.take(pa.array(new))), later.counts[new])
+
+
+def _places_that_stay(targets: Catalogue, retired: Any) -> IntArray:
+    """Return the positions of targets that are not retired, ascending.
+
+    Raises:
+        DataError: none is left, or the table cannot be read.
+    """
+    if retired is None:
+        return np.arange(len(targets))
+    leaves = np.isin(np.arange(len(targets)), np.asarray(targets.encode(read_item_ids(retired))))
+    if leaves.all():
+        raise DataError("all targets would be retired", remedy="leave some in, or unload the bundle")
+    return np.flatnonzero(~leaves)
 
 
 def _larger_head(head: ItemHead, vectors: Array, train: TaskPart, later: Catalogue, targets: Catalogue) -> ItemHead:
@@ -117,11 +142,10 @@ def _larger_head(head: ItemHead, vectors: Array, train: TaskPart, later: Catalog
     features = StandardScaler().fit_transform(np.column_stack([probe.weight, probe.bias, np.log1p(counts)]))
     old = torch.cat([head.weight, head.bias.unsqueeze(1)], dim=1).detach().cpu().double()
     added = torch.from_numpy(predicted_outputs(features, old.numpy(), np.sqrt(counts[: len(old)]))).to(head.weight)
-    larger = ItemHead(head.weight.shape[1], len(targets), torch.Generator())
-    larger.load_state_dict(
-        {
-            "weight": torch.cat([head.weight.detach(), added[:, :-1]]),
-            "bias": torch.cat([head.bias.detach(), added[:, -1]]),
-        }
-    )
-    return larger.eval().requires_grad_(False)
+    return _head_of(torch.cat([head.weight.detach(), added[:, :-1]]), torch.cat([head.bias.detach(), added[:, -1]]))
+
+
+def _head_of(weight: Tensor, bias: Tensor) -> ItemHead:
+    head = ItemHead(weight.shape[1], len(bias), torch.Generator())
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.eval().requires_grad_(False)
