@@ -35,6 +35,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["gender", "age"])
     parser.add_argument("--strategies", nargs="+", default=["patch", "all"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--balanced", action="store_true", help="train with class_weights balanced: shares that the log has not"
+    )
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--max-history", type=int, default=50)
@@ -51,7 +54,8 @@ def main() -> None:
         for task in options.tasks:
             for strategy in options.strategies:
                 for seed in range(options.seeds):
-                    config = peterrec.AdaptConfig(strategy=strategy, seed=seed, runner=QUIET)
+                    weights = "balanced" if options.balanced else None
+                    config = peterrec.AdaptConfig(strategy=strategy, class_weights=weights, seed=seed, runner=QUIET)
                     bundle = peterrec.adapt(model, corpus, task, Path(folder) / f"{task}-{strategy}-{seed}", config)
                     show(model, corpus, bundle, seed)
 

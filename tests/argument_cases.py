@@ -203,7 +203,7 @@ CASES: list[Case] = [
         lambda m: peterrec.drift,
         lambda m: {"backbone": m.nowhere, "bundle": m.nowhere, "source": m.nowhere, "out": None, "level": 0.01},
         {"backbone": [LIST, NONE], "bundle": [LIST, NONE], "out": [LIST], "level": [TEXT, NONE, LIST],
-         "labels": [LIST, NUMBER], "seed": [TEXT, NONE]},
+         "seed": [TEXT, NONE]},
     ),
     (
         "AnswerOptions",
