@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from peterrec.errors import (
     StoreError,
     UnknownTaskError,
 )
+from peterrec.serving.opt_outs import without_opted_out
 from peterrec.serving.requests import (
     Answer,
     ClassAnswer,
@@ -266,7 +267,9 @@ class FakeUsers:
 
     def fetch(self, prepared: FakePrepared) -> FakePrepared:
         assert prepared.user is not None
-        return replace(prepared, items=[event.item for event in self.store.read(prepared.user).events], user=None)
+        stored = self.store.read(prepared.user)
+        allowed = cast("FakePrepared", without_opted_out(cast("Any", prepared), stored.opted_out))
+        return replace(allowed, items=[event.item for event in stored.events], user=None)
 
     def run(self, prepared: Sequence[FakePrepared]) -> list[Answer | PeterRecError]:
         self.runs.append(len(prepared))

@@ -187,6 +187,10 @@ def test_opt_outs_are_set_shown_taken_back_and_erased(site: FakeSite) -> None:
         answer = site.ask("PUT", f"{path}/{task}")
     assert (answer.status_code, answer.json()) == (200, {"user": "u/1", "opt_outs": ["age", "shop"]})
     assert site.ask("GET", "/v1/users/u%2F1").json()["opt_outs"] == ["age", "shop"]
+    refused = site.ask("POST", "/v1/users/u%2F1/predict", json={"tasks": ["age"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "opted_out")
+    assert "opted out of age" in refused.json()["error"]["message"]
+    assert site.ask("POST", "/v1/users/u%2F1/predict", json={"tasks": "*"}).json()["tasks"] == {}
     assert site.ask("DELETE", f"{path}/age").json() == {"user": "u/1", "opt_outs": ["shop"]}
     assert site.ask("GET", path).json()["opt_outs"] == ["shop"]
     site.ask("DELETE", "/v1/users/u%2F1")
