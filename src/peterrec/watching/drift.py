@@ -174,7 +174,7 @@ def _encoded(question: FileQuestion) -> Iterator[tuple[list[str], Sequences, np.
     reading = {name: value for name, value in question.settings.items() if name != "batch_size"}
     for piece in question.histories:
         for users in piece.split(USERS_AT_ONCE):
-            encoded = question.model.encode(users.items, question.bundle, **reading)
+            encoded = question.model.encode(users.items, question.bundle, features=users.features, **reading)
             yield list(map(str, users.user_ids)), encoded.sequences, encoded.unknown_counts
 
 
