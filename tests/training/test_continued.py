@@ -95,9 +95,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(folder: Path, continu
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
-    other = prepare(str(folder / "later.parquet"), tmp_path / "corpus", **SETTINGS)
+    unrelated = prepare(str(folder / "later.parquet"), tmp_path / "corpus", **SETTINGS)
     with pytest.raises(FingerprintError, match="does not begin with that of the backbone to go on from"):
-        pretrain(other, tmp_path / "a", config(), initial=folder / "backbone")
+        pretrain(unrelated, tmp_path / "a", config(), initial=folder / "backbone")
     larger = BackboneConfig(**(BACKBONE.model_dump() | {"channels": 12}))
     with pytest.raises(ConfigError, match="backbone is not that of the backbone to go on from"):
         pretrain(folder / "later", tmp_path / "b", config(backbone=larger), initial=folder / "backbone")

@@ -144,23 +144,25 @@ def test_retired_targets_are_recommended_no_more_and_read_as_before(
 ) -> None:
     targets = grown.targets
     assert targets is not None
-    gone = targets.ids.to_pylist()[1::3]
-    pq.write_table(pa.table({"item_id": gone}), tmp_path / "gone.parquet")
-    left = grow_targets(
+    retired_ids = targets.ids.to_pylist()[1::3]
+    pq.write_table(pa.table({"item_id": retired_ids}), tmp_path / "gone.parquet")
+    smaller = grow_targets(
         model, folder / "later", "shop", folder / "shop", tmp_path / "left", retired=tmp_path / "gone.parquet"
     )
     model.load_bundle(tmp_path / "left", "left")
     try:
-        assert left.targets is not None
-        assert left.targets.ids.to_pylist() == [item for item in targets.ids.to_pylist() if item not in set(gone)]
+        assert smaller.targets is not None
+        assert smaller.targets.ids.to_pylist() == [
+            item for item in targets.ids.to_pylist() if item not in set(retired_ids)
+        ]
         sequences = Corpus.open(folder / "later").task("shop").part("test").sequences
         scores = [np.concatenate(list(model.score_batches(sequences, name))) for name in ("after", "left")]
-        np.testing.assert_allclose(scores[1], scores[0][:, ~np.isin(targets.ids.to_pylist(), gone)], atol=1e-6)
+        np.testing.assert_allclose(scores[1], scores[0][:, ~np.isin(targets.ids.to_pylist(), retired_ids)], atol=1e-6)
         history = model.catalogue.ids.to_pylist()[:4]
         recommended = model.recommend([history], "left", len(targets), exclude_seen=False)
-        assert set(recommended.items[0]) == set(left.targets.ids.to_pylist())
+        assert set(recommended.items[0]) == set(smaller.targets.ids.to_pylist())
         popular = Engine(model).predict([Request([], Question(["left"], k=100))])[0].tasks["left"]
-        assert not set(popular.items) & set(gone)  # type: ignore[union-attr]
+        assert not set(popular.items) & set(retired_ids)  # type: ignore[union-attr]
         everything = pa.table({"item_id": targets.ids})
         with pytest.raises(DataError, match="all targets would be retired"):
             grow_targets(model, folder / "later", "shop", folder / "grown", tmp_path / "a", retired=everything)
