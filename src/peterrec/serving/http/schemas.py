@@ -230,6 +230,8 @@ def bounds(body: type[BaseModel]) -> Iterator[tuple[str, Bound]]:
 
 
 def _size(value: Any, bound: Bound) -> int:
+    if value is None:  # was not given
+        return 0
     if bound.measure == "number":
         return int(value)
     if bound.measure == "list":
