@@ -69,7 +69,7 @@ def test_who_may_do_what(locked: FakeSite, key: str) -> None:
     scopes = KEYS[key][1] if key in KEYS else None
     for (method, template), (scope, body) in ROUTES.items():
         locked.bundle("new", "v2")
-        path = template.format(user="u", name="age", file="app.js")
+        path = template.format(user="u", task="age", name="age", file="app.js")
         locked.engine.__init__()
         headers = {"Authorization": f"Bearer {key}".encode("latin-1")} if key else {}
         answer = locked.ask(method, path, json=body, headers=headers)
