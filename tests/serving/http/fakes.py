@@ -119,6 +119,7 @@ class FakeEngine:
             network=SimpleNamespace(backbone=backbone),
             pretrained=SimpleNamespace(max_length=6),
         )
+        self.encoder = None  # a backbone that reads no features of events
         self.bundles = {name: FakeStaged.first_version(name, "v1") for name in ("age", "shop")}
         self.loading = threading.Event()
         self.loading.set()

@@ -99,8 +99,8 @@ def test_events_are_kept_once_shown_in_order_and_erased(site: FakeSite) -> None:
     shown = site.ask("GET", "/v1/users/u%2F1").json()
     assert (shown["user"], shown["count"]) == ("u/1", 2)
     assert shown["events"] == [
-        {"id": "e2", "item": "nobody", "timestamp": 8.0, "domain": None, "known": False},
-        {"id": "e1", "item": "item-1", "timestamp": 9.0, "domain": "books", "known": True},
+        {"id": "e2", "item": "nobody", "timestamp": 8.0, "domain": None, "features": None, "known": False},
+        {"id": "e1", "item": "item-1", "timestamp": 9.0, "domain": "books", "features": None, "known": True},
     ]
     answer = site.ask("POST", "/v1/users/u%2F1/predict", json={"tasks": ["age"]}).json()
     assert answer == {"tasks": {"age": CLASSES}, "events": 2, "unknown_items": 1, "known_events": 1, "assumptions": []}
