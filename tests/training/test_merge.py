@@ -19,6 +19,7 @@ from peterrec.errors import FingerprintError, PeterRecError
 from peterrec.model import UserModel
 from peterrec.nn.backbone import UnsharedModules
 from peterrec.nn.build import build_backbone
+from peterrec.nn.calibration import Calibration
 from peterrec.nn.eraser import Eraser
 from peterrec.nn.patch import Patch
 from peterrec.storage import read_json
@@ -122,6 +123,18 @@ def test_patches_that_started_elsewhere_are_warned_of(model: UserModel, bundles:
     merged = merge_bundles(model, [bundles["first"], bundles["second"]])
     assert "seeds 0, 1" in merged.metrics["warnings"][0]
     assert merge_bundles(model, [bundles["first"], bundles["second"]], method="cat").metrics["warnings"] == []
+
+
+def test_a_merged_bundle_has_no_calibration(model: UserModel, bundles: Bundles) -> None:
+    calibrated = [
+        replace(bundles[name], calibration=Calibration("temperature", 100, temperature))
+        for name, temperature in (("first", 2.0), ("later", 0.5))
+    ]
+    merged = merge_bundles(model, calibrated)
+    assert merged.calibration is None
+    assert "calibration" in merged.metrics["warnings"][0]
+    plain = merge_bundles(model, [bundles["first"], bundles["later"]])
+    np.testing.assert_array_equal(probabilities(model, merged), probabilities(model, plain))
 
 
 @pytest.mark.parametrize(

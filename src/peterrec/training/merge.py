@@ -89,9 +89,15 @@ def merge_bundles(
         raise ConfigError(f"density is {density:g}", remedy="give a fraction above 0, at most 1")
     if not isinstance(backbone, UserModel):
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
+    # Calibration, thresholds and the users to compare with were of each bundle's own answers.
     loaded = [_loaded(bundle, backbone) for bundle in bundles]
-    _require_same(loaded)
-    merged = _merged(loaded, shares, backbone, method, density)
+    uncalibrated = [replace(bundle, calibration=None, decision=None, reference=None) for bundle in loaded]
+    _require_same(uncalibrated)
+    merged = _merged(uncalibrated, shares, backbone, method, density)
+    if any(bundle.calibration is not None or bundle.decision is not None for bundle in loaded):
+        merged.metrics["warnings"].append(
+            "calibration and thresholds of the bundles were of their own answers: it has none"
+        )
     if out is not None:
         save_bundle(Path(out), merged, overwrite=overwrite)
     for warning in merged.metrics["warnings"]:
