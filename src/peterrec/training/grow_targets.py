@@ -25,6 +25,7 @@ from peterrec.data.item_content import read_item_ids
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import DataError, TaskError
 from peterrec.model import UserModel
+from peterrec.nn.eraser import Eraser
 from peterrec.nn.heads import ItemHead
 from peterrec.storage import check_output
 from peterrec.training.new_items import Array, predicted_outputs
@@ -98,6 +99,8 @@ def grow_targets(
     head = cast(ItemHead, loaded.head)
     if added:
         head = _larger_head(head, vectors, train, spec.targets, targets)
+        if loaded.eraser is not None:
+            _erase_new_rows(head, len(loaded.targets), loaded.eraser)
     head = _head_of(head.weight.detach()[stays], head.bias.detach()[stays])
     grown = replace(
         loaded,
@@ -143,6 +146,14 @@ def _larger_head(head: ItemHead, vectors: Array, train: TaskPart, later: Catalog
     old = torch.cat([head.weight, head.bias.unsqueeze(1)], dim=1).detach().cpu().double()
     added = torch.from_numpy(predicted_outputs(features, old.numpy(), np.sqrt(counts[: len(old)]))).to(head.weight)
     return _head_of(torch.cat([head.weight.detach(), added[:, :-1]]), torch.cat([head.bias.detach(), added[:, -1]]))
+
+
+@torch.no_grad()
+def _erase_new_rows(head: ItemHead, old: int, eraser: Eraser) -> None:
+    """Put an eraser into the rows of a head behind the old ones, which have it already and stay bit for bit."""
+    new = _head_of(head.weight[old:], head.bias[old:])
+    eraser.to(new.weight.device).fold_into(new)
+    head.weight[old:], head.bias[old:] = new.weight, new.bias
 
 
 def _head_of(weight: Tensor, bias: Tensor) -> ItemHead:
