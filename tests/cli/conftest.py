@@ -50,7 +50,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     run(["prepare", finished.events, "--domain", "domain", *tasks, "--out", finished.corpus, "--quiet"])
     run(["pretrain", finished.corpus, "--out", finished.backbone, *SMALL])
     for task, strategy in (("cluster", "patch"), ("cluster", "head"), ("shop", "patch")):
-        settings = ["--strategy", strategy, "--set", "epochs=2", "--quiet"]
+        settings = ["--strategy", strategy, "--set", "epochs=2", "--set", "selection=valid", "--quiet"]
         run(["adapt", finished.backbone, finished.corpus, task, "--out", finished.bundle(task, strategy), *settings])
     return finished
 

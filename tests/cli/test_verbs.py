@@ -103,7 +103,7 @@ def test_adapt_prints_the_trainable_share(job: Job, tmp_path: Path, capsys: pyte
     _, stderr = answer(
         capsys,
         ["adapt", job.backbone, job.corpus, "cluster", "-o", str(tmp_path / "b"), "-s", "epochs=1", "-s",
-         "runner.progress=false"],
+         "selection=valid", "-s", "runner.progress=false"],
     )  # fmt: skip
     bundle = peterrec.inspect(tmp_path / "b")
     line = next(text for text in stderr.splitlines() if text.startswith("trainable params:"))

@@ -96,6 +96,7 @@ def test_this_process_answers_a_dataframe_of_spark(
     assert_equal_rows(of_model.rename_columns(expected.column_names).to_pylist(), expected.to_pylist())
 
 
+@pytest.mark.slow
 def test_events_are_answered_as_by_the_verbs_on_files(spark, tmp_path, plain):
     """Times are text that Spark itself reads as no time."""
     rows = [(*row[:2], f"2001/02/{row[2] + 1:02} 12:30", *row[3:]) for row in ROWS]
