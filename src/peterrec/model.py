@@ -30,6 +30,7 @@ from peterrec.data.histories import frame_histories
 from peterrec.data.ids import HistoryFeatures, as_histories
 from peterrec.data.preprocessing import encoder_of
 from peterrec.data.sequences import Sequences
+from peterrec.data.shorten import UNCUT
 from peterrec.display import facts_html, shown
 from peterrec.errors import ConfigError
 from peterrec.sequence_model import SequenceModel
@@ -240,19 +241,16 @@ class UserModel(SequenceModel):
             N sequences of indices, and how many events of each user are known.
 
         Raises:
-            UnknownItemsError: `unknown="error"` and there are some, or not one item of all histories is known
-                (and `require_known`).
+            UnknownItemsError: `unknown="error"` and there are some; or no item is known at all, and `require_known`.
             ConfigError: no bundle of that name is loaded.
         """
         settings = preprocessing or self.preprocessing(bundle)
-        if unknown is None and settings is not None:
-            unknown = "unk" if settings.source.rare_items == "unk" else "skip"
-        unknown = self.pretrained.unknown if unknown is None else unknown
-        if settings is None:
-            return encode_histories(self.catalogue, histories, unknown, require_known=require_known)
+        source = None if settings is None else settings.source
+        if unknown is None:
+            unknown = self.pretrained.unknown if source is None else "unk" if source.rare_items == "unk" else "skip"
         return encode_histories(
-            self.catalogue, histories, unknown, settings.source, settings.cut, require_known=require_known,
-            encoder=encoder_of(settings), features=features,
+            self.catalogue, histories, unknown, source, UNCUT if settings is None else settings.cut,
+            require_known=require_known, encoder=encoder_of(settings), features=features,
         )  # fmt: skip
 
     def represent(self, histories: Any, bundle: str | None = None, **options: Any) -> FloatArray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from peterrec.answers import FloatArray, TopItems
 from peterrec.arguments import check, checked, names_there
 from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.bundle_io import Bundle, load_bundle
-from peterrec.artifacts.hub import HubAccess, pretrained_folder
+from peterrec.artifacts.hub import HubAccess, artifact_folder, pretrained_folder
 from peterrec.artifacts.identity import BackboneIdentity
 from peterrec.artifacts.popularity import Popularity
 from peterrec.data.catalogue import Catalogue
@@ -26,6 +28,8 @@ from peterrec.nn.device import find_device
 from peterrec.nn.heads import ClassificationHead, MultilabelHead
 from peterrec.nn.precision import Precision, checked_precision
 from peterrec.nn.readout import readout_named, represent
+
+ModelT = TypeVar("ModelT", bound="SequenceModel")
 
 
 class SequenceModel:
@@ -375,3 +379,21 @@ class SequenceModel:
         if targets is None:
             raise ConfigError(f"bundle {bundle!r} is of a {self.bundle(bundle).kind} task", remedy="use predict")
         return targets
+
+
+def with_separate_bundles(model: ModelT) -> ModelT:
+    """Return the same model with a copy of its bundles: loading one there must not replace one of the caller's."""
+    model = copy.copy(model)
+    model.bundles = dict(model.bundles)
+    return model
+
+
+def attach_bundle(model: SequenceModel, bundle: str | Path | Bundle, name: str | None = None) -> str:
+    """Put a bundle on a model, whether it is in memory, a folder or on the Hub; return its name there.
+
+    Raises:
+        FingerprintError, ArtifactError, HubError: as in `SequenceModel.load_bundle`.
+    """
+    if isinstance(bundle, Bundle):
+        return model.add_bundle(bundle, name)
+    return model.load_bundle(artifact_folder(bundle, "bundle"), name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peterrec.config import PrepareConfig, PreprocessingConfig, build_config
+from peterrec.config import ColumnsConfig, PrepareConfig, PreprocessingConfig, build_config
 from peterrec.data.preprocessing import assumptions, differences, preprocessing_of, pretraining_remarks
 
 OVERLAP_REMARK = "the backbone was pre-trained on events like the targets: it may have seen the answers"
@@ -77,3 +77,16 @@ def test_a_history_that_ends_before_the_first_target_is_part_of_the_task_only() 
     assert elsewhere is not None
     assert elsewhere.first_target is not None
     assert elsewhere.first_target.separate_files
+
+
+def test_other_categories_are_a_difference_that_fits_on_a_line() -> None:
+    def prepared(*values: str) -> PreprocessingConfig:
+        return PreprocessingConfig(columns=ColumnsConfig(features=[{"column": "type", "values": values}, "time:gap"]))
+
+    many = [f"category {number}" for number in range(1_000)]
+    assert differences(prepared(*many), prepared(*many)) == []
+    (line,) = differences(prepared(*many), prepared(*many[::-1]))
+    assert line.startswith("columns.features: type:categories (1000 categories, ")
+    assert len(line) < 200
+    (line,) = differences(prepared("a"), PreprocessingConfig())
+    assert line.endswith("time:gap, None")

@@ -10,6 +10,8 @@ from torch import Tensor
 from builders import shaken
 from contracts import BACKBONES
 from peterrec.config import BackboneConfig, PatchConfig
+from peterrec.data import sequences
+from peterrec.nn import tokens as network_tokens
 from peterrec.nn.backbone import Backbone, UnsharedModules
 from peterrec.nn.bank import PatchBank
 from peterrec.nn.build import build_backbone
@@ -65,6 +67,16 @@ def test_every_backbone_reads_pairs_beneath_a_patch(backbone_config: BackboneCon
         vectors, expected = represent(backbone, tokens, patch, readout), represent(plain, pairs, patch, readout)
         assert torch.allclose(vectors, expected, atol=1e-12)
     assert torch.allclose(represent_next(backbone, tokens), represent_next(plain, pairs), atol=1e-12)
+
+
+def test_items_have_the_same_bits_in_data_and_in_the_network() -> None:
+    assert (network_tokens.ITEM_BITS, network_tokens.UNK, network_tokens.PAD) == (
+        sequences.ITEM_BITS,
+        sequences.UNK,
+        sequences.PAD,
+    )
+    packed = some_events()
+    assert torch.equal(network_tokens.items_of(packed), torch.from_numpy(sequences.items_of(packed.numpy())))
 
 
 def test_special_tokens_say_nothing_but_themselves() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,13 @@ from torch import Tensor, nn
 
 from peterrec._version import __version__
 from peterrec.artifacts.bundle_outputs import Outputs, check_distinct, output_format
+from peterrec.artifacts.bundle_parts import (
+    REFERENCE_FILE,
+    check_fingerprint,
+    check_sizes,
+    dump_unshared,
+    read_reference,
+)
 from peterrec.artifacts.cards import bundle_card
 from peterrec.artifacts.identity import BackboneIdentity
 from peterrec.artifacts.popularity import Popularity
@@ -48,12 +55,10 @@ from peterrec.storage import (
     new_folder,
     read_artifact,
     read_json,
-    short_hash,
     write_file,
     write_json,
 )
 
-REFERENCE_FILE = "reference.json"
 ITEM_TABLES = ("backbone.embedding.weight", "patch.task_items.table")  # with a row for each item and special token
 
 
@@ -264,7 +269,7 @@ def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
         "kind_of_task": bundle.kind,
         "strategy": bundle.strategy,
         "patch": bundle.patch_config.model_dump(mode="json") if bundle.patch_config is not None else None,
-        "unshared": _dump_unshared(bundle.unshared),
+        "unshared": dump_unshared(bundle.unshared),
         "outputs": output_format(bundle.kind).count(bundle.outputs),
         "max_length": bundle.max_length,
         "readout": bundle.readout,
@@ -288,13 +293,6 @@ def _description(bundle: Bundle, tensors_fingerprint: str) -> dict[str, Any]:
     if bundle.new_users is not None:
         meta["new_users"] = dump_optional(bundle.new_users)
     return meta
-
-
-def _dump_unshared(unshared: UnsharedModules | None) -> dict[str, Any] | None:
-    """Return it as plain values, without `per_block` where blocks are whole: as before there was a choice."""
-    if unshared is None:
-        return None
-    return {name: value for name, value in asdict(unshared).items() if (name, value) != ("per_block", 2)}
 
 
 def load_bundle(path: Path, backbone: Backbone, identity: BackboneIdentity, *, mapped: bool = False) -> Bundle:
@@ -323,16 +321,6 @@ def load_bundle(path: Path, backbone: Backbone, identity: BackboneIdentity, *, m
             return _build(path, meta, backbone.truncated(owner.items), mapped=mapped)
 
 
-def _check_fingerprint(part: str, actual: str, expected: str, path: Path) -> None:
-    if actual != expected:
-        raise ArtifactError(
-            f"the fingerprint of its {part} is not that of its adapter_config.json "
-            f"({short_hash(actual)}, {short_hash(expected)})",
-            remedy="a file of it was changed or mixed with another's: make the bundle again",
-            path=path,
-        )
-
-
 class _Parts(NamedTuple):
     tensors: dict[str, Tensor]
     outputs: Outputs
@@ -356,9 +344,9 @@ def _read_parts(path: Path, meta: dict[str, Any], *, mapped: bool) -> _Parts:
     form = output_format(meta["kind_of_task"])
     outputs = form.read(path / form.file)
     if not mapped:
-        _check_fingerprint("tensors", fingerprint(tensors), meta["fingerprint"], path)
-        _check_fingerprint(form.noun, form.fingerprint(outputs), meta["outputs_fingerprint"], path)
-    _check_sizes(meta, form.count(outputs))
+        check_fingerprint("tensors", fingerprint(tensors), meta["fingerprint"], path)
+        check_fingerprint(form.noun, form.fingerprint(outputs), meta["outputs_fingerprint"], path)
+    check_sizes(meta, form.count(outputs))
     return _Parts(tensors, outputs)
 
 
@@ -393,21 +381,7 @@ def _build(path: Path, meta: dict[str, Any], backbone: Backbone, *, mapped: bool
         exclude_seen_reason=meta["exclude_seen_reason"],
         provenance=load_provenance(meta["provenance"]),
         new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
-        reference=_read_reference(path / REFERENCE_FILE),
+        reference=read_reference(path / REFERENCE_FILE),
     )
     load_into(bundle.modules(), tensors, path, mapped=mapped)
     return bundle
-
-
-def _read_reference(path: Path) -> Reference | None:
-    if not path.exists():
-        return None
-    with description_errors(path):
-        return Reference.from_json(read_json(path))
-
-
-def _check_sizes(meta: dict[str, Any], outputs: int) -> None:
-    if meta["outputs"] != outputs:
-        raise ValueError(f"outputs is {meta['outputs']}, and {outputs} are named")
-    if type(meta["max_length"]) is not int or meta["max_length"] < 1:
-        raise ValueError(f"max_length is {meta['max_length']!r}, no number of events")

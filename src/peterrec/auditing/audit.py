@@ -22,7 +22,7 @@ from peterrec.config import AuditConfig, with_settings
 from peterrec.data.corpus import Corpus
 from peterrec.data.hashing import id_hash
 from peterrec.data.splits import assign_folds
-from peterrec.errors import ConfigError, FingerprintError
+from peterrec.errors import ConfigError
 from peterrec.evaluation.audit_results import AuditResult, ProbeResult
 from peterrec.evaluation.intervals import Interval, Resamples, Statistic, bootstrap, verdict
 from peterrec.evaluation.label_statistics import mean_over_labels
@@ -31,6 +31,7 @@ from peterrec.evaluation.results import MetricEstimate
 from peterrec.evaluation.statistics import auc_statistic, classification_statistics
 from peterrec.model import UserModel
 from peterrec.report.audit.page import write_audit_page
+from peterrec.sequence_model import attach_bundle, with_separate_bundles
 from peterrec.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -85,28 +86,15 @@ def audit(
         raise ConfigError(f"out {out} is no JSON file", remedy="name a file that ends in .json")
     if not isinstance(backbone, UserModel):
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
-    model = backbone
+    model = with_separate_bundles(backbone)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    if not model.pretrained.reads(corpus.catalogue):
-        raise FingerprintError(
-            "was prepared with another catalogue than the backbone's", remedy="name matching folders", path=corpus.path
-        )
+    model.pretrained.check_corpus(corpus)
     people = read_attribute(attribute, corpus, config)
     if not isinstance(bundles, Mapping):
         bundles = _named([bundles] if isinstance(bundles, str | Path | Bundle) else bundles)
-    loaded: dict[str, str] = {}
-    try:
-        for name, bundle in bundles.items():
-            key = f"audit {name}"
-            if isinstance(bundle, Bundle):
-                loaded[name] = model.add_bundle(bundle, key)
-            else:
-                loaded[name] = model.load_bundle(artifact_folder(bundle, "bundle"), key)
-        guesses = _guess(model, loaded, people, config)
-        differences, notes = group_differences(model, loaded, corpus, people, config)
-    finally:
-        for key in loaded.values():
-            model.delete_bundle(key)
+    loaded = {name: attach_bundle(model, bundle, f"audit {name}") for name, bundle in bundles.items()}
+    guesses = _guess(model, loaded, people, config)
+    differences, notes = group_differences(model, loaded, corpus, people, config)
     result = AuditResult(
         attribute=people.name,
         source=people.source,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ from peterrec.config import PrepareConfig, load_config
 from peterrec.config.base import check_name
 from peterrec.config.shortcuts import classification_task, multilabel_task, ranking_task, regression_task
 from peterrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from peterrec.data.corpus import Corpus
 
 
 def command(
@@ -151,11 +154,8 @@ def command(
     if new_users is not None:
         values["new_users"] = {"parts": new_users.split(",")}
     by_option = {"--classify": classify, "--regress": regress, "--multilabel": multilabel}
-    tasks = [
-        _table_task(option, text, label_user or user or "user_id")
-        for option, texts in by_option.items()
-        for text in texts
-    ]
+    owner = label_user or user or "user_id"
+    tasks = [_table_task(option, text, owner) for option, texts in by_option.items() for text in texts]
     named = [_split_name(text) for text in rank]
     reads = {"history": history} if history is not None else {}
     tasks += [ranking_task(domain, name) | reads for name, domain in named]
@@ -175,13 +175,17 @@ def command(
         values["source"] = {"exclude_domains": [domain for _, domain in named]}
     settings = load_config(PrepareConfig, config, set_, **values)
     corpus = prepare(settings, out, overwrite=overwrite, report=reporter(quiet))
+    _say_result(corpus, settings, out, quiet=quiet)
+
+
+def _say_result(corpus: Corpus, settings: PrepareConfig, out: str, *, quiet: bool) -> None:
     if quiet:
         say_warnings(corpus.manifest["warnings"])
-    else:
-        names = ", ".join(corpus.task_names) or "none yet"
-        grows = settings.extend_catalogue
-        follows = f"grow {settings.catalogue} {out} --out LARGER" if grows else f"pretrain {out} --out BACKBONE"
-        say(f"wrote {out} (tasks: {names})\nnext: peterrec {follows}")
+        return
+    names = ", ".join(corpus.task_names) or "none yet"
+    grows = settings.extend_catalogue
+    follows = f"grow {settings.catalogue} {out} --out LARGER" if grows else f"pretrain {out} --out BACKBONE"
+    say(f"wrote {out} (tasks: {names})\nnext: peterrec {follows}")
 
 
 TABLE_TASKS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from peterrec.config import (
     build_config,
 )
 from peterrec.data.event_features import EventFeatureEncoder
+from peterrec.storage import short_hash
 
 
 def preprocessing_of(manifest: Mapping[str, Any], task: str | None = None) -> PreprocessingConfig | None:
@@ -117,7 +119,7 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
     """Return the settings by which two models read other events, as `source.repeats: keep, drop`."""
     if first is None or second is None:
         return []
-    first_settings, second_settings = _flatten(first.model_dump(mode="json")), _flatten(second.model_dump(mode="json"))
+    first_settings, second_settings = _named_settings(first), _named_settings(second)
     # The other columns say where things stand, not what is read.
     ordering = ("columns.order", "columns.ties", "columns.features")
     unread = ("columns.", "time_kind", "units_per_second")
@@ -127,6 +129,22 @@ def differences(first: PreprocessingConfig | None, second: PreprocessingConfig |
         for name in names
         if first_settings.get(name) != second_settings.get(name)
     ]
+
+
+def _named_settings(preprocessing: PreprocessingConfig) -> dict[str, Any]:
+    """Return settings by their dotted names; features with a digest of their categories, which may be a thousand."""
+    settings = _flatten(preprocessing.model_dump(mode="json"))
+    features = [
+        f"{feature.name} ({len(feature.values)} categories, {short_hash(_digest(feature.values))})"
+        if feature.values
+        else feature.name
+        for feature in preprocessing.columns.features
+    ]
+    return settings | ({"columns.features": ", ".join(features)} if features else {})
+
+
+def _digest(values: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(values).encode()).hexdigest()
 
 
 def pretraining_remarks(pretraining: PreprocessingConfig | None, manifest: Mapping[str, Any], task: str) -> list[str]:

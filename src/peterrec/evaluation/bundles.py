@@ -23,6 +23,7 @@ from peterrec.evaluation.matching import comparable, output_columns
 from peterrec.evaluation.new_users import describe_overlap, pretraining_overlap
 from peterrec.evaluation.results import TaskEvaluation
 from peterrec.model import UserModel
+from peterrec.sequence_model import attach_bundle, with_separate_bundles
 from peterrec.storage import write_json
 
 
@@ -121,34 +122,24 @@ def evaluate(
     config = with_settings(EvaluateConfig, config, settings)
     if not isinstance(backbone, UserModel):
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
-    model = backbone
+    model = with_separate_bundles(backbone)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     model.pretrained.check_corpus(corpus)
     if not isinstance(bundles, Mapping):
         bundles = _named([bundles] if isinstance(bundles, str | Path | Bundle) else bundles)
-    loaded: dict[str, str] = {}
-    try:
-        for name, bundle in bundles.items():
-            key = f"evaluate {name}"
-            if isinstance(bundle, Bundle):
-                loaded[name] = model.add_bundle(bundle, key)
-            else:
-                loaded[name] = model.load_bundle(artifact_folder(bundle, "bundle"), key)
-        task = corpus.task(_one_task(model, loaded.values()))
-        task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
-        columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
-        pretrained = model.pretrained
-        task, notes = comparable(
-            corpus, task, list(task_bundles.values()), pretrained.training, new_users=pretrained.new_users
-        )
-        overlap = pretraining_overlap(corpus, task, pretrained)
-        notes = [describe_overlap(overlap), *notes]
-        scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
-        evaluation = evaluate_task(task, scorers, config, notes=notes, unlabelled=unlabelled_sequences(corpus))
-        evaluation = evaluation.model_copy(update={"pretraining_overlap": overlap})
-    finally:
-        for key in loaded.values():
-            model.delete_bundle(key)
+    loaded = {name: attach_bundle(model, bundle, f"evaluate {name}") for name, bundle in bundles.items()}
+    task = corpus.task(_one_task(model, loaded.values()))
+    task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
+    columns = {name: output_columns(task, bundle) for name, bundle in task_bundles.items()}
+    pretrained = model.pretrained
+    task, notes = comparable(
+        corpus, task, list(task_bundles.values()), pretrained.training, new_users=pretrained.new_users
+    )
+    overlap = pretraining_overlap(corpus, task, pretrained)
+    notes = [describe_overlap(overlap), *notes]
+    scorers = {name: BundleScorer(model, key, config.batch_size, columns[name]) for name, key in loaded.items()}
+    evaluation = evaluate_task(task, scorers, config, notes=notes, unlabelled=unlabelled_sequences(corpus))
+    evaluation = evaluation.model_copy(update={"pretraining_overlap": overlap})
     if out is not None:
         write_json(Path(out), evaluation.to_json())
     return evaluation

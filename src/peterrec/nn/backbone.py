@@ -140,11 +140,8 @@ class Backbone(nn.Module):
 
     def embed(self, tokens: Int[Tensor, "B T"], patch: TaskPatch | None) -> Float[Tensor, "B T C"]:
         """Return the embeddings, with what the patch has of its own."""
-        if self.event_features is None:
-            x: Tensor = self.embedding(tokens)
-            return x if patch is None else patch.embed(x, tokens)
-        items = items_of(tokens)
-        x = self.embedding(items) + self.event_features(tokens)
+        items = tokens if self.event_features is None else items_of(tokens)
+        x = self.add_event_features(self.embedding(items), tokens)
         return x if patch is None else patch.embed(x, items)
 
     def add_event_features(self, x: Float[Tensor, "*n C"], tokens: Int[Tensor, "*n"]) -> Float[Tensor, "*n C"]:

@@ -57,17 +57,7 @@ def explain(engine: Engine, prepared: Prepared, task: str) -> Explanation:
         name: ItemId = loaded.bundle.numbers.names[0]
         answer_values = _predictions(loaded, loaded.bundle.numbers, vectors, without_events)
     elif loaded.index is None:
-        if loaded.bundle.kind == "multilabel":
-            values = torch.tensor(predict_labels(loaded, torch.stack(list(vectors))))
-        else:
-            values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
-        if without_events.any():
-            values[without_events] = torch.tensor(loaded.class_priors)
-        best = int(values[0].argmax())
-        if loaded.bundle.kind == "classification":
-            best = int(chosen_classes(values[:1].numpy(), loaded.bundle.decision)[0])
-        name = loaded.bundle.class_names[best]
-        answer_values = values[:, best]
+        name, answer_values = _class_values(prepared, loaded, vectors, without_events)
     else:
         answer = engine.answer([replace(original, question=replace(original.question, k=1))])[0].tasks[task]
         assert answer.kind == "ranking"
@@ -90,3 +80,19 @@ def _predictions(loaded: LoadedBundle, numbers: NumberOutputs, vectors: Tensor, 
     values = torch.tensor(predict_numbers(loaded, vectors), dtype=torch.float64)[:, numbers.prediction]
     values[without_events] = numbers.constant[numbers.prediction]
     return values
+
+
+def _class_values(
+    prepared: Prepared, loaded: LoadedBundle, vectors: Tensor, without_events: Tensor
+) -> tuple[str, Tensor]:
+    """Return the class or label that is explained, and its probability of each variant; (N,)."""
+    if loaded.bundle.kind == "multilabel":
+        values = torch.tensor(predict_labels(loaded, torch.stack(list(vectors))))
+    else:
+        values = torch.tensor(prepared.snapshot.class_heads.probabilities(list(vectors), [loaded] * len(vectors)))
+    if without_events.any():
+        values[without_events] = torch.tensor(loaded.class_priors)
+    best = int(values[0].argmax())
+    if loaded.bundle.kind == "classification":
+        best = int(chosen_classes(values[:1].numpy(), loaded.bundle.decision)[0])
+    return loaded.bundle.class_names[best], values[:, best]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import typing
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from peterrec.data.stored_histories import StoredHistories
 from peterrec.errors import ConfigError
 from peterrec.model import UserModel
 from peterrec.nn.precision import Precision
+from peterrec.sequence_model import attach_bundle, with_separate_bundles
 from peterrec.serving.answer_files import check_format, write_answers
 from peterrec.serving.answer_tables import class_table, item_table, vector_table
 
@@ -258,14 +258,11 @@ def open_question(
         check_format(Path(out))
     options = _answer_options(options, named_settings)
     if isinstance(backbone, UserModel):
-        model = _without_side_effects(backbone)
+        model = with_separate_bundles(backbone)
     else:
         folder = artifact_folder(backbone, "backbone")
         model = UserModel.from_pretrained(folder, precision=options.precision, compile=options.compile)
-    if isinstance(bundle, Bundle):
-        name: str | None = model.add_bundle(bundle)
-    else:
-        name = None if bundle is None else model.load_bundle(artifact_folder(bundle, "bundle"))
+    name = None if bundle is None else attach_bundle(model, bundle)
     preprocessing = overridden(model.preprocessing(name), options.overrides)
     histories, frame = _read(source, options, preprocessing)
     with histories:
@@ -350,10 +347,3 @@ def overridden(preprocessing: PreprocessingConfig | None, overrides: tuple[str, 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
-def _without_side_effects(model: UserModel) -> UserModel:
-    """Return the same model with a copy of its bundles: loading one here must not replace the caller's."""
-    model = copy.copy(model)
-    model.bundles = dict(model.bundles)
-    return model

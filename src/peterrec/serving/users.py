@@ -7,13 +7,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from peterrec.arguments import checked
-from peterrec.data.catalogue import ItemId
-from peterrec.data.history_reader import Reading, UserEvents, event_codes
+from peterrec.data.history_reader import Reading
 from peterrec.errors import PeterRecError
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.stream import Stream
@@ -26,6 +24,7 @@ from peterrec.serving.replicas.readers import Readers
 from peterrec.serving.requests import Answer, Explanation, Question, Request
 from peterrec.serving.states import StatePool
 from peterrec.serving.store.base import Erased, Erasures, Event, EventStore, Read
+from peterrec.serving.stored_events import stored_events
 
 CACHED_EVENTS = 2_000_000  # of histories in memory
 USERS_AT_ONCE = 1_000  # whose revisions are asked for together
@@ -338,29 +337,9 @@ class Users:
         elif not read.events:
             return cached, read.opted_out
         items = [event.item for event in read.events]
-        events = self._events(items, read.events, cached)
+        events = stored_events(self.engine, read.events, cached)
         items = items if cached is None else [*cached.items, *items]
         return History(items, events, read.revision), read.opted_out
-
-    def _events(self, items: list[ItemId], new: list[Event], cached: History | None) -> UserEvents:
-        """Return new events as numbers, behind the cached ones."""
-        before = UserEvents(np.empty(0, np.int64), np.empty(0)) if cached is None else cached.events
-        ids = () if cached is None else cached.items
-        unknown = {str(ids[row]): int(before.codes[row]) for row in np.flatnonzero(before.codes < 0).tolist()}
-        codes = event_codes(self.engine.model.catalogue, items, unknown)
-        seconds = np.array([event.timestamp for event in new])
-        domains = [*(before.domains or [None] * len(before)), *(event.domain for event in new)]
-        assert before.seconds is not None
-        features = None
-        if (encoder := self.engine.encoder) is not None:
-            features = encoder.encode_values([event.features for event in new], seconds)
-            features = features if before.features is None else np.concatenate([before.features, features])
-        return UserEvents(
-            np.concatenate([before.codes, codes]),
-            np.concatenate([before.seconds, seconds]),
-            domains if any(name is not None for name in domains) else None,
-            features,
-        )
 
     def _remember(self, user: str, history: History, erasures: int) -> None:
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from peterrec.artifacts.bundle_io import Bundle, save_bundle
 from peterrec.artifacts.hub import artifact_folder
 from peterrec.data.arrow_arrays import single_array
 from peterrec.data.catalogue import Catalogue
-from peterrec.data.corpus import Corpus, TaskPart
+from peterrec.data.corpus import Corpus, Task
 from peterrec.data.hashing import id_hash
 from peterrec.data.item_content import read_item_ids
 from peterrec.data.sequences import IntArray, Sequences
@@ -27,8 +26,9 @@ from peterrec.errors import DataError, TaskError
 from peterrec.model import UserModel
 from peterrec.nn.eraser import Eraser
 from peterrec.nn.heads import ItemHead
+from peterrec.sequence_model import attach_bundle, with_separate_bundles
 from peterrec.storage import check_output
-from peterrec.training.new_items import Array, predicted_outputs
+from peterrec.training.new_items import predicted_outputs
 from peterrec.training.ridge_probe import RidgeProbe
 
 logger = logging.getLogger(__name__)
@@ -77,14 +77,11 @@ def grow_targets(
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     backbone.pretrained.check_corpus(corpus)
-    model = copy.copy(backbone)
-    model.bundles = {}
-    key = (
-        model.add_bundle(bundle) if isinstance(bundle, Bundle) else model.load_bundle(artifact_folder(bundle, "bundle"))
-    )
-    loaded, spec = model.bundle(key), corpus.task(task)
+    model, spec = with_separate_bundles(backbone), corpus.task(task)
+    key = attach_bundle(model, bundle)
+    loaded = model.bundle(key)
     if loaded.targets is None or spec.targets is None:
-        name, kind = (key, loaded.kind) if loaded.targets is None else (task, spec.kind)
+        name, kind = (loaded.name, loaded.kind) if loaded.targets is None else (task, spec.kind)
         raise TaskError(f"{name!r} is of kind {kind}: it has no targets", remedy="name a ranking task and a bundle")
     targets = _extended(loaded.targets, spec.targets)
     added, stays = len(targets) - len(loaded.targets), _places_that_stay(targets, retired)
@@ -94,13 +91,9 @@ def grow_targets(
             remedy="lower min_item_events of the task, or prepare a later log",
             path=corpus.path,
         )
-    train = spec.part("train")
-    vectors = model.representations(train.sequences, key)
     head = cast(ItemHead, loaded.head)
     if added:
-        head = _larger_head(head, vectors, train, spec.targets, targets)
-        if loaded.eraser is not None:
-            _erase_new_rows(head, len(loaded.targets), loaded.eraser)
+        head = _larger_head(model, key, spec, targets)
     head = _head_of(head.weight.detach()[stays], head.bias.detach()[stays])
     grown = replace(
         loaded,
@@ -109,9 +102,7 @@ def grow_targets(
         trained=loaded.trained | {"head": sum(parameter.numel() for parameter in head.parameters())},
         metrics=loaded.metrics | {"grown_targets": loaded.metrics.get("grown_targets", 0) + added},
     )
-    logger.info(f"added {added:,} targets to {len(loaded.targets):,}, by {len(train):,} users")
-    if len(stays) < len(targets):
-        logger.info(f"retired {len(targets) - len(stays):,} targets")
+    logger.info(f"added {added:,} targets to {len(loaded.targets):,}, and retired {len(targets) - len(stays):,}")
     save_bundle(Path(out), grown, overwrite=overwrite)
     return grown
 
@@ -135,17 +126,25 @@ def _places_that_stay(targets: Catalogue, retired: Any) -> IntArray:
     return np.flatnonzero(~leaves)
 
 
-def _larger_head(head: ItemHead, vectors: Array, train: TaskPart, later: Catalogue, targets: Catalogue) -> ItemHead:
-    """Return a head with what the old one has, and rows for targets after those."""
+def _larger_head(model: UserModel, bundle: str, task: Task, targets: Catalogue) -> ItemHead:
+    """Return a head with what that of a bundle has, and rows for the targets after those."""
+    loaded, train = model.bundle(bundle), task.part("train")
     assert train.targets is not None
-    places = np.asarray(targets.encode(later.ids))
-    items = Sequences(places[train.targets.items].astype(np.int32), train.targets.offsets)
+    assert task.targets is not None
+    vectors = model.representations(train.sequences, bundle)
+    items = Sequences(
+        np.asarray(targets.encode(task.targets.ids))[train.targets.items].astype(np.int32), train.targets.offsets
+    )
     probe = RidgeProbe.fit_by_cross_validation(vectors, items, len(targets), id_hash(train.user_ids.to_pylist()))
     counts = np.bincount(items.items, minlength=len(targets))
     features = StandardScaler().fit_transform(np.column_stack([probe.weight, probe.bias, np.log1p(counts)]))
+    head = cast(ItemHead, loaded.head)
     old = torch.cat([head.weight, head.bias.unsqueeze(1)], dim=1).detach().cpu().double()
     added = torch.from_numpy(predicted_outputs(features, old.numpy(), np.sqrt(counts[: len(old)]))).to(head.weight)
-    return _head_of(torch.cat([head.weight.detach(), added[:, :-1]]), torch.cat([head.bias.detach(), added[:, -1]]))
+    larger = _head_of(torch.cat([head.weight.detach(), added[:, :-1]]), torch.cat([head.bias.detach(), added[:, -1]]))
+    if loaded.eraser is not None:
+        _erase_new_rows(larger, len(old), loaded.eraser)
+    return larger
 
 
 @torch.no_grad()

@@ -142,13 +142,10 @@ def _pretrain(
     config = config.model_copy(update={"batch_size": batch_size})
     objective = objective_of(config, items)
     facts: dict[str, Any] = {
-        "users": len(train_rows),
-        "windows": len(windows.lengths),
-        "batch_size": batch_size,
-        "objective": objective_name(objective, config),
-        "loss": _loss_name(config, items),
+        "users": len(train_rows), "windows": len(windows.lengths), "batch_size": batch_size,
+        "objective": objective_name(objective, config), "loss": _loss_name(config, items),
         "repeat_fraction": repeat_fraction(corpus.sequences, train_rows),
-    }
+    }  # fmt: skip
     _log_start(corpus, facts, len(valid_rows))
     source = ExampleSource(objective, windows, sampler, corpus.sequences)
     stream = EpochStream(source, batch_size, config.seed)
