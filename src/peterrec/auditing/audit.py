@@ -24,6 +24,7 @@ from peterrec.data.hashing import id_hash
 from peterrec.data.splits import assign_folds
 from peterrec.errors import ConfigError
 from peterrec.evaluation.audit_results import AuditResult, ProbeResult
+from peterrec.evaluation.bundles import named_bundles
 from peterrec.evaluation.intervals import Interval, Resamples, Statistic, bootstrap, verdict
 from peterrec.evaluation.label_statistics import mean_over_labels
 from peterrec.evaluation.protocols import classification_outcome
@@ -91,7 +92,7 @@ def audit(
     model.pretrained.check_corpus(corpus)
     people = read_attribute(attribute, corpus, config)
     if not isinstance(bundles, Mapping):
-        bundles = _named([bundles] if isinstance(bundles, str | Path | Bundle) else bundles)
+        bundles = named_bundles([bundles] if isinstance(bundles, str | Path | Bundle) else bundles, _name_of)
     loaded = {name: attach_bundle(model, bundle, f"audit {name}") for name, bundle in bundles.items()}
     guesses = _guess(model, loaded, people, config)
     differences, notes = group_differences(model, loaded, corpus, people, config)
@@ -110,23 +111,8 @@ def audit(
     return result
 
 
-def _named(bundles: Sequence[str | Path | Bundle]) -> dict[str, str | Path | Bundle]:
-    """Name bundles by their tasks or folders where these are distinct; where not, by paths, or places in the list.
-
-    Raises:
-        ConfigError: the same bundle twice.
-    """
-    distinct = {id(bundle) if isinstance(bundle, Bundle) else Path(bundle).resolve() for bundle in bundles}
-    if len(distinct) < len(bundles):
-        raise ConfigError("the same bundle was given twice", remedy="name each bundle once")
-    short = [bundle.name if isinstance(bundle, Bundle) else Path(bundle).name for bundle in bundles]
-    if len(set(short)) == len(short):
-        return dict(zip(short, bundles, strict=True))
-    places = [
-        f"{bundle.name} {place}" if isinstance(bundle, Bundle) else str(bundle)
-        for place, bundle in enumerate(bundles, start=1)
-    ]
-    return dict(zip(places, bundles, strict=True))
+def _name_of(bundle: str | Path | Bundle) -> str:
+    return bundle.name if isinstance(bundle, Bundle) else Path(bundle).name
 
 
 def _labels(people: Attribute) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def evaluate(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     model.pretrained.check_corpus(corpus)
     if not isinstance(bundles, Mapping):
-        bundles = _named([bundles] if isinstance(bundles, str | Path | Bundle) else bundles)
+        bundles = named_bundles([bundles] if isinstance(bundles, str | Path | Bundle) else bundles, _strategy_of)
     loaded = {name: attach_bundle(model, bundle, f"evaluate {name}") for name, bundle in bundles.items()}
     task = corpus.task(_one_task(model, loaded.values()))
     task_bundles = {name: model.bundle(key) for name, key in loaded.items()}
@@ -155,8 +155,10 @@ def _one_task(model: UserModel, names: Iterable[str]) -> str:
     return tasks.pop()
 
 
-def _named(bundles: Sequence[str | Path | Bundle]) -> dict[str, str | Path | Bundle]:
-    """Name bundles by their strategies where these are distinct; where not, by their paths, or places in the list.
+def named_bundles(
+    bundles: Sequence[str | Path | Bundle], label_of: Callable[[str | Path | Bundle], str]
+) -> dict[str, str | Path | Bundle]:
+    """Name bundles by labels where these are distinct; where not, by their paths, or places in the list.
 
     Raises:
         ConfigError: the same bundle twice.
@@ -164,16 +166,16 @@ def _named(bundles: Sequence[str | Path | Bundle]) -> dict[str, str | Path | Bun
     distinct = {id(bundle) if isinstance(bundle, Bundle) else Path(bundle).resolve() for bundle in bundles}
     if len(distinct) < len(bundles):
         raise ConfigError("the same bundle was given twice", remedy="name each bundle once")
-    strategies = [
-        bundle.strategy
-        if isinstance(bundle, Bundle)
-        else str(inspect(artifact_folder(bundle, "bundle")).get("strategy", "model"))
-        for bundle in bundles
-    ]
-    if len(set(strategies)) == len(strategies):
-        return dict(zip(strategies, bundles, strict=True))
-    places = [
-        f"{bundle.strategy} {place}" if isinstance(bundle, Bundle) else str(bundle)
-        for place, bundle in enumerate(bundles, start=1)
-    ]
-    return dict(zip(places, bundles, strict=True))
+    names = [label_of(bundle) for bundle in bundles]
+    if len(set(names)) < len(names):
+        names = [
+            f"{name} {place}" if isinstance(bundle, Bundle) else str(bundle)
+            for place, (name, bundle) in enumerate(zip(names, bundles, strict=True), start=1)
+        ]
+    return dict(zip(names, bundles, strict=True))
+
+
+def _strategy_of(bundle: str | Path | Bundle) -> str:
+    if isinstance(bundle, Bundle):
+        return bundle.strategy
+    return str(inspect(artifact_folder(bundle, "bundle")).get("strategy", "model"))
