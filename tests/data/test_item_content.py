@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import tiny_catalogue
+from peterrec.data.catalogue import Catalogue
+from peterrec.data.content_encoder import ContentEncoder
 from peterrec.data.item_content import ItemContent
 from peterrec.errors import DataError
 
@@ -32,7 +35,7 @@ COLUMNS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_column_of_any_kind_tells_items_apart(name):
     """Of two kinds of items: those of one have the same numbers, which are others than those of the other kind."""
-    features = ItemContent(pa.table({"item_id": IDS, name: COLUMNS[name]})).features(tiny_catalogue())
+    features = ItemContent(pa.table({"item_id": IDS, name: COLUMNS[name]})).fit(tiny_catalogue())[1]
     assert np.isfinite(features).all()
     assert len(features) == 12
     np.testing.assert_allclose(features[::2], features[:1].repeat(6, axis=0), atol=1e-6)
@@ -48,7 +51,7 @@ def test_what_is_missing_is_the_mean_and_items_without_a_row_are_marked():
             "vector": [[1.0], None, [3.0], [2.0], [2.0], [2.0]],
         }
     )
-    features = ItemContent(table).features(tiny_catalogue())
+    features = ItemContent(table).fit(tiny_catalogue())[1]
     assert features[:, 0].tolist() == [0.0] * 6 + [1.0] * 6
     assert (features[6:, 1:] == 0).all()
     price, is_missing, vector = features[:6, 1:].T
@@ -62,7 +65,7 @@ def test_the_first_row_of_an_item_counts():
     first = ItemContent(pa.table({"item_id": IDS, "price": range(12)}))
     repeated = ItemContent(pa.table({"item_id": [*IDS, *IDS, None], "price": [*range(12), *[99] * 13]}))
     assert repeated.fingerprint == first.fingerprint
-    np.testing.assert_array_equal(repeated.features(tiny_catalogue()), first.features(tiny_catalogue()))
+    np.testing.assert_array_equal(repeated.fit(tiny_catalogue())[1], first.fit(tiny_catalogue())[1])
 
 
 @pytest.mark.parametrize("source", ["parquet", "csv", "pandas", "polars"])
@@ -76,13 +79,33 @@ def test_files_and_dataframes_say_the_same(tmp_path, source):
         "pandas": pd.DataFrame(table.to_pydict()),
         "polars": pl.DataFrame(table.to_pydict()),
     }
-    expected = ItemContent(table).features(tiny_catalogue())
-    np.testing.assert_allclose(ItemContent(sources[source]).features(tiny_catalogue()), expected)
+    expected = ItemContent(table).fit(tiny_catalogue())[1]
+    np.testing.assert_allclose(ItemContent(sources[source]).fit(tiny_catalogue())[1], expected)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_an_encoder_says_the_same_of_later_items(name):
+    """What it is fitted to is found again by the state that is written, for items that were not there."""
+    values = COLUMNS[name]
+    encoder, fitted = ItemContent(pa.table({"item_id": IDS, name: values})).fit(tiny_catalogue())
+    columns, arrays = encoder.state()
+    later = ItemContent(pa.table({"item_id": ["new-1", "new-0", "item-0"], name: [values[1], values[0], None]}))
+    catalogue = Catalogue(pa.array(["new-0", "new-1", "unheard-of"]), np.zeros(3, dtype=np.int64))
+    features = later.features(catalogue, ContentEncoder.from_state(json.loads(json.dumps(columns)), arrays))
+    np.testing.assert_allclose(features[:2], fitted[:2], atol=1e-9)
+    assert features[2].tolist() == [1.0] + [0.0] * (features.shape[1] - 1)
+
+
+@pytest.mark.parametrize("later", [{"other": [1.0]}, {"price": ["dear"]}, {"price": [[1.0]]}])
+def test_later_items_need_the_columns_of_an_encoder(later):
+    encoder, _ = ItemContent(pa.table({"item_id": IDS, "price": COLUMNS["price"]})).fit(tiny_catalogue())
+    with pytest.raises(DataError, match=r"(?s)price.*same columns"):
+        ItemContent(pa.table({"item_id": IDS[:1], **later})).features(tiny_catalogue(), encoder)
 
 
 def test_integer_ids_match_texts():
     table = pa.table({"item_id": list(range(100, 112)), "price": range(12)})
-    features = ItemContent(table).features(tiny_catalogue(integers=True))
+    features = ItemContent(table).fit(tiny_catalogue(integers=True))[1]
     assert (features[:, 0] == 0).all()
     assert ItemContent(table).new_ids(tiny_catalogue(6, integers=True)).to_pylist() == list(range(106, 112))
 
@@ -99,7 +122,7 @@ def test_integer_ids_match_texts():
 )
 def test_a_table_that_says_nothing_is_refused(table, message):
     with pytest.raises(DataError, match=message):
-        ItemContent(pa.table(table)).features(tiny_catalogue())
+        ItemContent(pa.table(table)).fit(tiny_catalogue())[1]
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path):

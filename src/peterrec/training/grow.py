@@ -116,7 +116,7 @@ def _by_content(pretrained: PretrainedBackbone, content: ItemContent) -> tuple[P
         raise DataError("has no item that the backbone lacks", remedy="add rows of new items", path=content.path)
     catalogue = pretrained.catalogue.extended(added, np.zeros(len(added), dtype=np.int64))
     logger.info(f"adding {len(added):,} items to {len(pretrained.catalogue):,}, by their content")
-    grown = with_items(pretrained, catalogue, content.features(catalogue), np.sqrt(pretrained.catalogue.counts))
+    grown = with_items(pretrained, catalogue, content.fit(catalogue)[1], np.sqrt(pretrained.catalogue.counts))
     return grown, {}
 
 
@@ -135,7 +135,7 @@ def _by_events(
     logger.info(f"adding {items - old:,} items to {old:,}, by {len(train_rows):,} users")
     features = event_features(corpus.sequences, train_rows, items, config.seed)
     if content is not None:
-        features = np.column_stack([features, content.features(corpus.catalogue)])
+        features = np.column_stack([features, content.fit(corpus.catalogue)[1]])
     events = event_counts(corpus.sequences, train_rows, items)[:old]
     grown = with_items(pretrained, corpus.catalogue, features, np.sqrt(events))
     growth: dict[str, Any] = {"corpus_fingerprint": corpus.manifest["fingerprint"], "seed": config.seed}
