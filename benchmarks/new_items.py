@@ -5,6 +5,7 @@
 A tenth of the items, by a hash of their ids, are new: the first backbone never saw their events. Then it grows by all
 events, with and without training; others are trained again on all of them. A tenth of the users are in no training;
 asked for is the last event of each, after the ones before: among all items, and new ones among new ones alone.
+Where there is a table of items, others learn what it says of them, and grow by that.
 `--seeds` draws other items and other weights. What is there is not done again. --tiny runs on made-up users.
 """
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/amazon-kitchen-food/events.parquet"))
     parser.add_argument("--domain", default="kitchen", help="of the events; empty: all of them")
+    parser.add_argument("--items", type=Path, help="table of them; items.parquet beside the events, if not given")
     parser.add_argument("--out", type=Path, default=Path("runs/new-items"))
     parser.add_argument("--epochs", type=int, default=6, help="of pre-training, at most")
     parser.add_argument("--users", type=float, default=1.0, help="share of the users, by a hash of their ids")
@@ -76,7 +78,7 @@ def main() -> None:
     for seed in range(options.seeds):
         events = synthetic(users=400).events if options.tiny else pq.read_table(options.data)
         domain = "source" if options.tiny else options.domain
-        items = options.data.with_name("items.parquet")
+        items = options.items or options.data.with_name("items.parquet")
         titles = pq.read_table(items) if items.is_file() and not options.tiny else None
         events = events.filter(pc.equal(events["domain"], domain)) if domain else events
         users = id_hash(pc.cast(events["user_id"], pa.string()).to_pylist())
@@ -109,25 +111,39 @@ def methods(case: Case, seed: int, epochs: int) -> dict[str, tuple[UserModel, fl
     """Return the models with the seconds that each took, the preparation of events not counted."""
     settings = PretrainConfig(epochs=epochs, seed=seed, contrastive={"weight": 0})  # next items are what is asked
     before, anew = prepared(case.folder, "before"), prepared(case.folder, "later")
-    backbone, seconds = timed(case.folder / "backbone", lambda out: peterrec.pretrain(before, out, settings))
-    later = prepared(case.folder, "later", case.folder / "backbone")
-    predicted, trained = {"epochs": 0, "seed": seed}, {"seed": seed}
-    growths = {"grown, predicted": (later, predicted), "grown, trained": (later, trained)}
-    if case.items is not None:
-        content = {"items": case.items}
-        growths |= {
-            "content alone": (None, predicted | content),
-            "content, predicted": (later, predicted | content),
-            "content, trained": (later, trained | content),
-        }
-    return {
-        "before": (backbone, seconds),
-        **{
-            name: timed(case.folder / name, lambda out, run=run: peterrec.grow(backbone, run[0], out, **run[1]))
-            for name, run in growths.items()
-        },
-        "from nothing": timed(case.folder / "from nothing", lambda out: peterrec.pretrain(anew, out, settings)),
+    tables = {"": None} | ({} if case.items is None else {", content": case.items})
+    models: dict[str, tuple[UserModel, float]] = {}
+    for end, items in tables.items():
+        for name, corpus in (("before", before), ("from nothing", anew)):
+            models[name + end] = timed(
+                case.folder / (name + end),
+                lambda out, corpus=corpus, items=items: peterrec.pretrain(corpus, out, settings, items=items),
+            )
+    later = prepared(case.folder, "later", case.folder / "before")
+    for name, (start, log, table, epochs_at_most) in growths(later, case.items).items():
+        run = {"items": table, "epochs": epochs_at_most, "seed": seed}
+        models[name] = timed(
+            case.folder / name,
+            lambda out, start=models[start][0], log=log, run=run: peterrec.grow(start, log, out, **run),
+        )
+    return models
+
+
+def growths(later: Path, items: pa.Table | None) -> dict[str, tuple[str, Path | None, pa.Table | None, int]]:
+    """Return ways to grow: from which backbone, by which corpus and table of items, and epochs at most."""
+    trained = peterrec.GrowConfig().epochs
+    ways: dict[str, tuple[str, Path | None, pa.Table | None, int]] = {
+        "grown, predicted": ("before", later, None, 0),
+        "grown, trained": ("before", later, None, trained),
     }
+    if items is not None:
+        for name, start in (("content", "before"), ("learned content", "before, content")):
+            ways |= {
+                f"{name} alone": (start, None, items, 0),
+                f"{name}, predicted": (start, later, items, 0),
+                f"{name}, trained": (start, later, items, trained),
+            }
+    return ways
 
 
 def prepared(folder: Path, name: str, catalogue: Path | None = None) -> Path:
@@ -160,7 +176,7 @@ def report(case: Case, models: dict[str, tuple[UserModel, float]]) -> None:
     }
     print(f"\n{case.folder}: {old:,} items before, {len(catalogue) - old:,} new")
     print(
-        f"{f'HR@{K}':18} {'seconds':>8} "
+        f"{f'HR@{K}':26} {'seconds':>8} "
         + " ".join(f"{f'{name} ({rows.sum():,})':>24}" for name, (rows, _) in columns.items())
     )
     popular = np.tile(catalogue.counts.astype(np.float32), (len(places), 1))
@@ -170,7 +186,7 @@ def report(case: Case, models: dict[str, tuple[UserModel, float]]) -> None:
         tables["titles, nearest"] = (title_scores(case, catalogue), 0.0)
     for name, (values, seconds) in tables.items():
         cells = [hit_rate(values[rows][:, first:], places[rows] - first) for rows, first in columns.values()]
-        print(f"{name:18} {seconds:8.0f} " + " ".join(f"{cell:>24}" for cell in cells))
+        print(f"{name:26} {seconds:8.0f} " + " ".join(f"{cell:>24}" for cell in cells))
 
 
 def scores(model: UserModel, case: Case, catalogue: Catalogue) -> Scores:
@@ -206,7 +222,8 @@ def title_scores(case: Case, catalogue: Catalogue) -> Scores:
 def hit_rate(values: Scores, targets: npt.NDArray[np.int64]) -> str:
     """Return the share of targets among the first K of their rows, with half the width of its 95 % interval."""
     target_scores = values[np.arange(len(targets)), targets][:, None]
-    hits = ((values > target_scores).sum(axis=1) < K) & np.isfinite(target_scores[:, 0])
+    ties = (values == target_scores).sum(axis=1) - 1  # at their expected place
+    hits = ((values > target_scores).sum(axis=1) + ties / 2 < K) & np.isfinite(target_scores[:, 0])
     return f"{hits.mean():.4f} +- {1.96 * hits.std() / len(hits) ** 0.5:.4f}"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
 from peterrec.artifacts.identity import BackboneIdentity, dump_identity, load_identity
+from peterrec.artifacts.learned_content import LearnedContent
 from peterrec.artifacts.tensors import fingerprint, load_into, map_into, read_tensors, write_tensors
 from peterrec.config import (
     BackboneConfig,
@@ -54,6 +55,7 @@ class PretrainedBackbone:
         exclude_seen: whether `recommend` leaves out items of the user's own history unless it is told otherwise.
         new_users: who of its corpus was kept out of pre-training; None: nobody.
         grown_from: the backbones that it was before items were added to it, oldest first.
+        content: what it learned of the content of items, which new ones get by; None: nothing.
     """
 
     network: NextItemModel
@@ -65,6 +67,7 @@ class PretrainedBackbone:
     exclude_seen: bool = True
     new_users: KeptOutUsersConfig | None = None
     grown_from: tuple[BackboneIdentity, ...] = ()
+    content: LearnedContent | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -163,12 +166,16 @@ def save_backbone(
     }
     if pretrained.new_users is not None:
         meta["new_users"] = dump_optional(pretrained.new_users)
+    if pretrained.content is not None:
+        meta["item_content"] = pretrained.content.fingerprint
     if pretrained.grown_from:
         meta["grown_from"] = [dump_identity(ancestor) for ancestor in pretrained.grown_from]
     with new_folder(path, overwrite=overwrite, kind="backbone") as folder:
         write_json(folder / "config.json", meta)
         write_tensors(folder / "model.safetensors", network.state_dict())
         pretrained.catalogue.write(folder / "catalogue.parquet")
+        if pretrained.content is not None:
+            pretrained.content.write(folder)
         write_file(folder / "README.md", backbone_card(meta).encode())
         if config_yaml:
             write_file(folder / "config.yaml", config_yaml.encode())
@@ -208,6 +215,7 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
             exclude_seen=meta["exclude_seen"],
             new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
             grown_from=stated.grown_from,
+            content=None if mapped or "item_content" not in meta else LearnedContent.read(path, meta["item_content"]),
         )  # fmt: skip
     if not mapped:
         _check_identity(path, pretrained.identity, stated, "its {}")

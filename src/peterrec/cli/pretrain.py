@@ -30,6 +30,14 @@ def command(
             help="Go on from this backbone with a later log, prepared with --catalogue BACKBONE (--extend-catalogue).",
         ),
     ] = None,
+    items: Annotated[
+        str | None,
+        typer.Option(
+            "--items",
+            help="Table with item_id and columns that describe items (texts, categories, numbers, lists of numbers): a "
+            "second part of their embeddings.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -42,7 +50,7 @@ def command(
     overrides = [*set_, "runner.progress=false"] if quiet else set_
     settings = load_config(PretrainConfig, config, overrides)
     with logged_remarks(quiet):
-        model = pretrain(corpus, out, settings, initial=initial, resume=resume, overwrite=overwrite)
+        model = pretrain(corpus, out, settings, initial=initial, items=items, resume=resume, overwrite=overwrite)
     if not quiet:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in model.pretrained.training["metrics"].items())
         say(f"wrote {out} ({metrics})\nnext: peterrec adapt {out} {corpus} TASK --out BUNDLE")

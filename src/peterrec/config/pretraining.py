@@ -89,8 +89,10 @@ class ProbeConfig(Config):
         return self
 
 
-class PretrainConfig(Config):
+class PretrainConfig(LaterSettingsConfig):
     """Settings of pre-training (paper, section 3.2): to predict the next item at every position, or masked items."""
+
+    later_settings: ClassVar[frozenset[str]] = frozenset({"content_dropout"})
 
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
     prediction_weight: Annotated[float, Field(ge=0)] = Field(
@@ -129,6 +131,11 @@ class PretrainConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.1,
         description="fraction of the embeddings, and of what each block adds to its input, that is zeroed in a step",
+    )
+    content_dropout: Fraction = Field(
+        default=0.2,
+        description="fraction of the items that have nothing but their content in a step, where a table of items is "
+        "given: new ones will have no more",
     )
     batch_size: PositiveInt | None = Field(
         default=None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback
 from torch import nn
@@ -34,6 +35,8 @@ from peterrec.training.new_items import event_counts, event_features, with_items
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.work_folder import WorkFolder
+
+FloatArray = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +69,8 @@ def grow(
         out: folder of the backbone to write; while training, `OUT.training` holds the resume points.
         config: settings; defaults if not given.
         items: Parquet, CSV or a DataFrame with a column `item_id` and columns that describe items, old and new ones:
-            texts, categories, numbers, or lists of numbers.
+            texts, categories, numbers, or lists of numbers. Of a backbone that was pre-trained with such a table, the
+            same columns; without a corpus, new items alone will do.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
         callbacks: of Lightning, called while training.
@@ -116,8 +120,11 @@ def _by_content(pretrained: PretrainedBackbone, content: ItemContent) -> tuple[P
         raise DataError("has no item that the backbone lacks", remedy="add rows of new items", path=content.path)
     catalogue = pretrained.catalogue.extended(added, np.zeros(len(added), dtype=np.int64))
     logger.info(f"adding {len(added):,} items to {len(pretrained.catalogue):,}, by their content")
-    grown = with_items(pretrained, catalogue, content.fit(catalogue)[1], np.sqrt(pretrained.catalogue.counts))
-    return grown, {}
+    weights = np.sqrt(pretrained.catalogue.counts)
+    if pretrained.content is None:
+        return with_items(pretrained, catalogue, content.fit(catalogue)[1], weights), {}
+    described = content.features(catalogue, pretrained.content.encoder)
+    return with_items(pretrained, catalogue, np.zeros((len(catalogue), 0)), weights, described), {}
 
 
 def _by_events(
@@ -134,16 +141,29 @@ def _by_events(
     old, items = len(pretrained.catalogue), len(corpus.catalogue)
     logger.info(f"adding {items - old:,} items to {old:,}, by {len(train_rows):,} users")
     features = event_features(corpus.sequences, train_rows, items, config.seed)
-    if content is not None:
+    weights, described = np.sqrt(event_counts(corpus.sequences, train_rows, items)[:old]), None
+    if content is not None and pretrained.content is not None:
+        described = content.features(corpus.catalogue, pretrained.content.encoder)
+        weights = _of_described(weights, described, content)
+    elif content is not None:
         features = np.column_stack([features, content.fit(corpus.catalogue)[1]])
-    events = event_counts(corpus.sequences, train_rows, items)[:old]
-    grown = with_items(pretrained, corpus.catalogue, features, np.sqrt(events))
+    grown = with_items(pretrained, corpus.catalogue, features, weights, described)
     growth: dict[str, Any] = {"corpus_fingerprint": corpus.manifest["fingerprint"], "seed": config.seed}
     if config.epochs > 0:
         sampler = LogUniformSampler(items) if training.sampled(items) else None
         module = GrowModule(grown.network, training, sampler, items - old)
         growth |= _train(module, corpus, train_rows, valid_rows, work, callbacks)
     return grown, growth
+
+
+def _of_described(weights: FloatArray, described: FloatArray, content: ItemContent) -> FloatArray:
+    """Return weights of old items without those that a table lacks: what they have of their own is not known."""
+    weights = np.where(described[: len(weights), 0] == 0, weights, 0.0)
+    if not (weights > 0).any():
+        raise DataError(
+            "describes no old item that is in the corpus", remedy="give old items and new ones", path=content.path
+        )
+    return weights
 
 
 def _check_corpus(pretrained: PretrainedBackbone, corpus: Corpus, config: GrowConfig) -> None:

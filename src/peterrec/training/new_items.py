@@ -29,25 +29,37 @@ Array = Float[np.ndarray, "..."]
 
 
 def with_items(
-    pretrained: PretrainedBackbone, catalogue: Catalogue, features: Array, weights: Float[np.ndarray, " old"]
+    pretrained: PretrainedBackbone,
+    catalogue: Catalogue,
+    features: Array,
+    weights: Float[np.ndarray, " old"],
+    content: Array | None = None,
 ) -> PretrainedBackbone:
     """Return a backbone with the items that a catalogue has more; nothing else of it is changed.
 
     What the network has for an item (its embedding; vector and bias that it is scored with) is predicted by a ridge
-    regression on what is known of the item, fitted on old ones.
+    regression on what is known of the item, fitted on old ones. Of a backbone that learned what content says
+    (`PretrainedBackbone.content`), that is taken as it learned it, and what is more than that is predicted.
 
     Args:
         pretrained: the backbone.
         catalogue: that begins with the backbone's.
         features: (items, features) of every item of the catalogue.
         weights: of the backbone's items in the regression; those of weight 0 are left out.
+        content: (items, F) of every item of the catalogue, as the encoder of `pretrained.content` gives it.
     """
     network = pretrained.network
     tables = {"embedding": network.backbone.embedding.weight[FIRST_ITEM:], "output": network.output_table()[0]}
     if network.head is None:
         del tables["output"]
     outputs = torch.cat([*tables.values(), network.output_table()[1].unsqueeze(1)], dim=1).detach().cpu().double()
-    new = torch.from_numpy(predicted_outputs(features, outputs.numpy(), weights)).float()
+    learned = np.zeros((len(features), outputs.shape[1]))
+    if content is not None and pretrained.content is not None:
+        rows = pretrained.content.rows(content)
+        learned = torch.cat([*(rows[name] for name in tables), rows["bias"].unsqueeze(1)], dim=1).double().numpy()
+    old = len(outputs)
+    residual = predicted_outputs(features, outputs.numpy() - learned[:old], weights)
+    new = torch.from_numpy(learned[old:] + residual).float()
     vectors = torch.split(new[:, :-1], [table.shape[1] for table in tables.values()], dim=1)
     grown = _with_rows(network, dict(zip(tables, vectors, strict=True)), new[:, -1])
     lineage = (*pretrained.grown_from, pretrained.identity._replace(grown_from=()))
@@ -77,12 +89,16 @@ def event_counts(sequences: Sequences, rows: IntArray, items: int) -> IntArray:
 def predicted_outputs(features: Array, outputs: Array, weights: Float[np.ndarray, " old"]) -> Array:
     """Return what items past those of `outputs` would have; their mean where nothing is known of any old item.
 
+    Without a feature it is zeros.
+
     Args:
         features: (items, features) of every item.
         outputs: (old, n) of the first items.
         weights: (old,) in the regression; items of weight 0 are left out.
     """
     old = len(outputs)
+    if not features.shape[1]:
+        return np.zeros((len(features) - old, outputs.shape[1]))
     fitted = np.argsort(-weights, kind="stable")[: min(MAX_ITEMS, int((weights > 0).sum()))]
     if len(fitted) < 2:
         logger.warning("no old item is known by what new ones are: they get the mean of what old ones have")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from peterrec.training.callbacks import Curve
 from peterrec.training.co_occurrence import item_factors
 from peterrec.training.continued import Start
 from peterrec.training.distributed import join, on_rank_zero
+from peterrec.training.item_content import FittedContent, add_content, fold_content
 from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, fit
 from peterrec.training.objectives import ExampleSource, Objective, objective_of, valid_batches
@@ -58,6 +59,7 @@ def pretrain(
     config: PretrainConfig | None = None,
     *,
     initial: str | Path | UserModel | None = None,
+    items: Any = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -79,6 +81,10 @@ def pretrain(
         initial: backbone to go on from, with a later log: a folder, `hf://organization/name`, or a loaded model. The
             corpus is prepared with its catalogue, which may be extended: new items start where `grow` would put them.
             All of it is trained, so it is another backbone after that, for which bundles are made anew.
+        items: Parquet, CSV or a DataFrame with a column `item_id` and columns that describe items: texts, categories,
+            numbers, or lists of numbers such as vectors of any embedding model. What they say becomes a second part of
+            an item's embedding and of what it is scored with, learned beside the first; new items have it at once
+            (`grow(items=...)`).
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
         callbacks: of Lightning, called while training (docs/tuning.md); an error that one raises ends it.
@@ -88,13 +94,13 @@ def pretrain(
         The backbone, as it was written, without a bundle.
 
     Raises:
-        DataError: too few users with two events or more.
+        DataError: too few users with two events or more; `items` cannot be read, or describes none of the catalogue's.
         TaskError: a task to probe is not there, not of classes, or has too few train users.
         ArtifactError: `out` exists, the corpus cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
         ConfigError: the unfinished run had other settings, those of the runner do not work on this machine,
-            `table_updates` asks for rows of a catalogue with the full softmax, a readout is trained with a task, or
-            `backbone` is not that of `initial`.
+            `table_updates` asks for rows of a catalogue with the full softmax or with content of items, a readout is
+            trained with a task, or `backbone` is not that of `initial`.
         FingerprintError: the corpus does not have the catalogue, or the features of events, of `initial`.
         TrainingError: the loss is not finite.
         InterruptedRun: Ctrl-C or SIGTERM; go on with `resume`.
@@ -105,36 +111,71 @@ def pretrain(
     start = None if initial is None else Start.at(initial, corpus)
     if start is not None:
         config = start.continued(config)
+    sources = Sources(corpus, start, None if items is None else FittedContent.from_table(items, corpus.catalogue))
     if out is not None:
-        return _pretrain(corpus, Path(out), config, callbacks, start, resume=resume, overwrite=overwrite)
-    facts = [corpus.manifest["fingerprint"], *([] if start is None else [start.fingerprint])]
-    path = cached_path("backbone", __version__, *facts, dump_yaml(without_runner(config)))
+        return _pretrain(sources, Path(out), config, callbacks, resume=resume, overwrite=overwrite)
+    path = cached_path("backbone", __version__, *sources.fingerprints().values(), dump_yaml(without_runner(config)))
     with only_maker(path):
         if path.exists() and not overwrite:
             logger.info(f"opening {path}, which was pre-trained on the same corpus with the same settings")
             return UserModel.from_pretrained(path)
-        return _pretrain(corpus, path, config, callbacks, start, resume=True, overwrite=overwrite)
+        return _pretrain(sources, path, config, callbacks, resume=True, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Inputs of a pre-training.
+
+    Attributes:
+        corpus: histories.
+        start: backbone to go on from, if there is one.
+        content: of the items, if there is a table of it.
+    """
+
+    corpus: Corpus
+    start: Start | None
+    content: FittedContent | None
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return fingerprints of all, by name."""
+        start = {} if self.start is None else {"continued_from": self.start.fingerprint}
+        content = {} if self.content is None else {"items": self.content.fingerprint}
+        return {"corpus": self.corpus.manifest["fingerprint"], **start, **content}
+
+    def network(self, config: PretrainConfig, rows: IntArray) -> NextItemModel:
+        """Return the network before training, with a part for the content of items where there is a table of it.
+
+        Args:
+            config: of the training.
+            rows: users that it may be started from.
+        """
+        corpus = self.corpus
+        network = _network(corpus, config, rows) if self.start is None else self.start.network(corpus, config, rows)
+        if self.content is not None:
+            add_content(network, self.content.features, np.sqrt(corpus.catalogue.counts), config.content_dropout)
+        return network
 
 
 def _pretrain(
-    corpus: Corpus,
+    sources: Sources,
     out: Path,
     config: PretrainConfig,
     callbacks: Sequence[Callback],
-    start: Start | None,
     *,
     resume: bool,
     overwrite: bool,
 ) -> UserModel:
+    corpus = sources.corpus
     items = len(corpus.catalogue)
     check_settings(config, items)
+    if sources.content is not None and config.by_rows(items):
+        raise ConfigError("content of items is learned with whole tables", remedy="set table_updates to dense")
     check_loggers_and_callbacks(config.runner)
     sampler = LogUniformSampler(items) if config.sampled(items) else None
     train_rows, valid_rows = _hold_out(corpus, config)
     probe = Probe.from_config(corpus, config)
     join(config.runner)
-    origin = {} if start is None else {"continued_from": start.fingerprint}
-    inputs = {"corpus": corpus.manifest["fingerprint"], **origin}
+    inputs = sources.fingerprints()
     settings = dump_yaml(config)
     work = WorkFolder(out, config, inputs, resume=resume, overwrite=overwrite, kind="backbone")
     windows = objective_of(config, items).windows(corpus.sequences, train_rows)
@@ -151,14 +192,16 @@ def _pretrain(
     stream = EpochStream(source, batch_size, config.seed)
     valid = valid_batches(objective, corpus.sequences.take(valid_rows))
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        network = _network(corpus, config, train_rows) if start is None else start.network(corpus, config, train_rows)
+        network = sources.network(config, train_rows)
         module = PretrainModule(network, config, sampler, probe)
-        plan = replace(pretraining_plan(config, probe), evaluates_start=start is not None)
+        plan = replace(pretraining_plan(config, probe), evaluates_start=sources.start is not None)
         curve = fit(module, stream, valid, work, plan, config.runner, extra=callbacks)
+    origin = {name: value for name, value in inputs.items() if name != "corpus"}
     training = (
         facts | origin | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
     )
-    pretrained = _pretrained_backbone(module.trained, corpus, config, training)
+    learned = None if sources.content is None else fold_content(network, sources.content.encoder)
+    pretrained = replace(_pretrained_backbone(network, corpus, config, training), content=learned)
     on_rank_zero(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
     on_rank_zero(work.remove)
     for warning in training["warnings"]:

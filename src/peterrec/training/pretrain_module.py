@@ -59,7 +59,7 @@ class PretrainModule(TrainedModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed what dropout draws from by the step, so that a resumed run draws the same."""
-        if self.config.dropout > 0:
+        if self.config.dropout > 0 or self.config.content_dropout > 0:
             torch.manual_seed(step_seed(self.config.seed, self.trainer.global_step, rank()))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
