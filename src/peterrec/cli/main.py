@@ -121,8 +121,10 @@ def execute(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         errors.print("stopped")
         return STOPPED
-    except BrokenPipeError:
-        close_quietly()
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        close_quietly()  # typer exits with 1 where the reader of a pipe has left
         return 0
     except PeterRecError as error:
         return _failed(str(error), error.exit_code)
