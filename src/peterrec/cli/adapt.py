@@ -17,7 +17,6 @@ from peterrec.cli.common import (
     say,
     say_warnings,
 )
-from peterrec.config import AdaptConfig, load_config
 from peterrec.errors import ConfigError
 
 
@@ -60,6 +59,7 @@ def command(
 
     --strategy joint trains a copy of the backbone on several tasks together, and writes a bundle of each.
     """
+    from peterrec.config import AdaptConfig, load_config
     from peterrec.training.adapt import adapt, adapt_jointly
 
     if grow is not None or retire is not None:

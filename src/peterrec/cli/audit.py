@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from peterrec.cli.common import ConfigOption, QuietOption, SetOption, logged_remarks, say
-from peterrec.config import AuditConfig, load_config
 
 if TYPE_CHECKING:
     from peterrec.evaluation.audit_results import AuditResult, GroupDifference
@@ -34,6 +33,7 @@ def command(
 ) -> None:
     """Measure how well an attribute of people can be read from vectors and answers, and how its groups are served."""
     from peterrec.auditing.audit import audit
+    from peterrec.config import AuditConfig, load_config
 
     settings = load_config(AuditConfig, config, set_)
     with logged_remarks(quiet):

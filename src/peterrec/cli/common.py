@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from peterrec.config import EventsConfig, build_config
 from peterrec.errors import WARNING
 from peterrec.process import is_first_rank
+
+if TYPE_CHECKING:
+    from peterrec.config import EventsConfig
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 progress = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -110,6 +112,8 @@ def events_config(source: str, **options: Any) -> EventsConfig:
     Raises:
         ConfigError: as in `build_config`.
     """
+    from peterrec.config import EventsConfig, build_config
+
     return build_config(EventsConfig, events_settings(**options) | {"paths": [source]})
 
 

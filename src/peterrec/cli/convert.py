@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, SetOption, reporter
-from peterrec.config import AmazonConfig, load_config
 
 
 def command(
@@ -48,6 +47,7 @@ def command(
     Formats: amazon (public dumps of reviews), peterrec (the CSVs of the paper's authors), recbole (atomic files),
     tenrec. See docs/data.md.
     """
+    from peterrec.config import AmazonConfig, load_config
     from peterrec.data.sources import convert
 
     values: dict[str, Any] = {

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from peterrec.cli.common import ConfigOption, QuietOption, SetOption, logged_remarks, say
-from peterrec.config import EvaluateConfig, load_config
 from peterrec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate bundles of a task on its test users, beside cheap baselines, with 95 % intervals over users."""
+    from peterrec.config import EvaluateConfig, load_config
     from peterrec.evaluation.bundles import evaluate
 
     if out is not None and not out.endswith(".json"):

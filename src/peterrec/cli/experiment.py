@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peterrec.cli.common import OverwriteOption, QuietOption, SetOption, logged_remarks, progress
-from peterrec.config import ExperimentConfig, load_config
 from peterrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from peterrec.config import ExperimentConfig
 
 
 def command(
@@ -56,6 +58,8 @@ def command(
 
 
 def _settings(config: str | None, quick: bool, set_: list[str], data: str | None) -> ExperimentConfig:
+    from peterrec.config import ExperimentConfig, load_config
+
     values: dict[str, Any] = {} if data is None else {"data_root": data}
     if config is not None and not quick:
         return load_config(ExperimentConfig, config, set_, **values)

@@ -15,7 +15,6 @@ from peterrec.cli.common import (
     logged_remarks,
     say,
 )
-from peterrec.config import GrowConfig, load_config
 
 
 def command(
@@ -42,6 +41,7 @@ def command(
 
     Bundles of the backbone before load on the larger one.
     """
+    from peterrec.config import GrowConfig, load_config
     from peterrec.training.grow import grow
 
     overrides = [*set_, "runner.progress=false"] if quiet else set_

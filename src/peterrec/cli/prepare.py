@@ -25,12 +25,10 @@ from peterrec.cli.common import (
     say,
     say_warnings,
 )  # fmt: skip
-from peterrec.config import PrepareConfig, load_config
-from peterrec.config.base import check_name
-from peterrec.config.shortcuts import classification_task, multilabel_task, ranking_task, regression_task
 from peterrec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from peterrec.config import PrepareConfig
     from peterrec.data.corpus import Corpus
 
 
@@ -139,6 +137,8 @@ def command(
     Everything else (minimum counts, longest history, repeats, splits, tasks of other kinds) is a setting: see
     docs/configuration.md, and pass a YAML file with --config or single settings with --set source.max_history=100.
     """
+    from peterrec.config import PrepareConfig, load_config
+    from peterrec.config.shortcuts import ranking_task
     from peterrec.data.prepare import prepare
 
     mapping = events_settings(
@@ -188,19 +188,17 @@ def _say_result(corpus: Corpus, settings: PrepareConfig, out: str, *, quiet: boo
     say(f"wrote {out} (tasks: {names})\nnext: peterrec {follows}")
 
 
-TABLE_TASKS = {
-    "--classify": (classification_task, "gender"),
-    "--regress": (regression_task, "spend"),
-    "--multilabel": (multilabel_task, "interests"),
-}
-"""By option: what makes the settings of a task, and a column for example."""
-
-
 def _table_task(option: str, text: str, user: str) -> dict[str, Any]:
+    from peterrec.config.shortcuts import classification_task, multilabel_task, regression_task
+
+    task, example = {
+        "--classify": (classification_task, "gender"),
+        "--regress": (regression_task, "spend"),
+        "--multilabel": (multilabel_task, "interests"),
+    }[option]
     names_file = Path(text.rpartition(":")[0]).is_file()  # a path may have an = in it: /data/dt=2024-01-01/users.csv
     name, place = ("", text) if names_file else _split_name(text)
     path, _, column = place.rpartition(":")
-    task, example = TABLE_TASKS[option]
     if not path or not column:
         raise ConfigError(f"{option} {text!r} is not TABLE:COLUMN", remedy=f"write e.g. {option} users.csv:{example}")
     return task(path, column, user, name)
@@ -208,6 +206,8 @@ def _table_task(option: str, text: str, user: str) -> dict[str, Any]:
 
 def _split_name(text: str) -> tuple[str, str]:
     """Split NAME=REST; what stands before the first = and cannot be a name (such as a path) is no name."""
+    from peterrec.config.base import check_name
+
     name, separator, value = text.partition("=")
     try:
         return (check_name(name), value) if separator else ("", text)

@@ -16,7 +16,6 @@ from peterrec.cli.common import (
     say,
     say_warnings,
 )
-from peterrec.config import PretrainConfig, load_config
 
 
 def command(
@@ -45,6 +44,7 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Pre-train a backbone: predict the next item at every position (or, if noncausal, masked items)."""
+    from peterrec.config import PretrainConfig, load_config
     from peterrec.training.pretrain import pretrain
 
     overrides = [*set_, "runner.progress=false"] if quiet else set_

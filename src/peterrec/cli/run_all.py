@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from peterrec.cli.common import OverwriteOption, QuietOption, SetOption, logged_remarks
-from peterrec.config import RunConfig, load_config
 
 
 def command(
@@ -19,6 +18,7 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Do the whole job: fetch, prepare, pre-train, adapt, evaluate, report. What is already there is reused."""
+    from peterrec.config import RunConfig, load_config
     from peterrec.experiments.pipeline import run
     from peterrec.report.run.record import bundle_folder
 

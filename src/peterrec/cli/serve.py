@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from peterrec.cli.common import ConfigOption, SetOption, say
-from peterrec.config import ServeConfig, load_config
 from peterrec.errors import ConfigError
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -51,6 +50,8 @@ def command(
 
     It runs until Ctrl-C or SIGTERM; requests and events that it has taken on are finished first.
     """
+    from peterrec.config import ServeConfig, load_config
+
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from peterrec.cli.common import ConfigOption, OverwriteOption, QuietOption, ResumeOption, SetOption, logged_remarks, say
-from peterrec.config import TuneConfig, load_config
 
 
 def command(
@@ -33,6 +32,7 @@ def command(
 
     What is searched stands in the YAML file, such as `adapt: {patch.bottleneck: [4, 8, 16]}` (docs/tuning.md).
     """
+    from peterrec.config import TuneConfig, load_config
     from peterrec.tuning.tune import tune
 
     values: dict[str, Any] = {"trials": trials, "time_limit": time_limit}

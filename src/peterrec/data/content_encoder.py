@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from peterrec.data.arrow_arrays import single_array
 from peterrec.errors import DataError
+
+if TYPE_CHECKING:  # imported where it is used: a second that whoever loads a backbone would wait
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 TEXT_FACTORS = 128  # of the TF-IDF rows of a column of texts
 MAX_CATEGORIES = 500  # of a column, the most frequent ones
@@ -79,6 +80,8 @@ class TextEncoder(ColumnEncoder):
     kind = "text"
 
     def _fit(self, column: pa.Array) -> None:
+        from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415
+
         vectorizer = self._vectorizer(max_features=MAX_WORDS)
         rows = vectorizer.fit_transform(_texts(column))
         self.words = tuple(vectorizer.get_feature_names_out().tolist())
@@ -95,6 +98,8 @@ class TextEncoder(ColumnEncoder):
 
     @staticmethod
     def _vectorizer(**settings: Any) -> TfidfVectorizer:
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
         return TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+", **settings)
 
 
