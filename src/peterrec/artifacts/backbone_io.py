@@ -80,6 +80,12 @@ class PretrainedBackbone:
         items = self.network.backbone.items
         return BackboneIdentity(self.fingerprint, self.catalogue.fingerprint, items, self.grown_from)
 
+    @property
+    def lineage(self) -> tuple[BackboneIdentity, ...]:
+        """The backbones that it was before it was trained further or items were added to it, oldest first."""
+        continued = (load_identity(identity) for identity in self.training.get("lineage", ()))
+        return (*continued, *self.grown_from)
+
     def reads(self, catalogue: Catalogue) -> bool:
         """Return whether items have the indices of a catalogue here, too: it is its own, or was before it grew."""
         earlier = (identity.catalogue_fingerprint for identity in self.grown_from)

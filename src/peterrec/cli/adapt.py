@@ -49,6 +49,15 @@ def command(
     erase: Annotated[
         str | None, typer.Option("--erase", help="Classification task, taken out of what the head reads.")
     ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="BUNDLE",
+            help="Begin with the weights of this bundle of the same task: of this backbone, or of one that it was "
+            "grown or continued from.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -63,7 +72,7 @@ def command(
     from peterrec.training.adapt import adapt, adapt_jointly
 
     if grow is not None or retire is not None:
-        if any((strategy, fuse, erase, config, set_, resume)) or grow is None or len(tasks) != 1:
+        if any((strategy, fuse, erase, initial, config, set_, resume)) or grow is None or len(tasks) != 1:
             raise ConfigError(
                 "--grow and --retire train nothing, and are of one bundle that is there",
                 remedy="name it and one task, and no settings: TASK --grow BUNDLE [--retire TABLE]",
@@ -72,6 +81,10 @@ def command(
         return
     settings = load_config(AdaptConfig, config, _overrides(set_, strategy, fuse, erase, quiet=quiet))
     joint = settings.strategy == "joint"
+    if joint and initial is not None:
+        raise ConfigError(
+            "--from goes on with one task, and --strategy joint trains several", remedy="leave out either"
+        )
     if not joint and len(tasks) != 1:
         raise ConfigError(
             f"{len(tasks)} tasks were named ({', '.join(tasks)})",
@@ -81,7 +94,9 @@ def command(
         if joint:
             bundles = adapt_jointly(backbone, corpus, tasks, out, settings, resume=resume, overwrite=overwrite)
         else:
-            bundle = adapt(backbone, corpus, tasks[0], out, settings, resume=resume, overwrite=overwrite)
+            bundle = adapt(
+                backbone, corpus, tasks[0], out, settings, initial=initial, resume=resume, overwrite=overwrite
+            )
             bundles = {bundle.name: bundle}
     if not quiet:
         say(f"wrote {out}\nnext: peterrec evaluate {backbone} {corpus} {out}{'/' + tasks[0] if joint else ''}")

@@ -84,6 +84,22 @@ class _Head(nn.Module):
         self.weight.copy_(weight)
         self.bias.copy_(torch.where(has_bias, bias.to(self.bias), self.bias))
 
+    @torch.no_grad()
+    def start_rows_at(self, rows: Int[Tensor, " n"], weight: Float[Tensor, "n R"], bias: Float[Tensor, " n"]) -> None:
+        """Let some outputs begin at weights and biases of another head; the others stay.
+
+        Args:
+            rows: the outputs.
+            weight: of representations as they are, not as `read` gives them.
+            bias: of each of the outputs.
+        """
+        if self.shift is not None and self.scale is not None:
+            shift, scale = self.shift.to(weight), self.scale.to(weight)
+            bias = bias + weight @ shift
+            weight = torch.where(scale > 0, weight / scale, 0.0)
+        rows = rows.to(self.weight.device)
+        self.weight[rows], self.bias[rows] = weight.to(self.weight), bias.to(self.bias)
+
     def forward(self, representation: Float[Tensor, "B R"]) -> Float[Tensor, "B K"]:
         """Return the score of every output: logits of classes, or scores of items."""
         return F.linear(self.read(representation), self.weight, self.bias)

@@ -29,6 +29,7 @@ from peterrec.training.constant_baseline import useless
 from peterrec.training.cross_validation import cross_validate, cross_validation_line, make_folds
 from peterrec.training.distributed import on_rank_zero
 from peterrec.training.erasure import Erasure
+from peterrec.training.initial_bundle import InitialBundle
 from peterrec.training.joint import MONITOR, JointModule, metric_in_joint, save_joint_bundles
 from peterrec.training.learners import AdaptModule, Learner, StepSource, ValidBatches
 from peterrec.training.loop import Plan
@@ -49,6 +50,7 @@ def adapt(
     out: str | Path | None = None,
     config: AdaptConfig | None = None,
     *,
+    initial: str | Path | Bundle | None = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -68,6 +70,9 @@ def adapt(
         out: folder of the bundle; while training, `OUT.training` holds the resume points. None: one in
             `~/.cache/peterrec`, as for `pretrain`.
         config: settings; defaults if not given.
+        initial: bundle of the same task whose weights the training begins with, instead of fresh ones: of the backbone,
+            or of one that this was grown or continued from. Strategy, patch and readout are those of the bundle;
+            `max_length` and `erase`, too, where they are not set. Targets that it lacks start as in a bundle made anew.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the bundle at `out`.
         callbacks: of Lightning, called while training (docs/tuning.md); an error that one raises ends it.
@@ -77,36 +82,41 @@ def adapt(
         The bundle, as it was written; `UserModel.add_bundle` puts it on the model. Its `metrics` hold `valid`, the
         metrics of the validation users at the best epoch (`best_epoch`, from 0, or -1 where none was better than the
         `start`; `curve` has all epochs); `constant`, those of the answer that is the same for everybody;
-        `cross_validation` and `erasure` (what it cost to erase an attribute), if there was one; and `warnings`, a list
+        `cross_validation` and `erasure` (what it cost to erase an attribute), if there was one; `initial`, the bundle
+        that it went on from, with fingerprints; and `warnings`, a list
         of what is wrong with the choice of the epoch, or with a model that is no better than the constant answer; these
         are logged as warnings, too.
 
     Raises:
-        FingerprintError: the corpus has another catalogue than the backbone.
+        FingerprintError: the corpus has another catalogue than the backbone, or `initial` is of a backbone that this
+            one does not come from.
         TaskError: no such task, a part of it without users, too few users for cross-validation, or no negative can be
-            drawn for a user.
+            drawn for a user; or another kind of task, other classes or another split than those of `initial`.
         ArtifactError: `out` exists, something cannot be read, or there is an unfinished run that is not to be resumed
             or cannot be.
-        ConfigError: settings that do not fit backbone or task, or strategy `joint`, which is `adapt_jointly`'s.
+        ConfigError: settings that do not fit backbone, task or `initial`, or strategy `joint`, which is
+            `adapt_jointly`'s.
         TrainingError, InterruptedRun, StorageError: as in `pretrain`.
     """
     config = with_settings(AdaptConfig, config, settings)
     if config.strategy == "joint":
         raise ConfigError("strategy joint trains several tasks at once", remedy="call adapt_jointly with their names")
     if out is not None:
-        return _adapt(backbone, corpus, [task], Path(out), config, callbacks, resume=resume, overwrite=overwrite)[task]
+        run = partial(_adapt, backbone, corpus, [task], Path(out), config, callbacks, initial)
+        return run(resume=resume, overwrite=overwrite)[task]
     if not isinstance(backbone, UserModel):
         backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
     model = backbone
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     fused = [fingerprint(bundle.tensors()) for bundle in read_fused(config.fuse, model)]
+    fused += [] if initial is None else [InitialBundle.read(initial, model).fingerprint]
     facts = (model.fingerprint, corpus.manifest["fingerprint"], task, dump_yaml(without_runner(config)), *fused)
     path = cached_path("bundle", __version__, *facts)
     with only_maker(path):
         if path.exists() and not overwrite:
             logger.info(f"opening {path}, which was adapted to the same task with the same settings")
             return load_bundle(path, model.network.backbone, model.identity)
-        return _adapt(model, corpus, [task], path, config, callbacks, resume=True, overwrite=overwrite)[task]
+        return _adapt(model, corpus, [task], path, config, callbacks, initial, resume=True, overwrite=overwrite)[task]
 
 
 @checked
@@ -162,13 +172,14 @@ def _adapt(
     out: Path,
     config: AdaptConfig,
     callbacks: Sequence[Callback],
+    initial: str | Path | Bundle | None = None,
     *,
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Bundle]:
     """Train on tasks together and write their bundles; of a strategy for one task, that bundle is `out` itself."""
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator before we draw from ours
-        run = AdaptationRun(backbone, corpus, tasks, out, config, callbacks)
+        run = AdaptationRun(backbone, corpus, tasks, out, config, callbacks, initial)
         folds = [] if run.joint else make_folds(run, run.selections[0].folds)
         work = run.open_work_folder(resume=resume, overwrite=overwrite)
         run.log_start()
@@ -241,6 +252,7 @@ def _metrics(
         "monitor": names[0],
         "seed": run.config.seed,
         "curve": rows,
+        **({} if run.initial is None else {"initial": run.initial.facts}),
         **({} if not run.fused else {"fused": [bundle.name for bundle in run.fused]}),
         "corpus_fingerprint": run.corpus.manifest["fingerprint"],
     }

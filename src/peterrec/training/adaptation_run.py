@@ -25,6 +25,7 @@ from peterrec.training.callbacks import Curve
 from peterrec.training.decide import check_calibration, decide, with_reference
 from peterrec.training.distributed import Batches, join
 from peterrec.training.erasure import Erasure, attribute_to_erase, erase
+from peterrec.training.initial_bundle import InitialBundle
 from peterrec.training.learners import Learner, new_learner
 from peterrec.training.loggers import check_loggers_and_callbacks
 from peterrec.training.loop import Plan, TrainedModule, fit
@@ -48,6 +49,7 @@ class AdaptationRun:
         out: folder of the bundle; with strategy `joint`, of the bundles.
         config: settings.
         callbacks: of Lightning, called while training.
+        initial: bundle to go on from.
 
     Raises:
         FingerprintError: item indices of the corpus mean other items than the backbone's.
@@ -64,16 +66,18 @@ class AdaptationRun:
         out: Path,
         config: AdaptConfig,
         callbacks: Sequence[Callback] = (),
+        initial: str | Path | Bundle | None = None,
     ) -> None:
         check_loggers_and_callbacks(config.runner)
         join(config.runner)  # before the backbone is put on a device
-        self.config = config
         self.callbacks = callbacks
         self.out = out
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
         if not isinstance(backbone, UserModel):
             backbone = UserModel.from_pretrained(artifact_folder(backbone, "backbone"))
         self.model = backbone
+        self.initial = None if initial is None else InitialBundle.read(initial, backbone)
+        self.config = config = config if self.initial is None else self.initial.settings(config)
         self.model.pretrained.check_corpus(self.corpus)
         for line in _remarks(self.model, self.corpus, task_names):
             logger.info(line)
@@ -86,11 +90,14 @@ class AdaptationRun:
         self.learners = self._build_learners([self.corpus.task(name) for name in task_names])
 
     def _build_learners(self, tasks: Sequence[Task]) -> list[Learner]:
+        if self.initial is not None:
+            self.initial.check_task(self.corpus, tasks[0])
         users = [train_and_valid(task) for task in tasks]
         for task, (_, valid) in zip(tasks, users, strict=True):
             check_calibration(self.config, task, valid)
         self.selections = [
-            select_by(self.config, task, train, valid) for task, (train, valid) in zip(tasks, users, strict=True)
+            select_by(self.config, task, train, valid, continues=self.initial is not None)
+            for task, (train, valid) in zip(tasks, users, strict=True)
         ]
         backbone, device = self.model.network.backbone, self.model.device
         networks = build_networks(
@@ -99,14 +106,19 @@ class AdaptationRun:
             [(task, train) for task, (train, _) in zip(tasks, users, strict=True)],
             self.fused_patches,
         )
+        if self.initial is not None:
+            self.initial.load_network(networks[0])
         if not self.joint:
             ((train, valid),) = users
             self.cache = TrunkCache.from_config(self.config, networks[0], train.sequences, valid.sequences)
         states = None if self.cache is None else self.cache.train
         return [
-            new_learner(self.config, task, train, valid, network, device, states, valid_chooses=selection.folds == 0)
+            new_learner(
+                self.config, task, train, valid, network, device, states,
+                valid_chooses=selection.folds == 0, initial=self.initial,
+            )
             for task, (train, valid), network, selection in zip(tasks, users, networks, self.selections, strict=True)
-        ]
+        ]  # fmt: skip
 
     def open_work_folder(self, *, resume: bool, overwrite: bool) -> WorkFolder:
         """Return the folder of the unfinished run; for the errors see there."""
@@ -114,6 +126,7 @@ class AdaptationRun:
             "corpus": self.corpus.manifest["fingerprint"],
             "backbone": self.model.fingerprint,
             "tasks" if self.joint else "task": ",".join(self.task_names),
+            **({"initial": self.initial.fingerprint} if self.initial is not None else {}),
             **({"fused": ",".join(fingerprint(bundle.tensors()) for bundle in self.fused)} if self.fused else {}),
         }
         kind = "joint" if self.joint else "bundle"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.hub import artifact_folder
+from peterrec.artifacts.identity import dump_identity
 from peterrec.config import PretrainConfig
 from peterrec.data.corpus import Corpus
 from peterrec.data.sequences import IntArray
@@ -51,6 +52,12 @@ class Start:
             )
         pretrained.check_event_features(corpus)
         return cls(pretrained, backbone.fingerprint)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Metadata of the next backbone that tell of it: its fingerprint, and those of all before."""
+        lineage = (*self.pretrained.lineage, self.pretrained.identity)
+        return {"continued_from": self.fingerprint, "lineage": [dump_identity(identity) for identity in lineage]}
 
     def continued(self, config: PretrainConfig) -> PretrainConfig:
         """Return settings with the network of this backbone.

@@ -14,6 +14,7 @@ from peterrec.data.corpus import TaskPart
 from peterrec.errors import TrainingError
 from peterrec.nn.readout import TrainedReadout, readout_named, represent
 from peterrec.training.distributed import share_work
+from peterrec.training.initial_bundle import InitialBundle
 from peterrec.training.strategies import Trainable, starts_pretrained
 from peterrec.training.task_kinds import Judges, TaskObjective
 
@@ -23,7 +24,12 @@ STARTING_BATCH = 64
 
 @torch.no_grad()
 def start_head(
-    parts: Trainable, config: AdaptConfig, train: TaskPart, valid: TaskPart | None, objective: TaskObjective
+    parts: Trainable,
+    config: AdaptConfig,
+    train: TaskPart,
+    valid: TaskPart | None,
+    objective: TaskObjective,
+    initial: InitialBundle | None = None,
 ) -> bool:
     """Let a head begin where some of the train users, read by the network before it is trained, say.
 
@@ -37,17 +43,36 @@ def start_head(
         train: users to learn from.
         valid: users that choose the probe's penalty, beside train users that it is not fitted on; None: only these.
         objective: of the task.
+        initial: bundle whose head it begins with, but for outputs that this lacks.
 
     Returns:
-        Whether it starts at a probe.
+        Whether it starts at a probe, or at a head that is there.
 
     Raises:
         TrainingError: what is read is not finite.
     """
     readout, head = readout_named(config.readout), parts.head
-    probed = _may_start_at_probe(config)
-    if not readout.standardised and not probed:
-        return False
+    probed = _may_start_at_probe(config) and (initial is None or bool((initial.places(objective.task) < 0).any()))
+    starts_at_probe = False
+    if readout.standardised or probed:
+        starts_at_probe = _read_and_probe(parts, config, train, valid, objective, probed=probed)
+    if initial is None:
+        return starts_at_probe
+    initial.load_head(head, objective)
+    return _may_start_at_probe(config)
+
+
+def _read_and_probe(
+    parts: Trainable,
+    config: AdaptConfig,
+    train: TaskPart,
+    valid: TaskPart | None,
+    objective: TaskObjective,
+    *,
+    probed: bool,
+) -> bool:
+    """Standardise what a head reads, if the readout asks for it, and let it start at a probe if that is wanted."""
+    readout, head = readout_named(config.readout), parts.head
     max_users = objective.starting_users if probed else STARTING_USERS
     users = train.take(np.linspace(0, len(train) - 1, min(len(train), max_users)).astype(np.int64))
     vectors = read_users(parts, config, users)

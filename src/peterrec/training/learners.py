@@ -21,6 +21,7 @@ from peterrec.training.activation_cache import TrunkCache, ValidStates
 from peterrec.training.callbacks import require_finite
 from peterrec.training.distributed import shard_size, world_size
 from peterrec.training.head_start import start_head
+from peterrec.training.initial_bundle import InitialBundle
 from peterrec.training.loop import TrainedModule, backbone_for_runner
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.strategies import Trainable
@@ -63,6 +64,7 @@ def new_learner(
     states: Read | None,
     *,
     valid_chooses: bool,
+    initial: InitialBundle | None = None,
 ) -> Learner:
     """Return a learner that has learned nothing yet.
 
@@ -75,6 +77,7 @@ def new_learner(
         device: where it is put; Lightning would do it too, but later.
         states: as in `TaskSource`.
         valid_chooses: whether settings are chosen by the valid users, too.
+        initial: bundle whose head the head begins with; the network has its other weights already.
 
     Raises:
         TaskError: a user has every target, so that no negative is left.
@@ -84,7 +87,7 @@ def new_learner(
     parts.modules().to(device)
     parts.backbone.to(device)
     objective = task_objective(config, task, train)
-    starts_at_probe = start_head(parts, config, train, valid if valid_chooses else None, objective)
+    starts_at_probe = start_head(parts, config, train, valid if valid_chooses else None, objective, initial)
     return Learner(task, train, valid, parts, TaskSource(task, train, config, states), objective, starts_at_probe)
 
 

@@ -196,7 +196,9 @@ def _pretrain(
         module = PretrainModule(network, config, sampler, probe)
         plan = replace(pretraining_plan(config, probe), evaluates_start=sources.start is not None)
         curve = fit(module, stream, valid, work, plan, config.runner, extra=callbacks)
-    origin = {name: value for name, value in inputs.items() if name != "corpus"}
+    origin = {} if sources.start is None else sources.start.origin
+    if sources.content is not None:
+        origin["items"] = sources.content.fingerprint
     training = (
         facts | origin | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
     )

@@ -28,18 +28,21 @@ class Selection:
     warnings: tuple[str, ...] = ()
 
 
-def select_by(config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart) -> Selection:
+def select_by(
+    config: AdaptConfig, task: Task, train: TaskPart, valid: TaskPart, *, continues: bool = False
+) -> Selection:
     """Decide how the epoch of a task is chosen.
 
     With strategy `joint` always by the valid users: there is one network for all tasks, whose users differ, so that a
-    user who is held out of one task is still learned from in another.
+    user who is held out of one task is still learned from in another. So too where the training goes on from a bundle
+    (`continues`), which has learned from all train users.
 
     Raises:
         TaskError: cross-validation is asked for, and there are fewer than two train users for each fold.
     """
     few, one_class = too_few(len(valid)), _one_class(task, train, valid)
     warnings = () if one_class is None else (f"{task.name!r}: the valid users {one_class}: their metrics say little",)
-    if config.strategy == "joint":
+    if config.strategy == "joint" or continues:
         return Selection(warnings=(*warnings, *chosen_by_few(task.name, len(valid))))
     possible = len(train) >= 2 * config.folds
     if config.selection == "cross-validation" and not possible:
