@@ -19,6 +19,7 @@ VERBS = {
     "PretrainConfig": "`peterrec pretrain`",
     "AdaptConfig": "`peterrec adapt`",
     "GrowConfig": "`peterrec grow`",
+    "MigrateConfig": "`peterrec migrate`",
     "TuneConfig": "`peterrec tune`",
     "EvaluateConfig": "`peterrec evaluate`",
     "AuditConfig": "`peterrec audit`",

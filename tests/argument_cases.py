@@ -125,6 +125,15 @@ CASES: list[Case] = [
          "method": [LIST, NONE, TEXT], "weights": [TEXT, DICT, NUMBER, ["a"], [1.0]], "density": [TEXT, NONE, 2]},
     ),
     (
+        "migrate",
+        lambda m: peterrec.migrate,
+        lambda m: {"backbone": m.nowhere, "corpus": m.nowhere, "bundles": ["x"], "out": m.nowhere,
+                   "previous": m.nowhere, "config": None},
+        {"backbone": [LIST, NONE, DICT], "corpus": [LIST, NONE, DICT], "bundles": [TEXT, NONE, DICT, NUMBER, [3]],
+         "out": [LIST, NONE, NUMBER], "previous": [LIST, NONE, NUMBER], "config": [LIST, TEXT, DICT,
+         peterrec.AdaptConfig()]},
+    ),
+    (
         "tune",
         lambda m: peterrec.tune,
         lambda m: {"corpus": m.nowhere, "backbone": None, "out": m.nowhere, "task": None, "config": None,

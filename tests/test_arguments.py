@@ -62,7 +62,7 @@ ANSWERS = {
     "Answer", "AuditResult", "BenchmarkScores", "ClassAnswer", "Embeddings", "ItemsAnswer", "LabelPredictions",
     "LabelsAnswer",
     "NumberAnswer", "NumberPredictions", "Predictions", "Recommendations", "TopItems", "TuneResult", "TuneTrial",
-    "DriftReport", "PeriodMetric",
+    "DriftReport", "PeriodMetric", "MigrationReport",
 }  # fmt: skip
 WITHOUT_ARGUMENTS = {"PeterRecError", "__version__", "tune_process"}  # nothing to be given
 

@@ -35,6 +35,7 @@ SETTINGS_OF_VERBS: dict[str, type[config.Config]] = {
     "pretrain": config.PretrainConfig,
     "adapt": config.AdaptConfig,
     "grow": config.GrowConfig,
+    "migrate": config.MigrateConfig,
     "tune": config.TuneConfig,
     "evaluate": config.EvaluateConfig,
     "audit": config.AuditConfig,

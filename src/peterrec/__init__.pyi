@@ -23,6 +23,7 @@ from .config import (
     LabelTableConfig,
     LimitsConfig,
     MaskingConfig,
+    MigrateConfig,
     MultilabelTaskConfig,
     NegativesConfig,
     OptimConfig,
@@ -46,8 +47,10 @@ from .data.sources import convert, fetch
 from .errors import PeterRecError
 from .evaluation.audit_results import AuditResult
 from .evaluation.bundles import evaluate
+from .evaluation.migration_results import MigrationReport
 from .experiments.grid.runner import experiment
 from .experiments.pipeline import run
+from .migration.migrate import migrate
 from .model import UserModel
 from .process import tune_process
 from .serving.backup import backup
@@ -95,6 +98,8 @@ __all__ = [
     "LabelsConfig",
     "LimitsConfig",
     "MaskingConfig",
+    "MigrateConfig",
+    "MigrationReport",
     "MultilabelTaskConfig",
     "NegativesConfig",
     "NumberAnswer",
@@ -140,6 +145,7 @@ __all__ = [
     "inspect",
     "load_config",
     "merge_bundles",
+    "migrate",
     "predict",
     "predict_benchmark",
     "prepare",

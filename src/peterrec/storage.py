@@ -27,6 +27,7 @@ DESCRIPTIONS = {
     "cell": "cell.json",
     "benchmark": "benchmark.json",
     "search": "search.json",
+    "migration": "migration.json",
     "table of answers": "_answers.json",  # beside files of Parquet, whose readers do not look at such names
 }
 """The file that says what an artifact is, by kind."""
@@ -35,6 +36,7 @@ MAKERS = {
     "backbone": "peterrec pretrain",
     "bundle": "peterrec adapt",
     "benchmark": "peterrec benchmark build",
+    "migration": "peterrec migrate",
 }
 """The verb that writes an artifact, by kind."""
 HASH_DIGITS = 12  # that a message shows of a fingerprint: enough to tell those of one disk apart

@@ -46,6 +46,7 @@ from peterrec.config.loading import (
     with_settings,
     without_runner,
 )
+from peterrec.config.migration import MigrateConfig
 from peterrec.config.negatives import NegativesConfig
 from peterrec.config.patch import (
     PATCH_SETTINGS,
@@ -97,6 +98,7 @@ __all__ = [
     "LoraConfig",
     "MaskingConfig",
     "MethodConfig",
+    "MigrateConfig",
     "MultilabelTaskConfig",
     "Name",
     "NegativesConfig",

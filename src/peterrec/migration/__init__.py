@@ -1,0 +1,1 @@
+"""The verb `migrate`: bundles of an earlier backbone on the one that it became."""
