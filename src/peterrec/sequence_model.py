@@ -19,7 +19,6 @@ from peterrec.artifacts.backbone_io import PretrainedBackbone
 from peterrec.artifacts.bundle_io import Bundle, load_bundle
 from peterrec.artifacts.hub import HubAccess, artifact_folder, pretrained_folder
 from peterrec.artifacts.identity import BackboneIdentity
-from peterrec.artifacts.popularity import Popularity
 from peterrec.data.catalogue import Catalogue
 from peterrec.data.sequences import Sequences
 from peterrec.errors import ConfigError
@@ -65,10 +64,6 @@ class SequenceModel:
     def catalogue(self) -> Catalogue:
         """The source catalogue."""
         return self.pretrained.catalogue
-
-    @cached_property
-    def _popularity(self) -> Popularity:
-        return Popularity(self.catalogue.counts)
 
     @cached_property
     def identity(self) -> BackboneIdentity:
@@ -354,13 +349,15 @@ class SequenceModel:
         read = network.next_item_vectors
         width = network.backbone.config.channels
         vectors = self.inference.vectors(sequences, read, width, network.backbone, length, batch_size)
-        return ItemScorer(vectors, *network.output_table(), self._popularity, sequences.item_counts)
+        return ItemScorer(
+            vectors, *self.pretrained.next_item_outputs(), self.pretrained.popularity, sequences.item_counts
+        )
 
     def targets(self, bundle: str | None = None) -> Catalogue:
         """Return the items that `recommend` chooses from: the targets of a bundle, or the source catalogue.
 
         Args:
-            bundle: of a ranking task; None for the source catalogue.
+            bundle: of a ranking task; None for the source catalogue, without items that are retired.
 
         Returns:
             External ids, in the order of the scores.
@@ -374,7 +371,7 @@ class SequenceModel:
                     "the backbone was pre-trained to tell users apart, and predicts no items",
                     remedy="name a bundle of a ranking task, or pre-train with prediction_weight above 0",
                 )
-            return self.catalogue
+            return self.pretrained.next_items
         targets = self.bundle(bundle).targets
         if targets is None:
             raise ConfigError(f"bundle {bundle!r} is of a {self.bundle(bundle).kind} task", remedy="use predict")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from peterrec._version import __version__
 from peterrec.artifacts.cards import backbone_card
 from peterrec.artifacts.identity import BackboneIdentity, dump_identity, load_identity
 from peterrec.artifacts.learned_content import LearnedContent
+from peterrec.artifacts.popularity import Popularity
 from peterrec.artifacts.tensors import fingerprint, load_into, map_into, read_tensors, write_tensors
 from peterrec.config import (
     BackboneConfig,
@@ -23,9 +26,10 @@ from peterrec.config import (
     dump_optional,
     load_optional,
 )
-from peterrec.data.catalogue import Catalogue
+from peterrec.data.catalogue import Catalogue, ItemId
 from peterrec.data.corpus import Corpus
 from peterrec.data.preprocessing import feature_sizes
+from peterrec.data.sequences import IntArray
 from peterrec.errors import FingerprintError
 from peterrec.nn.build import build_backbone
 from peterrec.nn.next_item import NextItemModel
@@ -56,6 +60,7 @@ class PretrainedBackbone:
         new_users: who of its corpus was kept out of pre-training; None: nobody.
         grown_from: the backbones that it was before items were added to it, oldest first.
         content: what it learned of the content of items, which new ones get by; None: nothing.
+        retired: items that are read and not recommended any more.
     """
 
     network: NextItemModel
@@ -68,6 +73,31 @@ class PretrainedBackbone:
     new_users: KeptOutUsersConfig | None = None
     grown_from: tuple[BackboneIdentity, ...] = ()
     content: LearnedContent | None = None
+    retired: tuple[ItemId, ...] = ()
+
+    @cached_property
+    def _recommended(self) -> IntArray:
+        """Positions of the items that are recommended."""
+        retired = np.asarray(self.catalogue.find(self.retired), dtype=np.int64) - self.catalogue.first
+        return np.setdiff1d(np.arange(len(self.catalogue)), retired)
+
+    @cached_property
+    def next_items(self) -> Catalogue:
+        """Items that `recommend` without a bundle chooses from: the catalogue without those that are retired."""
+        return self.catalogue.take(self._recommended) if self.retired else self.catalogue
+
+    @cached_property
+    def popularity(self) -> Popularity:
+        """Popularity of these items: the answer where no event is known."""
+        return Popularity(self.next_items.counts)
+
+    def next_item_outputs(self) -> tuple[Tensor, Tensor]:
+        """Return vectors and biases that these items are scored with, (n, C) and (n,)."""
+        weight, bias = self.network.output_table()
+        if not self.retired:
+            return weight, bias
+        rows = torch.from_numpy(self._recommended).to(weight.device)
+        return weight[rows], bias[rows]
 
     @property
     def fingerprint(self) -> str:
@@ -174,6 +204,8 @@ def save_backbone(
         meta["new_users"] = dump_optional(pretrained.new_users)
     if pretrained.content is not None:
         meta["item_content"] = pretrained.content.fingerprint
+    if pretrained.retired:
+        meta["retired"] = list(pretrained.retired)
     if pretrained.grown_from:
         meta["grown_from"] = [dump_identity(ancestor) for ancestor in pretrained.grown_from]
     with new_folder(path, overwrite=overwrite, kind="backbone") as folder:
@@ -222,6 +254,7 @@ def load_backbone(path: Path, *, mapped: bool = False) -> PretrainedBackbone:
             new_users=load_optional(KeptOutUsersConfig, meta.get("new_users")),
             grown_from=stated.grown_from,
             content=None if mapped or "item_content" not in meta else LearnedContent.read(path, meta["item_content"]),
+            retired=tuple(meta.get("retired", ())),
         )  # fmt: skip
     if not mapped:
         _check_identity(path, pretrained.identity, stated, "its {}")

@@ -31,6 +31,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
             check_format(meta, kind, path)
             if kind == "bundle":
                 meta["metrics"] = read_json(path / "metrics.json")
+            if "retired" in meta:
+                meta["retired"] = len(meta["retired"])
             return {"path": str(path), **meta, "bytes": _size(path)}
     if path.name and path.with_name(path.name + ".training").exists():  # `.` and `/` have no name
         remedy = "run the pretrain or adapt that makes it again, with --resume"

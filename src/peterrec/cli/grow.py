@@ -31,6 +31,12 @@ def command(
             "beside a corpus to know its items better; alone to add all that are new in it.",
         ),
     ] = None,
+    retire: Annotated[
+        str | None,
+        typer.Option(
+            "--retire", metavar="TABLE", help="Items (item_id) that `recommend` without a bundle is to name no more."
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     resume: ResumeOption = False,
@@ -47,8 +53,9 @@ def command(
     overrides = [*set_, "runner.progress=false"] if quiet else set_
     settings = load_config(GrowConfig, config, overrides)
     with logged_remarks(quiet):
-        model = grow(backbone, corpus, out, settings, items=items, resume=resume, overwrite=overwrite)
+        model = grow(backbone, corpus, out, settings, items=items, retired=retire, resume=resume, overwrite=overwrite)
     if not quiet:
         growth = model.pretrained.training["growth"][-1]
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in growth.get("metrics", {}).items())
-        say(f"wrote {out}: {growth['items']:,} items were added{f' ({metrics})' if metrics else ''}")
+        retired = f", {growth['retired']:,} were retired" if "retired" in growth else ""
+        say(f"wrote {out}: {growth['items']:,} items were added{f' ({metrics})' if metrics else ''}{retired}")

@@ -19,6 +19,7 @@ from peterrec.artifacts.backbone_io import PretrainedBackbone, save_backbone
 from peterrec.artifacts.hub import artifact_folder
 from peterrec.config import GrowConfig, PretrainConfig, dump_yaml, with_settings
 from peterrec.data.batching import EpochStream
+from peterrec.data.catalogue import ItemId
 from peterrec.data.corpus import Corpus
 from peterrec.data.item_content import ItemContent
 from peterrec.data.pretraining_users import split_users
@@ -34,6 +35,7 @@ from peterrec.training.loop import Plan, fit
 from peterrec.training.new_items import event_counts, event_features, with_items
 from peterrec.training.objectives import ExampleSource, objective_of, valid_batches
 from peterrec.training.pretrain_module import PretrainModule
+from peterrec.training.retired_items import retired_items
 from peterrec.training.work_folder import WorkFolder
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,6 +53,7 @@ def grow(
     config: GrowConfig | None = None,
     *,
     items: Any = None,
+    retired: Any = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -71,6 +74,9 @@ def grow(
         items: Parquet, CSV or a DataFrame with a column `item_id` and columns that describe items, old and new ones:
             texts, categories, numbers, or lists of numbers. Of a backbone that was pre-trained with such a table, the
             same columns; without a corpus, new items alone will do.
+        retired: Parquet, CSV or a DataFrame with a column `item_id`: items that `recommend` without a bundle is to
+            name no more, beside those that were retired before. In histories they are read as ever. Alone, it leaves
+            everything else as it is.
         resume: go on with a killed run; the result is the same as without the kill, bit for bit on a CPU.
         overwrite: replace the backbone at `out`.
         callbacks: of Lightning, called while training.
@@ -82,8 +88,9 @@ def grow(
     Raises:
         FingerprintError: the corpus' catalogue does not begin with the backbone's.
         DataError: there is no new item, or there are too few users; the corpus has users who were kept out of
-            pre-training; the items cannot be read, or describe none of the backbone's.
-        ConfigError: neither corpus nor items are given; or as for `pretrain`.
+            pre-training; the items cannot be read, or describe none of the backbone's; or those to retire are none of
+            its items, or all.
+        ConfigError: neither corpus, items nor items to retire are given; or as for `pretrain`.
         ArtifactError, TrainingError, InterruptedRun, StorageError: as for `pretrain`.
     """
     config = with_settings(GrowConfig, config, settings)
@@ -93,17 +100,25 @@ def grow(
     content = None if items is None else ItemContent(items)
     check_output(Path(out), overwrite=overwrite, kind="backbone")
     work = None
+    retired_before: tuple[ItemId, ...] = backbone.pretrained.retired
     if corpus is not None:
         corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
         _check_corpus(backbone.pretrained, corpus, config)
+        if retired is not None:
+            retired_items(corpus.catalogue, retired, retired_before)
         read = {"backbone": backbone.fingerprint, "corpus": corpus.manifest["fingerprint"]}
         read["items"] = "none" if content is None else content.fingerprint
         work = WorkFolder(Path(out), config, read, resume=resume, overwrite=overwrite, kind="backbone")
         grown, growth = _by_events(backbone.pretrained, corpus, content, config, work, callbacks)
     elif content is not None:
         grown, growth = _by_content(backbone.pretrained, content)
+    elif retired is not None:
+        grown, growth = backbone.pretrained, {}
     else:
-        raise ConfigError("there is nothing to grow by", remedy="name a corpus, a table of items, or both")
+        raise ConfigError("there is nothing to grow by", remedy="name a corpus, a table of items, or items to retire")
+    if retired is not None:
+        grown = replace(grown, retired=retired_items(grown.catalogue, retired, retired_before))
+        growth["retired"] = len(grown.retired) - len(retired_before)
     growth["items"] = len(grown.catalogue) - len(backbone.catalogue)
     earlier = backbone.pretrained.training.get("growth", [])
     grown = replace(grown, training=grown.training | {"growth": [*earlier, growth]})

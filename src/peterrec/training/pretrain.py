@@ -203,7 +203,8 @@ def _pretrain(
         facts | origin | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
     )
     learned = None if sources.content is None else fold_content(network, sources.content.encoder)
-    pretrained = replace(_pretrained_backbone(network, corpus, config, training), content=learned)
+    retired = () if sources.start is None else sources.start.pretrained.retired
+    pretrained = replace(_pretrained_backbone(network, corpus, config, training), content=learned, retired=retired)
     on_rank_zero(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
     on_rank_zero(work.remove)
     for warning in training["warnings"]:
