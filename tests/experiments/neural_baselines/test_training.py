@@ -200,9 +200,10 @@ class Steps:
         self.weights.append(float(self.network.weight.detach()))
         return {"score": self.values[len(self.weights) - 1]}
 
-    def train(self, mode: Any, **settings: Any) -> Any:
+    def train(self, mode: Any, start: float | None = None, **settings: Any) -> Any:
         config = NeuralBaselineConfig(optim=OptimConfig(lr=0.1, schedule="constant"), **settings)
         curve = Curve("score", mode)
+        curve.start = None if start is None else {"epoch": -1, "score": start}
         train_epochs(self.network, self.losses, 1, self.validate, config, curve, lambda _: None)
         return curve
 
@@ -214,6 +215,13 @@ def test_it_stops_when_patience_ends_and_goes_back_to_the_best_epoch(mode: str, 
     assert len(curve.rows) == 4
     assert curve.best["epoch"] == 1, "the first of equals"
     assert float(steps.network.weight.detach()) == steps.weights[1] != steps.weights[3]
+
+
+def test_it_goes_back_to_where_it_began_if_no_epoch_is_better() -> None:
+    steps = Steps([0.1, 0.2])
+    first = float(steps.network.weight.detach())
+    steps.train("max", start=0.3, epochs=2)
+    assert float(steps.network.weight.detach()) == first != steps.weights[1]
 
 
 def test_it_stops_at_the_last_epoch() -> None:

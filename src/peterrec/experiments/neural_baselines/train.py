@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peterrec.config import AdaptConfig
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError, TrainingError
 from peterrec.evaluation.baselines import baseline_settings, find_baseline
@@ -91,9 +92,10 @@ def train_epochs(
     losses: Callable[[], Iterable[Tensor]],
     steps: int,
     validate: Callable[[], dict[str, float]],
-    config: NeuralBaselineConfig,
+    config: NeuralBaselineConfig | AdaptConfig,
     curve: Curve,
     say: Say,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Train until the valid users' metric no longer improves, and leave the network at its best epoch.
 
@@ -103,15 +105,16 @@ def train_epochs(
         steps: of an epoch.
         validate: returns the metrics of the valid users, with the network in evaluation mode.
         config: epochs, patience, optimiser.
-        curve: gets a row for each epoch, and says which is best.
+        curve: gets a row for each epoch, and says which is best; its `start`, if there is one, may be.
         say: receives a line for each epoch.
+        optimizer: of what is trained; if not given, one with the settings of `config` for all of it.
 
     Raises:
         TrainingError: a loss or metric is not finite.
     """
-    optimizer = make_optimizer(network.parameters(), config.optim)
+    optimizer = optimizer or make_optimizer(network.parameters(), config.optim)
     schedule = make_schedule(optimizer, config.optim, steps * config.epochs)
-    best_weights: dict[str, Tensor] = {}
+    best_weights: dict[str, Tensor] = {} if curve.start is None else copy.deepcopy(network.state_dict())
     clock = time.perf_counter()
     for epoch in range(config.epochs):
         network.train()
