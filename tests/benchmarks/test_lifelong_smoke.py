@@ -1,4 +1,4 @@
-"""The run over an ordered list of tasks runs, and patches forget nothing in it."""
+"""The run over an ordered list of tasks runs, and patches and Conure forget nothing in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lifelong.py"
 
 
 @pytest.mark.slow
-def test_patches_forget_nothing(tmp_path: Path) -> None:
+def test_every_method_learns_tasks_in_order(tmp_path: Path) -> None:
     data = planted(users=200, items=30, clusters=3, mean_events=6, seed=1)
     corpus = peterrec.prepare(
         data.events, tmp_path / "corpus", domain="domain", source={"domains": ["source"]}, users=data.users,
@@ -32,9 +32,14 @@ def test_patches_forget_nothing(tmp_path: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    losses = json.loads(out.read_text())
-    first, last = losses["patches"]["cluster"]
-    assert first == last
-    first, last = losses["fine-tuning in sequence"]["cluster"]
-    assert first != last
-    assert "| cluster | " in process.stdout
+    results = json.loads(out.read_text())
+    assert list(results) == ["patches", "fine-tuning in sequence", "conure", "teracon"]
+    for method in ("patches", "conure"):
+        first, last = results[method]["losses"]["cluster"]
+        assert first == last, method
+    for method in ("fine-tuning in sequence", "teracon"):
+        first, last = results[method]["losses"]["cluster"]
+        assert first != last, method
+    for shares in ("trained", "stored"):
+        assert results["patches"][shares]["cluster"] < results["fine-tuning in sequence"]["trained"]["cluster"]
+    assert process.stdout.count("| cluster | ") == 4
