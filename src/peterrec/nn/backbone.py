@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
+from peterrec.nn.dropout import dropout_of_sum
 from peterrec.nn.event_features import EventFeatureEmbedding
 from peterrec.nn.execution import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.patch import TaskPatch
@@ -185,7 +185,7 @@ class Backbone(nn.Module):
             run = recomputed_run
         dropout = self.dropout if self.training else 0.0
         if dropout > 0 and first == 0:
-            x = F.dropout(x, dropout)
+            x = dropout_of_sum(x, None, dropout)
         return run(self.blocks, x, keep, patch, steps, first, dropout)
 
     def dropping_out(self, fraction: float) -> Self:

@@ -7,13 +7,13 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from peterrec.errors import ConfigError
 from peterrec.nn.block import at_outputs
+from peterrec.nn.dropout import dropout_of_sum
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import BlockSteps
 from peterrec.process import forked
@@ -38,8 +38,7 @@ def run_blocks(
     for index, block_steps in enumerate(steps, first):
         out = blocks[index](x, keep, patch, index, block_steps)
         if dropout > 0:
-            residual = x if block_steps is None else at_outputs(x, block_steps)
-            out = residual + F.dropout(out - residual, dropout)
+            out = dropout_of_sum(out, x if block_steps is None else at_outputs(x, block_steps), dropout)
         x = out
         keep = keep if keep is None or block_steps is None else at_outputs(keep, block_steps)
     return x
