@@ -5,6 +5,7 @@
 A tenth of the items, by a hash of their ids, are new: the first backbone never saw their events. Then it grows by all
 events, with and without training; others are trained again on all of them. A tenth of the users are in no training;
 asked for is the last event of each, after the ones before: among all items, and new ones among new ones alone.
+Another (`continued`) is the first one trained further on all events, for as many epochs at most.
 Where there is a table of items, others learn what it says of them, and grow by that.
 `--seeds` draws other items and other weights. What is there is not done again. --tiny runs on made-up users.
 """
@@ -126,6 +127,10 @@ def methods(case: Case, seed: int, epochs: int) -> dict[str, tuple[UserModel, fl
             case.folder / name,
             lambda out, start=models[start][0], log=log, run=run: peterrec.grow(start, log, out, **run),
         )
+    start = models["before"][0]
+    models["continued"] = timed(
+        case.folder / "continued", lambda out: peterrec.pretrain(later, out, settings, initial=start)
+    )
     return models
 
 
