@@ -22,9 +22,10 @@ from peterrec.migration.judge import read_by
 from peterrec.migration.migrate import migrate
 from peterrec.model import UserModel
 from peterrec.storage import read_json
+from peterrec.training.adapt import adapt, adapt_jointly
 from peterrec.training.initial_bundle import moved_to, read_of_lineage
 from training.small import QUIET, StopAt, Stopped
-from training.upgrade import NEW_TARGET, TASKS, Upgrade
+from training.upgrade import NEW_TARGET, TASKS, Upgrade, bundle_config
 
 SETTINGS: dict[str, Any] = {"bootstrap": 100, "runner": QUIET}
 
@@ -147,6 +148,44 @@ def test_what_is_worse_there_is_trained_further(upgrade: Upgrade, turned: UserMo
     without = migrate(*place[:3], tmp_path / "b", upgrade.backbone, refit=False, **SETTINGS).bundles[0]
     assert (without.verdict, without.written) == ("refit", None)
     assert "no bundle of cluster is written" in without.notes[0]
+
+
+def test_what_valid_users_decided_is_decided_again(upgrade: Upgrade, tmp_path: Path) -> None:
+    calibrated = bundle_config(epochs=1, calibration={"method": "temperature"})
+    before = adapt(upgrade.backbone, upgrade.corpus, "cluster", tmp_path / "cluster", calibrated)
+    place = (upgrade.later_backbone, upgrade.later_corpus, [tmp_path / "cluster"], tmp_path / "out", upgrade.backbone)
+    (row,) = migrate(*place, refit=False, **SETTINGS).bundles
+    assert row.written == "kept"
+    _, after = upgrade.models()
+    after.load_bundle(tmp_path / "out" / "cluster")
+    written = after.bundle("cluster")
+    assert before.calibration is not None
+    assert written.calibration is not None
+    assert written.calibration.users == row.users
+    assert written.calibration.temperature != before.calibration.temperature
+
+
+def test_what_was_erased_is_erased_again_and_never_kept(upgrade: Upgrade, tmp_path: Path) -> None:
+    pytest.importorskip("concept_erasure")
+    adapt(upgrade.backbone, upgrade.corpus, "spend", tmp_path / "spend", bundle_config(epochs=1, erase="cluster"))
+    place = (upgrade.later_backbone, upgrade.later_corpus, [tmp_path / "spend"], tmp_path / "out", upgrade.backbone)
+    (row,) = migrate(*place, **SETTINGS).bundles
+    assert (row.verdict, row.written) == ("refit", "refitted")
+    assert "cluster was erased of what spend read before" in row.notes[0]
+    _, after = upgrade.models()
+    after.load_bundle(tmp_path / "out" / "spend")
+    assert after.bundle("spend").erased == "cluster"
+
+
+def test_bundles_of_several_tasks_are_kept_or_not(upgrade: Upgrade, tmp_path: Path) -> None:
+    config = bundle_config(epochs=1, strategy="joint")
+    adapt_jointly(upgrade.backbone, upgrade.corpus, ["cluster", "spend"], tmp_path / "joint", config)
+    path = tmp_path / "joint" / "cluster"
+    place = (upgrade.later_backbone, upgrade.later_corpus, [path], tmp_path / "out", upgrade.backbone)
+    (row,) = migrate(*place, **SETTINGS).bundles
+    assert [version.version for version in row.versions] == ["before", "kept"]
+    assert "neither refitted nor made anew" in row.notes[0]
+    assert row.written == ("kept" if row.verdict == "keep" else None)
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ class Upgrade:
         later_backbone: continued from `backbone` with it.
     """
 
-    def __init__(self, folder: Path, users: int = 300) -> None:
+    def __init__(self, folder: Path, users: int = 360) -> None:
         data = synthetic(users=users, items=40, targets=12, mean_events=10, seed=4)
         clusters = np.array([int(name[1:]) for name in data.users["cluster"].to_pylist()])
         spend = 2.0 + 3.0 * clusters + np.random.default_rng(0).normal(0, 0.5, len(clusters))

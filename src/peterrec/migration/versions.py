@@ -18,6 +18,7 @@ from peterrec.evaluation.migration_results import Version
 from peterrec.model import UserModel
 from peterrec.training.adapt import adapt
 from peterrec.training.decide import check_calibration, decide, with_reference
+from peterrec.training.erasure import attribute_to_erase
 from peterrec.training.initial_bundle import InitialBundle, moved_to, read_of_lineage
 from peterrec.training.work_folder import WorkFolder
 
@@ -53,7 +54,7 @@ class MigratingBundle:
             TaskError: the corpus has no such task, one of other classes or another split, or too few valid users for
                 its calibration.
             ArtifactError: it is missing or damaged.
-            ConfigError: its `config.yaml` is of another release.
+            ConfigError: its `config.yaml` is of another release, or what erases its attribute is not installed.
         """
         bundle = read_of_lineage(folder, model)
         task = replace(corpus.task(bundle.name), exclude_seen=bundle.exclude_seen)
@@ -67,6 +68,8 @@ class MigratingBundle:
             InitialBundle.read(bundle, model)
         except ConfigError as error:
             obstacle = f"{name} is neither refitted nor made anew: {error.message}"
+        if obstacle is None and (config.refit or config.anew):
+            attribute_to_erase(settings, corpus, [bundle.name])
         return cls(name, bundle, start, task, settings.model_copy(update={"runner": config.runner}), obstacle)
 
     def moved(self, model: UserModel) -> Bundle:
