@@ -12,7 +12,7 @@ from peterrec.data.sequences import UNK, Sequences
 from peterrec.evaluation.intervals import Verdict
 from peterrec.evaluation.migration_results import Version
 from peterrec.evaluation.results import Comparison
-from peterrec.migration.judge import decide_migration, read_by
+from peterrec.migration.judge import decide_migration, largest_loss, read_by
 from peterrec.model import UserModel
 
 LEVEL = "no clear difference"
@@ -47,6 +47,20 @@ def test_the_verdict_follows_what_is_clear(
     comparisons += [] if anew is None else [pair("anew", "refitted", anew)]
     assert decide_migration(comparisons) == expected
     assert decide_migration(comparisons, may_keep=False) == ("refit" if expected == "keep" else expected)
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "expected"),
+    [
+        ("log_loss", -0.1, 0.3, 0.3), ("mrr@5", -0.1, 0.3, 0.1), ("log_loss", -0.3, -0.1, None),
+        ("mrr@5", 0.1, 0.3, None), ("mrr@5", None, None, None),
+    ],
+)  # fmt: skip
+def test_what_may_be_lost_is_the_worse_end_of_the_interval(
+    metric: str, low: float | None, high: float | None, expected: float | None
+) -> None:
+    comparison = pair("kept", "before", LEVEL).model_copy(update={"low": low, "high": high})
+    assert largest_loss([comparison], metric) == expected
 
 
 def test_made_anew_beside_nothing_but_the_kept_one() -> None:

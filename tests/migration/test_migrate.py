@@ -83,6 +83,8 @@ def test_kept_bundles_are_written_and_load_on_the_new_backbone_alone(
         for name, tensor in source.tensors().items():
             torch.testing.assert_close(moved.tensors()[name], tensor, rtol=0, atol=0)
         assert moved.metrics["kept"]["backbone_fingerprint"] == before.fingerprint
+        losses = {"target": -(row.comparisons[0].low or 0.0)}
+        assert bool(row.notes) == (losses.get(row.task, row.comparisons[0].high or 0.0) > 0)
         assert moved.reference is not None
     tree = read_json(out / "migration.json")
     assert tree.pop("kind") == "migration"

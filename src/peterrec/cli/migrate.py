@@ -58,7 +58,12 @@ def command(
 
 def print_migration(report: MigrationReport, console: Console) -> None:
     """Print a row for each bundle: its metric in every version, what is to be done, and the epochs that saves."""
-    table = Table(title="on valid users", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="on valid users, and differences from before with their intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for column in ("bundle", "metric", "before", "kept", "refitted", "anew", "verdict", "epochs saved"):
         table.add_column(column)
     for bundle in report.bundles:
@@ -78,11 +83,11 @@ def _cell(bundle: MigratedBundle, version: Version) -> str:
         return "-"
     lines = [f"{row.value.value:.4f}"]
     compared = [pair for pair in bundle.comparisons if (pair.method, pair.reference) == (version, "before")]
-    lines += [f"{pair.difference:+.4f} ({_limits(pair.low, pair.high)})" for pair in compared]
+    lines += [f"{pair.difference:+.3f}\n{_limits(pair.low, pair.high)}" for pair in compared]
     if row.epochs is not None:
         lines.append(f"{row.epochs} epochs")
     return "\n".join(lines)
 
 
 def _limits(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
+    return "-" if low is None or high is None else f"{low:+.3f}/{high:+.3f}"

@@ -122,6 +122,14 @@ def compare_versions(estimates: Mapping[Version, Estimate], metric: str, confide
     return comparisons
 
 
+def largest_loss(comparisons: list[Comparison], metric: str) -> float | None:
+    """Return by how much the kept version may be worse than before, by its interval; None: it is better, or unknown."""
+    pair = next(row for row in comparisons if (row.method, row.reference) == ("kept", "before"))
+    limit = pair.high if metric in LOWER_IS_BETTER else pair.low
+    loss = None if limit is None else limit if metric in LOWER_IS_BETTER else -limit
+    return loss if loss is not None and loss > 0 else None
+
+
 def decide_migration(comparisons: list[Comparison], *, may_keep: bool = True) -> Migration:
     """Return what is to be done with a bundle, by what is clear about its versions.
 

@@ -18,13 +18,14 @@ from peterrec.config import MigrateConfig, dump_yaml, with_settings
 from peterrec.data.corpus import Corpus
 from peterrec.errors import ConfigError, FingerprintError
 from peterrec.evaluation.migration_results import BundleVersion, MigratedBundle, Migration, MigrationReport, Version
-from peterrec.evaluation.results import MetricEstimate
+from peterrec.evaluation.results import Comparison, MetricEstimate
 from peterrec.migration.judge import (
     Candidate,
     compare_versions,
     decide_migration,
     deciding_metric,
     estimate_versions,
+    largest_loss,
     read_by,
 )
 from peterrec.migration.versions import MigratingBundle
@@ -205,9 +206,20 @@ def _migrate_bundle(move: _Move, migrating: MigratingBundle) -> tuple[MigratedBu
         comparisons=comparisons,
         verdict=verdict,
         written=chosen,
-        notes=migrating.notes(chosen),
+        notes=[*migrating.notes(chosen), *(_loss_notes(migrating, comparisons, metric) if chosen == "kept" else [])],
     )
     return row, None if chosen is None else folders.get(chosen, versions[chosen])
+
+
+def _loss_notes(migrating: MigratingBundle, comparisons: list[Comparison], metric: str) -> list[str]:
+    """Return in words what a bundle that is kept may have lost: what is not clear is not proven to be nothing."""
+    loss = largest_loss(comparisons, metric)
+    if loss is None:
+        return []
+    users = len(migrating.task.part("valid"))
+    return [
+        f"{migrating.name} is kept; by {users:,} valid users its {metric} may be up to {loss:.4f} worse than before"
+    ]
 
 
 def _write(
