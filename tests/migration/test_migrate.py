@@ -143,6 +143,7 @@ def test_what_is_worse_there_is_trained_further(upgrade: Upgrade, turned: UserMo
     refitted, anew = row.version("refitted"), row.version("anew")
     assert refitted is not None and anew is not None  # noqa: PT018
     assert row.epochs_saved == anew.epochs - refitted.epochs  # type: ignore[operator]
+    assert read_json(tmp_path / "out" / "migration.json")["bundles"][0]["epochs_saved"] == row.epochs_saved
     turned.load_bundle(tmp_path / "out" / "cluster", "written")
     expected = values[row.written]
     assert log_losses(turned, "written", upgrade).mean() == pytest.approx(expected, rel=1e-4)

@@ -44,6 +44,7 @@ class MigratedBundle(_Frozen):
         versions: in the order of `Version`.
         comparisons: paired differences between versions, on the same users and resamples.
         verdict: `keep` the weights, `refit` them, or train `anew`.
+        epochs_saved: that a bundle made anew needs more than the refitted one; None where either was not trained.
         written: which version is in the folder of the migration; None: none, for it was not trained.
         notes: in words, what is to be known.
     """
@@ -56,6 +57,7 @@ class MigratedBundle(_Frozen):
     versions: list[BundleVersion]
     comparisons: list[Comparison]
     verdict: Migration
+    epochs_saved: int | None
     written: Version | None
     notes: list[str]
 
@@ -69,14 +71,6 @@ class MigratedBundle(_Frozen):
             None where it was not made.
         """
         return next((row for row in self.versions if row.version == version), None)
-
-    @property
-    def epochs_saved(self) -> int | None:
-        """Epochs that a bundle made anew needs more than the refitted one; None where either was not trained."""
-        refitted, anew = self.version("refitted"), self.version("anew")
-        if refitted is None or anew is None or refitted.epochs is None or anew.epochs is None:
-            return None
-        return anew.epochs - refitted.epochs
 
 
 class MigrationReport(_Frozen):

@@ -205,6 +205,7 @@ def _migrate_bundle(move: _Move, migrating: MigratingBundle) -> tuple[MigratedBu
         ],
         comparisons=comparisons,
         verdict=verdict,
+        epochs_saved=epochs["anew"] - epochs["refitted"] if {"anew", "refitted"} <= set(epochs) else None,
         written=chosen,
         notes=[*migrating.notes(chosen), *(_loss_notes(migrating, comparisons, metric) if chosen == "kept" else [])],
     )
