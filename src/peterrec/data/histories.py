@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,15 +13,14 @@ import pyarrow as pa
 from peterrec.config import ColumnsConfig, EventsConfig, PreprocessingConfig, with_settings
 from peterrec.data.catalogue import ItemId
 from peterrec.data.frames import FrameFiles, id_type, ids_as
+from peterrec.data.history_lines import EXAMPLE, LineReader, ReadHistory, parse_line
 from peterrec.data.ids import HistoryFeatures, UserHistories
-from peterrec.data.preprocessing import assumptions
 from peterrec.data.stored_histories import EVENTS_AT_ONCE, StoredHistories
 from peterrec.data.user_lines import UserLines
 from peterrec.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 ANSWER_COLUMNS = {"label", "labels", "probability", "prediction", "rank", "score", "vector", "known_events"}
-EXAMPLE = '{"user": "u1", "items": ["i1", "i2"]}'
 
 
 def read_histories(
@@ -39,10 +37,12 @@ def read_histories(
 
     Args:
         source: an open text stream or a file ending in .jsonl, .ndjson or .json with one object a line, such as
-            `{"user": "u1", "items": ["i1", "i2"]}`, items oldest first; or files of events, as `EventsConfig.paths`.
+            `{"user": "u1", "items": ["i1", "i2"]}`, items oldest first, with `times` and `features` of the events
+            where they are told (`history_lines`); or files of events, as `EventsConfig.paths`.
         events: what the columns of a file of events are called; its `paths` are replaced by `source`.
         allow_empty: accept users without items.
-        preprocessing: of the model that is asked: what its settings filter by, JSON lines are assumed to meet.
+        preprocessing: of the model that is asked: what its settings filter by and JSON lines do not tell, they are
+            assumed to meet.
         at_once: events held in memory at a time (a user with more is one piece); `EVENTS_AT_ONCE` if not given.
 
     Returns:
@@ -152,12 +152,12 @@ def _stored_lines(
     preprocessing: PreprocessingConfig | None,
     at_once: int,
 ) -> StoredHistories:
+    reader = LineReader(preprocessing)
     with contextlib.ExitStack() as on_error:
         stored = on_error.enter_context(StoredHistories())
-        _read_lines(lines, path, allow_empty, stored, at_once)
+        _read_lines(lines, path, allow_empty, stored, at_once, reader)
         on_error.pop_all()
-    assumed = assumptions(preprocessing, times=False, domains=False, features=False)
-    stored.notes = tuple(f"assumed: {line}" for line in assumed)
+    stored.notes = reader.notes()
     return stored
 
 
@@ -174,22 +174,27 @@ def _read_events(
 
 
 def _read_lines(
-    lines: Iterable[str], path: str | Path, allow_empty: bool, stored: StoredHistories, at_once: int
+    lines: Iterable[str],
+    path: str | Path,
+    allow_empty: bool,
+    stored: StoredHistories,
+    at_once: int,
+    reader: LineReader,
 ) -> None:
-    number, size, piece = 0, 0, UserHistories([], [])
+    number, size, piece = 0, 0, _empty_piece(reader)
     with UserLines() as user_lines:
         try:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
+            for number, text in enumerate(lines, start=1):
+                if not text.strip():
                     continue
-                user, history = parse_history(line, f"{path}, line {number}", allow_empty)
-                _refuse_second_line(user, number, user_lines.add(user, number), path)
-                piece.user_ids.append(user)
-                piece.items.append(history)
-                size += 1 + len(history)
+                place = f"{path}, line {number}"
+                line = parse_line(text, place, allow_empty)
+                _refuse_second_line(line.user, number, user_lines.add(line.user, number), path)
+                _append(piece, line.user, reader.read(line, place))
+                size += 1 + len(line.items)
                 if size >= at_once:
                     stored.append(piece)
-                    size, piece = 0, UserHistories([], [])
+                    size, piece = 0, _empty_piece(reader)
         except UnicodeDecodeError as error:
             place = f"{path}, after line {number}"
             raise DataError("is not UTF-8 text", remedy="save the file as UTF-8", path=place) from error
@@ -199,6 +204,18 @@ def _read_lines(
         raise DataError("there are no histories", remedy=f"write one line per user, such as {EXAMPLE}", path=path)
 
 
+def _empty_piece(reader: LineReader) -> UserHistories:
+    return UserHistories([], [], None if reader.encoder is None else HistoryFeatures([], []))
+
+
+def _append(piece: UserHistories, user: str, history: ReadHistory) -> None:
+    piece.user_ids.append(user)
+    piece.items.append(history.items)
+    if piece.features is not None:
+        piece.features.codes.append(history.codes)
+        piece.features.seconds.append(history.seconds)
+
+
 def _refuse_second_line(user: str, number: int, first: int, path: str | Path) -> None:
     if first != number:
         raise DataError(
@@ -206,35 +223,3 @@ def _refuse_second_line(user: str, number: int, first: int, path: str | Path) ->
             remedy="give each user one line with all of the user's items",
             path=f"{path}, line {number}",
         )
-
-
-def parse_history(line: str, place: str, allow_empty: bool) -> tuple[str, list[ItemId]]:
-    """Return the user and the items of a line of JSON; `place` is what an error says of where it stands.
-
-    Raises:
-        DataError: it is something else, or has no items, and they are not allowed to be missing.
-    """
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON ({error})", remedy=f"write one object a line: {EXAMPLE}", path=place) from error
-    if not isinstance(value, dict) or "user" not in value or "items" not in value:
-        raise DataError("is not an object with `user` and `items`", remedy=f"write e.g. {EXAMPLE}", path=place)
-    user, items = value["user"], value["items"]
-    if not _is_id(user) or user == "":
-        wrong = f"the user {user!r} is not a text or an integer of 64 bits"
-        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=place)
-    if not isinstance(items, list) or not all(_is_id(item) for item in items):
-        wrong = "`items` is not a list of texts or integers of 64 bits"
-        raise DataError(wrong, remedy=f"write e.g. {EXAMPLE}", path=place)
-    if not items and not allow_empty:
-        remedy = "leave out users without items, or allow them: allow_empty (--allow-empty)"
-        raise DataError(f"user {user!r} has no items", remedy=remedy, path=place)
-    return str(user), items
-
-
-def _is_id(value: Any) -> bool:
-    """Return whether a value can be an id: a text that has a UTF-8 form, or an integer of 64 bits."""
-    if isinstance(value, str):
-        return not any("\ud800" <= letter <= "\udfff" for letter in value)
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63

@@ -87,8 +87,9 @@ def predict(
         backbone: a folder written by `pretrain` or `hf://organization/name`, or a loaded model.
         bundle: as `adapt` returns it or a folder that it wrote, or `hf://...`, of a classification,
             regression or multilabel task.
-        source: a DataFrame of events; a file of them (Parquet, CSV) or of JSON lines (`{"user": ..., "items": [...]}`);
-            or an open text stream of these lines.
+        source: a DataFrame of events; a file of them (Parquet, CSV) or of JSON lines (`{"user": ..., "items": [...]}`,
+            which may have `times` and `features` of the events: docs/event-features.md); or an open text stream of
+            these lines.
         out: .parquet, .csv or .jsonl file to write, some users at a time; None writes none: the table is in memory.
         options: reading and writing.
         settings: of `AnswerOptions`, and of the columns of events (`user`, `item`, `time`, ...: `EventsConfig`), by

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import numpy as np
 
 from peterrec.arguments import describe
 from peterrec.config import TaskKind
 from peterrec.data.catalogue import ItemId
 from peterrec.data.event_features import EventFeatureEncoder, EventValues
+from peterrec.data.event_values import Problem, features_problem, length_problem, seconds_array
 from peterrec.data.sequences import IntArray
 from peterrec.data.ties import FloatArray
 from peterrec.errors import RequestError
@@ -281,19 +280,13 @@ def times_and_domains(request: Request) -> tuple[FloatArray | None, Sequence[str
         RequestError: they are not such, or not one for each item.
     """
     for name, values in (("times", request.times), ("domains", request.domains), ("features", request.features)):
-        if values is not None and len(values) != len(request.items):
-            message = f"there are {len(request.items):,} items, and {len(values):,} {name}"
-            raise RequestError(message, remedy=f"give one for each item, or leave `{name}` out")
+        if (problem := length_problem(name, values, len(request.items))) is not None:
+            raise RequestError(problem.message, remedy=problem.remedy)
     if request.times is None:
         return None, request.domains
-    try:
-        times = np.asarray(request.times, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        times = np.full(len(request.items), np.nan)
-    if not np.isfinite(times).all():
-        raise RequestError("a time is not a finite number", remedy="send seconds since 1970")
-    if (times[1:] < times[:-1]).any():
-        raise RequestError("the times decrease", remedy="send the oldest event first")
+    times = seconds_array(request.times)
+    if isinstance(times, Problem):
+        raise RequestError(times.message, remedy=times.remedy)
     return times, request.domains
 
 
@@ -309,17 +302,8 @@ def feature_codes(request: Request, encoder: EventFeatureEncoder | None, seconds
         RequestError: they are not such, there is no such feature, or a value cannot be one of its column.
     """
     events = [None] * len(request.items) if request.features is None else request.features
-    columns = () if encoder is None else tuple(encoder.columns.values())
-    for event in events:
-        if event is None:
-            continue
-        if not isinstance(event, Mapping):
-            raise RequestError(f"features of an event are {describe(event)}", remedy='pass e.g. {"type": "view"}')
-        unread = [name for name in event if name not in columns]
-        wrong = None if encoder is None else encoder.wrong_value(event)
-        if unread or wrong:
-            remedy = f"the model reads {', '.join(map(repr, columns))}" if columns else "the model reads items alone"
-            raise RequestError(wrong or f"there is no feature {unread[0]!r} of events", remedy=remedy)
+    if (problem := features_problem(events, encoder)) is not None:
+        raise RequestError(problem.message, remedy=problem.remedy)
     if encoder is None or (request.features is None and not (encoder.needs_times and seconds is not None)):
         return None
     return encoder.encode_values(events, seconds)

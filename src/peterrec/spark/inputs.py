@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from peterrec.data.histories import JSON_ENDINGS, parse_history
+from peterrec.data.histories import JSON_ENDINGS
+from peterrec.data.history_lines import parse_line
 from peterrec.data.prepare.files import describe, find_files
 from peterrec.data.prepare.spark_reader import errors_as_text
 from peterrec.errors import DataError
@@ -69,9 +70,13 @@ def parse_lines(batches: Iterator[pa.RecordBatch], source: str, allow_empty: boo
                 text = line.removeprefix("\ufeff")
                 if not text.strip():
                     continue
-                user, history = parse_history(text, f"{source}, the line {text:.60}", allow_empty)
-                users.append(user)
-                histories.append([str(item) for item in history])
+                place = f"{source}, the line {text:.60}"
+                history = parse_line(text, place, allow_empty)
+                if history.seconds is not None or history.features is not None:
+                    remedy = "give Spark the events themselves, or ask without Spark"
+                    raise DataError("tells times or features of events", remedy=remedy, path=place)
+                users.append(history.user)
+                histories.append([str(item) for item in history.items])
             columns = {"user": pa.array(users, pa.string()), "items": pa.array(histories, pa.list_(pa.string()))}
             yield pa.RecordBatch.from_pydict(columns)
 
