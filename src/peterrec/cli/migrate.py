@@ -18,7 +18,6 @@ from peterrec.cli.common import (
     logged_remarks,
     say,
 )
-from peterrec.config import MigrateConfig, load_config
 
 if TYPE_CHECKING:
     from peterrec.evaluation.migration_results import MigratedBundle, MigrationReport, Version
@@ -44,6 +43,7 @@ def command(
 
     They are judged on valid users, as they were before, as they are there, and trained further.
     """
+    from peterrec.config import MigrateConfig, load_config
     from peterrec.migration.migrate import migrate
 
     overrides = [*set_, *([] if refit else ["refit=false"]), *(["anew=true"] if anew else [])]
