@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from peterrec.config import PretrainConfig
 from peterrec.data.sequences import FIRST_ITEM, PAD
@@ -64,6 +65,10 @@ class PretrainModule(TrainedModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses; of several ranks, this one's part of it."""
+        with parametrize.cached():  # tables of two parts are added up once
+            return self._weighted_sum(batch)
+
+    def _weighted_sum(self, batch: dict[str, Tensor]) -> Tensor:
         losses, shares = [], []
         if self.config.prediction_weight > 0:
             losses.append(self.config.prediction_weight * self._prediction_share(batch))
