@@ -17,6 +17,7 @@ from peterrec.nn.dropout import dropout_of_sum
 from peterrec.nn.event_features import EventFeatureEmbedding
 from peterrec.nn.execution import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.patch import TaskPatch
+from peterrec.nn.precision import stored
 from peterrec.nn.receptive_field import BlockSteps, ReceptiveField, receptive_field_of_last
 from peterrec.nn.tokens import PAD, SPECIAL, items_of, tokens_before
 
@@ -186,7 +187,8 @@ class Backbone(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if dropout > 0 and first == 0:
             x = dropout_of_sum(x, None, dropout)
-        return run(self.blocks, x, keep, patch, steps, first, dropout)
+        out = run(self.blocks, stored(x), keep, patch, steps, first, dropout)
+        return out.to(x.dtype)
 
     def dropping_out(self, fraction: float) -> Self:
         """Return the same backbone with dropout of embeddings and of what each block adds, in training mode.
