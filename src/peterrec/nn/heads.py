@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from peterrec.nn.matmul import onednn_matmul
 
+GROUP = 64  # items of which the best is looked up first
 SPREAD = 1e-6  # deviations below it are rounding
 
 
@@ -24,6 +25,27 @@ def item_scores(
     """Return the score of every item for each row, in fp32: the few bits of bfloat16 would make ties."""
     with onednn_matmul(vectors.device):
         return torch.addmm(bias, vectors, weight.T)
+
+
+def best_scores(scores: Float[Tensor, "B n"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
+    """Return the k best scores of each row, best first, and where they are.
+
+    On a CPU the best k groups of items are found by their largest scores first, which holds the best k items: one quick
+    pass over all scores, and a search among few.
+    """
+    groups = scores.shape[1] // GROUP
+    if scores.device.type != "cpu" or groups <= 2 * k:
+        best = scores.topk(k, dim=1)
+        return best.values, best.indices
+    grouped = scores[:, : groups * GROUP].view(len(scores), groups, GROUP)
+    chosen = grouped.amax(dim=2).topk(k, dim=1).indices.unsqueeze(2)  # (B, k, 1)
+    values = grouped.gather(1, chosen.expand(-1, -1, GROUP)).flatten(1)  # (B, k * GROUP)
+    positions = (chosen * GROUP + torch.arange(GROUP)).flatten(1)
+    values = torch.cat([values, scores[:, groups * GROUP :]], dim=1)
+    last = torch.arange(groups * GROUP, scores.shape[1])
+    positions = torch.cat([positions, last.expand(len(scores), -1)], dim=1)
+    best = values.topk(k, dim=1)
+    return best.values, positions.gather(1, best.indices)
 
 
 class _Head(nn.Module):
