@@ -18,7 +18,7 @@ from peterrec.errors import DataError
 if TYPE_CHECKING:  # imported where it is used: a second that whoever loads a backbone would wait
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-TEXT_FACTORS = 128  # of the TF-IDF rows of a column of texts
+TEXT_FACTORS = 256  # of the TF-IDF rows of a column of texts
 MAX_CATEGORIES = 500  # of a column, the most frequent ones
 MIN_ITEMS = 5  # of a category
 MAX_WORDS = 50_000  # of a column of texts, the most frequent ones
