@@ -40,3 +40,9 @@ def test_the_service_is_asked_over_http_and_answers(tmp_path: Path) -> None:
     assert all(row["errors"] == {} and row["answered"] >= 15 for row in rows)
     assert printed.count("the knee: ") == 2
     assert not list(tmp_path.glob("peterrec-state"))
+
+
+@pytest.mark.slow
+def test_quick_paths_are_timed_beside_plain_ones(tmp_path: Path) -> None:
+    printed = run("paths.py", cwd=tmp_path)
+    assert [line.split()[1] for line in printed.splitlines()[4:]] == ["bf16,", "dropout,", "best"]
