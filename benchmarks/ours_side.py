@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from peterrec.training.task_loss import TaskLoss
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from worker import Job, Sizes, histories, serve, tune
 
@@ -34,6 +35,7 @@ from peterrec.training.objectives import ExampleSource, objective_of
 from peterrec.training.optim import clip_gradients, make_optimizer
 from peterrec.training.pretrain_module import PretrainModule
 from peterrec.training.strategies import build
+from peterrec.training.task_kinds import task_objective
 from peterrec.training.task_source import TaskSource
 
 BATCHES = 4  # different ones in turn, so that no step meets exactly the rows of the one before
@@ -45,12 +47,12 @@ def backbone_config(sizes: Sizes) -> BackboneConfig:
     return BackboneConfig(**size, tie_weights=True)
 
 
-def user_model(sizes: Sizes) -> UserModel:
+def user_model(sizes: Sizes, device: str = "cpu") -> UserModel:
     """Return a model of random weights, as `from_pretrained` would."""
     network = NextItemModel(Backbone(backbone_config(sizes), sizes.items))
     catalogue = Catalogue(pa.array(range(sizes.items)), np.ones(sizes.items, dtype=np.int64))
     pretrained = PretrainedBackbone(network, catalogue, max_length=sizes.events)
-    return UserModel(pretrained, device="cpu", precision=_literal(sizes.precision), compile=sizes.compile)
+    return UserModel(pretrained, device=device, precision=_literal(sizes.precision), compile=sizes.compile)
 
 
 def sequences_of(tokens: np.ndarray[Any, Any]) -> Sequences:
@@ -74,19 +76,20 @@ def _score_every_position(backbone: Backbone, tokens: Tensor) -> Tensor:
     return read_at(backbone(longer), position.unsqueeze(1))
 
 
-def rank(sizes: Sizes) -> Job:
+def rank(sizes: Sizes, device: str = "cpu") -> Job:
     """The best items of each user, of the whole catalogue."""
-    model, sequences = user_model(sizes), sequences_of(histories(sizes))
+    model, sequences = user_model(sizes, device), sequences_of(histories(sizes))
     return lambda: model.top_k(sequences, sizes.top, batch_size=sizes.batch)
 
 
-def pretrain(sizes: Sizes) -> Job:
+def pretrain(sizes: Sizes, device: str = "cpu") -> Job:
     """A step of pre-training."""
     config = PretrainConfig(
         item_init="random", dropout=0.0,  # as the other sides compute
         contrastive={"weight": 0.3, "users": sizes.contrastive_users} if sizes.contrastive_users else {"weight": 0.0},
         backbone=backbone_config(sizes), loss=_literal(sizes.loss), negatives=sizes.negatives,
-        max_length=sizes.events, batch_size=sizes.batch, runner=_runner(sizes),
+        table_updates=_literal(sizes.table_updates), max_length=sizes.events, batch_size=sizes.batch,
+        runner=_runner(sizes),
     )  # fmt: skip
     if sizes.last_only:
         return _last_items(config, sizes)
@@ -98,10 +101,10 @@ def pretrain(sizes: Sizes) -> Job:
         sequences = sequences_of(histories(sizes, 1, seed))
         sources.append(ExampleSource(objective, Windows.over(sequences, rows, config.max_length), sampler, sequences))
     drawn = (source.batch(rows, np.random.default_rng(seed)) for seed, source in enumerate(cycle(sources)))
-    return _step(module, drawn if sizes.draw else cycle(list(islice(drawn, BATCHES))), sizes)
+    return _step(module, drawn if sizes.draw else cycle(list(islice(drawn, BATCHES))), sizes, device)
 
 
-def adapt(sizes: Sizes) -> Job:
+def adapt(sizes: Sizes, device: str = "cpu") -> Job:
     """A step of adapting to a classification task."""
     config = AdaptConfig(
         readout="token",
@@ -115,9 +118,10 @@ def adapt(sizes: Sizes) -> Job:
     parts = [_part(sizes, seed) for seed in range(BATCHES)]
     trainable = build(config, Backbone(backbone_config(sizes), sizes.items), task, parts[0])
     sources = [TaskSource(task, part, config) for part in parts]
-    learner = Learner(task, parts[0], parts[0], trainable, sources[0], TaskLoss(config, None))
+    learner = Learner(task, parts[0], parts[0], trainable, sources[0], task_objective(config, task, parts[0]))
     rows, rng = np.arange(sizes.batch), np.random.default_rng(0)
-    return _step(AdaptModule([learner], config), cycle([{"0": source.batch(rows, rng)} for source in sources]), sizes)
+    batches = cycle([{"0": source.batch(rows, rng)} for source in sources])
+    return _step(AdaptModule([learner], config), batches, sizes, device)
 
 
 def _part(sizes: Sizes, seed: int) -> TaskPart:
@@ -153,24 +157,27 @@ def _literal(value: str) -> Any:
     return value  # a name from `Sizes`; the configuration checks it
 
 
-def _step(module: TrainedModule, batches: Iterator[Batch], sizes: Sizes) -> Job:
+def _step(module: TrainedModule, batches: Iterator[Any], sizes: Sizes, device: str = "cpu") -> Job:
     """Return what the trainer does with a batch, under the settings that `training/loop.py` makes."""
-    torch.use_deterministic_algorithms(True)
-    deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = False
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False
+    module.to(device)
     parameters = [parameter for parameter in module.trained.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(parameters, module.optim)
     clip_norm = module.optim.clip_norm
     mixed: Callable[[], Any] = nullcontext
     if sizes.precision == "bf16":
-        mixed = _bf16
+        mixed = partial(torch.autocast, device, torch.bfloat16)  # as Lightning's bf16-mixed
     module.train()
 
     def run() -> None:
         optimizer.zero_grad()
-        with onednn_matmul():
+        batch = move_data_to_device(next(batches), device)
+        with onednn_matmul(device):
             with mixed():
-                loss: Any = module.training_step(next(batches), 0)
+                loss: Any = module.training_step(batch, 0)
             loss.backward()
         module.on_after_backward()
         if clip_norm is not None:
@@ -178,10 +185,6 @@ def _step(module: TrainedModule, batches: Iterator[Batch], sizes: Sizes) -> Job:
         optimizer.step()
 
     return run
-
-
-def _bf16() -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16)  # as Lightning's bf16-mixed
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Sizes:
     loss: str = "full"  # of pre-training: full or sampled
     last_only: bool = False  # of pre-training: only the last item of a row is a target
     contrastive_users: int = 0  # of pre-training: told from each other beside it; 0: nobody
+    table_updates: str = "auto"  # of pre-training: dense, rows, or auto
     draw: bool = False  # of pre-training: batches are drawn in the step, as a training does
     strategy: str = "patch"
     anomaly: str = "shipped"  # autograd's anomaly mode in RecBole: as it is after its import, or off
