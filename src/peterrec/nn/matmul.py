@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from peterrec.nn.process_setting import ProcessSetting
 
 X86 = ("x86_64", "AMD64")
 
@@ -24,12 +25,7 @@ def _setting() -> Any:
     return setting if hasattr(setting, "fp32_precision") else None
 
 
-class _PrecisionOverride:
-    """Number of callers inside `onednn_matmul` at the moment, and the setting that the first of them met."""
-
-    lock = threading.Lock()
-    inside = 0
-    saved_precision: Any = None
+_ONEDNN = ProcessSetting("fp32_precision", "bf16")
 
 
 @contextmanager
@@ -48,14 +44,5 @@ def onednn_matmul(device: torch.device | str = "cpu") -> Iterator[None]:
     if setting is None:
         yield
         return
-    with _PrecisionOverride.lock:
-        if _PrecisionOverride.inside == 0:
-            _PrecisionOverride.saved_precision, setting.fp32_precision = setting.fp32_precision, "bf16"
-        _PrecisionOverride.inside += 1
-    try:
+    with _ONEDNN.changed(setting):
         yield
-    finally:
-        with _PrecisionOverride.lock:
-            _PrecisionOverride.inside -= 1
-            if _PrecisionOverride.inside == 0:
-                setting.fp32_precision = _PrecisionOverride.saved_precision

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from peterrec.errors import ConfigError
+from peterrec.nn.process_setting import ProcessSetting
 
 Precision = Literal["fp32", "bf16"]
+_CUDNN = ProcessSetting("allow_tf32", False)
 
 
 def checked_precision(precision: Precision, device: torch.device) -> Precision:
@@ -28,8 +30,24 @@ def checked_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context of a precision: bf16 multiplies matrices in bfloat16, and `stored` says what else is."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+    """Return the context of a precision.
+
+    bf16 multiplies matrices in bfloat16, and `stored` says what else is. On a GPU torch lets convolutions round what
+    they multiply to TF32 (10 bits, errors of 1e-3), unless it is told not to; fp32 here is fp32, so that answers are
+    those of a CPU, and of states event by event, whose products are no convolutions.
+    """
+    if precision != "fp32":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext() if device.type != "cuda" or _chosen_otherwise() else _CUDNN.changed(torch.backends.cudnn)
+
+
+def _chosen_otherwise() -> bool:
+    """Return whether somebody set the precision of convolutions alone (torch 2.9), which then is as they want it."""
+    try:
+        _ = torch.backends.cudnn.allow_tf32  # refuses to be read then, and would overwrite it if it were set
+    except RuntimeError:
+        return True
+    return False
 
 
 def stored(x: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:

@@ -17,6 +17,7 @@ from peterrec.data.sequences import IntArray, Sequences
 from peterrec.errors import ConfigError
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.patch import TaskPatch
+from peterrec.nn.precision import arithmetic
 from peterrec.nn.stream import Stream
 
 # Events that a state may be behind to get them one by one: each costs a pass over the layers at one position, which for
@@ -119,7 +120,7 @@ class StatePool:
         last = {key: index for index, key in enumerate(keys)}
         order, size = list(last.values()), max(1, min(batch_size, self.capacity))
         chunks: list[Tensor] = []
-        with onednn_matmul(self.device):
+        with arithmetic("fp32", self.device), onednn_matmul(self.device):  # whatever the precision of windows
             for start in range(0, len(order), size):
                 chunks.append(self._update_and_read(order[start : start + size], keys, histories, patch_of))
         if not chunks:
