@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from peterrec.serving.users import Users
 from peterrec.training.adapt import adapt
 from peterrec.training.pretrain import pretrain
 from training.small import adapt_config, prepare_synthetic, pretrain_config
+from training.test_event_features import corpus_of as corpus_with_features
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,6 +74,31 @@ def test_the_whole_job_runs(corpus: Corpus, tmp_path: Path, precision: str, upda
         bundle = adapt(model, corpus, "cluster", tmp_path / strategy, adapt_config(strategy=strategy, runner=runner))
         model.add_bundle(bundle, strategy)
     assert model.device.type == "cuda"
+
+
+def test_what_else_is_learned_runs(tmp_path: Path) -> None:
+    """Features of events, content of items, a bundle that is gone on from, and attention over patches."""
+    items = pa.table({"item_id": [f"i{n:02}" for n in range(12)], "price": [float(n % 5) for n in range(12)]})
+    corpus = corpus_with_features(tmp_path, "corpus", features=["step", "time:gap"])
+    runner = RunnerConfig(accelerator="gpu", progress=False)
+    model = pretrain(corpus, tmp_path / "backbone", pretrain_config(epochs=1, dropout=0.1, runner=runner), items=items)
+    model = pretrain(
+        corpus, tmp_path / "later", pretrain_config(epochs=1, runner=runner), items=items, initial=model
+    )  # fmt: skip
+    config = adapt_config(epochs=1, runner=runner)
+    initial = adapt(model, corpus, "group", tmp_path / "first", config)
+    adapt(model, corpus, "group", tmp_path / "second", config, initial=initial)
+    paths = [str(tmp_path / name) for name in ("first", "second")]
+    fused = adapt(model, corpus, "group", tmp_path / "fused", config.model_copy(update={"fuse": tuple(paths)}))
+    answers = []
+    for device in ("cuda", "cpu"):
+        loaded = UserModel.from_pretrained(tmp_path / "later", device=device)
+        for name in ("first", "second", "fused"):
+            loaded.load_bundle(tmp_path / name, name)
+        answers += [loaded.probabilities(corpus.sequences, name) for name in loaded.bundles]
+    assert fused.name == "group"
+    for on_gpu, on_cpu in zip(answers[:3], answers[3:], strict=True):
+        np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-4)
 
 
 def test_the_engine_and_its_states_say_what_they_say_on_the_cpu(tmp_path: Path) -> None:
