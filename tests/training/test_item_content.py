@@ -23,10 +23,12 @@ from peterrec.errors import ConfigError, DataError, FingerprintError
 from peterrec.model import UserModel
 from peterrec.nn.build import build_backbone
 from peterrec.nn.item_content import ContentPart
+from peterrec.nn.losses import LogUniformSampler
 from peterrec.nn.next_item import NextItemModel
 from peterrec.training.grow import grow
 from peterrec.training.item_content import add_content, fold_content
 from peterrec.training.pretrain import pretrain
+from peterrec.training.pretrain_module import PretrainModule
 from training.small import BACKBONE, LEARNS, StopAt, Stopped, pretrain_config
 
 GROUPS = ("copper", "iron", "steel", "enamel")
@@ -94,6 +96,37 @@ def test_some_items_do_without_a_row_of_their_own_in_a_step():
     assert not is_dropped[~is_described].any()
     assert 0.15 < is_dropped[is_described].float().mean() < 0.35
     torch.testing.assert_close(part.eval()(residual)[4:], residual[4:] + content)
+
+
+@pytest.mark.parametrize("views", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_step_on_the_items_of_a_batch_is_one_on_whole_tables(corpus, network, views, monkeypatch):
+    settings = config(
+        backbone=BACKBONE.model_copy(update=NETWORKS[network]),
+        loss="sampled",
+        negatives=9,
+        contrastive={"weight": 0.5 if views else 0.0, "users": 4},
+    )
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, len(corpus.catalogue) // 2, (6, 5), generator=rng) + FIRST_ITEM
+    inputs[0, 3:] = 0
+    batch = {"inputs": inputs, "targets": inputs.roll(1, 0), "negatives": torch.tensor([1, 1, 40, 3, 0, 9, 9, 30, 2])}
+    batch |= {"views": inputs.view(3, 2, 5)} if views else {}
+    gradients = []
+    for whole in (False, True):
+        trained = NextItemModel(build_backbone(settings.backbone, len(corpus.catalogue), seed=3))
+        _, features = ItemContent(pans(range(12))).fit(corpus.catalogue)
+        add_content(trained, features, np.ones(len(features)), dropout=0.0)
+        module = PretrainModule(trained, settings, LogUniformSampler(len(corpus.catalogue)))
+        if whole:
+            monkeypatch.setattr("peterrec.training.pretrain_module.has_content", lambda _: False)
+        module.train()
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        gradients.append({name: p.grad for name, p in trained.named_parameters()} | {"loss": loss.detach()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_new_items_have_what_their_content_says_and_are_recommended(folder, tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -205,6 +206,12 @@ class Backbone(nn.Module):
         copied._modules = {**self._modules, "embedding": _embedding(self.embedding.weight)}
         return copied
 
+    def with_item_vectors(self, table: Float[Tensor, "V C"]) -> Self:
+        """Return the same backbone with other embeddings, through which gradients go on; all else is shared."""
+        copied: Self = copy.copy(self)
+        copied._modules = {**self._modules, "embedding": _Lookup(table)}
+        return copied
+
     def recomputing(self) -> Self:
         """Return the same backbone, which keeps less for the backward pass and computes it again. All is shared."""
         copied: Self = copy.copy(self)
@@ -273,6 +280,18 @@ class Backbone(nn.Module):
             blocks = {i: nn.ModuleDict({name: block.get_submodule(name)}) for i, block in blocks.items()}
         parts = {name: self.get_submodule(name) for name in self._input_modules} if unshared.embedding else {}
         return nn.ModuleDict(parts | ({"blocks": nn.ModuleDict(blocks)} if unshared.blocks else {}))
+
+
+class _Lookup(nn.Module):
+    """Rows of a table that is computed."""
+
+    def __init__(self, table: Float[Tensor, "V C"]) -> None:
+        super().__init__()
+        self.weight = table
+
+    def forward(self, tokens: Int[Tensor, "*n"]) -> Float[Tensor, "*n C"]:
+        """Return the rows of tokens; [PAD] has no gradient."""
+        return F.embedding(tokens, self.weight, PAD)
 
 
 def _embedding(table: Tensor) -> nn.Embedding:

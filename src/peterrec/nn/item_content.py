@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -41,9 +41,21 @@ class ContentPart(nn.Module):
 
     def forward(self, residual: Float[Tensor, " rows *C"]) -> Float[Tensor, " rows *C"]:
         """Return the table."""
-        content = self.features @ self.projection
+        return self._sum(residual, self.features, self.is_described)
+
+    def rows(self, residual: Float[Tensor, " n *C"], rows: Int[Tensor, " n"]) -> Float[Tensor, " n *C"]:
+        """Return some rows of the table: those of special tokens, all of them and first, and of some items.
+
+        Args:
+            residual: of these rows.
+            rows: which, ascending.
+        """
+        items = rows[self.special :] - self.special
+        return self._sum(residual, self.features.index_select(0, items), self.is_described.index_select(0, items))
+
+    def _sum(self, residual: Tensor, features: Tensor, is_described: Tensor) -> Tensor:
         items = residual[self.special :]
         if self.training and self.dropout > 0:
-            is_dropped = self.is_described & (torch.rand(len(items), device=items.device) < self.dropout)
+            is_dropped = is_described & (torch.rand(len(items), device=items.device) < self.dropout)
             items = torch.where(is_dropped.view(-1, *[1] * (items.dim() - 1)), 0.0, items)
-        return torch.cat([residual[: self.special], items + content])
+        return torch.cat([residual[: self.special], items + features @ self.projection])

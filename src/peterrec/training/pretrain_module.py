@@ -22,6 +22,7 @@ from peterrec.nn.next_item import NextItemModel
 from peterrec.nn.readout import readout_named, represent
 from peterrec.nn.sparse_table import TouchedRows
 from peterrec.nn.tokens import items_of
+from peterrec.training.batch_vocabulary import BatchVocabulary, has_content
 from peterrec.training.callbacks import require_finite
 from peterrec.training.distributed import gather_rows, on_rank_zero, rank, shard_rows, shard_size, world_size
 from peterrec.training.loop import TrainedModule, backbone_for_runner
@@ -55,6 +56,7 @@ class PretrainModule(TrainedModule):
         rows = shard_size(config.batch_size_for(0))
         backbone = backbone_for_runner(network.backbone, config.runner, rows, [config.max_length])
         self.backbone = backbone.dropping_out(config.dropout)
+        self._vocabulary: BatchVocabulary | None = None
         self._touched: list[TouchedRows] = []
         self._results: list[ValidResults] = []
 
@@ -65,8 +67,14 @@ class PretrainModule(TrainedModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses; of several ranks, this one's part of it."""
-        with parametrize.cached():  # tables of two parts are added up once
-            return self._weighted_sum(batch)
+        if self.sampler is not None and has_content(self.trained):
+            self._vocabulary = BatchVocabulary.from_batch(self.trained, self.backbone, batch)
+            batch = self._vocabulary.batch
+        try:
+            with parametrize.cached():  # with the full softmax: both parts of a table are added up once
+                return self._weighted_sum(batch)
+        finally:
+            self._vocabulary = None
 
     def _weighted_sum(self, batch: dict[str, Tensor]) -> Tensor:
         losses, shares = [], []
@@ -101,7 +109,8 @@ class PretrainModule(TrainedModule):
             width = readout_named(config.readout).width(self.config.backbone.channels)
             return torch.zeros(0, views.shape[1], width, device=self.device, requires_grad=True)
         # A dense gradient of a table of which only touched rows are updated would cost more than all else.
-        backbone = self.backbone.with_frozen_embedding() if self.by_rows else self.backbone
+        backbone = self.backbone if self._vocabulary is None else self._vocabulary.backbone
+        backbone = backbone.with_frozen_embedding() if self.by_rows else backbone
         vectors = represent(backbone, views.flatten(0, 1), readout=config.readout)
         with self.full_precision():
             return vectors.float().view(*views.shape[:2], -1)
@@ -117,12 +126,15 @@ class PretrainModule(TrainedModule):
             return nothing
         if self.by_rows:
             return self._on_rows(batch, is_target, targets)
-        hidden = self.trained.outgoing(self.backbone(batch["inputs"])[is_target])  # (N, C)
-        weight, bias = self.trained.output_table()
+        vocabulary = self._vocabulary
+        backbone = self.backbone if vocabulary is None else vocabulary.backbone
+        hidden = self.trained.outgoing(backbone(batch["inputs"])[is_target])  # (N, C)
+        weight, bias = self.trained.output_table() if vocabulary is None else (vocabulary.weight, vocabulary.bias)
         if self.sampler is None:
             return chunked_full_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias)
         negatives = batch["negatives"]
-        expected = self.sampler.log_expected(negatives, len(negatives))
+        drawn = negatives if vocabulary is None else vocabulary.negatives
+        expected = self.sampler.log_expected(drawn, len(drawn))
         return chunked_sampled_softmax_loss(hidden, targets - FIRST_ITEM, weight, bias, negatives, expected)
 
     def _on_rows(self, batch: dict[str, Tensor], is_target: Tensor, targets: Tensor) -> Tensor:
