@@ -73,6 +73,7 @@ class Backbone(nn.Module):
             self.event_features = EventFeatureEmbedding(feature_sizes, config.channels, generator, EMBEDDING_STD)
         self.compiled_shapes: frozenset[tuple[int, int]] = frozenset()
         self.recomputes = False
+        self.masks_always = False
         self.dropout = 0.0
 
     def set_items(self, items: int) -> None:
@@ -162,6 +163,8 @@ class Backbone(nn.Module):
     def padding_mask(self, tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T 1"] | None:
         """Return True at real positions; None if padding only follows them, where a causal backbone never looks."""
         real = tokens != PAD
+        if self.masks_always:
+            return real.unsqueeze(2)
         harmful = real[:, 1:] & ~real[:, :-1] if self.config.kind == "causal" else ~real
         return real.unsqueeze(2) if bool(harmful.any()) else None
 
@@ -182,7 +185,9 @@ class Backbone(nn.Module):
             steps: of each of these blocks; None: every position is computed.
             first: number of the first of them.
         """
-        run = compiled_run if tuple(x.shape[:2]) in self.compiled_shapes else run_blocks
+        # Without compiled shapes no size is looked at: that of an exported batch is no number yet.
+        is_compiled = bool(self.compiled_shapes) and tuple(x.shape[:2]) in self.compiled_shapes
+        run = compiled_run if is_compiled else run_blocks
         if self.recomputes and torch.is_grad_enabled():
             run = recomputed_run
         dropout = self.dropout if self.training else 0.0
@@ -216,6 +221,15 @@ class Backbone(nn.Module):
         """Return the same backbone, which keeps less for the backward pass and computes it again. All is shared."""
         copied: Self = copy.copy(self)
         copied.recomputes = True
+        return copied
+
+    def masking_always(self) -> Self:
+        """Return the same backbone, which masks padding whether it does harm or not. All is shared.
+
+        Then no step depends on what the tokens are, and the network is one graph for all of them (`torch.export`).
+        """
+        copied: Self = copy.copy(self)
+        copied.masks_always = True
         return copied
 
     def compiled(self, rows: int, lengths: Iterable[int]) -> Self:

@@ -61,7 +61,7 @@ def places_beside(events: Bool[Tensor, "B T"], *, at_both_ends: bool) -> Int[Ten
 
 def read_at(hidden: Float[Tensor, "B T C"], positions: Int[Tensor, "B n"]) -> Float[Tensor, "B C"]:
     """Return the sum of each row's hidden states at its positions."""
-    rows = torch.arange(len(hidden), device=hidden.device)
+    rows = torch.arange(hidden.shape[0], device=hidden.device)
     return hidden[rows.unsqueeze(1), positions].sum(dim=1)
 
 
