@@ -215,6 +215,13 @@ CASES: list[Case] = [
          "seed": [TEXT, NONE]},
     ),
     (
+        "export_model",
+        lambda m: peterrec.export_model,
+        lambda m: {"backbone": m.nowhere, "out": m.nowhere, "bundles": ["x"], "format": "torch", "overwrite": False},
+        {"backbone": [LIST, NONE, DICT], "out": [LIST, NONE, DICT, NUMBER], "bundles": [TEXT, NONE, DICT, NUMBER, [3]],
+         "format": [LIST, NONE, TEXT], "overwrite": [NONE, TEXT]},
+    ),
+    (
         "AnswerOptions",
         lambda m: peterrec.AnswerOptions,
         lambda m: {"events": None, "allow_empty": False, "unknown": None, "batch_size": 3, "precision": "fp32"},

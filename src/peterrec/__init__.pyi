@@ -50,6 +50,7 @@ from .evaluation.bundles import evaluate
 from .evaluation.migration_results import MigrationReport
 from .experiments.grid.runner import experiment
 from .experiments.pipeline import run
+from .export.export import export_model
 from .migration.migrate import migrate
 from .model import UserModel
 from .process import tune_process
@@ -139,6 +140,7 @@ __all__ = [
     "embed",
     "evaluate",
     "experiment",
+    "export_model",
     "fetch",
     "grow",
     "grow_targets",

@@ -28,6 +28,7 @@ DESCRIPTIONS = {
     "benchmark": "benchmark.json",
     "search": "search.json",
     "migration": "migration.json",
+    "graph": "graph.json",
     "table of answers": "_answers.json",  # beside files of Parquet, whose readers do not look at such names
 }
 """The file that says what an artifact is, by kind."""
@@ -37,6 +38,7 @@ MAKERS = {
     "bundle": "peterrec adapt",
     "benchmark": "peterrec benchmark build",
     "migration": "peterrec migrate",
+    "graph": "peterrec export",
 }
 """The verb that writes an artifact, by kind."""
 HASH_DIGITS = 12  # that a message shows of a fingerprint: enough to tell those of one disk apart

@@ -1,0 +1,1 @@
+"""Graphs of a backbone and its bundles for other runtimes."""
