@@ -71,12 +71,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6, help="of pre-training, at most")
     parser.add_argument("--users", type=float, default=1.0, help="share of the users, by a hash of their ids")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     print(f"{date.today()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {options.epochs} epochs")
     if not options.tiny and not options.data.is_file():
         raise SystemExit(f"skipped: {options.data} is not there")
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         events = synthetic(users=400).events if options.tiny else pq.read_table(options.data)
         domain = "source" if options.tiny else options.domain
         items = options.items or options.data.with_name("items.parquet")
