@@ -113,12 +113,12 @@ def test_a_step_on_the_items_of_a_batch_is_one_on_whole_tables(corpus, network, 
     batch = {"inputs": inputs, "targets": inputs.roll(1, 0), "negatives": torch.tensor([1, 1, 40, 3, 0, 9, 9, 30, 2])}
     batch |= {"views": inputs.view(3, 2, 5)} if views else {}
     gradients = []
-    for whole in (False, True):
+    for on_complete_tables in (False, True):
         trained = NextItemModel(build_backbone(settings.backbone, len(corpus.catalogue), seed=3))
         _, features = ItemContent(pans(range(12))).fit(corpus.catalogue)
         add_content(trained, features, np.ones(len(features)), dropout=0.0)
         module = PretrainModule(trained, settings, LogUniformSampler(len(corpus.catalogue)))
-        if whole:
+        if on_complete_tables:
             monkeypatch.setattr("peterrec.training.pretrain_module.has_content", lambda _: False)
         module.train()
         loss = module.training_step(batch, 0)
