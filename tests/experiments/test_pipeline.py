@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from log_lines import log_lines
 from peterrec.config import RunConfig, load_config
 from peterrec.data.synthetic import synthetic
-from peterrec.errors import ConfigError, InterruptedRun
+from peterrec.errors import ConfigError, DataError, InterruptedRun
 from peterrec.experiments import pipeline
 from peterrec.experiments.pipeline import run
 from peterrec.storage import read_json
@@ -85,6 +86,32 @@ def test_what_is_there_is_reused_and_what_changed_is_done_again(folder: Path) ->
     assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == STAGES[1:]
     write_data(folder, seed=2)
     assert done_again(folder, settings(folder, *overrides, "pretrain.seed=1", "adapt.seed=1")) == STAGES
+
+
+def test_a_table_of_items_is_read_by_pretraining(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "items.parquet"
+    config = settings(folder, f"items={table}")
+    with pytest.raises(DataError, match=r"items\.parquet"):
+        run(config, tmp_path / "out")
+    assert not (tmp_path / "out" / "corpus").exists()
+    monkeypatch.setattr("peterrec.experiments.pipeline._adapt_and_evaluate", raise_stopped)
+    items = pq.read_table(folder / "events.parquet")["item_id"].unique().to_pylist()
+    reused = []
+    for price in (1.0, 1.0, 2.0):
+        pq.write_table(pa.table({"item_id": items, "price": [price * (n % 3) for n in range(len(items))]}), table)
+        with log_lines() as messages, pytest.raises(Stopped):
+            run(config, tmp_path / "out")
+        reused.append(any("[pretrain]" in line and "reusing" in line for line in messages))
+    assert reused == [False, True, False]
+    assert (tmp_path / "out" / "backbone" / "item_content.json").is_file()
+
+
+class Stopped(Exception):  # noqa: N818 - after pre-training, for a test
+    """What a run is stopped with."""
+
+
+def raise_stopped(*_: object) -> None:
+    raise Stopped
 
 
 @pytest.mark.slow

@@ -191,6 +191,16 @@ def test_without_a_table_there_is_nothing_of_it(corpus, folder, tmp_path):
     assert sorted(names) == sorted(plain.network.state_dict().keys())
 
 
+def test_going_on_begins_with_what_both_parts_added_up_to(corpus, folder, tmp_path):
+    settings = {"config": config(epochs=1), "initial": folder}
+    continued = pretrain(corpus, tmp_path / "continued", **settings, items=pans(range(12)))
+    before = UserModel.from_pretrained(folder).pretrained
+    start = continued.pretrained.training["start"]["valid_loss"]
+    assert start == pytest.approx(before.training["metrics"]["valid_loss"], abs=1e-4)
+    assert continued.pretrained.content is not None
+    assert pretrain(corpus, tmp_path / "without", **settings).pretrained.content is None
+
+
 def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(corpus, tmp_path):
     settings = config(checkpoint_every=1, epochs=3)
     uninterrupted = pretrain(corpus, tmp_path / "uninterrupted", settings, items=pans(range(12)))

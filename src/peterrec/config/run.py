@@ -31,6 +31,9 @@ class RunConfig(Config):
     fetch: str | None = Field(default=None, description="a public data set to fetch into `data` first")
     data: str = Field(default="runs/data", description="folder that data sets are fetched into, each under its name")
     prepare: PrepareConfig = Field(description="events and tasks")
+    items: str | None = Field(
+        default=None, description="Parquet or CSV with `item_id` and columns that describe items, for `pretrain`"
+    )
     pretrain: PretrainConfig = Field(default=PretrainConfig(), description="of the backbone")
     adapt: AdaptConfig = Field(default=AdaptConfig(), description="of every task and strategy")
     strategies: tuple[Strategy, ...] = Field(

@@ -14,6 +14,7 @@ from peterrec.arguments import checked, did_you_mean
 from peterrec.artifacts.inspection import inspect
 from peterrec.config import AdaptConfig, RunConfig, build_config, dump_yaml, same_settings
 from peterrec.data.corpus import Corpus
+from peterrec.data.item_content import ItemContent
 from peterrec.data.prepare import input_files, prepare
 from peterrec.data.sources import fetch
 from peterrec.errors import ConfigError, InterruptedRun
@@ -100,6 +101,8 @@ def run(
 def _run(config: RunConfig, out: str | Path, overwrite: bool, command: str) -> Path:
     state = RunState(config, Path(out), overwrite)
     _check_overrides(config)
+    if config.fetch is None:  # else it may be among what is fetched
+        _items_fingerprint(config)
     _fetch(state)
     corpus = _prepare(state)
     model = _pretrain(state, corpus)
@@ -147,13 +150,24 @@ def _prepare(state: RunState) -> Corpus:
 
 
 def _pretrain(state: RunState, corpus: Corpus) -> UserModel:
-    path, settings = state.out / "backbone", state.config.pretrain
-    made_from = description(path).get("training", {}).get("corpus_fingerprint")
-    reusable = made_from == corpus.manifest["fingerprint"] and same_settings(path / "config.yaml", settings)
+    path, settings, items = state.out / "backbone", state.config.pretrain, state.config.items
+    training = description(path).get("training", {})
+    made_from = {name: training.get(name) for name in ("corpus_fingerprint", "items")}
+    inputs = {"corpus_fingerprint": corpus.manifest["fingerprint"], "items": _items_fingerprint(state.config)}
+    reusable = made_from == inputs and same_settings(path / "config.yaml", settings)
     return state.stage(
         "pretrain", reusable, lambda: UserModel.from_pretrained(path),
-        lambda: pretrain(corpus, path, settings, resume=not state.overwrite, overwrite=True),
+        lambda: pretrain(corpus, path, settings, items=items, resume=not state.overwrite, overwrite=True),
     )  # fmt: skip
+
+
+def _items_fingerprint(config: RunConfig) -> str | None:
+    """Return the fingerprint of the table of items, if there is one.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return None if config.items is None else ItemContent(config.items).fingerprint
 
 
 def _adapt_jointly(state: RunState, model: UserModel, corpus: Corpus) -> None:
