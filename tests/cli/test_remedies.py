@@ -23,13 +23,16 @@ READERS = ("prepare", "predict", "recommend", "embed")
 # pass the errors of the others on: there, it is the setting beside the option that counts.
 RAISED_BY = {
     "cli/adapt.py": ("adapt",),
+    "cli/answer.py": ("predict", "recommend", "embed"),
     "cli/experiment.py": ("experiment",),
     "cli/prepare.py": ("prepare",),
     "config/loading.py": ("run", "experiment", "prepare", "pretrain", "adapt", "evaluate", "serve"),
     "storage.py": ("run", "fetch", "convert", "prepare", "pretrain", "adapt"),
     "artifacts/inspection.py": ("pretrain", "adapt"),
+    "process.py": ("pretrain", "adapt"),
     "data/batching.py": ("pretrain", "adapt"),
     "data/histories.py": ("predict", "recommend", "embed"),
+    "data/history_lines.py": ("predict", "recommend", "embed"),
     "data/prepare/": ("prepare",),
     "data/prepare/columns.py": READERS,
     "data/prepare/events.py": READERS,
@@ -48,9 +51,13 @@ RAISED_BY = {
     "experiments/neural_baselines/": ("experiment",),
     "nn/": ("pretrain", "adapt"),
     "serving/": ("serve",),
+    "spark/": ("predict", "recommend", "embed"),
     "training/": ("pretrain", "adapt"),
+    "tuning/": ("tune",),
 }
-NO_OPTIONS = {"--no-deps"}  # of pip
+NO_OPTIONS = {"--no-deps", "--debug"}  # of pip; of every verb
+OF_THE_VERB_AT_HAND = {("config/loading.py", "--out"), ("config/loading.py", "--config"), ("storage.py", "--resume")}
+NO_SETTINGS = {"backbone.embedding.weight", "patch.task_items.table"}  # tensors
 SETTINGS = {
     "convert": (config.AmazonConfig,),
     "prepare": (config.PrepareConfig,),
@@ -60,6 +67,7 @@ SETTINGS = {
     "run": (config.RunConfig,),
     "experiment": (config.ExperimentConfig,),
     "serve": (config.ServeConfig,),
+    "tune": (config.RunConfig, config.AdaptConfig),  # what it searches
 }
 CROSSING = {"training/": ("pretrain", "adapt", "prepare")}  # verbs that a remedy may send its reader back to
 
@@ -101,10 +109,12 @@ def texts(value: ast.AST) -> Iterator[str]:
 def test_every_option_is_one_of_each_verb_that_raises_the_remedy() -> None:
     wrong, checked = [], 0
     for module, text in remedies():
-        for named, option in re.findall(r"(?:(\w+) )?(?<![\w-])(--[a-z][a-z-]*)", text):
+        for match in re.finditer(r"(?<![\w-])--[a-z][a-z-]*", text):
             checked += 1
-            verbs = (named,) if named in VERBS else verbs_of(module)  # "prepare --catalogue" is of prepare
-            if option in NO_OPTIONS:
+            option, words = match[0], re.findall(r"`(?:peterrec )?\w+|\w+ (?:it with )?$", text[: match.start()])
+            named = [word for word in re.findall(r"\w+", " ".join(words)) if word in VERBS]
+            verbs = (named[-1],) if named else verbs_of(module)  # "prepare --catalogue" is of prepare
+            if option in NO_OPTIONS or (module, option) in OF_THE_VERB_AT_HAND:
                 continue
             if not verbs or any(option not in options_of(verb) for verb in verbs):
                 wrong.append((module, option, text))
@@ -147,7 +157,7 @@ def test_every_setting_is_one_of_a_verb_that_raises_the_remedy() -> None:
     sections = "|".join(sorted(top_level_sections()))
     for module, text in remedies():
         for setting in set(re.findall(rf"(?<![\w./])(?:{sections})\.[a-z_]+(?:\.[a-z_]+)*", text)):
-            if setting.endswith((".json", ".sqlite")):  # a file
+            if setting.endswith((".json", ".sqlite")) or setting in NO_SETTINGS:  # a file, a tensor
                 continue
             checked += 1
             prefix = next((prefix for prefix in CROSSING if module.startswith(prefix)), None)
