@@ -20,6 +20,8 @@ ROWS = (
     "pre-training step, sampled softmax, d=256",
     "training step with RecBole's loss (last item, full softmax)",
     "100,000 supervised targets",
+    "contrastive pre-training, 64 users beside 64 windows of 100 events, batches drawn in the step",
+    "contrastive pre-training, 64 users beside 64 windows of 10 events, batches drawn in the step",
     "step of adapting a patch, 10 classes",
 )
 MEASURED = re.compile(r"(\S+) \((\S+) \.\. (\S+)\)")
