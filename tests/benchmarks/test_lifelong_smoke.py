@@ -26,9 +26,10 @@ def test_every_method_learns_tasks_in_order(tmp_path: Path) -> None:
     backbone = {"channels": 8, "dilations": [1]}
     peterrec.pretrain(corpus, tmp_path / "backbone", backbone=backbone, epochs=1, runner={"progress": False})
     out = tmp_path / "losses.json"
-    arguments = [str(tmp_path / "corpus"), str(tmp_path / "backbone"), "noise", "cluster", "--set", "epochs=3"]
+    arguments = [str(tmp_path / "corpus"), str(tmp_path / "backbone"), "noise", "cluster"]
+    settings = [f"--set={setting}" for setting in ("epochs=3", "selection=valid", "optim.lr=0.02")]
     process = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments, "--set", "selection=valid", "--set", "optim.lr=0.02", "--out", str(out)],
+        [sys.executable, str(SCRIPT), *arguments, *settings, "--out", str(out)],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
