@@ -6,15 +6,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 from builders import tiny_bundle, tiny_catalogue, tiny_pretrained
 from hub_server import TOKEN, Hub, Repository, serve_hub
+from peterrec import push
+from peterrec.artifacts.backbone_io import save_backbone
 from peterrec.artifacts.hub import HubLocation, find_location
+from peterrec.artifacts.learned_content import LearnedContent
+from peterrec.data.item_content import ItemContent
 from peterrec.errors import ArtifactError, ConfigError, FingerprintError, HubError
 from peterrec.model import UserModel
 
@@ -66,6 +73,20 @@ def load_all(options: dict[str, Any]) -> UserModel:
     for name in ("age", "shop"):
         loaded.load_bundle("org/model", subfolder=f"bundles/{name}", **options)
     return loaded
+
+
+def test_what_was_learned_of_content_is_pushed_and_read(hub: Hub, options: dict[str, Any], tmp_path: Path) -> None:
+    """Every file that a backbone's config.json speaks of is one that a push sends and a reader fetches."""
+    pretrained = tiny_pretrained()
+    items = pa.table({"item_id": [f"item-{i}" for i in range(12)], "price": range(12)})
+    encoder, features = ItemContent(items).fit(pretrained.catalogue)
+    projections = {name: torch.ones(features.shape[1] + 1, 8) for name in ("embedding", "output")}
+    content = LearnedContent(encoder, projections | {"bias": torch.ones(features.shape[1] + 1)})
+    save_backbone(tmp_path / "backbone", replace(pretrained, content=content))
+    push(tmp_path / "backbone", "org/model", **owner(hub))
+    loaded = UserModel.from_pretrained("org/model", "cpu", **options)
+    assert loaded.pretrained.content is not None
+    assert loaded.pretrained.content.fingerprint == content.fingerprint
 
 
 FRESH = """

@@ -22,7 +22,13 @@ REQUIRED: dict[Kind, tuple[str, ...]] = {
     "bundle": ("adapter_config.json", "adapter_model.safetensors", "metrics.json"),
 }
 FILES: dict[Kind, tuple[str, ...]] = {
-    "backbone": (*REQUIRED["backbone"], "README.md", "config.yaml"),
+    "backbone": (
+        *REQUIRED["backbone"],
+        "item_content.json",
+        "item_content.safetensors",
+        "README.md",
+        "config.yaml",
+    ),
     "bundle": (
         *REQUIRED["bundle"],
         "labels.json",
