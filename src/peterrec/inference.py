@@ -14,7 +14,7 @@ from peterrec.artifacts.popularity import Popularity
 from peterrec.data.batching import inference_batches
 from peterrec.data.sequences import IntArray, Sequences
 from peterrec.nn.backbone import Backbone
-from peterrec.nn.heads import best_scores, item_scores
+from peterrec.nn.heads import grouped_topk, item_scores
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import Precision, arithmetic
 from peterrec.process import check_device_after_fork, survive_forks
@@ -65,7 +65,7 @@ class ItemScorer:
                 is_target = batch_excluded.items >= 0
                 indices = np.stack([batch_excluded.repeat()[is_target], batch_excluded.items[is_target]])
                 scores[tuple(torch.from_numpy(indices).to(scores.device))] = -torch.inf
-            best, places = best_scores(scores, k)
+            best, places = grouped_topk(scores, k)
             top.scores[rows], top.positions[rows] = best.cpu().numpy(), places.cpu().numpy()
             start += len(scores)
         for row in np.flatnonzero(self.known_events == 0).tolist():  # of equally popular items the earlier is first

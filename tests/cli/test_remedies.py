@@ -56,7 +56,7 @@ RAISED_BY = {
     "tuning/": ("tune",),
 }
 NO_OPTIONS = {"--no-deps", "--debug"}  # of pip; of every verb
-OF_THE_VERB_AT_HAND = {("config/loading.py", "--out"), ("config/loading.py", "--config"), ("storage.py", "--resume")}
+VERB_FROM_CONTEXT = {("config/loading.py", "--out"), ("config/loading.py", "--config"), ("storage.py", "--resume")}
 NO_SETTINGS = {"backbone.embedding.weight", "patch.task_items.table"}  # tensors
 SETTINGS = {
     "convert": (config.AmazonConfig,),
@@ -114,7 +114,7 @@ def test_every_option_is_one_of_each_verb_that_raises_the_remedy() -> None:
             option, words = match[0], re.findall(r"`(?:peterrec )?\w+|\w+ (?:it with )?$", text[: match.start()])
             named = [word for word in re.findall(r"\w+", " ".join(words)) if word in VERBS]
             verbs = (named[-1],) if named else verbs_of(module)  # "prepare --catalogue" is of prepare
-            if option in NO_OPTIONS or (module, option) in OF_THE_VERB_AT_HAND:
+            if option in NO_OPTIONS or (module, option) in VERB_FROM_CONTEXT:
                 continue
             if not verbs or any(option not in options_of(verb) for verb in verbs):
                 wrong.append((module, option, text))

@@ -23,7 +23,7 @@ from peterrec.migration.migrate import migrate
 from peterrec.model import UserModel
 from peterrec.storage import read_json
 from peterrec.training.adapt import adapt, adapt_jointly
-from peterrec.training.initial_bundle import moved_to, read_of_lineage
+from peterrec.training.initial_bundle import load_from_lineage, moved_to
 from training.small import QUIET, StopAt, Stopped
 from training.upgrade import NEW_TARGET, TASKS, Upgrade, bundle_config
 
@@ -54,7 +54,7 @@ def test_before_and_kept_are_what_the_models_say_of_valid_users(
 ) -> None:
     before, after = upgrade.models()
     before.load_bundle(upgrade.bundles["cluster"])
-    after.add_bundle(moved_to(read_of_lineage(upgrade.bundles["cluster"], after), after))
+    after.add_bundle(moved_to(load_from_lineage(upgrade.bundles["cluster"], after), after))
     row = next(row for row in migrated[0].bundles if row.task == "cluster")
     values = {version.version: version.value.value for version in row.versions}
     losses = {name: log_losses(model, "cluster", upgrade) for name, model in {"before": before, "kept": after}.items()}
@@ -79,7 +79,7 @@ def test_kept_bundles_are_written_and_load_on_the_new_backbone_alone(
         assert after.load_bundle(out / row.name) == row.task
         with pytest.raises(FingerprintError):
             before.load_bundle(out / row.name)
-        source, moved = read_of_lineage(upgrade.bundles[row.task], after), after.bundle(row.task)
+        source, moved = load_from_lineage(upgrade.bundles[row.task], after), after.bundle(row.task)
         for name, tensor in source.tensors().items():
             torch.testing.assert_close(moved.tensors()[name], tensor, rtol=0, atol=0)
         assert moved.metrics["kept"]["backbone_fingerprint"] == before.fingerprint

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from peterrec.nn.dropout import dropout_of_sum
+from peterrec.nn.dropout import residual_dropout
 
 FRACTION = 0.3
 
@@ -17,7 +17,7 @@ def test_what_is_added_is_zeroed_or_scaled_and_so_are_gradients(has_residual: bo
     shape = (20, 30, 40)
     residual = torch.randn(shape, dtype=torch.float64, requires_grad=True) if has_residual else None
     added = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    dropped = dropout_of_sum(added if residual is None else residual + added, residual, FRACTION)
+    dropped = residual_dropout(added if residual is None else residual + added, residual, FRACTION)
     scaled = dropped if residual is None else dropped - residual
     is_dropped = scaled.abs() < 1e-12
     assert is_dropped.double().mean() == pytest.approx(FRACTION, abs=0.01)
@@ -32,9 +32,9 @@ def test_what_is_added_is_zeroed_or_scaled_and_so_are_gradients(has_residual: bo
 def test_draws_are_those_of_the_seed_and_do_not_depend_on_one_another() -> None:
     ones = torch.ones(200, 500)
     torch.manual_seed(3)
-    first, second = (dropout_of_sum(ones, None, FRACTION) == 0 for _ in range(2))
+    first, second = (residual_dropout(ones, None, FRACTION) == 0 for _ in range(2))
     torch.manual_seed(3)
-    assert torch.equal(dropout_of_sum(ones, None, FRACTION) == 0, first)
+    assert torch.equal(residual_dropout(ones, None, FRACTION) == 0, first)
     assert (first & second).double().mean() == pytest.approx(FRACTION**2, abs=0.005)
     assert (first[:, 1:] & first[:, :-1]).double().mean() == pytest.approx(FRACTION**2, abs=0.005)
     counts = first.double().sum(1)  # of a binomial: variance n p (1 - p)
@@ -46,4 +46,4 @@ def test_memory_in_another_order_is_left_to_torch() -> None:
     torch.manual_seed(0)
     expected = F.dropout(x, FRACTION)
     torch.manual_seed(0)
-    assert torch.equal(dropout_of_sum(x, None, FRACTION), expected)
+    assert torch.equal(residual_dropout(x, None, FRACTION), expected)

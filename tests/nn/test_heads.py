@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import shaken
-from peterrec.nn.heads import ClassificationHead, ItemHead, best_scores, log_share
+from peterrec.nn.heads import ClassificationHead, ItemHead, grouped_topk, log_share
 
 HEADS = [ClassificationHead, ItemHead]
 
@@ -97,13 +97,13 @@ def test_what_is_the_same_of_all_users_is_not_read_however_far_off_it_is_of_anot
 
 
 @pytest.mark.parametrize(("items", "k"), [(5, 5), (200, 1), (1_000, 3), (1_003, 7), (10_000, 50), (64 * 21, 10)])
-def test_the_best_scores_are_those_of_a_complete_sort(items: int, k: int) -> None:
+def test_the_grouped_topk_are_those_of_a_complete_sort(items: int, k: int) -> None:
     generator = torch.Generator().manual_seed(items)
     scores = torch.randn(20, items, generator=generator)
     scores[1] = scores[1].round()  # ties
     scores[2, 3:] = -torch.inf
     scores[3] = torch.arange(items)  # the best ones behind the last full group
-    values, positions = best_scores(scores, k)
+    values, positions = grouped_topk(scores, k)
     torch.testing.assert_close(values, scores.sort(dim=1, descending=True).values[:, :k])
     torch.testing.assert_close(scores.gather(1, positions), values)
     assert all(len(row.unique()) == k for row in positions)

@@ -117,9 +117,9 @@ def test_a_step_on_the_items_of_a_batch_is_one_on_whole_tables(corpus, network, 
         trained = NextItemModel(build_backbone(settings.backbone, len(corpus.catalogue), seed=3))
         _, features = ItemContent(pans(range(12))).fit(corpus.catalogue)
         add_content(trained, features, np.ones(len(features)), dropout=0.0)
-        module = PretrainModule(trained, settings, LogUniformSampler(len(corpus.catalogue)))
         if on_complete_tables:
             monkeypatch.setattr("peterrec.training.pretrain_module.has_content", lambda _: False)
+        module = PretrainModule(trained, settings, LogUniformSampler(len(corpus.catalogue)))
         module.train()
         loss = module.training_step(batch, 0)
         loss.backward()

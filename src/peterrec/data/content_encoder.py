@@ -51,7 +51,7 @@ class ColumnEncoder(ABC):
         values = values[:, changing]
         self.arrays |= {
             "changing": np.flatnonzero(changing),
-            "mean": values.mean(axis=0, keepdims=True).ravel(),
+            "mean": values.mean(axis=0),
             "deviation": values.std(axis=0),
         }
         return self._scaled(values)

@@ -115,19 +115,7 @@ def example_json(tokens: torch.Tensor, answers: Answers) -> dict[str, Any]:
 def readme(meta: dict[str, Any], form: GraphFormat, model: UserModel) -> str:
     """Return the page of an export."""
     settings, longest = preprocessing_of(model), meta["input"]["max_length"]
-    skips = meta["input"]["unknown_items"] == "skip"
-    unknown = "leave it out" if skips else f"write {UNK} in its place"
-    steps = [
-        "take the user's events, oldest first;",
-        *([] if settings is None or settings.source.repeats != "drop" else ["of the same item in a row keep one;"]),
-        *_limits(settings),
-        f"look up the `index` of each item in `{VOCABULARY_FILE}`; of an item that is not there {unknown};",
-        f"keep the last {longest}, and fill the row up to {longest} with {PAD}, before or behind.",
-    ]
-    lines = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
-    assumed = [f"- {line}" for line in assumptions(settings, times=False, domains=False)]
-    if assumed:
-        lines += ["", "What the model was trained on, and a row must keep to:", "", *assumed]
+    lines = _steps(meta, settings, longest)
     rows = [f"| `{output['name']}` | {_meaning(output, meta)} |" for output in meta["outputs"]]
     return "\n".join(
         [
@@ -160,6 +148,24 @@ def readme(meta: dict[str, Any], form: GraphFormat, model: UserModel) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def _steps(meta: dict[str, Any], settings: PreprocessingConfig | None, longest: int) -> list[str]:
+    """Return the lines that say how events become a row of the input."""
+    skips = meta["input"]["unknown_items"] == "skip"
+    unknown = "leave it out" if skips else f"write {UNK} in its place"
+    steps = [
+        "take the user's events, oldest first;",
+        *([] if settings is None or settings.source.repeats != "drop" else ["of the same item in a row keep one;"]),
+        *_limits(settings),
+        f"look up the `index` of each item in `{VOCABULARY_FILE}`; of an item that is not there {unknown};",
+        f"keep the last {longest}, and fill the row up to {longest} with {PAD}, before or behind.",
+    ]
+    lines = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
+    assumed = [f"- {line}" for line in assumptions(settings, times=False, domains=False)]
+    if assumed:
+        lines += ["", "What the model was trained on, and a row must keep to:", "", *assumed]
+    return lines
 
 
 def _limits(settings: PreprocessingConfig | None) -> list[str]:

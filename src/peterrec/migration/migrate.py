@@ -97,7 +97,7 @@ def migrate(
     inputs = {"backbone": after.fingerprint, "previous": before.fingerprint, "corpus": corpus.manifest["fingerprint"]}
     inputs |= {f"bundle {bundle.name}": fingerprint(bundle.bundle.tensors()) for bundle in migrating}
     work = WorkFolder(Path(out), config, inputs, resume=resume, overwrite=overwrite, kind="migration")
-    move = _Move(before, after, corpus, config, work)
+    move = _Inputs(before, after, corpus, config, work)
     rows, sources = zip(*(_migrate_bundle(move, bundle) for bundle in migrating), strict=True)
     report = MigrationReport(
         previous_fingerprint=before.fingerprint,
@@ -140,7 +140,7 @@ def _check(before: UserModel, after: UserModel, corpus: Corpus) -> None:
 
 
 @dataclass(frozen=True)
-class _Move:
+class _Inputs:
     """Inputs that all bundles of a migration share.
 
     Attributes:
@@ -159,7 +159,7 @@ class _Move:
 
 
 def _versions(
-    move: _Move, migrating: MigratingBundle
+    move: _Inputs, migrating: MigratingBundle
 ) -> tuple[dict[Version, Bundle], dict[Version, Path], dict[Version, int]]:
     """Return the versions of a bundle on the new backbone; of those that were trained, their folders and epochs."""
     versions: dict[Version, Bundle] = {"kept": migrating.moved(move.after)}
@@ -173,7 +173,7 @@ def _versions(
     return versions, folders, epochs
 
 
-def _migrate_bundle(move: _Move, migrating: MigratingBundle) -> tuple[MigratedBundle, Bundle | Path | None]:
+def _migrate_bundle(move: _Inputs, migrating: MigratingBundle) -> tuple[MigratedBundle, Bundle | Path | None]:
     """Return the verdict on a bundle, and the version that it chooses: in memory, or the folder where it is."""
     task, config, before, after = migrating.task, move.config, move.before, move.after
     users, metric = task.part("valid"), deciding_metric(task, config)

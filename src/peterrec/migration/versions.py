@@ -19,7 +19,7 @@ from peterrec.model import UserModel
 from peterrec.training.adapt import adapt
 from peterrec.training.decide import check_calibration, decide, with_reference
 from peterrec.training.erasure import attribute_to_erase
-from peterrec.training.initial_bundle import InitialBundle, moved_to, read_of_lineage
+from peterrec.training.initial_bundle import InitialBundle, load_from_lineage, moved_to
 from peterrec.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class MigratingBundle:
             ArtifactError: it is missing or damaged.
             ConfigError: its `config.yaml` is of another release, or what erases its attribute is not installed.
         """
-        bundle = read_of_lineage(folder, model)
+        bundle = load_from_lineage(folder, model)
         task = replace(corpus.task(bundle.name), exclude_seen=bundle.exclude_seen)
         start = InitialBundle(moved_to(bundle, model), fingerprint(bundle.tensors()), bundle.backbone_fingerprint)
         start.check_task(corpus, task)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from peterrec.config import BackboneConfig
 from peterrec.nn.block import Block
-from peterrec.nn.dropout import dropout_of_sum
+from peterrec.nn.dropout import residual_dropout
 from peterrec.nn.event_features import EventFeatureEmbedding
 from peterrec.nn.execution import compiled_run, recomputed_run, run_blocks
 from peterrec.nn.patch import TaskPatch
-from peterrec.nn.precision import stored
+from peterrec.nn.precision import to_autocast_dtype
 from peterrec.nn.receptive_field import BlockSteps, ReceptiveField, receptive_field_of_last
 from peterrec.nn.tokens import PAD, SPECIAL, items_of, tokens_before
 
@@ -192,8 +192,8 @@ class Backbone(nn.Module):
             run = recomputed_run
         dropout = self.dropout if self.training else 0.0
         if dropout > 0 and first == 0:
-            x = dropout_of_sum(x, None, dropout)
-        out = run(self.blocks, stored(x), keep, patch, steps, first, dropout)
+            x = residual_dropout(x, None, dropout)
+        out = run(self.blocks, to_autocast_dtype(x), keep, patch, steps, first, dropout)
         return out.to(x.dtype)
 
     def dropping_out(self, fraction: float) -> Self:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def dropout_of_sum(
+def residual_dropout(
     out: Float[Tensor, " *n"], residual: Float[Tensor, " *n"] | None, fraction: float
 ) -> Float[Tensor, " *n"]:
     """Return `residual + F.dropout(out - residual)`; without a residual, `F.dropout(out)`.
@@ -28,11 +28,11 @@ def dropout_of_sum(
         return F.dropout(out, fraction) if residual is None else residual + F.dropout(out - residual, fraction)
     count = round(-out.numel() * math.log1p(-fraction))
     indices = torch.randint(out.numel(), (count,))
-    dropped: Tensor = _DropoutOfSum.apply(out, residual, indices, 1.0 / (1.0 - fraction))  # type: ignore[no-untyped-call]
+    dropped: Tensor = _ResidualDropout.apply(out, residual, indices, 1.0 / (1.0 - fraction))  # type: ignore[no-untyped-call]
     return dropped
 
 
-class _DropoutOfSum(torch.autograd.Function):
+class _ResidualDropout(torch.autograd.Function):
     """Sum whose second part is scaled, or zeroed at some indices."""
 
     @staticmethod

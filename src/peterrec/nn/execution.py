@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from peterrec.errors import ConfigError
 from peterrec.nn.block import at_outputs
-from peterrec.nn.dropout import dropout_of_sum
+from peterrec.nn.dropout import residual_dropout
 from peterrec.nn.patch import TaskPatch
 from peterrec.nn.receptive_field import BlockSteps
 from peterrec.process import forked
@@ -38,7 +38,7 @@ def run_blocks(
     for index, block_steps in enumerate(steps, first):
         out = blocks[index](x, keep, patch, index, block_steps)
         if dropout > 0:
-            out = dropout_of_sum(out, x if block_steps is None else at_outputs(x, block_steps), dropout)
+            out = residual_dropout(out, x if block_steps is None else at_outputs(x, block_steps), dropout)
         x = out
         keep = keep if keep is None or block_steps is None else at_outputs(keep, block_steps)
     return x

@@ -27,7 +27,7 @@ def item_scores(
         return torch.addmm(bias, vectors, weight.T)
 
 
-def best_scores(scores: Float[Tensor, "B n"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
+def grouped_topk(scores: Float[Tensor, "B n"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
     """Return the k best scores of each row, best first, and where they are.
 
     On a CPU the best k groups of items are found by their largest scores first, which holds the best k items: one quick

@@ -32,9 +32,9 @@ def checked_precision(precision: Precision, device: torch.device) -> Precision:
 def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context of a precision.
 
-    bf16 multiplies matrices in bfloat16, and `stored` says what else is. On a GPU torch lets convolutions round what
-    they multiply to TF32 (10 bits, errors of 1e-3), unless it is told not to; fp32 here is fp32, so that answers are
-    those of a CPU, and of states event by event, whose products are no convolutions.
+    bf16 multiplies matrices in bfloat16, and `to_autocast_dtype` says what else is. On a GPU torch lets convolutions
+    round what they multiply to TF32 (10 bits, errors of 1e-3), unless it is told not to; fp32 here is fp32, so that
+    answers are those of a CPU, and of states event by event, whose products are no convolutions.
     """
     if precision != "fp32":
         return torch.autocast(device.type, torch.bfloat16)
@@ -50,7 +50,7 @@ def _chosen_otherwise() -> bool:
     return False
 
 
-def stored(x: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:
+def to_autocast_dtype(x: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:
     """Return hidden states as blocks hand them on: where answers are made in bf16, in bfloat16, else as they are.
 
     Additions and LayerNorms between the matrix products are passes over memory, of half as much then. In training the

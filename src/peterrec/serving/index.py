@@ -14,7 +14,7 @@ from torch import Tensor
 
 from peterrec.config import EngineConfig
 from peterrec.errors import ConfigError
-from peterrec.nn.heads import best_scores, item_scores
+from peterrec.nn.heads import grouped_topk, item_scores
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class ItemIndex:
         if rows:
             columns = [place for positions in excluded for place in positions]
             scores[torch.tensor(rows), torch.tensor(columns)] = -torch.inf
-        best, positions = best_scores(scores, min(k, scores.shape[1]))
+        best, positions = grouped_topk(scores, min(k, scores.shape[1]))
         return [
             ([i for i, s in zip(places, values, strict=True) if s != -np.inf], [s for s in values if s != -np.inf])
             for places, values in zip(positions.tolist(), best.tolist(), strict=True)

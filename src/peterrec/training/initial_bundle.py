@@ -39,7 +39,7 @@ NETWORK_SETTINGS: dict[str, Callable[[Bundle], Any]] = {
 """Settings that decide the shapes of weights, or what they are of, with the value of a bundle; None: it has none."""
 
 
-def read_of_lineage(bundle: str | Path | Bundle, model: UserModel) -> Bundle:
+def load_from_lineage(bundle: str | Path | Bundle, model: UserModel) -> Bundle:
     """Return a bundle of a backbone or of one of its `lineage`, with what it has of its own.
 
     Args:
@@ -102,9 +102,9 @@ class InitialBundle:
 
         Raises:
             ConfigError: it is of strategy `joint`, or its patch is made of patches of other tasks.
-            FingerprintError, ArtifactError, HubError: as in `read_of_lineage`.
+            FingerprintError, ArtifactError, HubError: as in `load_from_lineage`.
         """
-        bundle = read_of_lineage(bundle, model)
+        bundle = load_from_lineage(bundle, model)
         moved = moved_to(bundle, model)
         if moved.strategy == "joint" or (moved.patch_config is not None and moved.patch_config.kind == "fusion"):
             training = (

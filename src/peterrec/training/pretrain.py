@@ -80,7 +80,7 @@ def pretrain(
         config: settings; defaults if not given.
         initial: backbone to go on from, with a later log: a folder, `hf://organization/name`, or a loaded model. The
             corpus is prepared with its catalogue, which may be extended: new items start where `grow` would put them.
-            All of it is trained, so it is another backbone after that, for which bundles are made anew.
+            All of it is trained, so it is another backbone after that, to which `migrate` brings bundles.
         items: Parquet, CSV or a DataFrame with a column `item_id` and columns that describe items: texts, categories,
             numbers, or lists of numbers such as vectors of any embedding model. What they say becomes a second part of
             an item's embedding and of what it is scored with, learned beside the first; new items have it at once
@@ -155,6 +155,18 @@ class Sources:
             add_content(network, self.content.features, np.sqrt(corpus.catalogue.counts), config.content_dropout)
         return network
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Metadata of the backbone that tell of the start and of the table of items."""
+        start = {} if self.start is None else self.start.origin
+        return start if self.content is None else start | {"items": self.content.fingerprint}
+
+    def finished(self, pretrained: PretrainedBackbone) -> PretrainedBackbone:
+        """Return a trained backbone as it is kept: the part for content added up, items retired as at the start."""
+        if self.content is not None:
+            pretrained = replace(pretrained, content=fold_content(pretrained.network, self.content.encoder))
+        return pretrained if self.start is None else replace(pretrained, retired=self.start.pretrained.retired)
+
 
 def _pretrain(
     sources: Sources,
@@ -167,9 +179,7 @@ def _pretrain(
 ) -> UserModel:
     corpus = sources.corpus
     items = len(corpus.catalogue)
-    check_settings(config, items)
-    if sources.content is not None and config.by_rows(items):
-        raise ConfigError("content of items is learned with whole tables", remedy="set table_updates to dense")
+    check_settings(config, items, has_content=sources.content is not None)
     check_loggers_and_callbacks(config.runner)
     sampler = LogUniformSampler(items) if config.sampled(items) else None
     train_rows, valid_rows = _hold_out(corpus, config)
@@ -196,18 +206,12 @@ def _pretrain(
         module = PretrainModule(network, config, sampler, probe)
         plan = replace(pretraining_plan(config, probe), evaluates_start=sources.start is not None)
         curve = fit(module, stream, valid, work, plan, config.runner, extra=callbacks)
-    origin = {} if sources.start is None else sources.start.origin
-    if sources.content is not None:
-        origin["items"] = sources.content.fingerprint
-    training = (
-        facts | origin | _outcome(curve, config, probe) | {"warnings": _hold_out_warnings(len(valid_rows), config)}
-    )
-    learned = None if sources.content is None else fold_content(network, sources.content.encoder)
-    retired = () if sources.start is None else sources.start.pretrained.retired
-    pretrained = replace(_pretrained_backbone(network, corpus, config, training), content=learned, retired=retired)
+    warnings = _hold_out_warnings(len(valid_rows), config)
+    training = facts | sources.origin | _outcome(curve, config, probe) | {"warnings": warnings}
+    pretrained = sources.finished(_pretrained_backbone(network, corpus, config, training))
     on_rank_zero(lambda: save_backbone(out, pretrained, config_yaml=settings, overwrite=overwrite))
     on_rank_zero(work.remove)
-    for warning in training["warnings"]:
+    for warning in warnings:
         logger.warning(warning)
     return UserModel(pretrained)
 
@@ -268,8 +272,8 @@ def repeat_fraction(sequences: Sequences, rows: IntArray) -> float:
     return 1.0 - len(np.unique(items)) / max(1, len(items))
 
 
-def check_settings(config: PretrainConfig, items: int) -> None:
-    """Refuse settings that do not fit a catalogue of so many items.
+def check_settings(config: PretrainConfig, items: int, *, has_content: bool = False) -> None:
+    """Refuse settings that do not fit a catalogue of so many items, or content of them.
 
     Raises:
         ConfigError: `table_updates` asks for rows of a catalogue with the full softmax, or a readout is trained with a
@@ -283,6 +287,8 @@ def check_settings(config: PretrainConfig, items: int) -> None:
                 f"{name}.readout {readout} has weights of a task, which pre-training does not have",
                 remedy=f"set {name}.readout to token, pooled or both",
             )
+    if has_content and config.by_rows(items):
+        raise ConfigError("content of items is learned with whole tables", remedy="set table_updates to dense")
     if config.table_updates == "rows" and not config.sampled(items):
         raise ConfigError(
             f"table_updates rows needs the sampled softmax, but {items:,} items get the full one",

@@ -56,18 +56,19 @@ class PretrainModule(TrainedModule):
         rows = shard_size(config.batch_size_for(0))
         backbone = backbone_for_runner(network.backbone, config.runner, rows, [config.max_length])
         self.backbone = backbone.dropping_out(config.dropout)
+        self._has_content = has_content(network)
         self._vocabulary: BatchVocabulary | None = None
         self._touched: list[TouchedRows] = []
         self._results: list[ValidResults] = []
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed what dropout draws from by the step, so that a resumed run draws the same."""
-        if self.config.dropout > 0 or self.config.content_dropout > 0:
+        if self.config.dropout > 0 or self._has_content:
             torch.manual_seed(step_seed(self.config.seed, self.trainer.global_step, rank()))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses; of several ranks, this one's part of it."""
-        if self.sampler is not None and has_content(self.trained):
+        if self.sampler is not None and self._has_content:
             self._vocabulary = BatchVocabulary.from_batch(self.trained, self.backbone, batch)
             batch = self._vocabulary.batch
         try:
