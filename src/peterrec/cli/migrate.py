@@ -64,8 +64,9 @@ def print_migration(report: MigrationReport, console: Console) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in ("bundle", "metric", "before", "kept", "refitted", "anew", "verdict", "epochs saved"):
-        table.add_column(column)
+    table.add_column("bundle", overflow="fold")  # all else must be read as it is
+    for column in ("metric", "before", "kept", "refitted", "anew", "verdict", "epochs\nsaved"):
+        table.add_column(column, no_wrap=True)
     for bundle in report.bundles:
         versions: tuple[Version, ...] = ("before", "kept", "refitted", "anew")
         saved = "-" if bundle.epochs_saved is None else f"{bundle.epochs_saved}"
@@ -90,4 +91,4 @@ def _cell(bundle: MigratedBundle, version: Version) -> str:
 
 
 def _limits(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:+.3f}/{high:+.3f}"
+    return "-" if low is None or high is None else f"[{low:+.3f},\n {high:+.3f}]"
