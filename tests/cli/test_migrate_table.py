@@ -25,7 +25,7 @@ def test_no_limit_is_cut_off_where_all_versions_are_there() -> None:
         for reference, method in combinations(VERSIONS, 2)
     ]  # fmt: skip
     bundle = MigratedBundle(
-        name="returning-customers", task="returns", kind="classification", users=300, metric="log_loss",
+        name="next-department", task="returns", kind="classification", users=300, metric="log_loss",
         versions=versions, comparisons=comparisons, verdict="refit", epochs_saved=10, written="refitted", notes=[],
     )  # fmt: skip
     report = MigrationReport(
@@ -36,3 +36,4 @@ def test_no_limit_is_cut_off_where_all_versions_are_there() -> None:
     assert printed.getvalue().count("[-0.251,") == 3
     assert printed.getvalue().count("-0.013]") == 3
     assert "…" not in printed.getvalue()
+    assert all(text in printed.getvalue() for text in ("next-department", "log_loss", "refit", "10 epochs"))

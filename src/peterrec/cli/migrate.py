@@ -65,13 +65,13 @@ def print_migration(report: MigrationReport, console: Console) -> None:
         pad_edge=False,
     )
     table.add_column("bundle", overflow="fold")  # all else must be read as it is
-    for column in ("metric", "before", "kept", "refitted", "anew", "verdict", "epochs\nsaved"):
+    for column in ("before", "kept", "refitted", "anew", "verdict"):
         table.add_column(column, no_wrap=True)
     for bundle in report.bundles:
         versions: tuple[Version, ...] = ("before", "kept", "refitted", "anew")
-        saved = "-" if bundle.epochs_saved is None else f"{bundle.epochs_saved}"
+        saved = "" if bundle.epochs_saved is None else f"\n{bundle.epochs_saved} epochs\nsaved"
         cells = [_cell(bundle, version) for version in versions]
-        table.add_row(bundle.name, bundle.metric, *cells, bundle.verdict, saved)
+        table.add_row(f"{bundle.name}\n{bundle.metric}", *cells, bundle.verdict + saved)
     console.print(table)
     for bundle in report.bundles:
         for note in bundle.notes:
