@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from builders import shaken
 from oracles import oracle_conv
 from peterrec.nn.conv import DilatedConv
+from peterrec.nn.receptive_field import ConvGeometry
 
 kernels, dilations, lengths = st.integers(1, 5), st.integers(1, 9), st.integers(1, 24)
 
@@ -101,3 +102,24 @@ def test_a_fresh_one_has_no_bias_and_comes_from_its_generator():
     torch.manual_seed(99)
     assert torch.equal(DilatedConv(4, 3, 2, generator=torch.Generator().manual_seed(1)).weight, conv.weight)
     assert not torch.equal(DilatedConv(4, 3, 2, generator=torch.Generator().manual_seed(2)).weight, conv.weight)
+
+
+@pytest.mark.parametrize(
+    ("causal", "length", "taps", "pad"),
+    [
+        (True, 8, slice(2, 3), (0, 0)),  # the other two look back 8 and 16 positions
+        (True, 9, slice(1, 3), (8, 0)),
+        (True, 17, slice(0, 3), (16, 0)),
+        (False, 8, slice(1, 2), (0, 0)),
+        (False, 9, slice(0, 3), (8, 8)),
+    ],
+)
+def test_taps_that_see_nothing_but_padding_are_left_out(causal, length, taps, pad):
+    step = DilatedConv(2, 3, 8, causal=causal).step(length)
+    assert step.taps_on_inputs(3, length) == (taps, pad)
+
+
+def test_of_a_single_position_the_taps_before_its_row_are_left_out():
+    """It is the last of 4; the taps look back 6, 3 and 0 positions: the first one sees padding only."""
+    step = ConvGeometry(dilation=3, stride=1, pad=(3, 0), outputs=1)
+    assert step.taps_on_inputs(3, 4) == (slice(1, 3), (0, 0))

@@ -62,8 +62,9 @@ class DilatedConv(nn.Module):
             step: from which positions to which; every one if not given, n = T.
         """
         step = step or self.step(x.shape[1])
+        taps, pad = step.taps_on_inputs(self.weight.shape[2], x.shape[1])
         # A (1, k) convolution on a permuted view reads time-major memory as it lies (channels_last): no copies.
-        image = F.pad(x, (0, 0, *step.pad)).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T + total)
-        kernel = self.weight.unsqueeze(2)
+        image = F.pad(x, (0, 0, *pad)).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T + total)
+        kernel = self.weight[:, :, taps].unsqueeze(2)
         out = F.conv2d(image, kernel, self.bias, stride=(1, step.stride), dilation=(1, step.dilation))
         return out.squeeze(2).transpose(1, 2)  # (B, n, D)

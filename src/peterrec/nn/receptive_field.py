@@ -33,6 +33,21 @@ class ConvGeometry:
         first = x.shape[1] - 1 - (self.outputs - 1) * self.stride
         return x[:, first :: self.stride]
 
+    def taps_on_inputs(self, taps: int, inputs: int) -> tuple[slice, tuple[int, int]]:
+        """Return the taps that see something else than padding, and the padding that these need.
+
+        Args:
+            taps: of the convolution.
+            inputs: given positions, at least one.
+
+        Returns:
+            A slice of the taps, and zeros to put before and after what is given; negative: inputs to leave out.
+        """
+        before, after = self.pad
+        first = max(0, -(((self.outputs - 1) * self.stride - before) // self.dilation))
+        end = min(taps, -(-(before + inputs) // self.dilation))
+        return slice(first, end), (before - first * self.dilation, after - (taps - end) * self.dilation)
+
 
 BlockSteps = tuple[ConvGeometry, ConvGeometry]
 
