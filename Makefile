@@ -70,6 +70,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/peers/install.py --only recbole
 	$(BIN)/python benchmarks/speed.py --scaling
 	$(BIN)/python benchmarks/paths.py
+	$(BIN)/python benchmarks/waiting.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/loading.py

@@ -40,14 +40,23 @@ class Side:
         script: of the worker.
         python: of its virtual environment.
         tuned: whether its allocator keeps freed memory.
+        env: further variables of its environment.
     """
 
-    def __init__(self, label: str, script: Path, python: str = sys.executable, *, tuned: bool = False) -> None:
+    def __init__(
+        self,
+        label: str,
+        script: Path,
+        python: str = sys.executable,
+        *,
+        tuned: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.label = label
-        env = {name: value for name, value in os.environ.items() if name not in TUNED}
-        env |= SPIN | (TUNED if tuned else {}) | {"PYTHONPATH": str(FOLDER)}
+        outer = {name: value for name, value in os.environ.items() if name not in TUNED}
+        changed = SPIN | (TUNED if tuned else {}) | {"PYTHONPATH": str(FOLDER)} | dict(env or {})
         self._process = subprocess.Popen(
-            [python, str(script)], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [python, str(script)], env=outer | changed, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -27,14 +28,36 @@ print(faults() - before)
 """
 
 
-def test_waiting_threads_give_way_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("alone", "before", "after"), [(False, None, "1000"), (True, None, "20000"), (True, "7", "7")])
+def test_waiting_threads_give_way_to_others_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, alone: bool, before: str | None, after: str
+) -> None:
     monkeypatch.setattr(process.ctypes, "CDLL", lambda name: object())  # nothing is set for the rest of the tests
-    for before, after in ((None, "1000"), ("7", "7")):
-        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-        if before is not None:
-            monkeypatch.setenv("GOMP_SPINCOUNT", before)
-        assert tune_process() is False
-        assert os.environ["GOMP_SPINCOUNT"] == after
+    monkeypatch.setenv("GOMP_SPINCOUNT", before or "")
+    if before is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert tune_process(alone=alone) is False
+    assert os.environ["GOMP_SPINCOUNT"] == after
+
+
+@pytest.mark.parametrize(("busy", "free"), [(0, True), (2, True), (3, False), (10, False)])
+def test_cores_are_free_where_others_use_less_than_half_of_one(
+    monkeypatch: pytest.MonkeyPatch, busy: int, free: bool
+) -> None:
+    """Of two cores, watched for ten hundredths of a second in all."""
+    looks = iter([(1_000, 5_000), (1_000 + busy, 5_010)])
+    monkeypatch.setattr(process, "_core_time", lambda: next(looks))
+    monkeypatch.setattr(process.os, "cpu_count", lambda: 2)
+    assert process.cores_are_free() is free
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts so")
+def test_a_busy_core_is_seen() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        time.sleep(0.3)
+        answers = [process.cores_are_free() for _ in range(5)]
+        neighbour.kill()
+    assert answers.count(False) >= 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")

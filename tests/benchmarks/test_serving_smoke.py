@@ -46,3 +46,9 @@ def test_the_service_is_asked_over_http_and_answers(tmp_path: Path) -> None:
 def test_quick_paths_are_timed_beside_plain_ones(tmp_path: Path) -> None:
     printed = run("paths.py", cwd=tmp_path)
     assert [line.split()[1] for line in printed.splitlines()[4:7]] == ["bf16,", "dropout,", "best"]
+
+
+@pytest.mark.slow
+def test_waiting_awake_is_timed_alone_and_beside_a_busy_core(tmp_path: Path) -> None:
+    rows = [line.split("|")[2].strip() for line in run("waiting.py", cwd=tmp_path).splitlines()[2:]]
+    assert rows == ["nothing"] * 3 + ["a busy core"] * 3

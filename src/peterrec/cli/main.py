@@ -100,12 +100,13 @@ def options(
 
 cli_options = {"debug": False}
 FOR_RANKS = ("pretrain", "adapt")  # verbs that several processes may share, each a rank
+TRAINING = ("run", "pretrain", "adapt", "experiment", "tune", "migrate")  # long enough to look at the machine first
 STOPPED = 130
 
 
 def run() -> None:
     """Run the command line; exit status 0: done, 1: failed, 2: a mistake in the input, 130: stopped by Ctrl-C."""
-    tune_process()
+    tune_process(alone=None if sys.argv[1:2] and sys.argv[1] in TRAINING else False)
     sys.exit(execute(sys.argv[1:]))
 
 

@@ -103,7 +103,7 @@ def start_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what happens
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    tune_process()
+    tune_process(alone=False)
     importlib.import_module("torch").set_num_threads(threads)
     importlib.import_module("peterrec.experiments.grid.run_unit")  # before a signal could hit an import
     signal.signal(signal.SIGTERM, raising_handler(SystemExit(128 + signal.SIGTERM)))
