@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from peterrec.config import OptimConfig, Strategy
 from peterrec.data.corpus import Corpus
 from peterrec.data.hashing import id_hash
 from peterrec.data.splits import assign_folds
 from peterrec.errors import TrainingError
+from peterrec.evaluation.baselines.classification import fit_regression, new_regression
 from peterrec.model import UserModel
 from peterrec.nn.readout import represent
 from peterrec.training.adapt import adapt
@@ -40,6 +43,24 @@ def users_of(classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def pipeline(strength: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MAX_STEPS))
+
+
+def test_logistic_regressions_are_fitted_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here and in baselines: scikit-learn's take several times as long in two."""
+    threads: list[int] = []
+    fit = LogisticRegression.fit
+
+    def counting(self: LogisticRegression, *arguments: Any, **options: Any) -> Any:
+        threads.extend(pool["num_threads"] for pool in threadpool_info())
+        return fit(self, *arguments, **options)
+
+    monkeypatch.setattr(LogisticRegression, "fit", counting)
+    vectors, labels = users_of(3, 0)
+    with threadpool_limits(2):
+        LinearProbe.fit(vectors, labels, 3, 0.1)
+        fit_regression(new_regression(0.1), vectors, labels)
+        assert max(pool["num_threads"] for pool in threadpool_info()) == 2
+    assert set(threads) == {1}
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from peterrec.data.hashing import UInt64Array
 from peterrec.data.splits import assign_folds
@@ -61,7 +62,7 @@ class LinearProbe:
         vectors = vectors.astype(np.float64)
         mean, deviation = vectors.mean(axis=0), np.maximum(vectors.std(axis=0), 1e-6)
         model = LogisticRegression(C=strength, max_iter=MAX_STEPS)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):  # its steps are too short for several
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit((vectors - mean) / deviation, labels, sample_weight=weights)
         coefficients, intercepts = model.coef_, model.intercept_

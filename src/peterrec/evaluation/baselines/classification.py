@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from peterrec.data.corpus import TaskPart
 from peterrec.data.sequences import FIRST_ITEM, Sequences
@@ -188,7 +189,8 @@ def new_regression(strength: float, *, warm_start: bool = False) -> LogisticRegr
 
 def fit_regression(model: LogisticRegression, inputs: Any, labels: Int[np.ndarray, " users"]) -> LogisticRegression:
     """Fit a regression, at most `MAX_STEPS` long, and return it."""
-    with warnings.catch_warnings():
+    # Threads take a multinomial regression of this size several times as long as one does: its steps are that short.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # Stopping at MAX_STEPS is early stopping; the settings say so where a reader sees it.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(inputs, labels)
