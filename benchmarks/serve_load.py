@@ -7,6 +7,8 @@ as slow, not as idle. The knee is the highest rate that was answered in full (99
 of 100 ms or less.
 
 The clients share the two cores with the service. Nothing but loopback addresses is ever asked, for a bounded time.
+CPU ms is what the service spent on the processors for each request that was answered, in all its threads and workers:
+of all columns the one that means something while others use the machine too.
 """
 
 from __future__ import annotations
@@ -47,23 +49,27 @@ class Observations:
 
     milliseconds: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: float = float("nan")  # of the service, while they were asked
 
 
 def main() -> None:
     options = _options()
     hardware = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print(
-        f"{date.today().isoformat()}, {hardware}; {TASKS} tasks, d=64, 8 blocks, histories of {EVENTS} events, seed 0"
+        f"{date.today().isoformat()}, {hardware}; {TASKS} tasks, d=64, 8 blocks, histories of {EVENTS} events, seed 0, "
+        f"workers: {options.workers}"
     )
     rows = []
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder), options) as port:
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), options) as (port, process):
         asyncio.run(fill(port))
         for kind in options.kinds:
-            print(f"\n{kind}\n\n| rate asked (1/s) | answered (1/s) | p50 ms | p95 ms | p99 ms | errors |")
-            print("|---|---|---|---|---|---|", flush=True)
+            print(f"\n{kind}\n\n| rate asked (1/s) | answered (1/s) | p50 ms | p95 ms | p99 ms | CPU ms | errors |")
+            print("|---|---|---|---|---|---|---|", flush=True)
             knee = 0.0
             for rate in options.rates:
+                before = cpu_seconds(process)
                 observed = asyncio.run(load(port, kind, rate, options.seconds, options.connections))
+                observed.cpu_seconds = cpu_seconds(process) - before
                 row = summary(kind, rate, observed, options.seconds)
                 rows.append(row)
                 print("| " + " | ".join(row["cells"]) + " |", flush=True)
@@ -79,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rates", nargs="*", type=float, default=[100, 200, 400, 600, 800, 1000, 1300])
     parser.add_argument("--seconds", type=float, default=5.0, help="at each rate, at most 60")
     parser.add_argument("--connections", type=int, default=256, help="at most 1000")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the service")
     parser.add_argument("--tiny", action="store_true", help="sizes at which the numbers mean nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/speed/serve_load.json"))
     options = parser.parse_args()
@@ -92,15 +99,16 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def service(folder: Path, options: argparse.Namespace) -> Iterator[int]:
-    """Start the service and yield its port; it is stopped by SIGTERM at the end."""
+def service(folder: Path, options: argparse.Namespace) -> Iterator[tuple[int, int]]:
+    """Start the service and yield its port and the id of its process; it is stopped by SIGTERM at the end."""
     arguments = write_artifacts(folder, small=options.tiny)
     command = [sys.executable, "-m", "peterrec", "serve", *arguments, "--port", "0", "--state", str(folder / "state")]
+    command += ["--workers", str(options.workers)] if options.workers > 1 else []
     log = folder / "log"
     with log.open("w") as sink:
         process = subprocess.Popen(command, stderr=sink, stdout=sink)
     try:
-        yield port_of(log, process)
+        yield port_of(log, process), process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
@@ -115,6 +123,17 @@ def port_of(log: Path, process: subprocess.Popen[bytes]) -> int:
             raise SystemExit(text)
         time.sleep(0.1)
     raise SystemExit("the service did not start in a minute")
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time so far of a process and its workers, all threads; nan where the system has no /proc."""
+    folder = Path(f"/proc/{process}")
+    try:
+        user, system = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+        workers = (folder / "task" / str(process) / "children").read_text(encoding="utf-8").split()
+    except OSError:
+        return float("nan")
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") + sum(cpu_seconds(int(worker)) for worker in workers)
 
 
 def write_artifacts(folder: Path, *, small: bool) -> list[str]:
@@ -241,10 +260,12 @@ def summary(kind: str, rate: float, observed: Observations, seconds: float) -> d
     if lost:
         errors["no answer"] = lost
     error_text = ", ".join(f"{count} x {status}" for status, count in errors.items()) or "none"
-    cells = [f"{rate:,.0f}", f"{answered:,.0f}", f"{p50:,.1f}", f"{p95:,.1f}", f"{p99:,.1f}", error_text]
+    cpu_ms = 1e3 * observed.cpu_seconds / max(1, sum(observed.statuses.values()))
+    latencies = [f"{milliseconds:,.1f}" for milliseconds in (p50, p95, p99)]
+    cells = [f"{rate:,.0f}", f"{answered:,.0f}", *latencies, f"{cpu_ms:.2f}", error_text]
     sustained = not errors and answered >= 0.99 * rate and p99 <= SLOW_MS
     return {"kind": kind, "rate": rate, "answered": answered, "p50": p50, "p95": p95, "p99": p99,
-            "errors": errors, "kept": sustained, "cells": cells}  # fmt: skip
+            "cpu_ms": cpu_ms, "errors": errors, "kept": sustained, "cells": cells}  # fmt: skip
 
 
 if __name__ == "__main__":
