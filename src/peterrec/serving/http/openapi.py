@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from peterrec.config import LimitsConfig
+from peterrec.serving.http.auth import API, SECURITY_SCHEMES
 from peterrec.serving.http.replies import DATACLASSES
 from peterrec.serving.http.schemas import BODIES, LARGEST_INTEGER, Bound, bounds
 
@@ -44,8 +45,8 @@ def describe(app: FastAPI, limits: LimitsConfig, *, keyed: bool) -> dict[str, An
         _add_limits(document, limits)
         _add_faults(document)
         _write_integer_bounds(document)
-        if not keyed:
-            _remove_security(document)
+        if keyed:
+            _add_security(document)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -80,10 +81,12 @@ def _write_integer_bounds(node: Any) -> None:
         _write_integer_bounds(part)
 
 
-def _remove_security(document: dict[str, Any]) -> None:
-    document["components"].pop("securitySchemes", None)
-    for operation in _operations(document):
-        operation.pop("security", None)
+def _add_security(document: dict[str, Any]) -> None:
+    """Say how a key is sent, and which addresses ask for one."""
+    document["components"]["securitySchemes"] = SECURITY_SCHEMES
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if path.startswith(API) else ():
+            operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
