@@ -42,11 +42,9 @@ def make_app(service: Service, pages: Pages | None = None) -> FastAPI:
 
     app = FastAPI(
         title="peterrec", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=run_lifespan,
-        redirect_slashes=False,
+        redirect_slashes=False, routes=[route for router in ROUTERS for route in router.routes],
     )  # fmt: skip
     app.state.service, app.state.pages = service, pages or Pages()
-    for router in ROUTERS:
-        app.include_router(router)
     document: Callable[[], dict[str, Any]] = lambda: describe(app, service.limits, keyed=service.parts.keys is not None)  # noqa: E731
     app.openapi = document  # type: ignore[method-assign]
     for kind in (ApiError, PeterRecError, RequestValidationError, HTTPException):
