@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import secrets
 import time
 from typing import Any
 from urllib.parse import unquote
@@ -87,32 +87,45 @@ class RequestBodyMiddleware:
             ) from None  # fmt: skip
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        disconnect = asyncio.create_task(_disconnect(receive))
+        """Run the application in this task, which another one cancels where the client leaves.
+
+        Raises:
+            ClientDisconnect: the client left before its answer.
+        """
+        request = asyncio.current_task()
+        assert request is not None
+        disconnect = asyncio.create_task(_cancel_on_disconnect(receive, request))
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
+        def ended_by_client() -> bool:
+            return disconnect.done() and request.uncancel() == 0  # nobody else cancelled it
+
         async def receive_body() -> Message:
-            return messages.pop() if messages else await asyncio.shield(disconnect)
+            if messages:
+                return messages.pop()
+            try:
+                return await asyncio.shield(disconnect)
+            except asyncio.CancelledError:
+                if ended_by_client():  # it is told, as it asked
+                    return disconnect.result()
+                raise
 
-        app = asyncio.create_task(self._run_app(scope, receive_body, send))
         try:
-            await asyncio.wait({app, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-            if not app.done():
-                raise ClientDisconnect
-            app.result()
+            await self._app(scope, receive_body, send)
+        except asyncio.CancelledError:
+            if ended_by_client():
+                raise ClientDisconnect from None
+            raise
         finally:
-            app.cancel()
             disconnect.cancel()
-            await asyncio.gather(app, disconnect, return_exceptions=True)
-
-    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
-async def _disconnect(receive: Receive) -> Message:
-    while True:
+async def _cancel_on_disconnect(receive: Receive, request: asyncio.Task[Any]) -> Message:
+    message = await receive()
+    while message["type"] != "http.disconnect":
         message = await receive()
-        if message["type"] == "http.disconnect":
-            return message
+    request.cancel()
+    return message
 
 
 class ObservabilityMiddleware:
@@ -134,7 +147,7 @@ class ObservabilityMiddleware:
             return
         # Whoever answers GET answers HEAD too; the server leaves the body out.
         inner = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
-        answer = _ResponseSender(send, secrets.token_hex(8))
+        answer = _ResponseSender(send, f"{random.getrandbits(64):016x}")  # no secret: it finds a line of the log
         started = time.perf_counter()
         try:
             inner["path"] = _path_for_routing(scope)
