@@ -37,7 +37,11 @@ IntegralFloat = BeforeValidator(_integral_float_to_int)
 IntegerId = Annotated[int, Field(ge=-LARGEST_INTEGER - 1, le=LARGEST_INTEGER), IntegralFloat]
 Item = TextId | IntegerId
 FeatureText = Annotated[str, Field(min_length=1, max_length=1_000, pattern=FULL_TEXT)]
-EventFeatures = Annotated[dict[FeatureText, FeatureText | bool | int | float | None], Field(max_length=MAX_FEATURES)]
+# pydantic names the pattern of keys in the document, but not that there are no other keys.
+EventFeatures = Annotated[
+    dict[FeatureText, FeatureText | bool | int | float | None],
+    Field(max_length=MAX_FEATURES, json_schema_extra={"additionalProperties": False}),
+]
 BundleName = Annotated[Name, Field(min_length=1, max_length=NAME_BYTES, json_schema_extra={"pattern": NAME_PATTERN})]
 Version = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
 
