@@ -93,10 +93,11 @@ class BatchedBottlenecks:
             # Sums that the compiler makes one loop of, with what comes before and after: faster than small products.
             between = self.activation((x.unsqueeze(2) * down.unsqueeze(1)).sum(3) + shift)
             return base + (between.unsqueeze(3) * up.unsqueeze(1)).sum(2)
-        between = self.activation(torch.baddbmm(shift, x, down.transpose(1, 2)))
+        # In place: baddbmm would first copy what is added to, which takes as long as the product.
+        between = self.activation(torch.bmm(x, down.transpose(1, 2)).add_(shift))
         if torch.is_autocast_enabled(x.device.type):
-            return base + torch.bmm(between, up)  # what is added to keeps its bits
-        return torch.baddbmm(base, between, up)
+            return base.add_(torch.bmm(between, up))  # what is added to keeps its bits
+        return base.baddbmm_(between, up)
 
     def _act_grouped(
         self, rows: RowsByPatch, x: Float[Tensor, "B n C"], h: Float[Tensor, "B n C"]
