@@ -39,6 +39,7 @@ from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
 SORT_COLUMNS = ("time", "order", "line")  # what orders a user's events, where the table has it
+USER_INTEGER = "user_integer"  # column of the users' ids where these are integers, which engines join by more quickly
 WRITTEN = "written_"  # before the name of a column: its values as they stand in the file
 
 
@@ -49,7 +50,7 @@ class Events:
     Attributes:
         table: expression with the columns user (text), item (text or int64), time (int64, float64, decimal, or
             timestamp in UTC, of nanoseconds where some of them need it) and, where the configuration names them, order
-            domain (text) and line. No value is null.
+            domain (text) and line; and user_integer, where user ids are integers. No value is null.
         item_kind: what item ids are.
         time_kind: how times compare.
         units_per_second: of numeric times; None for moments.
@@ -115,7 +116,8 @@ def check_events(
         for table in marked
     ]
     all_rows = tables[0] if len(tables) == 1 else ibis.union(*tables)
-    required = [name for name in readers if name not in feature_columns(config)]
+    unneeded = {*feature_columns(config), *(["user"] if USER_INTEGER in readers else [])}  # no text for each row
+    required = [name for name in readers if name not in unneeded]
     complete = all_rows.drop_null(required)
     valid = complete.select(*readers)
     counts = _count_rows(all_rows, required)
@@ -238,6 +240,8 @@ def _readers(
         "item": lambda table: read_id(table["item"], item_kind),
         "time": _reader("time", time_kind, values["time"]),
     }
+    if user_kind == "integer":
+        readers[USER_INTEGER] = lambda table: read_id(table["user"], user_kind)
     if config.order is not None:
         order_kind = decide_sort_kind(values["order"], "order", config.order, text_allowed=True)
         readers["order"] = _reader("order", order_kind, values["order"])

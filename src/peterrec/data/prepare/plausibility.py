@@ -23,11 +23,8 @@ SHOWN = 5
 
 def suspicious_flags(events: Any) -> dict[str, Any]:
     """Return conditions on events, by what they are about: a column with ids, or `epoch` for the time."""
-    flags = {
-        name: events[name].isin(MARK_LIKE)
-        for name in ("user", "item", "domain")
-        if name in events.columns and events[name].type().is_string()
-    }
+    texts = [name for name in ("user", "item", "domain") if name in events.columns and events[name].type().is_string()]
+    flags = {name: events[name].isin(MARK_LIKE) for name in texts if f"{name}_integer" not in events.columns}
     type_ = events["time"].type()
     if type_.is_timestamp():
         first, end = (ibis.literal(day).cast(type_) for day in (FIRST_DAY, END_OF_JANUARY))

@@ -21,7 +21,7 @@ from peterrec.data.hashing import UInt64Array, id_hash
 from peterrec.data.new_users import NOBODY, kept_out_by_id
 from peterrec.data.prepare.engine import Engine, scalars
 from peterrec.data.prepare.event_filters import at_or_after, known_domains, source_filters
-from peterrec.data.prepare.events import SORT_COLUMNS, Events
+from peterrec.data.prepare.events import SORT_COLUMNS, USER_INTEGER, Events
 from peterrec.data.prepare.feature_columns import feature_names, fit_features
 from peterrec.data.sequences import IntArray
 from peterrec.data.splits import assign_parts
@@ -119,8 +119,9 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
         steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {reason}"))
     else:
         steps.append(_step("events of items in the catalogue", counts["known"], lost, reason if lost else ""))
-    users = _users(engine, source_rows, config, new_users)
-    table = _indexed(engine, source_rows, users)
+    placed = _place_users(engine, source_rows, new_users)
+    users = _users(engine, placed, config)
+    table = _indexed(engine, source_rows, placed)
     hashes = _item_hashes(engine, items)
     encoder = fit_features(_of_old_users(source_rows, new_users), config.events, events.time_kind)
     return Source(chosen, table, hashes, catalogue, users, tuple(steps), events.units_per_second, encoder)
@@ -280,15 +281,28 @@ def _number_items(engine: Engine, items: Any, catalogue: Catalogue) -> Any:
     return engine.store("catalogue_items", joined.mutate(rank=joined["rank"].cast("int32")))
 
 
-def _users(engine: Engine, events_table: Any, config: PrepareConfig, new_users: Any | None) -> Users:
-    counted = events_table.group_by("user").aggregate(n=events_table.count())
+def _place_users(engine: Engine, events_table: Any, new_users: Any | None) -> Any:
+    """Return place, user, [user_integer,] n (events) and is_new of the users of some events."""
+    key = _user_key(events_table)
+    counted = events_table.group_by(key).aggregate(n=events_table.count())
+    if key == USER_INTEGER:  # text is made once for each user, not for each event
+        counted = counted.mutate(user=counted[key].cast("string"))
     if new_users is None:
         counted = counted.mutate(is_new=ibis.literal(False))
     else:
         marked = counted.left_join(new_users, "user")
-        counted = marked.select("user", "n", is_new=marked["is_new"].notnull())
-    placed = engine.number("user_counts", counted, "user", "place")
-    table = engine.apply("users", placed, partial(_split_users, split=config.split), SPLIT_USERS)
+        counted = marked.select(*counted.columns, is_new=marked["is_new"].notnull())
+    return engine.number("user_counts", counted, "user", "place")
+
+
+def _user_key(events_table: Any) -> str:
+    """Return the column of users that is the quickest to group and to join by."""
+    return USER_INTEGER if USER_INTEGER in events_table.columns else "user"
+
+
+def _users(engine: Engine, placed: Any, config: PrepareConfig) -> Users:
+    counted = placed.select("user", "place", "n", "is_new")
+    table = engine.apply("users", counted, partial(_split_users, split=config.split), SPLIT_USERS)
     numbers = table.order_by("place").select("hash", "part", "n", "is_new").to_pyarrow()
     return Users(
         table.select("user", "place", "part"),
@@ -307,9 +321,10 @@ def _split_users(users: pa.Table, split: SplitConfig) -> pa.Table:
     return pa.table(columns, names=SPLIT_USERS.names).cast(SPLIT_USERS)
 
 
-def _indexed(engine: Engine, events: Any, users: Users) -> Any:
+def _indexed(engine: Engine, events: Any, placed: Any) -> Any:
     keys = [name for name in SORT_COLUMNS if name in events.columns]
-    joined = events.inner_join(users.table, "user")
+    key = _user_key(events)
+    joined = events.inner_join(placed.select(key, "place"), key)
     columns: Sequence[str] = ("place", *keys, "rank", "item", *feature_names(events.columns))
     numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
     return engine.cluster("source", numbered.select(*columns), "place")
