@@ -134,13 +134,19 @@ class DuckDBEngine:
             with engine_errors(files[0].path if len(files) == 1 else None):
                 table = file_rows(self.connection, files, columns, time_format, file_number=file_number)
                 if file_number is None:
-                    return self.store(name, table)
+                    return self._store_rows(name, files, table)
                 with _insertion_order(self.connection):
-                    return self.store(name, table)
+                    return self._store_rows(name, files, table)
         except DataError:
             for file in files if len(files) > 1 else ():
                 self.read(name, [file], columns, time_format)  # the first that cannot be read says so
             raise
+
+    def _store_rows(self, name: str, files: Sequence[InputFile], table: Any) -> Any:
+        """Store what was read; the name of a single file is no column on disk."""
+        if len(files) > 1:
+            return self.store(name, table)
+        return self.store(name, table.drop(FILE)).mutate(**{FILE: ibis.literal(str(files[0].path))})
 
     def rows(self, table: Any, *, reused: bool = False) -> Any:
         """Return the expression itself: it is cheap to compute again."""
