@@ -34,7 +34,7 @@ from peterrec.data.prepare.sortable import (
     integer_flags,
     read_sortable,
 )
-from peterrec.data.prepare.units import unit_of
+from peterrec.data.prepare.units import unit_flags, unit_of
 from peterrec.errors import ConfigError, DataError
 
 Reader = Callable[[Any], Any]
@@ -134,15 +134,21 @@ def check_events(
 
 
 def _count_rows(table: Any, columns: Sequence[str]) -> dict[str, Any]:
-    """Return, by one query, how many rows are valid, and invalid, and look wrong, and the largest of numeric times."""
+    """Return how many rows are valid, and invalid, and look wrong, and the largest of numeric times."""
     is_valid = ibis.and_(*(table[name].notnull() for name in columns))
     conditions = {"rows": is_valid, "invalid": ~is_valid}
     conditions |= {name: is_valid & flag for name, flag in suspicious_flags(table).items()}
     counts = {name: condition.cast("int64").sum().fill_null(0) for name, condition in conditions.items()}
     if table["time"].type().is_timestamp():
         return scalars(table.aggregate(**counts)) | {"largest": None}
-    largest = table["time"].cast("float64").abs().max(where=is_valid).fill_null(0.0)
-    return scalars(table.aggregate(**counts, largest=largest))
+    size = table["time"].cast("float64").abs()
+    extremes = {end: getattr(size, end)(where=is_valid).fill_null(0.0) for end in ("min", "max")}
+    totals = scalars(table.aggregate(**counts, **extremes))
+    smallest, largest = totals.pop("min"), totals.pop("max")
+    if unit_of(smallest) != unit_of(largest):  # seldom, so that no other log is asked what unit each time is of
+        units = {name: (is_valid & flag).cast("int64").sum() for name, flag in unit_flags(table["time"]).items()}
+        totals |= scalars(table.aggregate(**units))
+    return totals | {"largest": largest}
 
 
 def check_time_format(time_format: str | None) -> None:

@@ -68,8 +68,8 @@ def shape(engine: Engine, source: Source, histories: UserHistories) -> dict[str,
     counts = np.zeros(len(source.catalogue), dtype=np.int64)
     step = 10_000_000
     for start in range(0, len(histories.sequences.items), step):
-        part = np.asarray(histories.sequences.items[start : start + step]) - FIRST_ITEM
-        counts += np.bincount(part[part >= 0], minlength=len(counts))
+        part = np.asarray(histories.sequences.items[start : start + step])
+        counts += np.bincount(part, minlength=FIRST_ITEM + len(counts))[FIRST_ITEM:]
     time = source.table["time"]  # as text, for the engine knows years that Python does not
     time_range = engine.texts(source.table.aggregate(first=time.min(), last=time.max()))
     ordered = np.sort(counts)[::-1]
@@ -87,14 +87,13 @@ def shape(engine: Engine, source: Source, histories: UserHistories) -> dict[str,
 
 def owner_warnings(source: Source) -> list[str]:
     """Return warnings about a user or an item that has an implausible share of the source events."""
-    users, table = source.users, source.table.filter(source.table["item"] >= FIRST_ITEM)
+    users, items = source.users, np.flatnonzero(source.item_events)
 
     def user(place: int) -> Any:
         return users.table.filter(users.table["place"] == place).select("user").to_pyarrow()["user"][0].as_py()
 
-    items = table.group_by("item").aggregate(n=table.count()).order_by("item").to_pyarrow()
-    names = source.catalogue.ids.take(pa.array(items["item"].to_numpy() - FIRST_ITEM))
-    item_warnings = owner_warning("item", items["n"].to_numpy(), lambda place: names[place].as_py())
+    names = source.catalogue.ids.take(pa.array(items))
+    item_warnings = owner_warning("item", source.item_events[items], lambda place: names[place].as_py())
     return [*owner_warning("user", users.events, user), *item_warnings]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from peterrec.data.prepare.columns import MARK_LIKE
 from peterrec.data.prepare.engine import Engine
-from peterrec.data.prepare.units import NAMES, unit_flags
+from peterrec.data.prepare.units import NAMES
 from peterrec.data.sequences import IntArray
 
 # Seconds since 1970, taken for a smaller unit, give a moment of these days until the year 2038.
@@ -22,15 +22,13 @@ SHOWN = 5
 
 
 def suspicious_flags(events: Any) -> dict[str, Any]:
-    """Return conditions on events, by what they are about: a column with ids, or `epoch` for the time."""
+    """Return conditions on events, by what they are about: a column with ids, or `epoch` for moments."""
     texts = [name for name in ("user", "item", "domain") if name in events.columns and events[name].type().is_string()]
     flags = {name: events[name].isin(MARK_LIKE) for name in texts if f"{name}_integer" not in events.columns}
     type_ = events["time"].type()
     if type_.is_timestamp():
         first, end = (ibis.literal(day).cast(type_) for day in (FIRST_DAY, END_OF_JANUARY))
         flags["epoch"] = (events["time"] >= first) & (events["time"] < end)
-    else:
-        flags |= unit_flags(events["time"])
     return flags
 
 
@@ -42,7 +40,8 @@ def event_warnings(
     Args:
         engine: of the table.
         events: table.
-        counts: `rows`, and how many of them meet each of the conditions of `suspicious_flags`.
+        counts: `rows`, and how many of them meet each of the conditions of `suspicious_flags`, and of `unit_flags`
+            where times are of several units.
         columns: what the columns of the table are called in the files.
     """
     warnings = []

@@ -68,6 +68,7 @@ class Source:
             chosen events), item (index; -1 - rank where the item is not in the catalogue).
         item_hashes: (items,) `id_hash` of the item of each rank.
         catalogue: the items.
+        item_events: (items of the catalogue,) kept source events of each, those of new users too.
         users: who did it.
         steps: what was kept and dropped, and why.
         units_per_second: of numeric times; None for moments.
@@ -78,6 +79,7 @@ class Source:
     table: Any
     item_hashes: UInt64Array
     catalogue: Catalogue
+    item_events: IntArray
     users: Users
     steps: tuple[Step, ...]
     units_per_second: float | None
@@ -98,17 +100,18 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
     new_users = _new_users(engine, chosen, events, config)
     items = _count_items(engine, chosen, new_users)
     catalogue = _catalogue(items, events, config)
-    source_rows = chosen.inner_join(_number_items(engine, items, catalogue), "item")
-    in_catalogue = source_rows["index"].notnull()
-    counts = scalars(source_rows.aggregate(n=source_rows.count(), known=in_catalogue.cast("int64").sum()))
+    numbered_items = _number_items(engine, items, catalogue)
+    item_events = _item_events(numbered_items, catalogue)
+    counts = {"n": scalars(items.aggregate(n=items["events"].sum()))["n"], "known": int(item_events.sum())}
     if not counts["known"]:
         raise DataError(
             "no event is left: no item is in the catalogue", remedy=_catalogue_remedy(config), path=config.catalogue
         )
     lost = counts["n"] - counts["known"]
     keep_unknown = config.source.rare_items == "unk"
+    source_rows = chosen.inner_join(numbered_items, "item")
     if not keep_unknown:
-        source_rows = source_rows.filter(in_catalogue)
+        source_rows = source_rows.filter(source_rows["index"].notnull())
     reason = (
         "the item is not in the catalogue that was given"
         if config.catalogue and not config.extend_catalogue
@@ -124,7 +127,7 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
     table = _indexed(engine, source_rows, placed)
     hashes = _item_hashes(engine, items)
     encoder = fit_features(_of_old_users(source_rows, new_users), config.events, events.time_kind)
-    return Source(chosen, table, hashes, catalogue, users, tuple(steps), events.units_per_second, encoder)
+    return Source(chosen, table, hashes, catalogue, item_events, users, tuple(steps), events.units_per_second, encoder)
 
 
 def _step(description: str, remaining: int, dropped: int, reason: str) -> Step:
@@ -198,12 +201,22 @@ def _of_old_users(events: Any, new_users: Any | None) -> Any:
 
 
 def _count_items(engine: Engine, chosen: Any, new_users: Any | None) -> Any:
-    """Return item, n (events of users who are not new) and rank (position of the id among all ids)."""
-    counted = chosen.group_by("item").aggregate(n=chosen.count())
-    if new_users is not None:
-        marked = chosen.left_join(new_users, "user")
-        counted = marked.group_by("item").aggregate(n=marked["is_new"].isnull().cast("int64").sum())
+    """Return item, events, n (those of users who are not new) and rank (position of the id among all ids)."""
+    if new_users is None:
+        counted = chosen.group_by("item").aggregate(events=chosen.count())
+        return engine.number("items", counted.mutate(n=counted["events"]), "item", "rank")
+    marked = chosen.left_join(new_users, "user")
+    old = marked["is_new"].isnull().cast("int64")
+    counted = marked.group_by("item").aggregate(events=marked.count(), n=old.sum())
     return engine.number("items", counted, "item", "rank")
+
+
+def _item_events(numbered_items: Any, catalogue: Catalogue) -> IntArray:
+    """Return the chosen events of each item of the catalogue, in its order."""
+    present = numbered_items.filter(numbered_items["index"].notnull()).select("index", "events").to_pyarrow()
+    counts = np.zeros(len(catalogue), dtype=np.int64)
+    counts[present["index"].to_numpy() - catalogue.first] = present["events"].to_numpy()
+    return counts
 
 
 def _item_hashes(engine: Engine, items: Any) -> UInt64Array:
@@ -272,11 +285,11 @@ def _catalogue_remedy(config: PrepareConfig) -> str:
 
 
 def _number_items(engine: Engine, items: Any, catalogue: Catalogue) -> Any:
-    """Return item, rank and index (null where the item is not in the catalogue)."""
+    """Return item, rank, events and index (null where the item is not in the catalogue)."""
     index = np.arange(catalogue.first, catalogue.first + len(catalogue), dtype=np.int32)
     catalogue_items = engine.upload("catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
     joined = items.left_join(catalogue_items, items["item"] == catalogue_items["item_id"]).select(
-        "item", "rank", "index"
+        "item", "rank", "events", "index"
     )
     return engine.store("catalogue_items", joined.mutate(rank=joined["rank"].cast("int32")))
 
