@@ -16,7 +16,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("the newest comes first", "data/batching.py", CUT,
                  CUT.replace("sequences.items, ends - lengths", "sequences.items[::-1], len(sequences.items) - ends")),
         Mutation("events are not sorted by time", "data/prepare/event_sequences.py",
-                 '.order_by("place", *keys)', '.order_by("place")'),
+                 'table, keys, parts)', 'table, keys[:1], parts)'),
     ],
     "Items are embedded": [
         Mutation("blocks have no residual", "nn/block.py", "return x + out_all", "return out_all"),

@@ -6,7 +6,6 @@ import random
 import tempfile
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from peterrec.data.hashing import id_hash
 from peterrec.data.prepare import duckdb_engine, prepare
 from peterrec.data.prepare import event_sequences as sequences_module
 from peterrec.data.prepare import tasks as tasks_module
-from peterrec.data.prepare.event_sequences import SequenceFile, pieces
+from peterrec.data.prepare.event_sequences import SequenceFile
 from peterrec.data.sequences import Sequences
 from peterrec.data.shorten import shorten
 from peterrec.data.ties import tie_keys
@@ -239,18 +238,16 @@ def test_parts_are_of_users_alone_and_the_same_for_all_tasks(tmp_path: Path) -> 
     assert {part: set(users) for part, users in parts_of(salted, "group").items()} != users_of_parts
 
 
-def test_pieces_are_whole_users_and_as_large_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    ranges: list[tuple[int, int]] = []
-    monkeypatch.setattr(sequences_module, "_piece", lambda source, first, last, cuts: ranges.append((first, last)))
-    source = SimpleNamespace(users=SimpleNamespace(events=np.array([3, 1, 1, 9, 2, 2, 1])))
+def test_pieces_are_whole_users_and_as_large_as_may_be() -> None:
+    events = np.array([3, 1, 1, 9, 2, 2, 1])
     for at_once, wanted in {
         4: [(0, 1), (2, 2), (3, 3), (4, 5), (6, 6)],
         1: [(n, n) for n in range(7)],
         99: [(0, 6)],
     }.items():
-        ranges.clear()
-        assert len(list(pieces(source, (), at_once))) == len(wanted)
-        assert ranges == wanted
+        parts = list(sequences_module._parts(events, at_once))
+        assert [(part.first, part.last) for part in parts] == wanted
+        assert [part.rows for part in parts] == [events[first : last + 1].sum() for first, last in wanted]
 
 
 def test_the_order_of_cutting_is_until_repeats_and_then_length() -> None:

@@ -14,7 +14,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peterrec.data.prepare.engine import EngineMemoryError, scalars
+from peterrec.data.prepare.engine import EngineMemoryError, OrderedPart, scalars
 from peterrec.data.prepare.files import FILE, UNREAD, InputFile, check_complete, directives
 from peterrec.errors import ConfigError, DataError, PeterRecError, StorageError
 from peterrec.storage import storage_errors
@@ -179,9 +179,20 @@ class DuckDBEngine:
         """Number the rows by a window over all of them: the sort spills."""
         return self.store(name, table.mutate(**{column: ibis.row_number().over(ibis.window(order_by=by))}))
 
-    def cluster(self, name: str, table: Any, by: str) -> Any:
-        """Make a table in any order: to read all of it is quick."""
-        return self.store(name, table)
+    def in_order(self, name: str, table: Any, keys: Sequence[str], parts: Sequence[OrderedPart]) -> Iterator[pa.Table]:
+        """Sort once and cut what comes of it: the sort spills, and nothing is stored."""
+        ordered = ibis.to_sql(table.order_by(*keys), dialect="duckdb")
+        schema = table.schema().to_pyarrow()
+        waiting = schema.empty_table()
+        with self.connection.con.cursor() as cursor:  # the connection itself answers other questions meanwhile
+            batches = iter(cursor.execute(ordered).fetch_record_batch(ROWS_AT_ONCE))
+            for part in parts:
+                tables = [waiting]
+                while sum(map(len, tables)) < part.rows:
+                    tables.append(pa.Table.from_batches([next(batches)]).cast(schema))
+                rows = pa.concat_tables(tables)
+                yield rows.slice(0, part.rows)
+                waiting = rows.slice(part.rows)
 
     def texts(self, table: Any) -> dict[str, str | None]:
         """Write the values of a table of one row."""

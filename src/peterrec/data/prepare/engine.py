@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -13,6 +14,20 @@ from peterrec.errors import ConfigError
 
 class EngineMemoryError(ConfigError):
     """The events do not fit in the memory that the engine may use."""
+
+
+@dataclass(frozen=True)
+class OrderedPart:
+    """Rows of a table whose first key lies between two numbers.
+
+    Attributes:
+        first, last: the numbers, both included.
+        rows: how many rows there are.
+    """
+
+    first: int
+    last: int
+    rows: int
 
 
 class Engine(Protocol):
@@ -75,8 +90,15 @@ class Engine(Protocol):
     def number(self, name: str, table: Any, by: str, column: str) -> Any:
         """Store a table with one more column (int64): each row's place, from 0 on, in the order of distinct values."""
 
-    def cluster(self, name: str, table: Any, by: str) -> Any:
-        """Store a table so that rows with neighbouring values of a column are found quickly."""
+    def in_order(self, name: str, table: Any, keys: Sequence[str], parts: Sequence[OrderedPart]) -> Iterator[pa.Table]:
+        """Yield all rows of a table in order of some columns, a part at a time.
+
+        Args:
+            name: of what is stored meanwhile.
+            table: the rows; other tables may be asked, but nothing be stored, until the last part was taken.
+            keys: columns in whose order the rows come. The first holds whole numbers.
+            parts: ascending; every row is in one of them.
+        """
 
     def texts(self, table: Any) -> dict[str, str | None]:
         """Return the values of a table of one row as texts, written alike by every engine."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from peterrec.data.prepare.engine import Engine, OrderedPart
 from peterrec.data.prepare.events import SORT_COLUMNS
 from peterrec.data.prepare.feature_columns import FeatureRows, feature_names
 from peterrec.data.prepare.source_events import Source
@@ -41,29 +42,36 @@ class Piece:
     tied_events: int
 
 
-def pieces(source: Source, cuts: Sequence[Any] = (), at_once: int | None = None) -> Iterator[Piece]:
+def pieces(engine: Engine, source: Source, cuts: Sequence[Any] = (), at_once: int | None = None) -> Iterator[Piece]:
     """Yield the sequences of all users, in order of their place.
 
     Args:
+        engine: of the tables.
         source: the events.
         cuts: tables place, cut: a time for some users; users without one have all of their events before it.
         at_once: events held in memory at a time (a user with more is one piece); `EVENTS_AT_ONCE` if not given.
     """
-    at_once = EVENTS_AT_ONCE if at_once is None else at_once
-    events = source.users.events
+    parts = list(_parts(source.users.events, EVENTS_AT_ONCE if at_once is None else at_once))
+    table = piece_expression(source.table, cuts)
+    keys = ["place", *(name for name in SORT_COLUMNS if name in table.columns)]
+    for part, events in zip(parts, engine.in_order("source", table, keys, parts), strict=True):
+        yield _piece(source, part, events, len(cuts))
+
+
+def _parts(events: IntArray, at_once: int) -> Iterator[OrderedPart]:
+    """Yield ranges of users with so many events, or of one user with more."""
     ends = np.cumsum(events)
     first = 0
     while first < len(events):
-        previous_events = ends[first - 1] if first else 0
+        previous_events = int(ends[first - 1]) if first else 0
         last = max(first, int(np.searchsorted(ends, previous_events + at_once, side="right")) - 1)
-        yield _piece(source, first, last, cuts)
+        yield OrderedPart(first, last, int(ends[last]) - previous_events)
         first = last + 1
 
 
-def _piece(source: Source, first: int, last: int, cuts: Sequence[Any]) -> Piece:
+def _piece(source: Source, part: OrderedPart, events: pa.Table, cuts: int) -> Piece:
     users = source.users.table
-    named = users.filter(users["place"].between(first, last)).order_by("place").to_pyarrow()
-    events = piece_expression(source.table, first, last, cuts).to_pyarrow()
+    named = users.filter(users["place"].between(part.first, part.last)).order_by("place").to_pyarrow()
     places, ranks = events["place"].to_numpy(), events["rank"].to_numpy()
     same_as_before = equal_to_before(
         events["place"], *(events[name] for name in SORT_COLUMNS if name in events.column_names)
@@ -76,11 +84,11 @@ def _piece(source: Source, first: int, last: int, cuts: Sequence[Any]) -> Piece:
     if sequences.features is not None:
         final_keys = final_keys << CODE_BITS | sequences.features[tied]
     order = order_ties(same_as_before, tied, keys, final_keys)
-    counts = source.users.events[first : last + 1]
+    counts = source.users.events[part.first : part.last + 1]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    before = (np.add.reduceat(events[f"before{number}"].to_numpy(), offsets[:-1]) for number in range(len(cuts)))
+    before = (np.add.reduceat(events[f"before{number}"].to_numpy(), offsets[:-1]) for number in range(cuts))
     return Piece(
-        np.arange(first, last + 1),
+        np.arange(part.first, part.last + 1),
         named["user"].combine_chunks(),
         sequences.at(order, offsets),
         tuple(cut.astype(np.int64) for cut in before),
@@ -90,7 +98,7 @@ def _piece(source: Source, first: int, last: int, cuts: Sequence[Any]) -> Piece:
 
 def _in_file_order(events: pa.Table, source: Source) -> Sequences:
     """Return events as they come of the engine, all in one row."""
-    items = events["item"].to_numpy().astype(np.int32)
+    items = source.item_indices[events["rank"].to_numpy()]
     offsets = np.array([0, len(items)], dtype=np.int64)
     if source.encoder is None:
         return Sequences(items, offsets)
@@ -98,21 +106,20 @@ def _in_file_order(events: pa.Table, source: Source) -> Sequences:
     return Sequences(items, offsets, features.codes(source.encoder), features.seconds)
 
 
-def piece_expression(table: Any, first: int, last: int, cuts: Sequence[Any] = ()) -> Any:
-    """Return the expression of a piece, in order: place, time, [order,] [line,] rank, item, features, before0, ...
+def piece_expression(table: Any, cuts: Sequence[Any] = ()) -> Any:
+    """Return the expression of what pieces are made of: place, time, [order,] [line,] rank, features, before0, ...
 
     The last ones are 1 where the event lies before the cut, else 0.
     """
-    part = table.filter(table["place"].between(first, last))
     for number, cut in enumerate(cuts):
         renamed = cut.select(cut["place"].name("cut_place"), cut["cut"].name(f"until{number}"))
-        part = part.left_join(renamed, part["place"] == renamed["cut_place"]).drop("cut_place")
+        table = table.left_join(renamed, table["place"] == renamed["cut_place"]).drop("cut_place")
     keys = [name for name in SORT_COLUMNS if name in table.columns]
     before = {}
     for number in range(len(cuts)):
-        until = part[f"until{number}"]
-        before[f"before{number}"] = (until.isnull() | (part["time"] < until)).cast("int64")
-    return part.select("place", *keys, "rank", "item", *feature_names(table.columns), **before).order_by("place", *keys)
+        until = table[f"until{number}"]
+        before[f"before{number}"] = (until.isnull() | (table["time"] < until)).cast("int64")
+    return table.select("place", *keys, "rank", *feature_names(table.columns), **before)
 
 
 class ArrayFile:

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from peterrec.config import NewUsersConfig, PrepareConfig, SourceConfig
 from peterrec.data.new_users import NOBODY
-from peterrec.data.prepare.engine import Engine
 from peterrec.data.prepare.plausibility import owner_warning
 from peterrec.data.prepare.source_events import Source, Step
 from peterrec.data.prepare.tasks import UserHistories
@@ -62,7 +61,7 @@ def new_user_warnings(source: Source, config: PrepareConfig) -> list[str]:
     return [] if config.catalogue is None else [remark]
 
 
-def shape(engine: Engine, source: Source, histories: UserHistories) -> dict[str, Any]:
+def shape(source: Source, histories: UserHistories) -> dict[str, Any]:
     """Return histograms and summary values of the data, as plain values for charts."""
     lengths = histories.sequences.lengths
     counts = np.zeros(len(source.catalogue), dtype=np.int64)
@@ -70,18 +69,13 @@ def shape(engine: Engine, source: Source, histories: UserHistories) -> dict[str,
     for start in range(0, len(histories.sequences.items), step):
         part = np.asarray(histories.sequences.items[start : start + step])
         counts += np.bincount(part, minlength=FIRST_ITEM + len(counts))[FIRST_ITEM:]
-    time = source.table["time"]  # as text, for the engine knows years that Python does not
-    time_range = engine.texts(source.table.aggregate(first=time.min(), last=time.max()))
     ordered = np.sort(counts)[::-1]
     return {
         "history_length": _histogram(lengths, "users"),
         "item_events": _histogram(counts[counts > 0], "items"),
         "median_history": float(np.median(lengths)),
         "top_share": {str(share): _top_share(ordered, share) for share in (1, 10)},
-        **{
-            name: text.rstrip("0").rstrip(".") if text and time.type().is_decimal() else text
-            for name, text in time_range.items()
-        },
+        **source.time_range,
     }
 
 

@@ -242,7 +242,7 @@ class _Preparation:
         early_lengths = {name: np.zeros(len(source.users), dtype=np.int64) for name in cuts}
         users, tasks = source.users, {task.name: cut_of(task) for task in self.config.tasks}
         timed = [name for name, times in cuts.items() if times is not None]
-        for number, piece in enumerate(pieces(source, [cuts[name] for name in timed])):
+        for number, piece in enumerate(pieces(self.engine, source, [cuts[name] for name in timed])):
             ends = dict(zip(timed, piece.cuts, strict=True))
             self.tied_events += piece.tied_events
             sequences = shorten(piece.sequences, self.config.source, encoder=source.encoder)
@@ -328,7 +328,7 @@ class _Preparation:
                 "fraction": self.tied_events / int(source.users.events.sum()),
                 "ordered_by": "hash" if self.tied_events else self.config.events.ties,
             },
-            "shape": shape(self.engine, source, main),
+            "shape": shape(source, main),
             "tasks": entries,
             "warnings": self.warnings,
             "inputs": self.identities,

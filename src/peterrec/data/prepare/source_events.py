@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,9 +63,11 @@ class Source:
 
     Attributes:
         chosen: expression, all columns: events of the chosen domains and time, whatever their item.
-        table: engine table: place (of the user), time, [order,] [line,] rank (of the item id among those of all
-            chosen events), item (index; -1 - rank where the item is not in the catalogue).
+        table: expression: place (of the user), time, [order,] [line,] rank (of the item id among those of all chosen
+            events).
+        time_range: `first` and `last` time as texts.
         item_hashes: (items,) `id_hash` of the item of each rank.
+        item_indices: (items,) int32 index of it; -1 - rank where the item is not in the catalogue.
         catalogue: the items.
         item_events: (items of the catalogue,) kept source events of each, those of new users too.
         users: who did it.
@@ -77,7 +78,9 @@ class Source:
 
     chosen: Any
     table: Any
+    time_range: dict[str, str | None]
     item_hashes: UInt64Array
+    item_indices: npt.NDArray[np.int32]
     catalogue: Catalogue
     item_events: IntArray
     users: Users
@@ -107,27 +110,39 @@ def select_source(engine: Engine, events: Events, config: PrepareConfig) -> Sour
         raise DataError(
             "no event is left: no item is in the catalogue", remedy=_catalogue_remedy(config), path=config.catalogue
         )
-    lost = counts["n"] - counts["known"]
-    keep_unknown = config.source.rare_items == "unk"
-    source_rows = chosen.inner_join(numbered_items, "item")
-    if not keep_unknown:
-        source_rows = source_rows.filter(source_rows["index"].notnull())
+    steps.append(_catalogue_step(counts["n"], counts["known"], config, new_users))
+    indices = _item_indices(numbered_items)
+    if config.source.rare_items != "unk":
+        numbered_items = numbered_items.filter(numbered_items["index"].notnull())
+    source_rows = chosen.inner_join(numbered_items.select("item", "rank"), "item")
+    placed = _place_users(engine, source_rows, new_users)
+    return Source(
+        chosen,
+        _indexed(source_rows, placed),
+        _time_range(engine, numbered_items),
+        _item_hashes(engine, items),
+        indices,
+        catalogue,
+        item_events,
+        _users(engine, placed, config),
+        tuple(steps),
+        events.units_per_second,
+        fit_features(_of_old_users(source_rows, new_users), config.events, events.time_kind),
+    )
+
+
+def _catalogue_step(count: int, in_catalogue: int, config: PrepareConfig, new_users: Any | None) -> Step:
+    """Return the step of the events whose items are in the catalogue."""
+    lost = count - in_catalogue
     reason = (
         "the item is not in the catalogue that was given"
         if config.catalogue and not config.extend_catalogue
         else f"the item has fewer than {config.source.min_item_events} events"
         + (" of users who are not new" if new_users is not None else "")
     )
-    if lost and keep_unknown:
-        steps.append(_step("events of all items", counts["n"], 0, f"{lost:,} of them as [UNK]: {reason}"))
-    else:
-        steps.append(_step("events of items in the catalogue", counts["known"], lost, reason if lost else ""))
-    placed = _place_users(engine, source_rows, new_users)
-    users = _users(engine, placed, config)
-    table = _indexed(engine, source_rows, placed)
-    hashes = _item_hashes(engine, items)
-    encoder = fit_features(_of_old_users(source_rows, new_users), config.events, events.time_kind)
-    return Source(chosen, table, hashes, catalogue, item_events, users, tuple(steps), events.units_per_second, encoder)
+    if lost and config.source.rare_items == "unk":
+        return _step("events of all items", count, 0, f"{lost:,} of them as [UNK]: {reason}")
+    return _step("events of items in the catalogue", in_catalogue, lost, reason if lost else "")
 
 
 def _step(description: str, remaining: int, dropped: int, reason: str) -> Step:
@@ -201,14 +216,30 @@ def _of_old_users(events: Any, new_users: Any | None) -> Any:
 
 
 def _count_items(engine: Engine, chosen: Any, new_users: Any | None) -> Any:
-    """Return item, events, n (those of users who are not new) and rank (position of the id among all ids)."""
-    if new_users is None:
-        counted = chosen.group_by("item").aggregate(events=chosen.count())
-        return engine.number("items", counted.mutate(n=counted["events"]), "item", "rank")
-    marked = chosen.left_join(new_users, "user")
-    old = marked["is_new"].isnull().cast("int64")
-    counted = marked.group_by("item").aggregate(events=marked.count(), n=old.sum())
-    return engine.number("items", counted, "item", "rank")
+    """Return item, n (events of users who are not new), rank (position of the id among all ids), and of all users:
+    events, the first and the last time.
+    """
+    marked = chosen if new_users is None else chosen.left_join(new_users, "user")
+    counts = {"events": marked.count(), "first": marked["time"].min(), "last": marked["time"].max()}
+    if new_users is not None:
+        counts["n"] = marked["is_new"].isnull().cast("int64").sum()
+    counted = marked.group_by("item").aggregate(**counts)
+    return engine.number("items", counted if "n" in counts else counted.mutate(n=counted["events"]), "item", "rank")
+
+
+def _time_range(engine: Engine, items: Any) -> dict[str, str | None]:
+    """Return the first and the last time of the events of some items: as texts, for engines know more years."""
+    texts = engine.texts(items.aggregate(first=items["first"].min(), last=items["last"].max()))
+    if not items["first"].type().is_decimal():
+        return texts
+    return {name: text and text.rstrip("0").rstrip(".") for name, text in texts.items()}
+
+
+def _item_indices(numbered_items: Any) -> npt.NDArray[np.int32]:
+    """Return the index of the item of each rank; -1 - rank where the item is not in the catalogue."""
+    index = ibis.coalesce(numbered_items["index"], -1 - numbered_items["rank"])
+    indices = numbered_items.select("rank", index=index.cast("int32")).order_by("rank").to_pyarrow()
+    return np.asarray(indices["index"].to_numpy(), dtype=np.int32)
 
 
 def _item_events(numbered_items: Any, catalogue: Catalogue) -> IntArray:
@@ -285,12 +316,10 @@ def _catalogue_remedy(config: PrepareConfig) -> str:
 
 
 def _number_items(engine: Engine, items: Any, catalogue: Catalogue) -> Any:
-    """Return item, rank, events and index (null where the item is not in the catalogue)."""
+    """Return what there is of items, with index (null where the item is not in the catalogue)."""
     index = np.arange(catalogue.first, catalogue.first + len(catalogue), dtype=np.int32)
     catalogue_items = engine.upload("catalogue", pa.table({"item_id": catalogue.ids, "index": index}))
-    joined = items.left_join(catalogue_items, items["item"] == catalogue_items["item_id"]).select(
-        "item", "rank", "events", "index"
-    )
+    joined = items.left_join(catalogue_items, items["item"] == catalogue_items["item_id"]).drop("item_id")
     return engine.store("catalogue_items", joined.mutate(rank=joined["rank"].cast("int32")))
 
 
@@ -334,10 +363,8 @@ def _split_users(users: pa.Table, split: SplitConfig) -> pa.Table:
     return pa.table(columns, names=SPLIT_USERS.names).cast(SPLIT_USERS)
 
 
-def _indexed(engine: Engine, events: Any, placed: Any) -> Any:
+def _indexed(events: Any, placed: Any) -> Any:
     keys = [name for name in SORT_COLUMNS if name in events.columns]
     key = _user_key(events)
-    joined = events.inner_join(placed.select(key, "place"), key)
-    columns: Sequence[str] = ("place", *keys, "rank", "item", *feature_names(events.columns))
-    numbered = joined.mutate(item=ibis.coalesce(joined["index"], -1 - joined["rank"]).cast("int32"))
-    return engine.cluster("source", numbered.select(*columns), "place")
+    joined = events.inner_join(placed.select(key, place=placed["place"].cast("int32")), key)
+    return joined.select("place", *keys, "rank", *feature_names(events.columns))

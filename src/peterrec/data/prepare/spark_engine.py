@@ -28,6 +28,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from peterrec.data.prepare.duckdb_engine import row_texts
+from peterrec.data.prepare.engine import OrderedPart
 from peterrec.data.prepare.files import FILE, InputFile, is_packed
 from peterrec.data.prepare.spark_reader import (
     RAW,
@@ -218,10 +219,13 @@ class SparkEngine:
         joined = numbered.inner_join(self.upload("starts", starts), PART)
         return joined.mutate(**{column: joined[ROW] + joined["start"]}).drop(PART, ROW, "start")
 
-    def cluster(self, name: str, table: Any, by: str) -> Any:
-        """Make a table that is sorted, so that Parquet's statistics tell where a value can be."""
-        frame = self._frame(table)
-        return self._save(name, frame.repartitionByRange(frame[by]).sortWithinPartitions(by))
+    def in_order(self, name: str, table: Any, keys: Sequence[str], parts: Sequence[OrderedPart]) -> Iterator[pa.Table]:
+        """Make a table that is sorted, so that Parquet's statistics tell where a part of it can be."""
+        frame, key = self._frame(table), keys[0]
+        sorted_table = self._save(name, frame.repartitionByRange(frame[key]).sortWithinPartitions(key))
+        for part in parts:
+            rows = sorted_table.filter(sorted_table[key].between(part.first, part.last))
+            yield rows.order_by(*keys).to_pyarrow()
 
     def texts(self, table: Any) -> dict[str, str | None]:
         """Let DuckDB write the values of a table of one row."""
