@@ -180,23 +180,33 @@ class DuckDBEngine:
         return self.store(name, table.mutate(**{column: ibis.row_number().over(ibis.window(order_by=by))}))
 
     def in_order(self, name: str, table: Any, keys: Sequence[str], parts: Sequence[OrderedPart]) -> Iterator[pa.Table]:
-        """Sort once and cut what comes of it: the sort spills, and nothing is stored."""
-        ordered = ibis.to_sql(table.order_by(*keys), dialect="duckdb")
-        schema = table.schema().to_pyarrow()
-        waiting = schema.empty_table()
+        """Sort once and cut what comes of it; where the sort needs more than there is, store, and sort each part."""
         with self.connection.con.cursor() as cursor:  # the connection itself answers other questions meanwhile
-            batches = iter(cursor.execute(ordered).fetch_record_batch(ROWS_AT_ONCE))
-            for part in parts:
-                tables = [waiting]
-                while sum(map(len, tables)) < part.rows:
-                    tables.append(pa.Table.from_batches([next(batches)]).cast(schema))
-                rows = pa.concat_tables(tables)
-                yield rows.slice(0, part.rows)
-                waiting = rows.slice(part.rows)
+            try:
+                ordered = cursor.execute(ibis.to_sql(table.order_by(*keys), dialect="duckdb"))
+            except duckdb.OutOfMemoryException:
+                ordered = None
+            if ordered is not None:
+                yield from _cut(ordered.fetch_record_batch(ROWS_AT_ONCE), table.schema().to_pyarrow(), parts)
+                return
+        stored = self.store(name, table)
+        for part in parts:
+            yield stored.filter(stored[keys[0]].between(part.first, part.last)).order_by(*keys).to_pyarrow()
 
     def texts(self, table: Any) -> dict[str, str | None]:
         """Write the values of a table of one row."""
         return row_texts(table)
+
+
+def _cut(batches: Iterator[pa.RecordBatch], schema: pa.Schema, parts: Sequence[OrderedPart]) -> Iterator[pa.Table]:
+    waiting = schema.empty_table()
+    for part in parts:
+        tables = [waiting]
+        while sum(map(len, tables)) < part.rows:
+            tables.append(pa.Table.from_batches([next(batches)]).cast(schema))
+        rows = pa.concat_tables(tables)
+        yield rows.slice(0, part.rows)
+        waiting = rows.slice(part.rows)
 
 
 def row_texts(table: Any) -> dict[str, str | None]:
