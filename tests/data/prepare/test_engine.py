@@ -46,6 +46,26 @@ def test_too_little_memory_says_how_to_give_more(tmp_path: Path) -> None:
     assert {path_left.name for path_left in tmp_path.iterdir()} == {"a.parquet"}
 
 
+@pytest.mark.slow
+@pytest.mark.only_duckdb("the memory of a session that is there is its own")
+def test_what_cannot_be_sorted_at_once_is_sorted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the least of the memory with which anything can be done, the events are the same."""
+    path = write_random_events(tmp_path / "a.parquet", 1_000_000, users=50_000)
+    cut, sorted_at_once = duckdb_engine._cut, []
+
+    def counted(*arguments: Any) -> Any:
+        sorted_at_once.append(True)
+        return cut(*arguments)
+
+    monkeypatch.setattr(duckdb_engine, "_cut", counted)
+    written = [
+        prepare_log(path, tmp_path / limit, memory_limit=limit, threads=1).manifest["fingerprint"]
+        for limit in ("18MB", "200MB")
+    ]
+    assert len(sorted_at_once) == 1, "of 200 MB"
+    assert written[0] == written[1]
+
+
 @pytest.mark.timeout(60, method="thread")  # a signal would not reach it
 def test_rows_are_read_while_what_is_made_of_them_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An insertion beside a stream of more than one batch would wait for its end, in DuckDB, for ever."""
