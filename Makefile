@@ -71,6 +71,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --scaling
 	$(BIN)/python benchmarks/paths.py
 	$(BIN)/python benchmarks/waiting.py
+	$(BIN)/python benchmarks/compiled_start.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/loading.py

@@ -3,6 +3,9 @@
 - dropout: a forward and backward pass of the blocks with what is dropped drawn, beside `F.dropout`.
 - bf16: user representations with bfloat16 between the blocks, beside fp32 there; and the rounding errors of both.
 - best: the best ten of many scores by groups, beside `topk`; and making these scores.
+- taps: a forward and backward pass over short histories without the taps of convolutions that see padding only.
+
+And what takes the time of answers in bf16: more than products, so that fewer bits would gain little.
 
 `--only TEXT` runs some; `--tiny` at sizes at which the numbers mean nothing.
 """
@@ -23,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from sides import in_turns  # the script beside this one
 from torch import Tensor
+from torch.profiler import profile
 
 from peterrec.config import BackboneConfig
 from peterrec.nn import backbone as backbone_module
@@ -33,6 +37,7 @@ from peterrec.nn.heads import grouped_topk, item_scores
 from peterrec.nn.matmul import onednn_matmul
 from peterrec.nn.precision import arithmetic
 from peterrec.nn.readout import represent
+from peterrec.nn.receptive_field import ConvGeometry
 from peterrec.process import tune_process
 
 CPU = torch.device("cpu")
@@ -59,6 +64,7 @@ def main() -> None:
             ratio = float(times[0].median() / times[1].median())
             print(f"| {name}: {quick[0]} | {plain[0]} | {ratio:.2f} ({low:.2f} .. {high:.2f}) |", flush=True)
     print(f"\nbf16: {rounding_errors(tiny=options.tiny)}")
+    print(f"bf16: {largest_shares(tiny=options.tiny)} of the time")
 
 
 def pairs(*, tiny: bool) -> dict[str, tuple[tuple[str, Callable[[], object]], tuple[str, Callable[[], object]]]]:
@@ -86,7 +92,25 @@ def pairs(*, tiny: bool) -> dict[str, tuple[tuple[str, Callable[[], object]], tu
             ("topk", lambda scores=scores: scores.topk(10, dim=1)),
             ("by groups", lambda scores=scores: grouped_topk(scores, 10)),
         )
+    for events in (8, 16):
+        short = torch.randint(4, items + 4, (max(1, rows // 2), events))
+        actions[f"taps, d={channels}, {events} events"] = (
+            ("all taps", lambda network=network, short=short: with_all_taps(network, short)),
+            ("without those on padding", lambda network=network, short=short: step(network, short)),
+        )
     return actions
+
+
+def largest_shares(*, tiny: bool) -> str:
+    """Return in words what takes most of the time of representations in bf16."""
+    network = build_backbone(BackboneConfig(channels=8 if tiny else 64, dilations=(1, 4) * 4), 1_000, seed=0)
+    tokens = torch.randint(4, 1_004, (4 if tiny else 256, 50))
+    in_bf16(network, tokens)
+    with profile() as observed:
+        in_bf16(network, tokens)
+    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in observed.key_averages()}
+    largest = sorted(times, key=lambda name: -times[name])[:5]
+    return ", ".join(f"{name} {times[name] / sum(times.values()):.0%}" for name in largest)
 
 
 def rounding_errors(*, tiny: bool) -> str:
@@ -120,6 +144,11 @@ def with_torch_dropout(network: Backbone, tokens: Tensor) -> None:
         patch.object(backbone_module, "residual_dropout", torch_dropout),
         patch.object(execution, "residual_dropout", torch_dropout),
     ):
+        step(network, tokens)
+
+
+def with_all_taps(network: Backbone, tokens: Tensor) -> None:
+    with patch.object(ConvGeometry, "taps_on_inputs", lambda geometry, taps, inputs: (slice(None), geometry.pad)):
         step(network, tokens)
 
 
