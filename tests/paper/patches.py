@@ -97,7 +97,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("rows that were sorted come back in another order", "nn/batched_patches.py",
                  "view(-1, *like.shape[1:]).index_select(0, self.place)", "view(-1, *like.shape[1:])[: len(like)]"),
         Mutation("the bias before the activation is forgotten", "nn/batched_patches.py",
-                 "between = self.activation(torch.baddbmm(shift, x, down.transpose(1, 2)))",
+                 "between = self.activation(torch.bmm(x, down.transpose(1, 2)).add_(shift))",
                  "between = self.activation(torch.bmm(x, down.transpose(1, 2)))"),
         Mutation("the norms are those of the trunk", "nn/batched_patches.py",
                  'weight = norm.weight + self._weight_of_rows("norm.weight")',
