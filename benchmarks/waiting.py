@@ -21,19 +21,16 @@ from worker import Sizes
 from peterrec.process import LONG_SPINS, SHORT_SPINS
 
 NETWORK = Sizes(dilations=(1, 4) * 2, batch=128, loss="sampled", contrastive_users=64)
-SHAPES = {
-    "d=64, 16 events": replace(NETWORK, events=16),
-    "d=64, 50 events": replace(NETWORK, events=50),
-    "d=256, 50 events": replace(NETWORK, events=50, channels=256),
-}
+SMALL = {"d=64, 16 events": replace(NETWORK, events=16), "d=64, 50 events": replace(NETWORK, events=50)}
+LARGE = {"d=256, 50 events": replace(NETWORK, events=50, channels=256)}  # would take minutes beside a busy core
 
 
 def main() -> None:
     options = _options()
     print(f"| step, {os.cpu_count()} cores | beside | {SHORT_SPINS} / {LONG_SPINS} spins (10 .. 90 %) |")
     print("|---|---|---|")
-    for place, neighbour in (("nothing", nullcontext), ("a busy core", _busy_core)):
-        for shape, sizes in SHAPES.items():
+    for place, neighbour, shapes in (("nothing", nullcontext, SMALL | LARGE), ("a busy core", _busy_core, SMALL)):
+        for shape, sizes in shapes.items():
             with neighbour():
                 compared = str(_compare(_tiny(sizes) if options.tiny else sizes, options.rounds))
             print(f"| {shape} | {place} | {compared} |", flush=True)
@@ -41,7 +38,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="sizes at which the numbers mean nothing")
     options = parser.parse_args()
     options.rounds = 1 if options.tiny else options.rounds
@@ -61,7 +58,7 @@ def _compare(sizes: Sizes, rounds: int) -> Any:
         ]
         for side in sides:
             side.start("pretrain", asdict(sizes))
-        short, long = interleave(sides, rounds, repeats=10)
+        short, long = interleave(sides, rounds, repeats=5)
     return ratio(short, long)
 
 
