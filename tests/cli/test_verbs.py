@@ -16,6 +16,7 @@ import pytest
 import peterrec
 from builders import tiny_bundle, tiny_pretrained
 from peterrec.artifacts.bundle_io import save_bundle
+from peterrec.cli import main
 from peterrec.cli.main import VERBS, execute
 
 from .conftest import Job
@@ -35,6 +36,24 @@ def histories(tmp_path: Path) -> str:
     path = tmp_path / "histories.jsonl"
     path.write_text(LINES)
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "alone"),
+    [(["pretrain", "corpus"], None), (["--debug", "adapt"], None), (["serve", "run"], False), (["--help"], False)],
+)
+def test_trainings_look_whether_the_cores_are_free(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], alone: bool | None
+) -> None:
+    """And no other verb: whom a service answers may compute on the same machine."""
+    values: list[bool | None] = []
+    monkeypatch.setattr(main, "tune_process", lambda *, alone: values.append(alone))
+    monkeypatch.setattr(main, "execute", lambda _: 0)
+    monkeypatch.setattr(sys, "argv", ["peterrec", *arguments])
+    with pytest.raises(SystemExit):
+        main.run()
+    assert values == [alone]
+    assert set(main.TRAINING) < set(VERBS)
 
 
 def test_help_of_every_verb_names_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:

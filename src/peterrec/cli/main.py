@@ -106,7 +106,8 @@ STOPPED = 130
 
 def run() -> None:
     """Run the command line; exit status 0: done, 1: failed, 2: a mistake in the input, 130: stopped by Ctrl-C."""
-    tune_process(alone=None if sys.argv[1:2] and sys.argv[1] in TRAINING else False)
+    verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    tune_process(alone=None if verb in TRAINING else False)
     sys.exit(execute(sys.argv[1:]))
 
 
